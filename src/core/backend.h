@@ -1,0 +1,39 @@
+/* The interface between the front door (src/core) and the backends (src/ref, src/cpu, src/cuda, src/metal).
+ *
+ * A backend sees only problems that the front door has checked and completed: structs of full size, dtypes, pairing and
+ * ranks valid, sizes non-negative and their products in range, list entries and host-side offsets in range, defaults
+ * filled in (scores_stride, grad_scores_stride, exec->threads >= 1, exec->parallel_for set), a workspace of at least the
+ * planned bytes. `score.scores` may be NULL inside a top-k. */
+#ifndef LIK_BACKEND_H
+#define LIK_BACKEND_H
+
+#include "base/error.h"
+#include "lik/lik.h"
+
+struct lik_context {
+    const struct lik_backend *backend;
+    const void *kernels; /* the backend's own table for the chosen level */
+    int32_t device;      /* device index */
+    char name[24];
+};
+
+struct lik_backend {
+    const char *name;
+    int host_memory; /* non-zero: the front door may read offsets, lists and masks to check them */
+    /* `level` is what follows the colon in the device string, or NULL. Fills kernels, device and name. */
+    int (*open)(struct lik_context *ctx, const char *level);
+    int (*score_plan)(const struct lik_context *, const struct lik_score *, const struct lik_exec *, struct lik_plan *);
+    int (*score_run)(const struct lik_context *, const struct lik_score *, const struct lik_exec *);
+    int (*topk_plan)(const struct lik_context *, const struct lik_topk *, const struct lik_exec *, struct lik_plan *);
+    int (*topk_run)(const struct lik_context *, const struct lik_topk *, const struct lik_exec *);
+    int (*grad_plan)(const struct lik_context *, const struct lik_grad *, const struct lik_exec *, struct lik_plan *);
+    int (*grad_run)(const struct lik_context *, const struct lik_grad *, const struct lik_exec *);
+};
+
+extern const struct lik_backend lik_backend_ref;
+extern const struct lik_backend lik_backend_cpu;
+#ifdef LIK_WITH_CUDA
+extern const struct lik_backend lik_backend_cuda;
+#endif
+
+#endif

@@ -1,0 +1,83 @@
+/* Index arithmetic of operands and pairings. Included by C, CUDA and Metal host code alike: no library calls. */
+#ifndef LIK_SHARED_TOKENS_H
+#define LIK_SHARED_TOKENS_H
+
+#include "lik/lik.h"
+
+#ifdef __CUDACC__
+#define LIK_INLINE static __host__ __device__ inline
+#else
+#define LIK_INLINE static inline
+#endif
+
+LIK_INLINE int64_t lik_offset_at(const struct lik_tokens *x, int64_t i)
+{
+    return x->offsets_dtype == LIK_I32 ? (int64_t)((const int32_t *)x->offsets)[i] : ((const int64_t *)x->offsets)[i];
+}
+
+/* Tokens of sequence i before any mask. */
+LIK_INLINE int64_t lik_tokens_length(const struct lik_tokens *x, int64_t i)
+{
+    return x->offsets ? lik_offset_at(x, i + 1) - lik_offset_at(x, i) : x->len_max;
+}
+
+/* Where token 0 of sequence i stands in an array with these strides; token t is t * strides->token further. */
+LIK_INLINE int64_t lik_tokens_base(const struct lik_tokens *x, const struct lik_strides *strides, int64_t i)
+{
+    if (x->offsets)
+        return lik_offset_at(x, i) * strides->token;
+    if (x->group_size > 0)
+        return (i / x->group_size) * strides->group + (i % x->group_size) * strides->sequence;
+    return i * strides->sequence;
+}
+
+/* Row of token 0 of sequence i in a contiguous array shaped [count, len_max] or [total]: gradients, weights' gradients. */
+LIK_INLINE int64_t lik_tokens_row(const struct lik_tokens *x, int64_t i)
+{
+    return x->offsets ? lik_offset_at(x, i) : i * x->len_max;
+}
+
+/* Rows of that contiguous array. */
+LIK_INLINE int64_t lik_tokens_rows(const struct lik_tokens *x)
+{
+    return x->offsets ? x->total : x->count * x->len_max;
+}
+
+/* Scores of a problem, and which query and document score n belongs to. */
+LIK_INLINE int64_t lik_score_columns(const struct lik_score *op)
+{
+    return op->pairing == LIK_ALL ? op->d.count : op->pairing == LIK_CANDIDATES ? op->per_query : 1;
+}
+
+LIK_INLINE int64_t lik_score_rows(const struct lik_score *op)
+{
+    return op->pairing == LIK_LIST ? op->list_count : op->q.count;
+}
+
+LIK_INLINE int64_t lik_score_query(const struct lik_score *op, int64_t row)
+{
+    return op->pairing == LIK_LIST ? op->list_q[row] : row;
+}
+
+LIK_INLINE int64_t lik_score_document(const struct lik_score *op, int64_t row, int64_t column)
+{
+    switch (op->pairing) {
+    case LIK_ALL: return column;
+    case LIK_CANDIDATES: return row * op->per_query + column;
+    case LIK_PAIRS: return row;
+    default: return op->list_d[row];
+    }
+}
+
+/* Top-k order: is (a, id_a) before (b, id_b)? Better score first, NaN last, ties by lower id. */
+LIK_INLINE int lik_topk_before(float a, int64_t id_a, float b, int64_t id_b, int32_t smallest)
+{
+    int nan_a = a != a, nan_b = b != b;
+    if (nan_a != nan_b)
+        return nan_b;
+    if (!nan_a && a != b)
+        return smallest ? a < b : a > b;
+    return id_a < id_b;
+}
+
+#endif

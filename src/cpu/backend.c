@@ -1,0 +1,73 @@
+/* The CPU backend: which level runs.
+ *
+ * Levels are whole kernel tables, ordered from the baseline up; a level is usable when it is built in and the processor and
+ * the operating system have what it needs. "cpu" takes the highest usable one not above $LIK_CPU, "cpu:LEVEL" that one or
+ * fails. Only files named after a level contain its instructions. */
+#include "cpu/driver.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int has_baseline(void)
+{
+    return 1;
+}
+
+#if defined(__x86_64__)
+static int has_avx2(void)
+{
+    __builtin_cpu_init(); /* checks the operating system's saved state, too */
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+}
+#endif
+
+static const struct level {
+    const struct lik_cpu_kernels *kernels;
+    int (*usable)(void);
+} levels[] = {
+    {&lik_kernels_generic, has_baseline},
+#if defined(__x86_64__)
+    {&lik_kernels_avx2, has_avx2},
+#endif
+};
+
+static int find_level(const char *name, const char *argument)
+{
+    int count = (int)(sizeof levels / sizeof *levels);
+    for (int i = 0; i < count; i++)
+        if (!strcmp(levels[i].kernels->level, name))
+            return i;
+    return lik_fail(LIK_EINVAL, "%s names the CPU level \"%.24s\", this build has generic%s", argument, name,
+                    count > 1 ? " and avx2" : "");
+}
+
+static int cpu_open(struct lik_context *ctx, const char *level)
+{
+    int highest = (int)(sizeof levels / sizeof *levels) - 1;
+    const char *cap = getenv("LIK_CPU");
+    if (level || (cap && *cap)) {
+        highest = level ? find_level(level, "device") : find_level(cap, "LIK_CPU");
+        if (highest < 0)
+            return highest;
+    }
+    if (level && !levels[highest].usable())
+        return lik_fail(LIK_EDEVICE, "device is \"cpu:%s\", this processor does not have %s", level, level);
+    while (!levels[highest].usable())
+        highest--;
+    ctx->kernels = levels[highest].kernels;
+    snprintf(ctx->name, sizeof ctx->name, "cpu:%s", levels[highest].kernels->level);
+    return LIK_OK;
+}
+
+const struct lik_backend lik_backend_cpu = {
+    .name = "cpu",
+    .host_memory = 1,
+    .open = cpu_open,
+    .score_plan = lik_cpu_score_plan,
+    .score_run = lik_cpu_score_run,
+    .topk_plan = lik_cpu_topk_plan,
+    .topk_run = lik_cpu_topk_run,
+    .grad_plan = lik_cpu_grad_plan,
+    .grad_run = lik_cpu_grad_run,
+};

@@ -1,0 +1,230 @@
+/* The i8 row kernels for AVX2: integer dot products, exact in i32, of i8 documents with an integer query.
+ *
+ * 16-bit query: document rows are widened to i16 one tile ahead (as f16 rows are in score_avx2.c); a 32-bit broadcast holds
+ * elements k and k + 1 of a row, the panel holds [k / 2][lane][2] i16, vpmaddwd sums the pair, vpaddd accumulates.
+ * 7-bit query: a 32-bit broadcast holds four elements, made unsigned by flipping their top bits; the panel holds
+ * [k / 4][lane][4] i8 of at most 63, so that vpmaddubsw (2 * 255 * 63 < 2^15) cannot saturate; the 128 * sum(q) that the
+ * flip adds is taken off in the accumulators' start values.
+ *
+ * Elements past dim are zero in the panel, so rows are read in whole steps from a copy where a row's end is not on one. */
+#include "cpu/kernels.h"
+
+#include <immintrin.h>
+#include <string.h>
+
+#define FORCE_INLINE static inline __attribute__((always_inline))
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+FORCE_INLINE __m256i load_query(const void *p)
+{
+    __m256i v;
+    __asm__("vmovdqa %1, %0" : "=x"(v) : "m"(*(const __m256i *)p));
+    return v;
+}
+
+FORCE_INLINE __m256i broadcast4(const void *p)
+{
+    int32_t four;
+    memcpy(&four, p, sizeof four);
+    return _mm256_set1_epi32(four);
+}
+
+/* acc += the pairs of i16 products; one asm instruction each keeps the query load shared by the rows. */
+FORCE_INLINE void add_pairs(__m256i *acc, __m256i row, __m256i query)
+{
+    __m256i products;
+    __asm__("vpmaddwd %2, %1, %0" : "=x"(products) : "x"(row), "x"(query));
+    *acc = _mm256_add_epi32(*acc, products);
+}
+
+FORCE_INLINE void add_quads(__m256i *acc, __m256i row_unsigned, __m256i query, __m256i ones)
+{
+    __m256i products;
+    __asm__("vpmaddubsw %2, %1, %0" : "=x"(products) : "x"(row_unsigned), "x"(query));
+    *acc = _mm256_add_epi32(*acc, _mm256_madd_epi16(products, ones));
+}
+
+static void widen_row(int16_t *dst, const int8_t *src, int64_t n)
+{
+    int64_t k = 0;
+    for (; k + 16 <= n; k += 16)
+        _mm256_storeu_si256((__m256i *)(void *)(dst + k),
+                            _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)(src + k))));
+    for (; k < n; k++)
+        dst[k] = src[k];
+    if (n & 1)
+        dst[n] = 0;
+}
+
+/* Folds R i32 sums of one document, scaled to f32, into a vector of maxima. Sums are finite; scales may be NaN. */
+FORCE_INLINE void fold(const int n, const __m256 *product, const int pitch, float *maxima, int32_t *winners,
+                       const int32_t *index)
+{
+    __m256 best = _mm256_loadu_ps(maxima);
+    __m256 at = winners ? _mm256_castsi256_ps(_mm256_loadu_si256((const __m256i *)(const void *)winners)) : best;
+    UNROLL for (int r = 0; r < n; r++) {
+        __m256 x = product[r * pitch];
+        __m256 take = _mm256_andnot_ps(_mm256_cmp_ps(best, best, _CMP_UNORD_Q), _mm256_cmp_ps(x, best, _CMP_NLE_UQ));
+        best = _mm256_blendv_ps(best, x, take);
+        if (winners)
+            at = _mm256_blendv_ps(at, _mm256_castsi256_ps(_mm256_set1_epi32(index[r])), take);
+    }
+    if (winners)
+        _mm256_storeu_si256((__m256i *)(void *)winners, _mm256_castps_si256(at));
+    _mm256_storeu_ps(maxima, best);
+}
+
+FORCE_INLINE void finish_tile(const struct lik_rows *job, const int R, const int V, const __m256i *acc, int64_t at,
+                              int64_t segment)
+{
+    __m256 product[8];
+    UNROLL for (int v = 0; v < V; v++) {
+        __m256 lane_scale = _mm256_loadu_ps(job->lane_scale + 8 * v);
+        UNROLL for (int r = 0; r < R; r++) {
+            product[r * V + v] = _mm256_mul_ps(_mm256_cvtepi32_ps(acc[r * V + v]), lane_scale);
+            if (job->row_scale)
+                product[r * V + v] = _mm256_mul_ps(product[r * V + v], _mm256_broadcast_ss(job->row_scale + at + r));
+        }
+    }
+    if (at + R <= job->ends[segment]) {
+        float *maxima = job->maxima + segment * job->stride;
+        int32_t *winners = job->winners ? job->winners + segment * job->stride : NULL;
+        UNROLL for (int v = 0; v < V; v++)
+            fold(R, product + v, V, maxima + 8 * v, winners ? winners + 8 * v : NULL, job->index + at);
+        return;
+    }
+    for (int r = 0; r < R && at + r < job->count; r++) {
+        while (at + r >= job->ends[segment])
+            segment++;
+        float *maxima = job->maxima + segment * job->stride;
+        int32_t *winners = job->winners ? job->winners + segment * job->stride : NULL;
+        for (int v = 0; v < V; v++)
+            fold(1, product + r * V + v, 1, maxima + 8 * v, winners ? winners + 8 * v : NULL, job->index + at + r);
+    }
+}
+
+FORCE_INLINE void run_q16(const struct lik_rows *job, const int R, const int V)
+{
+    int16_t *widened = (int16_t *)(void *)job->widened;
+    const int64_t stride = 2 * job->widened_stride, dim = job->dim;
+    int64_t segment = 0;
+    for (int r = 0; r < R; r++)
+        widen_row(widened + r * stride, job->rows[r], dim);
+    for (int64_t at = 0, slot = 0; at < job->count; at += R) {
+        int64_t next = slot + 2 * R <= job->widened_rows ? slot + R : 0;
+        const int16_t *rows = widened + slot * stride;
+        int16_t *ahead = widened + next * stride;
+        const int16_t *query = job->packed;
+        __m256i acc[8];
+        UNROLL for (int i = 0; i < R * V; i++)
+            acc[i] = _mm256_setzero_si256();
+        int64_t k = 0;
+        for (; k + 16 <= dim; k += 16) {
+            if ((k & 63) == 0) {
+                UNROLL for (int r = 0; r < R; r++)
+                    _mm_prefetch((const char *)job->rows[at + 2 * LIK_TILE_ROWS - R + r] + k, _MM_HINT_T0);
+            }
+            UNROLL for (int r = 0; r < R; r++)
+                _mm256_storeu_si256((__m256i *)(void *)(ahead + r * stride + k),
+                                    _mm256_cvtepi8_epi16(_mm_loadu_si128(
+                                        (const __m128i *)(const void *)((const int8_t *)job->rows[at + R + r] + k))));
+            UNROLL for (int u = 0; u < 16; u += 2) {
+                __m256i row[4];
+                UNROLL for (int r = 0; r < R; r++)
+                    row[r] = broadcast4(rows + r * stride + k + u);
+                UNROLL for (int v = 0; v < V; v++) {
+                    __m256i q = load_query(query + 8 * V * u + 16 * v);
+                    UNROLL for (int r = 0; r < R; r++)
+                        add_pairs(&acc[r * V + v], row[r], q);
+                }
+            }
+            query += 16 * 8 * V;
+        }
+        if (k < dim) {
+            for (int r = 0; r < R; r++)
+                widen_row(ahead + r * stride + k, (const int8_t *)job->rows[at + R + r] + k, dim - k);
+            for (; k < dim; k += 2, query += 2 * 8 * V) {
+                UNROLL for (int v = 0; v < V; v++) {
+                    __m256i q = load_query(query + 16 * v);
+                    UNROLL for (int r = 0; r < R; r++)
+                        add_pairs(&acc[r * V + v], broadcast4(rows + r * stride + k), q);
+                }
+            }
+        }
+        while (at >= job->ends[segment])
+            segment++;
+        finish_tile(job, R, V, acc, at, segment);
+        slot = next;
+    }
+}
+
+FORCE_INLINE void run_q7(const struct lik_rows *job, const int R, const int V)
+{
+    const __m256i ones = _mm256_set1_epi16(1), flip = _mm256_set1_epi8((char)0x80);
+    const int64_t dim = job->dim, whole = dim & ~(int64_t)3;
+    int64_t segment = 0;
+    for (int64_t at = 0; at < job->count; at += R) {
+        const int8_t *query = job->packed;
+        const int8_t *const *rows = (const int8_t *const *)(const void *)job->rows + at;
+        __m256i acc[8];
+        UNROLL for (int v = 0; v < V; v++) {
+            UNROLL for (int r = 0; r < R; r++)
+                acc[r * V + v] = _mm256_loadu_si256((const __m256i *)(const void *)(job->lane_bias + 8 * v));
+        }
+        int64_t k = 0;
+        for (; k + 32 <= whole; k += 32) {
+            if ((k & 32) == 0) {
+                UNROLL for (int r = 0; r < R; r++)
+                    _mm_prefetch((const char *)rows[2 * LIK_TILE_ROWS - R + r] + k, _MM_HINT_T0);
+            }
+            UNROLL for (int u = 0; u < 32; u += 4) {
+                __m256i row[4];
+                UNROLL for (int r = 0; r < R; r++)
+                    row[r] = _mm256_xor_si256(broadcast4(rows[r] + k + u), flip);
+                UNROLL for (int v = 0; v < V; v++) {
+                    __m256i q = load_query(query + 8 * V * u + 32 * v);
+                    UNROLL for (int r = 0; r < R; r++)
+                        add_quads(&acc[r * V + v], row[r], q, ones);
+                }
+            }
+            query += 32 * 8 * V;
+        }
+        for (; k < dim; k += 4, query += 4 * 8 * V) {
+            __m256i row[4];
+            UNROLL for (int r = 0; r < R; r++) {
+                char four[4] = {0};
+                memcpy(four, rows[r] + k, (size_t)(dim - k < 4 ? dim - k : 4));
+                row[r] = _mm256_xor_si256(broadcast4(four), flip);
+            }
+            UNROLL for (int v = 0; v < V; v++) {
+                __m256i q = load_query(query + 32 * v);
+                UNROLL for (int r = 0; r < R; r++)
+                    add_quads(&acc[r * V + v], row[r], q, ones);
+            }
+        }
+        while (at >= job->ends[segment])
+            segment++;
+        finish_tile(job, R, V, acc, at, segment);
+    }
+}
+
+#define I8_KERNEL(name, R, V)                                      \
+    void lik_avx2_i8_q16_##name(const struct lik_rows *job);       \
+    void lik_avx2_i8_q16_##name(const struct lik_rows *job)        \
+    {                                                              \
+        run_q16(job, R, V);                                        \
+    }                                                              \
+    void lik_avx2_i8_q7_##name(const struct lik_rows *job);        \
+    void lik_avx2_i8_q7_##name(const struct lik_rows *job)         \
+    {                                                              \
+        run_q7(job, R, V);                                         \
+    }
+
+I8_KERNEL(lanes8, 4, 1)
+I8_KERNEL(lanes16, 4, 2)
+I8_KERNEL(lanes24, 2, 3)
+I8_KERNEL(lanes32, 2, 4)

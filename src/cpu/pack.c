@@ -1,0 +1,182 @@
+/* Packing queries into panels: tokens become lanes, dropped tokens vanish, scale and normalization are applied.
+ *
+ * For f32 arithmetic element (k, lane) of a panel is packed[k * stride + lane], the lanes of a half vector stored twice. For
+ * integer arithmetic a token x is rounded to round(x * a), with `a` as large as |.| <= limit and, so that a sum of products
+ * with i8 stays exact in i32, 128 * sum|.| < 2^31 allow; lane_scale is 1 / a. i8 queries keep their own integers. Elements
+ * lie in groups (2 or 4 for one 32-bit broadcast of a document row): packed[(k / group * stride + lane) * group + k % group]. */
+#include "cpu/driver.h"
+
+#include "base/dtype.h"
+#include "base/size.h"
+
+#include <math.h>
+#include <string.h>
+
+void lik_cpu_load_token(const struct lik_cpu_kernels *kernels, const struct lik_tokens *x, int64_t base, float *dst)
+{
+    if (x->dim_stride == 1) {
+        kernels->widen(dst, (const char *)x->data + base * (int64_t)lik_dtype_bytes(x->dtype), x->dtype, x->dim);
+        return;
+    }
+    for (int64_t k = 0; k < x->dim; k++)
+        dst[k] = lik_load_f32(x->data, x->dtype, base + k * x->dim_stride);
+}
+
+float lik_cpu_token_factor(const struct lik_cpu_kernels *kernels, const struct lik_tokens *x, float scale,
+                           const float *raw)
+{
+    if (!x->normalize)
+        return scale;
+    float norm = fabsf(scale) * sqrtf(kernels->sum_squares(raw, x->dim));
+    return scale / (norm < 1e-12f ? 1e-12f : norm); /* a NaN norm stays one */
+}
+
+/* Rounds a token to integers of at most `limit`; returns 1 / a. A token that is not finite has no integers: NaN. */
+static float quantize(const float *token, int64_t dim, float factor, int limit, int32_t *out)
+{
+    float most = 0, total = 0;
+    for (int64_t k = 0; k < dim; k++) {
+        float magnitude = fabsf(token[k]);
+        most = magnitude > most ? magnitude : most;
+        total += magnitude;
+    }
+    if (!(total * fabsf(factor) <= 3.4e38f)) {
+        memset(out, 0, (size_t)dim * sizeof *out);
+        return NAN;
+    }
+    float a = most > 0 ? (float)limit / most : 0, room = (16777215.0f - (float)dim) / total;
+    if (most > 0 && room < a)
+        a = room;
+    if (a > 3.4e38f || !(a > 0)) { /* nothing but zeros and denormals */
+        memset(out, 0, (size_t)dim * sizeof *out);
+        return 0;
+    }
+    for (int64_t k = 0; k < dim; k++)
+        out[k] = (int32_t)lrintf(token[k] * a);
+    return factor / a;
+}
+
+struct panel {
+    int64_t first_lane, offset; /* offset: lanes stored before it, times depth = elements before it */
+    int shape;
+};
+
+static void store_f32(float *packed, const struct panel *panel, int64_t lane, const float *token, float factor, int64_t dim)
+{
+    int64_t stride = lik_panel_stride(panel->shape);
+    float *at = packed + panel->offset * dim + lane;
+    if (factor == 1.0f)
+        for (int64_t k = 0; k < dim; k++)
+            at[k * stride] = token[k];
+    else
+        for (int64_t k = 0; k < dim; k++)
+            at[k * stride] = token[k] * factor;
+    if ((panel->shape & 1) && lane >= 4 * (panel->shape - 1))
+        for (int64_t k = 0; k < dim; k++)
+            at[k * stride + 4] = at[k * stride];
+}
+
+static void store_integers(void *packed, const struct panel *panel, int64_t lane, const int32_t *token, int64_t dim,
+                           int group)
+{
+    int64_t stride = lik_panel_stride(panel->shape), depth = lik_round_up(dim, group);
+    if (group == 2) {
+        int16_t *at = (int16_t *)packed + panel->offset * depth + lane * 2;
+        for (int64_t k = 0; k < dim; k++)
+            at[k / 2 * stride * 2 + k % 2] = (int16_t)token[k];
+    } else {
+        int8_t *at = (int8_t *)packed + panel->offset * depth + lane * 4;
+        for (int64_t k = 0; k < dim; k++)
+            at[k / 4 * stride * 4 + k % 4] = (int8_t)token[k];
+    }
+}
+
+/* Numbers the kept tokens of the block's queries. */
+static void number_lanes(const struct lik_score *op, struct lik_cpu_block *block)
+{
+    const struct lik_tokens *q = &op->q;
+    int64_t lane = 0;
+    block->query_lane[0] = 0;
+    for (int64_t n = 0; n < block->queries; n++) {
+        int64_t i = lik_score_query(op, block->row + n), length = lik_tokens_length(q, i);
+        const uint8_t *mask = q->mask ? q->mask + lik_tokens_base(q, &q->mask_strides, i) : NULL;
+        const float *weights = q->weights ? q->weights + lik_tokens_base(q, &q->weights_strides, i) : NULL;
+        for (int64_t t = 0; t < length; t++) {
+            if (mask && !mask[t * q->mask_strides.token])
+                continue;
+            if (weights)
+                block->lane_weight[lane] = weights[t * q->weights_strides.token];
+            block->lane_token[lane++] = (int32_t)t;
+        }
+        block->query_lane[n + 1] = lane;
+    }
+    block->lanes = lane;
+}
+
+/* Begins the panel that holds `lane`, the first after the panel before; zeros what its tokens will not fill. */
+static void begin_panel(struct lik_cpu_block *block, struct panel *panel, int64_t lane, int64_t depth, int group, int ragged)
+{
+    panel->offset += lik_panel_stride(panel->shape);
+    panel->first_lane = lane;
+    panel->shape = lik_panel_shape((block->lanes - lane + 3) / 4);
+    if (group > 1)
+        panel->shape += panel->shape & 1;
+    block->panels++;
+    size_t bytes = 4 / (size_t)group;
+    if (ragged || block->lanes - lane < 4 * panel->shape)
+        memset((char *)block->packed + (size_t)(panel->offset * depth) * bytes, 0,
+               (size_t)(lik_panel_stride(panel->shape) * depth) * bytes);
+}
+
+/* The token in slot->token becomes lane `lane`. */
+static void pack_token(const struct lik_tokens *q, const struct panel *panel, int64_t lane, float factor, int group,
+                       struct lik_cpu_slot *slot)
+{
+    struct lik_cpu_block *block = &slot->block;
+    if (group == 1) {
+        store_f32(block->packed, panel, lane - panel->first_lane, slot->token, factor, q->dim);
+        return;
+    }
+    if (q->dtype == LIK_I8 && group == 2) {
+        for (int64_t k = 0; k < q->dim; k++)
+            slot->integers[k] = (int32_t)slot->token[k];
+        block->lane_scale[lane] = factor;
+    } else {
+        block->lane_scale[lane] = quantize(slot->token, q->dim, factor, group == 2 ? 32767 : 63, slot->integers);
+    }
+    store_integers(block->packed, panel, lane - panel->first_lane, slot->integers, q->dim, group);
+    int32_t sum = 0;
+    for (int64_t k = 0; group == 4 && k < q->dim; k++)
+        sum += slot->integers[k];
+    block->lane_bias[lane] = -128 * sum;
+}
+
+void lik_cpu_pack(const struct lik_cpu_kernels *kernels, const struct lik_score *op, const struct lik_cpu_plan *plan,
+                  int64_t row, int64_t queries, struct lik_cpu_slot *slot)
+{
+    const struct lik_tokens *q = &op->q;
+    struct lik_cpu_block *block = &slot->block;
+    int group = plan->loader == LIK_LOAD_I8_Q16 ? 2 : plan->loader == LIK_LOAD_I8_Q7 ? 4 : 1;
+    int64_t depth = lik_round_up(q->dim, group);
+    block->row = row;
+    block->queries = queries;
+    block->panels = 0;
+    number_lanes(op, block);
+    struct panel panel = {0};
+    for (int64_t n = 0; n < queries; n++) {
+        int64_t i = lik_score_query(op, row + n), base = lik_tokens_base(q, &q->strides, i);
+        int64_t scale_base = q->scale ? lik_tokens_base(q, &q->scale_strides, i) : 0;
+        for (int64_t lane = block->query_lane[n]; lane < block->query_lane[n + 1]; lane++) {
+            int64_t t = block->lane_token[lane];
+            if (lane == panel.first_lane + 4 * panel.shape)
+                begin_panel(block, &panel, lane, depth, group, depth > q->dim);
+            lik_cpu_load_token(kernels, q, base + t * q->strides.token, slot->token);
+            float scale = q->scale ? q->scale[scale_base + t * q->scale_strides.token] : 1.0f;
+            pack_token(q, &panel, lane, lik_cpu_token_factor(kernels, q, scale, slot->token), group, slot);
+        }
+    }
+    for (int64_t lane = block->lanes; group > 1 && lane < lik_round_up(block->lanes, 8); lane++) {
+        block->lane_scale[lane] = 0;
+        block->lane_bias[lane] = 0;
+    }
+}

@@ -1,0 +1,151 @@
+/* Cutting a problem into items and laying out the scratch. Everything here is arithmetic on sizes: no data is read but the
+ * offsets' last entry.
+ *
+ * The sizes, and why:
+ * - a block of queries fills about a quarter of a megabyte packed, so that it stays in L2 while documents stream past it;
+ * - an item has at least 2,048 document tokens where the problem has them: packing a query token again for an item costs
+ *   about as much as 18 document tokens against it, so less than 1 %;
+ * - a stream of rows is at most 48 KB as f32 when several panels pass over it (it stays in L2), 192 rows at most;
+ * - more than 224 elements are taken in slices, so that a panel's slice and the rows of a tile stay in L1 (32 KB): the
+ *   product sums wait in `partial` between slices, in the same order of addition. */
+#include "cpu/driver.h"
+
+#include "base/size.h"
+
+#define BLOCK_BYTES (256 << 10)
+#define ITEM_TOKENS 2048
+#define STREAM_BYTES (48 << 10)
+#define STREAM_ROWS 192
+#define SLICE_MAX 224
+#define SERIAL_PRODUCTS 4000000 /* about 100 us of work: below it one thread is faster */
+
+static int64_t divide_up(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
+
+static enum lik_cpu_loader choose_loader(const struct lik_score *op)
+{
+    const struct lik_tokens *d = &op->d;
+    int contiguous = d->dim_stride == 1 || d->dim == 1;
+    if (!contiguous)
+        return LIK_LOAD_GATHER;
+    switch (d->dtype) {
+    case LIK_F32: return LIK_LOAD_F32;
+    case LIK_F16: return d->normalize ? LIK_LOAD_GATHER : LIK_LOAD_F16;
+    case LIK_BF16: return d->normalize ? LIK_LOAD_GATHER : LIK_LOAD_BF16;
+    case LIK_I8: return op->precision == LIK_MEDIUM ? LIK_LOAD_I8_Q7 : LIK_LOAD_I8_Q16;
+    default: return LIK_LOAD_GATHER;
+    }
+}
+
+const char *lik_cpu_loader_name(enum lik_cpu_loader loader)
+{
+    static const char *const names[] = {"", "", "", "_gather", "_q16", "_q7"};
+    return names[loader];
+}
+
+/* Average tokens of a document, at least 1. */
+static int64_t typical_length(const struct lik_tokens *d)
+{
+    if (!d->offsets || d->count == 0)
+        return lik_max_i64(d->len_max, 1);
+    return lik_max_i64((lik_offset_at(d, d->count) - lik_offset_at(d, 0)) / d->count, 1);
+}
+
+static void cut_items(const struct lik_score *op, const struct lik_exec *exec, struct lik_cpu_plan *plan)
+{
+    int64_t rows = lik_score_rows(op), columns = lik_score_columns(op), length = typical_length(&op->d);
+    int64_t tokens = lik_max_i64(op->q.len_max, 1), dim = op->q.dim;
+    int64_t block_tokens = lik_max_i64(BLOCK_BYTES / (4 * dim), LIK_PANEL_LANES);
+    plan->rows_per_item = op->pairing == LIK_ALL ? lik_max_i64(block_tokens / tokens, 1) : 1;
+    plan->rows_per_item = lik_min_i64(plan->rows_per_item, lik_max_i64(rows, 1));
+    int64_t block_queries = op->pairing == LIK_ALL ? plan->rows_per_item : 1;
+    plan->lanes = lik_round_up(lik_max_i64(block_queries * op->q.len_max, 1), 8);
+
+    /* Long enough items that packing does not show, short enough that every thread gets several. */
+    int64_t least = divide_up(ITEM_TOKENS, length), all = divide_up(rows, plan->rows_per_item) * columns;
+    int64_t share = divide_up(lik_max_i64(all, 1), 8 * exec->threads);
+    plan->columns_per_item = lik_max_i64(lik_min_i64(lik_max_i64(share, least), columns), 1);
+    if (op->pairing != LIK_ALL && columns < least) {
+        share = divide_up(lik_max_i64(rows, 1), 8 * exec->threads);
+        plan->rows_per_item = lik_max_i64(lik_min_i64(divide_up(least, lik_max_i64(columns, 1)), share), 1);
+    }
+    plan->item_rows = divide_up(rows, plan->rows_per_item);
+    plan->item_columns = divide_up(columns, plan->columns_per_item);
+
+    double products = (double)rows * (double)columns * (double)length * (double)tokens * (double)dim;
+    int64_t items = plan->item_rows * plan->item_columns;
+    plan->slots = products < SERIAL_PRODUCTS ? 1 : lik_max_i64(lik_min_i64(exec->threads, items), 1);
+    if (plan->slots == 1 && op->pairing == LIK_ALL) { /* nothing to balance: longer streams */
+        plan->columns_per_item = lik_max_i64(columns, 1);
+        plan->item_columns = columns > 0;
+    }
+}
+
+/* Reserves count elements of `bytes` in the slot's scratch, aligned to 64. */
+static int reserve(size_t *offset, struct lik_cpu_plan *plan, int64_t count, int64_t bytes)
+{
+    int64_t size, end;
+    if (lik_mul_i64(count, bytes, &size) || lik_add_i64(size, 63, &end) ||
+        lik_add_i64((int64_t)plan->slot_bytes, end & ~(int64_t)63, &end))
+        return lik_fail(LIK_EINVAL, "the workspace for queries of %lld lanes passes 2^63 bytes", (long long)plan->lanes);
+    *offset = plan->slot_bytes;
+    plan->slot_bytes = (size_t)end;
+    return LIK_OK;
+}
+
+int lik_cpu_plan_score(const struct lik_cpu_kernels *kernels, const struct lik_score *op, const struct lik_exec *exec,
+                       struct lik_cpu_plan *plan)
+{
+    (void)kernels;
+    *plan = (struct lik_cpu_plan){.loader = choose_loader(op)};
+    cut_items(op, exec, plan);
+    int64_t dim = op->q.dim, block_queries = op->pairing == LIK_ALL ? plan->rows_per_item : 1;
+    int integer = plan->loader == LIK_LOAD_I8_Q16 || plan->loader == LIK_LOAD_I8_Q7;
+    plan->panels = divide_up(plan->lanes, LIK_PANEL_LANES);
+    plan->slice = dim;
+    if (!integer && dim > SLICE_MAX)
+        plan->slice = lik_round_up(divide_up(dim, divide_up(dim, SLICE_MAX)), 16);
+    plan->stream_rows = STREAM_ROWS;
+    if (plan->panels > 1 || plan->loader == LIK_LOAD_GATHER)
+        plan->stream_rows = lik_min_i64(lik_max_i64(STREAM_BYTES / (4 * dim) / 24, 1) * 24, STREAM_ROWS);
+    plan->segments = lik_min_i64(lik_max_i64(8192 / plan->lanes, 4), plan->stream_rows);
+    plan->widened_stride = lik_round_up(dim, 8);
+    plan->widened_rows = 2 * LIK_TILE_ROWS;
+    if (plan->loader == LIK_LOAD_GATHER || (plan->panels > 1 && !integer))
+        plan->widened_rows = plan->stream_rows + 2 * LIK_TILE_ROWS;
+    if (plan->loader == LIK_LOAD_F32)
+        plan->widened_rows = 0;
+
+    /* The half vector of a panel is stored twice, hence 4 lanes more; 64 bytes so that whole vectors may be read. */
+    if (reserve(&plan->packed, plan, (plan->lanes + 8) * lik_round_up(dim, 4), 4) ||
+        reserve(&plan->lane_scale, plan, plan->lanes + 32, 4) || reserve(&plan->lane_bias, plan, plan->lanes + 32, 4) ||
+        reserve(&plan->lane_token, plan, plan->lanes, 4) || reserve(&plan->lane_weight, plan, plan->lanes, 4) ||
+        reserve(&plan->query_lane, plan, block_queries + 1, 8) ||
+        reserve(&plan->maxima, plan, plan->segments * (plan->lanes + 8), 4) ||
+        reserve(&plan->winners, plan, op->argmax ? plan->segments * (plan->lanes + 8) : 0, 4) ||
+        reserve(&plan->partial, plan,
+                plan->slice < dim ? (plan->stream_rows + LIK_TILE_ROWS) * (LIK_PANEL_LANES + 8) : 0, 4) ||
+        reserve(&plan->widened, plan, plan->widened_rows * plan->widened_stride, 4) ||
+        reserve(&plan->token, plan, dim, 4) || reserve(&plan->integers, plan, integer ? dim : 0, 4))
+        return LIK_EINVAL;
+    return LIK_OK;
+}
+
+void lik_cpu_slot_init(const struct lik_cpu_plan *plan, char *scratch, struct lik_cpu_slot *slot)
+{
+    *slot = (struct lik_cpu_slot){0};
+    slot->block.packed = scratch + plan->packed;
+    slot->block.lane_scale = (float *)(void *)(scratch + plan->lane_scale);
+    slot->block.lane_bias = (int32_t *)(void *)(scratch + plan->lane_bias);
+    slot->block.lane_token = (int32_t *)(void *)(scratch + plan->lane_token);
+    slot->block.lane_weight = (float *)(void *)(scratch + plan->lane_weight);
+    slot->block.query_lane = (int64_t *)(void *)(scratch + plan->query_lane);
+    slot->maxima = (float *)(void *)(scratch + plan->maxima);
+    slot->winners = (int32_t *)(void *)(scratch + plan->winners);
+    slot->partial = (float *)(void *)(scratch + plan->partial);
+    slot->widened = (float *)(void *)(scratch + plan->widened);
+    slot->token = (float *)(void *)(scratch + plan->token);
+    slot->integers = (int32_t *)(void *)(scratch + plan->integers);
+}

@@ -1,0 +1,174 @@
+/* The row kernels in plain C, for processors without a level of their own. One row at a time against all lanes of the
+ * panel, in loops of fixed length that compilers turn into the baseline's vectors. */
+#include "cpu/kernels.h"
+
+#include "base/dtype.h"
+
+#include <math.h>
+
+/* Folds one row's products into its segment. */
+static void fold(const struct lik_rows *job, int lanes, const float *product, int64_t row, int64_t segment)
+{
+    float *maxima = job->maxima + segment * job->stride;
+    int32_t *winners = job->winners ? job->winners + segment * job->stride : NULL;
+    float factor = job->row_scale ? job->row_scale[row] : 1.0f;
+    for (int l = 0; l < lanes; l++) {
+        float x = job->row_scale ? product[l] * factor : product[l];
+        if (isnan(maxima[l]) || x <= maxima[l])
+            continue;
+        maxima[l] = x;
+        if (winners)
+            winners[l] = job->index[row];
+    }
+}
+
+static inline __attribute__((always_inline)) void run_float(const struct lik_rows *job, const int shape, int32_t dtype)
+{
+    const int lanes = 4 * shape;
+    const int64_t stride = lik_panel_stride(shape);
+    int64_t segment = 0;
+    for (int64_t at = 0; at < job->count; at++) {
+        const char *data = (const char *)job->rows[at] + job->skip;
+        const float *row = (const float *)(const void *)data;
+        if (dtype != LIK_F32) {
+            /* kept where a second panel will look for it */
+            float *widened = job->widened + at % job->widened_rows * job->widened_stride;
+            for (int64_t k = 0; k < job->dim; k++)
+                widened[k] = lik_load_f32(data, dtype, k);
+            row = widened;
+        }
+        float acc[4 * LIK_PANEL_HALVES] = {0};
+        if (job->partial && !job->first)
+            memcpy(acc, job->partial + at * lanes, (size_t)lanes * sizeof *acc);
+        const float *query = job->packed;
+        for (int64_t k = 0; k < job->dim; k++, query += stride)
+            for (int l = 0; l < lanes; l++)
+                acc[l] += row[k] * query[l];
+        if (job->partial && !job->last) {
+            memcpy(job->partial + at * lanes, acc, (size_t)lanes * sizeof *acc);
+            continue;
+        }
+        while (at >= job->ends[segment])
+            segment++;
+        fold(job, lanes, acc, at, segment);
+    }
+}
+
+/* Integer products; group elements of a lane lie together, the query in i16 (group 2) or i8 (group 4). */
+static inline __attribute__((always_inline)) void run_integer(const struct lik_rows *job, const int shape, const int group)
+{
+    const int lanes = 4 * shape;
+    int64_t segment = 0;
+    for (int64_t at = 0; at < job->count; at++) {
+        const int8_t *row = job->rows[at];
+        int32_t acc[4 * LIK_PANEL_HALVES] = {0};
+        for (int64_t k = 0; k < job->dim; k++) {
+            int64_t from = k / group * lanes * group + k % group;
+            for (int l = 0; l < lanes; l++)
+                acc[l] += row[k] * (group == 2 ? ((const int16_t *)job->packed)[from + l * group]
+                                               : ((const int8_t *)job->packed)[from + l * group]);
+        }
+        float product[4 * LIK_PANEL_HALVES];
+        for (int l = 0; l < lanes; l++)
+            product[l] = (float)acc[l] * job->lane_scale[l];
+        while (at >= job->ends[segment])
+            segment++;
+        fold(job, lanes, product, at, segment);
+    }
+}
+
+#define SHAPE_KERNELS(shape)                               \
+    static void f32_##shape(const struct lik_rows *job)    \
+    {                                                      \
+        run_float(job, shape, LIK_F32);                    \
+    }                                                      \
+    static void f16_##shape(const struct lik_rows *job)    \
+    {                                                      \
+        run_float(job, shape, LIK_F16);                    \
+    }                                                      \
+    static void bf16_##shape(const struct lik_rows *job)   \
+    {                                                      \
+        run_float(job, shape, LIK_BF16);                   \
+    }
+#define EVEN_SHAPE_KERNELS(shape)                          \
+    static void q16_##shape(const struct lik_rows *job)    \
+    {                                                      \
+        run_integer(job, shape, 2);                        \
+    }                                                      \
+    static void q7_##shape(const struct lik_rows *job)     \
+    {                                                      \
+        run_integer(job, shape, 4);                        \
+    }
+
+SHAPE_KERNELS(1)
+SHAPE_KERNELS(2)
+SHAPE_KERNELS(3)
+SHAPE_KERNELS(4)
+SHAPE_KERNELS(5)
+SHAPE_KERNELS(6)
+SHAPE_KERNELS(8)
+EVEN_SHAPE_KERNELS(2)
+EVEN_SHAPE_KERNELS(4)
+EVEN_SHAPE_KERNELS(6)
+EVEN_SHAPE_KERNELS(8)
+
+static void widen(float *dst, const void *src, int32_t dtype, int64_t n)
+{
+    for (int64_t k = 0; k < n; k++)
+        dst[k] = lik_load_f32(src, dtype, k);
+}
+
+static void narrow(void *dst, const float *src, int32_t dtype, int64_t n)
+{
+    for (int64_t k = 0; k < n; k++)
+        lik_store_f32(dst, dtype, k, src[k]);
+}
+
+static float dot(const float *x, const float *y, int64_t n)
+{
+    float acc[8] = {0};
+    int64_t k = 0;
+    for (; k + 8 <= n; k += 8)
+        for (int l = 0; l < 8; l++)
+            acc[l] += x[k + l] * y[k + l];
+    for (; k < n; k++)
+        acc[k & 7] += x[k] * y[k];
+    return ((acc[0] + acc[4]) + (acc[2] + acc[6])) + ((acc[1] + acc[5]) + (acc[3] + acc[7]));
+}
+
+static float sum_squares(const float *x, int64_t n)
+{
+    return dot(x, x, n);
+}
+
+static float sum(const float *x, const float *w, int64_t n)
+{
+    float total = 0;
+    for (int64_t i = 0; i < n; i++)
+        total += w ? x[i] * w[i] : x[i];
+    return total;
+}
+
+static void add_scaled(float *acc, const float *x, float factor, int64_t n)
+{
+    for (int64_t k = 0; k < n; k++)
+        acc[k] += x[k] * factor;
+}
+
+#define SHAPES(name) {NULL, name##_1, name##_2, name##_3, name##_4, name##_5, name##_6, NULL, name##_8}
+#define EVEN_SHAPES(name) {NULL, NULL, name##_2, NULL, name##_4, NULL, name##_6, NULL, name##_8}
+
+const struct lik_cpu_kernels lik_kernels_generic = {
+    .level = "generic",
+    .f32 = SHAPES(f32),
+    .f16 = SHAPES(f16),
+    .bf16 = SHAPES(bf16),
+    .i8_q16 = EVEN_SHAPES(q16),
+    .i8_q7 = EVEN_SHAPES(q7),
+    .widen = widen,
+    .narrow = narrow,
+    .sum_squares = sum_squares,
+    .dot = dot,
+    .sum = sum,
+    .add_scaled = add_scaled,
+};

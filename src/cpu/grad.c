@@ -47,6 +47,7 @@ static struct incidence scores_of_query(const struct grad_job *job, int64_t i)
         const int64_t *start = (const int64_t *)(const void *)(job->workspace + job->layout.q_start);
         in.order = (const int64_t *)(const void *)(job->workspace + job->layout.q_order) + start[i];
         in.count = start[i + 1] - start[i];
+        in.column_step = 0;
     }
     return in;
 }
@@ -138,6 +139,7 @@ static void query_task(struct grad_job *job, char *scratch, int64_t i, int64_t f
         return;
     memset(sums, 0, (size_t)((last - first) * dim) * sizeof *sums);
     memset(weight_sums, 0, GROUP * sizeof *weight_sums);
+    uint32_t met = 0; /* query tokens of the group with a maximum: the others may be dropped ones, which are never read */
     struct incidence in = scores_of_query(job, i);
     for (int64_t n = 0; n < in.count; n++) {
         int64_t row, column;
@@ -148,6 +150,7 @@ static void query_task(struct grad_job *job, char *scratch, int64_t i, int64_t f
             int64_t t = winner_at(op, row, column, s);
             if (t < 0 || t >= length)
                 continue;
+            met |= (uint32_t)1 << (s - first);
             float factor;
             const float *token = token_at(job, &op->d, j, t, buffer, &factor);
             if (job->op->grad_q)
@@ -161,7 +164,8 @@ static void query_task(struct grad_job *job, char *scratch, int64_t i, int64_t f
     }
     for (int64_t s = first; s < last; s++) {
         if (job->op->grad_q) {
-            through_token(job, q, i, s, sums + (s - first) * dim, buffer);
+            if (met >> (s - first) & 1)
+                through_token(job, q, i, s, sums + (s - first) * dim, buffer);
             store_row(job, q, job->op->grad_q, out + s, sums + (s - first) * dim, buffer);
         }
         if (job->op->grad_weights)

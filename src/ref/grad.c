@@ -5,8 +5,8 @@
  * the vectors of the document tokens that it met as maxima, a document token's vector receives g times the vectors of the
  * query tokens that it won, and w[s] receives grad_scores[n] * p[s].
  *
- * A vector v is `scale` times the stored x, so x receives scale times what v does; or v = x / max(|x|, 1e-12), and x
- * receives (G - <G, v> v) / |x|, or G / 1e-12 where the norm is clamped. A token that took part in no maximum gets 0.
+ * A vector v is a factor times the stored elements, so these receive that factor times what v does, G; but with
+ * normalization, unless the norm is clamped, they receive the factor times G - <G, v> v. A token without a maximum gets 0.
  *
  * Rather than collect a list of meetings, which would need memory, `visit` walks over them anew for each SPAN of dims. */
 #include "ref/ref.h"

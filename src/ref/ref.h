@@ -1,10 +1,11 @@
 /* The oracle: the operation as lik.h defines it, one product at a time, in f64, on the calling thread, without workspace.
  *
- * A token is `dim` stored elements and what stands beside them: a factor and, with `normalize`, the norm. What counts as
- * its vector is
+ * A token is `dim` stored elements with a scale. Its vector is
  *
- *     x / max(|x|, 1e-12)    normalized: a factor would cancel, so the scale is not read
- *     scale * x              otherwise
+ *     v = x / max(|x|, 1e-12)    with `normalize`
+ *     v = x                      without                  where x = scale * stored
+ *
+ * and so always the stored elements times one factor.
  *
  * Elements are read through a window of SPAN on the stack, so that any dim works and nothing is allocated. */
 #ifndef LIK_REF_H
@@ -23,8 +24,7 @@
 struct lik_ref_token {
     const struct lik_tokens *of;
     int64_t at;    /* index of element 0 in of->data */
-    double factor; /* the token's vector is factor * its stored elements */
-    double norm;   /* max(|x|, 1e-12) if normalized, else 1 */
+    double factor; /* the token's vector is factor times its stored elements */
     int clamped;   /* normalized, and |x| is below 1e-12 */
 };
 

@@ -11,25 +11,23 @@ void lik_ref_load(const struct lik_ref_token *token, int64_t from, int64_t n, fl
 
 struct lik_ref_token lik_ref_token(const struct lik_tokens *x, int64_t i, int64_t t)
 {
-    struct lik_ref_token token = {.of = x, .factor = 1, .norm = 1};
+    struct lik_ref_token token = {.of = x, .factor = 1};
     token.at = lik_tokens_base(x, &x->strides, i) + t * x->strides.token;
-    if (x->normalize) {
-        double squares = 0;
-        for (int64_t from = 0; from < x->dim; from += LIK_REF_SPAN) {
-            float span[LIK_REF_SPAN];
-            int64_t n = lik_min_i64(LIK_REF_SPAN, x->dim - from);
-            lik_ref_load(&token, from, n, span);
-            for (int64_t k = 0; k < n; k++)
-                squares += (double)span[k] * (double)span[k];
-        }
-        token.norm = sqrt(squares);
-        token.clamped = token.norm < LIK_REF_NORM_MIN;
-        if (token.clamped)
-            token.norm = LIK_REF_NORM_MIN;
-        token.factor = 1 / token.norm;
-    } else if (x->scale) {
+    if (x->scale)
         token.factor = (double)x->scale[lik_tokens_base(x, &x->scale_strides, i) + t * x->scale_strides.token];
+    if (!x->normalize)
+        return token;
+    double squares = 0;
+    for (int64_t from = 0; from < x->dim; from += LIK_REF_SPAN) {
+        float span[LIK_REF_SPAN];
+        int64_t n = lik_min_i64(LIK_REF_SPAN, x->dim - from);
+        lik_ref_load(&token, from, n, span);
+        for (int64_t k = 0; k < n; k++)
+            squares += (double)span[k] * (double)span[k];
     }
+    double norm = fabs(token.factor) * sqrt(squares);
+    token.clamped = norm < LIK_REF_NORM_MIN;
+    token.factor /= token.clamped ? LIK_REF_NORM_MIN : norm;
     return token;
 }
 

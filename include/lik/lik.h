@@ -80,9 +80,9 @@ enum lik_pairing {
 
 /* How accurately products may be taken, as torch.set_float32_matmul_precision says it. */
 enum lik_precision {
-    LIK_HIGHEST = 0, /* f32-accurate. On i8 documents an f32, f16 or bf16 query is rounded to 16-bit integers per token */
+    LIK_HIGHEST = 0, /* f32-accurate. On i8 documents a query not of i8 is rounded to 16-bit integers per token */
     LIK_HIGH,        /* tensor cores may use TF32; on CPUs the same as LIK_HIGHEST */
-    LIK_MEDIUM,      /* tensor cores may use BF16; on i8 documents CPUs round the query to 7-bit integers per token */
+    LIK_MEDIUM,      /* tensor cores may use BF16; on i8 documents CPUs round such a query to 7-bit integers */
 };
 
 /* Strides of a per-token array, in elements. `group` is used only where `group_size` is set. */
@@ -165,8 +165,9 @@ struct lik_topk {
 /* Gradients of a loss through lik_score, from its argmax: exact, deterministic, without atomics.
  *
  * grad_q[s] = sum over documents of g * w[s] * d[argmax], grad_d[t] = sum over the query tokens it won of g * w[s] * q[s],
- * in f32, through the normalization if it is on, rounded once to the operand's dtype. Each gradient is contiguous:
- * [count, len_max, dim] if the operand is padded, [total, dim] if packed (rows outside every sequence become 0). */
+ * in f32, through scale and normalization to the stored elements, rounded once to the operand's dtype. A normalized token
+ * whose norm is below 1e-12 gets gradient 0. Each gradient is contiguous: [count, len_max, dim] if the operand is padded,
+ * [total, dim] if packed (rows outside every sequence become 0). */
 struct lik_grad {
     size_t struct_size;
     struct lik_score score;    /* the forward problem; argmax is read, scores are not used */

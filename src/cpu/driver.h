@@ -19,7 +19,7 @@ enum lik_cpu_loader {
     LIK_LOAD_F16,    /* native rows, widened inside the kernel */
     LIK_LOAD_BF16,
     LIK_LOAD_GATHER, /* converted to f32 rows in scratch: 8-bit floats, strided elements, narrow dtypes to normalize */
-    LIK_LOAD_I8_Q16, /* native rows, integer products with a 16-bit query */
+    LIK_LOAD_I8_Q16, /* native rows (or copies, if strided), integer products with a 16-bit query */
     LIK_LOAD_I8_Q7,
 };
 
@@ -34,7 +34,7 @@ struct lik_cpu_plan {
     int64_t segments;      /* documents a stream may touch */
     int64_t widened_rows, widened_stride;
     /* Byte offsets into a slot's scratch, and its size. */
-    size_t packed, lane_scale, lane_bias, lane_token, lane_weight, query_lane, maxima, winners, partial, widened, token, integers;
+    size_t packed, lane_scale, lane_bias, lane_token, lane_weight, query_lane, maxima, winners, partial, widened, token, integers, gathered;
     size_t slot_bytes;
 };
 
@@ -55,6 +55,7 @@ struct lik_cpu_block {
 struct lik_cpu_slot {
     struct lik_cpu_block block;
     float *maxima, *partial, *widened, *token; /* token: [dim], one query token as f32 */
+    int8_t *gathered; /* [stream_rows + 2 * LIK_TILE_ROWS, dim]: rows of i8 elements that do not lie together */
     int32_t *winners, *integers; /* integers: [dim], that token quantized */
 };
 

@@ -100,7 +100,8 @@ static float weight_at(const struct lik_tokens *q, int64_t i, int64_t s)
     return q->weights ? q->weights[lik_tokens_base(q, &q->weights_strides, i) + s * q->weights_strides.token] : 1.0f;
 }
 
-/* Takes the gradient of the effective token (scaled, normalized) in `sums` to that of the stored one, in place. */
+/* Takes the gradient of the effective token (scaled, normalized) in `sums` to that of the stored one, in place. A token whose
+ * norm is below the clamp has no direction: its gradient is zero, where the quotient's would be 1e12 times rounding noise. */
 static void through_token(const struct grad_job *job, const struct lik_tokens *x, int64_t i, int64_t t, float *sums,
                           float *buffer)
 {
@@ -110,11 +111,14 @@ static void through_token(const struct grad_job *job, const struct lik_tokens *x
     const float *token = token_at(job, x, i, t, buffer, &factor);
     if (x->normalize) {
         float scale = x->scale ? x->scale[lik_tokens_base(x, &x->scale_strides, i) + t * x->scale_strides.token] : 1.0f;
-        if (fabsf(scale) * sqrtf(job->kernels->sum_squares(token, x->dim)) >= 1e-12f)
-            along = -job->kernels->dot(sums, token, x->dim) * factor * factor;
+        if (fabsf(scale) * sqrtf(job->kernels->sum_squares(token, x->dim)) < 1e-12f) {
+            memset(sums, 0, (size_t)x->dim * sizeof *sums);
+            return;
+        }
+        along = -job->kernels->dot(sums, token, x->dim) * factor * factor;
     }
     for (int64_t k = 0; k < x->dim; k++)
-        sums[k] = sums[k] * factor + (along != 0 ? along * factor * token[k] : 0);
+        sums[k] = (x->normalize ? sums[k] + along * token[k] : sums[k]) * factor;
 }
 
 static void store_row(const struct grad_job *job, const struct lik_tokens *x, void *gradient, int64_t row, float *sums,

@@ -27,14 +27,12 @@ static int64_t divide_up(int64_t a, int64_t b)
 static enum lik_cpu_loader choose_loader(const struct lik_score *op)
 {
     const struct lik_tokens *d = &op->d;
-    int contiguous = d->dim_stride == 1 || d->dim == 1;
-    if (!contiguous)
-        return LIK_LOAD_GATHER;
+    int native = d->dim_stride == 1 || d->dim == 1;
     switch (d->dtype) {
-    case LIK_F32: return LIK_LOAD_F32;
-    case LIK_F16: return d->normalize ? LIK_LOAD_GATHER : LIK_LOAD_F16;
-    case LIK_BF16: return d->normalize ? LIK_LOAD_GATHER : LIK_LOAD_BF16;
-    case LIK_I8: return op->precision == LIK_MEDIUM ? LIK_LOAD_I8_Q7 : LIK_LOAD_I8_Q16;
+    case LIK_F32: return native ? LIK_LOAD_F32 : LIK_LOAD_GATHER;
+    case LIK_F16: return native && !d->normalize ? LIK_LOAD_F16 : LIK_LOAD_GATHER;
+    case LIK_BF16: return native && !d->normalize ? LIK_LOAD_BF16 : LIK_LOAD_GATHER;
+    case LIK_I8: return op->precision == LIK_MEDIUM && op->q.dtype != LIK_I8 ? LIK_LOAD_I8_Q7 : LIK_LOAD_I8_Q16;
     default: return LIK_LOAD_GATHER;
     }
 }
@@ -128,7 +126,8 @@ int lik_cpu_plan_score(const struct lik_cpu_kernels *kernels, const struct lik_s
         reserve(&plan->partial, plan,
                 plan->slice < dim ? (plan->stream_rows + LIK_TILE_ROWS) * (LIK_PANEL_LANES + 8) : 0, 4) ||
         reserve(&plan->widened, plan, plan->widened_rows * plan->widened_stride, 4) ||
-        reserve(&plan->token, plan, dim, 4) || reserve(&plan->integers, plan, integer ? dim : 0, 4))
+        reserve(&plan->token, plan, dim, 4) || reserve(&plan->integers, plan, integer ? dim : 0, 4) ||
+        reserve(&plan->gathered, plan, integer && op->d.dim_stride != 1 ? (plan->stream_rows + 2 * LIK_TILE_ROWS) * dim : 0, 1))
         return LIK_EINVAL;
     return LIK_OK;
 }
@@ -146,6 +145,7 @@ void lik_cpu_slot_init(const struct lik_cpu_plan *plan, char *scratch, struct li
     slot->winners = (int32_t *)(void *)(scratch + plan->winners);
     slot->partial = (float *)(void *)(scratch + plan->partial);
     slot->widened = (float *)(void *)(scratch + plan->widened);
+    slot->gathered = (int8_t *)(void *)(scratch + plan->gathered);
     slot->token = (float *)(void *)(scratch + plan->token);
     slot->integers = (int32_t *)(void *)(scratch + plan->integers);
 }

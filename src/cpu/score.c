@@ -135,31 +135,45 @@ static void fill_stream(const struct lik_score *op, int64_t row, const struct li
     look_ahead(op, row, *at, stream);
 }
 
-/* Converts the stream's rows where the loader asks for it, and computes their factors. Returns whether factors count. */
+/* Row r of the stream as f32 where the loader or the normalization needs it so; NULL where not. */
+static const float *load_row(const struct lik_cpu_job *job, struct stream *stream, int64_t r, struct lik_cpu_slot *slot)
+{
+    const struct lik_tokens *d = &job->op->d;
+    int64_t base = ((const char *)stream->rows[r] - (const char *)d->data) / (int64_t)lik_dtype_bytes(d->dtype);
+    if (job->plan.loader == LIK_LOAD_GATHER) {
+        float *row = slot->widened + r * job->plan.widened_stride;
+        lik_cpu_load_token(job->kernels, d, base, row);
+        stream->rows[r] = row;
+        return row;
+    }
+    if (job->plan.loader >= LIK_LOAD_I8_Q16 && d->dim_stride != 1) {
+        int8_t *row = slot->gathered + r * d->dim;
+        for (int64_t k = 0; k < d->dim; k++)
+            row[k] = ((const int8_t *)d->data)[base + k * d->dim_stride];
+        stream->rows[r] = row;
+    }
+    if (!d->normalize)
+        return NULL;
+    if (d->dtype == LIK_F32)
+        return stream->rows[r];
+    lik_cpu_load_token(job->kernels, d, base, slot->token);
+    return slot->token;
+}
+
+/* Converts or copies the stream's rows where the loader asks for it, and computes their factors. Returns whether factors
+ * count. */
 static int load_stream(const struct lik_cpu_job *job, int64_t row, struct stream *stream, struct lik_cpu_slot *slot)
 {
     const struct lik_tokens *d = &job->op->d;
-    const struct lik_cpu_plan *plan = &job->plan;
-    int64_t element = (int64_t)lik_dtype_bytes(d->dtype);
-    if (d->normalize || plan->loader == LIK_LOAD_GATHER) {
+    int copied = job->plan.loader == LIK_LOAD_GATHER || (job->plan.loader >= LIK_LOAD_I8_Q16 && d->dim_stride != 1);
+    if (copied || d->normalize) {
         for (int64_t r = 0; r < stream->count; r++) {
-            int64_t base = ((const char *)stream->rows[r] - (const char *)d->data) / element;
-            const float *raw = slot->widened + r * plan->widened_stride;
-            if (plan->loader == LIK_LOAD_GATHER) {
-                lik_cpu_load_token(job->kernels, d, base, slot->widened + r * plan->widened_stride);
-                stream->rows[r] = raw;
-            } else if (d->dtype == LIK_F32) {
-                raw = stream->rows[r];
-            } else {
-                lik_cpu_load_token(job->kernels, d, base, slot->token);
-                raw = slot->token;
-            }
+            const float *raw = load_row(job, stream, r, slot);
             if (d->normalize) /* the scale is applied below */
                 stream->row_scale[r] = job->kernels->sum_squares(raw, d->dim);
         }
-        if (plan->loader == LIK_LOAD_GATHER && stream->count)
-            for (int64_t r = stream->count; r < stream->count + 2 * LIK_TILE_ROWS; r++)
-                stream->rows[r] = stream->rows[stream->count - 1];
+        for (int64_t r = stream->count; copied && r < stream->count + 2 * LIK_TILE_ROWS; r++)
+            stream->rows[r] = stream->rows[stream->count - 1];
     }
     if (!d->scale && !d->normalize)
         return 0;

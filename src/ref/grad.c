@@ -114,9 +114,9 @@ static void grad_token(struct gather *g, void *out, float *out_weights, int64_t 
         lik_ref_load(&g->own, g->from, g->n, own);
         for (int64_t k = 0; k < g->n; k++) {
             double value = g->sum[k];
-            if (x->normalize && !g->own.clamped)
+            if (x->normalize)
                 value -= g->along * g->own.factor * (double)own[k];
-            put(g->op, out, x->dtype, at * x->dim + g->from + k, g->meetings ? value * g->own.factor : 0);
+            put(g->op, out, x->dtype, at * x->dim + g->from + k, g->meetings && !g->own.clamped ? value * g->own.factor : 0);
         }
     }
 }

@@ -191,8 +191,11 @@ static int check_pairing(const struct lik_context *ctx, const struct lik_score *
 /* Everything but the outputs' pointers. */
 static int check_problem(const struct lik_context *ctx, struct lik_score *op)
 {
-    if (check_tokens(ctx, "q", &op->q) || check_tokens(ctx, "d", &op->d))
-        return LIK_EINVAL;
+    int status = check_tokens(ctx, "q", &op->q);
+    if (!status)
+        status = check_tokens(ctx, "d", &op->d);
+    if (status)
+        return status;
     if (op->d.dim != op->q.dim)
         return lik_fail(LIK_EINVAL, "d.dim is %lld, q.dim is %lld", (long long)op->d.dim, (long long)op->q.dim);
     if (op->d.weights)
@@ -294,6 +297,25 @@ static int check_gradient(const char *name, const void *gradient, const struct l
     return check_aligned(name, "", gradient, lik_dtype_bytes(x->dtype));
 }
 
+/* Winners are used as indices: each must be a token of its document, or -1. */
+static int check_winners(const struct lik_score *op)
+{
+    int64_t rows = lik_score_rows(op), columns = lik_score_columns(op);
+    for (int64_t n = 0; n < rows * columns; n++) {
+        int64_t row = n / columns, column = n % columns;
+        int64_t tokens = lik_tokens_length(&op->q, lik_score_query(op, row));
+        int64_t length = lik_tokens_length(&op->d, lik_score_document(op, row, column));
+        for (int64_t s = 0; s < tokens; s++) {
+            int64_t at = n * op->q.len_max + s;
+            int64_t t = op->argmax_dtype == LIK_I16 ? ((const int16_t *)op->argmax)[at] : ((const int32_t *)op->argmax)[at];
+            if (t < -1 || t >= length)
+                return lik_fail(LIK_EINVAL, "argmax of score [%lld, %lld], query token %lld is %lld, the document has %lld tokens",
+                                (long long)row, (long long)column, (long long)s, (long long)t, (long long)length);
+        }
+    }
+    return LIK_OK;
+}
+
 int lik_check_grad(const struct lik_context *ctx, const struct lik_grad *in, enum lik_check_mode mode,
                    struct lik_grad *out)
 {
@@ -328,6 +350,8 @@ int lik_check_grad(const struct lik_context *ctx, const struct lik_grad *in, enu
             return lik_fail(LIK_EINVAL, "grad_scores is NULL, %lld x %lld are read", (long long)rows, (long long)columns);
         if (!out->score.argmax && out->score.q.len_max > 0)
             return lik_fail(LIK_EINVAL, "argmax is NULL, the gradient needs the one lik_score_run wrote");
+        if (out->score.argmax && ctx->backend->host_memory)
+            return check_winners(&out->score);
     }
     return LIK_OK;
 }

@@ -1,0 +1,187 @@
+/* The check suite: every backend and CPU level against expectations computed here in f64, over generated problems.
+ *
+ * A `spec` says what a problem looks like, a `problem` is that problem in memory: inputs read-only between unmapped
+ * pages, what no kernel may look at (gaps, dropped tokens, rows outside the sequences) filled with NaN, outputs
+ * poisoned. The expectation is computed once from the decoded tokens, independently of src/ref, which is checked like
+ * every backend. */
+#ifndef LIK_CHECK_H
+#define LIK_CHECK_H
+
+#include "lik/lik.h"
+
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define COUNT(array)  ((int64_t)(sizeof(array) / sizeof *(array)))
+#define UNIT_ROUNDOFF 0x1p-24 /* of f32 */
+
+/* ---- harness.c: failures, random numbers, guarded memory ---- */
+
+/* Totals of the run. `quick` asks for the reduced set; `only` >= 0 runs just that case of each group. */
+extern struct check_totals {
+    int64_t cases, checks, failures, skipped;
+    int quick;
+    int64_t only;
+    double worst; /* the largest error seen, as a share of its tolerance */
+} totals;
+
+/* Names what is being checked, in messages and after a crash. */
+__attribute__((format(printf, 1, 2))) void check_describe(const char *format, ...);
+
+/* Counts one check; prints the description and the message if it does not hold. Returns `holds`. */
+__attribute__((format(printf, 2, 3))) int check(int holds, const char *format, ...);
+
+/* Checks that a call succeeded, printing its message if it did not. */
+int check_ok(int status, const char *call);
+
+/* Checks |got - want| <= tolerance; NaN must meet NaN, an infinity itself. `what` and `at` name the entry. */
+int check_close(const char *what, int64_t at, double got, double want, double tolerance);
+
+/* Should case `number` of the running group be run? Takes every `thin`-th in the reduced set. */
+int check_wanted(int64_t number, int64_t thin);
+
+/* Prints the case after a fault, then leaves the signal to whoever had it before. */
+void check_catch_faults(void);
+
+struct rng {
+    uint64_t state;
+};
+uint64_t rng_next(struct rng *rng);
+int64_t rng_below(struct rng *rng, int64_t n); /* 0 ... n - 1; n >= 1 */
+double rng_unit(struct rng *rng);              /* [0, 1) */
+double rng_normal(struct rng *rng);
+#define RNG_PICK(rng, array) ((array)[rng_below((rng), COUNT(array))])
+
+/* Bytes that start right behind, or end right before, an unmapped page; the slack on the other side is watched. */
+enum placement { AT_END, AT_BEGIN };
+struct buffer {
+    unsigned char *map, *data;
+    size_t map_bytes, bytes;
+};
+struct buffer buffer_make(size_t bytes, enum placement placement, size_t align);
+void buffer_lock(struct buffer *b);                          /* read-only from here on */
+void buffer_check(const struct buffer *b, const char *name); /* the slack is untouched */
+void buffer_free(struct buffer *b);
+
+/* ---- devices ---- */
+
+struct device {
+    const char *name, *level; /* "cpu:avx2", "avx2" */
+    struct lik_context *ctx;  /* NULL: this processor lacks the level */
+};
+extern struct device devices[];
+extern const int64_t device_count;
+void devices_open(const char *only);
+void devices_close(void);
+
+/* ---- problem.c: generated problems and what they should give ---- */
+
+enum layout {
+    CONTIGUOUS,
+    GAPS,
+    SPREAD,
+    TRANSPOSED,
+    REVERSED,
+    BROADCAST,
+    GROUPED,
+    PACKED_I32,
+    PACKED_I64,
+    PACKED_GAPS,
+    LAYOUTS
+};
+enum mask { UNMASKED, KEEP_ALL, PREFIX, RANDOM, ALTERNATE, SHARED, KEEP_NONE, MASKS };
+enum scale { UNSCALED, PER_TENSOR, PER_TOKEN, SCALES };
+enum values { NORMAL, INTEGERS, TIES, DENORMALS, WITH_NAN, WITH_INF, ZEROS, LARGE, SKEWED, VALUES };
+
+struct side_spec {
+    int32_t dtype;
+    int64_t count, len;
+    enum layout layout;
+    enum mask mask;
+    enum scale scale;
+    int normalize;
+    enum values values;
+};
+
+struct spec {
+    struct side_spec q, d;
+    int64_t dim, per_query, list_count, scores_gap;
+    int32_t pairing, precision, argmax_dtype; /* argmax_dtype 0: not wanted */
+    int weights;
+    enum placement placement;
+    uint64_t seed;
+};
+
+/* One operand decoded to f64, token t of sequence i at row i * len + t. */
+struct decoded {
+    int64_t len, dim;
+    unsigned char *kept, *clamped; /* clamped: normalized, its norm below 1e-12 */
+    double *raw;                   /* the stored elements */
+    double *vector;                /* what counts: normalized or scaled */
+    double *factor;                /* vector = factor * raw */
+    double *norm;                  /* |vector| */
+    double *l1;                    /* sum of |vector[k]| */
+    double *largest;               /* max of |vector[k]| */
+};
+
+struct problem {
+    struct spec spec;
+    struct lik_score op;
+    int64_t scores; /* rows * columns */
+    struct buffer inputs[16];
+    int input_count;
+    struct buffer out_scores, out_argmax;
+    struct decoded q, d;
+    double *weights;   /* [q.count, q.len] */
+    double *expected;  /* [scores] */
+    double *maxima;    /* [scores, q.len]; 0 where there is none */
+    int32_t *winner;   /* [scores, q.len]; -1 where there is none */
+    double *tolerance; /* [scores] */
+};
+
+/* A problem without any special feature: f32, one query, one document, everything contiguous. */
+struct spec spec_plain(int64_t q_len, int64_t d_len, int64_t dim, uint64_t seed);
+
+/* A random problem of about at most `work` multiplications. */
+struct spec spec_random(struct rng *rng, int64_t work);
+void spec_describe(const struct spec *spec, char *text, size_t size);
+
+struct problem *problem_make(const struct spec *spec);
+void problem_free(struct problem *p);
+
+/* Which query and document score n belongs to. */
+void problem_pair(const struct problem *p, int64_t n, int64_t *i, int64_t *j);
+double problem_product(const struct problem *p, int64_t i, int64_t s, int64_t j, int64_t t);
+/* How far a kernel's product of query token s and any token of document j may be off. */
+double problem_product_tolerance(const struct problem *p, int64_t i, int64_t s, int64_t j);
+int64_t problem_length(const struct lik_tokens *x, int64_t i);
+int64_t problem_argmax(const struct problem *p, int64_t n, int64_t s);
+float problem_score(const struct problem *p, int64_t n);
+
+/* Is the query of this problem rounded to integers by CPU kernels? */
+int problem_quantized(const struct problem *p);
+
+/* Runs the score on fresh poisoned outputs, with a workspace of exactly the planned size. Returns the status. */
+int problem_run(struct problem *p, const struct lik_context *ctx, const struct lik_exec *exec);
+void problem_poison(struct problem *p);
+
+/* Calls plan, allocates exactly that between guards, calls run, checks the guards. */
+int run_score(const struct lik_context *ctx, const struct lik_score *op, const struct lik_exec *exec);
+int run_topk(const struct lik_context *ctx, const struct lik_topk *op, const struct lik_exec *exec);
+int run_grad(const struct lik_context *ctx, const struct lik_grad *op, const struct lik_exec *exec);
+
+/* ---- the groups ---- */
+
+void check_dtypes(void);
+void check_score(void);
+void check_special(void);
+void check_invariance(void);
+void check_grad(void);
+void check_topk(void);
+void check_arguments(void);
+void check_pool(void);
+
+#endif

@@ -1,0 +1,675 @@
+/* Problems in memory: operands in every layout, filled, decoded; and what they should give.
+ *
+ * The expected scores come from the decoded vectors in f64. Their tolerance follows docs/numerics.md: with u = 2^-24,
+ *
+ *     sum over s of |w[s]| * |q[s]| * max|d[t]| * u * (4 sqrt(dim) * (1 + half a norm each) + 4 sqrt(len) + 8)
+ *
+ * plus dim smallest denormals a product, plus, where the query is rounded to integers, half a step times the documents'
+ * 1-norm. */
+#include "check.h"
+
+#include "base/dtype.h"
+
+static const int64_t dims[] = {1, 3, 7, 8, 15, 16, 17, 31, 48, 96, 127, 128, 129, 320, 768};
+static const int32_t dtypes[] = {LIK_F32, LIK_F16, LIK_BF16, LIK_E4M3, LIK_E5M2, LIK_I8};
+
+static const char *const layout_names[] = {"contiguous", "gaps",    "spread",   "transposed", "reversed",
+                                           "broadcast",  "grouped", "packed32", "packed64",   "packed-gaps"};
+static const char *const mask_names[] = {
+    "", " mask:all", " mask:prefix", " mask:random", " mask:alternate", " mask:shared", " mask:none-kept"};
+static const char *const scale_names[] = {"", " scale:tensor", " scale:token"};
+static const char *const value_names[] = {"normal", "integers", "ties",  "denormals", "nan",
+                                          "inf",    "zeros",    "large", "skewed"};
+
+struct spec spec_plain(int64_t q_len, int64_t d_len, int64_t dim, uint64_t seed)
+{
+    struct spec spec = {.dim = dim, .per_query = 1, .argmax_dtype = LIK_I32, .seed = seed};
+    spec.q = (struct side_spec){.dtype = LIK_F32, .count = 1, .len = q_len};
+    spec.d = (struct side_spec){.dtype = LIK_F32, .count = 1, .len = d_len};
+    return spec;
+}
+
+static void random_side(struct side_spec *side, struct rng *rng)
+{
+    static const enum values common[] = {NORMAL, NORMAL, NORMAL, INTEGERS, SKEWED, LARGE};
+    side->dtype = RNG_PICK(rng, dtypes);
+    side->layout = rng_below(rng, 3) ? CONTIGUOUS : (enum layout)rng_below(rng, LAYOUTS);
+    side->mask = rng_below(rng, 2) ? UNMASKED : (enum mask)rng_below(rng, MASKS);
+    side->scale = rng_below(rng, 2) ? UNSCALED : (enum scale)rng_below(rng, SCALES);
+    side->normalize = rng_below(rng, 4) == 0;
+    side->values = rng_below(rng, 2) ? RNG_PICK(rng, common) : (enum values)rng_below(rng, VALUES);
+}
+
+struct spec spec_random(struct rng *rng, int64_t work)
+{
+    static const int64_t counts[] = {0, 1, 1, 1, 2, 3, 5, 9},
+                         q_lens[] = {0, 1, 2, 3, 5, 8, 12, 20, 24, 32, 33, 40, 64, 100},
+                         d_lens[] = {0, 1, 2, 3, 4, 7, 13, 32, 33, 65, 130, 300};
+    struct spec spec = {.seed = rng_next(rng)};
+    random_side(&spec.q, rng);
+    random_side(&spec.d, rng);
+    spec.dim = RNG_PICK(rng, dims);
+    spec.pairing = (int32_t)rng_below(rng, 4);
+    spec.precision = (int32_t)rng_below(rng, 3);
+    spec.argmax_dtype = RNG_PICK(rng, ((const int32_t[]){0, LIK_I16, LIK_I32}));
+    spec.weights = rng_below(rng, 3) == 0;
+    spec.placement = rng_below(rng, 2) ? AT_BEGIN : AT_END;
+    spec.scores_gap = spec.pairing > LIK_CANDIDATES || rng_below(rng, 4) ? 0 : rng_below(rng, 4);
+    spec.per_query = rng_below(rng, 4);
+    spec.list_count = rng_below(rng, 12);
+    spec.q.len = RNG_PICK(rng, q_lens);
+    spec.d.len = RNG_PICK(rng, d_lens);
+    spec.q.count = RNG_PICK(rng, counts);
+    spec.d.count = RNG_PICK(rng, counts);
+    if (spec.pairing == LIK_CANDIDATES)
+        spec.d.count = spec.q.count * spec.per_query;
+    if (spec.pairing == LIK_PAIRS)
+        spec.d.count = spec.q.count;
+    if (spec.q.count == 0 || spec.d.count == 0)
+        spec.list_count = 0;
+    while (spec.q.len * spec.d.len * spec.dim * (spec.q.count + 1) * (spec.d.count + 1) > 4 * work) {
+        if (spec.dim > 33 && rng_below(rng, 2))
+            spec.dim /= 2;
+        else if (spec.d.len > spec.q.len)
+            spec.d.len /= 2;
+        else
+            spec.q.len /= 2;
+    }
+    return spec;
+}
+
+static int describe_side(const struct side_spec *side, int64_t dim, char *text, size_t size)
+{
+    return snprintf(text, size, "%s [%lld, %lld, %lld] %s%s%s%s %s", lik_dtype_name(side->dtype),
+                    (long long)side->count, (long long)side->len, (long long)dim, layout_names[side->layout],
+                    mask_names[side->mask], scale_names[side->scale], side->normalize ? " normalized" : "",
+                    value_names[side->values]);
+}
+
+void spec_describe(const struct spec *spec, char *text, size_t size)
+{
+    static const char *const pairings[] = {"all", "candidates", "pairs", "list"};
+    char q[200], d[200];
+    describe_side(&spec->q, spec->dim, q, sizeof q);
+    describe_side(&spec->d, spec->dim, d, sizeof d);
+    snprintf(text, size, "q %s; d %s; %s precision %d%s%s %s", q, d, pairings[spec->pairing], spec->precision,
+             spec->weights ? " weights" : "", spec->argmax_dtype ? " argmax" : "",
+             spec->placement == AT_BEGIN ? "begin" : "end");
+}
+
+/* ---- addressing, written anew: the checks must not trust src/shared/tokens.h ---- */
+
+static int64_t offset_at(const struct lik_tokens *x, int64_t i)
+{
+    return x->offsets_dtype == LIK_I32 ? ((const int32_t *)x->offsets)[i] : ((const int64_t *)x->offsets)[i];
+}
+
+int64_t problem_length(const struct lik_tokens *x, int64_t i)
+{
+    return x->offsets ? offset_at(x, i + 1) - offset_at(x, i) : x->len_max;
+}
+
+static int64_t place_of(const struct lik_tokens *x, struct lik_strides strides, int64_t i, int64_t t)
+{
+    if (x->offsets)
+        return (offset_at(x, i) + t) * strides.token;
+    if (x->group_size)
+        return i / x->group_size * strides.group + i % x->group_size * strides.sequence + t * strides.token;
+    return i * strides.sequence + t * strides.token;
+}
+
+/* Reserves an array of `size`-byte entries for these strides; returns where entry (0, 0, 0) stands. */
+static unsigned char *reserve(struct problem *p, const struct lik_tokens *x, struct lik_strides strides, int64_t inner,
+                              int64_t inner_stride, size_t size, int fill)
+{
+    int64_t groups = x->group_size ? x->count / x->group_size : 1, members = x->group_size ? x->group_size : x->count;
+    int64_t extents[4] = {groups, members, x->len_max, inner};
+    int64_t steps[4] = {strides.group, strides.sequence, strides.token, inner_stride}, low = 0, high = 1;
+    if (x->offsets) {
+        extents[0] = extents[1] = 1;
+        extents[2] = x->total;
+    }
+    for (int i = 0; i < 4; i++) {
+        if (extents[i] == 0)
+            low = high = 0;
+        else if (steps[i] < 0)
+            low += (extents[i] - 1) * steps[i];
+        else
+            high += (extents[i] - 1) * steps[i];
+        if (extents[i] == 0)
+            break;
+    }
+    struct buffer *b = &p->inputs[p->input_count++];
+    *b = buffer_make((size_t)(high - low) * size, p->spec.placement, size);
+    memset(b->data, fill, b->bytes);
+    return b->data - low * (int64_t)size;
+}
+
+/* ---- filling ---- */
+
+static uint8_t encode_8bit(int32_t dtype, double value)
+{
+    uint8_t best = 0;
+    double distance = INFINITY;
+    for (int code = 0; code < 256; code++) {
+        uint8_t byte = (uint8_t)code;
+        double decoded = (double)lik_load_f32(&byte, dtype, 0);
+        if (fabs(decoded - value) < distance) {
+            distance = fabs(decoded - value);
+            best = byte;
+        }
+    }
+    return best;
+}
+
+/* Encoding by search is slow: each dtype gets a table over a grid of values. */
+static uint8_t encode_fp8(int32_t dtype, double value)
+{
+    enum { GRID = 4096 };
+    static uint8_t table[2][GRID + 1];
+    static int ready[2];
+    int which = dtype == LIK_E5M2;
+    if (!ready[which]) {
+        for (int i = 0; i <= GRID; i++)
+            table[which][i] = encode_8bit(dtype, (double)(i - GRID / 2) / 256.0);
+        ready[which] = 1;
+    }
+    double at = value * 256.0 + GRID / 2;
+    return table[which][at < 0 ? 0 : at > GRID ? GRID : (int)at];
+}
+
+static void store(void *data, int32_t dtype, int64_t at, double value)
+{
+    if (dtype <= LIK_BF16) {
+        lik_store_f32(data, dtype, at, (float)value);
+    } else if (dtype == LIK_I8) {
+        ((int8_t *)data)[at] = (int8_t)(value > 127 ? 127 : value < -128 ? -128 : lrint(value));
+    } else if (isnan(value) || isinf(value)) { /* e4m3 has no infinity */
+        ((uint8_t *)data)[at] = isnan(value) || dtype == LIK_E4M3 ? 0x7f : value > 0 ? 0x7c : 0xfc;
+    } else {
+        ((uint8_t *)data)[at] = encode_fp8(dtype, value);
+    }
+}
+
+/* One element of a token. Integers stay so small that every f32 sum of products is exact. */
+static double draw(struct rng *rng, const struct side_spec *side, int64_t dim)
+{
+    double unit = side->dtype == LIK_I8 ? 40 : side->dtype > LIK_BF16 ? 1 : 1 / sqrt((double)dim);
+    switch (side->values) {
+    case INTEGERS:
+    case TIES: return (double)(rng_below(rng, 7) - 3);
+    case DENORMALS: {
+        double tiny = side->dtype == LIK_F16    ? 0x1p-20
+                      : side->dtype <= LIK_BF16 ? 0x1p-135
+                      : side->dtype == LIK_I8   ? 1
+                                                : 0x1p-9;
+        return rng_normal(rng) * tiny;
+    }
+    case ZEROS: return rng_below(rng, 2) ? 0.0 : -0.0;
+    case LARGE:
+        return rng_normal(rng) * (side->dtype == LIK_I8    ? 127
+                                  : side->dtype == LIK_F16 ? 1e4
+                                  : side->dtype > LIK_BF16 ? 4
+                                                           : 1e12);
+    case SKEWED: return rng_normal(rng) * unit * (rng_below(rng, 8) ? 0.01 : 1) + unit / 4;
+    default: return rng_normal(rng) * unit;
+    }
+}
+
+static void fill_token(struct rng *rng, const struct side_spec *side, const struct lik_tokens *x, void *data,
+                       int64_t place)
+{
+    /* A tied token is one of three, made from a generator of its own. */
+    struct rng repeated = {.state = (uint64_t)rng_below(rng, 3) * 77};
+    struct rng *from = side->values == TIES ? &repeated : rng;
+    for (int64_t k = 0; k < x->dim; k++)
+        store(data, x->dtype, place + k * x->dim_stride, draw(from, side, x->dim));
+    if ((side->values == WITH_NAN || side->values == WITH_INF) && x->dtype != LIK_I8 && rng_below(rng, 8) == 0) {
+        double value = side->values == WITH_NAN ? (double)NAN : rng_below(rng, 2) ? INFINITY : -INFINITY;
+        store(data, x->dtype, place + rng_below(rng, x->dim) * x->dim_stride, value);
+    }
+}
+
+static int draw_kept(struct rng *rng, enum mask mask, int64_t t, int64_t prefix)
+{
+    switch (mask) {
+    case KEEP_ALL: return 1;
+    case PREFIX: return t < prefix;
+    case ALTERNATE: return t % 2 == 0;
+    case KEEP_NONE: return 0;
+    default: return rng_below(rng, 3) != 0;
+    }
+}
+
+/* Strides of a per-token array: plain, spread, shared by all sequences, or backwards. */
+static struct lik_strides array_strides(struct rng *rng, const struct lik_tokens *x)
+{
+    int64_t step = 1 + rng_below(rng, 2), sign = rng_below(rng, 4) ? 1 : -1;
+    struct lik_strides strides = {.sequence = x->len_max * step * sign + rng_below(rng, 2), .token = step * sign};
+    if (x->group_size)
+        strides.group = strides.sequence * x->group_size + rng_below(rng, 3);
+    return strides;
+}
+
+static void make_mask(struct problem *p, struct lik_tokens *x, const struct side_spec *side, struct rng *rng)
+{
+    static const uint8_t nonzero[] = {1, 2, 0x80, 0xff};
+    if (side->mask == UNMASKED)
+        return;
+    x->mask_strides = array_strides(rng, x);
+    if (side->mask == SHARED)
+        x->mask_strides.sequence = x->mask_strides.group = 0;
+    uint8_t *mask = reserve(p, x, x->mask_strides, 1, 0, 1, 0);
+    for (int64_t i = 0; i < x->count; i++) {
+        int64_t length = problem_length(x, i), prefix = length ? rng_below(rng, length + 1) : 0;
+        for (int64_t t = 0; t < length; t++)
+            mask[place_of(x, x->mask_strides, i, t)] =
+                draw_kept(rng, side->mask, t, prefix) ? RNG_PICK(rng, nonzero) : 0;
+    }
+    x->mask = mask;
+}
+
+static void make_scale(struct problem *p, struct lik_tokens *x, const struct side_spec *side, struct rng *rng)
+{
+    if (side->scale == UNSCALED)
+        return;
+    if (side->scale == PER_TOKEN)
+        x->scale_strides = array_strides(rng, x);
+    float *scale = (float *)(void *)reserve(p, x, x->scale_strides, 1, 0, sizeof(float), 0xff);
+    int exact = side->values == INTEGERS || side->values == TIES;
+    for (int64_t i = 0; i < x->count; i++)
+        for (int64_t t = 0; t < problem_length(x, i); t++)
+            scale[place_of(x, x->scale_strides, i, t)] =
+                exact ? 0.5f : (float)((0.5 + rng_unit(rng)) / 40 * (rng_below(rng, 8) ? 1 : -1));
+    x->scale = scale;
+}
+
+static void make_weights(struct problem *p, struct rng *rng)
+{
+    struct lik_tokens *q = &p->op.q;
+    int64_t len = q->len_max;
+    p->weights = malloc(sizeof(double) * (size_t)(q->count * len + 1));
+    float *weights = NULL;
+    if (p->spec.weights) {
+        q->weights_strides = array_strides(rng, q);
+        weights = (float *)(void *)reserve(p, q, q->weights_strides, 1, 0, sizeof(float), 0xff);
+    }
+    int exact = p->spec.q.values == INTEGERS || p->spec.q.values == TIES;
+    for (int64_t i = 0; i < q->count; i++)
+        for (int64_t s = 0; s < len; s++)
+            p->weights[i * len + s] = 1;
+    for (int64_t i = 0; weights && i < q->count; i++)
+        for (int64_t s = 0; s < problem_length(q, i); s++)
+            weights[place_of(q, q->weights_strides, i, s)] =
+                exact ? (float)rng_below(rng, 3) : (float)(rng_normal(rng) * (rng_below(rng, 6) != 0));
+    for (int64_t i = 0; weights && i < q->count; i++) /* afterwards: entries may overlap */
+        for (int64_t s = 0; s < problem_length(q, i); s++)
+            p->weights[i * len + s] = (double)weights[place_of(q, q->weights_strides, i, s)];
+    q->weights = weights;
+}
+
+/* Offsets with empty sequences here and there, rows before the first and after the last. */
+static void make_offsets(struct problem *p, struct lik_tokens *x, enum layout layout, struct rng *rng)
+{
+    x->offsets_dtype = layout == PACKED_I32 ? LIK_I32 : LIK_I64;
+    size_t size = lik_dtype_bytes(x->offsets_dtype);
+    struct buffer *b = &p->inputs[p->input_count++];
+    *b = buffer_make((size_t)(x->count + 1) * size, p->spec.placement, size);
+    int64_t at = rng_below(rng, 3);
+    for (int64_t i = 0; i <= x->count; i++) {
+        if (layout == PACKED_I32)
+            ((int32_t *)(void *)b->data)[i] = (int32_t)at;
+        else
+            ((int64_t *)(void *)b->data)[i] = at;
+        if (i < x->count && rng_below(rng, 6))
+            at += rng_below(rng, 3) ? x->len_max : rng_below(rng, x->len_max + 1);
+    }
+    x->offsets = b->data;
+    x->total = at + rng_below(rng, 3);
+}
+
+static void make_strides(struct problem *p, struct lik_tokens *x, enum layout layout, struct rng *rng)
+{
+    int64_t dim = x->dim, len = x->len_max;
+    x->dim_stride = 1;
+    x->strides = (struct lik_strides){.sequence = len * dim, .token = dim};
+    switch (layout) {
+    case GAPS:
+        x->strides.token = dim + 1 + rng_below(rng, 9);
+        x->strides.sequence = len * x->strides.token + rng_below(rng, 20);
+        break;
+    case SPREAD:
+        x->dim_stride = 2 + rng_below(rng, 2);
+        x->strides.token = dim * x->dim_stride;
+        x->strides.sequence = len * x->strides.token;
+        break;
+    case TRANSPOSED:
+        x->dim_stride = len > 0 ? len : 1;
+        x->strides.token = 1;
+        break;
+    case REVERSED:
+        x->strides = (struct lik_strides){.sequence = -len * dim, .token = -dim};
+        x->dim_stride = rng_below(rng, 2) ? 1 : -1;
+        break;
+    case BROADCAST: x->strides.sequence = 0; break;
+    case GROUPED:
+        x->group_size = 1 + rng_below(rng, x->count > 0 ? x->count : 3);
+        while (x->count % x->group_size)
+            x->group_size--;
+        x->strides.group = x->group_size * len * dim + rng_below(rng, 30);
+        break;
+    case PACKED_I32:
+    case PACKED_I64: make_offsets(p, x, layout, rng); break;
+    case PACKED_GAPS:
+        make_offsets(p, x, layout, rng);
+        x->strides.token = dim + rng_below(rng, 9);
+        if (rng_below(rng, 4) == 0) {
+            x->dim_stride = 2;
+            x->strides.token = 2 * dim;
+        }
+        break;
+    default: break;
+    }
+}
+
+static void decode(const struct lik_tokens *x, struct decoded *out)
+{
+    int64_t rows = x->count * x->len_max, dim = x->dim;
+    *out = (struct decoded){.len = x->len_max, .dim = dim};
+    out->kept = calloc((size_t)rows + 1, 1);
+    out->clamped = calloc((size_t)rows + 1, 1);
+    double **arrays[] = {&out->factor, &out->norm, &out->l1, &out->largest};
+    for (int64_t a = 0; a < COUNT(arrays); a++)
+        *arrays[a] = calloc((size_t)rows + 1, sizeof(double));
+    out->raw = calloc((size_t)(rows * dim) + 1, sizeof(double));
+    out->vector = calloc((size_t)(rows * dim) + 1, sizeof(double));
+    for (int64_t i = 0; i < x->count; i++)
+        for (int64_t t = 0; t < problem_length(x, i); t++) {
+            int64_t row = i * x->len_max + t, place = place_of(x, x->strides, i, t);
+            out->kept[row] = !x->mask || x->mask[place_of(x, x->mask_strides, i, t)];
+            if (!out->kept[row])
+                continue;
+            double *raw = out->raw + row * dim, *vector = out->vector + row * dim, squares = 0;
+            for (int64_t k = 0; k < dim; k++) {
+                raw[k] = (double)lik_load_f32(x->data, x->dtype, place + k * x->dim_stride);
+                squares += raw[k] * raw[k];
+            }
+            double factor = x->scale ? (double)x->scale[place_of(x, x->scale_strides, i, t)] : 1;
+            if (x->normalize) {
+                double norm = fabs(factor) * sqrt(squares);
+                out->clamped[row] = norm < 1e-12;
+                factor /= norm < 1e-12 ? 1e-12 : norm;
+            }
+            out->factor[row] = factor;
+            out->norm[row] = fabs(factor) * sqrt(squares);
+            for (int64_t k = 0; k < dim; k++) {
+                vector[k] = factor * raw[k];
+                out->l1[row] += fabs(vector[k]);
+                out->largest[row] = fmax(out->largest[row], fabs(vector[k]));
+            }
+        }
+}
+
+static void make_side(struct problem *p, struct lik_tokens *x, const struct side_spec *side, struct rng *rng)
+{
+    *x = (struct lik_tokens){.struct_size = sizeof *x, .storage = LIK_DENSE, .dtype = side->dtype};
+    x->count = side->count;
+    x->len_max = side->len;
+    x->dim = p->spec.dim;
+    x->normalize = side->normalize;
+    make_strides(p, x, side->layout, rng);
+    make_mask(p, x, side, rng);
+    make_scale(p, x, side, rng);
+    unsigned char *data =
+        reserve(p, x, x->strides, x->dim, x->dim_stride, lik_dtype_bytes(x->dtype), x->dtype == LIK_I8 ? 0x7f : 0xff);
+    for (int64_t i = 0; i < x->count; i++)
+        for (int64_t t = 0; t < problem_length(x, i); t++)
+            if (!x->mask || x->mask[place_of(x, x->mask_strides, i, t)])
+                fill_token(rng, side, x, data, place_of(x, x->strides, i, t));
+    x->data = data;
+}
+
+/* ---- what it should give ---- */
+
+void problem_pair(const struct problem *p, int64_t n, int64_t *i, int64_t *j)
+{
+    const struct lik_score *op = &p->op;
+    switch (op->pairing) {
+    case LIK_ALL:
+        *i = n / op->d.count;
+        *j = n % op->d.count;
+        break;
+    case LIK_CANDIDATES:
+        *i = n / op->per_query;
+        *j = n;
+        break;
+    case LIK_PAIRS: *i = *j = n; break;
+    default:
+        *i = op->list_q[n];
+        *j = op->list_d[n];
+        break;
+    }
+}
+
+double problem_product(const struct problem *p, int64_t i, int64_t s, int64_t j, int64_t t)
+{
+    const double *a = p->q.vector + (i * p->q.len + s) * p->q.dim, *b = p->d.vector + (j * p->d.len + t) * p->d.dim;
+    double sum[4] = {0};
+    int64_t k = 0;
+    for (; k + 4 <= p->q.dim; k += 4)
+        for (int lane = 0; lane < 4; lane++)
+            sum[lane] += a[k + lane] * b[k + lane];
+    for (; k < p->q.dim; k++)
+        sum[0] += a[k] * b[k];
+    return sum[0] + sum[1] + (sum[2] + sum[3]);
+}
+
+int problem_quantized(const struct problem *p)
+{
+    return p->op.d.dtype == LIK_I8 && p->op.q.dtype != LIK_I8;
+}
+
+double problem_product_tolerance(const struct problem *p, int64_t i, int64_t s, int64_t j)
+{
+    int64_t row = i * p->q.len + s, dim = p->q.dim;
+    double norm = 0, l1 = 0, factor = 0;
+    for (int64_t t = 0; t < p->d.len; t++) {
+        int64_t other = j * p->d.len + t;
+        if (!p->d.kept[other] || isinf(p->d.norm[other])) /* an infinite product is exact */
+            continue;
+        norm = fmax(norm, p->d.norm[other]);
+        l1 = fmax(l1, p->d.l1[other]);
+        factor = fmax(factor, fabs(p->d.factor[other]));
+    }
+    double halves = 2 + (p->op.q.normalize != 0) + (p->op.d.normalize != 0);
+    double tolerance = p->q.norm[row] * norm * UNIT_ROUNDOFF * (2 * sqrt((double)dim) * halves + 8);
+    tolerance += (double)dim * 0x1p-149 * fmax(fabs(p->q.factor[row]), 1) * fmax(factor, 1);
+    if (problem_quantized(p)) {
+        double step = fmax(p->q.largest[row] / 32767, p->q.l1[row] * 128 / 0x1p31);
+        if (p->op.precision == LIK_MEDIUM)
+            step = p->q.largest[row] / 63;
+        tolerance += 0.5 * 1.001 * step * l1;                      /* the step itself is an f32 */
+        if (p->q.largest[row] < 0x1p-100 * fabs(p->q.factor[row])) /* too small for a step: may count as zero */
+            tolerance += p->q.largest[row] * l1;
+    }
+    return tolerance;
+}
+
+static void expect_score(struct problem *p, int64_t n)
+{
+    int64_t i, j, len = p->q.len;
+    double score = 0, tolerance = 0;
+    problem_pair(p, n, &i, &j);
+    for (int64_t s = 0; s < len; s++) {
+        double best = 0;
+        int32_t winner = -1;
+        for (int64_t t = 0; t < p->d.len && p->q.kept[i * len + s]; t++) {
+            if (!p->d.kept[j * p->d.len + t])
+                continue;
+            double product = problem_product(p, i, s, j, t);
+            if (winner < 0 || product > best || (isnan(product) && !isnan(best))) {
+                best = product;
+                winner = (int32_t)t;
+            }
+        }
+        p->maxima[n * len + s] = best;
+        p->winner[n * len + s] = winner;
+        if (winner < 0)
+            continue;
+        double weight = p->weights[i * len + s];
+        score += weight * best;
+        tolerance +=
+            fabs(weight) * (problem_product_tolerance(p, i, s, j) + fabs(best) * UNIT_ROUNDOFF * 4 * sqrt((double)len));
+    }
+    p->expected[n] = score;
+    p->tolerance[n] = tolerance + 0x1p-149 * (double)(len + 1);
+}
+
+static void make_pairing(struct problem *p, struct rng *rng)
+{
+    struct lik_score *op = &p->op;
+    op->pairing = p->spec.pairing;
+    op->per_query = p->spec.per_query;
+    switch (op->pairing) {
+    case LIK_ALL: p->scores = op->q.count * op->d.count; break;
+    case LIK_CANDIDATES: p->scores = op->q.count * op->per_query; break;
+    case LIK_PAIRS: p->scores = op->q.count; break;
+    default: {
+        p->scores = op->list_count = p->spec.list_count;
+        int64_t *lists[2], counts[2] = {op->q.count, op->d.count};
+        for (int side = 0; side < 2; side++) {
+            struct buffer *b = &p->inputs[p->input_count++];
+            *b = buffer_make((size_t)op->list_count * sizeof(int64_t), p->spec.placement, sizeof(int64_t));
+            lists[side] = (int64_t *)(void *)b->data;
+            for (int64_t n = 0; n < op->list_count; n++)
+                lists[side][n] = rng_below(rng, counts[side]);
+        }
+        op->list_q = lists[0];
+        op->list_d = lists[1];
+    }
+    }
+}
+
+static void make_outputs(struct problem *p)
+{
+    struct lik_score *op = &p->op;
+    int64_t columns = op->pairing == LIK_ALL ? op->d.count : op->pairing == LIK_CANDIDATES ? op->per_query : 1;
+    int64_t rows = columns ? p->scores / columns : 0;
+    op->scores_stride = p->spec.scores_gap ? columns + p->spec.scores_gap : 0;
+    int64_t entries = rows > 0 ? (rows - 1) * (columns + p->spec.scores_gap) + columns : 0;
+    p->out_scores = buffer_make((size_t)entries * sizeof(float), p->spec.placement, sizeof(float));
+    op->scores = (float *)(void *)p->out_scores.data;
+    if (!p->spec.argmax_dtype)
+        return;
+    size_t size = lik_dtype_bytes(p->spec.argmax_dtype);
+    op->argmax_dtype = p->spec.argmax_dtype;
+    p->out_argmax = buffer_make((size_t)(p->scores * op->q.len_max) * size, p->spec.placement, size);
+    op->argmax = p->out_argmax.data;
+}
+
+struct problem *problem_make(const struct spec *spec)
+{
+    struct problem *p = calloc(1, sizeof *p);
+    struct rng rng = {.state = spec->seed};
+    p->spec = *spec;
+    p->op = (struct lik_score){.struct_size = sizeof p->op, .precision = spec->precision};
+    make_side(p, &p->op.q, &spec->q, &rng);
+    make_side(p, &p->op.d, &spec->d, &rng);
+    make_weights(p, &rng);
+    make_pairing(p, &rng);
+    make_outputs(p);
+    for (int i = 0; i < p->input_count; i++)
+        buffer_lock(&p->inputs[i]);
+    decode(&p->op.q, &p->q);
+    decode(&p->op.d, &p->d);
+    size_t scores = (size_t)p->scores, tokens = scores * (size_t)p->q.len;
+    p->expected = malloc((scores + 1) * sizeof(double));
+    p->tolerance = malloc((scores + 1) * sizeof(double));
+    p->maxima = malloc((tokens + 1) * sizeof(double));
+    p->winner = malloc((tokens + 1) * sizeof(int32_t));
+    for (int64_t n = 0; n < p->scores; n++)
+        expect_score(p, n);
+    return p;
+}
+
+static void free_decoded(struct decoded *x)
+{
+    free(x->kept);
+    free(x->clamped);
+    free(x->raw);
+    free(x->vector);
+    free(x->factor);
+    free(x->norm);
+    free(x->l1);
+    free(x->largest);
+}
+
+void problem_free(struct problem *p)
+{
+    for (int i = 0; i < p->input_count; i++)
+        buffer_free(&p->inputs[i]);
+    buffer_free(&p->out_scores);
+    buffer_free(&p->out_argmax);
+    free_decoded(&p->q);
+    free_decoded(&p->d);
+    free(p->weights);
+    free(p->expected);
+    free(p->tolerance);
+    free(p->maxima);
+    free(p->winner);
+    free(p);
+}
+
+float problem_score(const struct problem *p, int64_t n)
+{
+    int64_t columns = p->op.pairing == LIK_ALL ? p->op.d.count : p->op.pairing == LIK_CANDIDATES ? p->op.per_query : 1;
+    return p->op.scores[n / columns * (columns + p->spec.scores_gap) + n % columns];
+}
+
+int64_t problem_argmax(const struct problem *p, int64_t n, int64_t s)
+{
+    int64_t at = n * p->op.q.len_max + s;
+    return p->op.argmax_dtype == LIK_I16 ? ((const int16_t *)p->op.argmax)[at] : ((const int32_t *)p->op.argmax)[at];
+}
+
+void problem_poison(struct problem *p)
+{
+    memset(p->out_scores.data, 0xcb, p->out_scores.bytes);
+    if (p->out_argmax.map)
+        memset(p->out_argmax.data, 0xcb, p->out_argmax.bytes);
+}
+
+int problem_run(struct problem *p, const struct lik_context *ctx, const struct lik_exec *exec)
+{
+    problem_poison(p);
+    int status = run_score(ctx, &p->op, exec);
+    buffer_check(&p->out_scores, "scores");
+    if (p->out_argmax.map)
+        buffer_check(&p->out_argmax, "argmax");
+    return status;
+}
+
+/* plan, allocate exactly that, run: the same for each verb. */
+#define RUN_VERB(verb)                                                                                      \
+    int run_##verb(const struct lik_context *ctx, const struct lik_##verb *op, const struct lik_exec *exec) \
+    {                                                                                                       \
+        struct lik_exec how = {.struct_size = sizeof how};                                                  \
+        struct lik_plan plan = {.struct_size = sizeof plan};                                                \
+        if (exec)                                                                                           \
+            how = *exec;                                                                                    \
+        int status = lik_##verb##_plan(ctx, op, &how, &plan);                                               \
+        if (status)                                                                                         \
+            return status;                                                                                  \
+        struct buffer workspace = buffer_make(plan.workspace_bytes, AT_END, 64);                            \
+        memset(workspace.data, 0xee, workspace.bytes);                                                      \
+        how.workspace = workspace.data;                                                                     \
+        how.workspace_bytes = plan.workspace_bytes;                                                         \
+        status = lik_##verb##_run(ctx, op, &how);                                                           \
+        buffer_check(&workspace, "the workspace of " #verb);                                                \
+        buffer_free(&workspace);                                                                            \
+        return status;                                                                                      \
+    }
+
+RUN_VERB(score)
+RUN_VERB(topk)
+RUN_VERB(grad)

@@ -374,7 +374,7 @@ static int take_companions(struct opening *o)
     }
     if (!status && mask)
         status = take_mask(o, mask);
-    if (!status && weights && o->options->queries) {
+    if (!status && weights && o->options->weights) {
         status = floats_of(o, weights, 0, &c->weights, &single);
         c->tokens.weights = c->weights;
         c->tokens.weights_strides = rows;
@@ -550,7 +550,7 @@ static int read_member(void *arg, int64_t line, const char *key, struct lik_json
         }
         return read_vectors(g, line, json, error);
     }
-    if (strcmp(key, "weights") || !g->o->options->queries)
+    if (strcmp(key, "weights") || !g->o->options->weights)
         return 0;
     if (g->line_weights >= 0) {
         json->error = "the member \"weights\" is there twice";

@@ -22,7 +22,8 @@ struct lik_collection_options {
     const char *ids;     /* names: one a line, JSON lines with "id", or an integer .npy; NULL = none */
     const char *text;    /* JSON lines with "text" and "tokens", by id, or by position if the collection has no ids */
     const char *key;     /* .safetensors: the tensor that holds the vectors */
-    int queries;         /* non-zero: `weights` are read; and for the words of messages */
+    int queries;         /* for the words of messages: queries, or documents */
+    int weights;         /* non-zero: weights of the tokens are read, which queries may have */
 };
 
 struct lik_collection {

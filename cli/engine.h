@@ -1,0 +1,61 @@
+/* From options to collections and from there to the library: loading and checking inputs, the context, the threads, and
+ * scoring in slices, so that there is progress to show and files larger than memory pass through. */
+#ifndef LIK_CLI_ENGINE_H
+#define LIK_CLI_ENGINE_H
+
+#include "cli.h"
+
+/* input.c: queries and documents that fit each other. */
+struct inputs {
+    struct lik_collection queries, documents;
+    double seconds; /* opening and checking the queries */
+};
+void inputs_open(struct inputs *inputs, const struct options *options, const char *queries, const char *documents);
+void inputs_close(struct inputs *inputs);
+/* One collection from the options; `queries` says which of them. */
+void collection_open(struct lik_collection *c, const struct options *options, const char *path, int queries);
+/* Query tokens that count, or their weights' sum: what a score is divided by to be a mean similarity. */
+double query_weight(const struct lik_collection *queries, int64_t i);
+
+struct engine {
+    struct lik_context *context;
+    struct lik_pool *pool;
+    int32_t threads;
+    void *workspace;
+    size_t workspace_bytes;
+    char variant[64]; /* of the last run */
+};
+void engine_open(struct engine *engine, const struct options *options);
+void engine_close(struct engine *engine);
+int physical_cores(void);
+/* Plan, workspace, run; a failure ends the program with the library's message. */
+void engine_score(struct engine *engine, const struct lik_score *op);
+void engine_topk(struct engine *engine, const struct lik_topk *op);
+/* Similarities of all tokens of query q with all tokens of document d: [query length, document length], NaN where a mask
+ * drops one of the two. `out` has room for them. */
+void engine_similarities(struct engine *engine, const struct inputs *inputs, int64_t q, int64_t d, float *out);
+
+/* Rows of collection `c` in sequences first ... first + count - 1 that hold a NaN and are kept. */
+struct bad_rows {
+    int64_t rows, sequences;  /* how many rows, in how many sequences */
+    int64_t sequence, token;  /* the first of them */
+};
+void engine_find_bad(struct engine *engine, const struct lik_collection *c, int64_t first, int64_t count, struct bad_rows *bad);
+/* Ends the program if there are such rows in the whole collection, or masks them if skip_bad. */
+void engine_refuse_bad(struct engine *engine, struct lik_collection *c, int queries, int skip_bad);
+
+/* Documents first ... first + count - 1 as a view. */
+struct lik_tokens collection_slice(const struct lik_collection *c, int64_t first, int64_t count);
+/* What it takes to score these queries against one row of documents: 2 * tokens * dim. */
+double flops_per_row(const struct lik_collection *queries, int64_t first, int64_t count);
+
+/* Chooses slices of about a quarter of a second from what the ones before took. */
+struct slicer {
+    const struct lik_collection *documents;
+    double flops_per_row, rate, start; /* rate: flops a second, 0 = not known yet */
+    int64_t next, rows_done;
+};
+/* The next slice [*first, *first + *count); 0 at the end. */
+int slicer_next(struct slicer *slicer, int64_t *first, int64_t *count);
+
+#endif

@@ -1,0 +1,84 @@
+/* Opening queries and documents, and what should be said about them before work begins. */
+#include "engine.h"
+
+#include "base/dtype.h"
+#include "base/size.h"
+
+#include <math.h>
+#include <string.h>
+
+void collection_open(struct lik_collection *c, const struct options *options, const char *path, int queries)
+{
+    struct lik_io_error error;
+    struct lik_collection_options from = {.path = path, .queries = queries, .weights = queries && !options->no_weights};
+    from.lens = queries ? options->query_lens : options->lens;
+    from.ids = queries ? options->query_ids : options->ids;
+    from.text = queries ? options->query_text : options->text;
+    from.key = queries ? options->query_key : options->key;
+    int status = lik_collection_open(c, &from, &error);
+    if (status)
+        die_io(status, &error);
+    if (c->converted)
+        note("%s holds float64; it is converted to float32 in memory", c->path);
+    c->tokens.normalize = options->normalize;
+}
+
+/* Warns if the tokens are not unit length, which makes scores that are no cosines; looks at up to a thousand of them.
+ */
+static void look_at_norms(const struct lik_collection *c, const char *noun)
+{
+    const struct lik_tokens *x = &c->tokens;
+    double low = INFINITY, high = 0;
+    int64_t step = lik_max_i64(c->rows / 1000, 1);
+    /* what rounding to the dtype may do to a norm */
+    double slack = x->dtype == LIK_E4M3 || x->dtype == LIK_E5M2 ? 0.1 : x->dtype == LIK_I8 ? 0.05 : 0.02;
+    if (x->normalize || terminal.quiet)
+        return;
+    for (int64_t row = 0; row < c->rows; row += step) {
+        double sum = 0;
+        for (int64_t i = 0; i < x->dim; i++) {
+            double value = (double)lik_load_f32(x->data, x->dtype, row * x->dim + i);
+            sum += value * value;
+        }
+        double norm = sqrt(sum) * (x->scale ? fabs((double)x->scale[row * x->scale_strides.token]) : 1);
+        if ((c->mask && !c->mask[row]) || norm == 0 || !isfinite(norm))
+            continue;
+        low = fmin(low, norm);
+        high = fmax(high, norm);
+    }
+    if (high > 0 && (low < 1 - slack || high > 1 + slack))
+        warn("%s are not unit length (norms %.3g to %.3g): scores are dot products; --normalize makes them cosines",
+             noun, low, high);
+}
+
+void inputs_open(struct inputs *inputs, const struct options *options, const char *queries, const char *documents)
+{
+    double start = seconds();
+    if (!strcmp(queries, "-") && !strcmp(documents, "-"))
+        die(EXIT_USAGE, "queries and documents cannot both come from standard input");
+    collection_open(&inputs->queries, options, queries, 1);
+    collection_open(&inputs->documents, options, documents, 0);
+    const struct lik_collection *q = &inputs->queries, *d = &inputs->documents;
+    if (q->tokens.dim != d->tokens.dim)
+        die(EXIT_INCOMPATIBLE,
+            "queries have %lld dimensions (%s), documents have %lld (%s)\n    Embed both with the same model.",
+            (long long)q->tokens.dim, q->path, (long long)d->tokens.dim, d->path);
+    look_at_norms(q, "queries");
+    look_at_norms(d, "documents");
+    inputs->seconds = seconds() - start;
+}
+
+void inputs_close(struct inputs *inputs)
+{
+    lik_collection_free(&inputs->queries);
+    lik_collection_free(&inputs->documents);
+}
+
+double query_weight(const struct lik_collection *queries, int64_t i)
+{
+    double sum = 0;
+    for (int64_t t = 0; t < lik_collection_length(queries, i); t++)
+        if (lik_collection_keeps(queries, i, t))
+            sum += queries->tokens.weights ? (double)queries->tokens.weights[lik_collection_row(queries, i, t)] : 1;
+    return sum;
+}

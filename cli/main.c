@@ -1,0 +1,138 @@
+/* lik: late-interaction scores from the command line. This file: the commands, signals, --help and --version. */
+#include "engine.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define INPUTS                                                                                                         \
+    "QUERIES and DOCUMENTS are files of token vectors (`-` is standard input):\n"                                      \
+    "  x.npy          [n, tokens, dim]; or [all tokens, dim] with lengths in x.doclens.npy or x_len.npy, or --lens\n"  \
+    "  x.safetensors  embeddings | vectors | tokens with lengths | doclens | offsets, or one [tokens, dim] tensor a\n" \
+    "                 sequence; optional mask, scales | scale, and weights of query tokens\n"                          \
+    "  x.jsonl        a line each: {\"id\": .., \"embedding\": [[..], ..], \"text\": .., \"tokens\": [..]}\n"
+
+const struct command commands[] = {
+    {"score", "QUERIES DOCUMENTS", "rank documents for queries, exactly, without an index",
+     INPUTS "A terminal gets a table, a pipe gets `query document rank score` between tabs.\n"
+            "\nexamples:\n"
+            "  lik score queries.npy docs.npy                       the 10 best of each query\n"
+            "  lik score q.npy d.safetensors -k 100 --trec > run    a TREC run\n"
+            "  lik score q.npy d.npy --all -o scores.npy            the matrix [queries, documents]\n"
+            "  lik score q.npy d.npy --text docs.jsonl              with snippets\n",
+     2, 2, command_score},
+    {"rerank", "DOCUMENTS QUERIES RUN", "score again what a TREC run (BM25, dense, ..) found",
+     INPUTS "RUN has lines of `query Q0 document rank score tag`; its ids are those of the files, or numbers.\n"
+            "\nexamples:\n"
+            "  lik rerank docs.npy queries.npy bm25.run --ids ids.txt --query-ids qids.txt --trec > maxsim.run\n"
+            "  lik rerank docs.jsonl queries.jsonl bm25.run -k 20 --json\n",
+     3, 3, command_rerank},
+    {"explain", "QUERIES DOCUMENTS", "which tokens matched: the token heat map",
+     INPUTS "For each query token its best document token, and the text shaded by how well it matches.\n"
+            "\nexamples:\n"
+            "  lik explain q.jsonl d.jsonl -q q17                       query q17 and its best document\n"
+            "  lik explain q.jsonl d.jsonl -q q17 -d doc4 --compare doc9\n"
+            "  lik explain q.npy d.npy -q 0 -d 12 --text d.jsonl -o match.html\n",
+     2, 2, command_explain},
+    {"eval", "RUN QRELS", "nDCG, MRR, recall, MAP of a run, as trec_eval counts them",
+     "RUN has lines of `query Q0 document rank score tag`, QRELS of `query 0 document grade`; `-` is standard input.\n"
+     "\nexamples:\n"
+     "  lik eval run qrels.txt\n"
+     "  lik score q.npy d.npy --trec | lik eval - qrels.txt -m ndcg@10,recall@100\n",
+     2, 2, command_eval},
+    {"info", "FILE", "what a file holds: shapes, lengths, health",
+     "Exit code 3 if --check finds NaN, 4 if the file is no collection of token vectors.\n"
+     "\nexamples:\n"
+     "  lik info docs.npy\n"
+     "  lik info docs.safetensors --check --json\n",
+     1, 1, command_info},
+    {"bench", "[QUERIES DOCUMENTS]", "how fast this machine scores",
+     "Times a table of shapes with random tokens, or the given files, and prints a table that can be pasted.\n"
+     "\nexamples:\n"
+     "  lik bench --quick -j 1\n"
+     "  lik bench q.npy d.npy --json\n",
+     0, 2, command_bench},
+    {"demo", "", "a small real collection: ranked, measured, explained",
+     "Ranks the packaged collection for its queries, compares with BM25 and mean pooling, and writes a heat map.\n"
+     "\nexamples:\n"
+     "  lik demo\n"
+     "  lik demo --all -k 5 -o out/demo\n",
+     0, 0, command_demo},
+    {0},
+};
+
+/* Nothing but async-signal-safe calls: unfinished files go, and the program ends at once. */
+static void on_interrupt(int number)
+{
+    static const char text[] = "\nlik: interrupted; unfinished files were removed\n";
+    (void)number;
+    lik_output_abandon_all();
+    if (!terminal.quiet && write(STDERR_FILENO, text, sizeof text - 1) < 0)
+        _exit(EXIT_INTERRUPTED);
+    _exit(EXIT_INTERRUPTED);
+}
+
+/* A mapped file that became shorter than it was. */
+static void on_bus_error(int number)
+{
+    static const char text[] = "\nlik: error: an input file was cut short while it was being read\n";
+    (void)number;
+    lik_output_abandon_all();
+    if (write(STDERR_FILENO, text, sizeof text - 1) < 0)
+        _exit(EXIT_UNREADABLE);
+    _exit(EXIT_UNREADABLE);
+}
+
+static void handle(int number, void (*handler)(int))
+{
+    struct sigaction action = {.sa_handler = handler}, before;
+    sigemptyset(&action.sa_mask);
+    /* A background job's shell ignores interrupts for it, and means that. */
+    if (handler == on_interrupt && !sigaction(number, NULL, &before) && before.sa_handler == SIG_IGN)
+        return;
+    sigaction(number, &action, NULL);
+}
+
+static void print_version(const struct options *options)
+{
+    printf("lik %s\n", lik_version());
+    if (!options->build_info)
+        return;
+    struct engine engine;
+    engine_open(&engine, options);
+    printf("%s\ndevice %s, %d physical cores\n", lik_build_info(), lik_context_name(engine.context), physical_cores());
+    engine_close(&engine);
+}
+
+/* A reader that has seen enough is no failure. */
+static int flushed(void)
+{
+    return fflush(stdout) && errno != EPIPE ? EXIT_EXHAUSTED : EXIT_OK;
+}
+
+int main(int argc, char **argv)
+{
+    struct options options = {0};
+    handle(SIGINT, on_interrupt);
+    handle(SIGTERM, on_interrupt);
+    handle(SIGHUP, on_interrupt);
+    handle(SIGBUS, on_bus_error);
+    handle(SIGPIPE, SIG_IGN);
+    const struct command *command = options_parse(argc, argv, &options);
+    if (options.version || (options.build_info && !command)) {
+        print_version(&options);
+        return flushed();
+    }
+    if (options.help) {
+        options_help(command, stdout);
+        return flushed();
+    }
+    if (!command) {
+        options_help(NULL, stderr);
+        return EXIT_USAGE;
+    }
+    terminal_open(&options);
+    return command->run(&options);
+}

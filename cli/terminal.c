@@ -1,0 +1,329 @@
+/* Messages, what the terminal can show, the progress line, and buffered output. */
+#include "cli.h"
+
+#include "base/size.h"
+
+#include <errno.h>
+#include <math.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
+
+struct terminal terminal = {.width = 80};
+
+/* ---- messages ---- */
+
+static void say(const char *kind, const char *format, va_list args)
+{
+    progress_end();
+    fputs(kind, stderr);
+    vfprintf(stderr, format, args);
+    fputc('\n', stderr);
+}
+
+void die(int code, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    say("lik: error: ", format, args);
+    va_end(args);
+    lik_output_abandon_all();
+    exit(code);
+}
+
+void die_io(int status, const struct lik_io_error *error)
+{
+    die(-status, "%s", error->text);
+}
+
+void warn(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    if (!terminal.quiet)
+        say("lik: warning: ", format, args);
+    va_end(args);
+}
+
+void note(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    if (!terminal.quiet)
+        say("lik: ", format, args);
+    va_end(args);
+}
+
+void *allocate(int64_t count, int64_t size, const char *what)
+{
+    int64_t bytes;
+    void *memory = NULL;
+    if (!lik_mul_i64(count > 0 ? count : 1, size, &bytes))
+        memory = calloc(1, (size_t)bytes);
+    if (!memory)
+        die(EXIT_EXHAUSTED, "out of memory: %s need %lld x %lld bytes", what, (long long)count, (long long)size);
+    return memory;
+}
+
+double seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+/* ---- what the terminal can show ---- */
+
+static int set_and_not_empty(const char *name)
+{
+    const char *value = getenv(name);
+    return value && *value;
+}
+
+static int locale_is_utf8(void)
+{
+    const char *names[] = {"LC_ALL", "LC_CTYPE", "LANG"};
+    for (int i = 0; i < 3; i++)
+        if (set_and_not_empty(names[i])) {
+            const char *value = getenv(names[i]);
+            return strstr(value, "UTF-8") || strstr(value, "utf8") || strstr(value, "UTF8") || strstr(value, "utf-8");
+        }
+    return 0;
+}
+
+void terminal_open(const struct options *options)
+{
+    struct winsize size;
+    const char *when = options->color ? options->color : "auto", *term = getenv("TERM"), *depth = getenv("COLORTERM");
+    terminal.out_tty = isatty(STDOUT_FILENO);
+    terminal.err_tty = isatty(STDERR_FILENO);
+    terminal.quiet = options->quiet;
+    terminal.utf8 = locale_is_utf8();
+    if (terminal.out_tty && !ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) && size.ws_col)
+        terminal.width = size.ws_col;
+    else if (set_and_not_empty("COLUMNS") && atoi(getenv("COLUMNS")) > 0)
+        terminal.width = (int)lik_min_i64(atoi(getenv("COLUMNS")), 10000);
+    int able = term && *term && strcmp(term, "dumb");
+    int wanted = !strcmp(when, "always") ||
+                 (!strcmp(when, "auto") && terminal.out_tty && able && !set_and_not_empty("NO_COLOR"));
+    if (strcmp(when, "always") && strcmp(when, "auto") && strcmp(when, "never"))
+        die(EXIT_USAGE, "--color is auto, always or never, not '%s'", when);
+    terminal.color = !wanted                                                           ? COLOR_NONE
+                     : depth && (strstr(depth, "truecolor") || strstr(depth, "24bit")) ? COLOR_24BIT
+                                                                                       : COLOR_256;
+}
+
+/* Columns of one code point: wide East Asian characters and pictographs take two, combining marks none. */
+static int code_columns(uint32_t c)
+{
+    static const uint32_t wide[][2] = {{0x1100, 0x115f}, {0x2e80, 0x303e},   {0x3041, 0xa4cf},   {0xa960, 0xa97f},
+                                       {0xac00, 0xd7a3}, {0xf900, 0xfaff},   {0xfe30, 0xfe6f},   {0xff00, 0xff60},
+                                       {0xffe0, 0xffe6}, {0x1f300, 0x1f64f}, {0x1f900, 0x1f9ff}, {0x20000, 0x3fffd}};
+    static const uint32_t none[][2] = {{0x300, 0x36f},   {0x483, 0x489},   {0x591, 0x5bd},   {0x610, 0x61a},
+                                       {0x64b, 0x65f},   {0x6d6, 0x6dc},   {0x900, 0x902},   {0x93c, 0x93c},
+                                       {0x941, 0x948},   {0xe31, 0xe31},   {0xe34, 0xe3a},   {0x1ab0, 0x1aff},
+                                       {0x1dc0, 0x1dff}, {0x200b, 0x200f}, {0x202a, 0x202e}, {0x2060, 0x2064},
+                                       {0x20d0, 0x20ff}, {0xfe00, 0xfe0f}, {0xfe20, 0xfe2f}, {0xfeff, 0xfeff}};
+    for (size_t i = 0; i < sizeof none / sizeof *none; i++)
+        if (c >= none[i][0] && c <= none[i][1])
+            return 0;
+    for (size_t i = 0; i < sizeof wide / sizeof *wide; i++)
+        if (c >= wide[i][0] && c <= wide[i][1])
+            return 2;
+    return 1;
+}
+
+/* One character at `at`: its bytes and columns; what is not UTF-8 or a control character counts as one space. */
+static int character(const char *at, const char *end, int *columns, int *printable)
+{
+    uint32_t code = 0;
+    int length = lik_utf8_decode(at, end, &code);
+    *printable = length && code >= 0x20 && !(code >= 0x7f && code < 0xa0) && !(code >= 0x202a && code <= 0x202e);
+    *columns = *printable ? code_columns(code) : 1;
+    return length ? length : 1;
+}
+
+int64_t text_prefix(const char *text, int64_t size, int columns)
+{
+    const char *at = text, *end = text + size;
+    while (at < end) {
+        int wide, printable, length = character(at, end, &wide, &printable);
+        if (wide > columns)
+            break;
+        columns -= wide;
+        at += length;
+    }
+    return at - text;
+}
+
+int text_columns(const char *text, int64_t size)
+{
+    int columns = 0, wide, printable;
+    for (const char *at = text, *end = text + size; at < end; columns += wide)
+        at += character(at, end, &wide, &printable);
+    return columns;
+}
+
+/* ---- progress ---- */
+
+static struct {
+    const char *phase, *unit;
+    double start, shown;
+    int active, visible;
+} progress;
+
+void progress_begin(const char *phase, const char *unit)
+{
+    progress.phase = phase;
+    progress.unit = unit;
+    progress.start = progress.shown = seconds();
+    progress.active = terminal.err_tty && !terminal.quiet;
+    progress.visible = 0;
+}
+
+void progress_update(double fraction, double units)
+{
+    static const char *prefixes[] = {"", " k", " M", " G", " T"};
+    double now = seconds(), elapsed = now - progress.start;
+    if (!progress.active || now - progress.shown < (progress.visible ? 0.1 : 0.4))
+        return;
+    double rate = units / elapsed, left = fraction > 0 ? elapsed * (1 - fraction) / fraction : 0;
+    int prefix = 0;
+    for (; rate >= 1000 && prefix < 4; prefix++)
+        rate /= 1000;
+    progress.shown = now;
+    progress.visible = 1;
+    const char *dot = terminal.utf8 ? "\u00b7" : "-";
+    fprintf(stderr, "\r\x1b[K%s %s %.0f %% %s %.3g%s %s/s %s %.0f s left", progress.phase, dot, fraction * 100, dot,
+            rate, prefixes[prefix], progress.unit, dot, left);
+    fflush(stderr);
+}
+
+void progress_end(void)
+{
+    if (progress.visible)
+        fputs("\r\x1b[K", stderr);
+    progress.active = progress.visible = 0;
+}
+
+/* ---- output ---- */
+
+void sink_open(struct sink *sink, const char *path)
+{
+    struct lik_io_error error;
+    *sink = (struct sink){.to_file = path != NULL};
+    if (path) {
+        int status = lik_output_open(&sink->file, path, &error);
+        if (status)
+            die_io(status, &error);
+    }
+}
+
+static void flush(struct sink *sink)
+{
+    struct lik_io_error error;
+    if (sink->to_file) {
+        int status = lik_output_write(&sink->file, sink->buffer.data, sink->buffer.size, &error);
+        if (status)
+            die_io(status, &error);
+        sink->buffer.size = 0;
+        return;
+    }
+    const char *at = sink->buffer.data;
+    for (int64_t left = sink->buffer.size; left > 0;) {
+        ssize_t done = write(STDOUT_FILENO, at, (size_t)left);
+        if (done < 0 && errno == EINTR)
+            continue;
+        if (done < 0 && errno == EPIPE) { /* the reader has seen enough, as `| head` does */
+            lik_output_abandon_all();
+            exit(EXIT_OK);
+        }
+        if (done < 0)
+            die(EXIT_EXHAUSTED, "cannot write to standard output: %s", strerror(errno));
+        at += done;
+        left -= done;
+    }
+    sink->buffer.size = 0;
+}
+
+void sink_put(struct sink *sink, const char *text, int64_t size)
+{
+    if (lik_bytes_append(&sink->buffer, text, size))
+        die(EXIT_EXHAUSTED, "out of memory: the output needs %lld bytes", (long long)sink->buffer.size);
+    if (sink->buffer.size >= 1 << 16)
+        flush(sink);
+}
+
+void sink_printf(struct sink *sink, const char *format, ...)
+{
+    char small[512], *text = small;
+    va_list args;
+    va_start(args, format);
+    int size = vsnprintf(small, sizeof small, format, args);
+    va_end(args);
+    if (size >= (int)sizeof small) {
+        text = allocate(size + 1, 1, "text");
+        va_start(args, format);
+        vsnprintf(text, (size_t)size + 1, format, args);
+        va_end(args);
+    }
+    sink_put(sink, text, size);
+    if (text != small)
+        free(text);
+}
+
+void sink_quote(struct sink *sink, const char *text, int64_t size)
+{
+    if (lik_json_quote(&sink->buffer, text, size))
+        die(EXIT_EXHAUSTED, "out of memory: the output needs %lld bytes", (long long)sink->buffer.size);
+}
+
+void sink_number(struct sink *sink, double value)
+{
+    if (isfinite(value))
+        sink_printf(sink, "%.9g", value);
+    else
+        sink_put(sink, "null", 4);
+}
+
+void sink_clean(struct sink *sink, const char *text, int64_t size)
+{
+    for (const char *at = text, *end = text + size; at < end;) {
+        int columns, printable, length = character(at, end, &columns, &printable);
+        sink_put(sink, printable ? at : " ", printable ? length : 1);
+        at += length;
+    }
+}
+
+void sink_fill(struct sink *sink, const char *text, int64_t size, int columns)
+{
+    int needed = text_columns(text, size), mark = terminal.utf8 ? 1 : 3;
+    if (needed > columns && columns > mark) {
+        size = text_prefix(text, size, columns - mark);
+        sink_clean(sink, text, size);
+        sink_put(sink, terminal.utf8 ? "\u2026" : "...", 3);
+        needed = text_columns(text, size) + mark;
+    } else {
+        size = text_prefix(text, size, columns);
+        sink_clean(sink, text, size);
+        needed = text_columns(text, size);
+    }
+    for (; needed < columns; needed++)
+        sink_put(sink, " ", 1);
+}
+
+void sink_close(struct sink *sink)
+{
+    struct lik_io_error error;
+    flush(sink);
+    lik_bytes_free(&sink->buffer);
+    if (sink->to_file) {
+        int status = lik_output_commit(&sink->file, &error);
+        if (status)
+            die_io(status, &error);
+    }
+}

@@ -5,6 +5,9 @@
  * fails. Only files named after a level contain its instructions. */
 #include "cpu/driver.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +21,9 @@ static int has_baseline(void)
 static int has_avx2(void)
 {
     __builtin_cpu_init(); /* checks the operating system's saved state, too */
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    unsigned a, b, c, d; /* clang 14 does not know "f16c" */
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __get_cpuid(1, &a, &b, &c, &d) &&
+           (c & bit_F16C);
 }
 #endif
 

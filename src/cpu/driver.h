@@ -34,7 +34,7 @@ struct lik_cpu_plan {
     int64_t segments;      /* documents a stream may touch */
     int64_t widened_rows, widened_stride;
     /* Byte offsets into a slot's scratch, and its size. */
-    size_t packed, lane_scale, lane_bias, lane_token, lane_weight, query_lane, maxima, winners, partial, widened, token, integers, gathered;
+    size_t packed, lane_bias, lane_token, lane_weight, query_lane, maxima, winners, partial, widened, token, integers, gathered;
     size_t slot_bytes;
 };
 
@@ -45,10 +45,10 @@ struct lik_cpu_block {
     int64_t lanes;
     int panels;
     void *packed;
-    float *lane_scale;
     int32_t *lane_bias;
     int32_t *lane_token;  /* [lanes]: token number within its query */
-    float *lane_weight;   /* [lanes], used if the queries have weights */
+    float *lane_weight;   /* [lanes]: factor of the lane's maximum, all 1 unless `weighted` */
+    int weighted;
     int64_t *query_lane;  /* [queries + 1] */
 };
 

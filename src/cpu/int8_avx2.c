@@ -33,22 +33,24 @@ FORCE_INLINE __m256i broadcast4(const void *p)
     return _mm256_set1_epi32(four);
 }
 
-/* acc += the pairs of i16 products; one asm instruction each keeps the query load shared by the rows. */
+/* acc += the sums of two i16 products. In asm so that the query load stays shared by the rows and the order of the sums,
+ * which the compiler would turn into a tree of spilled terms, stays a chain a row. */
 FORCE_INLINE void add_pairs(__m256i *acc, __m256i row, __m256i query)
 {
     __m256i products;
-    __asm__("vpmaddwd %2, %1, %0" : "=x"(products) : "x"(row), "x"(query));
-    *acc = _mm256_add_epi32(*acc, products);
+    __asm__("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+x"(*acc), "=&x"(products) : "x"(row), "x"(query));
 }
 
+/* acc += the sums of four products of an unsigned row and the query. */
 FORCE_INLINE void add_quads(__m256i *acc, __m256i row_unsigned, __m256i query, __m256i ones)
 {
     __m256i products;
-    __asm__("vpmaddubsw %2, %1, %0" : "=x"(products) : "x"(row_unsigned), "x"(query));
-    *acc = _mm256_add_epi32(*acc, _mm256_madd_epi16(products, ones));
+    __asm__("vpmaddubsw %3, %2, %1\n\tvpmaddwd %4, %1, %1\n\tvpaddd %1, %0, %0"
+            : "+x"(*acc), "=&x"(products)
+            : "x"(row_unsigned), "x"(query), "x"(ones));
 }
 
-static void widen_row(int16_t *dst, const int8_t *src, int64_t n)
+static __attribute__((noinline)) void widen_row(int16_t *dst, const int8_t *src, int64_t n)
 {
     int64_t k = 0;
     for (; k + 16 <= n; k += 16)
@@ -60,49 +62,54 @@ static void widen_row(int16_t *dst, const int8_t *src, int64_t n)
         dst[n] = 0;
 }
 
-/* Folds R i32 sums of one document, scaled to f32, into a vector of maxima. Sums are finite; scales may be NaN. */
+/* Folds n products of one document into a vector of maxima (and winners). NaN comes from scales alone and stays. */
 FORCE_INLINE void fold(const int n, const __m256 *product, const int pitch, float *maxima, int32_t *winners,
                        const int32_t *index)
 {
     __m256 best = _mm256_loadu_ps(maxima);
-    __m256 at = winners ? _mm256_castsi256_ps(_mm256_loadu_si256((const __m256i *)(const void *)winners)) : best;
+    if (!winners) {
+        UNROLL for (int r = 0; r < n; r++) {
+            __m256 nan = _mm256_cmp_ps(best, product[r * pitch], _CMP_UNORD_Q);
+            best = _mm256_or_ps(_mm256_max_ps(best, product[r * pitch]), nan);
+        }
+        _mm256_storeu_ps(maxima, best);
+        return;
+    }
+    __m256 at = _mm256_castsi256_ps(_mm256_loadu_si256((const __m256i *)(const void *)winners));
     UNROLL for (int r = 0; r < n; r++) {
         __m256 x = product[r * pitch];
         __m256 take = _mm256_andnot_ps(_mm256_cmp_ps(best, best, _CMP_UNORD_Q), _mm256_cmp_ps(x, best, _CMP_NLE_UQ));
         best = _mm256_blendv_ps(best, x, take);
-        if (winners)
-            at = _mm256_blendv_ps(at, _mm256_castsi256_ps(_mm256_set1_epi32(index[r])), take);
+        at = _mm256_blendv_ps(at, _mm256_castsi256_ps(_mm256_set1_epi32(index[r])), take);
     }
-    if (winners)
-        _mm256_storeu_si256((__m256i *)(void *)winners, _mm256_castps_si256(at));
+    _mm256_storeu_si256((__m256i *)(void *)winners, _mm256_castps_si256(at));
     _mm256_storeu_ps(maxima, best);
 }
 
 FORCE_INLINE void finish_tile(const struct lik_rows *job, const int R, const int V, const __m256i *acc, int64_t at,
-                              int64_t segment)
+                              int64_t *segment)
 {
     __m256 product[8];
-    UNROLL for (int v = 0; v < V; v++) {
-        __m256 lane_scale = _mm256_loadu_ps(job->lane_scale + 8 * v);
-        UNROLL for (int r = 0; r < R; r++) {
-            product[r * V + v] = _mm256_mul_ps(_mm256_cvtepi32_ps(acc[r * V + v]), lane_scale);
-            if (job->row_scale)
-                product[r * V + v] = _mm256_mul_ps(product[r * V + v], _mm256_broadcast_ss(job->row_scale + at + r));
-        }
+    UNROLL for (int r = 0; r < R; r++) {
+        __m256 factor = job->row_scale ? _mm256_broadcast_ss(job->row_scale + at + r) : _mm256_set1_ps(1.0f);
+        UNROLL for (int v = 0; v < V; v++)
+            product[r * V + v] = _mm256_mul_ps(_mm256_cvtepi32_ps(acc[r * V + v]), factor);
     }
-    if (at + R <= job->ends[segment]) {
-        float *maxima = job->maxima + segment * job->stride;
-        int32_t *winners = job->winners ? job->winners + segment * job->stride : NULL;
+    while (at >= job->ends[*segment])
+        ++*segment;
+    if (at + R <= job->ends[*segment]) {
+        float *maxima = job->maxima + *segment * job->stride;
+        int32_t *winners = job->winners ? job->winners + *segment * job->stride : NULL;
         UNROLL for (int v = 0; v < V; v++)
             fold(R, product + v, V, maxima + 8 * v, winners ? winners + 8 * v : NULL, job->index + at);
         return;
     }
     for (int r = 0; r < R && at + r < job->count; r++) {
-        while (at + r >= job->ends[segment])
-            segment++;
-        float *maxima = job->maxima + segment * job->stride;
-        int32_t *winners = job->winners ? job->winners + segment * job->stride : NULL;
-        for (int v = 0; v < V; v++)
+        while (at + r >= job->ends[*segment])
+            ++*segment;
+        float *maxima = job->maxima + *segment * job->stride;
+        int32_t *winners = job->winners ? job->winners + *segment * job->stride : NULL;
+        UNROLL for (int v = 0; v < V; v++)
             fold(1, product + r * V + v, 1, maxima + 8 * v, winners ? winners + 8 * v : NULL, job->index + at + r);
     }
 }
@@ -119,6 +126,11 @@ FORCE_INLINE void run_q16(const struct lik_rows *job, const int R, const int V)
         const int16_t *rows = widened + slot * stride;
         int16_t *ahead = widened + next * stride;
         const int16_t *query = job->packed;
+        const int8_t *coming[4], *distant[4];
+        UNROLL for (int r = 0; r < R; r++) {
+            coming[r] = job->rows[at + R + r];
+            distant[r] = job->rows[at + 2 * LIK_TILE_ROWS - R + r];
+        }
         __m256i acc[8];
         UNROLL for (int i = 0; i < R * V; i++)
             acc[i] = _mm256_setzero_si256();
@@ -126,12 +138,11 @@ FORCE_INLINE void run_q16(const struct lik_rows *job, const int R, const int V)
         for (; k + 16 <= dim; k += 16) {
             if ((k & 63) == 0) {
                 UNROLL for (int r = 0; r < R; r++)
-                    _mm_prefetch((const char *)job->rows[at + 2 * LIK_TILE_ROWS - R + r] + k, _MM_HINT_T0);
+                    _mm_prefetch((const char *)distant[r] + k, _MM_HINT_T0);
             }
             UNROLL for (int r = 0; r < R; r++)
                 _mm256_storeu_si256((__m256i *)(void *)(ahead + r * stride + k),
-                                    _mm256_cvtepi8_epi16(_mm_loadu_si128(
-                                        (const __m128i *)(const void *)((const int8_t *)job->rows[at + R + r] + k))));
+                                    _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)(coming[r] + k))));
             UNROLL for (int u = 0; u < 16; u += 2) {
                 __m256i row[4];
                 UNROLL for (int r = 0; r < R; r++)
@@ -146,7 +157,7 @@ FORCE_INLINE void run_q16(const struct lik_rows *job, const int R, const int V)
         }
         if (k < dim) {
             for (int r = 0; r < R; r++)
-                widen_row(ahead + r * stride + k, (const int8_t *)job->rows[at + R + r] + k, dim - k);
+                widen_row(ahead + r * stride + k, coming[r] + k, dim - k);
             for (; k < dim; k += 2, query += 2 * 8 * V) {
                 UNROLL for (int v = 0; v < V; v++) {
                     __m256i q = load_query(query + 16 * v);
@@ -155,9 +166,7 @@ FORCE_INLINE void run_q16(const struct lik_rows *job, const int R, const int V)
                 }
             }
         }
-        while (at >= job->ends[segment])
-            segment++;
-        finish_tile(job, R, V, acc, at, segment);
+        finish_tile(job, R, V, acc, at, &segment);
         slot = next;
     }
 }
@@ -206,9 +215,7 @@ FORCE_INLINE void run_q7(const struct lik_rows *job, const int R, const int V)
                     add_quads(&acc[r * V + v], row[r], q, ones);
             }
         }
-        while (at >= job->ends[segment])
-            segment++;
-        finish_tile(job, R, V, acc, at, segment);
+        finish_tile(job, R, V, acc, at, &segment);
     }
 }
 

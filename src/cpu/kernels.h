@@ -35,7 +35,6 @@ struct lik_rows {
     float *widened;           /* f16, bf16: scratch for rows as f32, [widened_rows, widened_stride] */
     int64_t widened_stride;   /* multiple of 8 */
     int64_t widened_rows;     /* 2 * LIK_TILE_ROWS, or at least count + LIK_TILE_ROWS to keep all rows for more panels */
-    const float *lane_scale;  /* i8: factor of each lane's integer sums */
     const int32_t *lane_bias; /* i8, 7-bit query: start value of each lane's sums */
 };
 

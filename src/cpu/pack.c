@@ -2,8 +2,8 @@
  *
  * For f32 arithmetic element (k, lane) of a panel is packed[k * stride + lane], the lanes of a half vector stored twice. For
  * integer arithmetic a token x is rounded to round(x * a), with `a` as large as |.| <= limit and, so that a sum of products
- * with i8 stays exact in i32, 128 * sum|.| < 2^31 allow; lane_scale is 1 / a. i8 queries keep their own integers. Elements
- * lie in groups (2 or 4 for one 32-bit broadcast of a document row): packed[(k / group * stride + lane) * group + k % group]. */
+ * with i8 stays exact in i32, 128 * sum|.| < 2^31 allow; the lane's weight takes the factor 1 / a, which is positive, so that
+ * it may be applied to the maximum. i8 queries keep their own integers. Elements lie in groups (2 or 4 for one 32-bit broadcast of a document row): packed[(k / group * stride + lane) * group + k % group]. */
 #include "cpu/driver.h"
 
 #include "base/dtype.h"
@@ -31,7 +31,8 @@ float lik_cpu_token_factor(const struct lik_cpu_kernels *kernels, const struct l
     return scale / (norm < 1e-12f ? 1e-12f : norm); /* a NaN norm stays one */
 }
 
-/* Rounds a token to integers of at most `limit`; returns 1 / a. A token that is not finite has no integers: NaN. */
+/* Rounds a token, times the sign of its factor, to integers of at most `limit`; returns |factor| / a. A token that is not
+ * finite has no integers: NaN. */
 static float quantize(const float *token, int64_t dim, float factor, int limit, int32_t *out)
 {
     float most = 0, total = 0;
@@ -51,9 +52,10 @@ static float quantize(const float *token, int64_t dim, float factor, int limit, 
         memset(out, 0, (size_t)dim * sizeof *out);
         return 0;
     }
+    float signed_a = factor < 0 ? -a : a;
     for (int64_t k = 0; k < dim; k++)
-        out[k] = (int32_t)lrintf(token[k] * a);
-    return factor / a;
+        out[k] = (int32_t)lrintf(token[k] * signed_a);
+    return fabsf(factor) / a;
 }
 
 struct panel {
@@ -104,8 +106,7 @@ static void number_lanes(const struct lik_score *op, struct lik_cpu_block *block
         for (int64_t t = 0; t < length; t++) {
             if (mask && !mask[t * q->mask_strides.token])
                 continue;
-            if (weights)
-                block->lane_weight[lane] = weights[t * q->weights_strides.token];
+            block->lane_weight[lane] = weights ? weights[t * q->weights_strides.token] : 1.0f;
             block->lane_token[lane++] = (int32_t)t;
         }
         block->query_lane[n + 1] = lane;
@@ -139,10 +140,10 @@ static void pack_token(const struct lik_tokens *q, const struct panel *panel, in
     }
     if (q->dtype == LIK_I8 && group == 2) {
         for (int64_t k = 0; k < q->dim; k++)
-            slot->integers[k] = (int32_t)slot->token[k];
-        block->lane_scale[lane] = factor;
+            slot->integers[k] = (int32_t)(factor < 0 ? -slot->token[k] : slot->token[k]);
+        block->lane_weight[lane] *= fabsf(factor);
     } else {
-        block->lane_scale[lane] = quantize(slot->token, q->dim, factor, group == 2 ? 32767 : 63, slot->integers);
+        block->lane_weight[lane] *= quantize(slot->token, q->dim, factor, group == 2 ? 32767 : 63, slot->integers);
     }
     store_integers(block->packed, panel, lane - panel->first_lane, slot->integers, q->dim, group);
     int32_t sum = 0;
@@ -175,8 +176,7 @@ void lik_cpu_pack(const struct lik_cpu_kernels *kernels, const struct lik_score 
             pack_token(q, &panel, lane, lik_cpu_token_factor(kernels, q, scale, slot->token), group, slot);
         }
     }
-    for (int64_t lane = block->lanes; group > 1 && lane < lik_round_up(block->lanes, 8); lane++) {
-        block->lane_scale[lane] = 0;
+    for (int64_t lane = block->lanes; group > 1 && lane < lik_round_up(block->lanes, 8); lane++)
         block->lane_bias[lane] = 0;
-    }
+    block->weighted = q->weights || group > 1;
 }

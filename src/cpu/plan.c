@@ -118,7 +118,7 @@ int lik_cpu_plan_score(const struct lik_cpu_kernels *kernels, const struct lik_s
 
     /* The half vector of a panel is stored twice, hence 4 lanes more; 64 bytes so that whole vectors may be read. */
     if (reserve(&plan->packed, plan, (plan->lanes + 8) * lik_round_up(dim, 4), 4) ||
-        reserve(&plan->lane_scale, plan, plan->lanes + 32, 4) || reserve(&plan->lane_bias, plan, plan->lanes + 32, 4) ||
+        reserve(&plan->lane_bias, plan, plan->lanes + 32, 4) ||
         reserve(&plan->lane_token, plan, plan->lanes, 4) || reserve(&plan->lane_weight, plan, plan->lanes, 4) ||
         reserve(&plan->query_lane, plan, block_queries + 1, 8) ||
         reserve(&plan->maxima, plan, plan->segments * (plan->lanes + 8), 4) ||
@@ -136,7 +136,6 @@ void lik_cpu_slot_init(const struct lik_cpu_plan *plan, char *scratch, struct li
 {
     *slot = (struct lik_cpu_slot){0};
     slot->block.packed = scratch + plan->packed;
-    slot->block.lane_scale = (float *)(void *)(scratch + plan->lane_scale);
     slot->block.lane_bias = (int32_t *)(void *)(scratch + plan->lane_bias);
     slot->block.lane_token = (int32_t *)(void *)(scratch + plan->lane_token);
     slot->block.lane_weight = (float *)(void *)(scratch + plan->lane_weight);

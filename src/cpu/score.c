@@ -238,7 +238,6 @@ static void run_stream(const struct lik_cpu_job *job, struct stream *stream, int
         rows.maxima = slot->maxima + lane;
         rows.winners = job->op->argmax ? slot->winners + lane : NULL;
         if (integer) {
-            rows.lane_scale = block->lane_scale + lane;
             rows.lane_bias = block->lane_bias + lane;
             rows.packed = packed;
             rows.dim = job->op->q.dim;
@@ -291,7 +290,7 @@ static void finish_stream(struct lik_cpu_job *job, const struct stream *stream, 
             int64_t row = block->row + n, lane = block->query_lane[n], lanes = block->query_lane[n + 1] - lane;
             float score = 0;
             if (stream->kept[s] && lanes > 0)
-                score = job->kernels->sum(maxima + lane, op->q.weights ? block->lane_weight + lane : NULL, lanes);
+                score = job->kernels->sum(maxima + lane, block->weighted ? block->lane_weight + lane : NULL, lanes);
             if (job->topk) {
                 struct lik_heap heap = {.k = job->topk->k, .smallest = job->topk->smallest};
                 int64_t *count = job->heap_counts + slot_number * op->q.count + row;

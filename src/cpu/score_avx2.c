@@ -49,7 +49,7 @@ FORCE_INLINE __m256 widen8(int storage, const uint16_t *p)
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
 }
 
-static void widen_row(int storage, float *dst, const uint16_t *src, int64_t n)
+static __attribute__((noinline)) void widen_row(int storage, float *dst, const uint16_t *src, int64_t n)
 {
     int64_t k = 0;
     for (; k + 8 <= n; k += 8)

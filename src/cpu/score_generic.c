@@ -70,7 +70,7 @@ static inline __attribute__((always_inline)) void run_integer(const struct lik_r
         }
         float product[4 * LIK_PANEL_HALVES];
         for (int l = 0; l < lanes; l++)
-            product[l] = (float)acc[l] * job->lane_scale[l];
+            product[l] = (float)acc[l];
         while (at >= job->ends[segment])
             segment++;
         fold(job, lanes, product, at, segment);

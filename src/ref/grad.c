@@ -5,8 +5,8 @@
  * the vectors of the document tokens that it met as maxima, a document token's vector receives g times the vectors of the
  * query tokens that it won, and w[s] receives grad_scores[n] * p[s].
  *
- * A vector v is a factor times the stored elements, so these receive that factor times what v does, G; but with
- * normalization, unless the norm is clamped, they receive the factor times G - <G, v> v. A token without a maximum gets 0.
+ * A vector v is a factor times the stored elements, so these receive that factor times what v does, G; with normalization
+ * the factor times G - <G, v> v, or 0 where the norm is clamped. A token without a maximum gets 0.
  *
  * Rather than collect a list of meetings, which would need memory, `visit` walks over them anew for each SPAN of dims. */
 #include "ref/ref.h"
@@ -116,7 +116,8 @@ static void grad_token(struct gather *g, void *out, float *out_weights, int64_t 
             double value = g->sum[k];
             if (x->normalize)
                 value -= g->along * g->own.factor * (double)own[k];
-            put(g->op, out, x->dtype, at * x->dim + g->from + k, g->meetings && !g->own.clamped ? value * g->own.factor : 0);
+            value = g->meetings && !g->own.clamped ? value * g->own.factor : 0;
+            put(g->op, out, x->dtype, at * x->dim + g->from + k, value);
         }
     }
 }

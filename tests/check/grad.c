@@ -94,8 +94,10 @@ static void finish(struct expected *e, const struct lik_tokens *x, const struct 
                 bound[k] += fabs(vector[k]) * e->reach[row];
                 value[k] -= along * vector[k];
             }
-            value[k] *= own->factor[row];
-            bound[k] = bound[k] * fabs(own->factor[row]) * relative + 0x1p-149 * (double)e->meetings[row];
+            value[k] *= own->clamped[row] ? 0 : own->factor[row]; /* without a direction: no gradient */
+            bound[k] = own->clamped[row]
+                           ? 0
+                           : bound[k] * fabs(own->factor[row]) * relative + 0x1p-149 * (double)e->meetings[row];
         }
     }
 }

@@ -1,6 +1,9 @@
 /* Failures, random numbers, guarded memory and the list of devices under check. */
 #include "check.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 #include <signal.h>
 #include <stdarg.h>
 #include <sys/mman.h>
@@ -163,8 +166,10 @@ const int64_t device_count = COUNT(devices);
 static int processor_has(const char *level)
 {
 #if defined(__x86_64__)
+    unsigned a, b, c, d;
     if (!strcmp(level, "avx2"))
-        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __get_cpuid(1, &a, &b, &c, &d) &&
+               (c & bit_F16C);
 #endif
     return strcmp(level, "avx2") != 0;
 }

@@ -237,13 +237,13 @@ FORCE_INLINE void run_rows(const struct lik_rows *job, const int R, const int V,
         if (storage == WIDEN_NONE) {
             UNROLL for (int r = 0; r < R; r++)
                 rows[r] = (const float *)(const void *)((const char *)job->rows[at + r] + job->skip);
-            dot_tile(R, V, half, storage, acc, rows, job->packed, job->dim, job->rows + at + 2 * R, NULL, job->skip,
+            dot_tile(R, V, half, storage, acc, rows, job->packed, job->dim, job->rows + at + 2 * LIK_TILE_ROWS - R, NULL, job->skip,
                      NULL, 0);
         } else {
             int64_t next = slot + 2 * R <= job->widened_rows ? slot + R : 0;
             UNROLL for (int r = 0; r < R; r++)
                 rows[r] = job->widened + (slot + r) * job->widened_stride;
-            dot_tile(R, V, half, storage, acc, rows, job->packed, job->dim, job->rows + at + 2 * R, job->rows + at + R,
+            dot_tile(R, V, half, storage, acc, rows, job->packed, job->dim, job->rows + at + 2 * LIK_TILE_ROWS - R, job->rows + at + R,
                      job->skip, job->widened + next * job->widened_stride, job->widened_stride);
             slot = next;
         }

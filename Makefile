@@ -1,0 +1,44 @@
+# The commands of the project. Each does its own set-up: CMake builds under build/, Python environments under .venv*/.
+
+PREFIX ?= /usr/local
+JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
+PYTHON ?= python3
+# What `make` and `make install` build: release, or cuda where nvcc is found.
+PRESET ?= $(if $(shell command -v nvcc),cuda,release)
+
+.PHONY: all demo test bench install test-gpu bench-gpu test-hosts clean
+
+all:
+	cmake --preset $(PRESET) $(CMAKE_ARGS)
+	cmake --build --preset $(PRESET) -j $(JOBS)
+
+# Ranks real documents for real queries and writes the heat map of one match.
+demo:
+	@$(MAKE) --no-print-directory all PRESET=release >build-demo.log 2>&1 || { cat build-demo.log; exit 1; }
+	@rm -f build-demo.log
+	@build/release/lik demo --data demo
+
+# Builds everything and runs every test. `make test SUITES="check cli"` runs some; tests/run.py --list names them.
+test:
+	$(PYTHON) tests/run.py $(SUITES)
+
+# The CPU table, with peers, in an environment of its own. `make bench ARGS=--quick`.
+bench:
+	bench/run.sh $(ARGS)
+
+install: all
+	cmake --install build/$(PRESET) --prefix $(PREFIX)
+
+# These need an NVIDIA GPU and nvcc.
+test-gpu:
+	tests/gpu/run.sh $(ARGS)
+
+bench-gpu:
+	$(PYTHON) bench/gpu.py $(ARGS)
+
+# PyLate, colpali-engine and sentence-transformers beside the package, in environments of their own (about 2 GB each).
+test-hosts:
+	tests/hosts/run.sh $(ARGS)
+
+clean:
+	rm -rf build .venv .venv-*

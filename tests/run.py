@@ -1,0 +1,225 @@
+#!/usr/bin/env python3
+"""Builds everything and runs every test suite: `make test`.
+
+Each suite is one or more commands; counts come from the JUnit files that ctest and pytest write, a command without one counts
+as one test. A suite whose tool is missing on this machine is skipped and says what to install; with CI set in the environment
+that is a failure instead. The last line sums all suites: `N passed, N failed, N skipped`.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "build"
+REPORTS = BUILD / "reports"
+VENV = ROOT / ".venv"
+REQUIREMENTS = [ROOT / "tests/requirements.txt", ROOT / "tests/cli/requirements.txt", ROOT / "tests/python/requirements.txt"]
+JOBS = str(os.cpu_count() or 1)
+
+
+class Missing(Exception):
+    """A tool that a suite needs is not on this machine."""
+
+
+class Tally:
+    def __init__(self) -> None:
+        self.passed = self.failed = self.skipped = 0
+        self.failures: list[str] = []
+
+    def add(self, name: str, ok: bool) -> None:
+        self.passed += ok
+        self.failed += not ok
+        if not ok:
+            self.failures.append(name)
+
+    def add_junit(self, path: Path) -> bool:
+        """Adds a JUnit report's cases; False if it holds none."""
+        if not path.exists():
+            return False
+        cases = list(ElementTree.parse(path).getroot().iter("testcase"))
+        for case in cases:
+            if case.find("skipped") is not None or case.get("status") == "notrun":
+                self.skipped += 1
+            else:
+                bad = case.find("failure") is not None or case.find("error") is not None or case.get("status") == "fail"
+                self.add(f"{case.get('classname')}::{case.get('name')}", not bad)
+        return bool(cases)
+
+
+def need(*tools: str) -> None:
+    for tool in tools:
+        if not shutil.which(tool):
+            raise Missing(tool)
+
+
+def python() -> str:
+    """The interpreter of the test environment, made on first use and again when a requirements file changes."""
+    stamp = VENV / "requirements.stamp"
+    wanted = "".join(path.read_text() for path in REQUIREMENTS if path.exists())
+    interpreter = VENV / "bin/python"
+    if not stamp.exists() or stamp.read_text() != wanted:
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], check=True)
+        pip = [str(interpreter), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        # torch first: its CPU build, before anything can ask for another.
+        pins = [line for line in wanted.splitlines() if line.startswith("torch==")]
+        if pins:
+            subprocess.run([*pip, pins[0]], check=True)
+        arguments = [item for path in REQUIREMENTS if path.exists() for item in ("-r", str(path))]
+        subprocess.run([*pip, *arguments], check=True)
+        stamp.write_text(wanted)
+    return str(interpreter)
+
+
+def call(tally: Tally, name: str, command: list[str], junit: Path | None = None, **environment: str) -> bool:
+    """Runs one command; its JUnit cases count, else the command itself."""
+    print(f"--- {name}: {' '.join(command)}", flush=True)
+    if junit is not None:
+        junit.unlink(missing_ok=True)
+    ok = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}).returncode == 0
+    before = tally.failed
+    if junit is None or not tally.add_junit(junit):
+        tally.add(name, ok)
+    elif not ok and tally.failed == before:
+        tally.add(f"{name} (exit status)", False)
+    return ok
+
+
+def build(tally: Tally, preset: str, *options: str) -> bool:
+    configured = call(tally, f"configure {preset}", ["cmake", "--preset", preset, *options])
+    return configured and call(tally, f"build {preset}", ["cmake", "--build", "--preset", preset, "-j", JOBS])
+
+
+def ctest(tally: Tally, preset: str, *options: str, **environment: str) -> None:
+    junit = REPORTS / f"{preset}.xml"
+    command = ["ctest", "--test-dir", f"build/{preset}", "--output-on-failure", "--output-junit", str(junit), *options]
+    call(tally, f"ctest {preset}", command, junit, **environment)
+
+
+def pytest(tally: Tally, name: str, path: str, *options: str, **environment: str) -> None:
+    junit = REPORTS / f"{name}.xml"
+    command = [python(), "-m", "pytest", "-q", path, "--junitxml", str(junit), *options]
+    call(tally, f"pytest {name}", command, junit, **environment)
+
+
+def suite_check(tally: Tally) -> None:
+    """The C check suite in an optimized build, warnings being errors."""
+    if build(tally, "release", "-DLIK_WERROR=ON"):
+        ctest(tally, "release")
+
+
+def suite_clang(tally: Tally) -> None:
+    """The same sources by clang."""
+    need("clang")
+    if build(tally, "clang"):
+        call(tally, "lik_check by clang", ["build/clang/tests/lik_check", "--quick"])
+
+
+def suite_asan(tally: Tally) -> None:
+    """Everything under AddressSanitizer and UndefinedBehaviorSanitizer."""
+    if build(tally, "asan", "-DLIK_WERROR=OFF"):
+        ctest(tally, "asan", "-L", "check", LIK_CHECK_QUICK="1", UBSAN_OPTIONS="print_stacktrace=1")
+        pytest(tally, "cli-asan", "tests/cli", LIK_BIN=str(BUILD / "asan/lik"), LIK_CLI_QUICK="1")
+
+
+def suite_tsan(tally: Tally) -> None:
+    """The pool and everything that uses it under ThreadSanitizer."""
+    if build(tally, "tsan"):
+        for group in ("pool", "invariance", "topk", "grad"):
+            call(tally, f"tsan {group}", ["build/tsan/tests/lik_check", "--quick", group])
+
+
+def suite_valgrind(tally: Tally) -> None:
+    """A subset under valgrind: uninitialized reads, which the sanitizers do not see."""
+    need("valgrind")
+    if build(tally, "dev"):
+        valgrind = ["valgrind", "-q", "--error-exitcode=9", "--leak-check=full", "build/dev/tests/lik_check", "--quick"]
+        for group in ("special", "topk", "pool"):
+            call(tally, f"valgrind {group}", [*valgrind, group])
+
+
+def suite_qemu(tally: Tally) -> None:
+    """The baseline on a processor without AVX, the AVX2 level on the oldest one that has it."""
+    need("qemu-x86_64-static")
+    if build(tally, "release", "-DLIK_WERROR=ON"):
+        for cpu in ("Nehalem", "Haswell"):
+            check = ["qemu-x86_64-static", "-L", "/", "-cpu", cpu, "build/release/tests/lik_check", "--quick"]
+            for group in ("dtypes", "score", "special", "grad", "topk"):
+                call(tally, f"qemu {cpu} {group}", [*check, group])
+
+
+def suite_cli(tally: Tally) -> None:
+    """The lik command, end to end."""
+    if build(tally, "release", "-DLIK_WERROR=ON"):
+        pytest(tally, "cli", "tests/cli", LIK_BIN=str(BUILD / "release/lik"))
+
+
+def suite_fuzz(tally: Tally) -> None:
+    """A short run of each fuzz target from its seeds."""
+    need("clang")
+    if (ROOT / "tests/fuzz/run.sh").exists():
+        call(tally, "fuzz", ["tests/fuzz/run.sh", "20"])
+
+
+def suite_python(tally: Tally) -> None:
+    """The Python package: installed from this tree, then its tests."""
+    if not (ROOT / "tests/python").is_dir():
+        return
+    install = [python(), "-m", "pip", "install", "--quiet", "--force-reinstall", "--no-deps", "."]
+    if call(tally, "install the package", install):
+        pytest(tally, "python", "tests/python")
+
+
+def suite_lint(tally: Tally) -> None:
+    """Include arrows, formatting, types."""
+    interpreter = python()
+    call(tally, "arrows", [interpreter, "tests/check_arrows.py"])
+    call(tally, "ruff", [interpreter, "-m", "ruff", "check", "python", "tests", "bench", "examples"])
+    call(tally, "mypy", [interpreter, "-m", "mypy", "--strict", "python/late_interaction_kernels"])
+
+
+SUITES = {
+    name.removeprefix("suite_"): function for name, function in list(globals().items()) if name.startswith("suite_")
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("suites", nargs="*", metavar="SUITE", help="suites to run (default: all)")
+    parser.add_argument("--list", action="store_true", help="name the suites and exit")
+    options = parser.parse_args()
+    if options.list:
+        for name, function in SUITES.items():
+            print(f"{name:10} {(function.__doc__ or '').strip()}")
+        return 0
+    unknown = [name for name in options.suites if name not in SUITES]
+    if unknown:
+        parser.error(f"unknown suite {unknown[0]}; there are {', '.join(SUITES)}")
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    tally, times = Tally(), []
+    for name in options.suites or SUITES:
+        print(f"=== {name}: {(SUITES[name].__doc__ or '').strip()}", flush=True)
+        start = time.monotonic()
+        try:
+            SUITES[name](tally)
+        except Missing as tool:
+            print(f"skipped: {tool} is not installed")
+            if os.environ.get("CI"):
+                tally.add(f"{name}: {tool} is not installed", False)
+            else:
+                tally.skipped += 1
+        times.append(f"{name} {time.monotonic() - start:.0f} s")
+    print("=== " + ", ".join(times))
+    for failure in tally.failures:
+        print(f"FAILED {failure}")
+    print(f"{tally.passed} passed, {tally.failed} failed, {tally.skipped} skipped")
+    return 1 if tally.failed or not tally.passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

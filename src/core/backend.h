@@ -3,7 +3,7 @@
  * A backend sees only problems that the front door has checked and completed: structs of full size, dtypes, pairing and
  * ranks valid, sizes non-negative and their products in range, list entries and host-side offsets in range, defaults
  * filled in (scores_stride, grad_scores_stride, exec->threads >= 1, exec->parallel_for set), a workspace of at least the
- * planned bytes. `score.scores` may be NULL inside a top-k. */
+ * planned bytes. `score.scores` may be NULL inside a top-k. In a plan whose struct_size is 0 only the bytes are wanted. */
 #ifndef LIK_BACKEND_H
 #define LIK_BACKEND_H
 

@@ -57,7 +57,7 @@ static int check_workspace(const struct lik_exec *exec, size_t needed)
     {                                                                                                                \
         struct lik_##verb checked;                                                                                   \
         struct lik_exec how;                                                                                         \
-        struct lik_plan own = {.struct_size = sizeof own};                                                           \
+        struct lik_plan own = {0}; /* the name of the variant is not wanted */                                       \
         int status = lik_check_##verb(ctx, op, LIK_CHECK_RUN, &checked);                                             \
         if (!status)                                                                                                 \
             status = lik_check_exec(exec, &how);                                                                     \

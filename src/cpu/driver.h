@@ -54,7 +54,7 @@ struct lik_cpu_block {
 
 struct lik_cpu_slot {
     struct lik_cpu_block block;
-    float *maxima, *partial, *widened, *token; /* token: [dim], one query token as f32 */
+    float *maxima, *partial, *widened, *token; /* token: [8, dim], tokens as f32 */
     int8_t *gathered; /* [stream_rows + 2 * LIK_TILE_ROWS, dim]: rows of i8 elements that do not lie together */
     int32_t *winners, *integers; /* integers: [dim], that token quantized */
 };

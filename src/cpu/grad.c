@@ -302,6 +302,8 @@ int lik_cpu_grad_plan(const struct lik_context *ctx, const struct lik_grad *op, 
     if (status)
         return status;
     out->workspace_bytes = layout.bytes;
+    if (!out->struct_size)
+        return LIK_OK;
     snprintf(out->variant, sizeof out->variant, "grad_%s_d%lld_%s", lik_dtype_name(op->score.d.dtype),
              (long long)op->score.d.dim, kernels->level);
     return LIK_OK;

@@ -48,6 +48,8 @@ struct lik_cpu_kernels {
     lik_rows_kernel bf16[LIK_PANEL_HALVES + 1];
     lik_rows_kernel i8_q16[LIK_PANEL_HALVES + 1]; /* even shapes only */
     lik_rows_kernel i8_q7[LIK_PANEL_HALVES + 1];
+    /* Transposes 8 tokens into a panel: packed[k * stride + l] = rows[l][k] * factors[l]. */
+    void (*pack8)(float *packed, int64_t stride, const float *const rows[8], const float factors[8], int64_t dim);
     /* dst[0 ... n) = src as f32, contiguous. */
     void (*widen)(float *dst, const void *src, int32_t dtype, int64_t n);
     void (*narrow)(void *dst, const float *src, int32_t dtype, int64_t n);

@@ -63,19 +63,23 @@ struct panel {
     int shape;
 };
 
-static void store_f32(float *packed, const struct panel *panel, int64_t lane, const float *token, float factor, int64_t dim)
+/* Lanes first ... first + count - 1 of a panel, at most one vector. */
+static void store_f32(const struct lik_cpu_kernels *kernels, float *packed, const struct panel *panel, int64_t first,
+                      int64_t count, const float *const *rows, const float *factors, int64_t dim)
 {
     int64_t stride = lik_panel_stride(panel->shape);
-    float *at = packed + panel->offset * dim + lane;
-    if (factor == 1.0f)
-        for (int64_t k = 0; k < dim; k++)
-            at[k * stride] = token[k];
-    else
-        for (int64_t k = 0; k < dim; k++)
-            at[k * stride] = token[k] * factor;
-    if ((panel->shape & 1) && lane >= 4 * (panel->shape - 1))
-        for (int64_t k = 0; k < dim; k++)
-            at[k * stride + 4] = at[k * stride];
+    float *at = packed + panel->offset * dim + first;
+    int half = first >= 4 * (panel->shape & ~1);
+    if (count == 8) {
+        kernels->pack8(at, stride, rows, factors, dim);
+        return;
+    }
+    for (int64_t l = 0; l < count; l++)
+        for (int64_t k = 0; k < dim; k++) {
+            at[k * stride + l] = rows[l][k] * factors[l];
+            if (half)
+                at[k * stride + l + 4] = at[k * stride + l];
+        }
 }
 
 static void store_integers(void *packed, const struct panel *panel, int64_t lane, const int32_t *token, int64_t dim,
@@ -129,21 +133,17 @@ static void begin_panel(struct lik_cpu_block *block, struct panel *panel, int64_
                (size_t)(lik_panel_stride(panel->shape) * depth) * bytes);
 }
 
-/* The token in slot->token becomes lane `lane`. */
-static void pack_token(const struct lik_tokens *q, const struct panel *panel, int64_t lane, float factor, int group,
-                       struct lik_cpu_slot *slot)
+/* The integers of the token become lane `lane`, its weight takes their unit. */
+static void pack_integers(const struct lik_tokens *q, const struct panel *panel, int64_t lane, const float *token,
+                          float factor, int group, struct lik_cpu_slot *slot)
 {
     struct lik_cpu_block *block = &slot->block;
-    if (group == 1) {
-        store_f32(block->packed, panel, lane - panel->first_lane, slot->token, factor, q->dim);
-        return;
-    }
     if (q->dtype == LIK_I8 && group == 2) {
         for (int64_t k = 0; k < q->dim; k++)
-            slot->integers[k] = (int32_t)(factor < 0 ? -slot->token[k] : slot->token[k]);
+            slot->integers[k] = (int32_t)(factor < 0 ? -token[k] : token[k]);
         block->lane_weight[lane] *= fabsf(factor);
     } else {
-        block->lane_weight[lane] *= quantize(slot->token, q->dim, factor, group == 2 ? 32767 : 63, slot->integers);
+        block->lane_weight[lane] *= quantize(token, q->dim, factor, group == 2 ? 32767 : 63, slot->integers);
     }
     store_integers(block->packed, panel, lane - panel->first_lane, slot->integers, q->dim, group);
     int32_t sum = 0;
@@ -158,7 +158,10 @@ void lik_cpu_pack(const struct lik_cpu_kernels *kernels, const struct lik_score 
     const struct lik_tokens *q = &op->q;
     struct lik_cpu_block *block = &slot->block;
     int group = plan->loader == LIK_LOAD_I8_Q16 ? 2 : plan->loader == LIK_LOAD_I8_Q7 ? 4 : 1;
-    int64_t depth = lik_round_up(q->dim, group);
+    int in_place = q->dtype == LIK_F32 && (q->dim_stride == 1 || q->dim == 1);
+    int64_t depth = lik_round_up(q->dim, group), waiting = 0;
+    const float *rows[8];
+    float factors[8];
     block->row = row;
     block->queries = queries;
     block->panels = 0;
@@ -168,12 +171,26 @@ void lik_cpu_pack(const struct lik_cpu_kernels *kernels, const struct lik_score 
         int64_t i = lik_score_query(op, row + n), base = lik_tokens_base(q, &q->strides, i);
         int64_t scale_base = q->scale ? lik_tokens_base(q, &q->scale_strides, i) : 0;
         for (int64_t lane = block->query_lane[n]; lane < block->query_lane[n + 1]; lane++) {
-            int64_t t = block->lane_token[lane];
+            int64_t t = block->lane_token[lane], at = base + t * q->strides.token;
             if (lane == panel.first_lane + 4 * panel.shape)
                 begin_panel(block, &panel, lane, depth, group, depth > q->dim);
-            lik_cpu_load_token(kernels, q, base + t * q->strides.token, slot->token);
-            float scale = q->scale ? q->scale[scale_base + t * q->scale_strides.token] : 1.0f;
-            pack_token(q, &panel, lane, lik_cpu_token_factor(kernels, q, scale, slot->token), group, slot);
+            const float *token = (const float *)q->data + at;
+            if (!in_place) {
+                lik_cpu_load_token(kernels, q, at, slot->token + waiting * q->dim);
+                token = slot->token + waiting * q->dim;
+            }
+            float factor = lik_cpu_token_factor(kernels, q, q->scale ? q->scale[scale_base + t * q->scale_strides.token] : 1.0f, token);
+            if (group > 1) {
+                pack_integers(q, &panel, lane, token, factor, group, slot);
+                continue;
+            }
+            rows[waiting] = token;
+            factors[waiting++] = factor;
+            int64_t within = lane + 1 - panel.first_lane;
+            if (within % 8 == 0 || within == 4 * panel.shape || lane + 1 == block->lanes) {
+                store_f32(kernels, block->packed, &panel, within - waiting, waiting, rows, factors, q->dim);
+                waiting = 0;
+            }
         }
     }
     for (int64_t lane = block->lanes; group > 1 && lane < lik_round_up(block->lanes, 8); lane++)

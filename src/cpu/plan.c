@@ -126,7 +126,7 @@ int lik_cpu_plan_score(const struct lik_cpu_kernels *kernels, const struct lik_s
         reserve(&plan->partial, plan,
                 plan->slice < dim ? (plan->stream_rows + LIK_TILE_ROWS) * (LIK_PANEL_LANES + 8) : 0, 4) ||
         reserve(&plan->widened, plan, plan->widened_rows * plan->widened_stride, 4) ||
-        reserve(&plan->token, plan, dim, 4) || reserve(&plan->integers, plan, integer ? dim : 0, 4) ||
+        reserve(&plan->token, plan, 8 * dim, 4) || reserve(&plan->integers, plan, integer ? dim : 0, 4) ||
         reserve(&plan->gathered, plan, integer && op->d.dim_stride != 1 ? (plan->stream_rows + 2 * LIK_TILE_ROWS) * dim : 0, 1))
         return LIK_EINVAL;
     return LIK_OK;

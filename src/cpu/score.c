@@ -33,7 +33,7 @@ struct stream {
     int last_complete;           /* did the last segment's document end? */
 };
 
-static void enter_document(const struct lik_score *op, int64_t row, struct cursor *at)
+static inline void enter_document(const struct lik_score *op, int64_t row, struct cursor *at)
 {
     const struct lik_tokens *d = &op->d;
     int64_t j = lik_score_document(op, row, at->column);
@@ -323,11 +323,11 @@ static void run_documents(struct lik_cpu_job *job, int64_t row, int64_t column, 
         for (int64_t s = 0; s < stream.segments; s++) {
             int32_t first = stream.ends[s] > start ? stream.index[start] : -1;
             if (s > 0 || !kept) {
+                float *maxima = slot->maxima + s * stride;
                 for (int64_t l = 0; l < stride; l++)
-                    slot->maxima[s * stride + l] = -INFINITY;
-                if (job->op->argmax)
-                    for (int64_t l = 0; l < stride; l++)
-                        slot->winners[s * stride + l] = first;
+                    maxima[l] = -INFINITY;
+                for (int64_t l = 0; job->op->argmax && l < stride; l++)
+                    slot->winners[s * stride + l] = first;
             }
             start = stream.ends[s];
         }
@@ -411,7 +411,8 @@ int lik_cpu_score_plan(const struct lik_context *ctx, const struct lik_score *op
     if (lik_mul_i64((int64_t)plan.slot_bytes, plan.slots, &bytes))
         return lik_fail(LIK_EINVAL, "the workspace of %lld threads passes 2^63 bytes", (long long)plan.slots);
     out->workspace_bytes = (size_t)bytes;
-    lik_cpu_name(ctx, "score", op, &plan, out->variant, sizeof out->variant);
+    if (out->struct_size)
+        lik_cpu_name(ctx, "score", op, &plan, out->variant, sizeof out->variant);
     return LIK_OK;
 }
 

@@ -295,6 +295,34 @@ ROWS_KERNEL(lanes20, 4, 2, 1)
 ROWS_KERNEL(lanes24, 4, 3, 0)
 ROWS_KERNEL(lanes32, 3, 4, 0)
 
+/* In 8 x 8 blocks: 24 shuffles for 64 elements. */
+static void pack8(float *packed, int64_t stride, const float *const rows[8], const float factors[8], int64_t dim)
+{
+    int64_t k = 0;
+    for (; k + 8 <= dim; k += 8) {
+        __m256 a[8], b[8];
+        UNROLL for (int l = 0; l < 8; l++)
+            a[l] = _mm256_mul_ps(_mm256_loadu_ps(rows[l] + k), _mm256_broadcast_ss(factors + l));
+        UNROLL for (int l = 0; l < 8; l += 2) {
+            b[l] = _mm256_unpacklo_ps(a[l], a[l + 1]);
+            b[l + 1] = _mm256_unpackhi_ps(a[l], a[l + 1]);
+        }
+        UNROLL for (int l = 0; l < 8; l += 4) {
+            a[l] = _mm256_shuffle_ps(b[l], b[l + 2], 0x44);
+            a[l + 1] = _mm256_shuffle_ps(b[l], b[l + 2], 0xee);
+            a[l + 2] = _mm256_shuffle_ps(b[l + 1], b[l + 3], 0x44);
+            a[l + 3] = _mm256_shuffle_ps(b[l + 1], b[l + 3], 0xee);
+        }
+        UNROLL for (int l = 0; l < 4; l++) {
+            _mm256_storeu_ps(packed + (k + l) * stride, _mm256_permute2f128_ps(a[l], a[l + 4], 0x20));
+            _mm256_storeu_ps(packed + (k + 4 + l) * stride, _mm256_permute2f128_ps(a[l], a[l + 4], 0x31));
+        }
+    }
+    for (; k < dim; k++)
+        for (int l = 0; l < 8; l++)
+            packed[k * stride + l] = rows[l][k] * factors[l];
+}
+
 static void widen(float *dst, const void *src, int32_t dtype, int64_t n)
 {
     if (dtype == LIK_F16 || dtype == LIK_BF16) {
@@ -413,6 +441,7 @@ const struct lik_cpu_kernels lik_kernels_avx2 = {
     .bf16 = SHAPES(bf16),
     .i8_q16 = EVEN_SHAPES(lik_avx2_i8_q16),
     .i8_q7 = EVEN_SHAPES(lik_avx2_i8_q7),
+    .pack8 = pack8,
     .widen = widen,
     .narrow = narrow,
     .sum_squares = sum_squares,

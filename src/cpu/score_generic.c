@@ -112,6 +112,13 @@ EVEN_SHAPE_KERNELS(4)
 EVEN_SHAPE_KERNELS(6)
 EVEN_SHAPE_KERNELS(8)
 
+static void pack8(float *packed, int64_t stride, const float *const rows[8], const float factors[8], int64_t dim)
+{
+    for (int64_t k = 0; k < dim; k++)
+        for (int l = 0; l < 8; l++)
+            packed[k * stride + l] = rows[l][k] * factors[l];
+}
+
 static void widen(float *dst, const void *src, int32_t dtype, int64_t n)
 {
     for (int64_t k = 0; k < n; k++)
@@ -165,6 +172,7 @@ const struct lik_cpu_kernels lik_kernels_generic = {
     .bf16 = SHAPES(bf16),
     .i8_q16 = EVEN_SHAPES(q16),
     .i8_q7 = EVEN_SHAPES(q7),
+    .pack8 = pack8,
     .widen = widen,
     .narrow = narrow,
     .sum_squares = sum_squares,

@@ -41,7 +41,8 @@ int lik_cpu_topk_plan(const struct lik_context *ctx, const struct lik_topk *op, 
     if (status)
         return status;
     out->workspace_bytes = layout.bytes;
-    lik_cpu_name(ctx, "topk", &op->score, &plan, out->variant, sizeof out->variant);
+    if (out->struct_size)
+        lik_cpu_name(ctx, "topk", &op->score, &plan, out->variant, sizeof out->variant);
     return LIK_OK;
 }
 

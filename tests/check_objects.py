@@ -1,0 +1,123 @@
+"""Checks compiled code.
+
+    check_objects.py spills REGEX OBJECT...
+        Hot loops do not spill: in an innermost loop of a function matching REGEX that multiplies in ymm registers, at
+        most one instruction for every 16 multiplications moves a ymm register to or from the stack.
+    check_objects.py baseline OBJECT...
+        No instruction of AVX or later outside of files named after a level.
+    check_objects.py symbols LIBRARY HEADER
+        A shared library exports what the header declares with LIK_API, and no more.
+
+Needs objdump and nm. Returns 1 if something is wrong, and if there was nothing to check.
+"""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+LEVEL_OBJECT = re.compile(r"_(avx2|avx512\w*|amx\w*)\.c")
+FUNCTION = re.compile(r"^[0-9a-f]+ <([^>]+)>:$")
+INSTRUCTION = re.compile(r"^\s*([0-9a-f]+):\s+(\S+)\s*(.*)$")
+MULTIPLIES = re.compile(r"^(vfn?m(add|sub)\d+ps|vpmaddwd|vpmaddubsw|vdpbf16ps|vpdpbusd)$")
+MULTIPLIES_PER_SPILL = 16
+ON_STACK = re.compile(r"\(%rsp|\(%esp")
+
+
+def disassemble(path: str) -> dict[str, list[tuple[int, str, str]]]:
+    """Functions of an object file: name -> [(address, mnemonic, operands)]."""
+    command = ["objdump", "-d", "--no-show-raw-insn", path]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    functions, current = {}, []
+    for line in text.splitlines():
+        if match := FUNCTION.match(line):
+            current = functions.setdefault(match.group(1), [])
+        elif match := INSTRUCTION.match(line):
+            current.append((int(match.group(1), 16), match.group(2), match.group(3)))
+    return functions
+
+
+def innermost_loops(code: list[tuple[int, str, str]]) -> list[tuple[int, int]]:
+    """Address ranges closed by a conditional backward jump that hold no smaller such range.
+
+    Unconditional ones are skipped: they lead back from code that the compiler moved out of the way.
+    """
+    loops = set()
+    for address, mnemonic, operands in code:
+        target = re.match(r"([0-9a-f]+) <", operands)
+        if (
+            mnemonic.startswith("j")
+            and mnemonic != "jmp"
+            and target
+            and code[0][0] <= int(target.group(1), 16) <= address
+        ):
+            loops.add((int(target.group(1), 16), address))
+    return sorted(a for a in loops if not any(b != a and a[0] <= b[0] and b[1] <= a[1] for b in loops))
+
+
+def check_spills(pattern: str, objects: list[str]) -> int:
+    wrong = hot = 0
+    for path in objects:
+        for name, code in disassemble(path).items():
+            if not re.search(pattern, name):
+                continue
+            for first, last in innermost_loops(code):
+                body = [i for i in code if first <= i[0] <= last]
+                multiplies = sum(bool(MULTIPLIES.match(i[1])) and "%ymm" in i[2] for i in body)
+                spills = [i for i in body if "%ymm" in i[2] and ON_STACK.search(i[2])]
+                hot += multiplies > 0
+                if not multiplies or len(spills) * MULTIPLIES_PER_SPILL <= multiplies:
+                    continue
+                wrong += 1
+                where = f"{Path(path).name}: {name}+{first - code[0][0]:#x}"
+                print(f"{where}: {len(spills)} spills, {multiplies} multiplications:")
+                for address, mnemonic, operands in spills:
+                    print(f"    +{address - code[0][0]:#x}: {mnemonic} {operands}")
+    print(f"check_objects: {hot} hot loops, {wrong} of them spill")
+    return 1 if wrong or hot == 0 else 0
+
+
+def check_baseline(objects: list[str]) -> int:
+    wrong = count = 0
+    for path in objects:
+        if LEVEL_OBJECT.search(path):
+            continue
+        count += 1
+        for name, code in disassemble(path).items():
+            newer = next((i for i in code if re.match(r"v[a-z]", i[1]) and i[1] not in ("verr", "verw")), None)
+            if newer:
+                wrong += 1
+                print(f"{Path(path).name}: {name}: {newer[1]} {newer[2]}")
+    print(f"check_objects: {count} baseline objects, {wrong} functions with newer instructions")
+    return 1 if wrong or count == 0 else 0
+
+
+def check_symbols(library: str, header: str) -> int:
+    text = subprocess.run(["nm", "-D", "--defined-only", library], check=True, capture_output=True, text=True).stdout
+    exported = {line.split()[-1].split("@")[0] for line in text.splitlines() if " A " not in line}
+    source = re.sub(r"/\*.*?\*/", "", Path(header).read_text(encoding="utf-8"), flags=re.DOTALL)
+    declared = set(re.findall(r"^LIK_API\b[^;(]*?\b(\w+)\(", source, flags=re.MULTILINE))
+    for name in sorted(exported - declared):
+        print(f"exported but not declared with LIK_API: {name}")
+    for name in sorted(declared - exported):
+        print(f"declared with LIK_API but not exported: {name}")
+    for name in sorted(n for n in exported if not n.startswith("lik_")):
+        print(f"not a lik_ name: {name}")
+    print(f"check_objects: {len(exported)} exported symbols")
+    return 1 if exported != declared or not exported or any(not n.startswith("lik_") for n in exported) else 0
+
+
+def main() -> int:
+    match sys.argv[1:]:
+        case ["spills", pattern, *objects] if objects:
+            return check_spills(pattern, objects)
+        case ["baseline", *objects] if objects:
+            return check_baseline(objects)
+        case ["symbols", library, header]:
+            return check_symbols(library, header)
+    print(__doc__)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

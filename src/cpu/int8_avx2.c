@@ -8,16 +8,10 @@
  *
  * Elements past dim are zero in the panel, so rows are read in whole steps from a copy where a row's end is not on one. */
 #include "cpu/kernels.h"
+#include "cpu/unroll.h"
 
 #include <immintrin.h>
 #include <string.h>
-
-#define FORCE_INLINE static inline __attribute__((always_inline))
-#ifdef __clang__
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
 
 FORCE_INLINE __m256i load_query(const void *p)
 {

@@ -15,17 +15,11 @@
  * Rows are prefetched two tiles ahead through their pointers: without it the hardware prefetcher, which three streams a few
  * hundred bytes apart defeat, leaves half of the speed from memory. */
 #include "cpu/kernels.h"
+#include "cpu/unroll.h"
 
 #include "base/dtype.h"
 
 #include <immintrin.h>
-
-#define FORCE_INLINE static inline __attribute__((always_inline))
-#ifdef __clang__
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
 
 enum { WIDEN_NONE, WIDEN_F16, WIDEN_BF16 };
 

@@ -235,6 +235,37 @@ static void check_repeated(int32_t dtype, int64_t q_len, int64_t d_len, int64_t 
     free(argmax);
 }
 
+/* Every product is -inf (the query has one infinite element, the documents are positive): the first token wins. */
+static void check_all_infinite(int32_t dtype, int64_t q_len, int64_t d_len, int64_t dim)
+{
+    static const unsigned char one[][4] = {{0}, {0, 0, 0x80, 0x3f}, {0, 0x3c}, {0x80, 0x3f}, {0x38}, {0x3c}};
+    float *q = calloc((size_t)(q_len * dim), sizeof(float)), score = 0;
+    int32_t *argmax = calloc((size_t)q_len, sizeof *argmax);
+    size_t size = lik_dtype_bytes(dtype);
+    unsigned char *d = calloc((size_t)(d_len * dim), size);
+    check_describe("special: all products -inf, %s [%lld, %lld, %lld]", lik_dtype_name(dtype), (long long)q_len,
+                   (long long)d_len, (long long)dim);
+    totals.cases++;
+    for (int64_t k = 0; k < q_len * dim; k++)
+        q[k] = k % dim == dim / 2 ? -INFINITY : 1.0f;
+    for (int64_t k = 0; k < d_len * dim; k++)
+        memcpy(d + (size_t)k * size, one[dtype], size);
+    struct lik_score op = {.struct_size = sizeof op, .scores = &score, .argmax = argmax, .argmax_dtype = LIK_I32};
+    op.q = lik_tokens_padded(q, LIK_F32, 1, q_len, dim);
+    op.d = lik_tokens_padded(d, dtype, 1, d_len, dim);
+    FOR_EACH_DEVICE(device)
+    {
+        memset(argmax, 0xcb, (size_t)q_len * sizeof *argmax);
+        check_ok(run_score(device->ctx, &op, NULL), "lik_score_run");
+        check(score == -INFINITY, "the score is %g on %s", (double)score, device->name);
+        for (int64_t s = 0; s < q_len; s++)
+            check(argmax[s] == 0, "argmax[%lld] is %d on %s", (long long)s, argmax[s], device->name);
+    }
+    free(q);
+    free(d);
+    free(argmax);
+}
+
 /* Zero of each size in each pairing, all pointers NULL where nothing can be read. */
 static void check_nothing(void)
 {
@@ -300,6 +331,8 @@ void check_special(void)
                 int64_t dim = RNG_PICK(&rng, widths);
                 check_one_nan(dtypes[i], lens[a], document_lens[b], dim, rng_next(&rng));
                 check_repeated(dtypes[i], lens[a], document_lens[b], dim);
+                if (dtypes[i] != LIK_I8)
+                    check_all_infinite(dtypes[i], lens[a], document_lens[b], dim);
             }
     }
 }

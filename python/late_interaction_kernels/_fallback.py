@@ -1,0 +1,234 @@
+"""The operation in plain torch, for devices and dtypes the library does not serve: exact, differentiable, bounded.
+
+Work goes in blocks whose similarity tile stays below BLOCK elements, so that the similarity matrix of the whole call
+never exists. Sums are f32, or f64 for float64 tokens. ``score`` and ``grad`` take what the C functions take.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ._problem import ALL, CANDIDATES, LIST, NORMALIZE_D, NORMALIZE_Q, Problem, document_length, query_length, score_shape
+
+BLOCK = 1 << 24
+EPS = 1e-12
+
+
+class _Tokens:
+    """One side of a problem: sequences by number, as padded f32 rows with a mask."""
+
+    def __init__(self, p: Problem, side: str) -> None:
+        self.data = p.q if side == "q" else p.d
+        self.mask = p.q_mask if side == "q" else p.d_mask
+        self.scale = p.q_scale if side == "q" else p.d_scale
+        self.offsets = p.q_offsets if side == "q" else p.d_offsets
+        self.weights = p.q_weights if side == "q" else None
+        self.normalize = bool(p.normalize & (NORMALIZE_Q if side == "q" else NORMALIZE_D))
+        self.length = int(query_length(p) if side == "q" else document_length(p))
+        self.wide = torch.float64 if self.data.dtype == torch.float64 else torch.float32
+        self.grouped = self.data.dim() == 4
+        if self.offsets is not None:
+            self.count = self.offsets.shape[0] - 1
+        else:
+            self.count = self.data.shape[0] * (self.data.shape[1] if self.grouped else 1)
+
+    def rows(self, ids: Any) -> Any:
+        """Rows of the flat token array [count * length] or [total] that these sequences are: [n, length]."""
+        t = torch.arange(self.length, device=self.data.device)
+        if self.offsets is None:
+            return ids[:, None] * self.length + t
+        start = self.offsets.to(torch.int64)[ids]
+        return (start[:, None] + t).clamp_max(max(self.data.shape[0] - 1, 0))
+
+    def kept(self, ids: Any) -> Any:
+        """bool [n, length]: tokens that count."""
+        if self.offsets is not None:
+            offsets = self.offsets.to(torch.int64)
+            t = torch.arange(self.length, device=self.data.device)
+            kept = t < (offsets[ids + 1] - offsets[ids])[:, None]
+        else:
+            kept = torch.ones((ids.shape[0], self.length), dtype=torch.bool, device=self.data.device)
+        return kept if self.mask is None else kept & self.take(self.mask, ids)
+
+    def take(self, x: Any, ids: Any) -> Any:
+        """The entries of a per-token array, or the tokens themselves, of these sequences."""
+        if self.offsets is not None:
+            return x[self.rows(ids)] if x.shape[0] else x.new_zeros((ids.shape[0], self.length, *x.shape[1:]))
+        if self.grouped:
+            group = max(x.shape[1], 1)
+            return x[ids // group, ids % group]
+        return x[ids]
+
+    def stored(self, ids: Any) -> Any:
+        """[n, length, d] in f32 (or f64), scales applied, not normalized."""
+        x = self.take(self.data, ids).to(self.wide)
+        if self.scale is not None:
+            scale = self.scale.to(self.wide)
+            x = x * (scale if scale.dim() == 0 else self.take(scale, ids)[..., None])
+        return x
+
+    def vectors(self, ids: Any) -> Any:
+        x = self.stored(ids)
+        return torch.nn.functional.normalize(x, dim=-1, eps=EPS) if self.normalize else x
+
+    def factors(self, ids: Any) -> Any:
+        """[n, length]: weight of each query token's maximum; 0 where it is dropped."""
+        kept = self.kept(ids).to(self.wide)
+        return kept if self.weights is None else kept * self.take(self.weights, ids).to(self.wide)
+
+
+def _best(q: Any, d: Any, kept: Any) -> tuple[Any, Any]:
+    """q [..., Lq, dim] x d [..., Ld, dim], kept [..., 1, Ld] -> the maximum and its index, [..., Lq]; 0 and -1 if none."""
+    if d.shape[-2] == 0:
+        shape = torch.broadcast_shapes(q.shape[:-2], d.shape[:-2]) + (q.shape[-2],)
+        return q.new_zeros(shape), torch.full(shape, -1, device=q.device)
+    similarity = (q @ d.mT).masked_fill_(~kept, -torch.inf)
+    values, index = similarity.max(dim=-1)
+    any_kept = kept.any(dim=-1).expand_as(values)
+    return torch.where(any_kept, values, 0), torch.where(any_kept, index, -1)
+
+
+def _pair_ids(p: Problem, start: int, end: int) -> tuple[Any, Any]:
+    n = torch.arange(start, end, device=p.q.device)
+    if p.pairing == LIST:
+        return p.list_q[start:end], p.list_d[start:end]
+    if p.pairing == CANDIDATES:
+        return n // max(p.d.shape[1], 1), n
+    if p.pairing == ALL:
+        documents = _Tokens(p, "d").count
+        return n // documents, n % documents
+    return n, n
+
+
+def _spans(n: int, step: int) -> Any:
+    step = max(step, 1)
+    return ((i, min(i + step, n)) for i in range(0, n, step))
+
+
+@torch.no_grad()
+def score(p: Problem, scores: Any, argmax: Any) -> None:
+    q, d = _Tokens(p, "q"), _Tokens(p, "d")
+    if scores.numel() == 0:
+        return
+    tile = max(d.length, 1)
+    if p.pairing != ALL:
+        flat = scores.view(-1)
+        flat_argmax = None if argmax is None else argmax.view(-1, q.length)
+        for a, b in _spans(flat.shape[0], BLOCK // (max(q.length, 1) * tile + (q.length + tile) * q.data.shape[-1])):
+            ids_q, ids_d = _pair_ids(p, a, b)
+            vectors, documents, kept = q.vectors(ids_q), d.vectors(ids_d), d.kept(ids_d)[:, None]
+            _write(q, ids_q, *_by_query_tokens(vectors, documents, kept), flat[a:b], flat_argmax, a)
+        return
+    device = p.q.device
+    for a, b in _spans(d.count, BLOCK // (tile * max(q.length, 1, p.q.shape[-1]))):
+        ids_d = torch.arange(a, b, device=device)
+        documents, kept = d.vectors(ids_d), d.kept(ids_d)[:, None]
+        for i in range(q.count):
+            ids_q = torch.full((b - a,), i, device=device)
+            best = _by_query_tokens(q.vectors(ids_q[:1]), documents, kept)
+            _write(q, ids_q, *best, scores[i, a:b], None if argmax is None else argmax[i], a)
+
+
+def _by_query_tokens(q: Any, d: Any, kept: Any) -> tuple[Any, Any]:
+    """_best, in slices of query tokens when one document is longer than a block allows."""
+    step = max(BLOCK // max(d.shape[0] * d.shape[1], 1), 1)
+    if q.shape[1] <= step:
+        return _best(q, d, kept)
+    parts = [_best(q[:, a:b], d, kept) for a, b in _spans(q.shape[1], step)]
+    return torch.cat([v for v, _ in parts], dim=-1), torch.cat([i for _, i in parts], dim=-1)
+
+
+def _write(q: _Tokens, ids_q: Any, values: Any, index: Any, scores: Any, argmax: Any, at: int) -> None:
+    kept = q.kept(ids_q)
+    factors = q.factors(ids_q)
+    scores.copy_(torch.where(kept, values * factors, 0).sum(dim=-1))
+    if argmax is not None:
+        argmax[at : at + scores.shape[0]] = torch.where(kept, index, -1).to(argmax.dtype)
+
+
+def _through_normalization(tokens: _Tokens, gradient: Any) -> Any:
+    """Gradient of the stored tokens from that of the normalized ones, both flat [rows, dim] in f32."""
+    x = tokens.data.reshape(gradient.shape).to(gradient.dtype)
+    norm = x.norm(dim=-1, keepdim=True).clamp_min(EPS)
+    unit = x / norm
+    inside = (norm > EPS).to(gradient.dtype)
+    return (gradient - inside * unit * (gradient * unit).sum(dim=-1, keepdim=True)) / norm
+
+
+@torch.no_grad()
+def grad(p: Problem, grad_scores: Any, argmax: Any, grad_q: Any, grad_d: Any, grad_weights: Any) -> None:
+    q, d = _Tokens(p, "q"), _Tokens(p, "d")
+    dim = p.q.shape[-1]
+    buffers: list[Any] = []
+    for tokens, out in ((q, grad_q), (d, grad_d)):
+        rows = tokens.data.shape[0] if tokens.offsets is not None else tokens.count * tokens.length
+        buffers.append(None if out is None else torch.zeros((rows, dim), dtype=tokens.wide, device=p.q.device))
+    sum_q, sum_d = buffers
+    sum_w = None if grad_weights is None else grad_weights.zero_().view(-1)
+    n = grad_scores.numel()
+    flat, winners = grad_scores.reshape(-1), argmax.reshape(n, q.length)
+    for a, b in _spans(n if q.length else 0, BLOCK // max((q.length + d.length) * dim, 1)):
+        ids_q, ids_d = _pair_ids(p, a, b)
+        won = winners[a:b].to(torch.int64)
+        valid = won >= 0
+        at = won.clamp_min(0)
+        g = flat[a:b, None].to(q.wide) * valid
+        weighted = g * q.factors(ids_q)
+        document = d.vectors(ids_d).gather(1, at[..., None].expand(-1, -1, dim)) if d.length else None
+        query = q.vectors(ids_q)
+        rows_q = q.rows(ids_q)
+        if document is not None and sum_q is not None:
+            sum_q.index_add_(0, rows_q.flatten(), (weighted[..., None] * document).flatten(0, 1).to(sum_q.dtype))
+        if document is not None and sum_w is not None:
+            sum_w.index_add_(0, rows_q.flatten(), (g * (query * document).sum(dim=-1)).flatten().to(sum_w.dtype))
+        if document is not None and sum_d is not None:
+            rows_d = d.rows(ids_d).gather(1, at)
+            sum_d.index_add_(0, rows_d.flatten(), (weighted[..., None] * query).flatten(0, 1).to(sum_d.dtype))
+    for tokens, total, out in ((q, sum_q, grad_q), (d, sum_d, grad_d)):
+        if out is not None:
+            out.copy_((_through_normalization(tokens, total) if tokens.normalize else total).view(out.shape))
+
+
+@torch.no_grad()
+def topk(p: Problem, k: int, id_base: int, smallest: bool) -> tuple[Any, Any]:
+    """Blocks of documents, their scores merged into the k best so far."""
+    rows, columns = score_shape(p)
+    best: tuple[Any, Any] | None = None
+    step = max(min(BLOCK // max(rows, 1), 65536), 1)
+    d = _Tokens(p, "d")
+    for a, b in _spans(columns, step if p.pairing == ALL and d.offsets is None else columns):
+        part = p if b - a == columns else p._replace(d=p.d[a:b], d_mask=_slice(p.d_mask, a, b), d_scale=_slice(p.d_scale, a, b))
+        values = torch.empty((rows, b - a), dtype=torch.float32, device=p.q.device)
+        score(part, values, None)
+        ids = torch.arange(a, b, device=p.q.device).expand(rows, -1) + id_base
+        best = _keep(values, ids, k, smallest) if best is None else merge([best[0], values], [best[1], ids], k, smallest)
+    if best is None:
+        empty = torch.full((rows, 0), torch.nan, device=p.q.device)
+        best = _keep(empty, empty.to(torch.int64), k, smallest)
+    return best
+
+
+def _slice(x: Any, a: int, b: int) -> Any:
+    return x if x is None or x.dim() == 0 else x[a:b]
+
+
+def merge(values: list[Any], ids: list[Any], k: int, smallest: bool) -> tuple[Any, Any]:
+    return _keep(torch.cat(values, dim=1), torch.cat(ids, dim=1), k, smallest)
+
+
+def _keep(values: Any, ids: Any, k: int, smallest: bool) -> tuple[Any, Any]:
+    """Best first, ties by lower id, NaN last, empty places (id -1, NaN) after those; exactly k columns."""
+    by_id = torch.where(ids < 0, torch.iinfo(torch.int64).max, ids).argsort(dim=1)
+    values, ids = values.gather(1, by_id), ids.gather(1, by_id)
+    key = values if smallest else -values
+    order = torch.where(key.isnan(), torch.inf, key).argsort(dim=1, stable=True)
+    nan_last = key.gather(1, order).isnan().to(torch.int8).argsort(dim=1, stable=True)
+    order = order.gather(1, nan_last)[:, :k]
+    values, ids = values.gather(1, order), ids.gather(1, order)
+    missing = k - values.shape[1]
+    if missing > 0:
+        values = torch.nn.functional.pad(values, (0, missing), value=torch.nan)
+        ids = torch.nn.functional.pad(ids, (0, missing), value=-1)
+    return values, ids

@@ -1,0 +1,175 @@
+"""NumPy arrays: the inference half of the package without torch.
+
+float32 and float16 are NumPy's own; bfloat16 and the 8-bit floats are ml_dtypes', recognized by their names. Arrays are
+lent to the C library where they lie, with their strides.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from . import _native
+from ._problem import Problem, document_length, query_length, score_shape
+
+_native.register_numpy(np.ndarray, np.empty, np.float32)
+
+# Dtypes that the buffer protocol cannot describe, with the library's codes (enum lik_dtype in lik.h).
+_CODES = {"bfloat16": 3, "float8_e4m3fn": 4, "float8_e5m2": 5}
+
+
+def dtype_name(x: Any) -> str:
+    return str(x.dtype)
+
+
+def is_bool(x: Any) -> bool:
+    return bool(x.dtype == np.bool_)
+
+
+def is_integer(x: Any) -> bool:
+    return bool(np.issubdtype(x.dtype, np.integer))
+
+
+def cast(x: Any, dtype: str) -> Any:
+    if str(x.dtype) == dtype:
+        return x
+    if dtype in _CODES:
+        import ml_dtypes
+
+        return x.astype(getattr(ml_dtypes, dtype))
+    return x.astype(dtype)
+
+
+def contiguous(x: Any) -> Any:
+    return np.ascontiguousarray(x)
+
+
+def zero_or_one(x: Any) -> bool:
+    return bool(((x == 0) | (x == 1)).all())
+
+
+def device(x: Any) -> str:
+    return "cpu"
+
+
+def on_host(x: Any) -> bool:
+    return True
+
+
+def widen_empty(x: Any) -> Any:
+    return np.zeros((*x.shape[:-1], 1), x.dtype)
+
+
+def settle(x: Any) -> Any:
+    """A native-endian, aligned array whose strides are whole elements: x itself unless it is a rare one."""
+    if not x.dtype.isnative or not x.flags.aligned or any(s % x.itemsize for s in x.strides):
+        return np.array(x, dtype=x.dtype.newbyteorder("="), order="C")
+    return x
+
+
+def largest(x: Any) -> int:
+    return int(x.max()) if x.size else 0
+
+
+def extremes(x: Any) -> tuple[int, int]:
+    return int(x.min()), int(x.max())
+
+
+def offset_lengths(x: Any) -> Any:
+    return np.diff(x.astype(np.int64, copy=False))
+
+
+def wants_grad(*arrays: Any) -> bool:
+    return False
+
+
+def empty(shape: tuple[int, ...], dtype: str, like: Any) -> Any:
+    return np.empty(shape, dtype)
+
+
+def arange(n: int, like: Any) -> Any:
+    return np.arange(n)
+
+
+def from_rows(rows: list[list[float]], like: Any) -> Any:
+    return np.array(rows, np.float32)
+
+
+def where(condition: Any, x: Any, y: Any) -> Any:
+    return np.where(condition, x, np.float32(y))
+
+
+def best_of_codes(scores: Any, codes: Any, kept: Any) -> Any:
+    """[C, Lq] scores, [B, L] codes -> [B, Lq], the best score among each row's kept codes, 0 if it has none."""
+    gathered = scores[np.where(kept, codes, 0)] if scores.shape[0] else np.zeros((*codes.shape, scores.shape[1]), "f4")
+    best = np.where(kept[..., None], gathered, -np.inf).max(axis=1, initial=-np.inf)
+    return np.where(kept.any(axis=1)[:, None], best, np.float32(0))
+
+
+def tracing(*arrays: Any) -> bool:
+    return False
+
+
+def linear(x: Any, weight: Any, bias: Any, mask: Any) -> Any:
+    raise NotImplementedError("NumPy arrays are never traced")
+
+
+def scalar(value: Any, like: Any) -> Any:
+    return np.asarray(value, np.float32)
+
+
+def ones(shape: tuple[int, ...], like: Any) -> Any:
+    return np.ones(shape, np.float32)
+
+
+def largest_in_row(x: Any) -> Any:
+    return x.max(axis=-1)
+
+
+def offsets_of(lengths: Any) -> Any:
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+
+
+def quantize_int8(x: Any) -> tuple[Any, Any]:
+    wide = x.astype(np.float32, copy=False)
+    scale = np.maximum(np.abs(wide).max(axis=-1, initial=0), 1e-12).astype(np.float32) / np.float32(127)
+    return np.rint(np.clip(wide / scale[..., None], -127, 127)).astype(np.int8), scale
+
+
+def lend(x: Any) -> Any:
+    code = None if x is None else _CODES.get(str(x.dtype))
+    if code is None:
+        return x
+    strides = tuple(s // x.itemsize for s in x.strides)
+    return (x.__array_interface__["data"][0], code, -1, x.shape, strides)
+
+
+def _lend_all(p: Problem) -> list[Any]:
+    return [lend(p.q), lend(p.d), *p[2:]]
+
+
+def score(problem: Problem, want_argmax: bool = False) -> tuple[Any, Any]:
+    shape = score_shape(problem)
+    scores = np.empty(shape, np.float32)
+    argmax = None
+    if want_argmax:
+        wide = document_length(problem) > 32767
+        argmax = np.empty((*shape, query_length(problem)), np.int32 if wide else np.int16)
+    _native.score(*_lend_all(problem), scores, argmax)
+    return scores, argmax
+
+
+def topk(problem: Problem, k: int, id_base: int, smallest: bool) -> tuple[Any, Any]:
+    rows = score_shape(problem)[0]
+    values = np.empty((rows, k), np.float32)
+    ids = np.empty((rows, k), np.int64)
+    _native.topk(*_lend_all(problem), k, id_base, smallest, values, ids)
+    return values, ids
+
+
+def merge(values: list[Any], ids: list[Any], k: int, smallest: bool) -> tuple[Any, Any]:
+    rows = values[0].shape[0]
+    best = np.empty((rows, k), np.float32), np.empty((rows, k), np.int64)
+    _native.merge_topk(np.stack(values), np.stack(ids), k, smallest, *best)
+    return best

@@ -1,0 +1,363 @@
+"""One scoring problem, and how the arguments of the public functions become one.
+
+Every function of this package is the same operation with other choices: how tokens are stored, how they are laid out,
+which query meets which document, what comes back. :class:`Problem` holds the choices in the order in which the C
+extension and the torch operators take them. The builders below check the user's arguments, name the wrong one, and only
+then is anything computed.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, NamedTuple, Protocol
+
+ALL, CANDIDATES, PAIRS, LIST = range(4)
+NORMALIZE_Q, NORMALIZE_D, NORMALIZE = 1, 2, 3
+FOLLOW, HIGHEST, HIGH, MEDIUM = -1, 0, 1, 2  # FOLLOW: torch.get_float32_matmul_precision() when it runs
+
+FLOATS = ("float32", "float16", "bfloat16")
+FLOATS8 = ("float8_e4m3fn", "float8_e5m2")
+
+
+class BoundError(ValueError, RuntimeError):
+    """A length beyond what was promised. A RuntimeError too: that is what callers of the existing package catch."""
+
+
+class Problem(NamedTuple):
+    """Tokens ``q`` [Nq, Lq, d] and ``d`` [Nd, Ld, d] or [Nq, K, Ld, d]; packed [total, d] where offsets are given."""
+
+    q: Any
+    d: Any
+    q_mask: Any = None  # bool, the tokens' shape without d
+    d_mask: Any = None
+    q_weights: Any = None  # float32, q's shape without d
+    q_scale: Any = None  # float32, 0-d or per token
+    d_scale: Any = None
+    q_offsets: Any = None  # int32 or int64 [N + 1]
+    d_offsets: Any = None
+    list_q: Any = None  # int64 [n]
+    list_d: Any = None
+    pairing: int = ALL
+    normalize: int = 0  # NORMALIZE_Q, NORMALIZE_D or their sum
+    precision: int = FOLLOW
+    len_q: int = 0  # packed: the longest sequence
+    len_d: int = 0
+
+
+class Framework(Protocol):
+    """What a module for one kind of array (``_numpy``, ``_torch``) offers the builders."""
+
+    def dtype_name(self, x: Any) -> str: ...
+    def is_bool(self, x: Any) -> bool: ...
+    def is_integer(self, x: Any) -> bool: ...
+    def cast(self, x: Any, dtype: str) -> Any: ...
+    def contiguous(self, x: Any) -> Any: ...
+    def zero_or_one(self, x: Any) -> bool: ...
+    def device(self, x: Any) -> Any: ...
+    def on_host(self, x: Any) -> bool: ...
+    def widen_empty(self, x: Any) -> Any: ...
+    def settle(self, x: Any) -> Any: ...
+    def largest(self, x: Any) -> int: ...
+    def extremes(self, x: Any) -> tuple[int, int]: ...
+    def offset_lengths(self, x: Any) -> Any: ...
+    def quantize_int8(self, x: Any) -> tuple[Any, Any]: ...
+    def wants_grad(self, *arrays: Any) -> bool: ...
+    def score(self, problem: Problem, want_argmax: bool = False) -> tuple[Any, Any]: ...
+    def topk(self, problem: Problem, k: int, id_base: int, smallest: bool) -> tuple[Any, Any]: ...
+    def merge(self, values: list[Any], ids: list[Any], k: int, smallest: bool) -> tuple[Any, Any]: ...
+    def empty(self, shape: tuple[int, ...], dtype: str, like: Any) -> Any: ...
+    def arange(self, n: int, like: Any) -> Any: ...
+    def from_rows(self, rows: list[list[float]], like: Any) -> Any: ...
+    def where(self, condition: Any, x: Any, y: Any) -> Any: ...
+    def best_of_codes(self, scores: Any, codes: Any, kept: Any) -> Any: ...
+    def tracing(self, *arrays: Any) -> bool: ...
+    def linear(self, x: Any, weight: Any, bias: Any, mask: Any) -> Any: ...
+    def scalar(self, value: Any, like: Any) -> Any: ...
+    def ones(self, shape: tuple[int, ...], like: Any) -> Any: ...
+    def largest_in_row(self, x: Any) -> Any: ...
+    def offsets_of(self, lengths: Any) -> Any: ...
+
+
+def framework(**arrays: Any) -> Framework:
+    """The framework all arguments belong to (None is skipped). TypeError names the one that fits nowhere."""
+    torch = sys.modules.get("torch")
+    numpy = sys.modules.get("numpy")
+    if torch is not None and all(x is None or isinstance(x, torch.Tensor) for x in arrays.values()):
+        from . import _torch
+
+        return _torch
+    found = ""
+    first = ""
+    for name, x in arrays.items():
+        if x is None:
+            continue
+        if torch is not None and isinstance(x, torch.Tensor):
+            kind = "torch"
+        elif numpy is not None and isinstance(x, numpy.ndarray):
+            kind = "numpy"
+        else:
+            raise TypeError(f"{name} must be a torch.Tensor or a numpy.ndarray, got {type(x).__name__}")
+        if found and kind != found:
+            raise TypeError(f"{name} is of {kind}, but {first} is of {found}: pass one kind of array")
+        found, first = kind, first or name
+    if found == "torch":
+        from . import _torch
+
+        return _torch
+    from . import _numpy
+
+    return _numpy
+
+
+def shape_text(shape: Any) -> str:
+    return "(" + ", ".join(str(int(n)) for n in shape) + ("," if len(shape) == 1 else "") + ")"
+
+
+def check_rank(name: str, x: Any, ranks: tuple[int, ...], form: str) -> None:
+    if len(x.shape) not in ranks:
+        raise ValueError(f"{name} must have shape {form}, got {shape_text(x.shape)}")
+
+
+def check_shape(name: str, x: Any, want: tuple[int, ...], why: str) -> None:
+    if tuple(x.shape) != tuple(want):
+        raise ValueError(f"{name} must have shape {shape_text(want)} ({why}), got {shape_text(x.shape)}")
+
+
+def check_device(fw: Framework, name: str, x: Any, like: Any, like_name: str) -> None:
+    if fw.device(x) != fw.device(like):
+        raise ValueError(
+            f"{name} is on {fw.device(x)}, {like_name} is on {fw.device(like)}: they must be on the same device"
+        )
+
+
+def embeddings(fw: Framework, name: str, x: Any, also: tuple[str, ...] = ()) -> Any:
+    """Token vectors in a dtype the library stores; float64 becomes float32, integers and complex are refused."""
+    dtype = fw.dtype_name(x)
+    if dtype in FLOATS or dtype in also:
+        return fw.settle(x)
+    if dtype == "float64":
+        return fw.cast(x, "float32")
+    names = ", ".join((*FLOATS, "float64", *also))
+    raise TypeError(f"{name} has dtype {dtype}, must be one of {names}")
+
+
+def token_mask(fw: Framework, name: str, mask: Any, shape: tuple[int, ...], like: Any, like_name: str) -> Any:
+    """A bool mask of exactly this shape; integers are taken if they are all 0 or 1."""
+    if mask is None:
+        return None
+    check_shape(name, mask, shape, f"{like_name} without its last axis")
+    check_device(fw, name, mask, like, like_name)
+    if fw.is_bool(mask):
+        return mask
+    if not fw.is_integer(mask):
+        hint = ". Weights per query token go into q_weights" if name.startswith("q") else ""
+        raise TypeError(f"{name} has dtype {fw.dtype_name(mask)}, must be bool or an integer dtype of 0 and 1{hint}")
+    if not fw.zero_or_one(mask):
+        raise ValueError(f"{name} of dtype {fw.dtype_name(mask)} must hold only 0 and 1")
+    return fw.cast(mask, "bool")
+
+
+def token_weights(fw: Framework, weights: Any, shape: tuple[int, ...], like: Any, like_name: str) -> Any:
+    if weights is None:
+        return None
+    check_shape("q_weights", weights, shape, f"{like_name} without its last axis")
+    check_device(fw, "q_weights", weights, like, like_name)
+    if fw.dtype_name(weights) not in (*FLOATS, "float64"):
+        raise TypeError(f"q_weights has dtype {fw.dtype_name(weights)}, must be a floating-point dtype")
+    return fw.cast(weights, "float32")
+
+
+def packed_offsets(fw: Framework, name: str, offsets: Any, total: int, tokens: str, like: Any) -> Any:
+    """Offsets [N + 1]: integers, ascending, from >= 0 to <= total. Checked where they can be read without waiting."""
+    check_rank(name, offsets, (1,), "[N + 1]")
+    if not fw.is_integer(offsets):
+        raise TypeError(f"{name} has dtype {fw.dtype_name(offsets)}, must be an integer dtype")
+    if int(offsets.shape[0]) < 1:
+        raise ValueError(f"{name} must hold at least one offset, got {shape_text(offsets.shape)}")
+    check_device(fw, name, offsets, like, tokens)
+    if fw.dtype_name(offsets) not in ("int32", "int64"):
+        offsets = fw.cast(offsets, "int64")
+    offsets = fw.contiguous(offsets)
+    if fw.on_host(offsets):
+        lengths = fw.offset_lengths(offsets)
+        low, high = fw.extremes(offsets)
+        if low < 0 or (int(lengths.shape[0]) and fw.extremes(lengths)[0] < 0):
+            raise ValueError(f"{name} must be ascending and not negative")
+        if high > total:
+            raise ValueError(f"{name} ends at {high}, {tokens} has {total} tokens")
+    return offsets
+
+
+def longest(fw: Framework, name: str, offsets: Any, bound_name: str, bound: int | None) -> int:
+    """The longest sequence, or the caller's bound if it holds."""
+    if bound is not None and (isinstance(bound, bool) or int(bound) < 0):
+        raise ValueError(f"{bound_name} must not be negative, got {bound}")
+    if bound is not None and not fw.on_host(offsets):
+        return int(bound)
+    lengths = fw.offset_lengths(offsets)
+    most = max(fw.extremes(lengths)[1], 0) if int(lengths.shape[0]) else 0
+    if bound is not None and int(bound) < most:
+        raise BoundError(f"{bound_name} is {bound}, which is smaller than the longest sequence of {name}, {most} tokens")
+    return most
+
+
+def stored(
+    fw: Framework, D: Any, storage: str | None, name: str = "D"
+) -> tuple[Any, Any]:
+    """Document tokens and their scales: (D, None), or int8 tokens for ``storage="int8"``."""
+    if storage is None:
+        return embeddings(fw, name, D), None
+    if storage != "int8":
+        raise ValueError(f'storage must be None or "int8", got {storage!r}')
+    if isinstance(D, tuple):
+        if len(D) != 2:
+            raise ValueError(f"{name} must be (values, scales) as quantize_int8_per_token returns, got {len(D)} items")
+        values, scale = D
+        if fw.dtype_name(values) != "int8":
+            raise TypeError(f"{name}[0] has dtype {fw.dtype_name(values)}, must be int8")
+        check_shape(f"{name}[1]", scale, tuple(values.shape[:-1]), f"{name}[0] without its last axis")
+        check_device(fw, f"{name}[1]", scale, values, f"{name}[0]")
+        return values, fw.cast(scale, "float32")
+    if fw.wants_grad(D):
+        raise ValueError(f'{name} requires a gradient, which storage="int8" has only for Q; detach {name} first')
+    return fw.quantize_int8(embeddings(fw, name, D))
+
+
+def first_of(D: Any) -> Any:
+    """The tokens of a document argument that may be a (values, scales) pair."""
+    return D[0] if isinstance(D, tuple) and D else D
+
+
+def padded(
+    Q: Any,
+    D: Any,
+    q_mask: Any,
+    d_mask: Any,
+    *,
+    normalize: bool,
+    q_weights: Any = None,
+    storage: str | None = None,
+    pairs: bool = False,
+    names: tuple[str, str] = ("Q", "D"),
+    keep_f64: bool = False,
+) -> tuple[Framework, Problem, tuple[int, ...]]:
+    """The problem of padded tensors, and the shape its scores have for the caller (2-D arguments lose their axis)."""
+    name_q, name_d = names
+    tokens = first_of(D)
+    fw = framework(**{name_q: Q, name_d: tokens, "q_mask": q_mask, "d_mask": d_mask, "q_weights": q_weights})
+    if pairs:
+        check_rank(name_q, Q, (3,), "[B, L, d]")
+        check_rank(name_d, tokens, (3,), "[B, L, d]")
+    else:
+        check_rank(name_q, Q, (2, 3), "[Nq, Lq, d] or [Lq, d]")
+        check_rank(name_d, tokens, (2, 3, 4), "[Nd, Ld, d], [Ld, d] or [Nq, K, Ld, d]")
+        if len(tokens.shape) == 4 and len(Q.shape) != 3:
+            raise ValueError(
+                f"{name_q} must have shape [Nq, Lq, d] when {name_d} is [Nq, K, Ld, d], got {shape_text(Q.shape)}"
+            )
+    if Q.shape[-1] != tokens.shape[-1]:
+        raise ValueError(
+            f"{name_q} and {name_d} must have the same dim: {name_q}.shape[-1] is {int(Q.shape[-1])}, "
+            f"{name_d}.shape[-1] is {int(tokens.shape[-1])}"
+        )
+    if (pairs or len(tokens.shape) == 4) and Q.shape[0] != tokens.shape[0]:
+        raise ValueError(
+            f"{name_q} and {name_d} must have the same batch: {name_q}.shape[0] is {int(Q.shape[0])}, "
+            f"{name_d}.shape[0] is {int(tokens.shape[0])}"
+        )
+    check_device(fw, name_d, tokens, Q, name_q)
+    q_mask = token_mask(fw, "q_mask", q_mask, tuple(Q.shape[:-1]), Q, name_q)
+    d_mask = token_mask(fw, "d_mask", d_mask, tuple(tokens.shape[:-1]), tokens, name_d)
+    weights = token_weights(fw, q_weights, tuple(Q.shape[:-1]), Q, name_q)
+    if keep_f64 and storage is None and fw.dtype_name(Q) == fw.dtype_name(tokens) == "float64":
+        q, d, d_scale = Q, D, None
+    else:
+        q = embeddings(fw, name_q, Q)
+        d, d_scale = stored(fw, D, storage, name_d)
+    if q.shape[-1] == 0:
+        q, d = fw.widen_empty(q), fw.widen_empty(d)
+    out: tuple[int, ...] = ()
+    if len(q.shape) == 3:
+        out += (q.shape[0],)
+    else:
+        q, q_mask, weights = q[None], add_axis(q_mask), add_axis(weights)
+    if len(d.shape) == 2:
+        d, d_mask, d_scale = d[None], add_axis(d_mask), add_axis(d_scale)
+    elif not pairs:
+        out += (d.shape[1] if len(d.shape) == 4 else d.shape[0],)
+    pairing = PAIRS if pairs else CANDIDATES if len(d.shape) == 4 else ALL
+    problem = Problem(
+        q, d, q_mask, d_mask, weights, None, d_scale, pairing=pairing, normalize=NORMALIZE if normalize else 0
+    )
+    return fw, problem, out
+
+
+def packed(
+    Q: Any,
+    D: Any,
+    cu_seqlens_q: Any,
+    cu_seqlens_d: Any,
+    max_seqlen_q: int | None,
+    max_seqlen_d: int | None,
+    *,
+    normalize: bool,
+    q_weights: Any,
+    storage: str | None,
+) -> tuple[Framework, Problem]:
+    """The problem of packed tokens, every query against every document."""
+    tokens = first_of(D)
+    fw = framework(
+        Q_packed=Q, D_packed=tokens, cu_seqlens_q=cu_seqlens_q, cu_seqlens_d=cu_seqlens_d, q_weights=q_weights
+    )
+    check_rank("Q_packed", Q, (2,), "[total, d]")
+    check_rank("D_packed", tokens, (2,), "[total, d]")
+    if Q.shape[1] != tokens.shape[1]:
+        raise ValueError(
+            f"Q_packed and D_packed must have the same dim: Q_packed.shape[1] is {int(Q.shape[1])}, "
+            f"D_packed.shape[1] is {int(tokens.shape[1])}"
+        )
+    check_device(fw, "D_packed", tokens, Q, "Q_packed")
+    offsets_q = packed_offsets(fw, "cu_seqlens_q", cu_seqlens_q, Q.shape[0], "Q_packed", Q)
+    offsets_d = packed_offsets(fw, "cu_seqlens_d", cu_seqlens_d, tokens.shape[0], "D_packed", tokens)
+    weights = token_weights(fw, q_weights, (Q.shape[0],), Q, "Q_packed")
+    len_q = longest(fw, "cu_seqlens_q", offsets_q, "max_seqlen_q", max_seqlen_q)
+    len_d = longest(fw, "cu_seqlens_d", offsets_d, "max_seqlen_d", max_seqlen_d)
+    q = embeddings(fw, "Q_packed", Q)
+    d, d_scale = stored(fw, D, storage, "D_packed")
+    if q.shape[-1] == 0:
+        q, d = fw.widen_empty(q), fw.widen_empty(d)
+    return fw, Problem(
+        q,
+        d,
+        q_weights=weights,
+        d_scale=d_scale,
+        q_offsets=offsets_q,
+        d_offsets=offsets_d,
+        normalize=NORMALIZE if normalize else 0,
+        len_q=len_q,
+        len_d=len_d,
+    )
+
+
+def add_axis(x: Any) -> Any:
+    return None if x is None else x[None]
+
+
+def score_shape(p: Problem) -> tuple[int, ...]:
+    """Shape of the scores of a problem."""
+    if p.pairing == LIST:
+        return (p.list_q.shape[0],)
+    queries = p.q.shape[0] if p.q_offsets is None else p.q_offsets.shape[0] - 1
+    if p.pairing == PAIRS:
+        return (queries,)
+    if p.pairing == CANDIDATES:
+        return (queries, p.d.shape[1])
+    return (queries, p.d.shape[0] if p.d_offsets is None else p.d_offsets.shape[0] - 1)
+
+
+def query_length(p: Problem) -> int:
+    return p.q.shape[-2] if p.q_offsets is None else p.len_q
+
+
+def document_length(p: Problem) -> int:
+    return p.d.shape[-2] if p.d_offsets is None else p.len_d

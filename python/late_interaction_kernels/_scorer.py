@@ -1,0 +1,84 @@
+"""MaxSimScorer: a torch module where torch is installed, a plain object for NumPy arrays where it is not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ._problem import padded
+from .autograd import check_backward
+from .retrieve import retrieve
+from .topk import fw_detach
+
+if TYPE_CHECKING:
+    from torch.nn import Module as _Base
+else:
+    try:
+        from torch.nn import Module as _Base
+    except ImportError:
+        _Base = object
+
+
+class MaxSimScorer(_Base):
+    """MaxSim with its options bound. No parameters.
+
+    Args:
+        normalize: take every token as x / max(\\|x\\|, 1e-12) (default).
+        backward: accepted for compatibility: "auto", "unified", "lowmem", None.
+        mask_pad_token: token id that ``forward_with_ids`` masks.
+
+    Example:
+        >>> import torch
+        >>> from late_interaction_kernels import MaxSimScorer
+        >>> scorer = MaxSimScorer()
+        >>> scorer(torch.ones(2, 3, 8), torch.ones(4, 5, 8)).shape
+        torch.Size([2, 4])
+    """
+
+    def __init__(
+        self, *, normalize: bool = True, backward: str | None = "auto", mask_pad_token: int | None = None
+    ) -> None:
+        super().__init__()
+        check_backward(backward)
+        self.normalize = normalize
+        self.backward = backward
+        self.mask_pad_token = mask_pad_token
+
+    def forward(self, Q: Any, D: Any, q_mask: Any = None, d_mask: Any = None, *, q_weights: Any = None) -> Any:
+        """Scores as :func:`maxsim` gives them, differentiable. float64 CPU tensors are scored in float64."""
+        fw, problem, shape = padded(
+            Q, D, q_mask, d_mask, normalize=self.normalize, q_weights=q_weights, keep_f64=True
+        )
+        scores = fw.score(problem)[0]
+        return scores if tuple(scores.shape) == shape else scores.reshape(shape)
+
+    def score(
+        self, Q: Any, D: Any, q_mask: Any = None, d_mask: Any = None, *, q_weights: Any = None
+    ) -> Any:
+        """The same scores outside autograd."""
+        return self.forward(fw_detach(Q), fw_detach(D), q_mask, d_mask, q_weights=fw_detach(q_weights))
+
+    def retrieve(
+        self, Q: Any, D: Any, top_k: int, q_mask: Any = None, d_mask: Any = None, *, chunk: int | None = None
+    ) -> Any:
+        """The top_k best documents: see :func:`late_interaction_kernels.retrieve`."""
+        return retrieve(Q, D, top_k, q_mask, d_mask, normalize=self.normalize, chunk=chunk)
+
+    def forward_with_ids(self, Q: Any, D: Any, q_ids: Any, d_ids: Any) -> Any:
+        """Scores with masks made from token ids: a token counts where its id is not ``mask_pad_token``."""
+        if self.mask_pad_token is None:
+            raise ValueError("forward_with_ids needs mask_pad_token, which was not given to MaxSimScorer")
+        return self.forward(Q, D, q_ids != self.mask_pad_token, d_ids != self.mask_pad_token)
+
+    def extra_repr(self) -> str:
+        return f"normalize={self.normalize}, backward={self.backward!r}, mask_pad_token={self.mask_pad_token}"
+
+    if _Base is object:
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            return self.forward(*args, **kwargs)
+
+        def __repr__(self) -> str:
+            return f"MaxSimScorer({self.extra_repr()})"
+
+
+__all__ = ["MaxSimScorer"]

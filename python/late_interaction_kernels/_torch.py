@@ -1,0 +1,502 @@
+"""torch tensors: three ways through one operation.
+
+* Eager inference runs the library on the tensors where they lie.
+* Eager training is an ``autograd.Function`` that keeps the inputs and the argmax, never the scores: editing the returned
+  scores in place before backward is legal.
+* Traced, compiled, exported, faked and subclassed tensors go through ``torch.ops.late_interaction_kernels``, which has
+  fake kernels and autograd.
+
+What the library cannot reach (a CUDA tensor in a build without CUDA, Apple GPUs, float64) is computed with torch
+operations by ``_fallback``, with the same results, in bounded memory.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch.autograd import forward_ad
+
+from . import _fallback, _native
+from ._problem import HIGH, HIGHEST, MEDIUM, Problem, document_length, query_length, score_shape
+
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
+_EXCHANGE = hasattr(torch.Tensor, "__dlpack_c_exchange_api__")
+_WORKSPACE_DTYPE = torch.uint8
+
+
+def _stream(index: int) -> int:
+    return int(torch.cuda.current_stream(index).cuda_stream)
+
+
+def _workspace(index: int, size: int) -> tuple[Any, int]:
+    memory = torch.empty(size, dtype=_WORKSPACE_DTYPE, device=torch.device("cuda", index))
+    return memory, memory.data_ptr()
+
+
+_native.register_torch(
+    torch.Tensor,
+    torch.nn.Parameter,
+    torch.is_grad_enabled,
+    torch._C._are_functorch_transforms_active,
+    torch._C._len_torch_dispatch_stack,
+    torch.Tensor.is_neg,
+    forward_ad,
+    torch.empty,
+    {"dtype": torch.float32, "device": "cpu"},
+    _stream,
+    _workspace,
+)
+
+# ---- what _problem asks of a framework ----
+
+
+def dtype_name(x: Any) -> str:
+    return str(x.dtype)[6:]
+
+
+def is_bool(x: Any) -> bool:
+    return bool(x.dtype == torch.bool)
+
+
+def is_integer(x: Any) -> bool:
+    return not (x.dtype.is_floating_point or x.dtype.is_complex or x.dtype == torch.bool)
+
+
+def cast(x: Any, dtype: str) -> Any:
+    return x.to(getattr(torch, dtype))
+
+
+def contiguous(x: Any) -> Any:
+    return x.contiguous()
+
+
+def zero_or_one(x: Any) -> bool:
+    """Only where looking does not make the host wait: elsewhere any non-zero counts as True."""
+    if torch.compiler.is_compiling() or not on_host(x) or type(x) not in _PLAIN:
+        return True
+    return bool(((x == 0) | (x == 1)).all())
+
+
+def device(x: Any) -> Any:
+    return x.device
+
+
+def on_host(x: Any) -> bool:
+    if torch.compiler.is_compiling():
+        return False
+    return x.device.type == "cpu" and not _must_dispatch(x)
+
+
+def widen_empty(x: Any) -> Any:
+    return torch.nn.functional.pad(x, (0, 1))
+
+
+def settle(x: Any) -> Any:
+    return x if torch.compiler.is_compiling() or not x.is_neg() else x.resolve_neg()
+
+
+def largest(x: Any) -> int:
+    return int(x.max()) if x.numel() else 0
+
+
+def extremes(x: Any) -> tuple[int, int]:
+    low, high = x.aminmax()
+    return int(low), int(high)
+
+
+def offset_lengths(x: Any) -> Any:
+    return x[1:] - x[:-1]
+
+
+def empty(shape: tuple[int, ...], dtype: str, like: Any) -> Any:
+    return torch.empty(shape, dtype=getattr(torch, dtype), device=like.device)
+
+
+def arange(n: int, like: Any) -> Any:
+    return torch.arange(n, device=like.device)
+
+
+def from_rows(rows: list[list[float]], like: Any) -> Any:
+    return torch.tensor(rows, dtype=torch.float32, device=like.device)
+
+
+def where(condition: Any, x: Any, y: Any) -> Any:
+    return torch.where(condition, x, y)
+
+
+def best_of_codes(scores: Any, codes: Any, kept: Any) -> Any:
+    """[C, Lq] scores, [B, L] codes -> [B, Lq], the best score among each row's kept codes, 0 if it has none."""
+    if codes.shape[1] == 0 or scores.shape[0] == 0:
+        return scores.new_zeros((codes.shape[0], scores.shape[1]))
+    gathered = scores[torch.where(kept, codes, 0).long()].masked_fill_(~kept[..., None], -torch.inf)
+    return torch.where(kept.any(dim=1)[:, None], gathered.amax(dim=1), 0)
+
+
+def tracing(*arrays: Any) -> bool:
+    return torch.compiler.is_compiling() or _must_dispatch(*arrays) or _transformed()
+
+
+def linear(x: Any, weight: Any, bias: Any, mask: Any) -> Any:
+    """The projection as one differentiable expression, for traces."""
+    if mask is not None:
+        x = torch.where(mask[..., None], x, 0)
+    return torch.nn.functional.linear(x.float(), weight.float(), None if bias is None else bias.float())
+
+
+def scalar(value: Any, like: Any) -> Any:
+    return torch.as_tensor(value, dtype=torch.float32, device=like.device)
+
+
+def ones(shape: tuple[int, ...], like: Any) -> Any:
+    return torch.ones(shape, device=like.device)
+
+
+def largest_in_row(x: Any) -> Any:
+    return x.amax(dim=-1)
+
+
+def offsets_of(lengths: Any) -> Any:
+    return torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
+
+
+def wants_grad(*arrays: Any) -> bool:
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in arrays)
+
+
+def quantize_int8(x: Any) -> tuple[Any, Any]:
+    wide = x.detach().float()
+    if wide.shape[-1] == 0:
+        return wide.to(torch.int8), wide.new_full(wide.shape[:-1], 1e-12 / 127)
+    scale = wide.abs().amax(dim=-1).clamp_min(1e-12) / 127
+    return (wide / scale.unsqueeze(-1)).clamp(-127, 127).round().to(torch.int8), scale
+
+
+# ---- running ----
+
+
+def _must_dispatch(*tensors: Any) -> bool:
+    """Is anything between these tensors and plain memory: a subclass, a tracing mode, no memory at all?"""
+    if torch._C._len_torch_dispatch_stack() > 0:
+        return True
+    return any(x is not None and (type(x) not in _PLAIN or x.is_meta) for x in tensors)
+
+
+def _transformed() -> bool:
+    """Inside torch.func, or with dual numbers: the Function knows what to do or says that it does not."""
+    level: int = forward_ad._current_level
+    return bool(torch._C._are_functorch_transforms_active()) or level >= 0
+
+
+def _settled(p: Problem) -> Problem:
+    """With the precision the user has set, where it makes a difference: CUDA, and int8 documents."""
+    if p.precision >= 0 or (p.q.device.type == "cpu" and p.d.dtype != torch.int8):
+        return p
+    return p._replace(precision={"high": HIGH, "medium": MEDIUM}.get(torch.get_float32_matmul_precision(), HIGHEST))
+
+
+_said: set[str] = set()
+
+
+def _native_serves(p: Problem) -> bool:
+    where = p.q.device
+    if p.q.dtype == torch.float64:
+        return False
+    if where.type == "cpu" or (where.type == "cuda" and _native.has_device(where.index)):
+        return True
+    if where.type == "cuda" and "cuda" not in _said:
+        _said.add("cuda")
+        warnings.warn(
+            "late-interaction-kernels: this build has no CUDA backend for this device; CUDA tensors are scored with "
+            "torch operations",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return False
+
+
+_CODES = {
+    torch.float32: 1,
+    torch.float16: 2,
+    torch.bfloat16: 3,
+    torch.float8_e4m3fn: 4,
+    torch.float8_e5m2: 5,
+    torch.int8: 6,
+    torch.int16: 7,
+    torch.int32: 8,
+    torch.int64: 9,
+    torch.bool: 64,
+    torch.uint8: 65,
+}
+
+
+def lend(x: Any) -> Any:
+    """What the extension reads: the tensor itself, or its address where torch has no exchange API."""
+    if x is None or _EXCHANGE:
+        return x
+    index = -1 if x.device.type == "cpu" else x.device.index
+    return (x.data_ptr(), _CODES.get(x.dtype, 67), index, tuple(x.shape), x.stride())
+
+
+def _lend_all(p: Problem) -> Any:
+    return p if _EXCHANGE else [*map(lend, p[:11]), *p[11:]]
+
+
+def argmax_dtype(p: Problem) -> torch.dtype:
+    return torch.int16 if document_length(p) <= 32767 else torch.int32
+
+
+def run_score(p: Problem, want_argmax: bool) -> tuple[Any, Any]:
+    """Scores, and the argmax or an empty tensor in its place."""
+    p = _settled(p)
+    shape = score_shape(p)
+    where = p.q.device
+    dtype = torch.float64 if p.q.dtype == torch.float64 else torch.float32
+    scores = torch.empty(shape, dtype=dtype, device=where)
+    full = (*shape, query_length(p)) if want_argmax else (0,)
+    argmax = torch.empty(full, dtype=argmax_dtype(p), device=where)
+    if _native_serves(p):
+        _native.score(*_lend_all(p), lend(scores), lend(argmax) if want_argmax else None)
+    else:
+        _fallback.score(p, scores, argmax if want_argmax else None)
+    return scores, argmax
+
+
+def run_grad(
+    p: Problem, grad_scores: Any, argmax: Any, want_q: bool, want_d: bool, want_weights: bool
+) -> tuple[Any, Any, Any]:
+    """Gradients of q, d and q_weights, each in its tensor's dtype and shape; an empty tensor for what is not wanted."""
+    p = _settled(p)
+    if argmax.dim() == 1 and argmax.numel() == 0:
+        argmax = run_score(p, True)[1]
+    if not p.q.dtype == torch.float64:
+        grad_scores = grad_scores.float()
+    grad_scores = grad_scores.contiguous()
+    none = torch.empty(0, device=p.q.device)
+    grads = (
+        torch.empty(p.q.shape, dtype=p.q.dtype, device=p.q.device) if want_q else none,
+        torch.empty(p.d.shape, dtype=p.d.dtype, device=p.q.device) if want_d else none,
+        torch.empty(p.q.shape[:-1], dtype=torch.float32, device=p.q.device) if want_weights else none,
+    )
+    out = (grads[0] if want_q else None, grads[1] if want_d else None, grads[2] if want_weights else None)
+    if _native_serves(p):
+        _native.grad(*_lend_all(p), lend(grad_scores), lend(argmax), *map(lend, out))
+    else:
+        _fallback.grad(p, grad_scores, argmax, *out)
+    return grads
+
+
+_TENSORS = (
+    "Tensor q, Tensor d, Tensor? q_mask, Tensor? d_mask, Tensor? q_weights, Tensor? q_scale, Tensor? d_scale, "
+    "Tensor? q_offsets, Tensor? d_offsets, Tensor? list_q, Tensor? list_d, "
+)
+_CHOICES = "int pairing, int normalize, int precision, SymInt len_q, SymInt len_d, "
+_library = torch.library.Library("late_interaction_kernels", "DEF")
+_library.define(f"score({_TENSORS}{_CHOICES}bool want_argmax) -> (Tensor, Tensor)")
+_library.define(
+    f"grad({_TENSORS}{_CHOICES}Tensor grad_scores, Tensor argmax, bool want_q, bool want_d, bool want_weights)"
+    " -> (Tensor, Tensor, Tensor)"
+)
+_library.impl("score", lambda *a: run_score(Problem(*a[:16]), a[16]), "CompositeExplicitAutograd")
+_library.impl("grad", lambda *a: run_grad(Problem(*a[:16]), *a[16:]), "CompositeExplicitAutograd")
+
+
+def _score_fake(*a: Any) -> tuple[Any, Any]:
+    p = Problem(*a[:16])
+    shape = score_shape(p)
+    dtype = torch.float64 if p.q.dtype == torch.float64 else torch.float32
+    full = (*shape, query_length(p)) if a[16] else (0,)
+    return p.q.new_empty(shape, dtype=dtype), p.q.new_empty(full, dtype=_fake_argmax_dtype(p))
+
+
+def _fake_argmax_dtype(p: Problem) -> torch.dtype:
+    """A length that is only a symbol guards on its size class, which is what the real kernel decides by."""
+    return torch.int16 if bool(document_length(p) <= 32767) else torch.int32
+
+
+def _grad_fake(*a: Any) -> tuple[Any, Any, Any]:
+    p = Problem(*a[:16])
+    _, _, want_q, want_d, want_weights = a[16:]
+    none = p.q.new_empty(0, dtype=torch.float32)
+    return (
+        p.q.new_empty(p.q.shape) if want_q else none,
+        p.d.new_empty(p.d.shape) if want_d else none.clone(),
+        p.q.new_empty(p.q.shape[:-1], dtype=torch.float32) if want_weights else none.clone(),
+    )
+
+
+torch.library.register_fake("late_interaction_kernels::score", _score_fake, lib=_library)
+torch.library.register_fake("late_interaction_kernels::grad", _grad_fake, lib=_library)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, Any]) -> None:
+    """Keep the inputs and the argmax. The scores are not kept: callers may edit them."""
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*inputs[:11], output[1])
+    ctx.choices = inputs[11:16]
+
+
+def _backward(ctx: Any, grad_scores: Any, _: Any = None) -> tuple[Any, ...]:
+    if grad_scores is None:
+        return (None,) * 17
+    *tensors, argmax = ctx.saved_tensors
+    p = Problem(*tensors, *ctx.choices)
+    want = (ctx.needs_input_grad[0], ctx.needs_input_grad[1], p.q_weights is not None and ctx.needs_input_grad[4])
+    if _transformed():
+        grads = _Grad.apply(*p, grad_scores, argmax, *want)
+    else:
+        grads = torch.ops.late_interaction_kernels.grad(*p, grad_scores, argmax, *want)
+    q, d, weights = (g if wanted else None for g, wanted in zip(grads, want, strict=True))
+    return (q, d, None, None, weights, *(None,) * 12)
+
+
+def _no_second_derivative(ctx: Any, *grads: Any) -> Any:
+    raise RuntimeError(
+        "late-interaction-kernels: MaxSim has no second derivative here; compute the scores with "
+        "late_interaction_kernels.reference for double backward"
+    )
+
+
+class Once(torch.autograd.Function):
+    """A gradient as it is, tied to everything it was computed from: differentiating it again is refused, never dropped."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Any, *sources: Any) -> Any:
+        return gradient.view_as(gradient)
+
+    backward = staticmethod(_no_second_derivative)
+
+
+torch.library.register_autograd(
+    "late_interaction_kernels::score", _backward, setup_context=_setup, lib=_library
+)
+torch.library.register_autograd("late_interaction_kernels::grad", _no_second_derivative, lib=_library)
+
+
+class _Train(torch.autograd.Function):
+    """Eager training, the short way: apply(q, d, q_weights, problem, want_argmax). Only what can have a gradient passes
+    through autograd; a Function with setup_context would spend 40 us on binding its arguments."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Any, d: Any, q_weights: Any, problem: Problem, want_argmax: bool) -> Any:
+        scores, argmax = run_score(problem, True)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*problem[:11], argmax)
+        ctx.choices = problem[11:]
+        if not want_argmax:
+            return scores
+        ctx.mark_non_differentiable(argmax)
+        return scores, argmax
+
+    @staticmethod
+    def backward(ctx: Any, grad_scores: Any, _: Any = None) -> tuple[Any, ...]:
+        if grad_scores is None:
+            return (None,) * 5
+        *tensors, argmax = ctx.saved_tensors
+        p = Problem(*tensors, *ctx.choices)
+        want_q, want_d, want_weights, _, _ = ctx.needs_input_grad
+        if _transformed():
+            grads = _Grad.apply(*p, grad_scores, argmax, want_q, want_d, want_weights)
+        elif _must_dispatch(grad_scores):
+            grads = torch.ops.late_interaction_kernels.grad(*p, grad_scores, argmax, want_q, want_d, want_weights)
+        else:
+            with torch.no_grad():
+                grads = run_grad(p, grad_scores, argmax, want_q, want_d, want_weights)
+            if torch.is_grad_enabled():
+                grads = tuple(Once.apply(g, p.q, p.d, p.q_weights, grad_scores) for g in grads)
+        return (
+            grads[0] if want_q else None,
+            grads[1] if want_d else None,
+            grads[2] if want_weights else None,
+            None,
+            None,
+        )
+
+
+class _Score(torch.autograd.Function):
+    """Under torch.func: apply(*problem, want_argmax) -> (scores, argmax)."""
+
+    @staticmethod
+    def forward(*a: Any) -> tuple[Any, Any]:
+        return run_score(Problem(*a[:16]), a[16])
+
+    setup_context = staticmethod(_setup)
+    backward = staticmethod(_backward)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *a: Any) -> Any:
+        return _one_by_one(_Score, info, in_dims, a)
+
+
+class _Grad(torch.autograd.Function):
+    """Under torch.func: apply(*problem, grad_scores, argmax, want_q, want_d, want_weights) -> gradients."""
+
+    @staticmethod
+    def forward(*a: Any) -> tuple[Any, Any, Any]:
+        return run_grad(Problem(*a[:16]), *a[16:])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        pass
+
+    backward = staticmethod(_no_second_derivative)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *a: Any) -> Any:
+        return _one_by_one(_Grad, info, in_dims, a)
+
+
+def _one_by_one(function: Any, info: Any, in_dims: tuple[int | None, ...], a: tuple[Any, ...]) -> Any:
+    """vmap as one call after another: batching belongs into the pairing of a call, not around it."""
+    results = [
+        function.apply(*(x if dim is None else x.select(dim, i) for x, dim in zip(a, in_dims, strict=True)))
+        for i in range(info.batch_size)
+    ]
+    outputs = tuple(torch.stack(r) for r in zip(*results, strict=True))
+    return outputs, (0,) * len(outputs)
+
+
+def train(problem: Problem) -> Any:
+    """Scores of a checked problem of plain tensors, some of which require a gradient."""
+    return _Train.apply(problem.q, problem.d, problem.q_weights, problem, False)
+
+
+def score(problem: Problem, want_argmax: bool = False) -> tuple[Any, Any]:
+    """Scores with gradients where they are wanted, and the argmax or None."""
+    q, d, weights = problem.q, problem.d, problem.q_weights
+    needs_grad = torch.is_grad_enabled() and (
+        q.requires_grad or d.requires_grad or (weights is not None and weights.requires_grad)
+    )
+    if torch.compiler.is_compiling() or _must_dispatch(q, d):
+        scores, argmax = torch.ops.late_interaction_kernels.score(*problem, want_argmax or needs_grad)
+    elif _transformed():
+        scores, argmax = _Score.apply(*problem, True)
+    elif needs_grad and want_argmax:
+        scores, argmax = _Train.apply(q, d, weights, problem, True)
+    elif needs_grad:
+        return train(problem), None
+    else:
+        scores, argmax = run_score(problem, want_argmax)
+    return scores, argmax if want_argmax else None
+
+
+@torch.no_grad()
+def topk(problem: Problem, k: int, id_base: int, smallest: bool) -> tuple[Any, Any]:
+    """The k best of each query; never differentiable, never the full score matrix."""
+    rows = score_shape(problem)[0]
+    where = problem.q.device
+    problem = _settled(Problem(*(x.detach() if isinstance(x, torch.Tensor) else x for x in problem)))
+    if not _native_serves(problem):
+        return _fallback.topk(problem, k, id_base, smallest)
+    values = torch.empty((rows, k), dtype=torch.float32, device=where)
+    ids = torch.empty((rows, k), dtype=torch.int64, device=where)
+    _native.topk(*_lend_all(problem), k, id_base, int(smallest), lend(values), lend(ids))
+    return values, ids
+
+
+def merge(values: list[Any], ids: list[Any], k: int, smallest: bool) -> tuple[Any, Any]:
+    return _fallback.merge(values, ids, k, smallest)
+
+

@@ -1,0 +1,168 @@
+"""MaxSim of padded tensors, with gradients: :func:`maxsim` and :func:`maxsim_pairs`.
+
+    score(q, d) = sum over query tokens s of  w[s] * max over document tokens t of  <q[s], d[t]>
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from typing import Any
+
+from . import _native
+from ._problem import ALL, CANDIDATES, NORMALIZE, PAIRS, Framework, Problem, padded
+
+_BACKWARDS = (None, "auto", "unified", "lowmem")
+_norm_checked = False
+
+
+def _compiling() -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.compiler.is_dynamo_compiling()
+
+
+def check_backward(backward: str | None) -> None:
+    """The names are kept; the gradient is computed in one way, exact and deterministic, whichever is given."""
+    if backward not in _BACKWARDS:
+        raise ValueError(f'backward must be None, "auto", "unified" or "lowmem", got {backward!r}')
+
+
+def _check_norms(fw: Framework, q: Any) -> None:
+    """Once a process: warn when the queries are visibly not unit vectors and normalize is off."""
+    global _norm_checked
+    if _norm_checked or _compiling():
+        return
+    _norm_checked = True
+    if os.environ.get("LIK_SUPPRESS_NORM_WARN") == "1" or not fw.on_host(q):
+        return
+    rows = q.reshape(-1, q.shape[-1])[:64]
+    if rows.shape[0] == 0:
+        return
+    squares = fw.cast(rows.detach() if hasattr(rows, "detach") else rows, "float32") ** 2
+    norms = sorted(float(s) ** 0.5 for s in squares.sum(-1))
+    median = norms[len(norms) // 2]
+    if not 0.9 <= median <= 1.1:
+        warnings.warn(
+            f"late-interaction-kernels: the query tokens have a median L2 norm of {median:.3g}; MaxSim is usually taken "
+            "of unit vectors. Pass normalize=True to normalize on the fly, or set LIK_SUPPRESS_NORM_WARN=1 if this is "
+            "intended.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def maxsim(
+    Q: Any,
+    D: Any,
+    q_mask: Any = None,
+    d_mask: Any = None,
+    *,
+    normalize: bool = False,
+    backward: str | None = None,
+    q_weights: Any = None,
+    storage: str | None = None,
+    return_argmax: bool = False,
+) -> Any:
+    """Score every query against every document, or against its own candidates.
+
+    Args:
+        Q: query tokens ``[Nq, Lq, d]`` or ``[Lq, d]``; float32, float16, bfloat16 (float64 counts as float32).
+        D: document tokens ``[Nd, Ld, d]``, ``[Ld, d]``, or candidates ``[Nq, K, Ld, d]``; its dtype may differ from Q's.
+            With ``storage="int8"`` also the pair that ``quantize_int8_per_token`` returns.
+        q_mask: bool (or integers 0 and 1) of Q's shape without d, True = token counts. Any pattern.
+        d_mask: likewise for D. Dropped document tokens take no part in the maximum.
+        normalize: take every token as x / max(\\|x\\|, 1e-12).
+        backward: accepted for compatibility: None, "auto", "unified", "lowmem".
+        q_weights: float, Q's shape without d: factor of each query token's maximum. Differentiable.
+        storage: None, or "int8": documents as 8-bit integers with a scale per token (gradients reach Q only).
+        return_argmax: also return which document token matched.
+
+    Returns:
+        float32 scores ``[Nq, Nd]`` (``[Nq, K]`` for candidates; a 2-D argument drops its axis). A document or query
+        without tokens that count scores 0. With ``return_argmax`` the pair (scores, int32 ``[*scores.shape, Lq]``): the
+        index of the winning document token, the lowest of equals, -1 where there is none.
+
+    Raises:
+        ValueError: ranks, shapes, devices or values that do not fit; the message names the argument.
+        TypeError: integer embeddings, masks that are neither bool nor integer, mixed frameworks.
+
+    Gradients flow to Q, D and q_weights, each in its tensor's dtype; only winning tokens receive any.
+
+    Example:
+        >>> import numpy as np
+        >>> from late_interaction_kernels import maxsim
+        >>> Q = np.eye(2, 4, dtype=np.float32)[None]
+        >>> D = np.eye(3, 4, dtype=np.float32)[None]
+        >>> maxsim(Q, D).tolist()
+        [[2.0]]
+    """
+    if (
+        _norm_checked
+        and q_weights is None
+        and storage is None
+        and not return_argmax
+        and backward is None
+        and not _compiling()
+    ):
+        scores = _native.maxsim(Q, D, q_mask, d_mask, normalize, False)
+        if scores is False:
+            from . import _torch
+
+            pairing = CANDIDATES if D.dim() == 4 else ALL
+            return _torch.train(Problem(Q, D, q_mask, d_mask, pairing=pairing, normalize=NORMALIZE if normalize else 0))
+        if scores is not None:
+            return scores
+    check_backward(backward)
+    fw, problem, shape = padded(Q, D, q_mask, d_mask, normalize=normalize, q_weights=q_weights, storage=storage)
+    if not normalize and len(shape) and problem.d.ndim == 3:
+        _check_norms(fw, problem.q)
+    scores, argmax = fw.score(problem, return_argmax)
+    if tuple(scores.shape) != shape:
+        scores = scores.reshape(shape)
+    if not return_argmax:
+        return scores
+    return scores, fw.cast(argmax, "int32").reshape((*shape, argmax.shape[-1]))
+
+
+def maxsim_pairs(
+    Q: Any,
+    D: Any,
+    q_mask: Any = None,
+    d_mask: Any = None,
+    *,
+    normalize: bool = False,
+    backward: str | None = None,
+    q_weights: Any = None,
+    storage: str | None = None,
+    return_argmax: bool = False,
+) -> Any:
+    """Score query i against document i: Q ``[B, Lq, d]``, D ``[B, Ld, d]`` -> float32 ``[B]``.
+
+    The other arguments, dtypes, errors and gradients are those of :func:`maxsim`; masks are ``[B, Lq]`` and ``[B, Ld]``,
+    the argmax ``[B, Lq]``.
+
+    Example:
+        >>> import numpy as np
+        >>> from late_interaction_kernels import maxsim_pairs
+        >>> Q = np.ones((3, 2, 4), np.float32)
+        >>> maxsim_pairs(Q, Q).tolist()
+        [8.0, 8.0, 8.0]
+    """
+    if q_weights is None and storage is None and not return_argmax and backward is None and not _compiling():
+        scores = _native.maxsim(Q, D, q_mask, d_mask, normalize, True)
+        if scores is False:
+            from . import _torch
+
+            return _torch.train(Problem(Q, D, q_mask, d_mask, pairing=PAIRS, normalize=NORMALIZE if normalize else 0))
+        if scores is not None:
+            return scores
+    check_backward(backward)
+    fw, problem, _ = padded(
+        Q, D, q_mask, d_mask, normalize=normalize, q_weights=q_weights, storage=storage, pairs=True
+    )
+    scores, argmax = fw.score(problem, return_argmax)
+    return (scores, fw.cast(argmax, "int32")) if return_argmax else scores
+
+
+__all__ = ["maxsim", "maxsim_pairs"]

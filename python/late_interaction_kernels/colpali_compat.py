@@ -1,0 +1,202 @@
+"""colpali-engine on these kernels: :func:`patch_colpali_engine` and :func:`unpatch_colpali_engine`.
+
+colpali-engine from 0.3.17 on calls the package itself for CUDA and MPS tensors; there the patch lets CPU tensors in as well.
+
+Older versions write MaxSim as ``torch.einsum(...)``, a maximum over document tokens and a sum, inside losses that changed
+from version to version. The patch keeps every line of those losses: it runs them with an ``einsum`` that recognizes the
+MaxSim products and answers with an unevaluated product. If a maximum and a sum follow, our kernels compute them; if anything
+else follows (the smooth maximum), the product is evaluated as the host wrote it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from . import _hosts, autograd
+
+_LOSSES = (
+    "ColbertLoss",
+    "ColbertPairwiseCELoss",
+    "ColbertSigmoidLoss",
+    "ColbertNegativeCELoss",
+    "ColbertPairwiseNegativeCELoss",
+)
+
+# What was replaced while the patch is on: (owner, name) -> the attribute as it stood there; empty otherwise.
+_ORIGINAL: dict[tuple[Any, str], Any] = {}
+_SAVED: dict[str, Any] = {}
+
+# The products of the hosts' losses -> the pairing they mean. The query tokens' axis comes before the documents' in the result.
+_PRODUCTS = {
+    "bnd,csd->bcns": "all",
+    "bnd,bsd->bns": "pairs",
+    "bnd,bld->bnl": "pairs",
+    "bnd,blsd->blns": "candidates",
+    "bnd,bsld->bsnl": "candidates",
+}
+
+
+class _Product:
+    """A similarity tensor that nobody has looked at yet."""
+
+    def __init__(self, equation: str, query: Any, document: Any) -> None:
+        self._equation, self._query, self._document = equation, query, document
+
+    def _tensor(self) -> Any:
+        import torch
+
+        return torch.einsum(self._equation, self._query, self._document)
+
+    def amax(self, dim: int) -> Any:
+        return _Maximum(self, dim) if dim in (-1, 2 if _PRODUCTS[self._equation] == "pairs" else 3) else self._tensor().amax(dim)
+
+    def max(self, dim: int) -> Any:
+        best = self.amax(dim)
+        return _Best(best, self, dim) if isinstance(best, _Maximum) else self._tensor().max(dim)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tensor(), name)
+
+    def __truediv__(self, other: Any) -> Any:
+        return self._tensor() / other
+
+    def __mul__(self, other: Any) -> Any:
+        return self._tensor() * other
+
+    def __add__(self, other: Any) -> Any:
+        return self._tensor() + other
+
+
+class _Best:
+    """What ``max(dim)`` of a product returns: (values, indices), the indices only if somebody asks."""
+
+    def __init__(self, values: _Maximum, product: _Product, dim: int) -> None:
+        self.values, self._product, self._dim = values, product, dim
+
+    @property
+    def indices(self) -> Any:
+        return self._product._tensor().max(self._dim).indices
+
+    def __getitem__(self, i: int) -> Any:
+        return self.values if i == 0 else self.indices
+
+
+class _Maximum:
+    """The maxima of a product over document tokens, [..., query tokens], not computed yet."""
+
+    def __init__(self, product: _Product, dim: int) -> None:
+        self._product, self._dim = product, dim
+
+    def sum(self, dim: int) -> Any:
+        pairing = _PRODUCTS[self._product._equation]
+        if dim not in (-1, 1 if pairing == "pairs" else 2):
+            return self._tensor().sum(dim)
+        query, document = self._product._query, self._product._document
+        return (autograd.maxsim_pairs if pairing == "pairs" else autograd.maxsim)(query, document)
+
+    def _tensor(self) -> Any:
+        return self._product._tensor().amax(self._dim)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tensor(), name)
+
+
+class _Torch:
+    """The torch module as the patched functions see it."""
+
+    def __getattr__(self, name: str) -> Any:
+        import torch
+
+        return getattr(torch, name)
+
+    def einsum(self, equation: str, *operands: Any) -> Any:
+        import torch
+
+        if equation in _PRODUCTS and _ORIGINAL and len(operands) == 2 and _hosts.dispatchable(*operands):
+            return _Product(equation, *operands)
+        return torch.einsum(equation, *operands)
+
+
+def _replace(owner: Any, name: str, wrap: Callable[[Any], Any]) -> bool:
+    """Replace owner's own attribute by wrap(function), as a staticmethod if it is one."""
+    held = vars(owner).get(name)
+    if held is None:
+        return False
+    made = wrap(getattr(held, "__func__", held))
+    _ORIGINAL[owner, name] = held
+    setattr(owner, name, staticmethod(made) if isinstance(held, staticmethod) else made)
+    return True
+
+
+def _gate_lik_device(query: Any, doc: Any) -> str:
+    """The host's check of a call; CPU tensors take the route of CUDA's, which serves every layout."""
+    if _ORIGINAL and query.device.type == doc.device.type == "cpu" and _hosts.dispatchable(query, doc):
+        return "cuda"
+    return str(_SAVED["_lik_device"](query, doc))
+
+
+def _see_our_torch(function: Any) -> Any:
+    return _hosts.with_globals(function, torch=_Torch())
+
+
+def patch_colpali_engine() -> None:
+    """Let colpali-engine score with these kernels, on the CPU too. Safe to call twice.
+
+    From 0.3.17 on this opens its own dispatch for CPU tensors and changes nothing else. Before, it reaches
+    ``BaseVisualRetrieverProcessor.score_multi_vector`` and the ``forward`` of the Colbert losses of that version.
+    ``LIK_DISABLE=1`` switches the effect off call by call.
+
+    Raises:
+        ImportError: colpali-engine is not installed, or nothing in it could be reached.
+    """
+    if _ORIGINAL:
+        return
+    importlib.import_module("colpali_engine")
+    if importlib.util.find_spec("colpali_engine.utils._lik_backend") is not None:
+        backend = importlib.import_module("colpali_engine.utils._lik_backend")
+        _SAVED["_lik_device"] = backend._lik_device
+        _replace(backend, "_lik_device", lambda function: _gate_lik_device)
+        return
+    missing = []
+    processing = _module("colpali_engine.utils.processing_utils")
+    owner = getattr(processing, "BaseVisualRetrieverProcessor", None)
+    if owner is None or not _replace(owner, "score_multi_vector", _see_our_torch):
+        missing.append("BaseVisualRetrieverProcessor.score_multi_vector")
+    losses = _module("colpali_engine.loss.late_interaction_losses")
+    for name in _LOSSES:
+        loss = getattr(losses, name, None)
+        if loss is None:
+            if name != "ColbertSigmoidLoss":  # it came with 0.3.13
+                missing.append(name)
+        elif not _replace(loss, "forward", _see_our_torch):
+            missing.append(f"{name}.forward")
+    if not _ORIGINAL:
+        raise ImportError("colpali_engine has nothing that could be patched: " + ", ".join(missing))
+    if missing:
+        warnings.warn(
+            f"late-interaction-kernels: colpali_engine has no {', '.join(missing)}: it was refactored, and they are not "
+            "patched",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+def _module(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
+def unpatch_colpali_engine() -> None:
+    """Undo :func:`patch_colpali_engine` exactly. Nothing happens if it is not in effect."""
+    for (owner, name), held in _ORIGINAL.items():
+        setattr(owner, name, held)
+    _ORIGINAL.clear()
+
+
+__all__ = ["patch_colpali_engine", "unpatch_colpali_engine"]

@@ -1,0 +1,34 @@
+"""The forward pass alone, with its argmax."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ._problem import check_rank, padded
+from .topk import fw_detach
+
+
+def maxsim_forward(
+    Q: Any, D: Any, q_mask: Any = None, d_mask: Any = None, *, save_argmax: bool = False, normalize: bool = False
+) -> tuple[Any, Any]:
+    """Scores ``[Nq, Nd]`` of ``[Nq, Lq, d]`` x ``[Nd, Ld, d]``, and the argmax int32 ``[Nq * Nd, Lq]`` or None.
+
+    Never differentiable. The argmax is -1 where a query token is dropped or a document keeps no token.
+
+    Example:
+        >>> import numpy as np
+        >>> from late_interaction_kernels.forward import maxsim_forward
+        >>> scores, argmax = maxsim_forward(np.eye(2, dtype="f4")[None], np.eye(2, dtype="f4")[None], save_argmax=True)
+        >>> argmax.tolist()
+        [[0, 1]]
+    """
+    check_rank("Q", Q, (3,), "[Nq, Lq, d]")
+    check_rank("D", D, (3,), "[Nd, Ld, d]")
+    fw, problem, _ = padded(fw_detach(Q), fw_detach(D), q_mask, d_mask, normalize=normalize)
+    scores, argmax = fw.score(problem, save_argmax)
+    if not save_argmax:
+        return scores, None
+    return scores, fw.cast(argmax, "int32").reshape((scores.shape[0] * scores.shape[1], argmax.shape[-1]))
+
+
+__all__ = ["maxsim_forward"]

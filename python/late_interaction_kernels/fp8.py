@@ -1,0 +1,164 @@
+"""8-bit floats: quantization, and MaxSim on the stored bytes.
+
+Scores are those of the dequantized values: no rounding happens besides the quantization itself.
+"""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any
+
+from ._problem import (
+    ALL,
+    FLOATS8,
+    Framework,
+    Problem,
+    add_axis,
+    check_device,
+    check_rank,
+    embeddings,
+    framework,
+    shape_text,
+    token_mask,
+    token_weights,
+)
+
+_LARGEST = {"float8_e4m3fn": 448.0, "float8_e5m2": 57344.0}
+
+
+def _fp8_name(dtype: Any) -> str:
+    name = "float8_e4m3fn" if dtype is None else str(getattr(dtype, "__name__", dtype)).removeprefix("torch.")
+    if name not in FLOATS8:
+        raise ValueError(f"dtype must be float8_e4m3fn or float8_e5m2, got {dtype}")
+    return name
+
+
+def _plain(fw: Framework, name: str, X: Any) -> Any:
+    x = fw.cast(embeddings(fw, name, X), "float32")
+    return x.detach() if hasattr(x, "detach") else x
+
+
+def quantize_fp8_per_tensor(X: Any, dtype: Any = None) -> tuple[Any, Any]:
+    """(X8, 0-d float32 scale): scale = max(largest \\|x\\|, 1e-6) / the dtype's largest value; 1 for an empty X.
+
+    dtype is float8_e4m3fn (None, largest 448) or float8_e5m2 (57344), as torch's or ml_dtypes' dtype or by name.
+    """
+    fw, name = framework(X=X), _fp8_name(dtype)
+    x = _plain(fw, "X", X)
+    most = _LARGEST[name]
+    if 0 in tuple(x.shape):
+        return fw.cast(x, name), fw.scalar(1.0, x)
+    scale = abs(x).max().clip(1e-6) / most
+    return fw.cast((x / scale).clip(-most, most), name), fw.scalar(scale, x)
+
+
+def quantize_fp8_per_token(X: Any, dtype: Any = None) -> tuple[Any, Any]:
+    """(X8, float32 scales of shape ``X.shape[:-1]``): as :func:`quantize_fp8_per_tensor`, one scale a token."""
+    fw, name = framework(X=X), _fp8_name(dtype)
+    x = _plain(fw, "X", X)
+    most = _LARGEST[name]
+    if 0 in tuple(x.shape):
+        return fw.cast(x, name), fw.ones(tuple(x.shape[:-1]), x)
+    scale = fw.largest_in_row(abs(x)).clip(1e-6) / most
+    return fw.cast((x / scale[..., None]).clip(-most, most), name), scale
+
+
+def dequantize_fp8_per_tensor(X8: Any, scale: Any) -> Any:
+    """float32 ``X8 * scale``."""
+    return framework(X8=X8).cast(X8, "float32") * scale
+
+
+def dequantize_fp8_per_token(X8: Any, scale: Any) -> Any:
+    """float32 ``X8 * scale[..., None]``."""
+    return framework(X8=X8).cast(X8, "float32") * scale[..., None]
+
+
+def _scale(fw: Framework, name: str, scale: Any, x: Any, x_name: str) -> Any:
+    """Per token if it has the tokens' shape, else one element for the whole tensor; a number is taken too."""
+    if isinstance(scale, numbers.Real) and not isinstance(scale, bool):
+        return fw.scalar(float(scale), x)
+    framework(**{x_name: x, name: scale})
+    check_device(fw, name, scale, x, x_name)
+    scale = fw.cast(scale, "float32")
+    if tuple(scale.shape) == tuple(x.shape[:-1]):
+        return scale
+    elements = 1
+    for n in scale.shape:
+        elements *= int(n)
+    if elements != 1:
+        raise ValueError(
+            f"{name} must hold one element or have shape {shape_text(x.shape[:-1])} (one a token), "
+            f"got {shape_text(scale.shape)}"
+        )
+    return scale.reshape(())
+
+
+def maxsim_inference_fp8(
+    Q: Any,
+    D: Any,
+    *,
+    scale_Q: Any,
+    scale_D: Any,
+    q_mask: Any = None,
+    d_mask: Any = None,
+    q_weights: Any = None,
+    return_argmax: bool = False,
+) -> Any:
+    """MaxSim of fp8 tokens: Q ``[Nq, Lq, d]`` or ``[Lq, d]``, D ``[Nd, Ld, d]`` or ``[Ld, d]`` -> float32 scores.
+
+    Args:
+        Q, D: float8_e4m3fn or float8_e5m2 (torch's or ml_dtypes').
+        scale_Q, scale_D: one element, or one a token (shape of Q or D without d).
+        q_mask, d_mask, q_weights, return_argmax: as in :func:`maxsim`.
+
+    Never differentiable.
+
+    Raises:
+        ValueError: shapes, scales of neither kind, devices.
+        TypeError: tokens that are not fp8.
+
+    Example:
+        >>> import torch
+        >>> from late_interaction_kernels.fp8 import maxsim_inference_fp8, quantize_fp8_per_token
+        >>> Q8, s = quantize_fp8_per_token(torch.eye(4)[None])
+        >>> maxsim_inference_fp8(Q8, Q8, scale_Q=s, scale_D=s).round(decimals=2)
+        tensor([[4.]])
+    """
+    fw = framework(Q=Q, D=D, q_mask=q_mask, d_mask=d_mask, q_weights=q_weights)
+    for name, x in (("Q", Q), ("D", D)):
+        check_rank(name, x, (2, 3), "[N, L, d] or [L, d]")
+        if fw.dtype_name(x) not in FLOATS8:
+            raise TypeError(f"{name} has dtype {fw.dtype_name(x)}, must be float8_e4m3fn or float8_e5m2")
+    if Q.shape[-1] != D.shape[-1]:
+        raise ValueError(
+            f"Q and D must have the same dim: Q.shape[-1] is {int(Q.shape[-1])}, D.shape[-1] is {int(D.shape[-1])}"
+        )
+    check_device(fw, "D", D, Q, "Q")
+    q_mask = token_mask(fw, "q_mask", q_mask, tuple(Q.shape[:-1]), Q, "Q")
+    d_mask = token_mask(fw, "d_mask", d_mask, tuple(D.shape[:-1]), D, "D")
+    weights = token_weights(fw, q_weights, tuple(Q.shape[:-1]), Q, "Q")
+    q_scale, d_scale = _scale(fw, "scale_Q", scale_Q, Q, "Q"), _scale(fw, "scale_D", scale_D, D, "D")
+    shape: tuple[int, ...] = ()
+    if len(Q.shape) == 2:
+        Q, q_mask, weights = Q[None], add_axis(q_mask), add_axis(weights)
+        q_scale = q_scale if len(q_scale.shape) == 0 else q_scale[None]
+    else:
+        shape += (Q.shape[0],)
+    if len(D.shape) == 2:
+        D, d_mask = D[None], add_axis(d_mask)
+        d_scale = d_scale if len(d_scale.shape) == 0 else d_scale[None]
+    else:
+        shape += (D.shape[0],)
+    scores, argmax = fw.score(Problem(Q, D, q_mask, d_mask, weights, q_scale, d_scale, pairing=ALL), return_argmax)
+    if not return_argmax:
+        return scores.reshape(shape)
+    return scores.reshape(shape), fw.cast(argmax, "int32").reshape((*shape, argmax.shape[-1]))
+
+
+__all__ = [
+    "dequantize_fp8_per_tensor",
+    "dequantize_fp8_per_token",
+    "maxsim_inference_fp8",
+    "quantize_fp8_per_tensor",
+    "quantize_fp8_per_token",
+]

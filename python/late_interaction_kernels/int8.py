@@ -1,0 +1,33 @@
+"""Documents as 8-bit integers with one scale a token: half the memory of float16, and faster on CPUs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ._problem import embeddings, framework
+
+
+def quantize_int8_per_token(X: Any) -> tuple[Any, Any]:
+    """(int8 values of X's shape, float32 scales ``X.shape[:-1]``): token ~ values * scale, rounded to the nearest.
+
+    The scale of a token is max(\\|x\\|, 1e-12) / 127 of its largest element. Pass the pair as D with ``storage="int8"``.
+
+    Example:
+        >>> import numpy as np
+        >>> from late_interaction_kernels import maxsim
+        >>> from late_interaction_kernels.int8 import quantize_int8_per_token
+        >>> D = np.eye(2, 8, dtype=np.float32)[None]
+        >>> maxsim(D, quantize_int8_per_token(D), storage="int8").round(2).tolist()
+        [[2.0]]
+    """
+    fw = framework(X=X)
+    return fw.quantize_int8(embeddings(fw, "X", X))
+
+
+def dequantize_int8_per_token(values: Any, scale: Any) -> Any:
+    """float32 ``values * scale``."""
+    fw = framework(values=values, scale=scale)
+    return fw.cast(values, "float32") * fw.cast(scale, "float32")[..., None]
+
+
+__all__ = ["dequantize_int8_per_token", "quantize_int8_per_token"]

@@ -1,0 +1,182 @@
+"""PyLate on these kernels: :func:`patch_pylate` and :func:`unpatch_pylate`.
+
+PyLate from 1.5.1 on calls the package itself for CUDA and MPS tensors; there the patch lets CPU tensors in as well. Older
+versions get their three scoring functions replaced, wherever they have been captured: modules, default arguments of the
+losses, losses that exist already. Scores differ from PyLate's own in one point: masked document tokens are left out of the
+maximum instead of counting as 0.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import warnings
+from typing import Any
+
+from . import _hosts, autograd
+
+_NAMES = ("colbert_scores", "colbert_kd_scores", "colbert_scores_pairwise")
+
+# The host's own functions while the patch is on; empty otherwise.
+_ORIGINAL: dict[str, Any] = {}
+# The same, kept after unpatch: somebody may still hold a patched function.
+_SAVED: dict[str, Any] = {}
+
+
+def _as_bool(mask: Any) -> Any:
+    if mask is None:
+        return None
+    convert = importlib.import_module("pylate.utils.tensor").convert_to_tensor
+    mask = convert(mask)
+    return mask if str(mask.dtype) == "torch.bool" else mask != 0
+
+
+def _tensor(x: Any) -> Any:
+    return importlib.import_module("pylate.utils.tensor").convert_to_tensor(x)
+
+
+def _call_original(name: str, queries: Any, documents: Any, queries_mask: Any, documents_mask: Any) -> Any:
+    """Masks go along only where there are any: not every version's functions know the names."""
+    masks = {"queries_mask": queries_mask, "documents_mask": documents_mask}
+    return _SAVED[name](queries, documents, **{k: v for k, v in masks.items() if v is not None})
+
+
+def patched_colbert_scores(
+    queries_embeddings: Any,
+    documents_embeddings: Any,
+    queries_mask: Any = None,
+    documents_mask: Any = None,
+    *,
+    mask: Any = None,
+) -> Any:
+    """Every query against every document: ``[Nq, Nd]``. ``mask`` is an older name of ``documents_mask``."""
+    documents_mask = mask if documents_mask is None else documents_mask
+    if _ORIGINAL:
+        q, d = _tensor(queries_embeddings), _tensor(documents_embeddings)
+        if q.dim() == d.dim() == 3 and _hosts.dispatchable(q, d):
+            return autograd.maxsim(q, d, _as_bool(queries_mask), _as_bool(documents_mask))
+    return _call_original("colbert_scores", queries_embeddings, documents_embeddings, queries_mask, documents_mask)
+
+
+def patched_colbert_kd_scores(
+    queries_embeddings: Any,
+    documents_embeddings: Any,
+    queries_mask: Any = None,
+    documents_mask: Any = None,
+    *,
+    mask: Any = None,
+) -> Any:
+    """Each query against its own candidates ``[Nq, K, Ld, d]``: ``[Nq, K]``."""
+    documents_mask = mask if documents_mask is None else documents_mask
+    if _ORIGINAL:
+        q, d = _tensor(queries_embeddings), _tensor(documents_embeddings)
+        if d.dim() != 4:
+            raise ValueError(f"documents_embeddings must have shape [Nq, K, Ld, d], got {tuple(d.shape)}")
+        if q.dim() == 3 and _hosts.dispatchable(q, d):
+            return autograd.maxsim(q, d, _as_bool(queries_mask), _as_bool(documents_mask))
+    return _call_original("colbert_kd_scores", queries_embeddings, documents_embeddings, queries_mask, documents_mask)
+
+
+def patched_colbert_scores_pairwise(
+    queries_embeddings: Any,
+    documents_embeddings: Any,
+    queries_mask: Any = None,
+    documents_mask: Any = None,
+    *,
+    mask: Any = None,
+) -> Any:
+    """Query i against document i: ``[B]``. Lists of unequal lengths go to PyLate's own loop."""
+    documents_mask = mask if documents_mask is None else documents_mask
+    q, d = queries_embeddings, documents_embeddings
+    if _ORIGINAL and _hosts.dispatchable(q, d) and q.dim() == d.dim() == 3 and q.shape[0] == d.shape[0]:
+        return autograd.maxsim_pairs(q, d, _as_bool(queries_mask), _as_bool(documents_mask))
+    return _call_original("colbert_scores_pairwise", q, d, queries_mask, documents_mask)
+
+
+_PATCHED = {
+    "colbert_scores": patched_colbert_scores,
+    "colbert_kd_scores": patched_colbert_kd_scores,
+    "colbert_scores_pairwise": patched_colbert_scores_pairwise,
+}
+
+
+def _gate_lik_device(query: Any, doc: Any) -> str:
+    """PyLate's check of a call; CPU tensors take the route of CUDA's, which serves every layout."""
+    if _ORIGINAL and query.device.type == doc.device.type == "cpu" and _hosts.dispatchable(query, doc):
+        if query.numel() == 0 or doc.numel() == 0:
+            raise sys.modules["pylate.scores._lik_backend"].LIKUnsupported("empty input tensor")
+        return "cuda"
+    return str(_SAVED["_lik_device"](query, doc))
+
+
+def _gate_try_lik(backend: str, *tensors: Any) -> bool:
+    """PyLate's decision whether to ask this package at all."""
+    if _ORIGINAL and backend in ("auto", "lik") and _hosts.dispatchable(*tensors):
+        if all(t.device.type == "cpu" for t in tensors):
+            return True
+    return bool(_SAVED["_try_lik"](backend, *tensors))
+
+
+def _open_gate() -> None:
+    colbert = importlib.import_module("pylate.scores.colbert")
+    backend = importlib.import_module("pylate.scores._lik_backend")
+    _ORIGINAL.update(_lik_device=backend._lik_device, _try_lik=colbert._try_lik)
+    _SAVED.update(_ORIGINAL)
+    backend._lik_device = _gate_lik_device  # type: ignore[attr-defined]
+    colbert._try_lik = _gate_try_lik  # type: ignore[attr-defined]
+
+
+def _close_gate() -> None:
+    importlib.import_module("pylate.scores._lik_backend")._lik_device = _ORIGINAL["_lik_device"]  # type: ignore[attr-defined]
+    importlib.import_module("pylate.scores.colbert")._try_lik = _ORIGINAL["_try_lik"]  # type: ignore[attr-defined]
+
+
+def patch_pylate() -> None:
+    """Let PyLate score with these kernels, on the CPU too. Safe to call twice.
+
+    From PyLate 1.5.1 on this opens its own dispatch for CPU tensors and changes nothing else. Before, it replaces
+    ``colbert_scores``, ``colbert_kd_scores`` and ``colbert_scores_pairwise`` in all of PyLate. ``LIK_DISABLE=1`` switches
+    the effect off call by call.
+
+    Raises:
+        ImportError: PyLate is not installed.
+    """
+    if _ORIGINAL:
+        return
+    scores = importlib.import_module("pylate.scores")
+    if importlib.util.find_spec("pylate.scores._lik_backend") is not None:
+        _open_gate()
+        return
+    found = {name: getattr(scores, name) for name in _NAMES if hasattr(scores, name)}
+    missing = [name for name in _NAMES if name not in found]
+    if missing:
+        warnings.warn(
+            f"late-interaction-kernels: pylate.scores has no {', '.join(missing)}: PyLate was refactored, and they are "
+            "not patched",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    _ORIGINAL.update(found)
+    _SAVED.update(found)
+    _hosts.swap("pylate", [(original, _PATCHED[name]) for name, original in found.items()])
+
+
+def unpatch_pylate() -> None:
+    """Undo :func:`patch_pylate` exactly. Nothing happens if it is not in effect."""
+    if not _ORIGINAL:
+        return
+    if "_lik_device" in _ORIGINAL:
+        _close_gate()
+    else:
+        _hosts.swap("pylate", [(_PATCHED[name], original) for name, original in _ORIGINAL.items()])
+    _ORIGINAL.clear()
+
+
+__all__ = [
+    "patch_pylate",
+    "patched_colbert_kd_scores",
+    "patched_colbert_scores",
+    "patched_colbert_scores_pairwise",
+    "unpatch_pylate",
+]

@@ -1,0 +1,146 @@
+"""The definitions, in plain torch: slow, readable, differentiable wherever values are floating point, to any order.
+
+float16 and bfloat16 are computed in float32, float64 stays. Tests compare everything else with these.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn.functional import linear
+from torch.nn.functional import normalize as unit
+
+NEG_INF = float("-inf")
+
+
+def _wide(x: Any) -> Any:
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def maxsim_reference(
+    Q: Any, D: Any, q_mask: Any = None, d_mask: Any = None, *, normalize: bool = False, q_weights: Any = None
+) -> Any:
+    """Scores of ``[Nq, Lq, d]`` x ``[Nd, Ld, d]`` -> ``[Nq, Nd]``; x ``[Nq, K, Ld, d]`` -> ``[Nq, K]``; 2-D drops its axis.
+
+    Masks are bool or 0/1 of the tokens' shape; a 1-D mask is broadcast.
+    """
+    q, d = _wide(Q), _wide(D)
+    q, d = q.to(torch.promote_types(q.dtype, d.dtype)), d.to(torch.promote_types(q.dtype, d.dtype))
+    if normalize:
+        q, d = unit(q, dim=-1, eps=1e-12), unit(d, dim=-1, eps=1e-12)
+    one_query, one_document = q.dim() == 2, d.dim() == 2
+    q = q[None] if one_query else q
+    d = d[None] if one_document else d
+    similarity = torch.einsum("qsd,qktd->qkst", q, d) if d.dim() == 4 else torch.einsum("qsd,ktd->qkst", q, d)
+    kept = torch.ones(d.shape[:-1], dtype=torch.bool, device=d.device)
+    if d_mask is not None:
+        kept = kept & (d_mask != 0)
+    kept = kept[:, :, None, :] if d.dim() == 4 else kept[None, :, None, :]
+    scores = _best(similarity, kept)
+    factor = torch.ones(q.shape[:-1], dtype=scores.dtype, device=q.device)
+    if q_weights is not None:
+        factor = factor * q_weights.to(scores.dtype)
+    if q_mask is not None:
+        factor = torch.where((q_mask != 0).expand_as(factor), factor, 0)
+    scores = (scores * factor[:, None]).sum(-1)
+    scores = scores[0] if one_query else scores
+    return scores[..., 0] if one_document else scores
+
+
+def _best(similarity: Any, kept: Any) -> Any:
+    """Maximum over the last axis of what is kept; 0 where nothing is."""
+    if similarity.shape[-1] == 0:
+        return similarity.new_zeros(similarity.shape[:-1])
+    best = similarity.masked_fill(~kept, NEG_INF).max(dim=-1).values
+    return torch.where(kept.any(-1).expand_as(best), best, 0)
+
+
+def _sequences(packed: Any, offsets: Any) -> list[Any]:
+    ends = offsets.tolist()
+    return [packed[a:b] for a, b in zip(ends[:-1], ends[1:], strict=True)]
+
+
+def maxsim_reference_varlen(
+    Q_packed: Any, D_packed: Any, cu_seqlens_q: Any, cu_seqlens_d: Any, *, normalize: bool = False
+) -> Any:
+    """Packed tokens, one pair at a time: ``[Nq, Nd]``."""
+    queries, documents = _sequences(Q_packed, cu_seqlens_q), _sequences(D_packed, cu_seqlens_d)
+    rows = [
+        torch.stack([maxsim_reference(q[None], d[None], normalize=normalize)[0, 0] for d in documents])
+        for q in queries
+        if documents
+    ]
+    return torch.stack(rows) if rows else _wide(Q_packed).new_zeros((len(queries), len(documents)))
+
+
+def maxsim_reference_scatter(Q_packed: Any, D_packed: Any, cu_seqlens_q: Any, cu_seqlens_d: Any) -> Any:
+    """The same as :func:`maxsim_reference_varlen` by scattering the whole similarity matrix: an independent check."""
+    q, d = _wide(Q_packed), _wide(D_packed)
+    lengths_q, lengths_d = cu_seqlens_q.diff().long(), cu_seqlens_d.diff().long()
+    nq, nd = lengths_q.shape[0], lengths_d.shape[0]
+    owner_q = torch.repeat_interleave(torch.arange(nq, device=q.device), lengths_q)
+    owner_d = torch.repeat_interleave(torch.arange(nd, device=q.device), lengths_d)
+    first_q, first_d = int(cu_seqlens_q[0]), int(cu_seqlens_d[0])
+    q, d = q[first_q : first_q + owner_q.shape[0]], d[first_d : first_d + owner_d.shape[0]]
+    best = q.new_full((q.shape[0], nd), NEG_INF)
+    best = best.scatter_reduce(1, owner_d.expand(q.shape[0], -1), q @ d.mT, "amax")
+    best = torch.where(lengths_d[None] > 0, best, 0)
+    return q.new_zeros((nq, nd)).index_add(0, owner_q, best)
+
+
+def maxsim_padded_reference(queries: Any, documents: Any, query_lengths: Any, doc_lengths: Any) -> Any:
+    """``[B, Lq, d]`` x ``[B, C, Ld, d]`` with lengths -> ``[B, C]``."""
+    q_mask = torch.arange(queries.shape[1], device=queries.device) < query_lengths[:, None]
+    d_mask = torch.arange(documents.shape[2], device=queries.device) < doc_lengths[..., None]
+    return maxsim_reference(queries, documents, q_mask, d_mask)
+
+
+def plaid_approx_score_reference(query_centroid_scores: Any, codes: Any, doc_lengths: Any) -> Any:
+    """``[C, Lq]`` scores, codes ``[B, Ld]``, lengths ``[B]`` -> ``[B]``."""
+    similarity = _wide(query_centroid_scores)[codes.long()].mT
+    kept = torch.arange(codes.shape[1], device=codes.device) < doc_lengths[:, None]
+    return _best(similarity, kept[:, None, :]).sum(-1)
+
+
+def unpack_residuals_reference(residuals: Any, nbits: int, d: int, *, bit_order: str = "upstream") -> Any:
+    """Bucket numbers int32 ``[..., d]`` of packed bytes ``[..., ceil(d * nbits / 8)]``.
+
+    ``"upstream"``: feature f is bits f * nbits upward, least significant first. ``"colbert"``: the bytes of ColBERT and
+    fast-plaid indexes: each number's bits least significant first, packed into bytes from the top.
+    """
+    bits = (residuals[..., None].int() >> torch.arange(8, device=residuals.device)) & 1
+    if bit_order == "colbert":
+        bits = bits.flip(-1)
+    bits = bits.flatten(-2)[..., : d * nbits].unflatten(-1, (d, nbits))
+    return (bits << torch.arange(nbits, device=residuals.device)).sum(-1).int()
+
+
+def maxsim_residual_reference(
+    Q: Any,
+    codes: Any,
+    residuals: Any,
+    doc_lengths: Any,
+    centroids: Any,
+    bucket_weights: Any,
+    nbits: int,
+    *,
+    normalize: bool = True,
+    bit_order: str = "upstream",
+    q_weights: Any = None,
+) -> Any:
+    """Decode everything, then score: codes ``[Nd, Ld]``, residuals ``[Nd, Ld, bytes]`` -> ``[Nq, Nd]`` or ``[Nd]``."""
+    buckets = unpack_residuals_reference(residuals, nbits, centroids.shape[1], bit_order=bit_order)
+    tokens = _wide(centroids)[codes.long()] + _wide(bucket_weights)[buckets.long()]
+    kept = torch.arange(codes.shape[1], device=codes.device) < doc_lengths[:, None]
+    return maxsim_reference(Q, tokens, None, kept, normalize=normalize, q_weights=q_weights)
+
+
+def maxsim_from_hidden_reference(
+    Q: Any, H_d: Any, W: Any, b: Any = None, d_mask: Any = None, *, normalize: bool = True, q_weights: Any = None
+) -> Any:
+    """Project the hidden states, normalize the result, score: ``[Nq, Nd]`` or ``[Nd]``."""
+    tokens = linear(_wide(H_d), _wide(W), None if b is None else _wide(b))
+    if normalize:
+        tokens = unit(tokens, dim=-1, eps=1e-12)
+    return maxsim_reference(Q, tokens, None, d_mask, q_weights=q_weights)

@@ -1,0 +1,71 @@
+"""High-level retrieval: :func:`retrieve` and :class:`MaxSimScorer`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .topk import maxsim_topk
+
+if TYPE_CHECKING:
+    from ._scorer import MaxSimScorer as MaxSimScorer
+
+
+def retrieve(
+    Q: Any,
+    D: Any,
+    top_k: int,
+    q_mask: Any = None,
+    d_mask: Any = None,
+    *,
+    normalize: bool = True,
+    chunk: int | None = None,
+    largest: bool = True,
+    sorted: bool = True,
+    q_weights: Any = None,
+    storage: str | None = None,
+    return_argmax: bool = False,
+) -> Any:
+    """The ``min(top_k, Nd)`` best documents of each query: (scores float32, indices int64), ``[Nq, k]``.
+
+    As :func:`late_interaction_kernels.topk.maxsim_topk`, but tokens are normalized unless ``normalize=False``. Q
+    ``[Nq, Lq, d]`` or ``[Lq, d]`` (results ``[k]``), D ``[Nd, Ld, d]``. Never differentiable.
+
+    Raises:
+        ValueError: top_k or chunk below 1, and what :func:`maxsim` refuses.
+
+    Example:
+        >>> import numpy as np
+        >>> from late_interaction_kernels import retrieve
+        >>> D = np.eye(4, dtype=np.float32)[:, None]
+        >>> scores, indices = retrieve(D[2], D, top_k=2)
+        >>> indices.tolist(), scores.tolist()
+        ([2, 0], [1.0, 0.0])
+    """
+    for name, value in (("top_k", top_k), ("chunk", chunk)):
+        if value is not None and (isinstance(value, bool) or int(value) < 1):
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    return maxsim_topk(
+        Q,
+        D,
+        top_k,
+        q_mask,
+        d_mask,
+        normalize=normalize,
+        chunk_size=chunk,
+        largest=largest,
+        sorted=sorted,
+        q_weights=q_weights,
+        storage=storage,
+        return_argmax=return_argmax,
+    )
+
+
+def __getattr__(name: str) -> Any:
+    if name == "MaxSimScorer":
+        from ._scorer import MaxSimScorer
+
+        return MaxSimScorer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+__all__ = ["MaxSimScorer", "retrieve"]

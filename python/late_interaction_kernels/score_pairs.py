@@ -1,0 +1,75 @@
+"""Scores of an explicit list of (query, document) pairs over packed tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ._problem import LIST, Framework, check_device, check_rank, packed
+
+
+def pair_index(fw: Framework, name: str, index: Any, count: int, like: Any) -> Any:
+    """One side of a pair list: 1-D integers in 0 ... count - 1, as contiguous int64."""
+    check_rank(name, index, (1,), "[pairs]")
+    if not fw.is_integer(index):
+        raise TypeError(f"{name} has dtype {fw.dtype_name(index)}, must be an integer dtype")
+    check_device(fw, name, index, like, "Q_packed")
+    if fw.on_host(index) and index.shape[0]:
+        low, high = fw.extremes(index)
+        if low < 0 or high >= count:
+            raise ValueError(f"{name} holds {low if low < 0 else high}, must be 0 to {count - 1}")
+    return fw.contiguous(fw.cast(index, "int64"))
+
+
+def score_pairs_packed(
+    Q_packed: Any,
+    D_packed: Any,
+    cu_seqlens_q: Any,
+    cu_seqlens_d: Any,
+    pair_q_idx: Any,
+    pair_d_idx: Any,
+    *,
+    max_seqlen_q: int | None = None,
+    max_seqlen_d: int | None = None,
+    normalize: bool = False,
+    q_weights: Any = None,
+    storage: str | None = None,
+    return_argmax: bool = False,
+) -> Any:
+    """Score query ``pair_q_idx[n]`` against document ``pair_d_idx[n]`` for every n: float32 ``[pairs]``.
+
+    Pair indices are 1-D integers of equal length; pairs may repeat. The tokens and the other arguments are those of
+    :func:`maxsim_varlen`; gradients flow to both sides, summed over repeats, bit for bit the same every time.
+
+    Raises:
+        ValueError: shapes, offsets, or indices outside the sequences.
+        TypeError: dtypes that do not fit.
+
+    Example:
+        >>> import numpy as np
+        >>> from late_interaction_kernels.score_pairs import score_pairs_packed
+        >>> tokens, offsets = np.eye(3, dtype=np.float32), np.array([0, 1, 3])
+        >>> score_pairs_packed(tokens, tokens, offsets, offsets, np.array([1, 0]), np.array([1, 1])).tolist()
+        [2.0, 0.0]
+    """
+    fw, problem = packed(
+        Q_packed,
+        D_packed,
+        cu_seqlens_q,
+        cu_seqlens_d,
+        max_seqlen_q,
+        max_seqlen_d,
+        normalize=normalize,
+        q_weights=q_weights,
+        storage=storage,
+    )
+    list_q = pair_index(fw, "pair_q_idx", pair_q_idx, problem.q_offsets.shape[0] - 1, problem.q)
+    list_d = pair_index(fw, "pair_d_idx", pair_d_idx, problem.d_offsets.shape[0] - 1, problem.q)
+    if list_q.shape[0] != list_d.shape[0]:
+        raise ValueError(
+            f"pair_q_idx and pair_d_idx must have the same length, got {int(list_q.shape[0])} and {int(list_d.shape[0])}"
+        )
+    scores, argmax = fw.score(problem._replace(list_q=list_q, list_d=list_d, pairing=LIST), return_argmax)
+    return (scores, fw.cast(argmax, "int32")) if return_argmax else scores
+
+
+__all__ = ["score_pairs_packed"]

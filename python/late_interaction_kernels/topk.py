@@ -1,0 +1,90 @@
+"""The k best documents of each query, without the full score matrix."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ._problem import LIST, check_rank, first_of, padded
+
+
+def maxsim_topk(
+    Q: Any,
+    D: Any,
+    k: int,
+    q_mask: Any = None,
+    d_mask: Any = None,
+    *,
+    normalize: bool = False,
+    chunk_size: int | None = None,
+    largest: bool = True,
+    sorted: bool = True,
+    q_weights: Any = None,
+    storage: str | None = None,
+    return_argmax: bool = False,
+) -> Any:
+    """The ``min(k, Nd)`` best documents of each query, best first, ties by lower index, NaN last.
+
+    Args:
+        Q: ``[Nq, Lq, d]``, or ``[Lq, d]`` for results without the query axis.
+        D: ``[Nd, Ld, d]``; with ``storage="int8"`` also a (values, scales) pair.
+        k: how many, at least 1.
+        q_mask, d_mask, normalize, q_weights, storage: as in :func:`maxsim`.
+        chunk_size: score that many documents at a time. Results do not depend on it: memory is bounded without it.
+        largest: False for the lowest scores, ascending.
+        sorted: results are always sorted.
+        return_argmax: also return which document token matched, int32 ``[Nq, k, Lq]``.
+
+    Returns:
+        (scores float32 ``[Nq, k]``, indices int64 ``[Nq, k]``), and the argmax if wanted. Never differentiable.
+
+    Raises:
+        ValueError: k or chunk_size below 1, and what :func:`maxsim` refuses.
+
+    Example:
+        >>> import numpy as np
+        >>> from late_interaction_kernels.topk import maxsim_topk
+        >>> D = np.eye(4, dtype=np.float32)[:, None]
+        >>> maxsim_topk(D[2], D, 1)[1].tolist()
+        [2]
+    """
+    for name, value in (("k", k), ("chunk_size", chunk_size)):
+        if value is not None and (isinstance(value, bool) or int(value) < 1):
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    check_rank("D", first_of(D), (3,), "[Nd, Ld, d]")
+    fw, problem, shape = padded(
+        fw_detach(Q), fw_detach(D), q_mask, d_mask, normalize=normalize, q_weights=fw_detach(q_weights), storage=storage
+    )
+    queries, documents = problem.q.shape[0], problem.d.shape[0]
+    k = min(int(k), int(documents))
+    if k == 0 or chunk_size is None or chunk_size >= documents:
+        values, ids = fw.topk(problem, max(k, 1), 0, not largest)
+    else:
+        parts = [
+            fw.topk(document_slice(problem, a, min(a + chunk_size, documents)), k, a, not largest)
+            for a in range(0, documents, chunk_size)
+        ]
+        values, ids = fw.merge([v for v, _ in parts], [i for _, i in parts], k, not largest)
+    values, ids = values[:, :k], ids[:, :k]
+    result = (values, ids) if len(shape) == 2 else (values[0], ids[0])
+    if not return_argmax:
+        return result
+    list_q = fw.arange(queries * k, problem.q) // max(k, 1)
+    listed = problem._replace(list_q=list_q, list_d=fw.contiguous(ids.reshape(-1)), pairing=LIST)
+    argmax = fw.cast(fw.score(listed, True)[1], "int32")
+    return (*result, argmax.reshape((*result[0].shape, argmax.shape[-1])))
+
+
+def fw_detach(x: Any) -> Any:
+    """x without its history; NumPy arrays and pairs of arrays pass."""
+    if isinstance(x, tuple):
+        return tuple(fw_detach(part) for part in x)
+    return x.detach() if hasattr(x, "detach") else x
+
+
+def document_slice(problem: Any, start: int, end: int) -> Any:
+    """The same queries against documents start ... end - 1."""
+    part = {name: getattr(problem, name) for name in ("d", "d_mask", "d_scale")}
+    return problem._replace(**{name: x if x is None or x.ndim == 0 else x[start:end] for name, x in part.items()})
+
+
+__all__ = ["maxsim_topk"]

@@ -1,0 +1,633 @@
+/* _native: the C library's operations for Python, one call each.
+ *
+ * score(), topk() and grad() take a problem as its 16 fields in the order of `enum field` (the Python side's Problem tuple)
+ * followed by the arrays to write. maxsim() is the short way for the commonest call: it reads Q and D as the user gave
+ * them, allocates the scores itself, and answers None for whatever is not plain (gradients wanted, tracing, wrong shapes,
+ * other dtypes); the Python side then takes the long way, which also words the errors. */
+#include "codec.h"
+#include "run.h"
+
+#include <string.h>
+
+enum field {
+    Q, D, Q_MASK, D_MASK, Q_WEIGHTS, Q_SCALE, D_SCALE, Q_OFFSETS, D_OFFSETS, LIST_Q, LIST_D, TENSORS,
+    PAIRING = TENSORS, NORMALIZE, PRECISION, LEN_Q, LEN_D, FIELDS
+};
+
+static const char *const field_names[FIELDS] = {
+    "q", "d", "q_mask", "d_mask", "q_weights", "q_scale", "d_scale", "q_offsets", "d_offsets", "list_q", "list_d",
+    "pairing", "normalize", "precision", "len_q", "len_d",
+};
+
+#define OUTPUTS_MAX 4
+
+struct problem {
+    struct view in[TENSORS];
+    struct view out[OUTPUTS_MAX];
+    struct lik_score op;
+    int32_t device;
+    double work;
+};
+
+static void problem_release(struct problem *p)
+{
+    for (int i = 0; i < TENSORS; i++)
+        view_release(&p->in[i]);
+    for (int i = 0; i < OUTPUTS_MAX; i++)
+        view_release(&p->out[i]);
+}
+
+static int refuse(const char *format, const char *name, long long got, long long want)
+{
+    PyErr_Format(PyExc_ValueError, format, name, got, want);
+    return -1;
+}
+
+/* Strides of a view whose last `used` axes are [.. sequence, token]. */
+static struct lik_strides strides_of(const struct view *v, int axes)
+{
+    struct lik_strides s = {0};
+    if (axes >= 1)
+        s.token = v->strides[axes - 1];
+    if (axes >= 2)
+        s.sequence = v->strides[axes - 2];
+    if (axes >= 3)
+        s.group = v->strides[axes - 3];
+    return s;
+}
+
+/* A per-token array: the operand's shape without its last axis. */
+static int check_per_token(const struct view *x, const struct view *v, const char *name)
+{
+    if (v->ndim != x->ndim - 1)
+        return refuse("%s has %lld dimensions, must have %lld", name, v->ndim, x->ndim - 1);
+    for (int i = 0; i < v->ndim; i++)
+        if (v->shape[i] != x->shape[i])
+            return refuse("%s has the wrong shape: %lld entries where the tokens have %lld", name, v->shape[i], x->shape[i]);
+    return 0;
+}
+
+static int check_dtype(const struct view *v, const char *name, int32_t want, const char *said)
+{
+    if (v->dtype == want)
+        return 0;
+    PyErr_Format(PyExc_TypeError, "%s must be %s", name, said);
+    return -1;
+}
+
+static int fill_offsets(struct lik_tokens *t, const struct view *x, const struct view *offsets, const char *name,
+                        int64_t len_max)
+{
+    if (x->ndim != 2)
+        return refuse("packed tokens of %s have %lld dimensions, must have %lld", name, x->ndim, 2);
+    if (offsets->ndim != 1 || offsets->shape[0] < 1 || !view_is_contiguous(offsets)) {
+        PyErr_Format(PyExc_ValueError, "%s must be one contiguous row of at least one offset", name);
+        return -1;
+    }
+    if (offsets->dtype != LIK_I32 && offsets->dtype != LIK_I64) {
+        PyErr_Format(PyExc_TypeError, "%s must be int32 or int64", name);
+        return -1;
+    }
+    t->offsets = offsets->data;
+    t->offsets_dtype = offsets->dtype;
+    t->count = offsets->shape[0] - 1;
+    t->total = x->shape[0];
+    t->len_max = len_max;
+    return 0;
+}
+
+/* The operand of views x (tokens), mask, scale, weights, offsets; side = Q or D. */
+static int fill_tokens(struct problem *p, struct lik_tokens *t, int side, int64_t len_max)
+{
+    const struct view *x = &p->in[side], *mask = &p->in[Q_MASK + side], *scale = &p->in[Q_SCALE + side];
+    const struct view *offsets = &p->in[Q_OFFSETS + side], *weights = side == Q ? &p->in[Q_WEIGHTS] : NULL;
+    const char *name = field_names[side];
+    t->struct_size = sizeof *t;
+    if (!x->present || x->ndim < 2 || (side == Q && x->ndim > 3))
+        return refuse("%s has %lld dimensions, must have at least %lld", name, x->ndim, 2);
+    if (x->dtype > LIK_I8) {
+        PyErr_Format(PyExc_TypeError, "%s must be float32, float16, bfloat16, float8_e4m3fn, float8_e5m2 or int8", name);
+        return -1;
+    }
+    t->dtype = x->dtype;
+    t->data = x->data;
+    t->dim = x->shape[x->ndim - 1];
+    t->dim_stride = t->dim == 1 ? 1 : x->strides[x->ndim - 1];
+    t->strides = strides_of(x, x->ndim - 1);
+    if (offsets->present) {
+        if (fill_offsets(t, x, offsets, field_names[Q_OFFSETS + side], len_max))
+            return -1;
+    } else {
+        t->len_max = x->shape[x->ndim - 2];
+        t->count = x->ndim == 2 ? 1 : x->ndim == 3 ? x->shape[0] : x->shape[0] * x->shape[1];
+        t->group_size = x->ndim == 4 ? x->shape[1] : 0;
+    }
+    if (mask->present) {
+        if (check_per_token(x, mask, field_names[Q_MASK + side]) ||
+            check_dtype(mask, field_names[Q_MASK + side], VIEW_BOOL, "bool"))
+            return -1;
+        t->mask = mask->data;
+        t->mask_strides = strides_of(mask, mask->ndim);
+    }
+    if (scale->present) {
+        if ((scale->ndim > 0 && check_per_token(x, scale, field_names[Q_SCALE + side])) ||
+            check_dtype(scale, field_names[Q_SCALE + side], LIK_F32, "float32"))
+            return -1;
+        t->scale = scale->data;
+        t->scale_strides = strides_of(scale, scale->ndim);
+    }
+    if (weights && weights->present) {
+        if (check_per_token(x, weights, "q_weights") || check_dtype(weights, "q_weights", LIK_F32, "float32"))
+            return -1;
+        t->weights = weights->data;
+        t->weights_strides = strides_of(weights, weights->ndim);
+    }
+    return 0;
+}
+
+static int fill_list(struct problem *p)
+{
+    const struct view *lq = &p->in[LIST_Q], *ld = &p->in[LIST_D];
+    for (int i = LIST_Q; i <= LIST_D; i++) {
+        const struct view *v = &p->in[i];
+        if (!v->present || v->ndim != 1 || !view_is_contiguous(v) || v->dtype != LIK_I64) {
+            PyErr_Format(PyExc_ValueError, "%s must be one contiguous row of int64", field_names[i]);
+            return -1;
+        }
+    }
+    if (lq->shape[0] != ld->shape[0])
+        return refuse("%s has %lld entries, list_q has %lld", "list_d", ld->shape[0], lq->shape[0]);
+    p->op.list_q = lq->data;
+    p->op.list_d = ld->data;
+    p->op.list_count = lq->shape[0];
+    return 0;
+}
+
+/* Everything present must be on one device. */
+static int check_devices(struct problem *p)
+{
+    p->device = p->in[Q].device;
+    for (int i = 0; i < TENSORS; i++)
+        if (p->in[i].present && p->in[i].device != p->device)
+            return refuse("%s is on device %lld, q is on device %lld (-1 is the CPU)", field_names[i], p->in[i].device,
+                          p->device);
+    return 0;
+}
+
+/* The operation from the views in p->in. normalize: 1 = queries, 2 = documents, 3 = both. */
+static int problem_fill(struct problem *p, int32_t pairing, int64_t normalize, int32_t precision, int64_t len_q,
+                        int64_t len_d)
+{
+    struct lik_score *op = &p->op;
+    memset(op, 0, sizeof *op);
+    op->struct_size = sizeof *op;
+    if (check_devices(p) || fill_tokens(p, &op->q, Q, len_q) || fill_tokens(p, &op->d, D, len_d))
+        return -1;
+    op->pairing = pairing;
+    op->precision = precision < 0 ? LIK_HIGHEST : precision;
+    op->q.normalize = (normalize & 1) != 0;
+    op->d.normalize = (normalize & 2) != 0;
+    if (pairing == LIK_CANDIDATES) {
+        if (p->in[D].ndim != 4 || p->in[D].shape[0] != op->q.count)
+            return refuse("%s has %lld query groups, q has %lld queries", "d", p->in[D].shape[0], op->q.count);
+        op->per_query = p->in[D].shape[1];
+    }
+    if (pairing == LIK_LIST && fill_list(p))
+        return -1;
+    double scores = pairing == LIK_ALL          ? (double)op->q.count * (double)op->d.count
+                    : pairing == LIK_LIST       ? (double)op->list_count
+                                                : (double)op->d.count;
+    p->work = scores * (double)op->q.len_max * (double)op->d.len_max * (double)op->q.dim;
+    return 0;
+}
+
+/* Scores the problem writes. */
+static int64_t problem_scores(const struct problem *p)
+{
+    switch (p->op.pairing) {
+    case LIK_ALL: return p->op.q.count * p->op.d.count;
+    case LIK_LIST: return p->op.list_count;
+    case LIK_PAIRS: return p->op.q.count;
+    default: return p->op.d.count;
+    }
+}
+
+/* The first FIELDS arguments into p. On failure p holds nothing. */
+static int problem_read(struct problem *p, PyObject *const *args)
+{
+    memset(p, 0, sizeof *p);
+    for (int i = 0; i < TENSORS; i++)
+        if (view_read(&p->in[i], args[i], field_names[i], 0))
+            goto out_release;
+    int64_t numbers[FIELDS];
+    for (int i = PAIRING; i < FIELDS; i++) {
+        numbers[i] = PyLong_AsLongLong(args[i]);
+        if (PyErr_Occurred())
+            goto out_release;
+    }
+    if (problem_fill(p, (int32_t)numbers[PAIRING], numbers[NORMALIZE], (int32_t)numbers[PRECISION], numbers[LEN_Q],
+                     numbers[LEN_D]))
+        goto out_release;
+    return 0;
+out_release:
+    problem_release(p);
+    return -1;
+}
+
+/* An array to write: contiguous, of `count` elements and this dtype (0 = any), on the problem's device. */
+static int output_read(struct problem *p, int slot, PyObject *object, const char *name, int32_t dtype, int64_t count)
+{
+    struct view *v = &p->out[slot];
+    if (view_read(v, object, name, 1))
+        return -1;
+    if (!v->present)
+        return 0;
+    if (v->device != p->device || !view_is_contiguous(v) || (dtype && v->dtype != dtype)) {
+        PyErr_Format(PyExc_ValueError, "%s must be contiguous, on the device of q and of dtype %s", name,
+                     dtype ? lik_dtype_name(dtype) : "i16 or i32");
+        return -1;
+    }
+    if (view_count(v) != count)
+        return refuse("%s has %lld elements, must have %lld", name, view_count(v), count);
+    return 0;
+}
+
+static int expect_arguments(const char *name, Py_ssize_t got, int want)
+{
+    if (got == want)
+        return 0;
+    PyErr_Format(PyExc_TypeError, "%s() takes %d arguments, got %zd", name, want, got);
+    return -1;
+}
+
+static PyObject *finish(struct problem *p, int failed)
+{
+    problem_release(p);
+    if (failed)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+/* score(*problem, scores, argmax or None) */
+static PyObject *native_score(PyObject *self, PyObject *const *args, Py_ssize_t n)
+{
+    (void)self;
+    struct problem p;
+    if (expect_arguments("score", n, FIELDS + 2) || problem_read(&p, args))
+        return NULL;
+    int64_t scores = problem_scores(&p);
+    int failed = output_read(&p, 0, args[FIELDS], "scores", LIK_F32, scores) ||
+                 output_read(&p, 1, args[FIELDS + 1], "argmax", 0, scores * p.op.q.len_max);
+    if (!failed) {
+        p.op.scores = p.out[0].data;
+        p.op.argmax = p.out[1].data;
+        p.op.argmax_dtype = p.out[1].dtype;
+        failed = run_operation(RUN_SCORE, &p.op, p.device, p.work);
+    }
+    return finish(&p, failed);
+}
+
+/* topk(*problem, k, id_base, smallest, values, ids) */
+static PyObject *native_topk(PyObject *self, PyObject *const *args, Py_ssize_t n)
+{
+    (void)self;
+    struct problem p;
+    if (expect_arguments("topk", n, FIELDS + 5))
+        return NULL;
+    struct lik_topk op = {.struct_size = sizeof op};
+    op.k = PyLong_AsLongLong(args[FIELDS]);
+    op.id_base = PyLong_AsLongLong(args[FIELDS + 1]);
+    op.smallest = (int32_t)PyLong_AsLong(args[FIELDS + 2]);
+    if (PyErr_Occurred() || problem_read(&p, args))
+        return NULL;
+    int64_t entries = p.op.q.count * op.k;
+    int failed = output_read(&p, 0, args[FIELDS + 3], "values", LIK_F32, entries) ||
+                 output_read(&p, 1, args[FIELDS + 4], "ids", LIK_I64, entries);
+    if (!failed) {
+        op.score = p.op;
+        op.values = p.out[0].data;
+        op.ids = p.out[1].data;
+        failed = run_operation(RUN_TOPK, &op, p.device, p.work);
+    }
+    return finish(&p, failed);
+}
+
+static int64_t operand_rows(const struct lik_tokens *t)
+{
+    return t->offsets ? t->total : t->count * t->len_max;
+}
+
+/* grad(*problem, grad_scores, argmax, grad_q or None, grad_d or None, grad_weights or None) */
+static PyObject *native_grad(PyObject *self, PyObject *const *args, Py_ssize_t n)
+{
+    (void)self;
+    struct problem p;
+    struct view argmax = {0};
+    if (expect_arguments("grad", n, FIELDS + 5) || problem_read(&p, args))
+        return NULL;
+    int64_t scores = problem_scores(&p);
+    int failed = output_read(&p, 0, args[FIELDS], "grad_scores", LIK_F32, scores) ||
+                 output_read(&p, 1, args[FIELDS + 2], "grad_q", p.op.q.dtype, operand_rows(&p.op.q) * p.op.q.dim) ||
+                 output_read(&p, 2, args[FIELDS + 3], "grad_d", p.op.d.dtype, operand_rows(&p.op.d) * p.op.d.dim) ||
+                 output_read(&p, 3, args[FIELDS + 4], "grad_weights", LIK_F32, operand_rows(&p.op.q)) ||
+                 view_read(&argmax, args[FIELDS + 1], "argmax", 0);
+    if (!failed && (!argmax.present || !view_is_contiguous(&argmax) || argmax.device != p.device ||
+                    view_count(&argmax) != scores * p.op.q.len_max)) {
+        PyErr_SetString(PyExc_ValueError, "argmax must be the contiguous one that score() wrote for this problem");
+        failed = -1;
+    }
+    if (!failed) {
+        struct lik_grad op = {.struct_size = sizeof op};
+        p.op.argmax = argmax.data;
+        p.op.argmax_dtype = argmax.dtype;
+        op.score = p.op;
+        op.grad_scores = p.out[0].data;
+        op.grad_q = p.out[1].data;
+        op.grad_d = p.out[2].data;
+        op.grad_weights = p.out[3].data;
+        failed = run_operation(RUN_GRAD, &op, p.device, p.work);
+    }
+    view_release(&argmax);
+    return finish(&p, failed);
+}
+
+/* merge_topk(values_in [parts, n, k_in], ids_in, k, smallest, values [n, k], ids): CPU only. */
+static PyObject *native_merge_topk(PyObject *self, PyObject *const *args, Py_ssize_t n)
+{
+    (void)self;
+    if (expect_arguments("merge_topk", n, 6))
+        return NULL;
+    struct view v[4] = {0};
+    static const char *const names[] = {"values_in", "ids_in", "values", "ids"};
+    PyObject *objects[] = {args[0], args[1], args[4], args[5]};
+    int64_t k = PyLong_AsLongLong(args[2]);
+    int32_t smallest = (int32_t)PyLong_AsLong(args[3]);
+    int failed = PyErr_Occurred() != NULL;
+    for (int i = 0; i < 4 && !failed; i++) {
+        failed = view_read(&v[i], objects[i], names[i], i >= 2);
+        if (!failed && (!view_is_contiguous(&v[i]) || v[i].device != -1 || v[i].ndim != (i < 2 ? 3 : 2) ||
+                        v[i].dtype != (i % 2 ? LIK_I64 : LIK_F32))) {
+            PyErr_Format(PyExc_ValueError, "%s must be a contiguous %s array on the CPU", names[i], i % 2 ? "int64" : "float32");
+            failed = -1;
+        }
+    }
+    if (!failed && (view_count(&v[0]) != view_count(&v[1]) || v[2].shape[0] != v[0].shape[1] || v[2].shape[1] != k ||
+                    view_count(&v[2]) != view_count(&v[3]))) {
+        PyErr_SetString(PyExc_ValueError, "values_in and ids_in, values and ids must agree in shape");
+        failed = -1;
+    }
+    if (!failed) {
+        int status = lik_merge_topk(v[0].shape[0], v[0].shape[1], v[0].shape[2], v[0].data, v[1].data, k, smallest, v[2].data,
+                                    v[3].data);
+        failed = status ? run_raise(status) : 0;
+    }
+    for (int i = 0; i < 4; i++)
+        view_release(&v[i]);
+    if (failed)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+/* ---- the short way ---- */
+
+static struct {
+    PyObject *tensor, *parameter;                             /* types */
+    PyObject *grad_enabled, *transformed, *modes; /* callables: is_grad_enabled, functorch active, dispatch modes */
+    PyObject *is_neg;                             /* torch.Tensor.is_neg */
+    PyObject *forward_ad;                         /* the module whose _current_level is -1 without dual numbers */
+    PyObject *empty, *empty_kwargs;                           /* torch.empty and {"dtype": torch.float32, "device": "cpu"} */
+    PyObject *array, *array_empty, *array_dtype;              /* numpy.ndarray, numpy.empty, numpy.float32 */
+} known;
+
+/* register_torch(tensor, parameter, grad_enabled, transformed, modes, is_neg, forward_ad, empty, empty_kwargs, stream,
+ * workspace) */
+static PyObject *native_register_torch(PyObject *self, PyObject *args)
+{
+    (void)self;
+    PyObject *o[11];
+    if (!PyArg_ParseTuple(args, "OOOOOOOOOOO", &o[0], &o[1], &o[2], &o[3], &o[4], &o[5], &o[6], &o[7], &o[8], &o[9], &o[10]))
+        return NULL;
+    for (int i = 0; i < 11; i++)
+        Py_INCREF(o[i]); /* for the life of the process */
+    known.tensor = o[0];
+    known.parameter = o[1];
+    known.grad_enabled = o[2];
+    known.transformed = o[3];
+    known.modes = o[4];
+    known.is_neg = o[5];
+    known.forward_ad = o[6];
+    known.empty = o[7];
+    known.empty_kwargs = o[8];
+    lender.stream = o[9];
+    lender.workspace = o[10];
+    run_find_torch_pool();
+    Py_RETURN_NONE;
+}
+
+/* register_numpy(ndarray, empty, float32) */
+static PyObject *native_register_numpy(PyObject *self, PyObject *args)
+{
+    (void)self;
+    if (!PyArg_ParseTuple(args, "OOO", &known.array, &known.array_empty, &known.array_dtype))
+        return NULL;
+    Py_INCREF(known.array);
+    Py_INCREF(known.array_empty);
+    Py_INCREF(known.array_dtype);
+    Py_RETURN_NONE;
+}
+
+/* Truth of callable() or callable(argument); errors count as true, which leads to the long way. */
+static int says(PyObject *callable, PyObject *argument)
+{
+    PyObject *answer = PyObject_CallFunctionObjArgs(callable, argument, NULL);
+    int truth = answer ? PyObject_IsTrue(answer) : 1;
+    Py_XDECREF(answer);
+    PyErr_Clear();
+    return truth != 0;
+}
+
+static int attribute_is_true(PyObject *object, const char *name)
+{
+    PyObject *value = PyObject_GetAttrString(object, name);
+    int truth = value ? PyObject_IsTrue(value) : 1;
+    Py_XDECREF(value);
+    PyErr_Clear();
+    return truth != 0;
+}
+
+static int has_dual_numbers(void)
+{
+    PyObject *level = PyObject_GetAttrString(known.forward_ad, "_current_level");
+    long value = level ? PyLong_AsLong(level) : 0;
+    Py_XDECREF(level);
+    PyErr_Clear();
+    return value >= 0;
+}
+
+/* Which framework do all arguments plainly belong to: 0 none of ours, 1 torch without tracing, 2 NumPy, 3 torch with
+ * gradients to keep. */
+static int plain_framework(PyObject *const *args)
+{
+    PyObject *type = (PyObject *)Py_TYPE(args[0]);
+    if (type == known.array && known.array) {
+        for (int i = 1; i < 4; i++)
+            if (args[i] != Py_None && (PyObject *)Py_TYPE(args[i]) != known.array)
+                return 0;
+        return 2;
+    }
+    if (!known.tensor)
+        return 0;
+    for (int i = 0; i < 4; i++) {
+        type = (PyObject *)Py_TYPE(args[i]);
+        if (type != known.tensor && type != known.parameter && args[i] != Py_None)
+            return 0;
+    }
+    if (says(known.transformed, NULL) || says(known.modes, NULL) || has_dual_numbers() || says(known.is_neg, args[0]) ||
+        says(known.is_neg, args[1]))
+        return 0;
+    if ((attribute_is_true(args[0], "requires_grad") || attribute_is_true(args[1], "requires_grad")) &&
+        says(known.grad_enabled, NULL))
+        return 3;
+    return 1;
+}
+
+/* A fresh f32 array for the scores of p, read into p->out[0]. Its rank follows the ranks of Q and D. */
+static PyObject *allocate_scores(struct problem *p, int framework)
+{
+    int64_t shape[2] = {0};
+    int n = 0;
+    if (p->op.pairing == LIK_PAIRS) {
+        shape[n++] = p->op.q.count;
+    } else {
+        if (p->in[Q].ndim == 3)
+            shape[n++] = p->op.q.count;
+        if (p->in[D].ndim == 3)
+            shape[n++] = p->op.d.count;
+        if (p->in[D].ndim == 4)
+            shape[n++] = p->op.per_query;
+    }
+    if (framework == 1) {
+        PyObject *scores = view_allocate_f32((PyTypeObject *)known.tensor, n, shape, &p->out[0]);
+        if (scores || PyErr_Occurred())
+            return scores;
+    }
+    PyObject *tuple = n == 0   ? PyTuple_New(0)
+                      : n == 1 ? Py_BuildValue("(L)", (long long)shape[0])
+                               : Py_BuildValue("(LL)", (long long)shape[0], (long long)shape[1]);
+    PyObject *arguments = tuple && framework == 1 ? PyTuple_Pack(1, tuple)
+                          : tuple                 ? PyTuple_Pack(2, tuple, known.array_dtype)
+                                                  : NULL;
+    PyObject *scores = !arguments       ? NULL
+                       : framework == 1 ? PyObject_Call(known.empty, arguments, known.empty_kwargs)
+                                        : PyObject_CallObject(known.array_empty, arguments);
+    Py_XDECREF(arguments);
+    Py_XDECREF(tuple);
+    if (scores && output_read(p, 0, scores, "scores", LIK_F32, problem_scores(p))) {
+        Py_DECREF(scores);
+        return NULL;
+    }
+    return scores;
+}
+
+/* maxsim(Q, D, q_mask, d_mask, normalize, pairs) -> scores; False: everything fits, but gradients are wanted and nothing was
+ * computed; None: take the long way. */
+static PyObject *native_maxsim(PyObject *self, PyObject *const *args, Py_ssize_t n)
+{
+    (void)self;
+    struct problem p;
+    PyObject *scores = NULL;
+    if (expect_arguments("maxsim", n, 6))
+        return NULL;
+    int framework = plain_framework(args);
+    if (!framework)
+        Py_RETURN_NONE;
+    memset(&p, 0, sizeof p);
+    for (int i = 0; i < 4; i++)
+        if (view_read(&p.in[i], args[i], field_names[i], 0))
+            goto out_long_way;
+    const struct view *q = &p.in[Q], *d = &p.in[D];
+    int pairs = args[5] == Py_True, candidates = d->ndim == 4;
+    if (q->device != -1 || q->ndim < 2 || d->ndim < 2 || q->dtype > LIK_BF16 || d->dtype > LIK_BF16 ||
+        (candidates && q->ndim != 3) || (pairs && (q->ndim != 3 || d->ndim != 3)) || (q->ndim == 2 && candidates))
+        goto out_long_way;
+    int32_t pairing = pairs ? LIK_PAIRS : candidates ? LIK_CANDIDATES : LIK_ALL;
+    if (problem_fill(&p, pairing, args[4] == Py_True ? 3 : 0, LIK_HIGHEST, 0, 0) || p.op.q.dim != p.op.d.dim || p.op.q.dim < 1)
+        goto out_long_way;
+    if (framework == 3) {
+        if (q->ndim != 3 || d->ndim == 2)
+            goto out_long_way;
+        problem_release(&p);
+        Py_RETURN_FALSE;
+    }
+    scores = allocate_scores(&p, framework);
+    if (!scores)
+        goto out_long_way;
+    p.op.scores = p.out[0].data;
+    if (run_operation(RUN_SCORE, &p.op, p.device, p.work))
+        goto out_long_way;
+    problem_release(&p);
+    return scores;
+out_long_way:
+    PyErr_Clear();
+    Py_XDECREF(scores);
+    problem_release(&p);
+    Py_RETURN_NONE;
+}
+
+/* has_device(index): can this build and machine run on it? */
+static PyObject *native_has_device(PyObject *self, PyObject *index)
+{
+    (void)self;
+    long device = PyLong_AsLong(index);
+    if (PyErr_Occurred())
+        return NULL;
+    int there = run_context((int32_t)device) != NULL;
+    PyErr_Clear();
+    return PyBool_FromLong(there);
+}
+
+/* info() -> (version, build line, name of the CPU context, CPU threads) */
+static PyObject *native_info(PyObject *self, PyObject *none)
+{
+    (void)self;
+    (void)none;
+    const struct lik_context *ctx = run_context(-1);
+    if (!ctx)
+        return NULL;
+    return Py_BuildValue("(sssi)", lik_version(), lik_build_info(), lik_context_name(ctx), (int)run_threads());
+}
+
+#define FAST(name) {#name, (PyCFunction)(void (*)(void))native_##name, METH_FASTCALL, NULL}
+
+static PyMethodDef methods[] = {
+    FAST(maxsim),
+    FAST(score),
+    FAST(topk),
+    FAST(grad),
+    FAST(merge_topk),
+    {"decode_residuals", (PyCFunction)(void (*)(void))codec_decode_residuals, METH_FASTCALL, NULL},
+    {"register_torch", native_register_torch, METH_VARARGS, NULL},
+    {"register_numpy", native_register_numpy, METH_VARARGS, NULL},
+    {"has_device", native_has_device, METH_O, NULL},
+    {"info", native_info, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, .m_name = "_native", .m_doc = "The C library behind late_interaction_kernels.", .m_size = -1,
+    .m_methods = methods,
+};
+
+PyMODINIT_FUNC PyInit__native(void)
+{
+    if (!run_context(-1)) { /* an ImportError, whatever was wrong: hosts catch nothing else */
+        PyObject *type, *value, *trace;
+        PyErr_Fetch(&type, &value, &trace);
+        PyErr_Format(PyExc_ImportError, "late_interaction_kernels cannot run here: %S", value ? value : Py_None);
+        Py_XDECREF(type);
+        Py_XDECREF(value);
+        Py_XDECREF(trace);
+        return NULL;
+    }
+    return PyModule_Create(&definition);
+}

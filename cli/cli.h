@@ -10,7 +10,7 @@
 
 enum exit_code {
     EXIT_OK = 0,
-    EXIT_EMPTY = 1,        /* no result, and --fail-empty */
+    EXIT_EMPTY = 1, /* no result, and --fail-empty */
     EXIT_USAGE = 2,
     EXIT_UNREADABLE = 3,   /* as LIK_IO_UNREADABLE */
     EXIT_INCOMPATIBLE = 4, /* as LIK_IO_INCOMPATIBLE */
@@ -24,12 +24,12 @@ enum format { FORMAT_AUTO, FORMAT_TABLE, FORMAT_TSV, FORMAT_JSON, FORMAT_TREC };
 /* Every option of every command; zero = not given. options.c says which command takes which. */
 struct options {
     const char *device, *color;
-    const char *lens, *ids, *text, *key;                            /* of the documents */
-    const char *query_lens, *query_ids, *query_text, *query_key;    /* of the queries */
+    const char *lens, *ids, *text, *key;                         /* of the documents */
+    const char *query_lens, *query_ids, *query_text, *query_key; /* of the queries */
     const char *pairs, *output, *trec, *query, *document, *compare, *cmap, *measures, *data;
     int64_t k, threads, rounds;
-    int all, normalize, json, table, quiet, verbose, skip_bad, skip_missing, fail_empty, check, complete, per_query, quick,
-        no_weights, help, version, build_info;
+    int all, normalize, json, table, quiet, verbose, skip_bad, skip_missing, fail_empty, check, complete, per_query,
+        quick, no_weights, help, version, build_info;
     const char *arguments[8]; /* what is not an option */
     int argument_count;
 };

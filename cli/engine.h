@@ -31,16 +31,17 @@ int physical_cores(void);
 /* Plan, workspace, run; a failure ends the program with the library's message. */
 void engine_score(struct engine *engine, const struct lik_score *op);
 void engine_topk(struct engine *engine, const struct lik_topk *op);
-/* Similarities of all tokens of query q with all tokens of document d: [query length, document length], NaN where a mask
- * drops one of the two. `out` has room for them. */
+/* Similarities of all tokens of query q with all tokens of document d: [query length, document length], NaN where a
+ * mask drops one of the two. `out` has room for them. */
 void engine_similarities(struct engine *engine, const struct inputs *inputs, int64_t q, int64_t d, float *out);
 
 /* Rows of collection `c` in sequences first ... first + count - 1 that hold a NaN and are kept. */
 struct bad_rows {
-    int64_t rows, sequences;  /* how many rows, in how many sequences */
-    int64_t sequence, token;  /* the first of them */
+    int64_t rows, sequences; /* how many rows, in how many sequences */
+    int64_t sequence, token; /* the first of them */
 };
-void engine_find_bad(struct engine *engine, const struct lik_collection *c, int64_t first, int64_t count, struct bad_rows *bad);
+void engine_find_bad(struct engine *engine, const struct lik_collection *c, int64_t first, int64_t count,
+                     struct bad_rows *bad);
 /* Ends the program if there are such rows in the whole collection, or masks them if skip_bad. */
 void engine_refuse_bad(struct engine *engine, struct lik_collection *c, int queries, int skip_bad);
 

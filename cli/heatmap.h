@@ -10,18 +10,19 @@
 struct heatmap {
     const struct inputs *inputs;
     int64_t query, document;
-    int64_t rows, columns;       /* query tokens, document tokens */
-    float *similarities;         /* [rows, columns], NaN = dropped by a mask */
-    struct match *matches;       /* [match_count], in order of the query */
+    int64_t rows, columns; /* query tokens, document tokens */
+    float *similarities;   /* [rows, columns], NaN = dropped by a mask */
+    struct match *matches; /* [match_count], in order of the query */
     int64_t match_count;
     float score;
-    double weight;               /* sum of the query's weights */
+    double weight; /* sum of the query's weights */
     struct spans query_spans, document_spans;
 };
 
 enum cmap { CMAP_VIRIDIS, CMAP_GREY };
 
-void heatmap_open(struct heatmap *map, struct engine *engine, const struct inputs *inputs, int64_t query, int64_t document);
+void heatmap_open(struct heatmap *map, struct engine *engine, const struct inputs *inputs, int64_t query,
+                  int64_t document);
 void heatmap_close(struct heatmap *map);
 /* `count` is 1 or 2, the query the same. */
 void heatmap_terminal(struct sink *out, const struct heatmap *maps, int count);

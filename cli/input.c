@@ -29,12 +29,11 @@ static void look_at_norms(const struct lik_collection *c, const char *noun)
 {
     const struct lik_tokens *x = &c->tokens;
     double low = INFINITY, high = 0;
-    int64_t step = lik_max_i64(c->rows / 1000, 1);
     /* what rounding to the dtype may do to a norm */
     double slack = x->dtype == LIK_E4M3 || x->dtype == LIK_E5M2 ? 0.1 : x->dtype == LIK_I8 ? 0.05 : 0.02;
     if (x->normalize || terminal.quiet)
         return;
-    for (int64_t row = 0; row < c->rows; row += step) {
+    for (int64_t row = 0; row < lik_min_i64(c->rows, 1000); row++) {
         double sum = 0;
         for (int64_t i = 0; i < x->dim; i++) {
             double value = (double)lik_load_f32(x->data, x->dtype, row * x->dim + i);

@@ -277,9 +277,12 @@ static void put_json(struct results *r, int64_t q, const struct hit *hits, int64
             int64_t n;
             struct match *matches = find_matches(r->engine, r->inputs, q, hits[i].document, &n);
             sink_printf(out, ", \"matches\": [");
-            for (int64_t m = 0; m < n; m++)
-                sink_printf(out, "%s[%lld, %lld, %.6g]", m ? ", " : "", (long long)matches[m].query_token,
-                            (long long)matches[m].document_token, (double)matches[m].similarity);
+            for (int64_t m = 0; m < n; m++) {
+                sink_printf(out, "%s[%lld, %lld, ", m ? ", " : "", (long long)matches[m].query_token,
+                            (long long)matches[m].document_token);
+                sink_number(out, (double)matches[m].similarity);
+                sink_put(out, "]", 1);
+            }
             sink_put(out, "]", 1);
             free(matches);
         }

@@ -24,7 +24,8 @@ struct results {
 void results_open(struct results *results, const struct options *options, struct inputs *inputs, struct engine *engine,
                   int64_t width);
 /* The hits of query q, best first; `scored` documents took `ms` milliseconds. */
-void results_query(struct results *results, int64_t q, const struct hit *hits, int64_t count, double ms, int64_t scored);
+void results_query(struct results *results, int64_t q, const struct hit *hits, int64_t count, double ms,
+                   int64_t scored);
 /* Ends the output; returns EXIT_OK or, with --fail-empty, EXIT_EMPTY. */
 int results_close(struct results *results);
 
@@ -43,6 +44,7 @@ int64_t matches_of(const struct inputs *inputs, int64_t q, int64_t d, const floa
 /* The bar of `value` in 0 ... 1, `columns` wide. */
 void put_bar(struct sink *out, double value, int columns);
 /* A snippet of document d at most `columns` wide, its best-matching tokens emphasized. */
-void put_snippet(struct sink *out, struct engine *engine, const struct inputs *inputs, int64_t q, int64_t d, int columns);
+void put_snippet(struct sink *out, struct engine *engine, const struct inputs *inputs, int64_t q, int64_t d,
+                 int columns);
 
 #endif

@@ -5,10 +5,10 @@
 #include "cli.h"
 
 struct spans {
-    struct lik_line line;  /* line.text: the text, or the tokens joined if there is none */
-    const char **token;    /* [count] the token as its tokenizer wrote it */
-    int64_t *from, *to;    /* [count] bytes in the text; -1 = not found there (a special token) */
-    int64_t count;         /* tokens: as many as the sequence has rows, or 0 if they are not known */
+    struct lik_line line; /* line.text: the text, or the tokens joined if there is none */
+    const char **token;   /* [count] the token as its tokenizer wrote it */
+    int64_t *from, *to;   /* [count] bytes in the text; -1 = not found there (a special token) */
+    int64_t count;        /* tokens: as many as the sequence has rows, or 0 if they are not known */
 };
 
 /* Returns 0 if nothing is known of sequence i. Free in any case; the struct may be used again, zero it first. */

@@ -194,7 +194,7 @@ int measures_parse(const char *list, struct measure measures[MEASURES_MAX])
                 "unknown measure '%.*s'\n    There are ndcg@K, mrr@K, recall@K and map; without @K the whole run "
                 "counts.",
                 (int)size, at);
-        m->kind = kind;
+        m->kind = (enum measure_kind)kind;
         m->depth = 0;
         if (name < size) {
             char *end;

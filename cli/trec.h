@@ -1,6 +1,6 @@
 /* TREC runs and judgments, and the measures trec_eval takes of them, with its rules: a run is ordered by score (in f32)
- * and, where scores are equal, by document id descending, whatever its ranks say; a grade of 1 or more is relevant; gains
- * are the grades; queries without judgments do not count. */
+ * and, where scores are equal, by document id descending, whatever its ranks say; a grade of 1 or more is relevant;
+ * gains are the grades; queries without judgments do not count. */
 #ifndef LIK_CLI_TREC_H
 #define LIK_CLI_TREC_H
 
@@ -10,7 +10,7 @@
 struct trec_entry {
     const char *query, *document;
     int64_t query_size, document_size;
-    float score; /* runs */
+    float score;   /* runs */
     int64_t grade; /* judgments */
     int64_t line;
 };
@@ -31,8 +31,10 @@ void trec_free(struct trec *trec);
 /* Index behind the entries of the query that entry `i` belongs to. */
 int64_t trec_query_end(const struct trec *trec, int64_t i);
 
+enum measure_kind { MEASURE_NDCG, MEASURE_MRR, MEASURE_RECALL, MEASURE_MAP };
+
 struct measure {
-    enum { MEASURE_NDCG, MEASURE_MRR, MEASURE_RECALL, MEASURE_MAP } kind;
+    enum measure_kind kind;
     int64_t depth; /* 0 = the whole run */
     char name[32];
 };
@@ -41,15 +43,16 @@ struct measure {
 int measures_parse(const char *list, struct measure measures[MEASURES_MAX]);
 
 struct evaluation {
-    int64_t queries;               /* that count */
-    int64_t missing, unjudged;     /* judged but not in the run; in the run but not judged */
-    double *values;                /* [queries, measures] */
-    const struct trec_entry **of;  /* [queries] an entry that names the query */
-    double mean[MEASURES_MAX], error[MEASURES_MAX]; /* error: standard error of the mean, NaN for fewer than 2 queries */
+    int64_t queries;              /* that count */
+    int64_t missing, unjudged;    /* judged but not in the run; in the run but not judged */
+    double *values;               /* [queries, measures] */
+    const struct trec_entry **of; /* [queries] an entry that names the query */
+    double mean[MEASURES_MAX],
+        error[MEASURES_MAX]; /* error: standard error of the mean, NaN for fewer than 2 queries */
 };
 /* `complete`: judged queries that the run lacks count as 0. */
-void evaluate(const struct trec *run, const struct trec *judgments, const struct measure *measures, int count, int complete,
-              struct evaluation *out);
+void evaluate(const struct trec *run, const struct trec *judgments, const struct measure *measures, int count,
+              int complete, struct evaluation *out);
 void evaluation_free(struct evaluation *evaluation);
 
 #endif

@@ -35,10 +35,11 @@ struct lik_array {
 
 const char *lik_array_type_name(int type); /* "float32", "bfloat16", ... */
 int64_t lik_array_type_bytes(int type);
-int32_t lik_array_type_dtype(int type);    /* the enum lik_dtype of tokens stored so; 0 if there is none */
+int32_t lik_array_type_dtype(int type); /* the enum lik_dtype of tokens stored so; 0 if there is none */
 /* "3 x 40 x 128"; `text` holds at least 160 bytes. */
 const char *lik_array_shape_text(const struct lik_array *array, char *text);
-/* Element i of a floating or integer array; of an integer array only, exactly, -1 and no result if it exceeds 2^63 - 1. */
+/* Element i of a floating or integer array; of an integer array only, exactly, -1 and no result if it exceeds 2^63 - 1.
+ */
 double lik_array_number(const struct lik_array *array, int64_t i);
 int lik_array_integer(const struct lik_array *array, int64_t i, int64_t *out);
 

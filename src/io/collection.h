@@ -6,8 +6,8 @@
  *   JSON lines    {"id", "embedding": [[..], ..], "text", "tokens", "weights"}
  *
  * The result is a view that lik.h takes: the data stay mapped unless they are float64 (converted to f32), misaligned in
- * the file (copied) or text. Small arrays (lengths, offsets, scales, masks) are always copies that were checked, since a
- * mapped file can change under us. */
+ * the file (copied) or text. Small arrays (lengths, offsets, scales, masks) are always copies that were checked, since
+ * a mapped file can change under us. */
 #ifndef LIK_IO_COLLECTION_H
 #define LIK_IO_COLLECTION_H
 
@@ -17,35 +17,36 @@
 #include "lik/lik.h"
 
 struct lik_collection_options {
-    const char *path;    /* "-" = standard input: .npy or JSON lines */
-    const char *lens;    /* lengths: .npy, a JSON array, or numbers between white space; NULL = look beside path */
-    const char *ids;     /* names: one a line, JSON lines with "id", or an integer .npy; NULL = none */
-    const char *text;    /* JSON lines with "text" and "tokens", by id, or by position if the collection has no ids */
-    const char *key;     /* .safetensors: the tensor that holds the vectors */
-    int queries;         /* for the words of messages: queries, or documents */
-    int weights;         /* non-zero: weights of the tokens are read, which queries may have */
+    const char *path; /* "-" = standard input: .npy or JSON lines */
+    const char *lens; /* lengths: .npy, a JSON array, or numbers between white space; NULL = look beside path */
+    const char *ids;  /* names: one a line, JSON lines with "id", or an integer .npy; NULL = none */
+    const char *text; /* JSON lines with "text" and "tokens", by id, or by position if the collection has no ids */
+    const char *key;  /* .safetensors: the tensor that holds the vectors */
+    int queries;      /* for the words of messages: queries, or documents */
+    int weights;      /* non-zero: weights of the tokens are read, which queries may have */
 };
 
 struct lik_collection {
     char *path;
-    const char *format;       /* "npy", "safetensors", "JSON lines" */
+    const char *format; /* "npy", "safetensors", "JSON lines" */
     struct lik_tokens tokens;
-    int64_t rows;             /* token rows in the data, kept or not */
-    int converted;            /* non-zero: the file holds float64 */
+    int64_t rows;  /* token rows in the data, kept or not */
+    int converted; /* non-zero: the file holds float64 */
     int has_ids;
     struct lik_names ids;
-    struct lik_lines texts;   /* count 0 = none */
-    int64_t *text_line;       /* line of `texts` of each sequence, -1 = none; NULL = sequence i has line i */
+    struct lik_lines texts; /* count 0 = none */
+    int64_t *text_line;     /* line of `texts` of each sequence, -1 = none; NULL = sequence i has line i */
     struct lik_map map;
     struct lik_safetensors tensors;
-    int64_t *offsets;         /* what `tokens` points to, when owned */
+    int64_t *offsets; /* what `tokens` points to, when owned */
     uint8_t *mask;
     float *scale, *weights;
     void *data;
 };
 
 /* Free also after a failure. */
-int lik_collection_open(struct lik_collection *c, const struct lik_collection_options *options, struct lik_io_error *error);
+int lik_collection_open(struct lik_collection *c, const struct lik_collection_options *options,
+                        struct lik_io_error *error);
 void lik_collection_free(struct lik_collection *c);
 
 /* The steps of open that concern names; each replaces what was there. Texts are attached by id, or by position if the

@@ -1,7 +1,8 @@
 /* Files as bytes: whole inputs mapped or read at once, and outputs that appear complete or not at all.
  *
- * Every reader in this room gets a `struct lik_map`, whose size is known before the first byte is looked at, and reports
- * failure as a negative enum lik_io_status with one message, which names the file and both values, in `error`. */
+ * Every reader in this room gets a `struct lik_map`, whose size is known before the first byte is looked at, and
+ * reports failure as a negative enum lik_io_status with one message, which names the file and both values, in `error`.
+ */
 #ifndef LIK_IO_FILE_H
 #define LIK_IO_FILE_H
 

@@ -34,7 +34,8 @@ int lik_json_finish(struct lik_json *json);
 /* Appends text as a JSON string with its quotes; bytes that are not UTF-8 become U+FFFD. Returns -1 without memory. */
 int lik_json_quote(struct lik_bytes *out, const char *text, int64_t size);
 
-/* Length of the UTF-8 sequence at `at` (shortest form, no surrogates), its code point in *code; 0 if it is not valid. */
+/* Length of the UTF-8 sequence at `at` (shortest form, no surrogates), its code point in *code; 0 if it is not valid.
+ */
 int lik_utf8_decode(const char *at, const char *end, uint32_t *code);
 
 #endif

@@ -10,7 +10,7 @@ struct lik_names {
     struct lik_bytes text;  /* the names, each NUL-terminated */
     struct lik_bytes start; /* int64_t: where name i begins in `text` */
     int64_t count;
-    int64_t *slots;         /* name + 1, 0 = empty; slot_count is a power of two */
+    int64_t *slots; /* name + 1, 0 = empty; slot_count is a power of two */
     int64_t slot_count;
 };
 
@@ -30,7 +30,7 @@ struct lik_lines {
     char *path;
     struct lik_bytes start; /* int64_t [2 * count]: first byte of each line and the byte behind it */
     int64_t count;
-    int has_ids;            /* all lines have an id, or none */
+    int has_ids; /* all lines have an id, or none */
     struct lik_names ids;
 };
 

@@ -148,7 +148,9 @@ def suite_qemu(tally: Tally) -> None:
     need("qemu-x86_64-static")
     if build(tally, "release", "-DLIK_WERROR=ON"):
         for cpu in ("Nehalem", "Haswell"):
-            check = ["qemu-x86_64-static", "-L", "/", "-cpu", cpu, "build/release/tests/lik_check", "--quick"]
+            # QEMU 7.2 loads a whole vector where a scalar FMA names 4 bytes: the guard pages must stand back a little.
+            lik_check = ["build/release/tests/lik_check", "--quick", "--slack", "64"]
+            check = ["qemu-x86_64-static", "-L", "/", "-cpu", cpu, *lik_check]
             for group in ("dtypes", "score", "special", "grad", "topk"):
                 call(tally, f"qemu {cpu} {group}", [*check, group])
 
@@ -162,8 +164,7 @@ def suite_cli(tally: Tally) -> None:
 def suite_fuzz(tally: Tally) -> None:
     """A short run of each fuzz target from its seeds."""
     need("clang")
-    if (ROOT / "tests/fuzz/run.sh").exists():
-        call(tally, "fuzz", ["tests/fuzz/run.sh", "20"])
+    call(tally, "fuzz", ["tests/fuzz/run.sh", "60", str(BUILD / "fuzz")], PYTHON=python())
 
 
 def suite_python(tally: Tally) -> None:
@@ -176,9 +177,8 @@ def suite_python(tally: Tally) -> None:
 
 
 def suite_lint(tally: Tally) -> None:
-    """Include arrows, formatting, types."""
+    """Style and types of the Python sources."""
     interpreter = python()
-    call(tally, "arrows", [interpreter, "tests/check_arrows.py"])
     call(tally, "ruff", [interpreter, "-m", "ruff", "check", "python", "tests", "bench", "examples"])
     call(tally, "mypy", [interpreter, "-m", "mypy", "--strict", "python/late_interaction_kernels"])
 

@@ -20,11 +20,14 @@
 
 /* ---- harness.c: failures, random numbers, guarded memory ---- */
 
-/* Totals of the run. `quick` asks for the reduced set; `only` >= 0 runs just that case of each group. */
+/* Totals of the run. `quick` asks for the reduced set; `only` >= 0 runs just that case of each group; `slack` bytes are
+ * left between a buffer's end and the unmapped page (emulators may load a whole vector where an instruction names a
+ * scalar). */
 extern struct check_totals {
     int64_t cases, checks, failures, skipped;
     int quick;
     int64_t only;
+    size_t slack;
     double worst; /* the largest error seen, as a share of its tolerance */
 } totals;
 

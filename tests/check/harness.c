@@ -121,15 +121,16 @@ double rng_normal(struct rng *rng)
 struct buffer buffer_make(size_t bytes, enum placement placement, size_t align)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    size_t inner = (bytes + align + page - 1) / page * page;
+    size_t inner = (bytes + align + totals.slack + page - 1) / page * page;
     struct buffer b = {.bytes = bytes, .map_bytes = inner + 2 * page};
+    size_t slack = totals.slack / align * align;
     b.map = mmap(NULL, b.map_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (b.map == MAP_FAILED || mprotect(b.map, page, PROT_NONE) || mprotect(b.map + page + inner, page, PROT_NONE)) {
         printf("no memory for a buffer of %zu bytes\n", bytes);
         exit(2);
     }
     memset(b.map + page, CANARY, inner);
-    b.data = placement == AT_BEGIN ? b.map + page : b.map + page + inner - bytes;
+    b.data = placement == AT_BEGIN ? b.map + page : b.map + page + inner - bytes - slack;
     b.data -= (uintptr_t)b.data % align;
     return b;
 }

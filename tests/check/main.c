@@ -1,10 +1,12 @@
-/* lik_check [--quick] [--device NAME] [--case N] [GROUP ...]: runs the groups named, or all, on every device this
- * machine has, and closes with one line of totals. Exit status 0: all held; 1: some did not; 2: it could not run. */
+/* lik_check [--quick] [--device NAME] [--case N] [--slack BYTES] [GROUP ...]: runs the groups named, or all, on every
+ * device this machine has, and closes with one line of totals. Exit status 0: all held; 1: some did not; 2: it could
+ * not run. */
+*not run.* /
 #include "check.h"
 
 #include <time.h>
 
-static const struct {
+    static const struct {
     const char *name;
     void (*run)(void);
 } groups[] = {
@@ -21,7 +23,8 @@ static double seconds(void)
 
 static int usage(const char *argument)
 {
-    printf("unknown argument \"%s\"\nusage: lik_check [--quick] [--device NAME] [--case N] [GROUP ...]\ngroups:",
+    printf("unknown argument \"%s\"\nusage: lik_check [--quick] [--device NAME] [--case N] [--slack BYTES] [GROUP "
+           "...]\ngroups:",
            argument);
     for (int64_t g = 0; g < COUNT(groups); g++)
         printf(" %s", groups[g].name);
@@ -46,6 +49,8 @@ int main(int argc, char **argv)
             totals.quick = 1;
         else if (!strcmp(argv[a], "--device") && a + 1 < argc)
             device = argv[++a];
+        else if (!strcmp(argv[a], "--slack") && a + 1 < argc)
+            totals.slack = (size_t)(atoi(argv[++a]) & 4095);
         else if (!strcmp(argv[a], "--case") && a + 1 < argc)
             totals.only = atoll(argv[++a]);
         else

@@ -266,6 +266,47 @@ static void check_all_infinite(int32_t dtype, int64_t q_len, int64_t d_len, int6
     free(argmax);
 }
 
+/* The largest integers: flat queries (every element at the limit) against documents of -128 and 127, where an i32 sum
+ * of 16-bit products could wrap, or a 16-bit sum of 7-bit ones saturate. */
+static void check_extreme_integers(int32_t q_dtype, int32_t precision, int64_t dim)
+{
+    enum { TOKENS = 4 };
+    unsigned char *q = calloc((size_t)dim, 4);
+    int8_t *d = calloc((size_t)(TOKENS * dim), 1);
+    check_describe("special: extreme integers, q %s, dim %lld, precision %d", lik_dtype_name(q_dtype), (long long)dim,
+                   precision);
+    totals.cases++;
+    for (int64_t k = 0; k < dim; k++) {
+        if (q_dtype == LIK_F32)
+            ((float *)(void *)q)[k] = k % 7 == 3 ? -3.0f : 3.0f;
+        else
+            ((int8_t *)q)[k] = k % 7 == 3 ? -128 : 127;
+        int negative = k % 7 == 3;
+        int8_t each[TOKENS] = {negative ? 127 : -128, negative ? -128 : 127, -128, 127};
+        for (int t = 0; t < TOKENS; t++)
+            d[t * dim + k] = each[t];
+    }
+    FOR_EACH_DEVICE(device)
+    {
+        for (int t = 0; t < TOKENS; t++) {
+            float score = 0;
+            double want = 0, scale = 0;
+            struct lik_score op = {.struct_size = sizeof op, .scores = &score, .precision = precision};
+            op.q = lik_tokens_padded(q, q_dtype, 1, 1, dim);
+            op.d = lik_tokens_padded(d + t * dim, LIK_I8, 1, 1, dim);
+            for (int64_t k = 0; k < dim; k++) {
+                double value = q_dtype == LIK_F32 ? (double)((float *)(void *)q)[k] : ((int8_t *)q)[k];
+                want += value * d[t * dim + k];
+                scale += fabs(value * d[t * dim + k]);
+            }
+            check_ok(run_score(device->ctx, &op, NULL), "lik_score_run");
+            check_close("scores", t, (double)score, want, scale * (q_dtype == LIK_I8 ? UNIT_ROUNDOFF : 1e-4));
+        }
+    }
+    free(q);
+    free(d);
+}
+
 /* Zero of each size in each pairing, all pointers NULL where nothing can be read. */
 static void check_nothing(void)
 {
@@ -319,6 +360,12 @@ void check_special(void)
                          widths[] = {1, 5, 48, 128};
     struct rng rng = {.state = 5};
     check_nothing();
+    static const int64_t flat[] = {1, 2, 31, 512, 513, 768, 4096};
+    for (int64_t k = 0; k < COUNT(flat); k++) {
+        check_extreme_integers(LIK_F32, LIK_HIGHEST, flat[k]);
+        check_extreme_integers(LIK_F32, LIK_MEDIUM, flat[k]);
+        check_extreme_integers(LIK_I8, LIK_HIGHEST, flat[k]);
+    }
     check_large_arrays(LIK_I8, 0);
     check_large_arrays(LIK_I8, 1);
     check_large_arrays(LIK_F32, 0);

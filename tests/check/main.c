@@ -1,12 +1,11 @@
 /* lik_check [--quick] [--device NAME] [--case N] [--slack BYTES] [GROUP ...]: runs the groups named, or all, on every
  * device this machine has, and closes with one line of totals. Exit status 0: all held; 1: some did not; 2: it could
  * not run. */
-*not run.* /
 #include "check.h"
 
 #include <time.h>
 
-    static const struct {
+static const struct {
     const char *name;
     void (*run)(void);
 } groups[] = {

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Builds everything and runs every test suite: `make test`.
 
-Each suite is one or more commands; counts come from the JUnit files that ctest and pytest write, a command without one counts
-as one test. A suite whose tool is missing on this machine is skipped and says what to install; with CI set in the environment
-that is a failure instead. The last line sums all suites: `N passed, N failed, N skipped`.
+Each suite is one or more commands; counts come from the JUnit files that ctest and pytest write, a command without
+one counts as one test. A suite whose tool is missing on this machine is skipped and says what to install; with CI set in
+the environment that is a failure instead. The last line sums all suites: `N passed, N failed, N skipped`.
 """
 
 import argparse
@@ -19,7 +19,11 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
 REPORTS = BUILD / "reports"
 VENV = ROOT / ".venv"
-REQUIREMENTS = [ROOT / "tests/requirements.txt", ROOT / "tests/cli/requirements.txt", ROOT / "tests/python/requirements.txt"]
+REQUIREMENTS = [
+    ROOT / "tests/requirements.txt",
+    ROOT / "tests/cli/requirements.txt",
+    ROOT / "tests/python/requirements.txt",
+]
 JOBS = str(os.cpu_count() or 1)
 
 

@@ -1,4 +1,5 @@
 """End-to-end tests of the `lik` command. LIK_BIN names the program; scores are compared with NumPy in float64."""
+
 import json
 import os
 import pathlib
@@ -24,8 +25,9 @@ def environment(**more):
 
 def run(*args, code=0, stdin=None, env=None, cwd=None):
     """Runs lik and returns (stdout, stderr) as text; the exit code must be `code`."""
-    done = subprocess.run([LIK, *map(str, args)], input=stdin, capture_output=True, env=environment(**(env or {})),
-                          cwd=cwd, timeout=120)
+    done = subprocess.run(
+        [LIK, *map(str, args)], input=stdin, capture_output=True, env=environment(**(env or {})), cwd=cwd, timeout=120
+    )
     out, err = done.stdout.decode(), done.stderr.decode()
     assert done.returncode == code, f"exit {done.returncode}, expected {code}\n{args}\n{out[:2000]}\n{err[:4000]}"
     return out, err
@@ -98,8 +100,12 @@ def write_jsonl(path, rows):
 
 
 STORED = {
-    "f32": (np.float32, 0), "f16": (np.float16, 0), "bf16": (ml_dtypes.bfloat16, 0),
-    "e4m3": (ml_dtypes.float8_e4m3fn, 0), "e5m2": (ml_dtypes.float8_e5m2, 0), "i8": (np.int8, 1),
+    "f32": (np.float32, 0),
+    "f16": (np.float16, 0),
+    "bf16": (ml_dtypes.bfloat16, 0),
+    "e4m3": (ml_dtypes.float8_e4m3fn, 0),
+    "e5m2": (ml_dtypes.float8_e5m2, 0),
+    "i8": (np.int8, 1),
 }
 
 

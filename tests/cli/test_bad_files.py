@@ -1,12 +1,12 @@
 """Broken, truncated and unsuitable files: the right exit code, a message that names file and values, no output."""
+
 import json
 import struct
 
 import numpy as np
 import pytest
-from safetensors.numpy import save
-
 from conftest import LIK, environment, fails, run, unit
+from safetensors.numpy import save
 
 OK_SHAPE = "(2, 3, 4)"
 DATA = np.arange(24, dtype=np.float32).tobytes()
@@ -45,7 +45,11 @@ BAD = {
     "header-v2-long.npy": (npy(head(), version=(2, 0), length=2**32 - 1), 3, ["the header ends at byte 4294967307"]),
     "garbage.npy": (npy("hello"), 3, ["cannot be understood"]),
     "no-shape.npy": (npy("{'descr': '<f4', 'fortran_order': False}"), 3, ["cannot be understood"]),
-    "twice.npy": (npy("{'descr': '<f4', 'descr': '<f4', 'fortran_order': False, 'shape': (2,3,4)}"), 3, ["cannot be understood"]),
+    "twice.npy": (
+        npy("{'descr': '<f4', 'descr': '<f4', 'fortran_order': False, 'shape': (2,3,4)}"),
+        3,
+        ["cannot be understood"],
+    ),
     "unknown-key.npy": (npy("{'descr': '<f4', 'order': False, 'shape': (2,3,4)}"), 3, ["cannot be understood"]),
     "negative.npy": (npy(head(shape="(2, -3, 4)")), 3, ["cannot be understood"]),
     "not-closed.npy": (npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3, 4)"), 3, ["cannot be understood"]),
@@ -55,7 +59,11 @@ BAD = {
     "product-2^64.npy": (npy(head(shape="(4294967296, 4294967296, 4)")), 3, ["does not fit into 2^63"]),
     "product-zero.npy": (npy(head(shape="(4611686018427387904, 4, 0)"), b""), 3, ["does not fit into 2^63"]),
     "count-forged.npy": (npy(head(shape="(4611686018427387904, 0, 1)"), b""), 3, ["does not fit into 2^63"]),
-    "count-large.npy": (npy(head(shape="(100000000, 0, 4)"), b""), 3, ["announces 100000000 sequences", "at most 16777216"]),
+    "count-large.npy": (
+        npy(head(shape="(100000000, 0, 4)"), b""),
+        3,
+        ["announces 100000000 sequences", "at most 16777216"],
+    ),
     "short.npy": (npy(head(), DATA[:-1]), 3, ["2 x 3 x 4 float32 are 96 bytes", "holds 95", "cut short"]),
     "long.npy": (npy(head(), DATA + b"\0"), 3, ["96 bytes", "holds 97", "behind"]),
     "fortran.npy": (npy(head(order="True")), 4, ["Fortran", "ascontiguousarray"]),
@@ -77,51 +85,150 @@ BAD = {
     "tiny.safetensors": (b"\x01\0\0", 3, ["has 3 bytes"]),
     "header-2^63.safetensors": (tensors({"embeddings": tensor()}, DATA, 2**63), 3, ["bytes is announced"]),
     "header-2^64.safetensors": (tensors({"embeddings": tensor()}, DATA, 2**64 - 1), 3, ["bytes is announced"]),
-    "header-long.safetensors": (tensors({"embeddings": tensor()}, DATA, 5000), 3, ["5000 bytes is announced", "cut short"]),
+    "header-long.safetensors": (
+        tensors({"embeddings": tensor()}, DATA, 5000),
+        3,
+        ["5000 bytes is announced", "cut short"],
+    ),
     "not-json.safetensors": (tensors(b"{embeddings}"), 3, ["damaged at byte 9"]),
     "not-object.safetensors": (tensors(b"[1, 2, 3]"), 3, ["begins with byte 0x5b"]),
     "comma.safetensors": (tensors(b'{"embeddings": {"dtype": "F32",}}'), 3, ["nothing follows the ','"]),
-    "deep.safetensors": (tensors(b'{"__metadata__": ' + b'{"a": ' * 100 + b"1" + b"}" * 101), 3, ["nested deeper than 64"]),
+    "deep.safetensors": (
+        tensors(b'{"__metadata__": ' + b'{"a": ' * 100 + b"1" + b"}" * 101),
+        3,
+        ["nested deeper than 64"],
+    ),
     "not-utf8.safetensors": (tensors(b'{"\xff": {}}'), 3, ["not UTF-8"]),
-    "two-names.safetensors": (tensors(b'{"a": {"dtype":"F32","shape":[0,4],"data_offsets":[0,0]}, "a": {"dtype":"F32","shape":[0,4],"data_offsets":[0,0]}}'), 3, ["two tensors are called 'a'"]),
+    "two-names.safetensors": (
+        tensors(
+            b'{"a": {"dtype":"F32","shape":[0,4],"data_offsets":[0,0]}, '
+            b'"a": {"dtype":"F32","shape":[0,4],"data_offsets":[0,0]}}'
+        ),
+        3,
+        ["two tensors are called 'a'"],
+    ),
     "dtype.safetensors": (tensors({"embeddings": tensor("F4")}, DATA), 4, ["unknown dtype 'F4'"]),
     "member.safetensors": (tensors({"embeddings": tensor() | {"strides": []}}, DATA), 3, ["unknown member 'strides'"]),
     "lacks.safetensors": (tensors({"embeddings": {"dtype": "F32", "shape": [1]}}), 3, ["lacks data_offsets"]),
     "negative.safetensors": (tensors({"embeddings": tensor(shape=(-2, 3, 4))}, DATA), 3, ["whole number"]),
     "fraction.safetensors": (tensors({"embeddings": tensor(shape=(2.0, 3, 4))}, DATA), 3, ["whole number"]),
-    "shape-2^64.safetensors": (tensors({"embeddings": tensor(shape=(2**33, 2**33, 4))}, DATA), 3, ["does not fit into 2^63"]),
-    "shape-over.safetensors": (tensors({"embeddings": tensor(shape=(2**64, 3, 4))}, DATA), 3, ["whole number from 0 to 2^63"]),
+    "shape-2^64.safetensors": (
+        tensors({"embeddings": tensor(shape=(2**33, 2**33, 4))}, DATA),
+        3,
+        ["does not fit into 2^63"],
+    ),
+    "shape-over.safetensors": (
+        tensors({"embeddings": tensor(shape=(2**64, 3, 4))}, DATA),
+        3,
+        ["whole number from 0 to 2^63"],
+    ),
     "range.safetensors": (tensors({"embeddings": tensor(offsets=(0, 95))}, DATA), 3, ["96 bytes", "bytes 0 to 95"]),
     "reversed.safetensors": (tensors({"embeddings": tensor(offsets=(96, 0))}, DATA), 3, ["bytes 96 to 0"]),
-    "gap.safetensors": (tensors({"embeddings": tensor(offsets=(4, 100))}, DATA + b"1234"), 3, ["begins at byte 4", "ends at 0"]),
-    "overlap.safetensors": (tensors({"embeddings": tensor(), "x": tensor(offsets=(48, 144))}, DATA * 2), 3, ["begins at byte 48", "ends at 96"]),
+    "gap.safetensors": (
+        tensors({"embeddings": tensor(offsets=(4, 100))}, DATA + b"1234"),
+        3,
+        ["begins at byte 4", "ends at 0"],
+    ),
+    "overlap.safetensors": (
+        tensors({"embeddings": tensor(), "x": tensor(offsets=(48, 144))}, DATA * 2),
+        3,
+        ["begins at byte 48", "ends at 96"],
+    ),
     "tail.safetensors": (tensors({"embeddings": tensor()}, DATA + b"1"), 3, ["fill 96 bytes", "holds 97"]),
     "short.safetensors": (tensors({"embeddings": tensor()}, DATA[:-1]), 3, ["ends at byte 96", "holds 95"]),
     "none.safetensors": (tensors({}), 4, ["holds no tensor"]),
     "rank9.safetensors": (tensors({"embeddings": tensor(shape=[1] * 9)}), 4, ["more than 8 dimensions"]),
-    "mixed.safetensors": (save({"a": np.zeros((2, 4), np.float32), "b": np.zeros((2, 5), np.float32)}), 4, ["tensor 'b' is 2 x 5", "tensor 'a' is 2 x 4"]),
-    "lens-sum.safetensors": (save({"embeddings": np.zeros((6, 4), np.float32), "lengths": np.array([3, 4])}), 3, ["add up to 7", "6 token rows"]),
-    "lens-negative.safetensors": (save({"embeddings": np.zeros((6, 4), np.float32), "lengths": np.array([7, -1])}), 3, ["entry 1 is negative"]),
-    "lens-overflow.safetensors": (save({"embeddings": np.zeros((6, 4), np.float32), "lengths": np.array([2**63 - 1] * 3)}), 3, ["exceed 2^63"]),
-    "lens-u64.safetensors": (save({"embeddings": np.zeros((6, 4), np.float32), "lengths": np.array([2**64 - 1], np.uint64)}), 3, ["beyond 2^63"]),
-    "lens-float.safetensors": (save({"embeddings": np.zeros((6, 4), np.float32), "lengths": np.array([6.0])}), 4, ["array of integers"]),
-    "lens-room.safetensors": (save({"embeddings": np.zeros((2, 3, 4), np.float32), "lengths": np.array([1, 4])}), 3, ["document 1 has length 4", "room for 3"]),
-    "lens-count.safetensors": (save({"embeddings": np.zeros((2, 3, 4), np.float32), "lengths": np.array([1])}), 3, ["has 1 lengths", "2 sequences"]),
-    "offsets-down.safetensors": (save({"embeddings": np.zeros((6, 4), np.float32), "offsets": np.array([0, 4, 3, 6])}), 3, ["decrease from 4 to 3"]),
-    "offsets-start.safetensors": (save({"embeddings": np.zeros((6, 4), np.float32), "offsets": np.array([1, 6])}), 3, ["must begin with 0"]),
-    "offsets-short.safetensors": (save({"embeddings": np.zeros((6, 4), np.float32), "offsets": np.array([0, 5])}), 3, ["add up to 5", "6 token rows"]),
-    "both.safetensors": (save({"embeddings": np.zeros((6, 4), np.float32), "offsets": np.array([0, 6]), "lengths": np.array([6])}), 4, ["both 'lengths' and 'offsets'"]),
-    "scale-nan.safetensors": (save({"embeddings": np.zeros((1, 2, 4), np.int8), "scales": np.array([1, np.nan], np.float32)}), 3, ["'scales' holds nan at position 1"]),
-    "scale-count.safetensors": (save({"embeddings": np.zeros((1, 2, 4), np.int8), "scales": np.ones(3, np.float32)}), 4, ["'scales' is 3 float32", "2 token vectors"]),
-    "mask-count.safetensors": (save({"embeddings": np.zeros((1, 2, 4), np.float32), "mask": np.ones(3, np.bool_)}), 4, ["'mask' is 3 bool"]),
+    "mixed.safetensors": (
+        save({"a": np.zeros((2, 4), np.float32), "b": np.zeros((2, 5), np.float32)}),
+        4,
+        ["tensor 'b' is 2 x 5", "tensor 'a' is 2 x 4"],
+    ),
+    "lens-sum.safetensors": (
+        save({"embeddings": np.zeros((6, 4), np.float32), "lengths": np.array([3, 4])}),
+        3,
+        ["add up to 7", "6 token rows"],
+    ),
+    "lens-negative.safetensors": (
+        save({"embeddings": np.zeros((6, 4), np.float32), "lengths": np.array([7, -1])}),
+        3,
+        ["entry 1 is negative"],
+    ),
+    "lens-overflow.safetensors": (
+        save({"embeddings": np.zeros((6, 4), np.float32), "lengths": np.array([2**63 - 1] * 3)}),
+        3,
+        ["exceed 2^63"],
+    ),
+    "lens-u64.safetensors": (
+        save({"embeddings": np.zeros((6, 4), np.float32), "lengths": np.array([2**64 - 1], np.uint64)}),
+        3,
+        ["beyond 2^63"],
+    ),
+    "lens-float.safetensors": (
+        save({"embeddings": np.zeros((6, 4), np.float32), "lengths": np.array([6.0])}),
+        4,
+        ["array of integers"],
+    ),
+    "lens-room.safetensors": (
+        save({"embeddings": np.zeros((2, 3, 4), np.float32), "lengths": np.array([1, 4])}),
+        3,
+        ["document 1 has length 4", "room for 3"],
+    ),
+    "lens-count.safetensors": (
+        save({"embeddings": np.zeros((2, 3, 4), np.float32), "lengths": np.array([1])}),
+        3,
+        ["has 1 lengths", "2 sequences"],
+    ),
+    "offsets-down.safetensors": (
+        save({"embeddings": np.zeros((6, 4), np.float32), "offsets": np.array([0, 4, 3, 6])}),
+        3,
+        ["decrease from 4 to 3"],
+    ),
+    "offsets-start.safetensors": (
+        save({"embeddings": np.zeros((6, 4), np.float32), "offsets": np.array([1, 6])}),
+        3,
+        ["must begin with 0"],
+    ),
+    "offsets-short.safetensors": (
+        save({"embeddings": np.zeros((6, 4), np.float32), "offsets": np.array([0, 5])}),
+        3,
+        ["add up to 5", "6 token rows"],
+    ),
+    "both.safetensors": (
+        save({"embeddings": np.zeros((6, 4), np.float32), "offsets": np.array([0, 6]), "lengths": np.array([6])}),
+        4,
+        ["both 'lengths' and 'offsets'"],
+    ),
+    "scale-nan.safetensors": (
+        save({"embeddings": np.zeros((1, 2, 4), np.int8), "scales": np.array([1, np.nan], np.float32)}),
+        3,
+        ["'scales' holds nan at position 1"],
+    ),
+    "scale-count.safetensors": (
+        save({"embeddings": np.zeros((1, 2, 4), np.int8), "scales": np.ones(3, np.float32)}),
+        4,
+        ["'scales' is 3 float32", "2 token vectors"],
+    ),
+    "mask-count.safetensors": (
+        save({"embeddings": np.zeros((1, 2, 4), np.float32), "mask": np.ones(3, np.bool_)}),
+        4,
+        ["'mask' is 3 bool"],
+    ),
     # JSON lines
     "cut.jsonl": (b'{"embedding": [[1, 2], [3, 4', 3, ["line 1, column"]),
     "bare-nan.jsonl": (b'{"embedding": [[1, NaN]]}', 3, ["line 1, column 20: a number is expected"]),
-    "ragged.jsonl": (b'{"embedding": [[1, 2]]}\n{"embedding": [[1, 2], [3]]}', 4, ["entry 2: token 1 has 1 numbers", "has 2"]),
+    "ragged.jsonl": (
+        b'{"embedding": [[1, 2]]}\n{"embedding": [[1, 2], [3]]}',
+        4,
+        ["entry 2: token 1 has 1 numbers", "has 2"],
+    ),
     "flat.jsonl": (b'{"embedding": [1, 2]}', 3, ["an array [ ] is expected"]),
-    "no-embedding.jsonl": (b'{"id": "a", "text": "b"}', 4, ["entry 1 has no member \"embedding\""]),
+    "no-embedding.jsonl": (b'{"id": "a", "text": "b"}', 4, ['entry 1 has no member "embedding"']),
     "no-token.jsonl": (b'{"embedding": []}', 4, ["none of its 1 entries has a token"]),
-    "same-id.jsonl": (b'{"id": "a", "embedding": [[1]]}\n{"id": "a", "embedding": [[1]]}', 3, ["entries 1 and 2 both have the id 'a'"]),
+    "same-id.jsonl": (
+        b'{"id": "a", "embedding": [[1]]}\n{"id": "a", "embedding": [[1]]}',
+        3,
+        ["entries 1 and 2 both have the id 'a'"],
+    ),
     "some-ids.jsonl": (b'{"id": "a", "embedding": [[1]]}\n{"embedding": [[1]]}', 3, ["line 2 has no id"]),
     "tab-id.jsonl": (b'{"id": "a\\tb", "embedding": [[1]]}', 3, ["the id holds a control character"]),
     "twice.jsonl": (b'{"embedding": [[1]], "embedding": [[1]]}', 3, ["is there twice"]),
@@ -159,8 +266,13 @@ def test_bad_file(tmp_path, name):
 
 def test_truncated_at_every_byte(tmp_path, rng):
     np.save(tmp_path / "q.npy", unit(rng, 1, 2, 4))
-    whole = {"a.npy": npy(head()), "b.npy": npy(head(), version=(2, 0)),
-             "c.safetensors": save({"embeddings": np.ones((4, 4), np.float32), "lengths": np.array([1, 3]), "scales": np.ones(4, np.float32)})}
+    whole = {
+        "a.npy": npy(head()),
+        "b.npy": npy(head(), version=(2, 0)),
+        "c.safetensors": save(
+            {"embeddings": np.ones((4, 4), np.float32), "lengths": np.array([1, 3]), "scales": np.ones(4, np.float32)}
+        ),
+    }
     for name, data in whole.items():
         (tmp_path / name).write_bytes(data)
         run("info", tmp_path / name)
@@ -176,7 +288,10 @@ def test_truncated_at_every_byte(tmp_path, rng):
 def test_every_byte_changed(tmp_path):
     """A file with one byte changed is read or refused, never more than that."""
     import subprocess
-    data = save({"embeddings": np.ones((4, 4), np.float32), "lengths": np.array([1, 3]), "scales": np.ones(4, np.float32)})
+
+    data = save(
+        {"embeddings": np.ones((4, 4), np.float32), "lengths": np.array([1, 3]), "scales": np.ones(4, np.float32)}
+    )
     for at in range(0, len(data) - 96, 3):
         changed = bytearray(data)
         changed[at] ^= 0x11
@@ -188,7 +303,14 @@ def test_every_byte_changed(tmp_path):
 def test_dimensions_differ(tmp_path, rng):
     np.save(tmp_path / "q.npy", unit(rng, 1, 2, 96))
     np.save(tmp_path / "d.npy", unit(rng, 1, 2, 128))
-    fails(4, "queries have 96 dimensions", "q.npy", "documents have 128", "d.npy", args=("score", tmp_path / "q.npy", tmp_path / "d.npy"))
+    fails(
+        4,
+        "queries have 96 dimensions",
+        "q.npy",
+        "documents have 128",
+        "d.npy",
+        args=("score", tmp_path / "q.npy", tmp_path / "d.npy"),
+    )
 
 
 def test_companion_files(small):
@@ -221,10 +343,16 @@ def test_companion_files(small):
     fails(4, "no tensor 'x'", args=("score", folder / "q.npy", folder / "q.npy", "--key", "x"))
 
 
-@pytest.mark.parametrize("line,parts", [
-    ("q Q0 d 1 2.0", ["line 2 has 5 fields, 6 are needed"]), ("q Q0 d 1 x t", ["'x' is not a number"]),
-    ("q Q0 d 1 nan t", ["'nan' is not a number"]), ("q Q0 d 1 2 t more", ["more than 6 fields"]),
-    ("a Q0 b 1 2 t", ["lines 1 and 2 both name document 'b' for query 'a'"])])
+@pytest.mark.parametrize(
+    "line,parts",
+    [
+        ("q Q0 d 1 2.0", ["line 2 has 5 fields, 6 are needed"]),
+        ("q Q0 d 1 x t", ["'x' is not a number"]),
+        ("q Q0 d 1 nan t", ["'nan' is not a number"]),
+        ("q Q0 d 1 2 t more", ["more than 6 fields"]),
+        ("a Q0 b 1 2 t", ["lines 1 and 2 both name document 'b' for query 'a'"]),
+    ],
+)
 def test_bad_runs(tmp_path, line, parts):
     (tmp_path / "run").write_text("a Q0 b 1 1.0 t\n" + line + "\n")
     (tmp_path / "qrels").write_text("a 0 b 1\n")
@@ -259,6 +387,7 @@ def test_nan(tmp_path, rng, kind):
     assert "3 tokens of 2 documents are dropped" in err
     clean = [x[~np.isnan(x).any(axis=1)].astype(np.float64) for x in d]
     from conftest import maxsim
+
     assert np.abs(np.load(tmp_path / "s.npy") - maxsim(q, clean)).max() < 1e-4
     out, _ = run("info", tmp_path / "d.npy", "--check", code=3)
     assert "NaN        3 rows, the first in sequence 17, token 4" in out

@@ -1,12 +1,11 @@
 """Every kind of input file, layout and element type, against NumPy in float64."""
+
 import json
 
-import ml_dtypes
 import numpy as np
 import pytest
+from conftest import STORED, TOLERANCE, TOLERANCE_I8, check_ranking, maxsim, parse_tsv, run, store, unit, write_jsonl
 from safetensors.numpy import save_file
-
-from conftest import (STORED, TOLERANCE, TOLERANCE_I8, check_ranking, maxsim, parse_tsv, run, store, unit, write_jsonl)
 
 
 def scores_of(*args, k, expected, tolerance=TOLERANCE, names=None, **more):
@@ -89,22 +88,29 @@ def test_padded_npy_with_lengths(tmp_path, rng):
     scores_of(tmp_path / "q.npy", tmp_path / "d.npy", k=5, expected=expected)
 
 
-@pytest.mark.parametrize("header", ["spaces-none", "trailing-comma", "padded-192", "no-newline", "v2", "v3", "python2", "u-lens"])
+@pytest.mark.parametrize(
+    "header", ["spaces-none", "trailing-comma", "padded-192", "no-newline", "v2", "v3", "python2", "u-lens"]
+)
 def test_npy_dialects(tmp_path, rng, header):
     q, d = unit(rng, 2, 3, 8), unit(rng, 4, 5, 8)
     np.save(tmp_path / "q.npy", q)
-    text = {"spaces-none": "{'descr':'<f4','fortran_order':False,'shape':(4,5,8)}",
-            "trailing-comma": "{'descr':'<f4','fortran_order':False,'shape':(4,5,8,),}",
-            "python2": "{'descr': '<f4', 'fortran_order': False, 'shape': (4L, 5L, 8L), }",
-            }.get(header, "{'descr': '<f4', 'fortran_order': False, 'shape': (4, 5, 8), }").encode()
+    text = {
+        "spaces-none": "{'descr':'<f4','fortran_order':False,'shape':(4,5,8)}",
+        "trailing-comma": "{'descr':'<f4','fortran_order':False,'shape':(4,5,8,),}",
+        "python2": "{'descr': '<f4', 'fortran_order': False, 'shape': (4L, 5L, 8L), }",
+    }.get(header, "{'descr': '<f4', 'fortran_order': False, 'shape': (4, 5, 8), }").encode()
     version = {"v2": 2, "v3": 3}.get(header, 1)
     head = 10 if version == 1 else 12
     total = 192 if header == "padded-192" else -(-(head + len(text) + 1) // 16) * 16
     text = text.ljust(total - head - 1) + (b" " if header == "no-newline" else b"\n")
-    (tmp_path / "d.npy").write_bytes(b"\x93NUMPY" + bytes([version, 0]) + len(text).to_bytes(2 if version == 1 else 4, "little") + text + d.tobytes())
+    (tmp_path / "d.npy").write_bytes(
+        b"\x93NUMPY" + bytes([version, 0]) + len(text).to_bytes(2 if version == 1 else 4, "little") + text + d.tobytes()
+    )
     if header == "u-lens":  # '<u1' as some writers have it, for '|u1'
         text = b"{'descr':'<u1','fortran_order':False,'shape':(4,)}\n"
-        (tmp_path / "d_len.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes([5, 5, 5, 5]))
+        (tmp_path / "d_len.npy").write_bytes(
+            b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes([5, 5, 5, 5])
+        )
     scores_of(tmp_path / "q.npy", tmp_path / "d.npy", k=4, expected=maxsim(q, d))
 
 
@@ -151,27 +157,50 @@ def test_safetensors_one_scale(tmp_path, rng):
     q, x = unit(rng, 2, 3, 16), rng.integers(-100, 100, (4, 5, 16), np.int8)
     np.save(tmp_path / "q.npy", q)
     save_file({"embeddings": x, "scale": np.array([0.01], np.float32)}, tmp_path / "d.safetensors")
-    scores_of(tmp_path / "q.npy", tmp_path / "d.safetensors", k=4, tolerance=TOLERANCE_I8,
-              expected=maxsim(q, x * np.float64(np.float32(0.01))))
+    scores_of(
+        tmp_path / "q.npy",
+        tmp_path / "d.safetensors",
+        k=4,
+        tolerance=TOLERANCE_I8,
+        expected=maxsim(q, x * np.float64(np.float32(0.01))),
+    )
 
 
 @pytest.mark.parametrize("dtype", ["f32", "bf16", "i8"])
 def test_safetensors_a_tensor_each(tmp_path, rng, dtype):
     q = unit(rng, 2, 6, 16)
     np.save(tmp_path / "q.npy", q)
-    tensors = {f"doc {i}": unit(rng, n, 16).astype(STORED[dtype][0]) if dtype != "i8" else rng.integers(-99, 99, (n, 16), np.int8)
-               for i, n in enumerate([4, 0, 7])}
+    tensors = {
+        f"doc {i}": unit(rng, n, 16).astype(STORED[dtype][0])
+        if dtype != "i8"
+        else rng.integers(-99, 99, (n, 16), np.int8)
+        for i, n in enumerate([4, 0, 7])
+    }
     save_file(tensors, tmp_path / "d.safetensors")
-    scores_of(tmp_path / "q.npy", tmp_path / "d.safetensors", k=3, names=list(tensors),
-              expected=maxsim(q, [x.astype(np.float64) for x in tensors.values()]), tolerance=TOLERANCE_I8)
+    scores_of(
+        tmp_path / "q.npy",
+        tmp_path / "d.safetensors",
+        k=3,
+        names=list(tensors),
+        expected=maxsim(q, [x.astype(np.float64) for x in tensors.values()]),
+        tolerance=TOLERANCE_I8,
+    )
 
 
 def test_safetensors_key(tmp_path, rng):
     q, a, b = unit(rng, 2, 6, 16), unit(rng, 4, 5, 16), unit(rng, 3, 5, 16)
     save_file({"embeddings": a, "other": b}, tmp_path / "d.safetensors")
     save_file({"embeddings": a, "mine": q}, tmp_path / "q.safetensors")
-    scores_of(tmp_path / "q.safetensors", tmp_path / "d.safetensors", "--key", "other", "--query-key", "mine", k=3,
-              expected=maxsim(q, b))
+    scores_of(
+        tmp_path / "q.safetensors",
+        tmp_path / "d.safetensors",
+        "--key",
+        "other",
+        "--query-key",
+        "mine",
+        k=3,
+        expected=maxsim(q, b),
+    )
 
 
 @pytest.mark.parametrize("form", ["safetensors", "jsonl", "safetensors-padded"])
@@ -195,8 +224,14 @@ def test_query_weights(tmp_path, rng, form):
 def test_json_lines(tmp_path, rng):
     q, lens = unit(rng, 2, 5, 12), [3, 0, 8]
     documents = [unit(rng, n, 12) for n in lens]
-    write_jsonl(tmp_path / "q.jsonl", [{"id": f"q{i}", "embedding": x.tolist(), "text": "a \u00e4 \u2603 \U0001f600"} for i, x in enumerate(q)])
-    rows = [json.dumps({"tokens": ["x"] * len(x), "id": 100 + i, "more": {"a": [1, None, True]}, "embedding": x.tolist()}) for i, x in enumerate(documents)]
+    write_jsonl(
+        tmp_path / "q.jsonl",
+        [{"id": f"q{i}", "embedding": x.tolist(), "text": "a \u00e4 \u2603 \U0001f600"} for i, x in enumerate(q)],
+    )
+    rows = [
+        json.dumps({"tokens": ["x"] * len(x), "id": 100 + i, "more": {"a": [1, None, True]}, "embedding": x.tolist()})
+        for i, x in enumerate(documents)
+    ]
     (tmp_path / "d.jsonl").write_text("\n\r\n".join(rows))  # blank lines, CRLF, no newline at the end
     out, _ = run("score", tmp_path / "q.jsonl", tmp_path / "d.jsonl")
     result = parse_tsv(out)
@@ -207,8 +242,22 @@ def test_json_lines(tmp_path, rng):
 
 def test_json_numbers(tmp_path):
     """Numbers of every form mean what Python says they mean."""
-    texts = ["0", "-0", "1e2", "1E-3", "0.1", "-12.5e+1", "3.4028234e38", "1e-45", "0.30000000000000004", "123456789012345678901234567890",
-             "0." + "3" * 60, "1e-400", "9007199254740993", "0.000000000000000000000000000000000000011754944"]
+    texts = [
+        "0",
+        "-0",
+        "1e2",
+        "1E-3",
+        "0.1",
+        "-12.5e+1",
+        "3.4028234e38",
+        "1e-45",
+        "0.30000000000000004",
+        "123456789012345678901234567890",
+        "0." + "3" * 60,
+        "1e-400",
+        "9007199254740993",
+        "0.000000000000000000000000000000000000011754944",
+    ]
     (tmp_path / "d.jsonl").write_text("\n".join('{"embedding": [[%s]]}' % t for t in texts))
     (tmp_path / "q.jsonl").write_text('{"embedding": [[1]]}')
     run("score", tmp_path / "q.jsonl", tmp_path / "d.jsonl", "--all", "-o", tmp_path / "s.npy")
@@ -219,7 +268,11 @@ def test_json_numbers(tmp_path):
 @pytest.mark.parametrize("form", ["npy", "jsonl"])
 def test_standard_input(small, form):
     q, d, folder = small
-    data = (folder / "q.npy").read_bytes() if form == "npy" else "".join(json.dumps({"embedding": x.tolist()}) + "\n" for x in q).encode()
+    data = (
+        (folder / "q.npy").read_bytes()
+        if form == "npy"
+        else "".join(json.dumps({"embedding": x.tolist()}) + "\n" for x in q).encode()
+    )
     scores_of("-", folder / "d.npy", k=4, expected=maxsim(q, d), stdin=data)
 
 
@@ -229,7 +282,15 @@ def test_ids_and_texts(small):
     (folder / "ids.txt").write_text("\r\n".join(ids))
     np.save(folder / "qids.npy", np.array([7, 5, 1000]))
     write_jsonl(folder / "texts.jsonl", [{"id": i, "text": f"text of {i}"} for i in reversed(ids)])
-    args = ("score", folder / "q.npy", folder / "d.npy", "--ids", folder / "ids.txt", "--query-ids", folder / "qids.npy")
+    args = (
+        "score",
+        folder / "q.npy",
+        folder / "d.npy",
+        "--ids",
+        folder / "ids.txt",
+        "--query-ids",
+        folder / "qids.npy",
+    )
     result = parse_tsv(run(*args)[0])
     assert list(result) == ["7", "5", "1000"]
     for hits, expected in zip(result.values(), maxsim(q, d)):
@@ -258,7 +319,11 @@ def test_no_documents_no_queries(tmp_path, rng):
     assert run("score", tmp_path / "q.npy", tmp_path / "none.npy")[0] == ""
     assert run("score", tmp_path / "q.npy", tmp_path / "none.npy", "--fail-empty", code=1)[0] == ""
     assert run("score", tmp_path / "none.npy", tmp_path / "q.npy")[0] == ""
-    assert parse_tsv(run("score", tmp_path / "q.npy", tmp_path / "empty.npy")[0])["0"] == [("0", 0.0), ("1", 0.0), ("2", 0.0)]
+    assert parse_tsv(run("score", tmp_path / "q.npy", tmp_path / "empty.npy")[0])["0"] == [
+        ("0", 0.0),
+        ("1", 0.0),
+        ("2", 0.0),
+    ]
     run("score", tmp_path / "q.npy", tmp_path / "none.npy", "--all", "-o", tmp_path / "s.npy")
     assert np.load(tmp_path / "s.npy").shape == (2, 0)
 

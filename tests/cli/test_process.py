@@ -1,4 +1,5 @@
 """lik as a process: usage errors, exit codes, pipes, interrupts, disks, terminals, explain's files."""
+
 import fcntl
 import html.parser
 import json
@@ -14,27 +15,48 @@ import xml.dom.minidom
 
 import numpy as np
 import pytest
-
 from conftest import DEMO, LIK, environment, fails, maxsim, run, unit, write_jsonl
 
-DEMO_FILES = [DEMO / "queries.safetensors", DEMO / "documents.safetensors", "--text", DEMO / "documents.jsonl", "--query-text",
-              DEMO / "queries.jsonl"]
+DEMO_FILES = [
+    DEMO / "queries.safetensors",
+    DEMO / "documents.safetensors",
+    "--text",
+    DEMO / "documents.jsonl",
+    "--query-text",
+    DEMO / "queries.jsonl",
+]
 COMMANDS = ["score", "rerank", "explain", "eval", "info", "bench", "demo"]
 
 
-@pytest.mark.parametrize("args,parts", [
-    (["scor"], ["no command 'scor'", "Did you mean 'score'?"]), (["rernak"], ["'rerank'"]), (["xyzzy"], ["lik --help"]),
-    (["search", "a", "b"], ["no command 'search'"]), (["score", "a", "b", "--normalise"], ["Did you mean '--normalize'?"]),
-    (["score", "a", "b", "--norm"], ["Did you mean '--normalize'?"]), (["score", "a", "b", "-x"], ["no option '-x'"]),
-    (["score", "a"], ["needs 2 arguments, 1 given", "usage: lik score QUERIES DOCUMENTS"]),
-    (["score", "a", "b", "c"], ["takes at most 2 arguments, 'c' is one more"]), (["score", "a", "b", "-k"], ["--top needs a value"]),
-    (["score", "a", "b", "-k", "0"], ["at least 1, not '0'"]), (["score", "a", "b", "-kx"], ["not 'x'"]),
-    (["score", "a", "b", "--top=99999999999999999999"], ["--top needs a whole number"]),
-    (["score", "a", "b", "-k", "3", "--all"], ["exclude each other"]), (["score", "a", "b", "--all=3"], ["takes no value"]),
-    (["score", "a", "b", "--color", "blue"], ["auto, always or never, not 'blue'"]), (["score", "-", "-"], ["both come from standard input"]),
-    (["eval", "a", "b", "-m", "bleu"], ["unknown measure 'bleu'"]), (["eval", "a", "b", "-m", "ndcg@0"], ["at least 1"]),
-    (["explain", "a", "b", "-o", "x.png"], [".html or .svg"]), (["explain", "a", "b", "--cmap", "jet"], ["viridis or grey, not 'jet'"]),
-    (["info", "a", "--top", "3"], ["no option"]), (["bench", "a"], ["only 'a' was given"]), (["--frobnicate"], ["no option"])])
+@pytest.mark.parametrize(
+    "args,parts",
+    [
+        (["scor"], ["no command 'scor'", "Did you mean 'score'?"]),
+        (["rernak"], ["'rerank'"]),
+        (["xyzzy"], ["lik --help"]),
+        (["search", "a", "b"], ["no command 'search'"]),
+        (["score", "a", "b", "--normalise"], ["Did you mean '--normalize'?"]),
+        (["score", "a", "b", "--norm"], ["Did you mean '--normalize'?"]),
+        (["score", "a", "b", "-x"], ["no option '-x'"]),
+        (["score", "a"], ["needs 2 arguments, 1 given", "usage: lik score QUERIES DOCUMENTS"]),
+        (["score", "a", "b", "c"], ["takes at most 2 arguments, 'c' is one more"]),
+        (["score", "a", "b", "-k"], ["--top needs a value"]),
+        (["score", "a", "b", "-k", "0"], ["at least 1, not '0'"]),
+        (["score", "a", "b", "-kx"], ["not 'x'"]),
+        (["score", "a", "b", "--top=99999999999999999999"], ["--top needs a whole number"]),
+        (["score", "a", "b", "-k", "3", "--all"], ["exclude each other"]),
+        (["score", "a", "b", "--all=3"], ["takes no value"]),
+        (["score", "a", "b", "--color", "blue"], ["auto, always or never, not 'blue'"]),
+        (["score", "-", "-"], ["both come from standard input"]),
+        (["eval", "a", "b", "-m", "bleu"], ["unknown measure 'bleu'"]),
+        (["eval", "a", "b", "-m", "ndcg@0"], ["at least 1"]),
+        (["explain", "a", "b", "-o", "x.png"], [".html or .svg"]),
+        (["explain", "a", "b", "--cmap", "jet"], ["viridis or grey, not 'jet'"]),
+        (["info", "a", "--top", "3"], ["no option"]),
+        (["bench", "a"], ["only 'a' was given"]),
+        (["--frobnicate"], ["no option"]),
+    ],
+)
 def test_usage(args, parts):
     fails(2, *parts, args=args)
 
@@ -78,7 +100,9 @@ def test_closed_pipe(tmp_path, rng):
 def test_full_disk(small):
     _, _, folder = small
     with open("/dev/full", "wb") as full:
-        done = subprocess.run([LIK, "score", folder / "q.npy", folder / "d.npy"], stdout=full, stderr=subprocess.PIPE, env=environment())
+        done = subprocess.run(
+            [LIK, "score", folder / "q.npy", folder / "d.npy"], stdout=full, stderr=subprocess.PIPE, env=environment()
+        )
     assert done.returncode == 5 and b"No space left" in done.stderr
     fails(5, "/dev/full", "No space left", args=("score", folder / "q.npy", folder / "d.npy", "-o", "/dev/full"))
     fails(3, "cannot write", args=("score", folder / "q.npy", folder / "d.npy", "-o", folder / "no" / "x.npy"))
@@ -89,8 +113,23 @@ def test_interrupt(tmp_path, rng, number):
     np.save(tmp_path / "q.npy", unit(rng, 64, 32, 128))
     np.save(tmp_path / "d.npy", unit(rng, 400, 300, 128))
     (tmp_path / "s.npy").write_bytes(b"before")
-    process = subprocess.Popen([LIK, "score", tmp_path / "q.npy", tmp_path / "d.npy", "--all", "--device", "ref", "-j1", "-o", tmp_path / "s.npy"],
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment())
+    process = subprocess.Popen(
+        [
+            LIK,
+            "score",
+            tmp_path / "q.npy",
+            tmp_path / "d.npy",
+            "--all",
+            "--device",
+            "ref",
+            "-j1",
+            "-o",
+            tmp_path / "s.npy",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+    )
     for _ in range(500):  # until the temporary file shows that the work has begun
         if len(list(tmp_path.iterdir())) == 4:
             break
@@ -123,8 +162,23 @@ def test_file_cut_while_read(tmp_path, rng):
     """A mapped file that shrinks ends the program with a message, not with a crash."""
     np.save(tmp_path / "q.npy", unit(rng, 64, 32, 128))
     np.save(tmp_path / "d.npy", unit(rng, 400, 300, 128))
-    process = subprocess.Popen([LIK, "score", tmp_path / "q.npy", tmp_path / "d.npy", "--all", "--device", "ref", "-j1", "-o", tmp_path / "s.npy"],
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment())
+    process = subprocess.Popen(
+        [
+            LIK,
+            "score",
+            tmp_path / "q.npy",
+            tmp_path / "d.npy",
+            "--all",
+            "--device",
+            "ref",
+            "-j1",
+            "-o",
+            tmp_path / "s.npy",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+    )
     while len(list(tmp_path.iterdir())) < 3 and process.poll() is None:
         time.sleep(0.02)
     os.truncate(tmp_path / "d.npy", 4096)
@@ -136,7 +190,9 @@ def test_file_cut_while_read(tmp_path, rng):
 def test_verbose_and_quiet(small):
     _, _, folder = small
     _, err = run("score", folder / "q.npy", folder / "d.npy", "-v")
-    assert re.search(r"open [\d.]+ ms, check [\d.]+ ms, score [\d.]+ ms \(topk_f32\S*, \d+ threads?, [\d.]+ GFLOP/s\), write", err)
+    assert re.search(
+        r"open [\d.]+ ms, check [\d.]+ ms, score [\d.]+ ms \(topk_f32\S*, \d+ threads?, [\d.]+ GFLOP/s\), write", err
+    )
     assert "there are only 20 documents" in run("score", folder / "q.npy", folder / "d.npy", "-k", 50)[1]
     assert run("score", folder / "q.npy", folder / "d.npy", "-k", 50, "--quiet")[1] == ""
 
@@ -148,7 +204,10 @@ def test_bench(small):
     for r in rows:
         flops = 2 * r["queries"] * r["query_tokens"] * r["documents"] * r["document_tokens"] * r["dim"]
         assert r["gflops"] == pytest.approx(flops / r["median_ms"] * 1e-6, rel=1e-4)
-    (row,) = [json.loads(line) for line in run("bench", folder / "q.npy", folder / "d.npy", "--json", "--rounds", 1)[0].splitlines()]
+    (row,) = [
+        json.loads(line)
+        for line in run("bench", folder / "q.npy", folder / "d.npy", "--json", "--rounds", 1)[0].splitlines()
+    ]
     assert (row["queries"], row["documents"], row["dim"]) == (3, 20, 16)
     assert "| files " in run("bench", folder / "q.npy", folder / "d.npy")[0]
 
@@ -156,8 +215,16 @@ def test_bench(small):
 def test_info(small):
     _, _, folder = small
     info = json.loads(run("info", folder / "d.npy", "--json", "--check")[0])
-    assert (info["sequences"], info["tokens"], info["dim"], info["dtype"], info["layout"]) == (20, 180, 16, "f32", "padded")
-    assert info["lengths"] == {"min": 9, "median": 9, "max": 9, "empty": 0} and abs(info["check"]["norm_mean"] - 1) < 1e-5
+    assert (info["sequences"], info["tokens"], info["dim"], info["dtype"], info["layout"]) == (
+        20,
+        180,
+        16,
+        "f32",
+        "padded",
+    )
+    assert (
+        info["lengths"] == {"min": 9, "median": 9, "max": 9, "empty": 0} and abs(info["check"]["norm_mean"] - 1) < 1e-5
+    )
     demo = run("info", DEMO / "documents.safetensors")[0]
     assert "sequences  400" in demo and "36441, 128 dimensions, i8" in demo and "a scale for each token" in demo
     np.save(folder / "one.npy", np.arange(5))
@@ -167,11 +234,14 @@ def test_info(small):
 
 # ---- terminals ----
 
+
 def on_terminal(*args, columns=80, **env):
     """Runs lik with standard output and error on a pseudo-terminal of that width; returns what it wrote."""
     main, side = pty.openpty()
     fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-    process = subprocess.Popen([LIK, *map(str, args)], stdin=subprocess.DEVNULL, stdout=side, stderr=side, env=environment(**env))
+    process = subprocess.Popen(
+        [LIK, *map(str, args)], stdin=subprocess.DEVNULL, stdout=side, stderr=side, env=environment(**env)
+    )
     os.close(side)
     text = b""
     while True:
@@ -205,16 +275,29 @@ def test_table_fits(columns):
 
 def test_wide_characters_fit(tmp_path, rng):
     d = unit(rng, 3, 2, 8)
-    write_jsonl(tmp_path / "d.jsonl", [{"id": "\u6587\u4ef6" * 9 + str(i), "text": "\u65e5\u672c\u8a9e\u306e\u6587\u7ae0 \U0001f600 " * 30, "embedding": x.tolist()}
-                                       for i, x in enumerate(d)])
+    write_jsonl(
+        tmp_path / "d.jsonl",
+        [
+            {
+                "id": "\u6587\u4ef6" * 9 + str(i),
+                "text": "\u65e5\u672c\u8a9e\u306e\u6587\u7ae0 \U0001f600 " * 30,
+                "embedding": x.tolist(),
+            }
+            for i, x in enumerate(d)
+        ],
+    )
     text = visible(on_terminal("score", tmp_path / "d.jsonl", tmp_path / "d.jsonl", columns=70))
     import unicodedata
+
     for line in text.splitlines():
         assert sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in line) <= 70
 
 
 def test_control_characters_stay_out(tmp_path, rng):
-    write_jsonl(tmp_path / "d.jsonl", [{"id": "a", "text": "evil \x1b[31m\x07 \u009b31m \u202e text", "embedding": unit(rng, 2, 8).tolist()}])
+    write_jsonl(
+        tmp_path / "d.jsonl",
+        [{"id": "a", "text": "evil \x1b[31m\x07 \u009b31m \u202e text", "embedding": unit(rng, 2, 8).tolist()}],
+    )
     text = on_terminal("score", tmp_path / "d.jsonl", tmp_path / "d.jsonl", "--color", "never")
     assert "evil" in text and not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", text.replace("\r", ""))
 
@@ -222,7 +305,11 @@ def test_control_characters_stay_out(tmp_path, rng):
 def test_color(tmp_path):
     args = ("score", *DEMO_FILES, "-k", 1)
     assert "\x1b[1m" in on_terminal(*args)
-    for quiet in (on_terminal(*args, NO_COLOR="1"), on_terminal(*args, "--color", "never"), on_terminal(*args, TERM="dumb")):
+    for quiet in (
+        on_terminal(*args, NO_COLOR="1"),
+        on_terminal(*args, "--color", "never"),
+        on_terminal(*args, TERM="dumb"),
+    ):
         assert "\x1b[1m" not in quiet
     assert "\x1b" not in run(*args)[0]
     assert "\x1b[48;2;" in on_terminal("explain", *DEMO_FILES, COLORTERM="truecolor")
@@ -248,6 +335,7 @@ def test_progress(tmp_path, rng):
 
 
 # ---- explain ----
+
 
 def test_explain_json():
     out, _ = run("explain", *DEMO_FILES, "-q", "q26", "-d", "scipy.sparse.linalg.LaplacianNd", "--json")
@@ -292,7 +380,9 @@ def test_explain_files(tmp_path, more):
     assert "Laplacian" in "".join(page.text) and page.tags.count("svg") == (2 if "--compare" in more else 1)
     run(*args, "-o", tmp_path / "m.svg")
     svg = xml.dom.minidom.parse(str(tmp_path / "m.svg")).documentElement
-    assert svg.tagName == "svg" and "http" not in (tmp_path / "m.svg").read_text().replace("http://www.w3.org/2000/svg", "")
+    assert svg.tagName == "svg" and "http" not in (tmp_path / "m.svg").read_text().replace(
+        "http://www.w3.org/2000/svg", ""
+    )
     cells = [r for r in svg.getElementsByTagName("rect") if r.getElementsByTagName("title")]
     similarities = [float(r.getElementsByTagName("title")[0].firstChild.data.rsplit(": ", 1)[1]) for r in cells]
     info = json.loads(run(*args, "--json")[0])
@@ -308,7 +398,17 @@ def test_explain_files(tmp_path, more):
 
 
 def test_explain_escapes(tmp_path, rng):
-    write_jsonl(tmp_path / "d.jsonl", [{"id": "<a>&\"'", "text": "<script>x</script> & more", "tokens": ["<script>", "&"], "embedding": unit(rng, 2, 8).tolist()}])
+    write_jsonl(
+        tmp_path / "d.jsonl",
+        [
+            {
+                "id": "<a>&\"'",
+                "text": "<script>x</script> & more",
+                "tokens": ["<script>", "&"],
+                "embedding": unit(rng, 2, 8).tolist(),
+            }
+        ],
+    )
     for name in ("m.html", "m.svg"):
         run("explain", tmp_path / "d.jsonl", tmp_path / "d.jsonl", "-o", tmp_path / name)
         text = (tmp_path / name).read_text()

@@ -1,10 +1,10 @@
 """What score, rerank and eval print and write."""
+
 import json
 import math
 
 import numpy as np
 import pytest
-
 from conftest import DEMO, TOLERANCE, check_ranking, fails, maxsim, parse_tsv, run, unit, write_jsonl
 
 
@@ -92,7 +92,9 @@ def test_trec_and_eval_round_trip(small):
     expected = maxsim(q, d)
     qrels = [(i, j, int(1 + j % 2)) for i in range(3) for j in (3, 8, 11)]
     (folder / "qrels").write_text("".join(f"{i} 0 {j} {g}\n" for i, j, g in qrels))
-    result = json.loads(run("eval", folder / "run", folder / "qrels", "--json", "-m", "mrr,ndcg@5,recall@7,map", "--per-query")[0])
+    result = json.loads(
+        run("eval", folder / "run", folder / "qrels", "--json", "-m", "mrr,ndcg@5,recall@7,map", "--per-query")[0]
+    )
     for i in range(3):
         order = list(np.argsort(-expected[i], kind="stable"))
         grades = {j: g for a, j, g in qrels if a == i}
@@ -112,7 +114,9 @@ def test_eval_as_trec_eval(tmp_path):
     (tmp_path / "run").write_text("a Q0 x 9 1.0 t\na Q0 y 1 1.0 t\na Q0 z 2 2.5 t\na Q0 w 3 -1 t\nc Q0 x 1 1 t\n")
     (tmp_path / "qrels").write_text("a 0 x 1\na 0 w 2\na 0 z 0\na 0 v 1\na 0 u -1\nb 0 x 1\n")
     # order: z, y, x, w; relevant: x at 3, w at 4, v is missing
-    out, err = run("eval", tmp_path / "run", tmp_path / "qrels", "-m", "mrr,map,recall@3,recall,ndcg@10,mrr@2,ndcg", "--json")
+    out, err = run(
+        "eval", tmp_path / "run", tmp_path / "qrels", "-m", "mrr,map,recall@3,recall,ndcg@10,mrr@2,ndcg", "--json"
+    )
     m = {k: v["mean"] for k, v in json.loads(out)["measures"].items()}
     assert "1 judged queries are not in" in err
     assert m["mrr"] == pytest.approx(1 / 3) and m["mrr@2"] == 0
@@ -151,8 +155,13 @@ def test_rerank(small):
     run("rerank", folder / "d.npy", folder / "q.npy", folder / "run", "-k", 5, "-o", folder / "r.npy")
     assert np.array_equal(np.load(folder / "r.ids.npy")[1], [-1] * 5)  # query 1 has no candidates
     (folder / "odd").write_text("".join(lines) + "0 Q0 nobody 9 1 t\n7 Q0 1 1 1 t\n")
-    fails(4, "odd, line 11: document 'nobody' is not in", "2 of 12 lines", "--skip-missing",
-          args=("rerank", folder / "d.npy", folder / "q.npy", folder / "odd"))
+    fails(
+        4,
+        "odd, line 11: document 'nobody' is not in",
+        "2 of 12 lines",
+        "--skip-missing",
+        args=("rerank", folder / "d.npy", folder / "q.npy", folder / "odd"),
+    )
     _, err = run("rerank", folder / "d.npy", folder / "q.npy", folder / "odd", "--skip-missing")
     assert "2 of 12 lines" in err
 
@@ -175,7 +184,9 @@ def test_slices_do_not_show(tmp_path, rng):
 def test_demo(tmp_path):
     out, err = run("demo", "--data", DEMO, "-o", tmp_path / "map", "-k", 2)
     assert err == ""
-    assert "0.687 (0.027)    0.643" in out and "0.720 (0.026)    0.670" in out  # as demo/README.md has BM25 and mean pooling
+    assert (
+        "0.687 (0.027)    0.643" in out and "0.720 (0.026)    0.670" in out
+    )  # as demo/README.md has BM25 and mean pooling
     assert "MaxSim                 0.725" in out and "MaxSim, idf weights    0.728" in out
     assert f"{tmp_path}/map.html and {tmp_path}/map.svg" in out
     assert (tmp_path / "map.html").read_text().startswith("<!doctype html>")
@@ -185,11 +196,22 @@ def test_demo(tmp_path):
 
 
 def test_demo_data_through_score_and_eval():
-    args = (DEMO / "queries.safetensors", DEMO / "documents.safetensors", "--text", DEMO / "documents.jsonl", "--query-text",
-            DEMO / "queries.jsonl", "--trec")
+    args = (
+        DEMO / "queries.safetensors",
+        DEMO / "documents.safetensors",
+        "--text",
+        DEMO / "documents.jsonl",
+        "--query-text",
+        DEMO / "queries.jsonl",
+        "--trec",
+    )
     run_text, _ = run("score", *args)
     plain, _ = run("score", *args, "--no-weights")
-    weighted = json.loads(run("eval", "-", DEMO / "qrels.txt", "-m", "ndcg@10,mrr@10", "--json", stdin=run_text.encode())[0])
-    unweighted = json.loads(run("eval", "-", DEMO / "qrels.txt", "-m", "ndcg@10,mrr@10", "--json", stdin=plain.encode())[0])
+    weighted = json.loads(
+        run("eval", "-", DEMO / "qrels.txt", "-m", "ndcg@10,mrr@10", "--json", stdin=run_text.encode())[0]
+    )
+    unweighted = json.loads(
+        run("eval", "-", DEMO / "qrels.txt", "-m", "ndcg@10,mrr@10", "--json", stdin=plain.encode())[0]
+    )
     assert weighted["measures"]["ndcg@10"]["mean"] == pytest.approx(0.728, abs=0.001)
     assert unweighted["measures"]["ndcg@10"]["mean"] == pytest.approx(0.725, abs=0.001)

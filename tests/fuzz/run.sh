@@ -9,7 +9,7 @@ work=${2:-build-fuzz}
 mkdir -p "$work/found"
 ${CC:-clang} -std=gnu11 -g -O1 -D_GNU_SOURCE -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
     -I"$root/src" -I"$root/include" "$root/tests/fuzz/fuzz_io.c" "$root"/src/io/*.c "$root/src/base/error.c" \
-    "$root/src/core/context.c" "$root"/tests/fuzz/backends.c -o "$work/fuzz_io"
+    "$root/src/core/views.c" -o "$work/fuzz_io"
 ${PYTHON:-python3} "$root/tests/fuzz/make_corpus.py" "$work/corpus"
 cd "$work"
 exec ./fuzz_io -max_total_time="$seconds" -max_len=4096 -rss_limit_mb=2048 -malloc_limit_mb=1024 -print_final_stats=1 \

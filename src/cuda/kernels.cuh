@@ -1,0 +1,65 @@
+/* What the files of this room call of each other: the GPU's properties and one launch function a kernel family.
+ * Every function returns a lik_status. */
+#ifndef LIK_CUDA_KERNELS_CUH
+#define LIK_CUDA_KERNELS_CUH
+
+extern "C" {
+#include "core/backend.h"
+}
+
+#include <cuda.h>
+#include <cuda_runtime.h>
+#include <stdint.h>
+
+struct score_args;
+
+/* One GPU. `arch` is 10 major + minor, lowered by LIK_CUDA_ARCH: which kernels run. */
+struct lik_gpu {
+    int device, arch, processors;
+    size_t shared_bytes;   /* most that a block may have */
+    size_t resident_bytes; /* most that a block may have if two are to share a processor */
+    int hopper;            /* this build and this GPU have wgmma, and the driver encodes tensor maps */
+    int check;             /* LIK_CHECK=1: synchronize and check what lies on the device */
+    CUresult (*encode)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *, const cuuint64_t *,
+                       const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle,
+                       CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+};
+
+/* LIK_OK, or LIK_EDEVICE with a message that says what failed. */
+int lik_cuda_status(cudaError_t error, const char *what);
+
+/* The status of the launch just made. */
+int lik_cuda_launched(const char *kernel);
+
+/* score_mma.cu */
+int lik_score_mma_prepare(const struct lik_gpu *gpu);
+int lik_score_mma_tile_blocks(int64_t blocks);
+const char *lik_score_mma_name(const struct lik_gpu *gpu, const struct lik_score *op);
+int lik_score_mma_launch(const struct lik_gpu *gpu, const struct score_args *a, cudaStream_t stream);
+
+/* score_sm90.cu */
+struct sm90_shape {
+    int row_tiles;  /* of 64 rows a warpgroup */
+    int warpgroups; /* that multiply */
+    int stages;     /* of the ring */
+    size_t bytes;   /* of shared memory */
+};
+int lik_score_sm90_prepare(struct lik_gpu *gpu);
+int lik_score_sm90_takes(const struct lik_gpu *gpu, const struct lik_score *op);
+struct sm90_shape lik_score_sm90_shape(const struct lik_gpu *gpu, const struct lik_score *op, int64_t blocks);
+int lik_score_sm90_launch(const struct lik_gpu *gpu, const struct score_args *a, struct sm90_shape shape,
+                          cudaStream_t stream);
+
+/* score.cu */
+int lik_cuda_score_plan(const struct lik_gpu *gpu, const struct lik_score *op, struct lik_plan *plan);
+int lik_cuda_score_run(const struct lik_gpu *gpu, const struct lik_score *op, char *workspace, cudaStream_t stream);
+
+/* topk.cu */
+int lik_cuda_topk_plan(const struct lik_gpu *gpu, const struct lik_topk *op, struct lik_plan *plan);
+int lik_cuda_topk_run(const struct lik_gpu *gpu, const struct lik_topk *op, char *workspace, cudaStream_t stream);
+
+/* grad.cu */
+int lik_cuda_grad_plan(const struct lik_gpu *gpu, const struct lik_grad *op, struct lik_plan *plan);
+int lik_cuda_grad_run(const struct lik_gpu *gpu, const struct lik_grad *op, char *workspace, cudaStream_t stream);
+
+#endif

@@ -1,0 +1,135 @@
+/* What every forward kernel shares: its arguments, which query rows a tile holds, and how row maxima become scores.
+ *
+ * Query tokens are taken in blocks of 16 rows; a query of n tokens has ceil(n / 16) blocks, and a block belongs to one
+ * query. A block's weighted maxima are added as a tree (row r with r + 8, then lanes 4, 8 and 16 apart), and a query's
+ * blocks one after another, whatever tile, warp or kernel each block was in: the bits of a score depend on the query and
+ * the document alone. */
+#ifndef LIK_CUDA_SCORE_CUH
+#define LIK_CUDA_SCORE_CUH
+
+#include "cuda/codec.cuh"
+
+#define LIK_BLOCK_ROWS 16
+
+/* Which blocks a tile of `tile_blocks` blocks holds. parts == 0: blocks of all queries, one after another, so that a tile
+ * may hold several queries or a piece of one. parts > 0: tile t holds blocks of the one query of score row t / parts. */
+struct tiling {
+    int64_t tiles;
+    int64_t rows;        /* score rows */
+    int32_t blocks;      /* of a query */
+    int32_t tile_blocks;
+    int32_t parts;
+};
+
+struct score_args {
+    struct lik_score op;
+    struct tiling tiling;
+    int64_t columns;      /* documents of a score row */
+    float *partial;       /* sums of blocks, [rows, columns, blocks], where a query's blocks are spread over tiles; or NULL */
+    const float *factor;  /* what normalizes the document tokens, one a row of their array; or NULL */
+    int32_t q_vector, d_vector; /* tokens contiguous and aligned: load_8 */
+};
+
+struct block_place {
+    int64_t row; /* score row, or -1: no block here */
+    int block;   /* of the row's query */
+};
+
+LIK_DEVICE struct block_place locate_block(const struct tiling &t, int64_t tile, int i)
+{
+    struct block_place place;
+    if (t.parts == 0) {
+        int64_t g = tile * t.tile_blocks + i;
+        place.row = g / t.blocks;
+        place.block = (int)(g - place.row * t.blocks);
+        if (place.row >= t.rows)
+            place.row = -1;
+    } else {
+        place.row = tile / t.parts;
+        place.block = (int)(tile - place.row * t.parts) * t.tile_blocks + i;
+        if (place.block >= t.blocks)
+            place.row = -1;
+    }
+    return place;
+}
+
+/* A query row of a tile: element offset of its token or -1, and what its maximum counts. */
+struct query_row {
+    int64_t at;
+    float weight; /* NaN in the rows of a query that is out of range */
+    float scale;  /* of the stored elements, before any normalization */
+    bool counts;
+};
+
+/* Row r (0 to 15) of a block. */
+LIK_DEVICE struct query_row locate_row(const struct score_args &a, struct block_place place, int r)
+{
+    struct query_row row = {-1, 0.0f, 1.0f, false};
+    const struct lik_tokens &q = a.op.q;
+    if (place.row < 0)
+        return row;
+    int64_t i = lik_score_query(&a.op, place.row);
+    int s = place.block * LIK_BLOCK_ROWS + r, length = sequence_length(q, i);
+    if (length < 0) {
+        row.weight = __uint_as_float(0x7fc00000u);
+        row.counts = true;
+        return row;
+    }
+    if (s >= length || !token_kept(q, lik_tokens_base(&q, &q.mask_strides, i), s))
+        return row;
+    row.scale = token_scale(q, lik_tokens_base(&q, &q.scale_strides, i), s);
+    row.at = lik_tokens_base(&q, &q.strides, i) + s * q.strides.token;
+    row.weight = q.weights ? q.weights[lik_tokens_base(&q, &q.weights_strides, i) + s * q.weights_strides.token] : 1.0f;
+    row.counts = true;
+    return row;
+}
+
+/* What a row's products are to be multiplied by; eight neighboring lanes (`lane` 0 to 7) call together. Its size goes to
+ * the weight and its sign to the elements, for the maximum does not commute with a negative factor. */
+LIK_DEVICE float row_factor(const struct score_args &a, const struct query_row &row, int lane)
+{
+    return a.op.q.normalize && row.at >= 0 ? unit_factor(a.op.q, row.at, row.scale, lane, a.q_vector) : row.scale;
+}
+
+/* The maximum, NaN if either is. */
+LIK_DEVICE float max_nan(float a, float b)
+{
+#if __CUDA_ARCH__ >= 800
+    float c;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(c) : "f"(a), "f"(b));
+    return c;
+#else
+    return a > b || a != a ? a : b;
+#endif
+}
+
+/* (best, at) becomes the better of itself and (x, t): larger, the lower index of equals, the first NaN; t < 0: none. */
+LIK_DEVICE void keep_better(float &best, int &at, float x, int t)
+{
+    bool nan_x = x != x, nan_best = best != best;
+    bool better = nan_x || nan_best ? nan_x && (!nan_best || t < at) : x > best || (x == best && t < at);
+    if (t >= 0 && (at < 0 || better)) {
+        best = x;
+        at = t;
+    }
+}
+
+/* Adds the 16 rows of a block: v0 of row lane / 4, v1 of row lane / 4 + 8, the same in the four lanes of a row. */
+LIK_DEVICE float add_block(float v0, float v1)
+{
+    float v = __fadd_rn(v0, v1);
+#pragma unroll
+    for (int o = 4; o < 32; o *= 2)
+        v = __fadd_rn(v, __shfl_xor_sync(~0u, v, o));
+    return v;
+}
+
+LIK_DEVICE void store_argmax(const struct lik_score &op, int64_t at, int t)
+{
+    if (op.argmax_dtype == LIK_I16)
+        ((int16_t *)op.argmax)[at] = (int16_t)t;
+    else
+        ((int32_t *)op.argmax)[at] = t;
+}
+
+#endif

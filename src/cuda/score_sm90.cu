@@ -1,0 +1,951 @@
+/* The forward pass on Hopper: f16 or bf16 tokens that the copy engine can take, multiplied by wgmma.
+ *
+ * The documents of a score row are one stream of blocks of 8 columns: a document of n tokens is ceil(n / 8) blocks, and a
+ * column tile is the next 16 blocks of the stream (128 columns), whatever documents they belong to. So a tile is full for
+ * every document length, and no table of tile widths is needed. One producer warp walks the stream, copies each tile in
+ * slabs of 64 elements of the dim (128 columns x 128 bytes, 16 KiB) into a ring, and writes beside it a head: which
+ * columns count, where documents end. It is the only one that knows of layouts, masks, lists and offsets.
+ *
+ * One or two warpgroups multiply. Each owns `row_tiles` x 64 query rows, which stay in shared memory, multiplies all of
+ * them by a tile, and keeps one running maximum a row and lane. With two row tiles the maxima of one are taken while the
+ * other is being multiplied, and the second warpgroup covers the rest. At a document's end the maxima go to a small stash,
+ * from which the scores are finished after the tile.
+ *
+ * Blocks of the grid are persistent, one a processor; each takes an equal share of all (row tile, document) pairs, row
+ * tile by row tile, so that blocks which share documents stream them at the same time, through L2. */
+#include "cuda/kernels.cuh"
+#include "cuda/mma.cuh"
+#include "cuda/score.cuh"
+
+#define COLUMNS 128         /* of a tile */
+#define TILE_BLOCKS 16      /* blocks of 8 columns */
+#define SLAB_BYTES 16384    /* 128 columns x 64 elements */
+#define SLAB_ROWS_BYTES 8192 /* 64 query rows x 64 elements */
+#define HEADS 16
+#define MAX_ENDS 8          /* documents that may end in one tile */
+#define MAX_STAGES 12
+#define BOXES 5             /* tensor maps with boxes of 8, 16, 32, 64 and 128 rows */
+
+static_assert(HEADS >= MAX_STAGES + 3, "a head must outlive its tile's slabs: one tile is planned ahead, one not yet taken");
+
+struct sm90_args {
+    CUtensorMap maps[BOXES];
+    struct score_args score;
+    int32_t slabs;        /* of 64 elements a token */
+    int32_t stages, warpgroups;
+    int32_t flat;         /* documents follow each other without a gap in whole blocks: rows are count x len_max */
+    int32_t group_size;   /* sequences of the third axis of the maps */
+};
+
+/* What a column tile holds. */
+struct head {
+    uint32_t counts[4];   /* columns that count, a bit each */
+    uint32_t ends;        /* bit j: a document ends with block j */
+    uint32_t empty, bad;  /* bit i: the i-th document that ends here has no kept token; is out of range */
+    int32_t row_tile;     /* -1: there are no more */
+    int32_t token;        /* index in its document of column 0 */
+    int32_t whole;        /* all columns count and no document ends before the last block */
+    int32_t open;         /* the last document goes on in the next tile */
+    int64_t column;       /* of the scores: the first document that ends here */
+    float factor[COLUMNS]; /* if the documents are normalized */
+};
+
+/* Row maxima of one lane: rows lane / 4 and lane / 4 + 8 of its warp's block. */
+struct maxima {
+    float best0, best1;
+    int at0, at1;
+};
+
+struct shared {
+    uint64_t full[MAX_STAGES], empty[MAX_STAGES];
+    struct head heads[HEADS];
+    float block_sum[2][2][MAX_ENDS][8]; /* [warpgroup][tile parity][document][row tile, warp] */
+    float row_weight[2][128];           /* [warpgroup][row] */
+    int row_counts[2][128];             /* 0, 1, or 2 where the query is out of range */
+};
+
+static size_t round_1024(size_t bytes)
+{
+    return (bytes + 1023) / 1024 * 1024;
+}
+
+static size_t stash_bytes(int warpgroups, bool argmax)
+{
+    return (size_t)warpgroups * MAX_ENDS * 128 * (argmax ? sizeof(struct maxima) : 8);
+}
+
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+
+/* ---- The producer warp ---- */
+
+/* Its place in the stream, the same in all lanes but for what is said to be of a lane. */
+struct walk {
+    int64_t left;         /* documents still to open */
+    int64_t row_tile, column;
+    bool open;            /* in the midst of a document */
+    int length, done, blocks_left;
+    bool holes, bad, none;
+    int64_t index;        /* the open document */
+    int row, sequence, group; /* its place in the tensor maps */
+    int64_t batch;        /* score column of lane 0's document in the batch */
+    int64_t lane_index, lane_row; /* of a lane: one document of the batch */
+    int lane_length;
+};
+
+/* A run of rows to copy; lane i holds the i-th of the tile. */
+struct piece {
+    int block, blocks, row, sequence, group;
+};
+
+LIK_DEVICE void read_batch(struct walk &w, const struct score_args &a, int64_t row, int lane)
+{
+    const struct lik_tokens &d = a.op.d;
+    w.batch = w.column;
+    int64_t column = w.column + lane;
+    w.lane_length = 0;
+    w.lane_row = w.lane_index = 0;
+    if (column < a.columns) {
+        w.lane_index = lik_score_document(&a.op, row, column);
+        w.lane_length = sequence_length(d, w.lane_index);
+        if (d.offsets && w.lane_length >= 0)
+            w.lane_row = lik_offset_at(&d, w.lane_index);
+    }
+}
+
+/* Tokens up to the last kept one, and whether some before it are dropped. */
+LIK_DEVICE int kept_length(const struct lik_tokens &d, int64_t i, int length, int lane, bool &holes)
+{
+    int64_t base = lik_tokens_base(&d, &d.mask_strides, i);
+    int last = 0, kept = 0;
+    for (int t = 0; t < length; t += 32) {
+        bool keep = t + lane < length && d.mask[base + (t + lane) * d.mask_strides.token];
+        unsigned ballot = __ballot_sync(~0u, keep);
+        kept += __popc(ballot);
+        if (ballot)
+            last = t + 32 - __clz(ballot);
+    }
+    holes = kept != last;
+    return last;
+}
+
+LIK_DEVICE void open_document(struct walk &w, const struct sm90_args &a, int lane)
+{
+    const struct lik_tokens &d = a.score.op.d;
+    const struct tiling &t = a.score.tiling;
+    if (w.column < w.batch || w.column >= w.batch + 32)
+        read_batch(w, a.score, t.parts ? w.row_tile / t.parts : 0, lane);
+    int from = (int)(w.column - w.batch);
+    w.index = __shfl_sync(~0u, w.lane_index, from);
+    w.length = __shfl_sync(~0u, w.lane_length, from);
+    int64_t row = __shfl_sync(~0u, w.lane_row, from);
+    w.bad = w.length < 0;
+    w.holes = false;
+    w.done = 0;
+    w.open = true;
+    w.row = (int)row;
+    w.sequence = w.group = 0;
+    if (w.bad) {
+        w.length = 0;
+        w.row = 0;
+    } else if (a.flat) {
+        w.row = (int)(w.index * d.len_max);
+    } else if (!d.offsets) {
+        w.group = d.group_size > 0 ? (int)(w.index / a.group_size) : 0;
+        w.sequence = (int)(w.index - (int64_t)w.group * a.group_size);
+    }
+    if (d.mask && w.length > 0)
+        w.length = kept_length(d, w.index, w.length, lane, w.holes);
+    w.none = w.length == 0;
+    w.blocks_left = w.none ? 1 : (w.length + 7) / 8;
+}
+
+/* Bits of columns from ... to - 1 in the word of columns first ... first + 31. */
+LIK_DEVICE uint32_t column_bits(int first, int from, int to)
+{
+    from = max(from - first, 0);
+    to = min(to - first, 32);
+    return from >= to ? 0u : (~0u >> (32 - (to - from))) << from;
+}
+
+/* Plans the next tile: fills the head and each lane's piece; returns its blocks, 0 at the end of the stream. */
+LIK_DEVICE int plan_tile(struct walk &w, const struct sm90_args &a, struct head &head, struct piece &piece, int &pieces,
+                         int lane)
+{
+    const struct lik_tokens &d = a.score.op.d;
+    int used = 0, documents = 0, row_end = 0, sequence_end = -1, group_end = -1, token = 0;
+    uint32_t ends = 0, empty = 0, bad = 0, counts = 0;
+    int64_t column = 0, row_tile = 0;
+    pieces = 0;
+    while (used < TILE_BLOCKS && documents < MAX_ENDS) {
+        if (!w.open) {
+            if (w.left == 0)
+                break;
+            if (w.column == a.score.columns) {
+                if (used)
+                    break; /* a tile is of one row tile */
+                w.column = 0;
+                w.row_tile++;
+                if (a.score.tiling.parts)
+                    w.batch = -64;
+            }
+            open_document(w, a, lane);
+        }
+        if (used == 0) {
+            token = w.done;
+            column = w.column;
+            row_tile = w.row_tile;
+        }
+        int take = min(w.blocks_left, TILE_BLOCKS - used), row = w.row + w.done;
+        if (pieces && row == row_end && w.sequence == sequence_end && w.group == group_end) {
+            if (lane == pieces - 1)
+                piece.blocks += take;
+        } else {
+            if (lane == pieces) {
+                piece.block = used;
+                piece.blocks = take;
+                piece.row = row;
+                piece.sequence = w.sequence;
+                piece.group = w.group;
+            }
+            pieces++;
+        }
+        row_end = row + take * 8;
+        sequence_end = w.sequence;
+        group_end = w.group;
+        int from = used * 8, to = from + min(take * 8, w.length - w.done);
+        if (!w.holes) {
+            counts |= column_bits(lane * 32, from, to); /* lanes 0 to 3 hold the four words */
+        } else {
+            int64_t base = lik_tokens_base(&d, &d.mask_strides, w.index);
+            for (int i = 0; i < 4; i++) {
+                int c = i * 32 + lane;
+                bool keep = c >= from && c < to && d.mask[base + (w.done + c - from) * d.mask_strides.token];
+                unsigned ballot = __ballot_sync(~0u, keep);
+                if (lane == i)
+                    counts |= ballot;
+            }
+        }
+        if (a.score.factor && !w.none)
+            for (int c = from + lane; c < to; c += 32)
+                head.factor[c] = a.score.factor[lik_tokens_row(&d, w.index) + w.done + c - from];
+        used += take;
+        w.done += take * 8;
+        w.blocks_left -= take;
+        if (w.blocks_left == 0) {
+            ends |= 1u << (used - 1);
+            empty |= (uint32_t)w.none << documents;
+            bad |= (uint32_t)w.bad << documents;
+            documents++;
+            w.open = false;
+            w.column++;
+            w.left--;
+        }
+    }
+    uint32_t all = __ballot_sync(~0u, counts == ~0u) & 15u;
+    if (lane < 4)
+        head.counts[lane] = counts;
+    if (lane == 0) {
+        head.ends = ends;
+        head.empty = empty;
+        head.bad = bad;
+        head.row_tile = used ? (int)row_tile : -1;
+        head.token = token;
+        head.column = column;
+        head.open = w.open;
+        head.whole = all == 15u && (ends & 0x7fffu) == 0;
+    }
+    __syncwarp();
+    return used;
+}
+
+LIK_DEVICE void produce(const struct sm90_args &a, struct shared &sm, char *ring, int64_t first, int64_t count)
+{
+    int lane = (int)threadIdx.x & 31, stage = 0;
+    uint32_t parity = 1; /* the first pass finds every stage free */
+    struct walk w = {};
+    w.left = count;
+    w.row_tile = first / a.score.columns;
+    w.column = first - w.row_tile * a.score.columns;
+    w.batch = -64;
+    if (lane < BOXES)
+        tensor_map_prefetch(&a.maps[lane]);
+    for (int tile = 0;; tile = (tile + 1) % HEADS) {
+        struct piece piece = {};
+        int pieces, used = plan_tile(w, a, sm.heads[tile], piece, pieces, lane);
+        if (used == 0)
+            break;
+        for (int slab = 0; slab < a.slabs; slab++) {
+            char *to = ring + stage * SLAB_BYTES;
+            mbarrier_wait(&sm.empty[stage], parity);
+            if (lane == 0)
+                mbarrier_arrive_expect(&sm.full[stage], (uint32_t)used * 1024u);
+            __syncwarp();
+            if (lane < pieces) {
+                int row = piece.row, block = piece.block;
+#pragma unroll
+                for (int b = BOXES - 1; b >= 0; b--)
+                    if (piece.blocks >> b & 1) {
+                        tensor_copy(to + block * 1024, &a.maps[b], &sm.full[stage], slab * 64, row, piece.sequence,
+                                    piece.group);
+                        row += 8 << b;
+                        block += 1 << b;
+                    }
+            }
+            __syncwarp();
+            if (++stage == a.stages) {
+                stage = 0;
+                parity ^= 1;
+            }
+        }
+    }
+    mbarrier_wait(&sm.empty[stage], parity);
+    if (lane == 0)
+        mbarrier_arrive(&sm.full[stage]);
+}
+
+/* ---- The warpgroups that multiply ---- */
+
+/* What a thread of a warpgroup knows of its rows: of each row tile, rows lane / 4 and lane / 4 + 8 of its warp's block. */
+template <int row_tiles> struct consumer {
+    int warpgroup, lane, warp;
+    char *rows;   /* this warpgroup's query rows */
+    char *stash;  /* this thread's entry of document 0 */
+    float weight0[row_tiles], weight1[row_tiles];
+    int counts0[row_tiles], counts1[row_tiles];
+    int block[row_tiles];    /* of the query */
+    int64_t first[row_tiles]; /* number of the score with the row's first document, -1: no query */
+    float *scores;           /* row of the scores that this thread writes, or NULL */
+};
+
+/* Query rows of a row tile to shared memory, as wgmma wants them; what each thread must know of them to `me`. */
+template <int row_tiles>
+LIK_DEVICE void load_queries(const struct sm90_args &a, struct shared &sm, struct consumer<row_tiles> &me, int64_t row_tile)
+{
+    const struct lik_tokens &q = a.score.op.q;
+    int thread = (int)threadIdx.x & 127, chunk = thread & 7, blocks = a.score.tiling.blocks;
+    named_barrier(1 + me.warpgroup, 128);
+    for (int r = thread / 8; r < row_tiles * 64; r += 16) {
+        int block = me.warpgroup * 4 * row_tiles + r / 16;
+        struct query_row row = locate_row(a.score, locate_block(a.score.tiling, row_tile, block), r & 15);
+        for (int slab = 0; slab < a.slabs; slab++) {
+            int k = slab * 64 + chunk * 8, n = (int)q.dim - k;
+            uint4 *to = (uint4 *)(me.rows + ((r / 64) * a.slabs + slab) * SLAB_ROWS_BYTES + (r & 63) * 128 +
+                                  ((chunk ^ (r & 7)) << 4));
+            if (row.at < 0 || n <= 0) {
+                *to = make_uint4(0, 0, 0, 0);
+            } else if (a.score.q_vector && n >= 8) {
+                *to = *(const uint4 *)((const uint16_t *)q.data + row.at + k);
+            } else {
+                for (int e = 0; e < 8; e++)
+                    ((uint16_t *)to)[e] = e < n ? ((const uint16_t *)q.data)[row.at + (k + e) * q.dim_stride] : 0;
+            }
+        }
+        float factor = row_factor(a.score, row, chunk);
+        if (chunk == 0) {
+            sm.row_weight[me.warpgroup][r] = __fmul_rn(row.weight, factor);
+            sm.row_counts[me.warpgroup][r] = row.counts ? (row.at >= 0 ? 1 : 2) : 0;
+        }
+    }
+    fence_async_shared();
+    named_barrier(1 + me.warpgroup, 128);
+#pragma unroll
+    for (int i = 0; i < row_tiles; i++) {
+        struct block_place place = locate_block(a.score.tiling, row_tile, (me.warpgroup * row_tiles + i) * 4 + me.warp);
+        int r = i * 64 + me.warp * 16 + me.lane / 4;
+        me.block[i] = place.block;
+        me.first[i] = place.row < 0 ? -1 : place.row * a.score.columns;
+        me.weight0[i] = sm.row_weight[me.warpgroup][r];
+        me.weight1[i] = sm.row_weight[me.warpgroup][r + 8];
+        me.counts0[i] = sm.row_counts[me.warpgroup][r];
+        me.counts1[i] = sm.row_counts[me.warpgroup][r + 8];
+    }
+    /* thread 8 i + n writes the scores of the warpgroup's n-th query with the i-th document of a tile */
+    int first = thread % 8 * blocks;
+    me.scores = NULL;
+    if (!a.score.partial && first + blocks <= 4 * row_tiles && !(a.score.tiling.parts && first > 0)) {
+        struct block_place place = locate_block(a.score.tiling, row_tile, me.warpgroup * 4 * row_tiles + first);
+        if (place.row >= 0)
+            me.scores = a.score.op.scores + place.row * a.score.op.scores_stride;
+    }
+}
+
+template <bool bf16> LIK_DEVICE void multiply_step(float (&c)[64], uint64_t q, uint64_t d, int add)
+{
+    if (bf16)
+        wgmma_bf16(c, q, d, add);
+    else
+        wgmma_f16(c, q, d, add);
+}
+
+/* c += a slab of the rows x a slab of the columns; c = that if not `add`. Elements past the dim are zeros in both. */
+template <bool bf16> LIK_DEVICE void multiply_slab(float (&c)[64], const char *rows, const char *columns, int add)
+{
+    uint64_t q = wgmma_descriptor(rows), d = wgmma_descriptor(columns);
+#pragma unroll
+    for (int k = 0; k < 4; k++)
+        multiply_step<bf16>(c, q + 2 * k, d + 2 * k, add | k);
+}
+
+/* A place in the ring, and the parity of its full barrier. */
+struct place {
+    int stage;
+    uint32_t parity;
+};
+
+LIK_DEVICE void advance(struct place &at, int stages)
+{
+    if (++at.stage == stages) {
+        at.stage = 0;
+        at.parity ^= 1;
+    }
+}
+
+/* One column of pairs of the fast scan: the larger of two products, and where the best so far came from. */
+LIK_DEVICE void scan_pair(float a, float b, float &best, int &block, float &first, int j)
+{
+    float x = max_nan(a, b);
+    if (x > best) {
+        block = j;
+        first = a;
+    }
+    best = max_nan(best, x);
+}
+
+/* Scan of one row tile's products that keeps the rules of NaN, of ties and of products of -inf to the letter; for the
+ * rare tile where the fast scan met one of them. */
+LIK_DEVICE void scan_carefully(const float (&c)[64], const struct head &head, struct maxima &m, char *stash, bool factors)
+{
+    int pair = ((int)threadIdx.x & 3) * 2, base = head.token + pair, ended = 0;
+#pragma unroll
+    for (int j = 0; j < TILE_BLOCKS; j++) {
+        uint32_t bits = head.counts[j / 4] >> (j % 4 * 8 + pair);
+#pragma unroll
+        for (int e = 0; e < 2; e++)
+            if (bits >> e & 1) {
+                float f = factors ? head.factor[j * 8 + pair + e] : 1.0f;
+                keep_better(m.best0, m.at0, __fmul_rn(c[j * 4 + e], f), base + j * 8 + e);
+                keep_better(m.best1, m.at1, __fmul_rn(c[j * 4 + 2 + e], f), base + j * 8 + e);
+            }
+        if (head.ends >> j & 1) {
+            ((struct maxima *)stash)[ended++ * 128] = m;
+            m = {-INFINITY, -INFINITY, -1, -1};
+            base = pair - (j + 1) * 8;
+        }
+    }
+}
+
+/* Takes the products of one row tile by one column tile into the running maxima; those of documents that end here go to
+ * the stash. `m` is the state before and after. */
+template <bool want_argmax>
+LIK_DEVICE void take_products(const float (&c)[64], const struct head &head, struct maxima &m, char *stash, bool factors)
+{
+    int pair = ((int)threadIdx.x & 3) * 2;
+    if (!want_argmax) {
+        if (head.whole && !factors) {
+#pragma unroll
+            for (int j = 0; j < TILE_BLOCKS; j++) {
+                m.best0 = max_nan(m.best0, max_nan(c[j * 4], c[j * 4 + 1]));
+                m.best1 = max_nan(m.best1, max_nan(c[j * 4 + 2], c[j * 4 + 3]));
+            }
+            if (head.ends) {
+                *(float2 *)stash = make_float2(m.best0, m.best1);
+                m.best0 = m.best1 = -INFINITY;
+            }
+            return;
+        }
+        uint32_t ends = head.ends;
+#pragma unroll
+        for (int j = 0; j < TILE_BLOCKS; j++) {
+            float a0 = c[j * 4], a1 = c[j * 4 + 1], b0 = c[j * 4 + 2], b1 = c[j * 4 + 3];
+            if (factors) {
+                float2 f = *(const float2 *)&head.factor[j * 8 + pair];
+                a0 = __fmul_rn(a0, f.x), a1 = __fmul_rn(a1, f.y), b0 = __fmul_rn(b0, f.x), b1 = __fmul_rn(b1, f.y);
+            }
+            uint32_t bits = head.counts[j / 4] >> (j % 4 * 8);
+            if ((bits & 0xffu) != 0xffu) {
+                bool first = bits >> pair & 1, second = bits >> pair & 2;
+                a0 = first ? a0 : -INFINITY, b0 = first ? b0 : -INFINITY;
+                a1 = second ? a1 : -INFINITY, b1 = second ? b1 : -INFINITY;
+            }
+            m.best0 = max_nan(m.best0, max_nan(a0, a1));
+            m.best1 = max_nan(m.best1, max_nan(b0, b1));
+            if (ends >> j & 1) {
+                *(float2 *)stash = make_float2(m.best0, m.best1);
+                stash += 128 * sizeof(float2);
+                m.best0 = m.best1 = -INFINITY;
+            }
+        }
+        return;
+    }
+    /* Strictly larger pairs replace the best, so that ties stay with the lowest token; which of a pair it was is settled
+     * at the document's or tile's end. */
+    struct maxima before = m;
+    char *const stash_before = stash;
+    int base = head.token + pair, block0 = -1, block1 = -1;
+    float first0 = 0.0f, first1 = 0.0f;
+    uint32_t ends = head.ends, whole = head.whole;
+    bool strange = false;
+    auto settle = [&]() {
+        if (block0 >= 0)
+            m.at0 = base + block0 * 8 + (first0 == m.best0 ? 0 : 1);
+        if (block1 >= 0)
+            m.at1 = base + block1 * 8 + (first1 == m.best1 ? 0 : 1);
+        strange |= !(m.best0 > -INFINITY) || !(m.best1 > -INFINITY);
+    };
+    if (whole && !factors) {
+#pragma unroll
+        for (int j = 0; j < TILE_BLOCKS; j++) {
+            scan_pair(c[j * 4], c[j * 4 + 1], m.best0, block0, first0, j);
+            scan_pair(c[j * 4 + 2], c[j * 4 + 3], m.best1, block1, first1, j);
+        }
+        settle();
+        if (ends) {
+            *(struct maxima *)stash = m;
+            m = {-INFINITY, -INFINITY, -1, -1};
+        }
+    } else {
+#pragma unroll
+        for (int j = 0; j < TILE_BLOCKS; j++) {
+            float a0 = c[j * 4], a1 = c[j * 4 + 1], b0 = c[j * 4 + 2], b1 = c[j * 4 + 3];
+            if (factors) {
+                float2 f = *(const float2 *)&head.factor[j * 8 + pair];
+                a0 = __fmul_rn(a0, f.x), a1 = __fmul_rn(a1, f.y), b0 = __fmul_rn(b0, f.x), b1 = __fmul_rn(b1, f.y);
+            }
+            uint32_t bits = head.counts[j / 4] >> (j % 4 * 8);
+            if ((bits & 0xffu) != 0xffu) {
+                bool first = bits >> pair & 1, second = bits >> pair & 2;
+                a0 = first ? a0 : -INFINITY, b0 = first ? b0 : -INFINITY;
+                a1 = second ? a1 : -INFINITY, b1 = second ? b1 : -INFINITY;
+            }
+            scan_pair(a0, a1, m.best0, block0, first0, j);
+            scan_pair(b0, b1, m.best1, block1, first1, j);
+            if (ends >> j & 1) {
+                settle();
+                *(struct maxima *)stash = m;
+                stash += 128 * sizeof(struct maxima);
+                m = {-INFINITY, -INFINITY, -1, -1};
+                block0 = block1 = -1;
+                base = pair - (j + 1) * 8;
+            }
+        }
+        if (head.open)
+            settle();
+    }
+    if (__any_sync(~0u, strange)) {
+        m = before;
+        scan_carefully(c, head, m, stash_before, factors);
+    }
+}
+
+/* After a row tile: for each document that ended, the maximum of a row from its four lanes, the argmax, and the sum of the
+ * warp's block of 16 rows. */
+template <bool want_argmax, int row_tiles>
+LIK_DEVICE void finish_rows(const struct sm90_args &a, struct shared &sm, const struct consumer<row_tiles> &me,
+                            const struct head &head, int row_tile, int parity)
+{
+    int documents = __popc(head.ends), s = me.block[row_tile] * LIK_BLOCK_ROWS + me.lane / 4;
+    int counts0 = me.counts0[row_tile], counts1 = me.counts1[row_tile];
+    float weight0 = me.weight0[row_tile], weight1 = me.weight1[row_tile];
+    for (int i = 0; i < documents; i++) {
+        struct maxima m = {-INFINITY, -INFINITY, -1, -1};
+        if (want_argmax) {
+            m = ((const struct maxima *)me.stash)[i * 128];
+        } else {
+            float2 best = ((const float2 *)me.stash)[i * 128];
+            m.best0 = best.x, m.best1 = best.y;
+        }
+#pragma unroll
+        for (int o = 1; o < 4; o *= 2) {
+            float x0 = __shfl_xor_sync(~0u, m.best0, o), x1 = __shfl_xor_sync(~0u, m.best1, o);
+            if (want_argmax) {
+                keep_better(m.best0, m.at0, x0, __shfl_xor_sync(~0u, m.at0, o));
+                keep_better(m.best1, m.at1, x1, __shfl_xor_sync(~0u, m.at1, o));
+            } else {
+                m.best0 = max_nan(m.best0, x0);
+                m.best1 = max_nan(m.best1, x1);
+            }
+        }
+        bool empty = head.empty >> i & 1;
+        int64_t n = me.first[row_tile] + head.column + i;
+        if (want_argmax && (me.lane & 3) == 0 && me.first[row_tile] >= 0) {
+            int64_t at = n * a.score.op.q.len_max + s;
+            if (s < a.score.op.q.len_max)
+                store_argmax(a.score.op, at, counts0 == 1 && !empty ? m.at0 : -1);
+            if (s + 8 < a.score.op.q.len_max)
+                store_argmax(a.score.op, at + 8, counts1 == 1 && !empty ? m.at1 : -1);
+        }
+        float sum = add_block(counts0 && !empty ? __fmul_rn(weight0, m.best0) : 0.0f,
+                              counts1 && !empty ? __fmul_rn(weight1, m.best1) : 0.0f);
+        if ((head.bad >> i & 1) || counts0 == 2) /* lane 0's row is the block's first */
+            sum = __uint_as_float(0x7fc00000u);
+        if (me.lane == 0) {
+            sm.block_sum[me.warpgroup][parity][i][row_tile * 4 + me.warp] = sum;
+            if (a.score.partial && me.first[row_tile] >= 0)
+                a.score.partial[n * a.score.tiling.blocks + me.block[row_tile]] = sum;
+        }
+    }
+}
+
+/* After a column tile: adds each query's blocks and writes the scores of the documents that ended in it. */
+template <int row_tiles>
+LIK_DEVICE void finish_scores(const struct sm90_args &a, struct shared &sm, const struct consumer<row_tiles> &me,
+                              const struct head &head, int parity)
+{
+    int thread = (int)threadIdx.x & 127, blocks = a.score.tiling.blocks, i = thread / 8;
+    named_barrier(1 + me.warpgroup, 128);
+    if (!me.scores || i >= __popc(head.ends))
+        return;
+    const float *sums = &sm.block_sum[me.warpgroup][parity][i][thread % 8 * blocks];
+    float score = sums[0];
+    for (int b = 1; b < blocks; b++)
+        score = __fadd_rn(score, sums[b]);
+    me.scores[head.column + i] = score;
+}
+
+/* Gives the slabs of a column tile back to the producer: stages `from` to `to` - 1. */
+LIK_DEVICE void release(const struct sm90_args &a, struct shared &sm, int lane, struct place from, struct place to)
+{
+    if (lane == 0)
+        for (; from.stage != to.stage || from.parity != to.parity; advance(from, a.stages))
+            mbarrier_arrive(&sm.empty[from.stage]);
+}
+
+/* Starts the products of row tile i by the column tile at `at`; returns the place after it. */
+template <bool bf16, int row_tiles>
+LIK_DEVICE struct place multiply_tile(const struct sm90_args &a, struct shared &sm, const struct consumer<row_tiles> &me,
+                                      const char *ring, float (&c)[64], int i, struct place at)
+{
+    wgmma_fence();
+    for (int slab = 0; slab < a.slabs; slab++) {
+        if (i == 0)
+            mbarrier_wait(&sm.full[at.stage], at.parity);
+        multiply_slab<bf16>(c, me.rows + (i * a.slabs + slab) * SLAB_ROWS_BYTES, ring + at.stage * SLAB_BYTES, slab);
+        advance(at, a.stages);
+    }
+    wgmma_commit();
+    return at;
+}
+
+/* The same for a tile that may be longer than the ring: each slab is given back as soon as it is multiplied. */
+template <bool bf16>
+LIK_DEVICE struct place multiply_long_tile(const struct sm90_args &a, struct shared &sm, const struct consumer<1> &me,
+                                           const char *ring, float (&c)[64], struct place at)
+{
+    struct place before = at;
+    for (int slab = 0; slab < a.slabs; slab++) {
+        mbarrier_wait(&sm.full[at.stage], at.parity);
+        wgmma_fence();
+        multiply_slab<bf16>(c, me.rows + slab * SLAB_ROWS_BYTES, ring + at.stage * SLAB_BYTES, slab);
+        wgmma_commit();
+        if (slab > 0) {
+            wgmma_wait<1>();
+            release(a, sm, me.lane, before, at);
+        }
+        before = at;
+        advance(at, a.stages);
+    }
+    wgmma_wait<0>();
+    release(a, sm, me.lane, before, at);
+    return at;
+}
+
+/* The maxima of one row tile, and what follows from the documents that ended. `last`: of this column tile. */
+template <bool want_argmax, int row_tiles>
+LIK_DEVICE void take_tile(const struct sm90_args &a, struct shared &sm, const struct consumer<row_tiles> &me,
+                          const struct head &head, const float (&c)[64], struct maxima &m, int row_tile, int &parity)
+{
+    take_products<want_argmax>(c, head, m, me.stash, a.score.factor != NULL);
+    if (head.ends == 0)
+        return;
+    finish_rows<want_argmax, row_tiles>(a, sm, me, head, row_tile, parity);
+    if (row_tile == row_tiles - 1) {
+        finish_scores<row_tiles>(a, sm, me, head, parity);
+        parity ^= 1;
+    }
+}
+
+/* Two row tiles: the second is being multiplied while the maxima of the first are taken. */
+template <bool bf16, bool want_argmax>
+LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, struct consumer<2> &me, const char *ring, int held)
+{
+    struct maxima m[2] = {{-INFINITY, -INFINITY, -1, -1}, {-INFINITY, -INFINITY, -1, -1}};
+    struct place at = {0, 0};
+    int parity = 0;
+    for (int tile = 0;; tile = (tile + 1) % HEADS) {
+        float c0[64], c1[64];
+        mbarrier_wait(&sm.full[at.stage], at.parity);
+        const struct head &head = sm.heads[tile];
+        if (head.row_tile < 0)
+            break;
+        if (head.row_tile != held) {
+            held = head.row_tile;
+            load_queries(a, sm, me, held);
+        }
+        multiply_tile<bf16>(a, sm, me, ring, c0, 0, at);
+        struct place next = multiply_tile<bf16>(a, sm, me, ring, c1, 1, at);
+        wgmma_wait<1>();
+        take_tile<want_argmax>(a, sm, me, head, c0, m[0], 0, parity);
+        wgmma_wait<0>();
+        release(a, sm, me.lane, at, next);
+        take_tile<want_argmax>(a, sm, me, head, c1, m[1], 1, parity);
+        at = next;
+    }
+}
+
+/* One row tile: the next column tile is being multiplied while the maxima of one are taken, where the ring has room for
+ * two. */
+template <bool bf16, bool want_argmax>
+LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, struct consumer<1> &me, const char *ring, int held)
+{
+    struct maxima m = {-INFINITY, -INFINITY, -1, -1};
+    struct place at = {0, 0}, next = at;
+    int parity = 0, tile = 0;
+    bool more = true;
+    float c0[64], c1[64];
+    if (2 * a.slabs > a.stages) {
+        for (;; tile = (tile + 1) % HEADS) {
+            mbarrier_wait(&sm.full[at.stage], at.parity);
+            const struct head &head = sm.heads[tile];
+            if (head.row_tile < 0)
+                break;
+            if (head.row_tile != held) {
+                held = head.row_tile;
+                load_queries(a, sm, me, held);
+            }
+            at = multiply_long_tile<bf16>(a, sm, me, ring, c0, at);
+            take_tile<want_argmax>(a, sm, me, head, c0, m, 0, parity);
+        }
+        return;
+    }
+    /* `ready` has the products of tile `tile` under way; starts those of the next in `other`, then takes the maxima */
+    auto step = [&](float (&ready)[64], float (&other)[64]) {
+        mbarrier_wait(&sm.full[next.stage], next.parity);
+        int following = (tile + 1) % HEADS, row_tile = sm.heads[following].row_tile;
+        struct place after = next;
+        more = row_tile >= 0;
+        if (more && row_tile == held) {
+            after = multiply_tile<bf16>(a, sm, me, ring, other, 0, next);
+            wgmma_wait<1>();
+        } else {
+            wgmma_wait<0>();
+        }
+        release(a, sm, me.lane, at, next);
+        take_tile<want_argmax>(a, sm, me, sm.heads[tile], ready, m, 0, parity);
+        if (more && row_tile != held) {
+            held = row_tile;
+            load_queries(a, sm, me, held);
+            after = multiply_tile<bf16>(a, sm, me, ring, other, 0, next);
+        }
+        at = next;
+        next = after;
+        tile = following;
+    };
+    mbarrier_wait(&sm.full[0], 0);
+    if (sm.heads[0].row_tile < 0)
+        return;
+    next = multiply_tile<bf16>(a, sm, me, ring, c0, 0, at);
+    while (more) {
+        step(c0, c1);
+        if (more)
+            step(c1, c0);
+    }
+}
+#endif
+
+template <bool bf16, int row_tiles, bool want_argmax>
+static __global__ void __launch_bounds__(384, 1) score_sm90(const __grid_constant__ struct sm90_args a)
+{
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+    extern __shared__ char dynamic[];
+    __shared__ struct shared sm;
+    char *ring = dynamic + (-shared_address(dynamic) & 1023u); /* the swizzle counts from multiples of 1024 */
+    char *rows = ring + a.stages * SLAB_BYTES;
+    size_t rows_bytes = (size_t)row_tiles * a.slabs * SLAB_ROWS_BYTES;
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < a.stages; i++) {
+            mbarrier_init(&sm.full[i], 1);
+            mbarrier_init(&sm.empty[i], 4 * a.warpgroups);
+        }
+        mbarrier_init_done();
+    }
+    __syncthreads();
+    int64_t total = a.score.tiling.tiles * a.score.columns, share = total / gridDim.x, rest = total % gridDim.x;
+    int64_t first = share * blockIdx.x + min((int64_t)blockIdx.x, rest), count = share + (blockIdx.x < rest);
+    if (threadIdx.x >= 128 * a.warpgroups) {
+        registers_give<72>();
+        if (threadIdx.x < 128 * a.warpgroups + 32)
+            produce(a, sm, ring, first, count);
+    } else {
+        registers_take<216>(); /* 72 + 2 x 216 is what three warpgroups of 168 have together */
+        struct consumer<row_tiles> me = {};
+        me.warpgroup = (int)threadIdx.x / 128;
+        me.lane = (int)threadIdx.x & 31;
+        me.warp = (int)threadIdx.x / 32 & 3;
+        me.rows = rows + me.warpgroup * rows_bytes;
+        me.stash = rows + a.warpgroups * rows_bytes +
+                   (me.warpgroup * MAX_ENDS * 128 + ((int)threadIdx.x & 127)) * (want_argmax ? sizeof(struct maxima) : 8);
+        int row_tile = (int)(first / a.score.columns);
+        load_queries(a, sm, me, row_tile);
+        consume<bf16, want_argmax>(a, sm, me, ring, row_tile);
+    }
+#else
+    __trap(); /* the driver never launches this elsewhere */
+#endif
+}
+
+/* ---- The host's side ---- */
+
+typedef void (*kernel)(struct sm90_args);
+
+static kernel kernel_for(bool bf16, int row_tiles, bool argmax)
+{
+    static const kernel kernels[2][2][2] = {
+        {{score_sm90<false, 1, false>, score_sm90<false, 1, true>}, {score_sm90<false, 2, false>, score_sm90<false, 2, true>}},
+        {{score_sm90<true, 1, false>, score_sm90<true, 1, true>}, {score_sm90<true, 2, false>, score_sm90<true, 2, true>}}};
+    return kernels[bf16][row_tiles - 1][argmax];
+}
+
+int lik_score_sm90_prepare(struct lik_gpu *gpu)
+{
+    gpu->hopper = 0;
+    if (gpu->arch != 90)
+        return LIK_OK;
+    cudaFuncAttributes attributes;
+    cudaError_t e = cudaFuncGetAttributes(&attributes, (const void *)kernel_for(true, 1, false));
+    if (e == cudaErrorNoKernelImageForDevice || e == cudaErrorInvalidDeviceFunction) {
+        cudaGetLastError(); /* this build has no sm_90a: mma.sync it is */
+        return LIK_OK;
+    }
+    void *encode = NULL;
+    cudaDriverEntryPointQueryResult found;
+    if (e == cudaSuccess)
+        e = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &encode, 12000, cudaEnableDefault, &found);
+    if (e != cudaSuccess || !encode)
+        return lik_cuda_status(e == cudaSuccess ? cudaErrorSymbolNotFound : e, "cuTensorMapEncodeTiled");
+    for (int i = 0; i < 8 && e == cudaSuccess; i++)
+        e = cudaFuncSetAttribute((const void *)kernel_for(i & 1, 1 + (i >> 1 & 1), i >> 2),
+                                 cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 (int)(gpu->shared_bytes - sizeof(struct shared)));
+    gpu->encode = (decltype(gpu->encode))encode;
+    gpu->hopper = e == cudaSuccess;
+    return lik_cuda_status(e, "cudaFuncSetAttribute");
+}
+
+/* Bytes besides the ring. */
+static size_t fixed_bytes(int row_tiles, int warpgroups, int slabs, bool argmax)
+{
+    return 1024 + round_1024((size_t)row_tiles * warpgroups * slabs * SLAB_ROWS_BYTES) + stash_bytes(warpgroups, argmax);
+}
+
+static int stages_for(const struct lik_gpu *gpu, int row_tiles, int warpgroups, int slabs, bool argmax)
+{
+    size_t fixed = fixed_bytes(row_tiles, warpgroups, slabs, argmax) + sizeof(struct shared);
+    if (fixed >= gpu->shared_bytes)
+        return 0;
+    size_t stages = (gpu->shared_bytes - fixed) / SLAB_BYTES;
+    return stages < MAX_STAGES ? (int)stages : MAX_STAGES;
+}
+
+static int slabs_of(const struct lik_score *op)
+{
+    return (int)((op->d.dim + 63) / 64);
+}
+
+/* Are the documents' strides what a tensor map takes: positive multiples of 16 bytes? */
+static int map_strides(const struct lik_tokens *d)
+{
+    if ((uintptr_t)d->data % 16 || d->dim_stride != 1)
+        return 0;
+    if ((d->len_max > 1 || d->offsets) && (d->strides.token <= 0 || d->strides.token % 8))
+        return 0;
+    if (d->offsets)
+        return d->total <= INT32_MAX - 4096;
+    int64_t members = d->group_size > 0 ? d->group_size : d->count;
+    if (members > 1 && (d->strides.sequence <= 0 || d->strides.sequence % 8))
+        return 0;
+    if (d->group_size > 0 && d->count > members && (d->strides.group <= 0 || d->strides.group % 8))
+        return 0;
+    int64_t far = 1ll << 38; /* 2^40 bytes */
+    return members < INT32_MAX && d->count / (members ? members : 1) < INT32_MAX && d->strides.token < far &&
+           d->strides.sequence < far && d->strides.group < far;
+}
+
+int lik_score_sm90_takes(const struct lik_gpu *gpu, const struct lik_score *op)
+{
+    const struct lik_tokens *q = &op->q, *d = &op->d;
+    return gpu->hopper && q->dtype == d->dtype && (d->dtype == LIK_F16 || d->dtype == LIK_BF16) &&
+           !q->scale && !d->scale && map_strides(d) &&
+           stages_for(gpu, 1, 1, slabs_of(op), op->argmax != NULL) >= 4;
+}
+
+struct sm90_shape lik_score_sm90_shape(const struct lik_gpu *gpu, const struct lik_score *op, int64_t blocks)
+{
+    int slabs = slabs_of(op);
+    bool argmax = op->argmax != NULL;
+    struct sm90_shape best = {};
+    for (int row_tiles = blocks > 8 && slabs <= 3 + 1 ? 2 : 1; row_tiles >= 1 && !best.stages; row_tiles--)
+        for (int warpgroups = blocks > 4 * row_tiles ? 2 : 1; warpgroups >= 1 && !best.stages; warpgroups--) {
+            int stages = stages_for(gpu, row_tiles, warpgroups, slabs, argmax);
+            if (stages < (row_tiles == 2 ? slabs : 4) || stages < 4)
+                continue;
+            best.row_tiles = row_tiles;
+            best.warpgroups = warpgroups;
+            best.stages = stages;
+            best.bytes = fixed_bytes(row_tiles, warpgroups, slabs, argmax) + (size_t)stages * SLAB_BYTES;
+        }
+    return best;
+}
+
+/* Tensor maps of the documents, (dim, token, sequence, group), one for each box height. */
+static int make_maps(const struct lik_gpu *gpu, struct sm90_args *a)
+{
+    const struct lik_tokens *d = &a->score.op.d;
+    int64_t members = d->group_size > 0 ? d->group_size : d->count;
+    a->flat = !d->offsets && d->group_size == 0 && d->len_max % 8 == 0 && (d->count == 1 ||
+              d->strides.sequence == d->len_max * d->strides.token) && d->count * d->len_max <= INT32_MAX - 4096;
+    a->group_size = (int32_t)members;
+    cuuint64_t shape[4] = {(cuuint64_t)d->dim, (cuuint64_t)d->len_max, (cuuint64_t)members,
+                           (cuuint64_t)(d->count / members)};
+    if (d->offsets || a->flat) {
+        shape[1] = (cuuint64_t)(a->flat ? d->count * d->len_max : d->total);
+        shape[2] = shape[3] = 1;
+    }
+    int64_t steps[3] = {d->strides.token, d->strides.sequence, d->strides.group};
+    cuuint64_t strides[3];
+    for (int i = 0; i < 3; i++) /* a stride that is never used may be anything, but the map wants it in range */
+        strides[i] = shape[i + 1] > 1 ? (cuuint64_t)steps[i] * 2 : (cuuint64_t)(d->dim + 7) / 8 * 16;
+    for (int i = 0; i < 4; i++)
+        if (shape[i] == 0)
+            shape[i] = 1; /* no rows: nothing is read but zeros past the end */
+    cuuint32_t ones[4] = {1, 1, 1, 1};
+    for (int b = 0; b < BOXES; b++) {
+        cuuint32_t box[4] = {64, 8u << b, 1, 1};
+        CUresult e = gpu->encode(&a->maps[b],
+                                 d->dtype == LIK_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
+                                 4, (void *)d->data, shape, strides, box, ones, CU_TENSOR_MAP_INTERLEAVE_NONE,
+                                 CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                                 CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+        if (e != CUDA_SUCCESS)
+            return lik_fail(LIK_EDEVICE, "cuTensorMapEncodeTiled failed (%d) for d: %lld x %lld x %lld", (int)e,
+                            (long long)d->count, (long long)d->len_max, (long long)d->dim);
+    }
+    return LIK_OK;
+}
+
+int lik_score_sm90_launch(const struct lik_gpu *gpu, const struct score_args *score, struct sm90_shape shape,
+                          cudaStream_t stream)
+{
+    struct sm90_args a = {};
+    a.score = *score;
+    a.slabs = slabs_of(&score->op);
+    a.stages = shape.stages;
+    a.warpgroups = shape.warpgroups;
+    int status = make_maps(gpu, &a);
+    if (status)
+        return status;
+    int64_t total = score->tiling.tiles * score->columns;
+    unsigned grid = (unsigned)(total < gpu->processors ? total : gpu->processors);
+    kernel_for(score->op.d.dtype == LIK_BF16, shape.row_tiles, score->op.argmax != NULL)
+        <<<grid, 128 * (shape.warpgroups + 1), shape.bytes, stream>>>(a);
+    return lik_cuda_launched("score_sm90");
+}

@@ -1,0 +1,329 @@
+/* The k best documents of each query, without the full score matrix: documents are scored a chunk at a time into the
+ * workspace, and a chunk's scores are reduced to k keys a query before the next.
+ *
+ * A key is 64 bits, the score as an ordered integer above the document's number: smaller is better, ties go to the lower
+ * document, NaN comes last and what is no document after it, so that plain integer order is the order of lik_topk.
+ * Selection sorts runs of 4096 keys in shared memory (bitonic) and keeps the k first of each, level by level. k above
+ * half a run sorts in device memory instead: rare, and bounded by the same chunk. */
+#include "cuda/kernels.cuh"
+#include "cuda/copy.cuh"
+#include "shared/tokens.h"
+
+#include <stdio.h>
+
+#define RUN 4096
+#define SORT_THREADS 512
+#define CHUNK_SCORES (16ll << 20)
+#define NO_KEY 0xffffffffffffffffull
+
+LIK_DEVICE uint64_t key_of(float score, uint32_t document, int smallest)
+{
+    if (score != score)
+        return 0xffffffffull << 32 | document;
+    uint32_t bits = __float_as_uint(score + 0.0f), order = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+    return (uint64_t)(smallest ? order : ~order) << 32 | document;
+}
+
+LIK_DEVICE float score_of(uint64_t key, int smallest)
+{
+    uint32_t order = (uint32_t)(key >> 32);
+    if (order == 0xffffffffu)
+        return __uint_as_float(0x7fc00000u);
+    order = smallest ? order : ~order;
+    return __uint_as_float(order & 0x80000000u ? order & 0x7fffffffu : ~order);
+}
+
+/* Keys of one level, [queries, count]: scores of documents first_id ..., or keys, then `more` keys of an earlier chunk. */
+struct level {
+    const float *scores;
+    const uint64_t *keys, *more_keys;
+    int64_t count, more, first_id;
+    int64_t runs, keep; /* runs a query, keys kept of each */
+    uint64_t *out;      /* [queries, runs, keep] */
+    int32_t smallest, run;
+};
+
+LIK_DEVICE uint64_t key_at(const struct level &l, int64_t query, int64_t i)
+{
+    if (i < l.count)
+        return l.scores ? key_of(l.scores[query * l.count + i], (uint32_t)(l.first_id + i), l.smallest)
+                        : l.keys[query * l.count + i];
+    return i - l.count < l.more ? l.more_keys[query * l.more + i - l.count] : NO_KEY;
+}
+
+/* One compare-exchange of a bitonic sort: pair `p` of stride 2^s within sequences of `size`. */
+LIK_DEVICE void exchange(uint64_t *keys, int64_t p, int64_t size, int64_t stride)
+{
+    int64_t i = 2 * p - (p & (stride - 1)), j = i + stride;
+    uint64_t a = keys[i], b = keys[j];
+    if ((a > b) == ((i & size) == 0)) {
+        keys[i] = b;
+        keys[j] = a;
+    }
+}
+
+static __global__ void __launch_bounds__(SORT_THREADS) select_runs(const __grid_constant__ struct level l)
+{
+    __shared__ uint64_t keys[RUN];
+    for (int64_t item = blockIdx.y * (int64_t)gridDim.x + blockIdx.x; item < l.runs * gridDim.y;
+         item += (int64_t)gridDim.x * gridDim.y) {
+        int64_t query = blockIdx.y, run = item - query * l.runs;
+        for (int i = (int)threadIdx.x; i < l.run; i += SORT_THREADS)
+            keys[i] = key_at(l, query, run * l.run + i);
+        __syncthreads();
+        for (int size = 2; size <= l.run; size *= 2)
+            for (int stride = size / 2; stride > 0; stride /= 2) {
+                for (int p = (int)threadIdx.x; p < l.run / 2; p += SORT_THREADS)
+                    exchange(keys, p, size == l.run ? 2 * RUN : size, stride);
+                __syncthreads();
+            }
+        for (int64_t i = threadIdx.x; i < l.keep; i += SORT_THREADS)
+            l.out[(query * l.runs + run) * l.keep + i] = i < l.run ? keys[i] : NO_KEY;
+        __syncthreads();
+    }
+}
+
+/* For large k: the keys of a level, padded to `padded`, a power of two a query. */
+static __global__ void gather_keys(const __grid_constant__ struct level l, int64_t padded, int64_t queries)
+{
+    for (int64_t n = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; n < padded * queries;
+         n += (int64_t)gridDim.x * blockDim.x)
+        l.out[n] = key_at(l, n / padded, n % padded);
+}
+
+static __global__ void exchange_all(uint64_t *keys, int64_t padded, int64_t queries, int64_t size, int64_t stride)
+{
+    int64_t half = padded / 2;
+    for (int64_t n = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; n < half * queries;
+         n += (int64_t)gridDim.x * blockDim.x)
+        exchange(keys + n / half * padded, n % half, size == padded ? 2 * padded : size, stride);
+}
+
+static __global__ void keep_first(const uint64_t *keys, int64_t padded, int64_t k, int64_t queries, uint64_t *out)
+{
+    for (int64_t n = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; n < k * queries; n += (int64_t)gridDim.x * blockDim.x)
+        out[n] = keys[n / k * padded + n % k];
+}
+
+static __global__ void write_best(const uint64_t *keys, int64_t count, int64_t id_base, int smallest, float *values,
+                                  int64_t *ids)
+{
+    for (int64_t n = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; n < count; n += (int64_t)gridDim.x * blockDim.x) {
+        uint64_t key = keys ? keys[n] : NO_KEY;
+        values[n] = score_of(key, smallest);
+        ids[n] = key == NO_KEY ? -1 : id_base + (int64_t)(uint32_t)key;
+    }
+}
+
+/* How a problem is cut: LIK_ALL by documents, LIK_CANDIDATES by queries. */
+struct topk_plan {
+    int64_t queries, columns;       /* of a chunk, at most */
+    int64_t padded;                 /* large k: keys a query that are sorted; else 0 */
+    int64_t scores_bytes, score_workspace, keys_bytes, best_bytes;
+    struct lik_plan score;
+};
+
+static int64_t round_256(int64_t bytes)
+{
+    return (bytes + 255) / 256 * 256;
+}
+
+static unsigned blocks_for(int64_t threads)
+{
+    int64_t blocks = (threads + 255) / 256;
+    return (unsigned)(blocks < 65536 ? blocks : 65536);
+}
+
+/* The sequences of x from `first` on, `count` of them; with groups, whole groups. */
+static void cut(struct lik_tokens *x, int64_t first, int64_t count)
+{
+    struct lik_strides *const strides[] = {&x->strides, &x->mask_strides, &x->scale_strides, &x->weights_strides};
+    int64_t by[4];
+    for (int i = 0; i < 4; i++)
+        by[i] = x->group_size > 0 ? first / x->group_size * strides[i]->group : first * strides[i]->sequence;
+    x->count = count;
+    if (x->offsets) {
+        x->offsets = (const char *)x->offsets + first * (int64_t)lik_dtype_bytes(x->offsets_dtype);
+        return;
+    }
+    x->data = (const char *)x->data + by[0] * (int64_t)lik_dtype_bytes(x->dtype);
+    x->mask = x->mask ? x->mask + by[1] : NULL;
+    x->scale = x->scale ? x->scale + by[2] : NULL;
+    x->weights = x->weights ? x->weights + by[3] : NULL;
+}
+
+/* Chunk of queries `row` ... and documents `column` ... of the problem, its scores going to `scores`. */
+static struct lik_score chunk_of(const struct lik_score *op, int64_t row, int64_t rows, int64_t column, int64_t columns,
+                                 float *scores)
+{
+    struct lik_score chunk = *op;
+    if (op->pairing == LIK_ALL) {
+        cut(&chunk.d, column, columns);
+    } else {
+        cut(&chunk.q, row, rows);
+        cut(&chunk.d, row * op->per_query, rows * op->per_query);
+    }
+    chunk.scores = scores;
+    chunk.scores_stride = columns;
+    return chunk;
+}
+
+static int64_t round_to_groups(int64_t n, int64_t unit, int64_t all)
+{
+    if (n >= all || unit <= 1)
+        return n < all ? n : all;
+    int64_t whole = (n + unit - 1) / unit * unit;
+    return whole < all ? whole : all;
+}
+
+static int64_t runs_of(int64_t n)
+{
+    return (n + RUN - 1) / RUN;
+}
+
+static int make_plan(const struct lik_gpu *gpu, const struct lik_topk *op, struct topk_plan *p)
+{
+    *p = {};
+    const struct lik_score *s = &op->score;
+    int64_t queries = s->q.count, columns = lik_score_columns(s), k = op->k;
+    if (columns >= 0xffffffffll)
+        return lik_fail(LIK_EUNSUPPORTED, "%lld documents a query, top-k on CUDA takes 2^32 - 2", (long long)columns);
+    p->queries = queries;
+    p->columns = columns;
+    if (s->pairing == LIK_ALL) {
+        int64_t chunk = CHUNK_SCORES / (queries ? queries : 1);
+        chunk = chunk > 4 * RUN ? chunk : 4 * RUN;
+        p->columns = round_to_groups(chunk, s->d.group_size, columns);
+    } else if (columns) {
+        int64_t chunk = CHUNK_SCORES / columns, unit = s->q.group_size > 1 ? s->q.group_size : 1;
+        if (s->d.group_size > 1 && s->d.group_size != s->per_query)
+            chunk = queries; /* chunks would cut through groups */
+        p->queries = round_to_groups(chunk > 1 ? chunk : 1, unit, queries);
+    }
+    p->scores_bytes = round_256(p->queries * p->columns * 4);
+    if (p->queries && p->columns) {
+        p->score.struct_size = sizeof p->score;
+        struct lik_score chunk = chunk_of(s, 0, p->queries, 0, p->columns, NULL);
+        int status = lik_cuda_score_plan(gpu, &chunk, &p->score);
+        if (status)
+            return status;
+    }
+    p->score_workspace = round_256((int64_t)p->score.workspace_bytes);
+    if (k > RUN / 2) {
+        p->padded = 2;
+        while (p->padded < k + p->columns)
+            p->padded *= 2;
+        p->keys_bytes = round_256(p->queries * p->padded * 8);
+    } else {
+        p->keys_bytes = round_256(p->queries * (runs_of(p->columns) + 1) * k * 8);
+    }
+    p->best_bytes = round_256(p->queries * k * 8);
+    return LIK_OK;
+}
+
+int lik_cuda_topk_plan(const struct lik_gpu *gpu, const struct lik_topk *op, struct lik_plan *plan)
+{
+    struct topk_plan p;
+    int status = make_plan(gpu, op, &p);
+    if (status)
+        return status;
+    plan->workspace_bytes = (size_t)(p.scores_bytes + p.score_workspace + 2 * p.keys_bytes + 2 * p.best_bytes + 256);
+    snprintf(plan->variant, sizeof plan->variant, "topk_%.56s", p.score.variant);
+    return LIK_OK;
+}
+
+/* Sorts all keys of a level in device memory and keeps the first k of each query. */
+static int sort_all(struct level *l, int64_t queries, int64_t padded, int64_t k, uint64_t *sorted, uint64_t *out,
+                    cudaStream_t stream)
+{
+    l->out = sorted;
+    gather_keys<<<blocks_for(queries * padded), 256, 0, stream>>>(*l, padded, queries);
+    for (int64_t size = 2; size <= padded; size *= 2)
+        for (int64_t stride = size / 2; stride > 0; stride /= 2)
+            exchange_all<<<blocks_for(queries * padded / 2), 256, 0, stream>>>(sorted, padded, queries, size, stride);
+    keep_first<<<blocks_for(queries * k), 256, 0, stream>>>(sorted, padded, k, queries, out);
+    return lik_cuda_launched("sort_all");
+}
+
+static int select_level(struct level *l, int64_t queries, cudaStream_t stream)
+{
+    for (int64_t from = 0; from < queries; from += 32768) { /* a grid has 65535 rows */
+        struct level part = *l;
+        int64_t count = queries - from < 32768 ? queries - from : 32768;
+        part.scores = l->scores ? l->scores + from * l->count : NULL;
+        part.keys = l->keys ? l->keys + from * l->count : NULL;
+        part.more_keys = l->more_keys + from * l->more;
+        part.out = l->out + from * l->runs * l->keep;
+        select_runs<<<dim3((unsigned)l->runs, (unsigned)count), SORT_THREADS, 0, stream>>>(part);
+    }
+    return lik_cuda_launched("select_runs");
+}
+
+/* The k best of a chunk's scores and of `before`, the best so far, to `after`. */
+static int select_chunk(const struct lik_topk *op, const struct topk_plan *p, int64_t queries, int64_t columns,
+                        int64_t first_id, const float *scores, const uint64_t *before, uint64_t *after,
+                        uint64_t *keys[2], cudaStream_t stream)
+{
+    struct level l = {};
+    l.scores = scores;
+    l.count = columns;
+    l.more_keys = before;
+    l.more = before ? op->k : 0;
+    l.first_id = first_id;
+    l.smallest = op->smallest;
+    if (p->padded)
+        return sort_all(&l, queries, p->padded, op->k, keys[0], after, stream);
+    for (int turn = 0;; turn ^= 1) {
+        int64_t n = l.count + l.more;
+        l.keep = op->k;
+        l.run = RUN;
+        while (l.run > 64 && l.run / 2 >= n)
+            l.run /= 2;
+        l.runs = (n + l.run - 1) / l.run;
+        l.out = l.runs == 1 ? after : keys[turn];
+        int status = select_level(&l, queries, stream);
+        if (status || l.runs == 1)
+            return status;
+        l.scores = NULL;
+        l.keys = keys[turn];
+        l.count = l.runs * l.keep;
+        l.more = 0;
+    }
+}
+
+static int run_rows(const struct lik_gpu *gpu, const struct lik_topk *op, const struct topk_plan *p, int64_t row,
+                    int64_t rows, char *workspace, cudaStream_t stream)
+{
+    int64_t columns = lik_score_columns(&op->score);
+    float *scores = (float *)workspace;
+    char *score_workspace = workspace + p->scores_bytes, *rest = score_workspace + p->score_workspace;
+    uint64_t *keys[2] = {(uint64_t *)rest, (uint64_t *)(rest + p->keys_bytes)};
+    uint64_t *best[2] = {(uint64_t *)(rest + 2 * p->keys_bytes), (uint64_t *)(rest + 2 * p->keys_bytes + p->best_bytes)};
+    uint64_t *before = NULL;
+    int turn = 0;
+    for (int64_t column = 0; column < columns; column += p->columns) {
+        int64_t n = columns - column < p->columns ? columns - column : p->columns;
+        struct lik_score chunk = chunk_of(&op->score, row, rows, column, n, scores);
+        int status = lik_cuda_score_run(gpu, &chunk, score_workspace, stream);
+        if (!status)
+            status = select_chunk(op, p, rows, n, column, scores, before, best[turn], keys, stream);
+        if (status)
+            return status;
+        before = best[turn];
+        turn ^= 1;
+    }
+    write_best<<<blocks_for(rows * op->k), 256, 0, stream>>>(before, rows * op->k, op->id_base, op->smallest,
+                                                             op->values + row * op->k, op->ids + row * op->k);
+    return lik_cuda_launched("write_best");
+}
+
+int lik_cuda_topk_run(const struct lik_gpu *gpu, const struct lik_topk *op, char *workspace, cudaStream_t stream)
+{
+    struct topk_plan p;
+    int status = make_plan(gpu, op, &p);
+    for (int64_t row = 0; !status && row < op->score.q.count; row += p.queries) {
+        int64_t rows = op->score.q.count - row < p.queries ? op->score.q.count - row : p.queries;
+        status = run_rows(gpu, op, &p, row, rows, workspace, stream);
+    }
+    return status;
+}

@@ -1,0 +1,398 @@
+"""Checks the CUDA backend against f64 on random awkward problems, and its promises bit by bit.
+
+    python3 tests/gpu/check.py --lib build/liblik.so [--cases 400] [--seconds 120] [--seed 1] [--only NAME]
+
+Every output and workspace stands between guard bands and is poisoned before each run. Exits non-zero on the first ten
+failures. LIK_CUDA_ARCH=80 or 75 in the environment checks the paths of older GPUs on the same machine."""
+
+import argparse
+import ctypes
+import os
+import random
+import sys
+import time
+
+import torch
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import problems  # noqa: E402
+from problems import DTYPES, Guarded, Operand, expected, lik, pairs_of  # noqa: E402
+
+NAN = float("nan")
+
+
+class Device:
+    """The library with its context on cuda:0."""
+
+    def __init__(self, path):
+        self.c = lik.Library(path, "cuda:0")
+
+    def launch(self, kind, op, stream=None):
+        """Plans and enqueues; returns (plan, buffers that must live until the stream is done)."""
+        plan = lik.Plan(struct_size=ctypes.sizeof(lik.Plan))
+        how = lik.Exec(struct_size=ctypes.sizeof(lik.Exec))
+        self.c.check(getattr(self.c.c, f"lik_{kind}_plan")(self.c.context, ctypes.byref(op), ctypes.byref(how), ctypes.byref(plan)))
+        workspace = Guarded(plan.workspace_bytes, torch.uint8, fill=0xFF)
+        torch.cuda.synchronize()
+        how.workspace, how.workspace_bytes = workspace.ptr(), plan.workspace_bytes
+        how.stream = (stream or torch.cuda.current_stream()).cuda_stream
+        self.c.check(getattr(self.c.c, f"lik_{kind}_run")(self.c.context, ctypes.byref(op), ctypes.byref(how)))
+        return plan, workspace
+
+
+class Failures:
+    def __init__(self):
+        self.count = 0
+
+    def __call__(self, ok, text):
+        if not ok:
+            self.count += 1
+            print("FAIL", text, flush=True)
+            if self.count >= 10:
+                sys.exit(1)
+        return ok
+
+
+fail = Failures()
+
+
+def problem(q, d, pairing=lik.ALL, per_query=0, lists=None, precision=lik.HIGHEST):
+    op = lik.Score(struct_size=ctypes.sizeof(lik.Score), q=q.struct, d=d.struct, pairing=pairing, precision=precision,
+                   per_query=per_query)
+    if lists is not None:
+        op.list_q, op.list_d, op.list_count = lists[0].data_ptr(), lists[1].data_ptr(), len(lists[0])
+    return op
+
+
+def shape_of(op):
+    rows = op.list_count if op.pairing == lik.LIST else op.q.count
+    columns = {lik.ALL: op.d.count, lik.CANDIDATES: op.per_query}.get(op.pairing, 1)
+    return rows, columns
+
+
+def score(device, op, argmax=None, stride=0, describe=""):
+    """Scores [rows, columns] and the argmax [rows, columns, Lq] (or None)."""
+    rows, columns = shape_of(op)
+    step = columns + stride
+    out = Guarded(rows * step, torch.float32)
+    before = out.data.clone()
+    op.scores, op.scores_stride = out.ptr(), step if stride else 0
+    at = None
+    if argmax:
+        at = Guarded(rows * columns * op.q.len_max, argmax)
+        op.argmax, op.argmax_dtype = at.ptr(), lik.I16 if argmax == torch.int16 else lik.I32
+    else:
+        op.argmax = None
+    plan, workspace = device.launch("score", op)
+    torch.cuda.synchronize()
+    fail(out.intact() and workspace.intact() and (at is None or at.intact()), f"{describe}: wrote past a buffer")
+    if stride and rows:
+        fail(torch.equal(out.data.view(rows, step)[:, columns:].view(torch.int32),
+                         before.view(rows, step)[:, columns:].view(torch.int32)), f"{describe}: wrote between rows")
+    result = out.data.view(rows, step)[:, :columns].clone()
+    return result, at.data.view(rows, columns, -1).clone() if at is not None else None, plan.variant.decode()
+
+
+def tolerance(q, d, precision):
+    """Relative to the sum of |q| |d|. f32 accumulation loses up to about dim * 2^-24 and the tensor cores' own truncation."""
+    base = 2e-6 + q.dim * 2e-8
+    if "f32" in (q.dtype, d.dtype):
+        base += {lik.HIGHEST: 0, lik.HIGH: 2**-14, lik.MEDIUM: 2**-7}[precision]
+    return base
+
+
+def compare(describe, q, d, pairs, got, at, precision, exact):
+    unit = tolerance(q, d, precision)
+    want = expected(q, d, pairs)
+    for (row, column, i, j), (value, scale, products, q_kept, d_kept) in zip(pairs, want):
+        ours = float(got[row, column])
+        bound = 0 if exact else unit * scale + 1e-30
+        if value != value:
+            ok = ours != ours
+        else:
+            ok = abs(ours - value) <= bound
+        if not fail(ok, f"{describe}: score[{row}, {column}] is {ours!r}, f64 says {value!r} +- {bound:.2e}"):
+            return
+        if at is None:
+            continue
+        index = at[row, column].long()
+        inside = index[: q.lengths[i]]
+        if not fail(bool((index[q.lengths[i]:] == -1).all()), f"{describe}: argmax[{row}, {column}] past the query's end"):
+            return
+        if products is None:
+            fail(bool((inside == -1).all()), f"{describe}: argmax[{row}, {column}] of nothing is not -1")
+            continue
+        if not fail(bool((inside[~q_kept] == -1).all()) and bool((inside[q_kept] >= 0).all()) and
+                    bool((inside < d.lengths[j]).all()), f"{describe}: argmax[{row}, {column}] out of range: {inside.tolist()}"):
+            return
+        best = products.amax(1)
+        picked = products.gather(1, inside.clamp_min(0)[:, None])[:, 0]
+        if exact:
+            first = (products == best[:, None]).int().argmax(1)
+            ok = torch.equal(inside[q_kept], first[q_kept])
+        else:
+            ok = bool(((best - picked)[q_kept] <= 2 * unit * (q.factor(i).abs() @ torch.where(
+                d_kept[:, None], d.factor(j), torch.zeros_like(d.factor(j))).abs().T).amax(1)[q_kept] + 1e-30).all())
+        if not fail(ok, f"{describe}: argmax[{row}, {column}] is {inside.tolist()[:40]}"):
+            return
+
+
+DIMS = [1, 3, 8, 16, 24, 48, 64, 65, 96, 100, 128, 128, 128, 192, 256, 320, 512, 768, 1024, 1032, 2048]
+LQ = [0, 1, 2, 15, 16, 17, 31, 32, 32, 33, 48, 64, 65, 100, 128, 129, 260, 300]
+LD = [0, 1, 2, 7, 8, 9, 15, 16, 24, 31, 64, 100, 127, 128, 129, 180, 255, 256, 300, 520]
+PAIRINGS = {"all": lik.ALL, "candidates": lik.CANDIDATES, "pairs": lik.PAIRS, "list": lik.LIST}
+
+
+def random_case(device, seed, native):
+    """One random problem; with `native`, one that the Hopper loop takes."""
+    r = random.Random(seed)
+    g = torch.Generator(device="cuda").manual_seed(seed)
+    dim = r.choice([x for x in DIMS if not native or (x % 8 == 0 and x <= 1024)])
+    q_len, d_len = r.choice(LQ), r.choice(LD)
+    kind = r.choice(["unit", "ints"])
+    dtype = r.choice(["bf16", "f16"]) if native else r.choice(list(DTYPES))
+    q_dtype = dtype if native or r.random() < 0.5 else r.choice(list(DTYPES))
+    pairing = r.choice(["all", "all", "candidates", "pairs", "list"])
+    budget = max(1, 60000 // max(1, q_len * d_len)) if q_len * d_len else 40
+    count = max(1, min(int(budget**0.5) * 2, 24))
+    nq = r.randint(1, count)
+    per_query = r.randint(1, max(1, min(12, budget // nq)))
+    nd = {"all": r.randint(0 if r.random() < 0.05 else 1, min(80, max(1, 2 * budget // nq))), "candidates": nq * per_query,
+          "pairs": nq, "list": r.randint(1, 12)}[pairing]
+    normalize = kind != "ints" and r.random() < 0.25
+    layouts = ["padded", "padded", "packed", "packed64-gap", "wide"] + ([] if native else ["odd", "dim_stride", "transposed"])
+    d_layout, q_layout = r.choice(layouts), r.choice(["padded", "packed", "wide", "odd", "dim_stride", "transposed"])
+    scale = not native and r.random() < 0.25
+    group = per_query if pairing == "candidates" and r.random() < 0.5 and d_layout in ("padded", "wide") else 0
+    q = Operand(g, nq, q_len, dim, q_dtype, kind, q_layout, r.choice([None, None, "tail", "holes"]), normalize,
+                scale and r.random() < 0.5, r.random() < 0.3)
+    d = Operand(g, nd, d_len, dim, dtype, kind, d_layout, r.choice([None, None, "tail", "holes"]), normalize, scale,
+                group=group)
+    lists = None
+    if pairing == "list":
+        n = r.randint(1, 20)
+        lists = (torch.randint(0, nq, (n,), generator=g, device="cuda"), torch.randint(0, nd, (n,), generator=g, device="cuda"))
+    precision = r.choice([lik.HIGHEST, lik.HIGHEST, lik.HIGH, lik.MEDIUM])
+    op = problem(q, d, PAIRINGS[pairing], per_query, lists, precision)
+    argmax = r.choice([None, torch.int16, torch.int32])
+    describe = (f"seed {seed}{' native' if native else ''}: {pairing} q {nq}x{q_len} {q_dtype} {q_layout} d {nd}x{d_len} {dtype} "
+                f"{d_layout} dim {dim} {kind} {'normalized ' if normalize else ''}{'scaled ' if scale else ''}"
+                f"mask {q.masks[0] is not None}/{d.masks[:1] != [None]} group {group} argmax {argmax} precision {precision}")
+    got, at, variant = score(device, op, argmax, r.choice([0, 3]) if pairing in ("all", "candidates") else 0, describe)
+    describe += f" [{variant}]"
+    pairs = pairs_of(PAIRINGS[pairing], q, d, per_query, *(x.tolist() for x in lists or (torch.empty(0), torch.empty(0))))
+    compare(describe, q, d, pairs, got, at, precision, kind == "ints")
+    if argmax:
+        again, _, _ = score(device, op, None, 0, describe)
+        fail(torch.equal(got.view(torch.int32), again.view(torch.int32)), f"{describe}: argmax changes the bits of the scores")
+
+
+def check_random(device, args):
+    start, done = time.time(), 0
+    while done < args.cases and time.time() - start < args.seconds:
+        random_case(device, args.seed * 100003 + done, done % 2 == 0)
+        done += 1
+    print(f"random: {done} cases", flush=True)
+
+
+def check_batches(device, args):
+    """The bits of a score depend on its query and document alone: any batch, padded or packed, 100 runs."""
+    for dtype, dim in (("bf16", 128), ("f16", 96), ("f32", 128), ("bf16", 320)):
+        for q_len, d_len, nq, nd in ((32, 300, 20, 40), (300, 180, 3, 30), (20, 1030, 9, 20), (48, 64, 7, 50), (5, 9, 40, 90)):
+            g = torch.Generator(device="cuda").manual_seed(7)
+            q, d = Operand(g, nq, q_len, dim, dtype), Operand(g, nd, d_len, dim, dtype)
+            op = problem(q, d)
+            whole, at, variant = score(device, op, torch.int32)
+            name = f"batches {dtype} {dim} {nq}x{q_len} {nd}x{d_len} [{variant}]"
+            for _ in range(100):
+                again, at2, _ = score(device, op, torch.int32)
+                if not fail(torch.equal(whole, again) and torch.equal(at, at2), f"{name}: two runs differ"):
+                    break
+            for i, j in ((0, 0), (nq - 1, nd - 1), (nq // 2, nd // 3)):
+                q1, d1 = op.q, op.d
+                part = problem(q, d)
+                size = 4 if dtype == "f32" else 2
+                part.q.data, part.q.count = q1.data + i * q_len * dim * size, 1
+                part.d.data, part.d.count = d1.data + j * d_len * dim * size, 1
+                alone, at1, small = score(device, part, torch.int32)
+                fail(bool(alone[0, 0] == whole[i, j]) and torch.equal(at1[0, 0], at[i, j]),
+                     f"{name}: alone ({small}) {float(alone[0, 0])!r}, in the batch {float(whole[i, j])!r}")
+            packed = problem(q, d)
+            offsets = torch.arange(nd + 1, dtype=torch.int64, device="cuda") * d_len
+            packed.d.offsets, packed.d.offsets_dtype, packed.d.total = offsets.data_ptr(), lik.I64, nd * d_len
+            other, _, _ = score(device, packed)
+            fail(torch.equal(other, whole), f"{name}: packed and padded differ")
+            lists = (torch.arange(nq, device="cuda").repeat(2), torch.arange(2 * nq, device="cuda") % nd)
+            listed, _, _ = score(device, problem(q, d, lik.LIST, 0, lists))
+            fail(torch.equal(listed[:, 0], whole[lists[0], lists[1]]), f"{name}: a list and all pairs differ")
+    print("batches: done", flush=True)
+
+
+def check_special(device, args):
+    """NaN, infinities, ties, and what is out of range on the device."""
+    for dtype in ("bf16", "f16", "f32"):
+        g = torch.Generator(device="cuda").manual_seed(3)
+        q, d = Operand(g, 4, 33, 128, dtype), Operand(g, 11, 140, 128, dtype)
+        data = d.data.data.view(DTYPES[dtype][1]).view(11, 140, 128)
+        data[3, 77, 5] = NAN
+        data[3, 120, 9] = NAN
+        data[5, 0, 0] = NAN
+        data[6, 139, 127] = NAN
+        op = problem(q, d)
+        got, at, variant = score(device, op, torch.int32)
+        bad = [3, 5, 6]
+        fail(bool(got[:, bad].isnan().all()) and int(got.isnan().sum()) == 12, f"special {variant}: NaN tokens: {got}")
+        fail(bool((at[:, 3] == 77).all()) and bool((at[:, 5] == 0).all()) and bool((at[:, 6] == 139).all()),
+             f"special {variant}: the argmax is not the first NaN: {at[:, 3, :4]} {at[:, 5, :4]} {at[:, 6, :4]}")
+        data[3], data[5], data[6] = 1, 1, 1
+        got, at, _ = score(device, op, torch.int16)
+        fail(bool((at[:, [3, 5, 6]] == 0).all()), f"special {variant}: ties do not go to the lowest token")
+        if dtype != "f32":
+            data[3] = -float("inf")
+            q.data.data.view(DTYPES[dtype][1])[:] = 1
+            got, at, _ = score(device, op, torch.int16)
+            fail(bool((got[:, 3] == -float("inf")).all()) and bool((at[:, 3] == 0).all()),
+                 f"special {variant}: products of -inf: {got[:, 3]} {at[:, 3, :3]}")
+        # out of range: never read, the scores concerned are NaN
+        total = 11 * 140
+        offsets = torch.arange(12, dtype=torch.int64, device="cuda") * 140
+        offsets[4] = total + 1000
+        offsets[8] = -5
+        op = problem(q, d)
+        op.d.offsets, op.d.offsets_dtype, op.d.total = offsets.data_ptr(), lik.I64, total
+        got, at, _ = score(device, op, torch.int32)
+        bad = got.isnan().any(0).nonzero()[:, 0].tolist()
+        fail(bad == [3, 4, 7, 8] and bool(got[:, bad].isnan().all()) and bool((at[:, bad] == -1).all()),
+             f"special {variant}: offsets out of range give NaN in documents {bad}")
+        lists = (torch.tensor([0, 99, 1, 2, -1], device="cuda"), torch.tensor([0, 1, 11, 2, 3], device="cuda"))
+        got, at, _ = score(device, problem(q, d, lik.LIST, 0, lists), torch.int32)
+        fail(got[:, 0].isnan().tolist() == [False, True, True, False, True] and bool((at[1] == -1).all()),
+             f"special {variant}: list entries out of range: {got[:, 0].tolist()}")
+        q_offsets = torch.tensor([0, 33, 20, 99, 132], dtype=torch.int64, device="cuda")
+        op = problem(q, d)
+        op.q.offsets, op.q.offsets_dtype, op.q.total = q_offsets.data_ptr(), lik.I64, 132
+        got, at, _ = score(device, op, torch.int32)
+        fail(got.isnan().any(1).tolist() == [False, True, True, False] and bool(got[1:3].isnan().all()),
+             f"special {variant}: query offsets out of range: {got[:, 0].tolist()}")
+    print("special: done", flush=True)
+
+
+def check_topk(device, args):
+    for dtype, nq, nd, k, smallest, pairing in (("bf16", 3, 50, 10, 0, "all"), ("bf16", 8, 9000, 100, 0, "all"),
+                                                ("f32", 2, 700, 5, 1, "all"), ("bf16", 5, 40, 64, 0, "all"),
+                                                ("f16", 4, 6000, 3000, 0, "all"), ("bf16", 6, 30, 7, 0, "candidates"),
+                                                ("bf16", 1100, 17000, 20, 0, "all")):
+        g = torch.Generator(device="cuda").manual_seed(5)
+        per = nd if pairing == "candidates" else 0
+        q = Operand(g, nq, 8, 64, dtype, "ints")
+        d = Operand(g, nq * nd if per else nd, 6, 64, dtype, "ints")
+        if nd > 20 and dtype != "i8":
+            d.data.data.view(DTYPES[dtype][1]).view(-1, 6, 64)[11] = NAN
+        op = problem(q, d, PAIRINGS[pairing], per)
+        whole, _, _ = score(device, op)
+        values, ids = Guarded(nq * k, torch.float32), Guarded(nq * k, torch.int64)
+        top = lik.TopK(struct_size=ctypes.sizeof(lik.TopK), score=op, k=k, id_base=1000, smallest=smallest,
+                       values=values.ptr(), ids=ids.ptr())
+        plan, workspace = device.launch("topk", top)
+        torch.cuda.synchronize()
+        key = whole.double().nan_to_num(float("inf") if smallest else -float("inf"))
+        order = key.sort(dim=1, descending=not smallest, stable=True)[1][:, :k]
+        n = order.shape[1]
+        name = f"topk {dtype} {nq}x{nd} k {k} [{plan.variant.decode()}]"
+        fail(values.intact() and ids.intact() and workspace.intact(), f"{name}: wrote past a buffer")
+        got_ids, got = ids.data.view(nq, k), values.data.view(nq, k)
+        fail(torch.equal(got_ids[:, :n], order + 1000), f"{name}: ids {got_ids[0, :8].tolist()} want {(order[0, :8] + 1000).tolist()}")
+        fail(torch.equal(got[:, :n].nan_to_num(7e7), whole.gather(1, order).nan_to_num(7e7)), f"{name}: values")
+        fail(bool((got_ids[:, n:] == -1).all()) and bool(got[:, n:].isnan().all()), f"{name}: filler")
+    print("topk: done", flush=True)
+
+
+def check_streams(device, args):
+    """Graph capture and replay, two streams at once, nothing on the default stream."""
+    g = torch.Generator(device="cuda").manual_seed(9)
+    for dtype, dim, q_len in (("bf16", 128, 32), ("bf16", 128, 300), ("f32", 40, 20)):
+        q, d = Operand(g, 8, q_len, dim, dtype, normalize=True), Operand(g, 200, 90, dim, dtype, "unit", "packed", normalize=True)
+        op = problem(q, d)
+        want, _, variant = score(device, op)
+        out = [Guarded(8 * 200, torch.float32) for _ in range(2)]
+        streams = [torch.cuda.Stream(), torch.cuda.Stream()]
+        keep = []
+        for i in range(20):
+            for s in range(2):
+                op.scores = out[s].ptr()
+                with torch.cuda.stream(streams[s]):
+                    plan = lik.Plan(struct_size=ctypes.sizeof(lik.Plan))
+                    how = lik.Exec(struct_size=ctypes.sizeof(lik.Exec))
+                    device.c.check(device.c.c.lik_score_plan(device.c.context, ctypes.byref(op), None, ctypes.byref(plan)))
+                    workspace = torch.empty(plan.workspace_bytes + 256, dtype=torch.uint8, device="cuda")
+                    how.workspace = (workspace.data_ptr() + 255) // 256 * 256
+                    how.workspace_bytes, how.stream = plan.workspace_bytes, streams[s].cuda_stream
+                    device.c.check(device.c.c.lik_score_run(device.c.context, ctypes.byref(op), ctypes.byref(how)))
+                    keep.append(workspace)
+        torch.cuda.synchronize()
+        for s in range(2):
+            fail(torch.equal(out[s].data.view(8, 200), want), f"streams {variant}: stream {s} differs")
+        out[0].data.fill_(0)
+        graph = torch.cuda.CUDAGraph()
+        op.scores = out[0].ptr()
+        with torch.cuda.graph(graph):
+            how.stream = torch.cuda.current_stream().cuda_stream
+            device.c.check(device.c.c.lik_score_run(device.c.context, ctypes.byref(op), ctypes.byref(how)))
+        torch.cuda.synchronize()
+        fail(bool((out[0].data == 0).all()), f"graph {variant}: capture ran something")
+        graph.replay()
+        torch.cuda.synchronize()
+        fail(torch.equal(out[0].data.view(8, 200), want), f"graph {variant}: the replay differs")
+    print("streams: done", flush=True)
+
+
+def check_large(device, args):
+    """More than 2^31 elements in an operand: the last documents are right."""
+    if torch.cuda.mem_get_info()[0] < 12 << 30:
+        print("large: skipped, less than 12 GiB free", flush=True)
+        return
+    count, length, dim = 140000, 128, 128
+    d = torch.randn(count, length, dim, dtype=torch.bfloat16, device="cuda")
+    q = torch.randn(2, 32, dim, dtype=torch.bfloat16, device="cuda")
+    op = lik.Score(struct_size=ctypes.sizeof(lik.Score), pairing=lik.ALL)
+    for name, x in (("q", q), ("d", d)):
+        t = lik.Tokens(struct_size=ctypes.sizeof(lik.Tokens), dtype=lik.BF16, count=x.shape[0], len_max=x.shape[1], dim=dim,
+                       data=x.data_ptr(), dim_stride=1)
+        t.strides = lik.Strides(0, x.shape[1] * dim, dim)
+        setattr(op, name, t)
+    for packed in (False, True):
+        if packed:
+            offsets = torch.arange(count + 1, dtype=torch.int64, device="cuda") * length
+            op.d.offsets, op.d.offsets_dtype, op.d.total = offsets.data_ptr(), lik.I64, count * length
+        got, _, variant = score(device, op)
+        want = torch.einsum("qsd,ntd->qnst", q.double(), d[-300:].double()).amax(3).sum(2)
+        fail(bool(((got[:, -300:] - want).abs() < 1e-2).all()), f"large [{variant}] packed {packed}: {got[:, -3:]} {want[:, -3:]}")
+    print("large: done", flush=True)
+
+
+CHECKS = {"special": check_special, "random": check_random, "batches": check_batches, "topk": check_topk,
+          "streams": check_streams, "large": check_large}
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--lib", required=True)
+    parser.add_argument("--cases", type=int, default=400)
+    parser.add_argument("--seconds", type=float, default=120)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", default="")
+    args = parser.parse_args()
+    torch.backends.cuda.matmul.allow_tf32 = False
+    device = Device(args.lib)
+    print(device.c.name(), torch.cuda.get_device_name(), "LIK_CUDA_ARCH", os.environ.get("LIK_CUDA_ARCH", "unset"), flush=True)
+    for name, check in CHECKS.items():
+        if not args.only or name in args.only.split(","):
+            start = time.time()
+            check(device, args)
+            print(f"  {name}: {time.time() - start:.1f} s", flush=True)
+    print("failures:", fail.count)
+    sys.exit(1 if fail.count else 0)
+
+
+if __name__ == "__main__":
+    main()

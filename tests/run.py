@@ -2,8 +2,8 @@
 """Builds everything and runs every test suite: `make test`.
 
 Each suite is one or more commands; counts come from the JUnit files that ctest and pytest write, a command without
-one counts as one test. A suite whose tool is missing on this machine is skipped and says what to install; with CI set in
-the environment that is a failure instead. The last line sums all suites: `N passed, N failed, N skipped`.
+one counts as one test. A suite whose tool is missing on this machine is skipped and says what to install; with CI set
+in the environment that is a failure instead. The last line sums all suites: `N passed, N failed, N skipped`.
 """
 
 import argparse

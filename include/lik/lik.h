@@ -142,7 +142,7 @@ struct lik_score {
     const int64_t *list_d;     /* LIK_LIST: [list_count] */
     int64_t list_count;
     float *scores;             /* shape by pairing */
-    int64_t scores_stride;     /* LIK_ALL, LIK_CANDIDATES: elements between rows; 0 = contiguous */
+    int64_t scores_stride;     /* elements between rows (pairs, list: between scores); 0 = contiguous */
     void *argmax;              /* NULL = not wanted. An input of lik_grad_run */
     int32_t argmax_dtype;      /* LIK_I32, or LIK_I16 when d.len_max <= 32767 */
     int32_t reserved_i32;      /* zero */

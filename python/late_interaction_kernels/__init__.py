@@ -1,7 +1,7 @@
 """late-interaction-kernels: exact fused late-interaction scoring (MaxSim) in C, for NumPy and torch.
 
-Start with :func:`maxsim` (padded tensors), :func:`maxsim_varlen` (packed tokens), :func:`retrieve` (top-k). docs/python.md
-tells which function fits which data.
+Start with :func:`maxsim` (padded tensors), :func:`maxsim_varlen` (packed tokens), :func:`retrieve` (top-k).
+docs/python.md tells which function fits which data.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ class _Score(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_scores: Any) -> tuple[Any, ...]:
         if grad_scores is None:
-            return (None,) * (4 + ctx.parameters)
+            return (None,) * (4 + int(ctx.parameters))
         q, q_weights, q_mask, *rest = ctx.saved_tensors
         winners = rest[ctx.parameters :]
         base = ctx.base._replace(q=q, q_weights=q_weights, q_mask=q_mask)
@@ -52,10 +52,10 @@ class _Score(torch.autograd.Function):
             )
         if torch.is_grad_enabled():
             sources = (*ctx.saved_tensors[:2], *rest[: ctx.parameters], grad_scores)
-            grads = tuple(None if g is None else _torch.Once.apply(g, *sources) for g in grads)
+            grads = tuple(None if g is None else _torch.apply(_torch.Once, g, *sources) for g in grads)
         return (*grads[:2], None, None, *grads[2:])
 
 
 def score(base: Problem, source: Any, parameters: tuple[Any, ...]) -> Any:
     """Differentiable scores [Nq, Nd]."""
-    return _Score.apply(base.q, base.q_weights, base, source, *parameters)
+    return _torch.apply(_Score, base.q, base.q_weights, base, source, *parameters)

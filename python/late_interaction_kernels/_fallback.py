@@ -10,7 +10,17 @@ from typing import Any
 
 import torch
 
-from ._problem import ALL, CANDIDATES, LIST, NORMALIZE_D, NORMALIZE_Q, Problem, document_length, query_length, score_shape
+from ._problem import (
+    ALL,
+    CANDIDATES,
+    LIST,
+    NORMALIZE_D,
+    NORMALIZE_Q,
+    Problem,
+    document_length,
+    query_length,
+    score_shape,
+)
 
 BLOCK = 1 << 24
 EPS = 1e-12
@@ -80,9 +90,11 @@ class _Tokens:
 
 
 def _best(q: Any, d: Any, kept: Any) -> tuple[Any, Any]:
-    """q [..., Lq, dim] x d [..., Ld, dim], kept [..., 1, Ld] -> the maximum and its index, [..., Lq]; 0 and -1 if none."""
+    """q [..., Lq, dim] x d [..., Ld, dim], kept [..., 1, Ld] -> the maximum and its index, [..., Lq]; 0 and -1 if
+    none.
+    """
     if d.shape[-2] == 0:
-        shape = torch.broadcast_shapes(q.shape[:-2], d.shape[:-2]) + (q.shape[-2],)
+        shape = (*torch.broadcast_shapes(q.shape[:-2], d.shape[:-2]), q.shape[-2])
         return q.new_zeros(shape), torch.full(shape, -1, device=q.device)
     similarity = (q @ d.mT).masked_fill_(~kept, -torch.inf)
     values, index = similarity.max(dim=-1)
@@ -199,11 +211,17 @@ def topk(p: Problem, k: int, id_base: int, smallest: bool) -> tuple[Any, Any]:
     step = max(min(BLOCK // max(rows, 1), 65536), 1)
     d = _Tokens(p, "d")
     for a, b in _spans(columns, step if p.pairing == ALL and d.offsets is None else columns):
-        part = p if b - a == columns else p._replace(d=p.d[a:b], d_mask=_slice(p.d_mask, a, b), d_scale=_slice(p.d_scale, a, b))
+        part = (
+            p
+            if b - a == columns
+            else p._replace(d=p.d[a:b], d_mask=_slice(p.d_mask, a, b), d_scale=_slice(p.d_scale, a, b))
+        )
         values = torch.empty((rows, b - a), dtype=torch.float32, device=p.q.device)
         score(part, values, None)
         ids = torch.arange(a, b, device=p.q.device).expand(rows, -1) + id_base
-        best = _keep(values, ids, k, smallest) if best is None else merge([best[0], values], [best[1], ids], k, smallest)
+        best = (
+            _keep(values, ids, k, smallest) if best is None else merge([best[0], values], [best[1], ids], k, smallest)
+        )
     if best is None:
         empty = torch.full((rows, 0), torch.nan, device=p.q.device)
         best = _keep(empty, empty.to(torch.int64), k, smallest)

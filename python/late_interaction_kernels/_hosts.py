@@ -1,8 +1,8 @@
 """How the patches of host libraries replace functions, everywhere they have been captured, and put them back.
 
-A function that a module imported with ``from x import f``, that a class method binds as a default argument, or that a live
-loss object stored, is not reached by setting ``x.f``. :func:`swap` finds all three kinds among the modules of one host, and
-the same sweep with the mapping turned around restores them.
+A function that a module imported with ``from x import f``, that a class method binds as a default argument, or that a
+live loss object stored, is not reached by setting ``x.f``. :func:`swap` finds all three kinds among the modules of
+one host, and the same sweep with the mapping turned around restores them.
 """
 
 from __future__ import annotations

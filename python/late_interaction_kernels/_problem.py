@@ -78,10 +78,18 @@ class Framework(Protocol):
     def offsets_of(self, lengths: Any) -> Any: ...
 
 
+_OPTIONAL = ("q_mask", "d_mask", "q_weights", "b")
+
+
 def framework(**arrays: Any) -> Framework:
-    """The framework all arguments belong to (None is skipped). TypeError names the one that fits nowhere."""
+    """The framework all arguments belong to; masks, weights and biases may be None. TypeError names the one that fits
+    nowhere.
+    """
     torch = sys.modules.get("torch")
     numpy = sys.modules.get("numpy")
+    for name, x in arrays.items():
+        if x is None and name not in _OPTIONAL:
+            raise TypeError(f"{name} must be a torch.Tensor or a numpy.ndarray, got None")
     if torch is not None and all(x is None or isinstance(x, torch.Tensor) for x in arrays.values()):
         from . import _torch
 
@@ -197,13 +205,13 @@ def longest(fw: Framework, name: str, offsets: Any, bound_name: str, bound: int 
     lengths = fw.offset_lengths(offsets)
     most = max(fw.extremes(lengths)[1], 0) if int(lengths.shape[0]) else 0
     if bound is not None and int(bound) < most:
-        raise BoundError(f"{bound_name} is {bound}, which is smaller than the longest sequence of {name}, {most} tokens")
+        raise BoundError(
+            f"{bound_name} is {bound}, which is smaller than the longest sequence of {name}, {most} tokens"
+        )
     return most
 
 
-def stored(
-    fw: Framework, D: Any, storage: str | None, name: str = "D"
-) -> tuple[Any, Any]:
+def stored(fw: Framework, D: Any, storage: str | None, name: str = "D") -> tuple[Any, Any]:
     """Document tokens and their scales: (D, None), or int8 tokens for ``storage="int8"``."""
     if storage is None:
         return embeddings(fw, name, D), None

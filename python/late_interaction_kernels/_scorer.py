@@ -45,15 +45,11 @@ class MaxSimScorer(_Base):
 
     def forward(self, Q: Any, D: Any, q_mask: Any = None, d_mask: Any = None, *, q_weights: Any = None) -> Any:
         """Scores as :func:`maxsim` gives them, differentiable. float64 CPU tensors are scored in float64."""
-        fw, problem, shape = padded(
-            Q, D, q_mask, d_mask, normalize=self.normalize, q_weights=q_weights, keep_f64=True
-        )
+        fw, problem, shape = padded(Q, D, q_mask, d_mask, normalize=self.normalize, q_weights=q_weights, keep_f64=True)
         scores = fw.score(problem)[0]
         return scores if tuple(scores.shape) == shape else scores.reshape(shape)
 
-    def score(
-        self, Q: Any, D: Any, q_mask: Any = None, d_mask: Any = None, *, q_weights: Any = None
-    ) -> Any:
+    def score(self, Q: Any, D: Any, q_mask: Any = None, d_mask: Any = None, *, q_weights: Any = None) -> Any:
         """The same scores outside autograd."""
         return self.forward(fw_detach(Q), fw_detach(D), q_mask, d_mask, q_weights=fw_detach(q_weights))
 

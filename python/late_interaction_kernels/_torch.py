@@ -1,7 +1,8 @@
 """torch tensors: three ways through one operation.
 
 * Eager inference runs the library on the tensors where they lie.
-* Eager training is an ``autograd.Function`` that keeps the inputs and the argmax, never the scores: editing the returned
+* Eager training is an ``autograd.Function`` that keeps the inputs and the argmax, never the scores: editing the
+returned
   scores in place before backward is legal.
 * Traced, compiled, exported, faked and subclassed tensors go through ``torch.ops.late_interaction_kernels``, which has
   fake kernels and autograd.
@@ -345,7 +346,7 @@ def _backward(ctx: Any, grad_scores: Any, _: Any = None) -> tuple[Any, ...]:
     p = Problem(*tensors, *ctx.choices)
     want = (ctx.needs_input_grad[0], ctx.needs_input_grad[1], p.q_weights is not None and ctx.needs_input_grad[4])
     if _transformed():
-        grads = _Grad.apply(*p, grad_scores, argmax, *want)
+        grads = apply(_Grad, *p, grad_scores, argmax, *want)
     else:
         grads = torch.ops.late_interaction_kernels.grad(*p, grad_scores, argmax, *want)
     q, d, weights = (g if wanted else None for g, wanted in zip(grads, want, strict=True))
@@ -359,8 +360,15 @@ def _no_second_derivative(ctx: Any, *grads: Any) -> Any:
     )
 
 
+def apply(function: Any, *arguments: Any) -> Any:
+    """``function.apply`` of an autograd.Function, which torch leaves untyped."""
+    return function.apply(*arguments)
+
+
 class Once(torch.autograd.Function):
-    """A gradient as it is, tied to everything it was computed from: differentiating it again is refused, never dropped."""
+    """A gradient as it is, tied to everything it was computed from: differentiating it again is refused, never
+    dropped.
+    """
 
     @staticmethod
     def forward(ctx: Any, gradient: Any, *sources: Any) -> Any:
@@ -369,9 +377,7 @@ class Once(torch.autograd.Function):
     backward = staticmethod(_no_second_derivative)
 
 
-torch.library.register_autograd(
-    "late_interaction_kernels::score", _backward, setup_context=_setup, lib=_library
-)
+torch.library.register_autograd("late_interaction_kernels::score", _backward, setup_context=_setup, lib=_library)
 torch.library.register_autograd("late_interaction_kernels::grad", _no_second_derivative, lib=_library)
 
 
@@ -398,14 +404,14 @@ class _Train(torch.autograd.Function):
         p = Problem(*tensors, *ctx.choices)
         want_q, want_d, want_weights, _, _ = ctx.needs_input_grad
         if _transformed():
-            grads = _Grad.apply(*p, grad_scores, argmax, want_q, want_d, want_weights)
+            grads = apply(_Grad, *p, grad_scores, argmax, want_q, want_d, want_weights)
         elif _must_dispatch(grad_scores):
             grads = torch.ops.late_interaction_kernels.grad(*p, grad_scores, argmax, want_q, want_d, want_weights)
         else:
             with torch.no_grad():
                 grads = run_grad(p, grad_scores, argmax, want_q, want_d, want_weights)
             if torch.is_grad_enabled():
-                grads = tuple(Once.apply(g, p.q, p.d, p.q_weights, grad_scores) for g in grads)
+                grads = tuple(apply(Once, g, p.q, p.d, p.q_weights, grad_scores) for g in grads)
         return (
             grads[0] if want_q else None,
             grads[1] if want_d else None,
@@ -460,7 +466,7 @@ def _one_by_one(function: Any, info: Any, in_dims: tuple[int | None, ...], a: tu
 
 def train(problem: Problem) -> Any:
     """Scores of a checked problem of plain tensors, some of which require a gradient."""
-    return _Train.apply(problem.q, problem.d, problem.q_weights, problem, False)
+    return apply(_Train, problem.q, problem.d, problem.q_weights, problem, False)
 
 
 def score(problem: Problem, want_argmax: bool = False) -> tuple[Any, Any]:
@@ -472,9 +478,9 @@ def score(problem: Problem, want_argmax: bool = False) -> tuple[Any, Any]:
     if torch.compiler.is_compiling() or _must_dispatch(q, d):
         scores, argmax = torch.ops.late_interaction_kernels.score(*problem, want_argmax or needs_grad)
     elif _transformed():
-        scores, argmax = _Score.apply(*problem, True)
+        scores, argmax = apply(_Score, *problem, True)
     elif needs_grad and want_argmax:
-        scores, argmax = _Train.apply(q, d, weights, problem, True)
+        scores, argmax = apply(_Train, q, d, weights, problem, True)
     elif needs_grad:
         return train(problem), None
     else:
@@ -487,7 +493,7 @@ def topk(problem: Problem, k: int, id_base: int, smallest: bool) -> tuple[Any, A
     """The k best of each query; never differentiable, never the full score matrix."""
     rows = score_shape(problem)[0]
     where = problem.q.device
-    problem = _settled(Problem(*(x.detach() if isinstance(x, torch.Tensor) else x for x in problem)))
+    problem = _settled(Problem._make(x.detach() if isinstance(x, torch.Tensor) else x for x in problem))
     if not _native_serves(problem):
         return _fallback.topk(problem, k, id_base, smallest)
     values = torch.empty((rows, k), dtype=torch.float32, device=where)
@@ -498,5 +504,3 @@ def topk(problem: Problem, k: int, id_base: int, smallest: bool) -> tuple[Any, A
 
 def merge(values: list[Any], ids: list[Any], k: int, smallest: bool) -> tuple[Any, Any]:
     return _fallback.merge(values, ids, k, smallest)
-
-

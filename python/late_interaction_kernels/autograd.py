@@ -1,6 +1,6 @@
 """MaxSim of padded tensors, with gradients: :func:`maxsim` and :func:`maxsim_pairs`.
 
-    score(q, d) = sum over query tokens s of  w[s] * max over document tokens t of  <q[s], d[t]>
+score(q, d) = sum over query tokens s of  w[s] * max over document tokens t of  <q[s], d[t]>
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def _check_norms(fw: Framework, q: Any) -> None:
     median = norms[len(norms) // 2]
     if not 0.9 <= median <= 1.1:
         warnings.warn(
-            f"late-interaction-kernels: the query tokens have a median L2 norm of {median:.3g}; MaxSim is usually taken "
-            "of unit vectors. Pass normalize=True to normalize on the fly, or set LIK_SUPPRESS_NORM_WARN=1 if this is "
-            "intended.",
+            f"late-interaction-kernels: the query tokens have a median L2 norm of {median:.3g}; MaxSim is usually "
+            "taken of unit vectors. Pass normalize=True to normalize on the fly, or set LIK_SUPPRESS_NORM_WARN=1 if "
+            "this is intended.",
             UserWarning,
             stacklevel=3,
         )
@@ -68,7 +68,8 @@ def maxsim(
 
     Args:
         Q: query tokens ``[Nq, Lq, d]`` or ``[Lq, d]``; float32, float16, bfloat16 (float64 counts as float32).
-        D: document tokens ``[Nd, Ld, d]``, ``[Ld, d]``, or candidates ``[Nq, K, Ld, d]``; its dtype may differ from Q's.
+        D: document tokens ``[Nd, Ld, d]``, ``[Ld, d]``, or candidates ``[Nq, K, Ld, d]``; its dtype may differ from
+        Q's.
             With ``storage="int8"`` also the pair that ``quantize_int8_per_token`` returns.
         q_mask: bool (or integers 0 and 1) of Q's shape without d, True = token counts. Any pattern.
         d_mask: likewise for D. Dropped document tokens take no part in the maximum.
@@ -139,8 +140,8 @@ def maxsim_pairs(
 ) -> Any:
     """Score query i against document i: Q ``[B, Lq, d]``, D ``[B, Ld, d]`` -> float32 ``[B]``.
 
-    The other arguments, dtypes, errors and gradients are those of :func:`maxsim`; masks are ``[B, Lq]`` and ``[B, Ld]``,
-    the argmax ``[B, Lq]``.
+    The other arguments, dtypes, errors and gradients are those of :func:`maxsim`; masks are ``[B, Lq]`` and ``[B,
+    Ld]``, the argmax ``[B, Lq]``.
 
     Example:
         >>> import numpy as np
@@ -158,9 +159,7 @@ def maxsim_pairs(
         if scores is not None:
             return scores
     check_backward(backward)
-    fw, problem, _ = padded(
-        Q, D, q_mask, d_mask, normalize=normalize, q_weights=q_weights, storage=storage, pairs=True
-    )
+    fw, problem, _ = padded(Q, D, q_mask, d_mask, normalize=normalize, q_weights=q_weights, storage=storage, pairs=True)
     scores, argmax = fw.score(problem, return_argmax)
     return (scores, fw.cast(argmax, "int32")) if return_argmax else scores
 

@@ -1,11 +1,12 @@
 """colpali-engine on these kernels: :func:`patch_colpali_engine` and :func:`unpatch_colpali_engine`.
 
-colpali-engine from 0.3.17 on calls the package itself for CUDA and MPS tensors; there the patch lets CPU tensors in as well.
+colpali-engine from 0.3.17 on calls the package itself for CUDA and MPS tensors; there the patch lets CPU tensors in
+as well.
 
-Older versions write MaxSim as ``torch.einsum(...)``, a maximum over document tokens and a sum, inside losses that changed
-from version to version. The patch keeps every line of those losses: it runs them with an ``einsum`` that recognizes the
-MaxSim products and answers with an unevaluated product. If a maximum and a sum follow, our kernels compute them; if anything
-else follows (the smooth maximum), the product is evaluated as the host wrote it.
+Older versions write MaxSim as ``torch.einsum(...)``, a maximum over document tokens and a sum, inside losses that
+changed from version to version. The patch keeps every line of those losses: it runs them with an ``einsum`` that
+recognizes the MaxSim products and answers with an unevaluated product. If a maximum and a sum follow, our kernels
+compute them; if anything else follows (the smooth maximum), the product is evaluated as the host wrote it.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ _LOSSES = (
 _ORIGINAL: dict[tuple[Any, str], Any] = {}
 _SAVED: dict[str, Any] = {}
 
-# The products of the hosts' losses -> the pairing they mean. The query tokens' axis comes before the documents' in the result.
+# The products of the hosts' losses -> the pairing they mean. The query tokens' axis comes before the documents' in
+# the result.
 _PRODUCTS = {
     "bnd,csd->bcns": "all",
     "bnd,bsd->bns": "pairs",
@@ -52,7 +54,11 @@ class _Product:
         return torch.einsum(self._equation, self._query, self._document)
 
     def amax(self, dim: int) -> Any:
-        return _Maximum(self, dim) if dim in (-1, 2 if _PRODUCTS[self._equation] == "pairs" else 3) else self._tensor().amax(dim)
+        return (
+            _Maximum(self, dim)
+            if dim in (-1, 2 if _PRODUCTS[self._equation] == "pairs" else 3)
+            else self._tensor().amax(dim)
+        )
 
     def max(self, dim: int) -> Any:
         best = self.amax(dim)
@@ -178,8 +184,8 @@ def patch_colpali_engine() -> None:
         raise ImportError("colpali_engine has nothing that could be patched: " + ", ".join(missing))
     if missing:
         warnings.warn(
-            f"late-interaction-kernels: colpali_engine has no {', '.join(missing)}: it was refactored, and they are not "
-            "patched",
+            f"late-interaction-kernels: colpali_engine has no {', '.join(missing)}: it was refactored, and they are "
+            "not patched",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -110,8 +110,9 @@ def maxsim_from_hidden(
     Example:
         >>> import numpy as np
         >>> from late_interaction_kernels.fused_head import maxsim_from_hidden
-        >>> maxsim_from_hidden(np.eye(2, 3, dtype="f4"), np.ones((1, 4, 5), "f4"), np.ones((3, 5), "f4")).round(3).tolist()
-        [1.1549999713897705]
+        >>> Q, H, W = np.eye(2, 3, dtype="f4"), np.ones((1, 4, 5), "f4"), np.ones((3, 5), "f4")
+        >>> round(float(maxsim_from_hidden(Q, H, W)[0]), 3)
+        1.155
     """
     fw = framework(Q=Q, H_d=H_d, W=W, b=b, d_mask=d_mask, q_mask=q_mask, q_weights=q_weights)
     check_rank("Q", Q, (2, 3), "[Nq, Lq, d_out] or [Lq, d_out]")

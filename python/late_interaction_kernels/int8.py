@@ -10,7 +10,8 @@ from ._problem import embeddings, framework
 def quantize_int8_per_token(X: Any) -> tuple[Any, Any]:
     """(int8 values of X's shape, float32 scales ``X.shape[:-1]``): token ~ values * scale, rounded to the nearest.
 
-    The scale of a token is max(\\|x\\|, 1e-12) / 127 of its largest element. Pass the pair as D with ``storage="int8"``.
+    The scale of a token is max(\\|x\\|, 1e-12) / 127 of its largest element. Pass the pair as D with
+    ``storage="int8"``.
 
     Example:
         >>> import numpy as np

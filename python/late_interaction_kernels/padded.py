@@ -37,7 +37,9 @@ class PackedBatch:
         return iter([getattr(self, f.name) for f in fields(self)])
 
 
-def _lengths(fw: Framework, name: str, lengths: Any, shape: tuple[int, ...], extent: int, like: Any, validate: bool) -> Any:
+def _lengths(
+    fw: Framework, name: str, lengths: Any, shape: tuple[int, ...], extent: int, like: Any, validate: bool
+) -> Any:
     check_shape(name, lengths, shape, "one length a sequence")
     if not fw.is_integer(lengths):
         raise TypeError(f"{name} has dtype {fw.dtype_name(lengths)}, must be an integer dtype")
@@ -85,7 +87,8 @@ def pack_padded(
     Example:
         >>> import numpy as np
         >>> from late_interaction_kernels.padded import pack_padded
-        >>> batch = pack_padded(np.ones((1, 3, 4), "f4"), np.ones((1, 2, 5, 4), "f4"), np.array([2]), np.array([[5, 1]]))
+        >>> Q, D = np.ones((1, 3, 4), "f4"), np.ones((1, 2, 5, 4), "f4")
+        >>> batch = pack_padded(Q, D, np.array([2]), np.array([[5, 1]]))
         >>> batch.cu_seqlens_d.tolist(), batch.Q_packed.shape
         ([0, 5, 6], (2, 4))
     """
@@ -128,7 +131,8 @@ def maxsim_padded(
     Example:
         >>> import numpy as np
         >>> from late_interaction_kernels import maxsim_padded
-        >>> maxsim_padded(np.ones((1, 3, 4), "f4"), np.ones((1, 2, 5, 4), "f4"), np.array([2]), np.array([[5, 0]])).tolist()
+        >>> Q, D = np.ones((1, 3, 4), "f4"), np.ones((1, 2, 5, 4), "f4")
+        >>> maxsim_padded(Q, D, np.array([2]), np.array([[5, 0]])).tolist()
         [[8.0, 0.0]]
     """
     fw, q_mask, d_mask = _checked(queries, documents, query_lengths, doc_lengths, validate)

@@ -1,9 +1,9 @@
 """Compressed tokens: a centroid number and a few bits of residual per dimension, as PLAID indexes store them.
 
 Bit order. Two layouts of the residual bytes exist. ``bit_order="upstream"``, the default, is what the existing package
-reads: feature f is bits f * nbits upward of its byte, least significant first. ``bit_order="colbert"`` is what the files of
-ColBERT, fast-plaid and next-plaid hold: each number's bits least significant first, packed from the top of the byte. Real
-indexes need "colbert"; read with the wrong order they score like noise.
+reads: feature f is bits f * nbits upward of its byte, least significant first. ``bit_order="colbert"`` is what the
+files of ColBERT, fast-plaid and next-plaid hold: each number's bits least significant first, packed from the top of
+the byte. Real indexes need "colbert"; read with the wrong order they score like noise.
 """
 
 from __future__ import annotations
@@ -103,15 +103,18 @@ def _checked_codec(
     check_rank("centroids", centroids, (2,), "[C, d]")
     dim = int(Q.shape[-1])
     if centroids.shape[1] != dim:
-        raise ValueError(f"Q and centroids must have the same dim: Q.shape[-1] is {dim}, centroids.shape[1] is "
-                         f"{int(centroids.shape[1])}")
+        raise ValueError(
+            f"Q and centroids must have the same dim: Q.shape[-1] is {dim}, centroids.shape[1] is "
+            f"{int(centroids.shape[1])}"
+        )
     check_shape("bucket_weights", bucket_weights, (1 << nbits,), "2 ** nbits")
     wide = (dim * nbits + 7) // 8
     if fw.dtype_name(residuals) != "uint8":
         raise TypeError(f"residuals has dtype {fw.dtype_name(residuals)}, must be uint8")
     if residuals.shape[-1] != wide:
         raise ValueError(
-            f"residuals must have {wide} bytes a token (d = {dim}, nbits = {nbits}), got shape {shape_text(residuals.shape)}"
+            f"residuals must have {wide} bytes a token (d = {dim}, nbits = {nbits}), "
+            f"got shape {shape_text(residuals.shape)}"
         )
     for name, x in (("centroids", centroids), ("bucket_weights", bucket_weights), ("residuals", residuals)):
         check_device(fw, name, x, Q, "Q")
@@ -166,7 +169,21 @@ def _score(
 
 
 def detached(problem: Problem) -> Problem:
-    return Problem(*(x.detach() if hasattr(x, "detach") else x for x in problem))
+    return Problem._make(x.detach() if hasattr(x, "detach") else x for x in problem)
+
+
+def maxsim_residual_reference(*args: Any, **kwargs: Any) -> Any:
+    """:func:`late_interaction_kernels.reference.maxsim_residual_reference`, which needs torch."""
+    from . import reference
+
+    return reference.maxsim_residual_reference(*args, **kwargs)
+
+
+def plaid_approx_score_reference(*args: Any, **kwargs: Any) -> Any:
+    """:func:`late_interaction_kernels.reference.plaid_approx_score_reference`, which needs torch."""
+    from . import reference
+
+    return reference.plaid_approx_score_reference(*args, **kwargs)
 
 
 def maxsim_residual(
@@ -213,7 +230,12 @@ def maxsim_residual(
         [2.0]
     """
     fw = framework(
-        Q=Q, codes=codes, residuals=residuals, doc_lengths=doc_lengths, centroids=centroids, bucket_weights=bucket_weights
+        Q=Q,
+        codes=codes,
+        residuals=residuals,
+        doc_lengths=doc_lengths,
+        centroids=centroids,
+        bucket_weights=bucket_weights,
     )
     check_rank("codes", codes, (2,), "[Nd, max_Ld]")
     check_rank("residuals", residuals, (3,), "[Nd, max_Ld, bytes]")
@@ -223,7 +245,13 @@ def maxsim_residual(
     codes = _check_codes(fw, codes, int(centroids.shape[0]), Q)
     offsets = fw.cast(fw.offsets_of(doc_lengths), "int64")
     source = _Residuals(
-        fw, fw.contiguous(codes[kept]), fw.contiguous(residuals[kept]), offsets, fw.largest(doc_lengths), table_centroids, table
+        fw,
+        fw.contiguous(codes[kept]),
+        fw.contiguous(residuals[kept]),
+        offsets,
+        fw.largest(doc_lengths),
+        table_centroids,
+        table,
     )
     return _score(fw, Q, q, source, normalize, q_mask, q_weights, return_argmax)
 
@@ -349,14 +377,6 @@ def plaid_approx_score(
                 best = fw.where(q_mask[i], best, 0.0)
             out[i, a : a + step] = best.sum(-1)
     return out if len(scores.shape) == 3 else out[0]
-
-
-def __getattr__(name: str) -> Any:
-    if name in ("plaid_approx_score_reference", "maxsim_residual_reference"):
-        from . import reference
-
-        return getattr(reference, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 __all__ = [

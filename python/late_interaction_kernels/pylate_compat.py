@@ -1,9 +1,9 @@
 """PyLate on these kernels: :func:`patch_pylate` and :func:`unpatch_pylate`.
 
-PyLate from 1.5.1 on calls the package itself for CUDA and MPS tensors; there the patch lets CPU tensors in as well. Older
-versions get their three scoring functions replaced, wherever they have been captured: modules, default arguments of the
-losses, losses that exist already. Scores differ from PyLate's own in one point: masked document tokens are left out of the
-maximum instead of counting as 0.
+PyLate from 1.5.1 on calls the package itself for CUDA and MPS tensors; there the patch lets CPU tensors in as well.
+Older versions get their three scoring functions replaced, wherever they have been captured: modules, default
+arguments of the losses, losses that exist already. Scores differ from PyLate's own in one point: masked document
+tokens are left out of the maximum instead of counting as 0.
 """
 
 from __future__ import annotations
@@ -136,8 +136,8 @@ def patch_pylate() -> None:
     """Let PyLate score with these kernels, on the CPU too. Safe to call twice.
 
     From PyLate 1.5.1 on this opens its own dispatch for CPU tensors and changes nothing else. Before, it replaces
-    ``colbert_scores``, ``colbert_kd_scores`` and ``colbert_scores_pairwise`` in all of PyLate. ``LIK_DISABLE=1`` switches
-    the effect off call by call.
+    ``colbert_scores``, ``colbert_kd_scores`` and ``colbert_scores_pairwise`` in all of PyLate. ``LIK_DISABLE=1``
+    switches the effect off call by call.
 
     Raises:
         ImportError: PyLate is not installed.

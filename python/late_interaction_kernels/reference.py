@@ -5,6 +5,7 @@ float16 and bfloat16 are computed in float32, float64 stays. Tests compare every
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -21,7 +22,8 @@ def _wide(x: Any) -> Any:
 def maxsim_reference(
     Q: Any, D: Any, q_mask: Any = None, d_mask: Any = None, *, normalize: bool = False, q_weights: Any = None
 ) -> Any:
-    """Scores of ``[Nq, Lq, d]`` x ``[Nd, Ld, d]`` -> ``[Nq, Nd]``; x ``[Nq, K, Ld, d]`` -> ``[Nq, K]``; 2-D drops its axis.
+    """Scores of ``[Nq, Lq, d]`` x ``[Nd, Ld, d]`` -> ``[Nq, Nd]``; x ``[Nq, K, Ld, d]`` -> ``[Nq, K]``; 2-D drops its
+    axis.
 
     Masks are bool or 0/1 of the tokens' shape; a 1-D mask is broadcast.
     """
@@ -58,7 +60,7 @@ def _best(similarity: Any, kept: Any) -> Any:
 
 def _sequences(packed: Any, offsets: Any) -> list[Any]:
     ends = offsets.tolist()
-    return [packed[a:b] for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    return [packed[a:b] for a, b in pairwise(ends)]
 
 
 def maxsim_reference_varlen(

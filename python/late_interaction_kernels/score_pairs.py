@@ -66,7 +66,8 @@ def score_pairs_packed(
     list_d = pair_index(fw, "pair_d_idx", pair_d_idx, problem.d_offsets.shape[0] - 1, problem.q)
     if list_q.shape[0] != list_d.shape[0]:
         raise ValueError(
-            f"pair_q_idx and pair_d_idx must have the same length, got {int(list_q.shape[0])} and {int(list_d.shape[0])}"
+            f"pair_q_idx and pair_d_idx must have the same length, "
+            f"got {int(list_q.shape[0])} and {int(list_d.shape[0])}"
         )
     scores, argmax = fw.score(problem._replace(list_q=list_q, list_d=list_d, pairing=LIST), return_argmax)
     return (scores, fw.cast(argmax, "int32")) if return_argmax else scores

@@ -47,7 +47,9 @@ class Expected:
         reach = torch.einsum("qsc,qktc->qkst", q.abs(), d4.abs())
         worst = reach.amax(-1) if reach.shape[-1] else torch.zeros(any_kept.shape, dtype=torch.float64)
         self.token_tolerance = (q.shape[-1] + 8) * 2.0**-23 * (worst + 1e-30)
-        self.tolerance = ((self.token_tolerance + (q.shape[1] + 2) * 2.0**-23 * self.best.abs()) * self.factor.abs()).sum(-1)
+        self.tolerance = (
+            (self.token_tolerance + (q.shape[1] + 2) * 2.0**-23 * self.best.abs()) * self.factor.abs()
+        ).sum(-1)
 
     def check(self, scores, argmax=None):
         assert scores.dtype == torch.float32 and scores.is_contiguous()

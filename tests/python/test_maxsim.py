@@ -8,7 +8,6 @@ import torch
 from conftest import Expected
 from hypothesis import given
 from hypothesis import strategies as st
-
 from late_interaction_kernels import maxsim, maxsim_pairs, reference
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
@@ -109,8 +108,11 @@ def test_numpy_gives_the_same_bits(problem):
 def test_pairs_are_the_diagonal(problem):
     q, d, q_mask, d_mask, weights, normalize = problem
     n = min(q.shape[0], d.shape[0])
-    d, d_mask = (x if x is None or x.dim() < d.dim() - (x is d_mask) else x[:, 0] if x.shape[1] else None for x in (d, d_mask)) \
-        if d.dim() == 4 else (d, d_mask)
+    d, d_mask = (
+        (x if x is None or x.dim() < d.dim() - (x is d_mask) else x[:, 0] if x.shape[1] else None for x in (d, d_mask))
+        if d.dim() == 4
+        else (d, d_mask)
+    )
     if d is None:
         return
     cut = lambda x: None if x is None else x[:n]  # noqa: E731
@@ -126,7 +128,9 @@ def test_ranks():
     assert torch.equal(maxsim(q, d[1]), grid[:, 1]) and maxsim(q, d[1]).shape == (3,)
     assert torch.equal(maxsim(q[0], d[1]), grid[0, 1]) and maxsim(q[0], d[1]).shape == ()
     assert maxsim(q, d4).shape == (3, 2)
-    scores, argmax = maxsim(q[0], d[1], torch.ones(5, dtype=torch.bool), torch.ones(7, dtype=torch.bool), return_argmax=True)
+    scores, argmax = maxsim(
+        q[0], d[1], torch.ones(5, dtype=torch.bool), torch.ones(7, dtype=torch.bool), return_argmax=True
+    )
     assert scores.shape == () and argmax.shape == (5,)
     w = torch.rand(5, requires_grad=True)
     maxsim(q[0], d, q_weights=w).sum().backward()
@@ -137,11 +141,20 @@ def test_ranks():
         assert leaf.grad.shape == leaf.shape
 
 
-@pytest.mark.parametrize("shape_q, shape_d, want", [
-    ((0, 3, 8), (2, 4, 8), (0, 2)), ((2, 3, 8), (0, 4, 8), (2, 0)), ((2, 0, 8), (3, 4, 8), (2, 3)),
-    ((2, 3, 8), (3, 0, 8), (2, 3)), ((2, 3, 0), (3, 4, 0), (2, 3)), ((0, 3, 8), (0, 5, 4, 8), (0, 5)),
-    ((2, 3, 8), (2, 0, 4, 8), (2, 0)), ((2, 3, 8), (2, 5, 0, 8), (2, 5)), ((2, 3, 0), (2, 5, 1, 0), (2, 5)),
-])
+@pytest.mark.parametrize(
+    "shape_q, shape_d, want",
+    [
+        ((0, 3, 8), (2, 4, 8), (0, 2)),
+        ((2, 3, 8), (0, 4, 8), (2, 0)),
+        ((2, 0, 8), (3, 4, 8), (2, 3)),
+        ((2, 3, 8), (3, 0, 8), (2, 3)),
+        ((2, 3, 0), (3, 4, 0), (2, 3)),
+        ((0, 3, 8), (0, 5, 4, 8), (0, 5)),
+        ((2, 3, 8), (2, 0, 4, 8), (2, 0)),
+        ((2, 3, 8), (2, 5, 0, 8), (2, 5)),
+        ((2, 3, 0), (2, 5, 1, 0), (2, 5)),
+    ],
+)
 def test_empty_axes_score_zero_and_get_zero_gradients(shape_q, shape_d, want):
     """KD with no query raised ZeroDivisionError in the existing package."""
     q, d = torch.randn(shape_q, requires_grad=True), torch.randn(shape_d, requires_grad=True)

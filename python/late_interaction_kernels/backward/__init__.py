@@ -11,9 +11,7 @@ from typing import Any
 from .._problem import CANDIDATES, Problem, check_rank, check_shape, framework, token_mask
 
 
-def _problem(
-    grad_scores: Any, Q: Any, D: Any, argmax: Any, q_mask: Any, kd_layout: bool
-) -> tuple[Problem, Any, Any]:
+def _problem(grad_scores: Any, Q: Any, D: Any, argmax: Any, q_mask: Any, kd_layout: bool) -> tuple[Problem, Any, Any]:
     import torch
 
     from .. import _torch
@@ -43,7 +41,9 @@ def _problem(
             raise TypeError(f"{name} has dtype {x.dtype}, must be torch.float32, torch.float16 or torch.bfloat16")
     q_mask = token_mask(_torch, "q_mask", q_mask, tuple(Q.shape[:-1]), Q, "Q")
     if kd_layout:
-        shaped = D.view(queries, columns, *D.shape[1:]) if D.is_contiguous() else D.reshape(queries, columns, *D.shape[1:])
+        shaped = (
+            D.view(queries, columns, *D.shape[1:]) if D.is_contiguous() else D.reshape(queries, columns, *D.shape[1:])
+        )
         return Problem(Q, shaped, q_mask, pairing=CANDIDATES), grad_scores, argmax.contiguous()
     return Problem(Q, D, q_mask), grad_scores, argmax.contiguous()
 

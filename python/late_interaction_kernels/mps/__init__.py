@@ -24,9 +24,7 @@ def maxsim_inference_mps(
     Q: Any, D: Any, q_mask: Any = None, d_mask: Any = None, *, normalize: bool = True, q_weights: Any = None
 ) -> Any:
     """:func:`maxsim_mps` outside autograd."""
-    return maxsim(
-        fw_detach(Q), fw_detach(D), q_mask, d_mask, normalize=normalize, q_weights=fw_detach(q_weights)
-    )
+    return maxsim(fw_detach(Q), fw_detach(D), q_mask, d_mask, normalize=normalize, q_weights=fw_detach(q_weights))
 
 
 __all__ = ["compile_dispatch", "maxsim_inference_mps", "maxsim_mps", "metal"]

@@ -25,7 +25,9 @@ def supports(Q: Any, D: Any) -> bool:
 
 
 def _refuse(name: str) -> NoReturn:
-    raise RuntimeError(f"{name} requires Metal kernels, which this build does not have; use late_interaction_kernels.maxsim")
+    raise RuntimeError(
+        f"{name} requires Metal kernels, which this build does not have; use late_interaction_kernels.maxsim"
+    )
 
 
 def maxsim_inference_metal(*args: Any, **kwargs: Any) -> NoReturn:

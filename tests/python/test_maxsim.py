@@ -30,7 +30,7 @@ def arrange(x, how):
 
 @st.composite
 def problems(draw):
-    n = lambda low, high: draw(st.integers(low, high))  # noqa: E731
+    n = lambda low, high: draw(st.integers(low, high))
     torch.manual_seed(n(0, 10**6))
     queries, documents, length_q, length_d = n(0, 4), n(0, 5), n(0, 40), n(0, 70)
     dim = draw(st.sampled_from([1, 3, 8, 16, 33, 48, 64, 96, 128, 130]))
@@ -96,7 +96,7 @@ def test_scores_winners_and_gradients(problem):
 @given(problems())
 def test_numpy_gives_the_same_bits(problem):
     q, d, q_mask, d_mask, weights, normalize = problem
-    to_numpy = lambda x: None if x is None else x.numpy()  # noqa: E731
+    to_numpy = lambda x: None if x is None else x.numpy()
     q, d = (x.float() if x.dtype == torch.bfloat16 else x for x in (q, d))
     got = maxsim(*map(to_numpy, (q, d, q_mask, d_mask)), normalize=normalize, q_weights=to_numpy(weights))
     assert isinstance(got, np.ndarray) and got.dtype == np.float32
@@ -115,7 +115,7 @@ def test_pairs_are_the_diagonal(problem):
     )
     if d is None:
         return
-    cut = lambda x: None if x is None else x[:n]  # noqa: E731
+    cut = lambda x: None if x is None else x[:n]
     pairs = maxsim_pairs(q[:n], d[:n], cut(q_mask), cut(d_mask), normalize=normalize, q_weights=cut(weights))
     grid = maxsim(q[:n], d[:n], cut(q_mask), cut(d_mask), normalize=normalize, q_weights=cut(weights))
     assert torch.equal(pairs, grid.diagonal())

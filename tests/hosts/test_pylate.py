@@ -1,0 +1,223 @@
+"""PyLate: patched where it is old, its gate opened where it is new, both on the CPU."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import warnings
+
+import pylate.evaluation
+import pylate.losses
+import pylate.rank
+import pylate.scores
+import pytest
+import torch
+from conftest import loss_and_gradients, unit
+from late_interaction_kernels import patch_pylate, unpatch_pylate
+from pylate.losses import Contrastive, Distillation
+
+NATIVE = importlib.util.find_spec("pylate.scores._lik_backend") is not None
+NAMES = ("colbert_scores", "colbert_kd_scores", "colbert_scores_pairwise")
+
+
+def state():
+    """Everything of PyLate that a patch could touch."""
+    found = {}
+    for name, module in list(sys.modules.items()):
+        if name == "pylate" or name.startswith("pylate."):
+            for key, value in list(vars(module).items()):
+                if callable(value):
+                    found[name, key] = value
+                for member, function in list(vars(value).items()) if isinstance(value, type) else ():
+                    defaults = getattr(function, "__defaults__", None)
+                    if defaults:
+                        found[name, key, member] = defaults
+    return found
+
+
+@pytest.fixture
+def patched():
+    before = state()
+    patch_pylate()
+    yield
+    unpatch_pylate()
+    assert state() == before, "unpatch restores everything"
+
+
+def inputs():
+    q, d = unit(3, 6, 16), unit(4, 9, 16)
+    q_mask, d_mask = torch.rand(3, 6) > 0.2, torch.rand(4, 9) > 0.3
+    d_mask[:, 0] = True
+    return q, d, q_mask, d_mask
+
+
+def exact(q, d, q_mask=None, d_mask=None):
+    from late_interaction_kernels.reference import maxsim_reference
+
+    return maxsim_reference(q, d, q_mask, d_mask)
+
+
+def test_importing_changes_nothing():
+    calls_before = state()
+    import late_interaction_kernels  # noqa: F401
+
+    assert state() == calls_before
+    if NATIVE:
+        with pytest.raises(RuntimeError, match="CUDA or MPS"):
+            pylate.scores.colbert_scores(unit(1, 2, 8), unit(1, 2, 8), backend="lik")
+
+
+def test_scores(patched, calls):
+    q, d, q_mask, d_mask = inputs()
+    for mask in (d_mask, d_mask.float(), d_mask.long()):
+        got = pylate.scores.colbert_scores(q, d, queries_mask=q_mask, documents_mask=mask)
+        torch.testing.assert_close(got, exact(q, d, q_mask, d_mask))
+    torch.testing.assert_close(pylate.scores.colbert_scores(q.numpy(), d.numpy()), exact(q, d))
+    d4, mask4 = unit(3, 2, 9, 16), torch.ones(3, 2, 9, dtype=torch.bool)
+    got = pylate.scores.colbert_kd_scores(q, d4, documents_mask=mask4)
+    torch.testing.assert_close(got, exact(q, d4))
+    torch.testing.assert_close(pylate.scores.colbert_scores_pairwise(q, d[:3]), exact(q, d[:3]).diagonal())
+    assert len(calls) == 6
+    lists = pylate.scores.colbert_scores_pairwise(list(q), [d[0], d[1, :4], d[2, :2]])
+    assert lists.shape == (3,)
+
+
+@pytest.mark.skipif(NATIVE, reason="an older name of the argument")
+def test_the_older_name_of_the_mask(patched, monkeypatch):
+    q, d, _, d_mask = inputs()
+    got = pylate.scores.colbert_scores(q, d, mask=d_mask)
+    torch.testing.assert_close(got, exact(q, d, None, d_mask))
+    monkeypatch.setenv("LIK_DISABLE", "1")
+    fallen = pylate.scores.colbert_scores(q, d, mask=d_mask)
+    torch.testing.assert_close(fallen, pylate.scores.colbert_scores(q, d, documents_mask=d_mask))
+
+
+def test_switched_off_call_by_call(patched, calls, monkeypatch):
+    q, d, *_ = inputs()
+    monkeypatch.setenv("LIK_DISABLE", "1")
+    torch.testing.assert_close(pylate.scores.colbert_scores(q, d), exact(q, d))
+    torch.testing.assert_close(pylate.scores.colbert_scores_pairwise(q, d[:3]), exact(q, d[:3]).diagonal())
+    assert not calls
+
+
+class Tokens(torch.nn.Module):
+    """Enough of a ColBERT model for the losses: ids index an embedding table."""
+
+    def __init__(self, tokens=50, dim=16):
+        super().__init__()
+        self.table = torch.nn.Embedding(tokens, dim)
+        self.skiplist = []
+        self.do_query_expansion = False
+        self.module = self
+
+    def forward(self, features):
+        out = torch.nn.functional.normalize(self.table(features["input_ids"]), dim=-1)
+        return {"token_embeddings": out, "attention_mask": features["attention_mask"]}
+
+    def tokenize(self, *args, **kwargs):
+        raise AssertionError("not needed")
+
+
+def batch(n, length, groups):
+    shapes = [(n, length // 2)] + [(n, length)] * groups
+    return [{"input_ids": torch.randint(0, 50, s), "attention_mask": torch.ones(s, dtype=torch.bool)} for s in shapes]
+
+
+def run_loss(make, features, labels=None):
+    torch.manual_seed(3)
+    model = Tokens()
+    loss = make(model)(iter(features) if False else features, labels)
+    loss.backward()
+    return loss.detach(), model.table.weight.grad
+
+
+@pytest.mark.parametrize("name", ["Contrastive", "CachedContrastive", "Distillation"])
+def test_losses(name, calls):
+    """Losses bind the scorer as a default argument: built before and after the patch, both must reach it."""
+    makers = {
+        "Contrastive": lambda model: Contrastive(model=model),
+        "CachedContrastive": lambda model: pylate.losses.CachedContrastive(model=model, mini_batch_size=2),
+        "Distillation": lambda model: Distillation(model=model),
+    }
+    make = makers[name]
+    if name == "Distillation":
+        features = batch(3, 8, 1)
+        documents = {k: v.repeat(4, *[1] * (v.dim() - 1)) for k, v in features[1].items()}
+        features, labels = [features[0], documents], torch.rand(3, 4)
+    else:
+        features, labels = batch(4, 8, 2), None
+    want = run_loss(make, features, labels)
+    assert not calls
+    early = {}
+
+    def built_early(model):
+        return early.setdefault("loss", make(model))
+
+    torch.manual_seed(3)
+    model = Tokens()
+    early["loss"] = make(model)
+    patch_pylate()
+    try:
+        got = run_loss(make, features, labels)
+        assert calls, "the kernels did not do the work"
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+        before = len(calls)
+        early["loss"](features, labels).backward()
+        assert len(calls) > before, "a loss built before the patch was not reached"
+    finally:
+        unpatch_pylate()
+    reached = len(calls)
+    run_loss(make, features, labels)
+    early["loss"](features, labels)
+    assert len(calls) == reached, "unpatch left something behind"
+
+
+def test_rerank(patched, calls):
+    queries = [unit(5, 16).numpy()]
+    documents = [[unit(n, 16).numpy() for n in (7, 3, 9)]]
+    ranked = pylate.rank.rerank(
+        documents_ids=[["a", "b", "c"]], queries_embeddings=queries, documents_embeddings=documents
+    )
+    assert calls, "rerank kept PyLate's own function"
+    padded = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(x) for x in documents[0]], batch_first=True)
+    want = exact(torch.from_numpy(queries[0])[None], padded)[0]
+    got = {r["id"]: float(r["score"]) for r in ranked[0]}
+    for name, score in zip("abc", want.tolist(), strict=True):
+        assert got[name] == pytest.approx(score, rel=1e-5)
+
+
+def test_similarity_functions_and_evaluators_are_reached(patched, calls):
+    from pylate.scores.similarity_functions import SimilarityFunction
+
+    function = SimilarityFunction.to_similarity_fn("MaxSim")
+    q, d, *_ = inputs()
+    torch.testing.assert_close(function(q, d), exact(q, d))
+    assert calls
+
+
+def test_gradients(patched, calls):
+    q, d, q_mask, d_mask = inputs()
+    g = torch.randn(3, 4)
+    ours = loss_and_gradients(lambda a, b: (pylate.scores.colbert_scores(a, b, q_mask, d_mask) * g).sum(), q, d)
+    assert calls
+    torch.testing.assert_close(ours, loss_and_gradients(lambda a, b: (exact(a, b, q_mask, d_mask) * g).sum(), q, d))
+
+
+def test_patching_twice_and_quietly():
+    before = state()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        patch_pylate()
+        patch_pylate()
+        unpatch_pylate()
+        unpatch_pylate()
+    assert state() == before
+
+
+@pytest.mark.skipif(not NATIVE, reason="PyLate from 1.5.1 on")
+def test_the_gate_lets_in_only_cpu_tensors_and_keeps_strictness(patched):
+    q = unit(2, 3, 8)
+    torch.testing.assert_close(pylate.scores.colbert_scores(q, q, backend="lik"), exact(q, q))
+    with pytest.raises(Exception, match="empty"):
+        pylate.scores.colbert_scores(q[:0], q, backend="lik")
+    assert pylate.scores.colbert_scores(q, q, backend="torch").shape == (2, 2)

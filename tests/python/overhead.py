@@ -1,0 +1,48 @@
+"""What a call costs besides its kernel, beside torch.add: python tests/python/overhead.py
+
+The kernel's own time is that of _native.score into a ready array, less the time of a call that is refused at once.
+"""
+
+from __future__ import annotations
+
+import timeit
+
+import numpy as np
+import torch
+from late_interaction_kernels import _native, maxsim
+
+
+def microseconds(function, number=3000, repeat=21):
+    return min(timeit.repeat(function, number=number, repeat=repeat)) / number * 1e6
+
+
+def main():
+    torch.set_num_threads(1)
+    q, d = torch.nn.functional.normalize(torch.randn(1, 8, 32), dim=-1), torch.randn(2, 8, 32)
+    maxsim(q, d)
+    a, b, out = q.numpy(), d.numpy(), torch.empty(1, 2)
+    rest = (*[None] * 9, 0, 0, 0, 0, 0, out, None)
+    leaf_q, leaf_d, g = q.clone().requires_grad_(), d.clone().requires_grad_(), torch.ones(1, 2)
+    x = torch.randn(1, 2, requires_grad=True)
+
+    def train():
+        maxsim(leaf_q, leaf_d).backward(g)
+
+    def train_add():
+        torch.add(x, x).backward(g)
+
+    rows = {
+        "torch.add": microseconds(lambda: torch.add(q, q)),
+        "kernel with its arguments read": microseconds(lambda: _native.score(q, d, *rest)),
+        "maxsim, torch": microseconds(lambda: maxsim(q, d)),
+        "maxsim, NumPy": microseconds(lambda: maxsim(a, b)),
+        "np.add": microseconds(lambda: np.add(a, a)),
+        "maxsim forward + backward": microseconds(train, 500),
+        "torch.add forward + backward": microseconds(train_add, 500),
+    }
+    for name, value in rows.items():
+        print(f"{name:34s} {value:8.2f} us")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,379 @@
+"""How the functions live in torch: tracing, transforms, autocast, threads, forks, devices."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import warnings
+
+import pytest
+import torch
+from late_interaction_kernels import _fallback, _torch, autograd, maxsim, maxsim_pairs, maxsim_varlen, reference
+from late_interaction_kernels.backward import (
+    maxsim_backward_lowmem,
+    maxsim_backward_unified,
+    maxsim_backward_unified_reference,
+)
+from late_interaction_kernels.forward import maxsim_forward
+from late_interaction_kernels.fused_head import maxsim_from_hidden
+from late_interaction_kernels.score_pairs import score_pairs_packed
+from torch.library import opcheck
+
+
+def tokens(grad=True):
+    q, d = torch.randn(3, 5, 16, requires_grad=grad), torch.randn(4, 7, 16, requires_grad=grad)
+    q_mask, d_mask = torch.rand(3, 5) > 0.3, torch.rand(4, 7) > 0.3
+    return q, d, q_mask, d_mask
+
+
+def packed_problem(grad=True):
+    q, d = torch.randn(9, 16, requires_grad=grad), torch.randn(11, 16, requires_grad=grad)
+    offsets = torch.tensor([0, 3, 9]), torch.tensor([0, 4, 4, 11], dtype=torch.int32)
+    return (q, d, None, None, None, None, None, *offsets, None, None, 0, 0, -1, 6, 7)
+
+
+@pytest.mark.parametrize("want_argmax", [True, False])
+@pytest.mark.parametrize("kind", ["all", "weights", "candidates", "packed", "list"])
+def test_opcheck(kind, want_argmax):
+    q, d, q_mask, d_mask = tokens()
+    none = (None,) * 6
+    problem = {
+        "all": (q, d, q_mask, d_mask, None, *none, 0, 3, -1, 0, 0),
+        "weights": (q, d, q_mask, d_mask, torch.rand(3, 5, requires_grad=True), *none, 0, 0, -1, 0, 0),
+        "candidates": (q, torch.randn(3, 2, 7, 16, requires_grad=True), None, None, None, *none, 1, 0, -1, 0, 0),
+        "packed": packed_problem(),
+        "list": (*packed_problem()[:9], torch.tensor([1, 0]), torch.tensor([2, 2]), 3, 0, -1, 6, 7),
+    }[kind]
+    op = torch.ops.late_interaction_kernels.score.default
+    assert set(opcheck(op, (*problem, want_argmax)).values()) == {"SUCCESS"}
+    scores, argmax = op(*problem, True)
+    plain = [x.detach() if isinstance(x, torch.Tensor) else x for x in problem]
+    args = (*plain, torch.randn_like(scores), argmax, True, True, problem[4] is not None)
+    opcheck(torch.ops.late_interaction_kernels.grad.default, args)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_compile_fullgraph(normalize):
+    q, d, q_mask, d_mask = tokens()
+
+    def step(q, d):
+        return maxsim(q, d, q_mask, d_mask, normalize=normalize) * 2.0
+
+    compiled = torch.compile(step, fullgraph=True)
+    with torch.no_grad():
+        assert torch.equal(compiled(q, d), step(q, d))
+    got, want = compiled(q, d), step(q, d)
+    assert torch.equal(got, want)
+    for a, b in zip(torch.autograd.grad(got.sum(), [q, d]), torch.autograd.grad(want.sum(), [q, d]), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_compile_other_functions_fullgraph():
+    q, d, *_ = tokens(False)
+    pairs = torch.compile(maxsim_pairs, fullgraph=True, backend="aot_eager")
+    assert torch.equal(pairs(q, d[:3]), maxsim_pairs(q, d[:3]))
+    qp, dp, cu_q, cu_d = *packed_problem(False)[:2], *packed_problem(False)[7:9]
+    varlen = torch.compile(lambda q, d: maxsim_varlen(q, d, cu_q, cu_d, 6, 7), fullgraph=True, backend="aot_eager")
+    assert torch.equal(varlen(qp, dp), maxsim_varlen(qp, dp, cu_q, cu_d))
+    H, W = torch.randn(4, 7, 12, requires_grad=True), torch.randn(16, 12)
+    head = torch.compile(lambda q, H: maxsim_from_hidden(q, H, W), fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(head(q, H), maxsim_from_hidden(q, H, W))
+
+
+def test_dynamic_shapes_do_not_recompile_forever():
+    compiled = torch.compile(maxsim, fullgraph=True, dynamic=True, backend="aot_eager")
+    for n in (3, 4, 6, 9):
+        q, d = torch.randn(n, 5, 16), torch.randn(n + 1, 2 * n, 16)
+        assert torch.equal(compiled(q, d), maxsim(q, d))
+
+
+def test_export():
+    class Score(torch.nn.Module):
+        def forward(self, q, d):
+            return maxsim(q, d, normalize=True)
+
+    q, d, *_ = tokens(False)
+    batch = torch.export.Dim("batch", min=2, max=64)
+    program = torch.export.export(Score(), (q, d), dynamic_shapes={"q": None, "d": {0: batch}})
+    more = torch.randn(9, 7, 16)
+    assert torch.equal(program.module()(q, more), maxsim(q, more, normalize=True))
+
+
+def test_fake_and_meta_tensors():
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        scores = maxsim(torch.randn(3, 5, 16), torch.randn(4, 7, 16))
+        assert scores.shape == (3, 4) and scores.dtype == torch.float32
+    assert maxsim(torch.empty(3, 5, 16, device="meta"), torch.empty(4, 7, 16, device="meta")).shape == (3, 4)
+
+
+def test_transforms():
+    q, d, *_ = tokens(False)
+    leaf = q.clone().requires_grad_()
+    maxsim(leaf, d).sum().backward()
+    assert torch.equal(torch.func.grad(lambda x: maxsim(x, d).sum())(q), leaf.grad)
+    stacked = torch.stack([q, 2 * q])
+    assert torch.equal(torch.func.vmap(lambda x: maxsim(x, d))(stacked), torch.stack([maxsim(q, d), maxsim(2 * q, d)]))
+    jacobian = torch.func.jacrev(lambda x: maxsim(x, d))(q)
+    torch.testing.assert_close(jacobian.sum((0, 1)), leaf.grad)
+    per_sample = torch.func.vmap(torch.func.grad(lambda x: maxsim(x, d).sum()))(stacked)
+    torch.testing.assert_close(per_sample, torch.stack([leaf.grad, leaf.grad]))
+    with pytest.raises(NotImplementedError, match="jvp"):
+        torch.func.jvp(lambda x: maxsim(x, d), (q,), (q,))
+    from torch.autograd import forward_ad
+
+    with forward_ad.dual_level(), pytest.raises(NotImplementedError, match="jvp"):
+        maxsim(forward_ad.make_dual(q, q), d)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_double_backward_is_refused_never_dropped(normalize):
+    """With normalize the existing package returned a wrong second derivative."""
+    q, d, *_ = tokens()
+    (grad,) = torch.autograd.grad(maxsim(q, d, normalize=normalize).sum(), q, create_graph=True)
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        ((grad**2).sum() + (q**2).sum()).backward()
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.func.grad(lambda x: torch.func.grad(lambda y: maxsim(y, d.detach()).sum())(x).sum())(q.detach())
+    H, W = torch.randn(4, 7, 12), torch.randn(16, 12, requires_grad=True)
+    (grad,) = torch.autograd.grad(maxsim_from_hidden(q.detach(), H, W).sum(), W, create_graph=True)
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        grad.sum().backward()
+
+
+def test_scores_may_be_edited_in_place_before_backward():
+    q, d, *_ = tokens()
+    scores = maxsim(q, d)
+    scores[scores > 0] *= 0.5
+    scores.sum().backward()
+    other = q.detach().requires_grad_()
+    plain = maxsim(other, d.detach())
+    (plain * torch.where(plain > 0, 0.5, 1.0)).sum().backward()
+    torch.testing.assert_close(q.grad, other.grad)
+    assert scores.view(-1).shape == (12,) and not maxsim(q.detach(), d.detach())._is_view()
+
+
+def test_inputs_edited_before_backward_are_noticed():
+    q, d, *_ = tokens()
+    scaled = d * 1.0
+    scores = maxsim(q, scaled)
+    scaled.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        scores.sum().backward()
+
+
+def test_argmax_is_kept_only_when_a_gradient_can_flow(monkeypatch):
+    """It was saved under no_grad too."""
+    wanted = []
+    run = _torch.run_score
+    monkeypatch.setattr(_torch, "run_score", lambda p, want: wanted.append(want) or run(p, want))
+    monkeypatch.setattr(autograd._native, "maxsim", lambda *a: None)
+    q, d, *_ = tokens()
+    with torch.no_grad():
+        maxsim(q, d)
+    maxsim(q.detach(), d.detach())
+    with torch.inference_mode():
+        maxsim(q, d)
+    assert wanted == [False] * 3
+    maxsim(q, d.detach())
+    assert wanted[3:] == [True]
+
+
+def test_gradient_only_where_it_is_wanted():
+    q, d, *_ = tokens()
+    maxsim(q, d.detach()).sum().backward()
+    assert q.grad is not None and d.grad is None
+    with torch.no_grad():
+        assert not maxsim(q, d).requires_grad
+
+
+def test_autocast_scores_are_f32():
+    q, d, *_ = tokens()
+    plain = maxsim(q, d)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        scores = maxsim(q, d)
+        half = maxsim(q.bfloat16(), d.bfloat16())
+    assert scores.dtype == half.dtype == torch.float32 and torch.equal(scores, plain)
+    scores.sum().backward()
+
+
+def test_negated_views_are_resolved():
+    x = torch.randn(3, 5, 16, dtype=torch.complex64).conj().imag
+    assert x.is_neg()
+    d = torch.randn(4, 7, 16)
+    assert torch.equal(maxsim(x, d), maxsim(x.resolve_neg().clone(), d))
+
+
+def test_parameters_and_subclasses():
+    class Tagged(torch.Tensor):
+        pass
+
+    q, d, *_ = tokens(False)
+    assert torch.equal(maxsim(torch.nn.Parameter(q), d).detach(), maxsim(q, d))
+    assert torch.equal(maxsim(q.as_subclass(Tagged), d).as_subclass(torch.Tensor), maxsim(q, d))
+
+
+def test_default_dtype_and_device_do_not_matter():
+    q, d, *_ = tokens(False)
+    want = maxsim(q, d)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(maxsim(q, d), want)
+        assert torch.equal(maxsim(q.clone().requires_grad_(), d).detach(), want)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_backward_functions():
+    q, d = torch.randn(3, 5, 16), torch.randn(6, 7, 16)
+    q_mask = torch.rand(3, 5) > 0.3
+    scores, argmax = maxsim_forward(q, d, q_mask, save_argmax=True)
+    assert argmax.shape == (18, 5) and argmax.dtype == torch.int32 and maxsim_forward(q, d)[1] is None
+    g = torch.randn_like(scores)
+    got = maxsim_backward_unified(g, q, d, argmax, q_mask)
+    torch.testing.assert_close(got, maxsim_backward_unified_reference(g, q, d, argmax, q_mask))
+    torch.testing.assert_close(got, maxsim_backward_lowmem(g, q, d, argmax, q_mask))
+    leaves = q.clone().requires_grad_(), d.clone().requires_grad_()
+    torch.testing.assert_close(got, torch.autograd.grad(maxsim(*leaves, q_mask), leaves, g))
+
+    d4 = d.view(3, 2, 7, 16)
+    leaves = q.clone().requires_grad_(), d4.clone().requires_grad_()
+    scores, argmax = maxsim(*leaves, return_argmax=True)
+    g = torch.randn_like(scores)
+    got = maxsim_backward_unified(g, q, d, argmax.reshape(6, 5), kd_layout=True)
+    want = torch.autograd.grad(scores, leaves, g)
+    torch.testing.assert_close(got, (want[0], want[1].view(6, 7, 16)))
+    with pytest.raises(ValueError, match="argmax holds 7, must be -1 to 6"):
+        maxsim_backward_unified(g, q, d, torch.full((6, 5), 7, dtype=torch.int32), kd_layout=True)
+    with pytest.raises(ValueError, match="argmax must have shape"):
+        maxsim_backward_unified(torch.randn(3, 6), q, d, argmax.reshape(6, 5))
+
+
+@pytest.fixture
+def without_library(monkeypatch):
+    """Every device served by torch operations, as CUDA tensors are in a build without CUDA."""
+    monkeypatch.setattr(_torch, "_native_serves", lambda p: False)
+    monkeypatch.setattr(autograd._native, "maxsim", lambda *a: None)
+
+
+@pytest.mark.parametrize("block", [1 << 24, 200])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_torch_operations_give_the_same_results(without_library, monkeypatch, block, normalize):
+    monkeypatch.setattr(_fallback, "BLOCK", block)
+    q, d, q_mask, d_mask = tokens()
+    d_mask[1] = False
+    w = torch.rand(3, 5, requires_grad=True)
+    for documents, mask in ((d, d_mask), (torch.randn(3, 2, 7, 16, requires_grad=True), torch.rand(3, 2, 7) > 0.3)):
+        got, argmax = maxsim(q, documents, q_mask, mask, normalize=normalize, q_weights=w, return_argmax=True)
+        want = reference.maxsim_reference(q, documents, q_mask, mask, normalize=normalize, q_weights=w)
+        torch.testing.assert_close(got, want)
+        assert argmax.shape == (*got.shape, 5)
+        leaves, g = [q, documents, w], torch.randn_like(got)
+        grads = zip(torch.autograd.grad(got, leaves, g), torch.autograd.grad(want, leaves, g), strict=True)
+        for a, b in grads:
+            torch.testing.assert_close(a, b)
+    qp, dp, cu_q, cu_d = *packed_problem()[:2], *packed_problem()[7:9]
+    got, want = maxsim_varlen(qp, dp, cu_q, cu_d), reference.maxsim_reference_varlen(qp, dp, cu_q, cu_d)
+    torch.testing.assert_close(got, want)
+    for a, b in zip(torch.autograd.grad(got.sum(), [qp, dp]), torch.autograd.grad(want.sum(), [qp, dp]), strict=True):
+        torch.testing.assert_close(a, b)
+    listed = score_pairs_packed(qp, dp, cu_q, cu_d, torch.tensor([1, 0, 1]), torch.tensor([2, 0, 1]))
+    torch.testing.assert_close(listed, want[[1, 0, 1], [2, 0, 1]])
+
+
+def test_topk_by_torch_operations(without_library):
+    from late_interaction_kernels.topk import maxsim_topk
+
+    q, d = torch.randn(3, 5, 16), torch.randn(3, 7, 16).repeat(4, 1, 1)
+    d[5, 0] = torch.nan
+    for k, largest in ((1, True), (12, True), (5, False)):
+        values, ids = maxsim_topk(q, d, k, largest=largest)
+        scores = maxsim(q, d)
+        key = -scores if largest else scores
+        order = torch.where(key.isnan(), torch.inf, key).argsort(dim=1, stable=True)[:, :k]
+        assert torch.equal(ids, order)
+        torch.testing.assert_close(values, scores.gather(1, ids), equal_nan=True)
+
+
+def test_cuda_without_a_backend_says_so_once(monkeypatch):
+    problem = autograd.Problem(torch.empty(1, 1, 8), None)
+
+    class Device:
+        type, index = "cuda", 0
+
+    class Fake:
+        dtype, device = torch.float32, Device()
+
+    monkeypatch.setattr(_torch, "_said", set())
+    monkeypatch.setattr(_torch._native, "has_device", lambda index: False)
+    with pytest.warns(RuntimeWarning, match="no CUDA backend"):
+        assert not _torch._native_serves(problem._replace(q=Fake()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not _torch._native_serves(problem._replace(q=Fake()))
+
+
+def test_eight_threads_at_once():
+    problems = []
+    for i in range(8):
+        torch.manual_seed(i)
+        q, d = torch.randn(4, 32, 128, requires_grad=True), torch.randn(60 + i, 50, 128)
+        scores = maxsim(q, d)
+        (grad,) = torch.autograd.grad(scores.sum(), q)
+        problems.append((q, d, scores.detach(), grad))
+    wrong = []
+
+    def work(i):
+        q, d, scores, grad = problems[i]
+        for _ in range(10):
+            got = maxsim(q, d)
+            (g,) = torch.autograd.grad(got.sum(), q)
+            if not torch.equal(got.detach(), scores) or not torch.equal(g, grad):
+                wrong.append(i)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not wrong
+
+
+def test_the_number_of_threads_changes_no_bit():
+    q, d = torch.randn(3, 32, 128), torch.randn(300, 60, 128)
+    before = torch.get_num_threads()
+    seen = set()
+    try:
+        for n in (1, 2, 3):
+            torch.set_num_threads(n)
+            seen.add(maxsim(q, d).numpy().tobytes())
+        os.environ["LIK_THREADS"] = "1"
+        seen.add(maxsim(q, d).numpy().tobytes())
+    finally:
+        os.environ.pop("LIK_THREADS", None)
+        torch.set_num_threads(before)
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("framework", ["torch", "numpy"])
+def test_fork_after_use(framework):
+    code = f"""
+import os, sys
+import numpy as np
+if {framework == "torch"}:
+    import torch
+from late_interaction_kernels import maxsim
+q, d = np.ones((2, 32, 128), np.float32), np.random.rand(300, 60, 128).astype(np.float32)
+if {framework == "torch"}:
+    q, d = torch.from_numpy(q), torch.from_numpy(d)
+want = maxsim(q, d)
+child = os.fork()
+if child == 0:
+    os._exit(0 if bool((maxsim(q, d) == want).all()) else 3)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    env = {**os.environ, "OMP_NUM_THREADS": "4", "LIK_THREADS": "4"}
+    assert subprocess.run([sys.executable, "-c", code], timeout=120, env=env).returncode == 0

@@ -192,7 +192,7 @@ def _transformed() -> bool:
 
 def _settled(p: Problem) -> Problem:
     """With the precision the user has set, where it makes a difference: CUDA, and int8 documents."""
-    if p.precision >= 0 or (p.q.device.type == "cpu" and p.d.dtype != torch.int8):
+    if p.precision >= 0 or (p.q.is_cpu and p.d.dtype is not torch.int8):
         return p
     return p._replace(precision={"high": HIGH, "medium": MEDIUM}.get(torch.get_float32_matmul_precision(), HIGHEST))
 
@@ -201,10 +201,12 @@ _said: set[str] = set()
 
 
 def _native_serves(p: Problem) -> bool:
-    where = p.q.device
-    if p.q.dtype == torch.float64:
+    if p.q.dtype is torch.float64:
         return False
-    if where.type == "cpu" or (where.type == "cuda" and _native.has_device(where.index)):
+    if p.q.is_cpu:
+        return True
+    where = p.q.device
+    if where.type == "cuda" and _native.has_device(where.index):
         return True
     if where.type == "cuda" and "cuda" not in _said:
         _said.add("cuda")
@@ -251,13 +253,16 @@ def argmax_dtype(p: Problem) -> torch.dtype:
 def run_score(p: Problem, want_argmax: bool) -> tuple[Any, Any]:
     """Scores, and the argmax or an empty tensor in its place."""
     p = _settled(p)
+    served = _native_serves(p)
+    if served and want_argmax and _EXCHANGE and p.q.is_cpu:
+        return _native.forward(*p)
     shape = score_shape(p)
     where = p.q.device
     dtype = torch.float64 if p.q.dtype == torch.float64 else torch.float32
     scores = torch.empty(shape, dtype=dtype, device=where)
     full = (*shape, query_length(p)) if want_argmax else (0,)
     argmax = torch.empty(full, dtype=argmax_dtype(p), device=where)
-    if _native_serves(p):
+    if served:
         _native.score(*_lend_all(p), lend(scores), lend(argmax) if want_argmax else None)
     else:
         _fallback.score(p, scores, argmax if want_argmax else None)
@@ -267,25 +272,33 @@ def run_score(p: Problem, want_argmax: bool) -> tuple[Any, Any]:
 def run_grad(
     p: Problem, grad_scores: Any, argmax: Any, want_q: bool, want_d: bool, want_weights: bool
 ) -> tuple[Any, Any, Any]:
-    """Gradients of q, d and q_weights, each in its tensor's dtype and shape; an empty tensor for what is not wanted."""
+    """Gradients of q, d and q_weights, each in its tensor's dtype and shape; None for what is not wanted."""
     p = _settled(p)
     if argmax.dim() == 1 and argmax.numel() == 0:
         argmax = run_score(p, True)[1]
-    if not p.q.dtype == torch.float64:
+    if p.q.dtype is not torch.float64 and grad_scores.dtype is not torch.float32:
         grad_scores = grad_scores.float()
     grad_scores = grad_scores.contiguous()
-    none = torch.empty(0, device=p.q.device)
+    served = _native_serves(p)
+    if served and _EXCHANGE and p.q.is_cpu:
+        return _native.backward(*p, grad_scores, argmax, want_q, want_d, want_weights)
+    where = p.q.device
     grads = (
-        torch.empty(p.q.shape, dtype=p.q.dtype, device=p.q.device) if want_q else none,
-        torch.empty(p.d.shape, dtype=p.d.dtype, device=p.q.device) if want_d else none,
-        torch.empty(p.q.shape[:-1], dtype=torch.float32, device=p.q.device) if want_weights else none,
+        torch.empty(p.q.shape, dtype=p.q.dtype, device=where) if want_q else None,
+        torch.empty(p.d.shape, dtype=p.d.dtype, device=where) if want_d else None,
+        torch.empty(p.q.shape[:-1], dtype=torch.float32, device=where) if want_weights else None,
     )
-    out = (grads[0] if want_q else None, grads[1] if want_d else None, grads[2] if want_weights else None)
-    if _native_serves(p):
-        _native.grad(*_lend_all(p), lend(grad_scores), lend(argmax), *map(lend, out))
+    if served:
+        _native.grad(*_lend_all(p), lend(grad_scores), lend(argmax), *map(lend, grads))
     else:
-        _fallback.grad(p, grad_scores, argmax, *out)
+        _fallback.grad(p, grad_scores, argmax, *grads)
     return grads
+
+
+def _all_grads(p: Problem, *rest: Any) -> tuple[Any, Any, Any]:
+    """run_grad with an empty tensor where it has None: operators return tensors."""
+    q, d, weights = (torch.empty(0, device=p.q.device) if g is None else g for g in run_grad(p, *rest))
+    return q, d, weights
 
 
 _TENSORS = (
@@ -300,7 +313,7 @@ _library.define(
     " -> (Tensor, Tensor, Tensor)"
 )
 _library.impl("score", lambda *a: run_score(Problem(*a[:16]), a[16]), "CompositeExplicitAutograd")
-_library.impl("grad", lambda *a: run_grad(Problem(*a[:16]), *a[16:]), "CompositeExplicitAutograd")
+_library.impl("grad", lambda *a: _all_grads(Problem(*a[:16]), *a[16:]), "CompositeExplicitAutograd")
 
 
 def _score_fake(*a: Any) -> tuple[Any, Any]:
@@ -381,6 +394,9 @@ torch.library.register_autograd("late_interaction_kernels::score", _backward, se
 torch.library.register_autograd("late_interaction_kernels::grad", _no_second_derivative, lib=_library)
 
 
+_NINE = (None,) * 9
+
+
 class _Train(torch.autograd.Function):
     """Eager training, the short way: apply(q, d, q_weights, problem, want_argmax). Only what can have a gradient passes
     through autograd; a Function with setup_context would spend 40 us on binding its arguments."""
@@ -389,7 +405,9 @@ class _Train(torch.autograd.Function):
     def forward(ctx: Any, q: Any, d: Any, q_weights: Any, problem: Problem, want_argmax: bool) -> Any:
         scores, argmax = run_score(problem, True)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*problem[:11], argmax)
+        rest = [x for x in problem[2:11] if x is not None]
+        ctx.save_for_backward(argmax, q, d, *rest)
+        ctx.present = [x is not None for x in problem[2:11]] if rest else None
         ctx.choices = problem[11:]
         if not want_argmax:
             return scores
@@ -400,25 +418,22 @@ class _Train(torch.autograd.Function):
     def backward(ctx: Any, grad_scores: Any, _: Any = None) -> tuple[Any, ...]:
         if grad_scores is None:
             return (None,) * 5
-        *tensors, argmax = ctx.saved_tensors
-        p = Problem(*tensors, *ctx.choices)
-        want_q, want_d, want_weights, _, _ = ctx.needs_input_grad
+        argmax, q, d, *rest = ctx.saved_tensors
+        kept = iter(rest)
+        others = _NINE if ctx.present is None else [next(kept) if there else None for there in ctx.present]
+        p = Problem(q, d, *others, *ctx.choices)
+        want = ctx.needs_input_grad[:3]
         if _transformed():
-            grads = apply(_Grad, *p, grad_scores, argmax, want_q, want_d, want_weights)
+            grads = apply(_Grad, *p, grad_scores, argmax, *want)
         elif _must_dispatch(grad_scores):
-            grads = torch.ops.late_interaction_kernels.grad(*p, grad_scores, argmax, want_q, want_d, want_weights)
-        else:
+            grads = torch.ops.late_interaction_kernels.grad(*p, grad_scores, argmax, *want)
+        elif torch.is_grad_enabled():
             with torch.no_grad():
-                grads = run_grad(p, grad_scores, argmax, want_q, want_d, want_weights)
-            if torch.is_grad_enabled():
-                grads = tuple(apply(Once, g, p.q, p.d, p.q_weights, grad_scores) for g in grads)
-        return (
-            grads[0] if want_q else None,
-            grads[1] if want_d else None,
-            grads[2] if want_weights else None,
-            None,
-            None,
-        )
+                grads = run_grad(p, grad_scores, argmax, *want)
+            grads = tuple(None if g is None else apply(Once, g, q, d, p.q_weights, grad_scores) for g in grads)
+        else:
+            return (*run_grad(p, grad_scores, argmax, *want), None, None)
+        return (*(g if wanted else None for g, wanted in zip(grads, want, strict=True)), None, None)
 
 
 class _Score(torch.autograd.Function):
@@ -441,7 +456,7 @@ class _Grad(torch.autograd.Function):
 
     @staticmethod
     def forward(*a: Any) -> tuple[Any, Any, Any]:
-        return run_grad(Problem(*a[:16]), *a[16:])
+        return _all_grads(Problem(*a[:16]), *a[16:])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -464,9 +479,13 @@ def _one_by_one(function: Any, info: Any, in_dims: tuple[int | None, ...], a: tu
     return outputs, (0,) * len(outputs)
 
 
+# Function.apply less its preparations for torch.func, which _Train never meets.
+_train: Any = super(torch.autograd.Function, _Train).apply
+
+
 def train(problem: Problem) -> Any:
-    """Scores of a checked problem of plain tensors, some of which require a gradient."""
-    return apply(_Train, problem.q, problem.d, problem.q_weights, problem, False)
+    """Scores of a checked problem of plain tensors outside torch.func, some of which require a gradient."""
+    return _train(problem.q, problem.d, problem.q_weights, problem, False)
 
 
 def score(problem: Problem, want_argmax: bool = False) -> tuple[Any, Any]:

@@ -29,6 +29,16 @@ struct problem {
     double work;
 };
 
+/* What the Python side registered, for the life of the process. */
+static struct {
+    PyObject *tensor, *parameter;                             /* types */
+    PyObject *grad_enabled, *transformed, *modes; /* callables: is_grad_enabled, functorch active, dispatch modes */
+    PyObject *is_neg;                             /* torch.Tensor.is_neg */
+    PyObject *forward_ad;                         /* the module whose _current_level is -1 without dual numbers */
+    PyObject *empty, *empty_kwargs;                           /* torch.empty and {"dtype": torch.float32, "device": "cpu"} */
+    PyObject *array, *array_empty, *array_dtype;              /* numpy.ndarray, numpy.empty, numpy.float32 */
+} known;
+
 static void problem_release(struct problem *p)
 {
     for (int i = 0; i < TENSORS; i++)
@@ -351,6 +361,97 @@ static PyObject *native_grad(PyObject *self, PyObject *const *args, Py_ssize_t n
     return finish(&p, failed);
 }
 
+/* Like output_read, but a new tensor. NULL with an exception. */
+static PyObject *output_new(struct problem *p, int slot, int32_t dtype, int ndim, const int64_t *shape)
+{
+    PyObject *made = view_allocate((PyTypeObject *)known.tensor, dtype, ndim, shape, &p->out[slot]);
+    if (!made && !PyErr_Occurred())
+        PyErr_SetString(PyExc_NotImplementedError, "this torch has no exchange API");
+    return made;
+}
+
+/* The shape of the scores; returns the number of axes. */
+static int score_axes(const struct problem *p, int64_t *shape)
+{
+    const struct lik_score *op = &p->op;
+    shape[0] = op->pairing == LIK_LIST ? op->list_count : op->q.count;
+    shape[1] = op->pairing == LIK_ALL ? op->d.count : op->per_query;
+    return op->pairing == LIK_ALL || op->pairing == LIK_CANDIDATES ? 2 : 1;
+}
+
+/* forward(*problem) -> (scores, argmax), new torch tensors on the CPU: the forward pass of a training step. */
+static PyObject *native_forward(PyObject *self, PyObject *const *args, Py_ssize_t n)
+{
+    (void)self;
+    struct problem p;
+    if (expect_arguments("forward", n, FIELDS) || problem_read(&p, args))
+        return NULL;
+    int64_t shape[3];
+    int axes = score_axes(&p, shape);
+    PyObject *argmax = NULL, *scores = output_new(&p, 0, LIK_F32, axes, shape), *result = NULL;
+    if (!scores)
+        goto out_release;
+    shape[axes] = p.op.q.len_max;
+    p.op.argmax_dtype = p.op.d.len_max <= INT16_MAX ? LIK_I16 : LIK_I32;
+    argmax = output_new(&p, 1, p.op.argmax_dtype, axes + 1, shape);
+    if (!argmax)
+        goto out_release;
+    p.op.scores = p.out[0].data;
+    p.op.argmax = p.out[1].data;
+    if (!run_operation(RUN_SCORE, &p.op, p.device, p.work))
+        result = PyTuple_Pack(2, scores, argmax);
+out_release:
+    Py_XDECREF(scores);
+    Py_XDECREF(argmax);
+    problem_release(&p);
+    return result;
+}
+
+/* backward(*problem, grad_scores, argmax, want_q, want_d, want_weights) -> (grad_q, grad_d, grad_weights), new torch tensors
+ * on the CPU, None for what is not wanted. */
+static PyObject *native_backward(PyObject *self, PyObject *const *args, Py_ssize_t n)
+{
+    (void)self;
+    struct problem p;
+    struct view argmax = {0};
+    PyObject *grads[3] = {NULL, NULL, NULL}, *result = NULL;
+    if (expect_arguments("backward", n, FIELDS + 5) || problem_read(&p, args))
+        return NULL;
+    struct lik_grad op = {.struct_size = sizeof op};
+    int64_t scores = problem_scores(&p);
+    if (output_read(&p, 0, args[FIELDS], "grad_scores", LIK_F32, scores) || view_read(&argmax, args[FIELDS + 1], "argmax", 0))
+        goto out_release;
+    if (!p.out[0].present || !argmax.present || !view_is_contiguous(&argmax) || argmax.device != p.device ||
+        view_count(&argmax) != scores * p.op.q.len_max) {
+        PyErr_SetString(PyExc_ValueError, "argmax must be the contiguous one that forward() wrote for this problem");
+        goto out_release;
+    }
+    for (int i = 0; i < 3; i++) {
+        const struct view *like = &p.in[i == 1 ? D : Q];
+        if (args[FIELDS + 2 + i] == Py_True)
+            grads[i] = output_new(&p, 1 + i, i == 2 ? LIK_F32 : like->dtype, like->ndim - (i == 2), like->shape);
+        else
+            grads[i] = Py_NewRef(Py_None);
+        if (!grads[i])
+            goto out_release;
+    }
+    p.op.argmax = argmax.data;
+    p.op.argmax_dtype = argmax.dtype;
+    op.score = p.op;
+    op.grad_scores = p.out[0].data;
+    op.grad_q = p.out[1].data;
+    op.grad_d = p.out[2].data;
+    op.grad_weights = p.out[3].data;
+    if (!run_operation(RUN_GRAD, &op, p.device, p.work))
+        result = PyTuple_Pack(3, grads[0], grads[1], grads[2]);
+out_release:
+    for (int i = 0; i < 3; i++)
+        Py_XDECREF(grads[i]);
+    view_release(&argmax);
+    problem_release(&p);
+    return result;
+}
+
 /* merge_topk(values_in [parts, n, k_in], ids_in, k, smallest, values [n, k], ids): CPU only. */
 static PyObject *native_merge_topk(PyObject *self, PyObject *const *args, Py_ssize_t n)
 {
@@ -390,14 +491,6 @@ static PyObject *native_merge_topk(PyObject *self, PyObject *const *args, Py_ssi
 
 /* ---- the short way ---- */
 
-static struct {
-    PyObject *tensor, *parameter;                             /* types */
-    PyObject *grad_enabled, *transformed, *modes; /* callables: is_grad_enabled, functorch active, dispatch modes */
-    PyObject *is_neg;                             /* torch.Tensor.is_neg */
-    PyObject *forward_ad;                         /* the module whose _current_level is -1 without dual numbers */
-    PyObject *empty, *empty_kwargs;                           /* torch.empty and {"dtype": torch.float32, "device": "cpu"} */
-    PyObject *array, *array_empty, *array_dtype;              /* numpy.ndarray, numpy.empty, numpy.float32 */
-} known;
 
 /* register_torch(tensor, parameter, grad_enabled, transformed, modes, is_neg, forward_ad, empty, empty_kwargs, stream,
  * workspace) */
@@ -507,7 +600,7 @@ static PyObject *allocate_scores(struct problem *p, int framework)
             shape[n++] = p->op.per_query;
     }
     if (framework == 1) {
-        PyObject *scores = view_allocate_f32((PyTypeObject *)known.tensor, n, shape, &p->out[0]);
+        PyObject *scores = view_allocate((PyTypeObject *)known.tensor, LIK_F32, n, shape, &p->out[0]);
         if (scores || PyErr_Occurred())
             return scores;
     }
@@ -603,6 +696,8 @@ static PyMethodDef methods[] = {
     FAST(maxsim),
     FAST(score),
     FAST(topk),
+    FAST(forward),
+    FAST(backward),
     FAST(grad),
     FAST(merge_topk),
     {"decode_residuals", (PyCFunction)(void (*)(void))codec_decode_residuals, METH_FASTCALL, NULL},

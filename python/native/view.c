@@ -112,13 +112,24 @@ static void raise_allocation(void *context, const char *kind, const char *messag
     PyErr_SetString(PyExc_MemoryError, message);
 }
 
-PyObject *view_allocate_f32(PyTypeObject *type, int ndim, const int64_t *shape, struct view *view)
+/* What DLPack calls the dtypes that results have. */
+static void dlpack_dtype(int32_t dtype, struct dl_tensor *t)
+{
+    static const uint8_t codes[] = {[LIK_F32] = DL_FLOAT, [LIK_F16] = DL_FLOAT, [LIK_BF16] = DL_BFLOAT, [LIK_I16] = DL_INT,
+                                    [LIK_I32] = DL_INT};
+    t->dtype.code = codes[dtype];
+    t->dtype.bits = (uint8_t)(8 * lik_dtype_bytes(dtype));
+    t->dtype.lanes = 1;
+}
+
+PyObject *view_allocate(PyTypeObject *type, int32_t dtype, int ndim, const int64_t *shape, struct view *view)
 {
     struct dl_exchange *table = exchange_of(type);
     if (!table || !table->allocate || !table->managed_to_object)
         return NULL;
     memset(view, 0, offsetof(struct view, buffer));
-    struct dl_tensor prototype = {.device = {DL_CPU, 0}, .ndim = ndim, .dtype = {DL_FLOAT, 32, 1}, .shape = view->shape};
+    struct dl_tensor prototype = {.device = {DL_CPU, 0}, .ndim = ndim, .shape = view->shape};
+    dlpack_dtype(dtype, &prototype);
     memcpy(view->shape, shape, (size_t)ndim * sizeof *shape);
     struct dl_managed *managed;
     void *object;
@@ -128,7 +139,7 @@ PyObject *view_allocate_f32(PyTypeObject *type, int ndim, const int64_t *shape, 
     if (table->managed_to_object(managed, &object))
         return NULL;
     view->present = 1;
-    view->dtype = LIK_F32;
+    view->dtype = dtype;
     view->device = -1;
     view->ndim = ndim;
     return object;

@@ -305,7 +305,7 @@ def test_cuda_without_a_backend_says_so_once(monkeypatch):
         type, index = "cuda", 0
 
     class Fake:
-        dtype, device = torch.float32, Device()
+        dtype, device, is_cpu = torch.float32, Device(), False
 
     monkeypatch.setattr(_torch, "_said", set())
     monkeypatch.setattr(_torch._native, "has_device", lambda index: False)

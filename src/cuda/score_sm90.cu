@@ -44,7 +44,6 @@ struct head {
     uint32_t empty, bad;  /* bit i: the i-th document that ends here has no kept token; is out of range */
     int32_t row_tile;     /* -1: there are no more */
     int32_t token;        /* index in its document of column 0 */
-    int32_t whole;        /* all columns count and no document ends before the last block */
     int32_t open;         /* the last document goes on in the next tile */
     int64_t column;       /* of the scores: the first document that ends here */
     float factor[COLUMNS]; /* if the documents are normalized */
@@ -60,7 +59,8 @@ struct shared {
     uint64_t full[MAX_STAGES], empty[MAX_STAGES];
     struct head heads[HEADS];
     float block_sum[2][2][MAX_ENDS][8]; /* [warpgroup][tile parity][document][row tile, warp] */
-    float row_weight[2][128];           /* [warpgroup][row] */
+    int64_t row_at[2][128];             /* [warpgroup][row]: struct query_row */
+    float row_weight[2][128];
     int row_counts[2][128];             /* 0, 1, or 2 where the query is out of range */
 };
 
@@ -92,10 +92,27 @@ struct walk {
     int lane_length;
 };
 
-/* A run of rows to copy; lane i holds the i-th of the tile. */
-struct piece {
-    int block, blocks, row, sequence, group;
+/* One copy of 8 << map rows; lane i holds the i-th of the tile. */
+struct box {
+    const CUtensorMap *map;
+    int block, row, sequence, group;
 };
+
+/* Cuts `blocks` blocks of rows from the one `at` begins with into boxes, the largest first. */
+LIK_DEVICE void cut_boxes(const struct sm90_args &a, struct box at, int blocks, struct box &box, int &boxes, int lane)
+{
+#pragma unroll
+    for (int b = BOXES - 1; b >= 0; b--)
+        if (blocks >> b & 1) {
+            if (lane == boxes) {
+                box = at;
+                box.map = &a.maps[b];
+            }
+            boxes++;
+            at.block += 1 << b;
+            at.row += 8 << b;
+        }
+}
 
 LIK_DEVICE void read_batch(struct walk &w, const struct score_args &a, int64_t row, int lane)
 {
@@ -167,15 +184,49 @@ LIK_DEVICE uint32_t column_bits(int first, int from, int to)
     return from >= to ? 0u : (~0u >> (32 - (to - from))) << from;
 }
 
-/* Plans the next tile: fills the head and each lane's piece; returns its blocks, 0 at the end of the stream. */
-LIK_DEVICE int plan_tile(struct walk &w, const struct sm90_args &a, struct head &head, struct piece &piece, int &pieces,
-                         int lane)
+/* A tile within one document whose tokens all count: most tiles of long documents. */
+LIK_DEVICE void plan_inner_tile(struct walk &w, const struct sm90_args &a, struct head &head, struct box &box, int lane)
+{
+    bool ends = w.blocks_left == TILE_BLOCKS;
+    if (lane < 4)
+        head.counts[lane] = ~0u;
+    if (lane == 0) {
+        head.ends = ends ? 1u << (TILE_BLOCKS - 1) : 0;
+        head.empty = head.bad = 0;
+        head.row_tile = (int)w.row_tile;
+        head.token = w.done;
+        head.column = w.column;
+        head.open = !ends;
+        box.map = &a.maps[BOXES - 1];
+        box.block = 0;
+        box.row = w.row + w.done;
+        box.sequence = w.sequence;
+        box.group = w.group;
+    }
+    w.done += COLUMNS;
+    w.blocks_left -= TILE_BLOCKS;
+    if (ends) {
+        w.open = false;
+        w.column++;
+        w.left--;
+    }
+    __syncwarp();
+}
+
+/* Plans the next tile: fills the head and each lane's box; returns its blocks, 0 at the end of the stream. */
+LIK_DEVICE int plan_tile(struct walk &w, const struct sm90_args &a, struct head &head, struct box &box, int &boxes, int lane)
 {
     const struct lik_tokens &d = a.score.op.d;
-    int used = 0, documents = 0, row_end = 0, sequence_end = -1, group_end = -1, token = 0;
+    if (w.open && !w.holes && w.length - w.done >= COLUMNS && !a.score.factor) {
+        boxes = 1;
+        plan_inner_tile(w, a, head, box, lane);
+        return TILE_BLOCKS;
+    }
+    int used = 0, documents = 0, token = 0, run = 0; /* blocks of the run of rows that is being gathered */
     uint32_t ends = 0, empty = 0, bad = 0, counts = 0;
     int64_t column = 0, row_tile = 0;
-    pieces = 0;
+    struct box from_here = {};
+    boxes = 0;
     while (used < TILE_BLOCKS && documents < MAX_ENDS) {
         if (!w.open) {
             if (w.left == 0)
@@ -196,22 +247,17 @@ LIK_DEVICE int plan_tile(struct walk &w, const struct sm90_args &a, struct head 
             row_tile = w.row_tile;
         }
         int take = min(w.blocks_left, TILE_BLOCKS - used), row = w.row + w.done;
-        if (pieces && row == row_end && w.sequence == sequence_end && w.group == group_end) {
-            if (lane == pieces - 1)
-                piece.blocks += take;
-        } else {
-            if (lane == pieces) {
-                piece.block = used;
-                piece.blocks = take;
-                piece.row = row;
-                piece.sequence = w.sequence;
-                piece.group = w.group;
-            }
-            pieces++;
+        if (run && !(row == from_here.row + run * 8 && w.sequence == from_here.sequence && w.group == from_here.group)) {
+            cut_boxes(a, from_here, run, box, boxes, lane);
+            run = 0;
         }
-        row_end = row + take * 8;
-        sequence_end = w.sequence;
-        group_end = w.group;
+        if (run == 0) {
+            from_here.block = used;
+            from_here.row = row;
+            from_here.sequence = w.sequence;
+            from_here.group = w.group;
+        }
+        run += take;
         int from = used * 8, to = from + min(take * 8, w.length - w.done);
         if (!w.holes) {
             counts |= column_bits(lane * 32, from, to); /* lanes 0 to 3 hold the four words */
@@ -241,7 +287,8 @@ LIK_DEVICE int plan_tile(struct walk &w, const struct sm90_args &a, struct head 
             w.left--;
         }
     }
-    uint32_t all = __ballot_sync(~0u, counts == ~0u) & 15u;
+    if (run)
+        cut_boxes(a, from_here, run, box, boxes, lane);
     if (lane < 4)
         head.counts[lane] = counts;
     if (lane == 0) {
@@ -252,7 +299,6 @@ LIK_DEVICE int plan_tile(struct walk &w, const struct sm90_args &a, struct head 
         head.token = token;
         head.column = column;
         head.open = w.open;
-        head.whole = all == 15u && (ends & 0x7fffu) == 0;
     }
     __syncwarp();
     return used;
@@ -270,27 +316,18 @@ LIK_DEVICE void produce(const struct sm90_args &a, struct shared &sm, char *ring
     if (lane < BOXES)
         tensor_map_prefetch(&a.maps[lane]);
     for (int tile = 0;; tile = (tile + 1) % HEADS) {
-        struct piece piece = {};
-        int pieces, used = plan_tile(w, a, sm.heads[tile], piece, pieces, lane);
+        struct box box = {};
+        int boxes, used = plan_tile(w, a, sm.heads[tile], box, boxes, lane);
         if (used == 0)
             break;
         for (int slab = 0; slab < a.slabs; slab++) {
-            char *to = ring + stage * SLAB_BYTES;
             mbarrier_wait(&sm.empty[stage], parity);
             if (lane == 0)
                 mbarrier_arrive_expect(&sm.full[stage], (uint32_t)used * 1024u);
             __syncwarp();
-            if (lane < pieces) {
-                int row = piece.row, block = piece.block;
-#pragma unroll
-                for (int b = BOXES - 1; b >= 0; b--)
-                    if (piece.blocks >> b & 1) {
-                        tensor_copy(to + block * 1024, &a.maps[b], &sm.full[stage], slab * 64, row, piece.sequence,
-                                    piece.group);
-                        row += 8 << b;
-                        block += 1 << b;
-                    }
-            }
+            if (lane < boxes)
+                tensor_copy(ring + stage * SLAB_BYTES + box.block * 1024, box.map, &sm.full[stage], slab * 64, box.row,
+                            box.sequence, box.group);
             __syncwarp();
             if (++stage == a.stages) {
                 stage = 0;
@@ -324,28 +361,40 @@ LIK_DEVICE void load_queries(const struct sm90_args &a, struct shared &sm, struc
     const struct lik_tokens &q = a.score.op.q;
     int thread = (int)threadIdx.x & 127, chunk = thread & 7, blocks = a.score.tiling.blocks;
     named_barrier(1 + me.warpgroup, 128);
-    for (int r = thread / 8; r < row_tiles * 64; r += 16) {
+#pragma unroll
+    for (int r = thread; r < row_tiles * 64; r += 128) {
         int block = me.warpgroup * 4 * row_tiles + r / 16;
         struct query_row row = locate_row(a.score, locate_block(a.score.tiling, row_tile, block), r & 15);
-        for (int slab = 0; slab < a.slabs; slab++) {
-            int k = slab * 64 + chunk * 8, n = (int)q.dim - k;
-            uint4 *to = (uint4 *)(me.rows + ((r / 64) * a.slabs + slab) * SLAB_ROWS_BYTES + (r & 63) * 128 +
-                                  ((chunk ^ (r & 7)) << 4));
-            if (row.at < 0 || n <= 0) {
-                *to = make_uint4(0, 0, 0, 0);
-            } else if (a.score.q_vector && n >= 8) {
-                *to = *(const uint4 *)((const uint16_t *)q.data + row.at + k);
-            } else {
-                for (int e = 0; e < 8; e++)
-                    ((uint16_t *)to)[e] = e < n ? ((const uint16_t *)q.data)[row.at + (k + e) * q.dim_stride] : 0;
-            }
-        }
-        float factor = row_factor(a.score, row, chunk);
-        if (chunk == 0) {
-            sm.row_weight[me.warpgroup][r] = __fmul_rn(row.weight, factor);
-            sm.row_counts[me.warpgroup][r] = row.counts ? (row.at >= 0 ? 1 : 2) : 0;
-        }
+        sm.row_at[me.warpgroup][r] = row.at;
+        sm.row_weight[me.warpgroup][r] = row.weight;
+        sm.row_counts[me.warpgroup][r] = row.counts ? (row.at >= 0 ? 1 : 2) : 0;
     }
+    named_barrier(1 + me.warpgroup, 128);
+    for (int slab = 0; slab < a.slabs; slab++)
+#pragma unroll 4
+        for (int r = thread / 8; r < row_tiles * 64; r += 16) {
+            int64_t at = sm.row_at[me.warpgroup][r];
+            int k = slab * 64 + chunk * 8, n = (int)q.dim - k;
+            uint16_t *to = (uint16_t *)(me.rows + ((r / 64) * a.slabs + slab) * SLAB_ROWS_BYTES + (r & 63) * 128 +
+                                        ((chunk ^ (r & 7)) << 4));
+            const uint16_t *from = (const uint16_t *)q.data + at + k * q.dim_stride;
+            if (at < 0 || n <= 0)
+                *(uint4 *)to = make_uint4(0, 0, 0, 0);
+            else if (a.score.q_vector && n >= 8)
+                copy_async_16(to, from, 16);
+            else
+                for (int e = 0; e < 8; e++)
+                    to[e] = e < n ? from[e * q.dim_stride] : 0;
+        }
+    copy_async_commit();
+    if (q.normalize)
+        for (int r = thread / 8; r < row_tiles * 64; r += 16) {
+            struct query_row row = {sm.row_at[me.warpgroup][r], 1.0f, 1.0f, true};
+            float factor = row_factor(a.score, row, chunk);
+            if (chunk == 0)
+                sm.row_weight[me.warpgroup][r] = __fmul_rn(sm.row_weight[me.warpgroup][r], factor);
+        }
+    copy_async_wait<0>();
     fence_async_shared();
     named_barrier(1 + me.warpgroup, 128);
 #pragma unroll
@@ -381,9 +430,20 @@ template <bool bf16> LIK_DEVICE void multiply_step(float (&c)[64], uint64_t q, u
 template <bool bf16> LIK_DEVICE void multiply_slab(float (&c)[64], const char *rows, const char *columns, int add)
 {
     uint64_t q = wgmma_descriptor(rows), d = wgmma_descriptor(columns);
+    wgmma_fence();
 #pragma unroll
     for (int k = 0; k < 4; k++)
         multiply_step<bf16>(c, q + 2 * k, d + 2 * k, add | k);
+    wgmma_commit(); /* in one basic block with the products, or ptxas takes them one at a time */
+}
+
+/* Waits for all products but those of the last tile, of which two slabs may be under way. */
+LIK_DEVICE void wait_but_last(int slabs)
+{
+    if (slabs == 1)
+        wgmma_wait<1>();
+    else
+        wgmma_wait<2>();
 }
 
 /* A place in the ring, and the parity of its full barrier. */
@@ -400,7 +460,8 @@ LIK_DEVICE void advance(struct place &at, int stages)
     }
 }
 
-/* One column of pairs of the fast scan: the larger of two products, and where the best so far came from. */
+/* One pair of the scan for the argmax: strictly larger pairs replace the best, so that ties stay with the lowest token;
+ * which of a pair it was is settled later. */
 LIK_DEVICE void scan_pair(float a, float b, float &best, int &block, float &first, int j)
 {
     float x = max_nan(a, b);
@@ -413,7 +474,8 @@ LIK_DEVICE void scan_pair(float a, float b, float &best, int &block, float &firs
 
 /* Scan of one row tile's products that keeps the rules of NaN, of ties and of products of -inf to the letter; for the
  * rare tile where the fast scan met one of them. */
-LIK_DEVICE void scan_carefully(const float (&c)[64], const struct head &head, struct maxima &m, char *stash, bool factors)
+LIK_DEVICE void scan_carefully(const float (&c)[64], const struct head &head, struct maxima &m, struct maxima *stash,
+                               bool factors)
 {
     int pair = ((int)threadIdx.x & 3) * 2, base = head.token + pair, ended = 0;
 #pragma unroll
@@ -427,63 +489,67 @@ LIK_DEVICE void scan_carefully(const float (&c)[64], const struct head &head, st
                 keep_better(m.best1, m.at1, __fmul_rn(c[j * 4 + 2 + e], f), base + j * 8 + e);
             }
         if (head.ends >> j & 1) {
-            ((struct maxima *)stash)[ended++ * 128] = m;
+            stash[ended++ * 128] = m;
             m = {-INFINITY, -INFINITY, -1, -1};
             base = pair - (j + 1) * 8;
         }
     }
 }
 
-/* Takes the products of one row tile by one column tile into the running maxima; those of documents that end here go to
- * the stash. `m` is the state before and after. */
-template <bool want_argmax>
-LIK_DEVICE void take_products(const float (&c)[64], const struct head &head, struct maxima &m, char *stash, bool factors)
+/* The four products of block j that count, times their factors; -inf for those that don't. */
+LIK_DEVICE void pick(const float (&c)[64], const struct head &head, int j, uint32_t bits, bool factors, float (&x)[4])
 {
     int pair = ((int)threadIdx.x & 3) * 2;
-    if (!want_argmax) {
-        if (head.whole && !factors) {
+    float2 f = factors ? *(const float2 *)&head.factor[j * 8 + pair] : make_float2(1.0f, 1.0f);
+    bool first = bits >> pair & 1, second = bits >> pair & 2;
+    x[0] = first ? (factors ? __fmul_rn(c[j * 4], f.x) : c[j * 4]) : -INFINITY;
+    x[1] = second ? (factors ? __fmul_rn(c[j * 4 + 1], f.y) : c[j * 4 + 1]) : -INFINITY;
+    x[2] = first ? (factors ? __fmul_rn(c[j * 4 + 2], f.x) : c[j * 4 + 2]) : -INFINITY;
+    x[3] = second ? (factors ? __fmul_rn(c[j * 4 + 3], f.y) : c[j * 4 + 3]) : -INFINITY;
+}
+
+/* Takes the products of one row tile by one column tile into the running maxima `m`; those of documents that end here go
+ * to the stash. Four blocks at a time: plain ones, without a document's end or a dropped column, need no questions. */
+LIK_DEVICE void take_maxima(const float (&c)[64], const struct head &head, struct maxima &m, float2 *stash, bool factors)
+{
+    uint32_t ends = head.ends;
 #pragma unroll
-            for (int j = 0; j < TILE_BLOCKS; j++) {
-                m.best0 = max_nan(m.best0, max_nan(c[j * 4], c[j * 4 + 1]));
-                m.best1 = max_nan(m.best1, max_nan(c[j * 4 + 2], c[j * 4 + 3]));
+    for (int g = 0; g < TILE_BLOCKS; g += 4) {
+        uint32_t counts = head.counts[g / 4];
+        if (counts == ~0u && (ends >> g & 15u) == 0 && !factors) {
+            float x[4], y[4];
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                x[j] = max_nan(c[(g + j) * 4], c[(g + j) * 4 + 1]);
+                y[j] = max_nan(c[(g + j) * 4 + 2], c[(g + j) * 4 + 3]);
             }
-            if (head.ends) {
-                *(float2 *)stash = make_float2(m.best0, m.best1);
-                m.best0 = m.best1 = -INFINITY;
-            }
-            return;
+            m.best0 = max_nan(m.best0, max_nan(max_nan(x[0], x[1]), max_nan(x[2], x[3])));
+            m.best1 = max_nan(m.best1, max_nan(max_nan(y[0], y[1]), max_nan(y[2], y[3])));
+            continue;
         }
-        uint32_t ends = head.ends;
 #pragma unroll
-        for (int j = 0; j < TILE_BLOCKS; j++) {
-            float a0 = c[j * 4], a1 = c[j * 4 + 1], b0 = c[j * 4 + 2], b1 = c[j * 4 + 3];
-            if (factors) {
-                float2 f = *(const float2 *)&head.factor[j * 8 + pair];
-                a0 = __fmul_rn(a0, f.x), a1 = __fmul_rn(a1, f.y), b0 = __fmul_rn(b0, f.x), b1 = __fmul_rn(b1, f.y);
-            }
-            uint32_t bits = head.counts[j / 4] >> (j % 4 * 8);
-            if ((bits & 0xffu) != 0xffu) {
-                bool first = bits >> pair & 1, second = bits >> pair & 2;
-                a0 = first ? a0 : -INFINITY, b0 = first ? b0 : -INFINITY;
-                a1 = second ? a1 : -INFINITY, b1 = second ? b1 : -INFINITY;
-            }
-            m.best0 = max_nan(m.best0, max_nan(a0, a1));
-            m.best1 = max_nan(m.best1, max_nan(b0, b1));
+        for (int j = g; j < g + 4; j++) {
+            float x[4];
+            pick(c, head, j, counts >> (j - g) * 8, factors, x);
+            m.best0 = max_nan(m.best0, max_nan(x[0], x[1]));
+            m.best1 = max_nan(m.best1, max_nan(x[2], x[3]));
             if (ends >> j & 1) {
-                *(float2 *)stash = make_float2(m.best0, m.best1);
-                stash += 128 * sizeof(float2);
+                *stash = make_float2(m.best0, m.best1);
+                stash += 128;
                 m.best0 = m.best1 = -INFINITY;
             }
         }
-        return;
     }
-    /* Strictly larger pairs replace the best, so that ties stay with the lowest token; which of a pair it was is settled
-     * at the document's or tile's end. */
-    struct maxima before = m;
-    char *const stash_before = stash;
-    int base = head.token + pair, block0 = -1, block1 = -1;
+}
+
+/* The same with the argmax. */
+LIK_DEVICE void take_maxima(const float (&c)[64], const struct head &head, struct maxima &m, struct maxima *stash,
+                            bool factors)
+{
+    struct maxima before = m, *const stash_before = stash;
+    int base = head.token + ((int)threadIdx.x & 3) * 2, block0 = -1, block1 = -1;
     float first0 = 0.0f, first1 = 0.0f;
-    uint32_t ends = head.ends, whole = head.whole;
+    uint32_t ends = head.ends;
     bool strange = false;
     auto settle = [&]() {
         if (block0 >= 0)
@@ -492,45 +558,35 @@ LIK_DEVICE void take_products(const float (&c)[64], const struct head &head, str
             m.at1 = base + block1 * 8 + (first1 == m.best1 ? 0 : 1);
         strange |= !(m.best0 > -INFINITY) || !(m.best1 > -INFINITY);
     };
-    if (whole && !factors) {
 #pragma unroll
-        for (int j = 0; j < TILE_BLOCKS; j++) {
-            scan_pair(c[j * 4], c[j * 4 + 1], m.best0, block0, first0, j);
-            scan_pair(c[j * 4 + 2], c[j * 4 + 3], m.best1, block1, first1, j);
-        }
-        settle();
-        if (ends) {
-            *(struct maxima *)stash = m;
-            m = {-INFINITY, -INFINITY, -1, -1};
-        }
-    } else {
+    for (int g = 0; g < TILE_BLOCKS; g += 4) {
+        uint32_t counts = head.counts[g / 4];
+        if (counts == ~0u && (ends >> g & 15u) == 0 && !factors) {
 #pragma unroll
-        for (int j = 0; j < TILE_BLOCKS; j++) {
-            float a0 = c[j * 4], a1 = c[j * 4 + 1], b0 = c[j * 4 + 2], b1 = c[j * 4 + 3];
-            if (factors) {
-                float2 f = *(const float2 *)&head.factor[j * 8 + pair];
-                a0 = __fmul_rn(a0, f.x), a1 = __fmul_rn(a1, f.y), b0 = __fmul_rn(b0, f.x), b1 = __fmul_rn(b1, f.y);
+            for (int j = g; j < g + 4; j++) {
+                scan_pair(c[j * 4], c[j * 4 + 1], m.best0, block0, first0, j);
+                scan_pair(c[j * 4 + 2], c[j * 4 + 3], m.best1, block1, first1, j);
             }
-            uint32_t bits = head.counts[j / 4] >> (j % 4 * 8);
-            if ((bits & 0xffu) != 0xffu) {
-                bool first = bits >> pair & 1, second = bits >> pair & 2;
-                a0 = first ? a0 : -INFINITY, b0 = first ? b0 : -INFINITY;
-                a1 = second ? a1 : -INFINITY, b1 = second ? b1 : -INFINITY;
-            }
-            scan_pair(a0, a1, m.best0, block0, first0, j);
-            scan_pair(b0, b1, m.best1, block1, first1, j);
+            continue;
+        }
+#pragma unroll
+        for (int j = g; j < g + 4; j++) {
+            float x[4];
+            pick(c, head, j, counts >> (j - g) * 8, factors, x);
+            scan_pair(x[0], x[1], m.best0, block0, first0, j);
+            scan_pair(x[2], x[3], m.best1, block1, first1, j);
             if (ends >> j & 1) {
                 settle();
-                *(struct maxima *)stash = m;
-                stash += 128 * sizeof(struct maxima);
+                *stash = m;
+                stash += 128;
                 m = {-INFINITY, -INFINITY, -1, -1};
                 block0 = block1 = -1;
-                base = pair - (j + 1) * 8;
+                base = ((int)threadIdx.x & 3) * 2 - (j + 1) * 8;
             }
         }
-        if (head.open)
-            settle();
     }
+    if (head.open)
+        settle();
     if (__any_sync(~0u, strange)) {
         m = before;
         scan_carefully(c, head, m, stash_before, factors);
@@ -615,18 +671,18 @@ template <bool bf16, int row_tiles>
 LIK_DEVICE struct place multiply_tile(const struct sm90_args &a, struct shared &sm, const struct consumer<row_tiles> &me,
                                       const char *ring, float (&c)[64], int i, struct place at)
 {
-    wgmma_fence();
+    struct place next = at;
+    if (i == 0)
+        for (int slab = 0; slab < a.slabs; slab++, advance(next, a.stages))
+            mbarrier_wait(&sm.full[next.stage], next.parity);
     for (int slab = 0; slab < a.slabs; slab++) {
-        if (i == 0)
-            mbarrier_wait(&sm.full[at.stage], at.parity);
         multiply_slab<bf16>(c, me.rows + (i * a.slabs + slab) * SLAB_ROWS_BYTES, ring + at.stage * SLAB_BYTES, slab);
         advance(at, a.stages);
     }
-    wgmma_commit();
     return at;
 }
 
-/* The same for a tile that may be longer than the ring: each slab is given back as soon as it is multiplied. */
+/* All products of one row tile. The tile may be longer than the ring: each slab is given back once it is multiplied. */
 template <bool bf16>
 LIK_DEVICE struct place multiply_long_tile(const struct sm90_args &a, struct shared &sm, const struct consumer<1> &me,
                                            const char *ring, float (&c)[64], struct place at)
@@ -634,9 +690,7 @@ LIK_DEVICE struct place multiply_long_tile(const struct sm90_args &a, struct sha
     struct place before = at;
     for (int slab = 0; slab < a.slabs; slab++) {
         mbarrier_wait(&sm.full[at.stage], at.parity);
-        wgmma_fence();
         multiply_slab<bf16>(c, me.rows + slab * SLAB_ROWS_BYTES, ring + at.stage * SLAB_BYTES, slab);
-        wgmma_commit();
         if (slab > 0) {
             wgmma_wait<1>();
             release(a, sm, me.lane, before, at);
@@ -654,7 +708,10 @@ template <bool want_argmax, int row_tiles>
 LIK_DEVICE void take_tile(const struct sm90_args &a, struct shared &sm, const struct consumer<row_tiles> &me,
                           const struct head &head, const float (&c)[64], struct maxima &m, int row_tile, int &parity)
 {
-    take_products<want_argmax>(c, head, m, me.stash, a.score.factor != NULL);
+    if (want_argmax)
+        take_maxima(c, head, m, (struct maxima *)me.stash, a.score.factor != NULL);
+    else
+        take_maxima(c, head, m, (float2 *)me.stash, a.score.factor != NULL);
     if (head.ends == 0)
         return;
     finish_rows<want_argmax, row_tiles>(a, sm, me, head, row_tile, parity);
@@ -683,7 +740,7 @@ LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, struct con
         }
         multiply_tile<bf16>(a, sm, me, ring, c0, 0, at);
         struct place next = multiply_tile<bf16>(a, sm, me, ring, c1, 1, at);
-        wgmma_wait<1>();
+        wait_but_last(a.slabs);
         take_tile<want_argmax>(a, sm, me, head, c0, m[0], 0, parity);
         wgmma_wait<0>();
         release(a, sm, me.lane, at, next);
@@ -692,62 +749,25 @@ LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, struct con
     }
 }
 
-/* One row tile: the next column tile is being multiplied while the maxima of one are taken, where the ring has room for
- * two. */
+/* One row tile: the other warpgroup's products, or the copies of a problem that is bound by memory, cover the maxima. */
 template <bool bf16, bool want_argmax>
 LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, struct consumer<1> &me, const char *ring, int held)
 {
     struct maxima m = {-INFINITY, -INFINITY, -1, -1};
-    struct place at = {0, 0}, next = at;
-    int parity = 0, tile = 0;
-    bool more = true;
-    float c0[64], c1[64];
-    if (2 * a.slabs > a.stages) {
-        for (;; tile = (tile + 1) % HEADS) {
-            mbarrier_wait(&sm.full[at.stage], at.parity);
-            const struct head &head = sm.heads[tile];
-            if (head.row_tile < 0)
-                break;
-            if (head.row_tile != held) {
-                held = head.row_tile;
-                load_queries(a, sm, me, held);
-            }
-            at = multiply_long_tile<bf16>(a, sm, me, ring, c0, at);
-            take_tile<want_argmax>(a, sm, me, head, c0, m, 0, parity);
-        }
-        return;
-    }
-    /* `ready` has the products of tile `tile` under way; starts those of the next in `other`, then takes the maxima */
-    auto step = [&](float (&ready)[64], float (&other)[64]) {
-        mbarrier_wait(&sm.full[next.stage], next.parity);
-        int following = (tile + 1) % HEADS, row_tile = sm.heads[following].row_tile;
-        struct place after = next;
-        more = row_tile >= 0;
-        if (more && row_tile == held) {
-            after = multiply_tile<bf16>(a, sm, me, ring, other, 0, next);
-            wgmma_wait<1>();
-        } else {
-            wgmma_wait<0>();
-        }
-        release(a, sm, me.lane, at, next);
-        take_tile<want_argmax>(a, sm, me, sm.heads[tile], ready, m, 0, parity);
-        if (more && row_tile != held) {
-            held = row_tile;
+    struct place at = {0, 0};
+    int parity = 0;
+    for (int tile = 0;; tile = (tile + 1) % HEADS) {
+        float c[64];
+        mbarrier_wait(&sm.full[at.stage], at.parity);
+        const struct head &head = sm.heads[tile];
+        if (head.row_tile < 0)
+            break;
+        if (head.row_tile != held) {
+            held = head.row_tile;
             load_queries(a, sm, me, held);
-            after = multiply_tile<bf16>(a, sm, me, ring, other, 0, next);
         }
-        at = next;
-        next = after;
-        tile = following;
-    };
-    mbarrier_wait(&sm.full[0], 0);
-    if (sm.heads[0].row_tile < 0)
-        return;
-    next = multiply_tile<bf16>(a, sm, me, ring, c0, 0, at);
-    while (more) {
-        step(c0, c1);
-        if (more)
-            step(c1, c0);
+        at = multiply_long_tile<bf16>(a, sm, me, ring, c, at);
+        take_tile<want_argmax>(a, sm, me, head, c, m, 0, parity);
     }
 }
 #endif
@@ -771,14 +791,17 @@ static __global__ void __launch_bounds__(384, 1) score_sm90(const __grid_constan
     __syncthreads();
     int64_t total = a.score.tiling.tiles * a.score.columns, share = total / gridDim.x, rest = total % gridDim.x;
     int64_t first = share * blockIdx.x + min((int64_t)blockIdx.x, rest), count = share + (blockIdx.x < rest);
-    if (threadIdx.x >= 128 * a.warpgroups) {
-        registers_give<72>();
-        if (threadIdx.x < 128 * a.warpgroups + 32)
+    int role = __shfl_sync(~0u, (int)threadIdx.x / 128, 0); /* uniform, and known to be */
+    if (role >= a.warpgroups) {
+        if (row_tiles == 2)
+            registers_give<72>();
+        if (__shfl_sync(~0u, (int)threadIdx.x / 32 & 3, 0) == 0)
             produce(a, sm, ring, first, count);
     } else {
-        registers_take<216>(); /* 72 + 2 x 216 is what three warpgroups of 168 have together */
+        if (row_tiles == 2)
+            registers_take<216>(); /* 72 + 2 x 216 is what three warpgroups of 168 have together */
         struct consumer<row_tiles> me = {};
-        me.warpgroup = (int)threadIdx.x / 128;
+        me.warpgroup = role;
         me.lane = (int)threadIdx.x & 31;
         me.warp = (int)threadIdx.x / 32 & 3;
         me.rows = rows + me.warpgroup * rows_bytes;

@@ -21,6 +21,7 @@ def register_torch(
     empty_kwargs: dict[str, Any],
     stream: Callable[[int], int],
     workspace: Callable[[int, int], tuple[Any, int]],
+    precision: Callable[[], int],
     /,
 ) -> None: ...
 def register_numpy(array: type, empty: Callable[..., Any], float32: Any, /) -> None: ...

@@ -24,15 +24,19 @@ from ._problem import HIGH, HIGHEST, MEDIUM, Problem, document_length, query_len
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
 _EXCHANGE = hasattr(torch.Tensor, "__dlpack_c_exchange_api__")
-_WORKSPACE_DTYPE = torch.uint8
+_PRECISIONS = {"high": HIGH, "medium": MEDIUM}
 
 
 def _stream(index: int) -> int:
     return int(torch.cuda.current_stream(index).cuda_stream)
 
 
+def _precision() -> int:
+    return _PRECISIONS.get(torch.get_float32_matmul_precision(), HIGHEST)
+
+
 def _workspace(index: int, size: int) -> tuple[Any, int]:
-    memory = torch.empty(size, dtype=_WORKSPACE_DTYPE, device=torch.device("cuda", index))
+    memory = torch.empty(size, dtype=torch.uint8, device=torch.device("cuda", index))
     return memory, memory.data_ptr()
 
 
@@ -46,8 +50,9 @@ _native.register_torch(
     forward_ad,
     torch.empty,
     {"dtype": torch.float32, "device": "cpu"},
-    _stream,
+    getattr(torch._C, "_cuda_getCurrentRawStream", _stream),
     _workspace,
+    _precision,
 )
 
 # ---- what _problem asks of a framework ----
@@ -194,7 +199,7 @@ def _settled(p: Problem) -> Problem:
     """With the precision the user has set, where it makes a difference: CUDA, and int8 documents."""
     if p.precision >= 0 or (p.q.is_cpu and p.d.dtype is not torch.int8):
         return p
-    return p._replace(precision={"high": HIGH, "medium": MEDIUM}.get(torch.get_float32_matmul_precision(), HIGHEST))
+    return p._replace(precision=_precision())
 
 
 _said: set[str] = set()
@@ -254,7 +259,7 @@ def run_score(p: Problem, want_argmax: bool) -> tuple[Any, Any]:
     """Scores, and the argmax or an empty tensor in its place."""
     p = _settled(p)
     served = _native_serves(p)
-    if served and want_argmax and _EXCHANGE and p.q.is_cpu:
+    if served and want_argmax and _EXCHANGE:
         return _native.forward(*p)
     shape = score_shape(p)
     where = p.q.device
@@ -280,7 +285,7 @@ def run_grad(
         grad_scores = grad_scores.float()
     grad_scores = grad_scores.contiguous()
     served = _native_serves(p)
-    if served and _EXCHANGE and p.q.is_cpu:
+    if served and _EXCHANGE:
         return _native.backward(*p, grad_scores, argmax, want_q, want_d, want_weights)
     where = p.q.device
     grads = (

@@ -33,6 +33,7 @@ struct problem {
 static struct {
     PyObject *tensor, *parameter;                             /* types */
     PyObject *grad_enabled, *transformed, *modes; /* callables: is_grad_enabled, functorch active, dispatch modes */
+    PyObject *precision;                          /* callable: lik_precision that the user has set */
     PyObject *is_neg;                             /* torch.Tensor.is_neg */
     PyObject *forward_ad;                         /* the module whose _current_level is -1 without dual numbers */
     PyObject *empty, *empty_kwargs;                           /* torch.empty and {"dtype": torch.float32, "device": "cpu"} */
@@ -364,7 +365,7 @@ static PyObject *native_grad(PyObject *self, PyObject *const *args, Py_ssize_t n
 /* Like output_read, but a new tensor. NULL with an exception. */
 static PyObject *output_new(struct problem *p, int slot, int32_t dtype, int ndim, const int64_t *shape)
 {
-    PyObject *made = view_allocate((PyTypeObject *)known.tensor, dtype, ndim, shape, &p->out[slot]);
+    PyObject *made = view_allocate((PyTypeObject *)known.tensor, p->device, dtype, ndim, shape, &p->out[slot]);
     if (!made && !PyErr_Occurred())
         PyErr_SetString(PyExc_NotImplementedError, "this torch has no exchange API");
     return made;
@@ -379,7 +380,7 @@ static int score_axes(const struct problem *p, int64_t *shape)
     return op->pairing == LIK_ALL || op->pairing == LIK_CANDIDATES ? 2 : 1;
 }
 
-/* forward(*problem) -> (scores, argmax), new torch tensors on the CPU: the forward pass of a training step. */
+/* forward(*problem) -> (scores, argmax), new torch tensors: the forward pass of a training step. */
 static PyObject *native_forward(PyObject *self, PyObject *const *args, Py_ssize_t n)
 {
     (void)self;
@@ -407,8 +408,8 @@ out_release:
     return result;
 }
 
-/* backward(*problem, grad_scores, argmax, want_q, want_d, want_weights) -> (grad_q, grad_d, grad_weights), new torch tensors
- * on the CPU, None for what is not wanted. */
+/* backward(*problem, grad_scores, argmax, want_q, want_d, want_weights) -> (grad_q, grad_d, grad_weights), new torch tensors,
+ * None for what is not wanted. */
 static PyObject *native_backward(PyObject *self, PyObject *const *args, Py_ssize_t n)
 {
     (void)self;
@@ -493,14 +494,15 @@ static PyObject *native_merge_topk(PyObject *self, PyObject *const *args, Py_ssi
 
 
 /* register_torch(tensor, parameter, grad_enabled, transformed, modes, is_neg, forward_ad, empty, empty_kwargs, stream,
- * workspace) */
+ * workspace, precision) */
 static PyObject *native_register_torch(PyObject *self, PyObject *args)
 {
     (void)self;
-    PyObject *o[11];
-    if (!PyArg_ParseTuple(args, "OOOOOOOOOOO", &o[0], &o[1], &o[2], &o[3], &o[4], &o[5], &o[6], &o[7], &o[8], &o[9], &o[10]))
+    PyObject *o[12];
+    if (!PyArg_ParseTuple(args, "OOOOOOOOOOOO", &o[0], &o[1], &o[2], &o[3], &o[4], &o[5], &o[6], &o[7], &o[8], &o[9], &o[10],
+                          &o[11]))
         return NULL;
-    for (int i = 0; i < 11; i++)
+    for (int i = 0; i < 12; i++)
         Py_INCREF(o[i]); /* for the life of the process */
     known.tensor = o[0];
     known.parameter = o[1];
@@ -513,6 +515,7 @@ static PyObject *native_register_torch(PyObject *self, PyObject *args)
     known.empty_kwargs = o[8];
     lender.stream = o[9];
     lender.workspace = o[10];
+    known.precision = o[11];
     run_find_torch_pool();
     Py_RETURN_NONE;
 }
@@ -600,7 +603,7 @@ static PyObject *allocate_scores(struct problem *p, int framework)
             shape[n++] = p->op.per_query;
     }
     if (framework == 1) {
-        PyObject *scores = view_allocate((PyTypeObject *)known.tensor, LIK_F32, n, shape, &p->out[0]);
+        PyObject *scores = view_allocate((PyTypeObject *)known.tensor, p->device, LIK_F32, n, shape, &p->out[0]);
         if (scores || PyErr_Occurred())
             return scores;
     }
@@ -622,6 +625,15 @@ static PyObject *allocate_scores(struct problem *p, int framework)
     return scores;
 }
 
+/* The precision the user has set, which CUDA follows. */
+static int precision_set(int32_t *precision)
+{
+    PyObject *value = PyObject_CallNoArgs(known.precision);
+    *precision = value ? (int32_t)PyLong_AsLong(value) : LIK_HIGHEST;
+    Py_XDECREF(value);
+    return PyErr_Occurred() ? -1 : 0;
+}
+
 /* maxsim(Q, D, q_mask, d_mask, normalize, pairs) -> scores; False: everything fits, but gradients are wanted and nothing was
  * computed; None: take the long way. */
 static PyObject *native_maxsim(PyObject *self, PyObject *const *args, Py_ssize_t n)
@@ -640,11 +652,14 @@ static PyObject *native_maxsim(PyObject *self, PyObject *const *args, Py_ssize_t
             goto out_long_way;
     const struct view *q = &p.in[Q], *d = &p.in[D];
     int pairs = args[5] == Py_True, candidates = d->ndim == 4;
-    if (q->device != -1 || q->ndim < 2 || d->ndim < 2 || q->dtype > LIK_BF16 || d->dtype > LIK_BF16 ||
+    if (q->ndim < 2 || d->ndim < 2 || q->dtype > LIK_BF16 || d->dtype > LIK_BF16 ||
         (candidates && q->ndim != 3) || (pairs && (q->ndim != 3 || d->ndim != 3)) || (q->ndim == 2 && candidates))
         goto out_long_way;
+    int32_t precision = LIK_HIGHEST;
+    if (q->device >= 0 && precision_set(&precision))
+        goto out_long_way;
     int32_t pairing = pairs ? LIK_PAIRS : candidates ? LIK_CANDIDATES : LIK_ALL;
-    if (problem_fill(&p, pairing, args[4] == Py_True ? 3 : 0, LIK_HIGHEST, 0, 0) || p.op.q.dim != p.op.d.dim || p.op.q.dim < 1)
+    if (problem_fill(&p, pairing, args[4] == Py_True ? 3 : 0, precision, 0, 0) || p.op.q.dim != p.op.d.dim || p.op.q.dim < 1)
         goto out_long_way;
     if (framework == 3) {
         if (q->ndim != 3 || d->ndim == 2)

@@ -265,6 +265,8 @@ static PyObject *borrow_cuda(struct lik_exec *exec, int32_t device, size_t bytes
     Py_DECREF(handle);
     if (PyErr_Occurred())
         return NULL;
+    if (bytes == 0)
+        return Py_NewRef(Py_None);
     PyObject *pair = PyObject_CallFunction(lender.workspace, "in", device, (Py_ssize_t)bytes);
     if (!pair)
         return NULL;

@@ -122,13 +122,16 @@ static void dlpack_dtype(int32_t dtype, struct dl_tensor *t)
     t->dtype.lanes = 1;
 }
 
-PyObject *view_allocate(PyTypeObject *type, int32_t dtype, int ndim, const int64_t *shape, struct view *view)
+PyObject *view_allocate(PyTypeObject *type, int32_t device, int32_t dtype, int ndim, const int64_t *shape,
+                        struct view *view)
 {
     struct dl_exchange *table = exchange_of(type);
     if (!table || !table->allocate || !table->managed_to_object)
         return NULL;
     memset(view, 0, offsetof(struct view, buffer));
-    struct dl_tensor prototype = {.device = {DL_CPU, 0}, .ndim = ndim, .shape = view->shape};
+    struct dl_tensor prototype = {.ndim = ndim, .shape = view->shape};
+    prototype.device.type = device < 0 ? DL_CPU : DL_CUDA;
+    prototype.device.id = device < 0 ? 0 : device;
     dlpack_dtype(dtype, &prototype);
     memcpy(view->shape, shape, (size_t)ndim * sizeof *shape);
     struct dl_managed *managed;
@@ -140,7 +143,7 @@ PyObject *view_allocate(PyTypeObject *type, int32_t dtype, int ndim, const int64
         return NULL;
     view->present = 1;
     view->dtype = dtype;
-    view->device = -1;
+    view->device = device;
     view->ndim = ndim;
     return object;
 }

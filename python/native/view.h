@@ -40,9 +40,10 @@ struct view {
 int view_read(struct view *view, PyObject *object, const char *name, int writable);
 void view_release(struct view *view);
 
-/* A new contiguous CPU tensor (f32, f16, bf16, i16 or i32) of a framework that has the exchange API, with its view; NULL if
+/* A new contiguous tensor (f32, f16, bf16, i16 or i32) of a framework that has the exchange API, with its view; NULL if
  * it has not, with an exception if it failed. About a third of the time of calling the framework's own empty(). */
-PyObject *view_allocate(PyTypeObject *type, int32_t dtype, int ndim, const int64_t *shape, struct view *view);
+PyObject *view_allocate(PyTypeObject *type, int32_t device, int32_t dtype, int ndim, const int64_t *shape,
+                        struct view *view);
 
 int64_t view_count(const struct view *view); /* elements */
 int view_is_contiguous(const struct view *view);

@@ -260,7 +260,10 @@ def run_score(p: Problem, want_argmax: bool) -> tuple[Any, Any]:
     p = _settled(p)
     served = _native_serves(p)
     if served and want_argmax and _EXCHANGE:
-        return _native.forward(*p)
+        try:
+            return _native.forward(*p)
+        except NotImplementedError:  # this backend does not do it: torch does
+            served = False
     shape = score_shape(p)
     where = p.q.device
     dtype = torch.float64 if p.q.dtype == torch.float64 else torch.float32
@@ -268,9 +271,12 @@ def run_score(p: Problem, want_argmax: bool) -> tuple[Any, Any]:
     full = (*shape, query_length(p)) if want_argmax else (0,)
     argmax = torch.empty(full, dtype=argmax_dtype(p), device=where)
     if served:
-        _native.score(*_lend_all(p), lend(scores), lend(argmax) if want_argmax else None)
-    else:
-        _fallback.score(p, scores, argmax if want_argmax else None)
+        try:
+            _native.score(*_lend_all(p), lend(scores), lend(argmax) if want_argmax else None)
+            return scores, argmax
+        except NotImplementedError:
+            pass
+    _fallback.score(p, scores, argmax if want_argmax else None)
     return scores, argmax
 
 
@@ -286,7 +292,10 @@ def run_grad(
     grad_scores = grad_scores.contiguous()
     served = _native_serves(p)
     if served and _EXCHANGE:
-        return _native.backward(*p, grad_scores, argmax, want_q, want_d, want_weights)
+        try:
+            return _native.backward(*p, grad_scores, argmax, want_q, want_d, want_weights)
+        except NotImplementedError:  # this backend does not do it: torch does
+            served = False
     where = p.q.device
     grads = (
         torch.empty(p.q.shape, dtype=p.q.dtype, device=where) if want_q else None,
@@ -294,9 +303,12 @@ def run_grad(
         torch.empty(p.q.shape[:-1], dtype=torch.float32, device=where) if want_weights else None,
     )
     if served:
-        _native.grad(*_lend_all(p), lend(grad_scores), lend(argmax), *map(lend, grads))
-    else:
-        _fallback.grad(p, grad_scores, argmax, *grads)
+        try:
+            _native.grad(*_lend_all(p), lend(grad_scores), lend(argmax), *map(lend, grads))
+            return grads
+        except NotImplementedError:
+            pass
+    _fallback.grad(p, grad_scores, argmax, *grads)
     return grads
 
 
@@ -410,9 +422,13 @@ class _Train(torch.autograd.Function):
     def forward(ctx: Any, q: Any, d: Any, q_weights: Any, problem: Problem, want_argmax: bool) -> Any:
         scores, argmax = run_score(problem, True)
         ctx.set_materialize_grads(False)
-        rest = [x for x in problem[2:11] if x is not None]
-        ctx.save_for_backward(argmax, q, d, *rest)
-        ctx.present = [x is not None for x in problem[2:11]] if rest else None
+        others = problem[2:11]
+        if all(x is None for x in others):
+            ctx.present = None
+            ctx.save_for_backward(argmax, q, d)
+        else:
+            ctx.present = [x is not None for x in others]
+            ctx.save_for_backward(argmax, q, d, *(x for x in others if x is not None))
         ctx.choices = problem[11:]
         if not want_argmax:
             return scores
@@ -430,7 +446,7 @@ class _Train(torch.autograd.Function):
         want = ctx.needs_input_grad[:3]
         if _transformed():
             grads = apply(_Grad, *p, grad_scores, argmax, *want)
-        elif _must_dispatch(grad_scores):
+        elif type(grad_scores) not in _PLAIN or torch._C._len_torch_dispatch_stack() > 0:
             grads = torch.ops.late_interaction_kernels.grad(*p, grad_scores, argmax, *want)
         elif torch.is_grad_enabled():
             with torch.no_grad():
@@ -522,7 +538,10 @@ def topk(problem: Problem, k: int, id_base: int, smallest: bool) -> tuple[Any, A
         return _fallback.topk(problem, k, id_base, smallest)
     values = torch.empty((rows, k), dtype=torch.float32, device=where)
     ids = torch.empty((rows, k), dtype=torch.int64, device=where)
-    _native.topk(*_lend_all(problem), k, id_base, int(smallest), lend(values), lend(ids))
+    try:
+        _native.topk(*_lend_all(problem), k, id_base, int(smallest), lend(values), lend(ids))
+    except NotImplementedError:  # this backend does not do it: torch does
+        return _fallback.topk(problem, k, id_base, smallest)
     return values, ids
 
 

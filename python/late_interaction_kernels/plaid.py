@@ -77,7 +77,7 @@ class _Residuals:
     def decode(self, a: int, b: int, out: Any) -> None:
         codes, residuals = self.codes[a:b], self.residuals[a:b]
         if self.fw.on_host(codes):
-            _native.decode_residuals(codes, residuals, self.centroids, self.table, False, out)
+            _native.decode_residuals(codes, residuals, self.centroids, self.table, out)
             return
         import torch
 

@@ -1,11 +1,10 @@
-/* PLAID tokens to vectors: x = centroid[code] + what the residual bytes say, divided by its norm if wanted.
+/* PLAID tokens to vectors: x = centroid[code] + what the residual bytes say.
  *
  * A byte holds 8 / nbits features, so one lookup of 256 rows gives them all at once; the bit order is a property of that
  * table and costs nothing here. */
 #include "codec.h"
 #include "run.h"
 
-#include <math.h>
 #include <string.h>
 
 #define BLOCK 64 /* tokens a task */
@@ -17,7 +16,6 @@ struct decode {
     const float *centroids, *table;
     float *out;
     int64_t n, bytes, dim, per_byte;
-    int normalize;
 };
 
 static int64_t code_at(const struct decode *job, int64_t i)
@@ -25,26 +23,28 @@ static int64_t code_at(const struct decode *job, int64_t i)
     return job->codes_are_i64 ? ((const int64_t *)job->codes)[i] : ((const int32_t *)job->codes)[i];
 }
 
-static void decode_token(const struct decode *job, int64_t i)
+/* `per_byte` is a constant at every call, so that the inner loop is straight vector code. */
+static inline void decode_with(const struct decode *job, int64_t i, int64_t per_byte)
 {
     const uint8_t *residual = job->residuals + i * job->bytes;
     const float *centroid = job->centroids + code_at(job, i) * job->dim;
     float *out = job->out + i * job->dim;
-    double square = 0;
-    int64_t f = 0;
-    for (int64_t b = 0; f < job->dim; b++) {
-        const float *add = job->table + residual[b] * job->per_byte;
-        for (int64_t j = 0; j < job->per_byte && f < job->dim; j++, f++) {
-            out[f] = centroid[f] + add[j];
-            square += (double)out[f] * out[f];
-        }
+    int64_t whole = job->dim / per_byte;
+    for (int64_t b = 0; b < whole; b++)
+        for (int64_t j = 0; j < per_byte; j++)
+            out[b * per_byte + j] = centroid[b * per_byte + j] + job->table[residual[b] * per_byte + j];
+    for (int64_t f = whole * per_byte; f < job->dim; f++)
+        out[f] = centroid[f] + job->table[residual[whole] * per_byte + f % per_byte];
+}
+
+static void decode_token(const struct decode *job, int64_t i)
+{
+    switch (job->per_byte) {
+    case 1: decode_with(job, i, 1); break;
+    case 2: decode_with(job, i, 2); break;
+    case 4: decode_with(job, i, 4); break;
+    default: decode_with(job, i, job->per_byte); break;
     }
-    if (!job->normalize)
-        return;
-    double norm = sqrt(square);
-    float inverse = (float)(1.0 / (norm > 1e-12 ? norm : 1e-12));
-    for (f = 0; f < job->dim; f++)
-        out[f] *= inverse;
 }
 
 static void decode_block(void *arg, int64_t block)
@@ -89,13 +89,13 @@ static int check_shapes(const struct view *v)
 PyObject *codec_decode_residuals(PyObject *self, PyObject *const *args, Py_ssize_t n)
 {
     (void)self;
-    if (n != 6) {
-        PyErr_Format(PyExc_TypeError, "decode_residuals() takes 6 arguments, got %zd", n);
+    if (n != 5) {
+        PyErr_Format(PyExc_TypeError, "decode_residuals() takes 5 arguments, got %zd", n);
         return NULL;
     }
     struct view v[5];
     memset(v, 0, sizeof v);
-    PyObject *objects[] = {args[0], args[1], args[2], args[3], args[5]};
+    PyObject *objects[] = {args[0], args[1], args[2], args[3], args[4]};
     int failed = 0;
     for (int i = 0; i < 5 && !failed; i++)
         failed = view_read(&v[i], objects[i], "argument of decode_residuals()", i == 4);
@@ -104,7 +104,7 @@ PyObject *codec_decode_residuals(PyObject *self, PyObject *const *args, Py_ssize
     struct decode job = {
         .codes = v[0].data, .codes_are_i64 = v[0].dtype == LIK_I64, .residuals = v[1].data, .centroids = v[2].data,
         .table = v[3].data, .out = v[4].data, .n = v[0].shape[0], .bytes = v[1].shape[1], .dim = v[2].shape[1],
-        .per_byte = v[3].shape[1], .normalize = PyObject_IsTrue(args[4]) == 1,
+        .per_byte = v[3].shape[1],
     };
     if (!failed)
         failed = check_codes(&job, v[2].shape[0]);

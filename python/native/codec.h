@@ -3,7 +3,7 @@
 
 #include "view.h"
 
-/* decode_residuals(codes, residuals, centroids, table, normalize, out): compressed tokens to f32 vectors.
+/* decode_residuals(codes, residuals, centroids, table, out): compressed tokens to f32 vectors.
  *
  * codes [n] int32 or int64, residuals [n, bytes] uint8, centroids [K, dim] f32, table [256, per_byte] f32 (what each
  * residual byte adds to its per_byte features, in whichever bit order the caller built it), out [n, dim] f32, all

@@ -323,6 +323,12 @@ static PyObject *native_topk(PyObject *self, PyObject *const *args, Py_ssize_t n
     return finish(&p, failed);
 }
 
+/* Multiply-adds of a backward pass: two rows for every winner. */
+static double grad_work(const struct problem *p)
+{
+    return p->op.d.len_max ? 2 * p->work / (double)p->op.d.len_max : 0;
+}
+
 static int64_t operand_rows(const struct lik_tokens *t)
 {
     return t->offsets ? t->total : t->count * t->len_max;
@@ -356,7 +362,7 @@ static PyObject *native_grad(PyObject *self, PyObject *const *args, Py_ssize_t n
         op.grad_q = p.out[1].data;
         op.grad_d = p.out[2].data;
         op.grad_weights = p.out[3].data;
-        failed = run_operation(RUN_GRAD, &op, p.device, p.work);
+        failed = run_operation(RUN_GRAD, &op, p.device, grad_work(&p));
     }
     view_release(&argmax);
     return finish(&p, failed);
@@ -443,7 +449,7 @@ static PyObject *native_backward(PyObject *self, PyObject *const *args, Py_ssize
     op.grad_q = p.out[1].data;
     op.grad_d = p.out[2].data;
     op.grad_weights = p.out[3].data;
-    if (!run_operation(RUN_GRAD, &op, p.device, p.work))
+    if (!run_operation(RUN_GRAD, &op, p.device, grad_work(&p)))
         result = PyTuple_Pack(3, grads[0], grads[1], grads[2]);
 out_release:
     for (int i = 0; i < 3; i++)

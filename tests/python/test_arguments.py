@@ -211,6 +211,5 @@ def test_the_extension_itself_is_safe_to_misuse():
             np.zeros((1, 2), np.uint8),
             np.zeros((4, 8), np.float32),
             np.zeros((256, 4), np.float32),
-            False,
             np.zeros((1, 8), np.float32),
         )

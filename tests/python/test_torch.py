@@ -316,6 +316,25 @@ def test_cuda_without_a_backend_says_so_once(monkeypatch):
         assert not _torch._native_serves(problem._replace(q=Fake()))
 
 
+def test_a_backend_that_does_not_do_it_is_replaced(monkeypatch):
+    """A host may pass anything: what the library answers with LIK_EUNSUPPORTED is computed by torch operations."""
+    q, d, q_mask, d_mask = tokens()
+    want = maxsim(q, d, q_mask, d_mask)
+    wanted = torch.autograd.grad(want.sum(), [q, d])
+
+    def refuse(*args):
+        raise NotImplementedError("not in this build")
+
+    for name in ("forward", "backward", "score", "grad", "topk"):
+        monkeypatch.setattr(_torch._native, name, refuse)
+    got = maxsim(q, d, q_mask, d_mask)
+    torch.testing.assert_close(got, want)
+    torch.testing.assert_close(torch.autograd.grad(got.sum(), [q, d]), wanted)
+    from late_interaction_kernels import retrieve
+
+    assert torch.equal(retrieve(q, d, 2, normalize=False)[1], maxsim(q, d).topk(2).indices)
+
+
 def test_eight_threads_at_once():
     problems = []
     for i in range(8):

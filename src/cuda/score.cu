@@ -62,13 +62,13 @@ static int vector_loads(const struct lik_tokens *x)
 
 /* Tiles of `tile_blocks` blocks: whole queries where they fit, pieces of the stream of all queries' blocks where they
  * don't and one query a tile would waste more. */
-static void make_tiling(struct score_args *a, int tile_blocks, int whole_blocks)
+static void make_tiling(struct score_args *a, int tile_blocks)
 {
     struct tiling *t = &a->tiling;
     t->rows = lik_score_rows(&a->op);
     t->blocks = (int32_t)((a->op.q.len_max + LIK_BLOCK_ROWS - 1) / LIK_BLOCK_ROWS);
     t->tile_blocks = tile_blocks;
-    int one_query = a->op.pairing != LIK_ALL || (t->rows == 1 && t->blocks <= whole_blocks);
+    int one_query = a->op.pairing != LIK_ALL || (t->rows == 1 && t->blocks <= tile_blocks);
     if (one_query) {
         t->parts = (t->blocks + tile_blocks - 1) / tile_blocks;
         t->tiles = t->rows * t->parts;
@@ -94,13 +94,12 @@ static int make_plan(const struct lik_gpu *gpu, const struct lik_score *op, stru
     int whole; /* blocks of one query that a tile sums by itself */
     p->hopper = lik_score_sm90_takes(gpu, op);
     if (p->hopper) {
-        p->shape = lik_score_sm90_shape(gpu, op, together);
-        whole = 4 * p->shape.row_tiles;
-        make_tiling(a, whole * p->shape.warpgroups, whole);
+        p->shape = lik_score_sm90_shape(gpu, op, together, blocks);
+        whole = 4 * p->shape.warpgroups;
     } else {
         whole = lik_score_mma_tile_blocks(together);
-        make_tiling(a, whole, whole);
     }
+    make_tiling(a, whole);
     if (a->tiling.tiles > INT32_MAX)
         return lik_fail(LIK_EUNSUPPORTED, "%lld tiles of queries, the CUDA backend takes %d", (long long)a->tiling.tiles,
                         INT32_MAX);
@@ -127,7 +126,7 @@ int lik_cuda_score_plan(const struct lik_gpu *gpu, const struct lik_score *op, s
         plan->workspace_bytes += 256; /* to align it */
     if (p.hopper)
         snprintf(plan->variant, sizeof plan->variant, "score_%s_d%lld_sm90_%dx%d", lik_dtype_name(op->d.dtype),
-                 (long long)op->d.dim, 64 * p.shape.row_tiles * p.shape.warpgroups, 128);
+                 (long long)op->d.dim, 64 * p.shape.warpgroups, 128);
     else
         snprintf(plan->variant, sizeof plan->variant, "score_%s_%s_d%lld_%s", lik_dtype_name(op->q.dtype),
                  lik_dtype_name(op->d.dtype), (long long)op->d.dim, lik_score_mma_name(gpu, op));

@@ -6,10 +6,10 @@
  * slabs of 64 elements of the dim (128 columns x 128 bytes, 16 KiB) into a ring, and writes beside it a head: which
  * columns count, where documents end. It is the only one that knows of layouts, masks, lists and offsets.
  *
- * One or two warpgroups multiply. Each owns `row_tiles` x 64 query rows, which stay in shared memory, multiplies all of
- * them by a tile, and keeps one running maximum a row and lane. With two row tiles the maxima of one are taken while the
- * other is being multiplied, and the second warpgroup covers the rest. At a document's end the maxima go to a small stash,
- * from which the scores are finished after the tile.
+ * One to four warpgroups multiply. Each owns 64 query rows, which stay in shared memory, multiplies them by every tile, and
+ * keeps one running maximum a row and lane; a warpgroup's maxima are taken while the others' products keep the tensor cores
+ * busy, which takes four of them (three with the argmax, which needs more registers). At a document's end the maxima go to
+ * a small stash, from which each warp sums its 16 rows after the tile; one more warp adds those sums up to scores.
  *
  * Blocks of the grid are persistent, one a processor; each takes an equal share of all (row tile, document) pairs, row
  * tile by row tile, so that blocks which share documents stream them at the same time, through L2. */
@@ -21,6 +21,7 @@
 #define TILE_BLOCKS 16      /* blocks of 8 columns */
 #define SLAB_BYTES 16384    /* 128 columns x 64 elements */
 #define SLAB_ROWS_BYTES 8192 /* 64 query rows x 64 elements */
+#define MAX_GROUPS 4        /* warpgroups that multiply */
 #define HEADS 16
 #define MAX_ENDS 8          /* documents that may end in one tile */
 #define MAX_STAGES 12
@@ -55,19 +56,23 @@ struct maxima {
     int at0, at1;
 };
 
-struct shared {
-    uint64_t full[MAX_STAGES], empty[MAX_STAGES];
-    struct head heads[HEADS];
-    float block_sum[2][2][MAX_ENDS][8]; /* [warpgroup][tile parity][document][row tile, warp] */
-    int64_t row_at[2][128];             /* [warpgroup][row]: struct query_row */
-    float row_weight[2][128];
-    int row_counts[2][128];             /* 0, 1, or 2 where the query is out of range */
+/* Sums of 16 rows, for the warp that adds them up; two, so that the next tile's can be written meanwhile. */
+struct sums {
+    int64_t column;   /* of the scores: the first document */
+    int32_t row_tile, documents;
+    float of[MAX_ENDS][4 * MAX_GROUPS]; /* [document][block] */
 };
 
-static size_t round_1024(size_t bytes)
-{
-    return (bytes + 1023) / 1024 * 1024;
-}
+struct shared {
+    uint64_t full[MAX_STAGES], empty[MAX_STAGES], sums_full[2], sums_empty[2];
+    struct head heads[HEADS];
+    struct sums sums[2];
+    int64_t row_at[MAX_GROUPS][64];   /* [warpgroup][row]: struct query_row */
+    float row_weight[MAX_GROUPS][64];
+    int row_counts[MAX_GROUPS][64];   /* 0, 1, or 2 where the query is out of range */
+    int64_t first[MAX_GROUPS][4];     /* [warpgroup][warp]: number of its block's score with the first document, -1: none */
+    int block[MAX_GROUPS][4];         /* of the query */
+};
 
 static size_t stash_bytes(int warpgroups, bool argmax)
 {
@@ -81,7 +86,8 @@ static size_t stash_bytes(int warpgroups, bool argmax)
 /* Its place in the stream, the same in all lanes but for what is said to be of a lane. */
 struct walk {
     int64_t left;         /* documents still to open */
-    int64_t row_tile, column;
+    int row_tile;
+    int64_t column;
     bool open;            /* in the midst of a document */
     int length, done, blocks_left;
     bool holes, bad, none;
@@ -193,7 +199,7 @@ LIK_DEVICE void plan_inner_tile(struct walk &w, const struct sm90_args &a, struc
     if (lane == 0) {
         head.ends = ends ? 1u << (TILE_BLOCKS - 1) : 0;
         head.empty = head.bad = 0;
-        head.row_tile = (int)w.row_tile;
+        head.row_tile = w.row_tile;
         head.token = w.done;
         head.column = w.column;
         head.open = !ends;
@@ -224,7 +230,8 @@ LIK_DEVICE int plan_tile(struct walk &w, const struct sm90_args &a, struct head 
     }
     int used = 0, documents = 0, token = 0, run = 0; /* blocks of the run of rows that is being gathered */
     uint32_t ends = 0, empty = 0, bad = 0, counts = 0;
-    int64_t column = 0, row_tile = 0;
+    int64_t column = 0;
+    int row_tile = 0;
     struct box from_here = {};
     boxes = 0;
     while (used < TILE_BLOCKS && documents < MAX_ENDS) {
@@ -295,7 +302,7 @@ LIK_DEVICE int plan_tile(struct walk &w, const struct sm90_args &a, struct head 
         head.ends = ends;
         head.empty = empty;
         head.bad = bad;
-        head.row_tile = used ? (int)row_tile : -1;
+        head.row_tile = used ? row_tile : -1;
         head.token = token;
         head.column = column;
         head.open = w.open;
@@ -310,8 +317,8 @@ LIK_DEVICE void produce(const struct sm90_args &a, struct shared &sm, char *ring
     uint32_t parity = 1; /* the first pass finds every stage free */
     struct walk w = {};
     w.left = count;
-    w.row_tile = first / a.score.columns;
-    w.column = first - w.row_tile * a.score.columns;
+    w.row_tile = (int)(first / a.score.columns);
+    w.column = first - (int64_t)w.row_tile * a.score.columns;
     w.batch = -64;
     if (lane < BOXES)
         tensor_map_prefetch(&a.maps[lane]);
@@ -340,43 +347,63 @@ LIK_DEVICE void produce(const struct sm90_args &a, struct shared &sm, char *ring
         mbarrier_arrive(&sm.full[stage]);
 }
 
+/* ---- The warp that finishes scores ---- */
+
+LIK_DEVICE void finish_scores(const struct sm90_args &a, struct shared &sm, int64_t documents)
+{
+    const struct tiling &t = a.score.tiling;
+    int lane = (int)threadIdx.x & 31, blocks = t.blocks, queries = t.parts ? 1 : t.tile_blocks / blocks;
+    for (int turn = 0; documents > 0; turn++) {
+        struct sums &sums = sm.sums[turn & 1];
+        mbarrier_wait(&sm.sums_full[turn & 1], turn >> 1 & 1);
+        int n = sums.documents;
+        int64_t column = sums.column;
+        for (int q = 0; q < queries; q++) {
+            struct block_place place = locate_block(t, sums.row_tile, q * blocks);
+            if (place.row < 0 || lane >= n)
+                continue;
+            float score = sums.of[lane][q * blocks];
+            for (int b = 1; b < blocks; b++)
+                score = __fadd_rn(score, sums.of[lane][q * blocks + b]);
+            a.score.op.scores[place.row * a.score.op.scores_stride + column + lane] = score;
+        }
+        __syncwarp();
+        if (lane == 0)
+            mbarrier_arrive(&sm.sums_empty[turn & 1]);
+        documents -= n;
+    }
+}
+
 /* ---- The warpgroups that multiply ---- */
 
-/* What a thread of a warpgroup knows of its rows: of each row tile, rows lane / 4 and lane / 4 + 8 of its warp's block. */
-template <int row_tiles> struct consumer {
+/* A thread of a warpgroup. Its accumulators hold rows lane / 4 and lane / 4 + 8 of its warp's block. What is known of the
+ * rows stays in shared memory: with four warpgroups, registers are what there is least of. */
+struct consumer {
     int warpgroup, lane, warp;
-    char *rows;   /* this warpgroup's query rows */
-    char *stash;  /* this thread's entry of document 0 */
-    float weight0[row_tiles], weight1[row_tiles];
-    int counts0[row_tiles], counts1[row_tiles];
-    int block[row_tiles];    /* of the query */
-    int64_t first[row_tiles]; /* number of the score with the row's first document, -1: no query */
-    float *scores;           /* row of the scores that this thread writes, or NULL */
+    char *rows;  /* this warpgroup's query rows */
+    char *stash; /* this thread's entry of document 0 */
 };
 
-/* Query rows of a row tile to shared memory, as wgmma wants them; what each thread must know of them to `me`. */
-template <int row_tiles>
-LIK_DEVICE void load_queries(const struct sm90_args &a, struct shared &sm, struct consumer<row_tiles> &me, int64_t row_tile)
+/* Query rows of a row tile to shared memory, as wgmma wants them; what belongs to them beside. */
+LIK_DEVICE void load_queries(const struct sm90_args &a, struct shared &sm, const struct consumer &me, int64_t row_tile)
 {
     const struct lik_tokens &q = a.score.op.q;
-    int thread = (int)threadIdx.x & 127, chunk = thread & 7, blocks = a.score.tiling.blocks;
+    int thread = (int)threadIdx.x & 127, chunk = thread & 7;
     named_barrier(1 + me.warpgroup, 128);
-#pragma unroll
-    for (int r = thread; r < row_tiles * 64; r += 128) {
-        int block = me.warpgroup * 4 * row_tiles + r / 16;
-        struct query_row row = locate_row(a.score, locate_block(a.score.tiling, row_tile, block), r & 15);
-        sm.row_at[me.warpgroup][r] = row.at;
-        sm.row_weight[me.warpgroup][r] = row.weight;
-        sm.row_counts[me.warpgroup][r] = row.counts ? (row.at >= 0 ? 1 : 2) : 0;
+    if (thread < 64) {
+        struct block_place place = locate_block(a.score.tiling, row_tile, me.warpgroup * 4 + thread / 16);
+        struct query_row row = locate_row(a.score, place, thread & 15);
+        sm.row_at[me.warpgroup][thread] = row.at;
+        sm.row_weight[me.warpgroup][thread] = row.weight;
+        sm.row_counts[me.warpgroup][thread] = row.counts ? (row.at >= 0 ? 1 : 2) : 0;
     }
     named_barrier(1 + me.warpgroup, 128);
     for (int slab = 0; slab < a.slabs; slab++)
-#pragma unroll 4
-        for (int r = thread / 8; r < row_tiles * 64; r += 16) {
+#pragma unroll
+        for (int r = thread / 8; r < 64; r += 16) {
             int64_t at = sm.row_at[me.warpgroup][r];
             int k = slab * 64 + chunk * 8, n = (int)q.dim - k;
-            uint16_t *to = (uint16_t *)(me.rows + ((r / 64) * a.slabs + slab) * SLAB_ROWS_BYTES + (r & 63) * 128 +
-                                        ((chunk ^ (r & 7)) << 4));
+            uint16_t *to = (uint16_t *)(me.rows + slab * SLAB_ROWS_BYTES + r * 128 + ((chunk ^ (r & 7)) << 4));
             const uint16_t *from = (const uint16_t *)q.data + at + k * q.dim_stride;
             if (at < 0 || n <= 0)
                 *(uint4 *)to = make_uint4(0, 0, 0, 0);
@@ -388,34 +415,20 @@ LIK_DEVICE void load_queries(const struct sm90_args &a, struct shared &sm, struc
         }
     copy_async_commit();
     if (q.normalize)
-        for (int r = thread / 8; r < row_tiles * 64; r += 16) {
+        for (int r = thread / 8; r < 64; r += 16) {
             struct query_row row = {sm.row_at[me.warpgroup][r], 1.0f, 1.0f, true};
             float factor = row_factor(a.score, row, chunk);
             if (chunk == 0)
                 sm.row_weight[me.warpgroup][r] = __fmul_rn(sm.row_weight[me.warpgroup][r], factor);
         }
+    if (thread < 4) {
+        struct block_place place = locate_block(a.score.tiling, row_tile, me.warpgroup * 4 + thread);
+        sm.first[me.warpgroup][thread] = place.row < 0 ? -1 : place.row * a.score.columns;
+        sm.block[me.warpgroup][thread] = place.block;
+    }
     copy_async_wait<0>();
     fence_async_shared();
     named_barrier(1 + me.warpgroup, 128);
-#pragma unroll
-    for (int i = 0; i < row_tiles; i++) {
-        struct block_place place = locate_block(a.score.tiling, row_tile, (me.warpgroup * row_tiles + i) * 4 + me.warp);
-        int r = i * 64 + me.warp * 16 + me.lane / 4;
-        me.block[i] = place.block;
-        me.first[i] = place.row < 0 ? -1 : place.row * a.score.columns;
-        me.weight0[i] = sm.row_weight[me.warpgroup][r];
-        me.weight1[i] = sm.row_weight[me.warpgroup][r + 8];
-        me.counts0[i] = sm.row_counts[me.warpgroup][r];
-        me.counts1[i] = sm.row_counts[me.warpgroup][r + 8];
-    }
-    /* thread 8 i + n writes the scores of the warpgroup's n-th query with the i-th document of a tile */
-    int first = thread % 8 * blocks;
-    me.scores = NULL;
-    if (!a.score.partial && first + blocks <= 4 * row_tiles && !(a.score.tiling.parts && first > 0)) {
-        struct block_place place = locate_block(a.score.tiling, row_tile, me.warpgroup * 4 * row_tiles + first);
-        if (place.row >= 0)
-            me.scores = a.score.op.scores + place.row * a.score.op.scores_stride;
-    }
 }
 
 template <bool bf16> LIK_DEVICE void multiply_step(float (&c)[64], uint64_t q, uint64_t d, int add)
@@ -435,15 +448,6 @@ template <bool bf16> LIK_DEVICE void multiply_slab(float (&c)[64], const char *r
     for (int k = 0; k < 4; k++)
         multiply_step<bf16>(c, q + 2 * k, d + 2 * k, add | k);
     wgmma_commit(); /* in one basic block with the products, or ptxas takes them one at a time */
-}
-
-/* Waits for all products but those of the last tile, of which two slabs may be under way. */
-LIK_DEVICE void wait_but_last(int slabs)
-{
-    if (slabs == 1)
-        wgmma_wait<1>();
-    else
-        wgmma_wait<2>();
 }
 
 /* A place in the ring, and the parity of its full barrier. */
@@ -593,15 +597,26 @@ LIK_DEVICE void take_maxima(const float (&c)[64], const struct head &head, struc
     }
 }
 
-/* After a row tile: for each document that ended, the maximum of a row from its four lanes, the argmax, and the sum of the
- * warp's block of 16 rows. */
-template <bool want_argmax, int row_tiles>
-LIK_DEVICE void finish_rows(const struct sm90_args &a, struct shared &sm, const struct consumer<row_tiles> &me,
-                            const struct head &head, int row_tile, int parity)
+/* After a tile: for each document that ended, the maximum of a row from its four lanes, the argmax, and the sum of the
+ * warp's block of 16 rows. `turn` counts such tiles. */
+template <bool want_argmax>
+LIK_DEVICE void finish_rows(const struct sm90_args &a, struct shared &sm, const struct consumer &me,
+                            const struct head &head, int turn)
 {
-    int documents = __popc(head.ends), s = me.block[row_tile] * LIK_BLOCK_ROWS + me.lane / 4;
-    int counts0 = me.counts0[row_tile], counts1 = me.counts1[row_tile];
-    float weight0 = me.weight0[row_tile], weight1 = me.weight1[row_tile];
+    int documents = __popc(head.ends), r = me.warp * 16 + me.lane / 4;
+    float weight0 = sm.row_weight[me.warpgroup][r], weight1 = sm.row_weight[me.warpgroup][r + 8];
+    int counts0 = sm.row_counts[me.warpgroup][r], counts1 = sm.row_counts[me.warpgroup][r + 8];
+    int block = sm.block[me.warpgroup][me.warp], s = block * LIK_BLOCK_ROWS + me.lane / 4;
+    int64_t first = sm.first[me.warpgroup][me.warp];
+    struct sums &sums = sm.sums[turn & 1];
+    if (me.lane == 0 && !a.score.partial) {
+        mbarrier_wait(&sm.sums_empty[turn & 1], (turn >> 1 & 1) ^ 1);
+        if (me.warpgroup == 0 && me.warp == 0) {
+            sums.column = head.column;
+            sums.row_tile = head.row_tile;
+            sums.documents = documents;
+        }
+    }
     for (int i = 0; i < documents; i++) {
         struct maxima m = {-INFINITY, -INFINITY, -1, -1};
         if (want_argmax) {
@@ -622,8 +637,8 @@ LIK_DEVICE void finish_rows(const struct sm90_args &a, struct shared &sm, const 
             }
         }
         bool empty = head.empty >> i & 1;
-        int64_t n = me.first[row_tile] + head.column + i;
-        if (want_argmax && (me.lane & 3) == 0 && me.first[row_tile] >= 0) {
+        int64_t n = first + head.column + i;
+        if (want_argmax && (me.lane & 3) == 0 && first >= 0) {
             int64_t at = n * a.score.op.q.len_max + s;
             if (s < a.score.op.q.len_max)
                 store_argmax(a.score.op, at, counts0 == 1 && !empty ? m.at0 : -1);
@@ -635,127 +650,48 @@ LIK_DEVICE void finish_rows(const struct sm90_args &a, struct shared &sm, const 
         if ((head.bad >> i & 1) || counts0 == 2) /* lane 0's row is the block's first */
             sum = __uint_as_float(0x7fc00000u);
         if (me.lane == 0) {
-            sm.block_sum[me.warpgroup][parity][i][row_tile * 4 + me.warp] = sum;
-            if (a.score.partial && me.first[row_tile] >= 0)
-                a.score.partial[n * a.score.tiling.blocks + me.block[row_tile]] = sum;
+            if (!a.score.partial)
+                sums.of[i][me.warpgroup * 4 + me.warp] = sum;
+            else if (first >= 0)
+                a.score.partial[n * a.score.tiling.blocks + block] = sum;
         }
     }
+    if (me.lane == 0 && !a.score.partial)
+        mbarrier_arrive(&sm.sums_full[turn & 1]);
+    __syncwarp();
 }
 
-/* After a column tile: adds each query's blocks and writes the scores of the documents that ended in it. */
-template <int row_tiles>
-LIK_DEVICE void finish_scores(const struct sm90_args &a, struct shared &sm, const struct consumer<row_tiles> &me,
-                              const struct head &head, int parity)
-{
-    int thread = (int)threadIdx.x & 127, blocks = a.score.tiling.blocks, i = thread / 8;
-    named_barrier(1 + me.warpgroup, 128);
-    if (!me.scores || i >= __popc(head.ends))
-        return;
-    const float *sums = &sm.block_sum[me.warpgroup][parity][i][thread % 8 * blocks];
-    float score = sums[0];
-    for (int b = 1; b < blocks; b++)
-        score = __fadd_rn(score, sums[b]);
-    me.scores[head.column + i] = score;
-}
-
-/* Gives the slabs of a column tile back to the producer: stages `from` to `to` - 1. */
-LIK_DEVICE void release(const struct sm90_args &a, struct shared &sm, int lane, struct place from, struct place to)
-{
-    if (lane == 0)
-        for (; from.stage != to.stage || from.parity != to.parity; advance(from, a.stages))
-            mbarrier_arrive(&sm.empty[from.stage]);
-}
-
-/* Starts the products of row tile i by the column tile at `at`; returns the place after it. */
-template <bool bf16, int row_tiles>
-LIK_DEVICE struct place multiply_tile(const struct sm90_args &a, struct shared &sm, const struct consumer<row_tiles> &me,
-                                      const char *ring, float (&c)[64], int i, struct place at)
-{
-    struct place next = at;
-    if (i == 0)
-        for (int slab = 0; slab < a.slabs; slab++, advance(next, a.stages))
-            mbarrier_wait(&sm.full[next.stage], next.parity);
-    for (int slab = 0; slab < a.slabs; slab++) {
-        multiply_slab<bf16>(c, me.rows + (i * a.slabs + slab) * SLAB_ROWS_BYTES, ring + at.stage * SLAB_BYTES, slab);
-        advance(at, a.stages);
-    }
-    return at;
-}
-
-/* All products of one row tile. The tile may be longer than the ring: each slab is given back once it is multiplied. */
+/* The products of the warpgroup's rows and the column tile at `at`; returns the place after it. The tile may be longer than
+ * the ring: each slab is given back once it is multiplied. */
 template <bool bf16>
-LIK_DEVICE struct place multiply_long_tile(const struct sm90_args &a, struct shared &sm, const struct consumer<1> &me,
-                                           const char *ring, float (&c)[64], struct place at)
+LIK_DEVICE struct place multiply_tile(const struct sm90_args &a, struct shared &sm, const struct consumer &me,
+                                      const char *ring, float (&c)[64], struct place at)
 {
-    struct place before = at;
+    int before = 0;
     for (int slab = 0; slab < a.slabs; slab++) {
         mbarrier_wait(&sm.full[at.stage], at.parity);
         multiply_slab<bf16>(c, me.rows + slab * SLAB_ROWS_BYTES, ring + at.stage * SLAB_BYTES, slab);
         if (slab > 0) {
             wgmma_wait<1>();
-            release(a, sm, me.lane, before, at);
+            if (me.lane == 0)
+                mbarrier_arrive(&sm.empty[before]);
         }
-        before = at;
+        before = at.stage;
         advance(at, a.stages);
     }
     wgmma_wait<0>();
-    release(a, sm, me.lane, before, at);
+    if (me.lane == 0)
+        mbarrier_arrive(&sm.empty[before]);
     return at;
 }
 
-/* The maxima of one row tile, and what follows from the documents that ended. `last`: of this column tile. */
-template <bool want_argmax, int row_tiles>
-LIK_DEVICE void take_tile(const struct sm90_args &a, struct shared &sm, const struct consumer<row_tiles> &me,
-                          const struct head &head, const float (&c)[64], struct maxima &m, int row_tile, int &parity)
-{
-    if (want_argmax)
-        take_maxima(c, head, m, (struct maxima *)me.stash, a.score.factor != NULL);
-    else
-        take_maxima(c, head, m, (float2 *)me.stash, a.score.factor != NULL);
-    if (head.ends == 0)
-        return;
-    finish_rows<want_argmax, row_tiles>(a, sm, me, head, row_tile, parity);
-    if (row_tile == row_tiles - 1) {
-        finish_scores<row_tiles>(a, sm, me, head, parity);
-        parity ^= 1;
-    }
-}
-
-/* Two row tiles: the second is being multiplied while the maxima of the first are taken. */
 template <bool bf16, bool want_argmax>
-LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, struct consumer<2> &me, const char *ring, int held)
-{
-    struct maxima m[2] = {{-INFINITY, -INFINITY, -1, -1}, {-INFINITY, -INFINITY, -1, -1}};
-    struct place at = {0, 0};
-    int parity = 0;
-    for (int tile = 0;; tile = (tile + 1) % HEADS) {
-        float c0[64], c1[64];
-        mbarrier_wait(&sm.full[at.stage], at.parity);
-        const struct head &head = sm.heads[tile];
-        if (head.row_tile < 0)
-            break;
-        if (head.row_tile != held) {
-            held = head.row_tile;
-            load_queries(a, sm, me, held);
-        }
-        multiply_tile<bf16>(a, sm, me, ring, c0, 0, at);
-        struct place next = multiply_tile<bf16>(a, sm, me, ring, c1, 1, at);
-        wait_but_last(a.slabs);
-        take_tile<want_argmax>(a, sm, me, head, c0, m[0], 0, parity);
-        wgmma_wait<0>();
-        release(a, sm, me.lane, at, next);
-        take_tile<want_argmax>(a, sm, me, head, c1, m[1], 1, parity);
-        at = next;
-    }
-}
-
-/* One row tile: the other warpgroup's products, or the copies of a problem that is bound by memory, cover the maxima. */
-template <bool bf16, bool want_argmax>
-LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, struct consumer<1> &me, const char *ring, int held)
+LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, const struct consumer &me, const char *ring, int held)
 {
     struct maxima m = {-INFINITY, -INFINITY, -1, -1};
     struct place at = {0, 0};
-    int parity = 0;
+    bool factors = a.score.factor != NULL;
+    int turn = 0;
     for (int tile = 0;; tile = (tile + 1) % HEADS) {
         float c[64];
         mbarrier_wait(&sm.full[at.stage], at.parity);
@@ -766,44 +702,60 @@ LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, struct con
             held = head.row_tile;
             load_queries(a, sm, me, held);
         }
-        at = multiply_long_tile<bf16>(a, sm, me, ring, c, at);
-        take_tile<want_argmax>(a, sm, me, head, c, m, 0, parity);
+        at = multiply_tile<bf16>(a, sm, me, ring, c, at);
+        if (want_argmax)
+            take_maxima(c, head, m, (struct maxima *)me.stash, factors);
+        else
+            take_maxima(c, head, m, (float2 *)me.stash, factors);
+        if (head.ends)
+            finish_rows<want_argmax>(a, sm, me, head, turn++);
     }
 }
 #endif
 
-template <bool bf16, int row_tiles, bool want_argmax>
-static __global__ void __launch_bounds__(384, 1) score_sm90(const __grid_constant__ struct sm90_args a)
+/* `groups`: most warpgroups that multiply. With more than two, registers move to them from the producer's. */
+template <bool bf16, int groups, bool want_argmax>
+static __global__ void __launch_bounds__(128 * (groups + 1), 1) score_sm90(const __grid_constant__ struct sm90_args a)
 {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
     extern __shared__ char dynamic[];
     __shared__ struct shared sm;
     char *ring = dynamic + (-shared_address(dynamic) & 1023u); /* the swizzle counts from multiples of 1024 */
     char *rows = ring + a.stages * SLAB_BYTES;
-    size_t rows_bytes = (size_t)row_tiles * a.slabs * SLAB_ROWS_BYTES;
+    size_t rows_bytes = (size_t)a.slabs * SLAB_ROWS_BYTES;
     if (threadIdx.x == 0) {
         for (int i = 0; i < a.stages; i++) {
             mbarrier_init(&sm.full[i], 1);
             mbarrier_init(&sm.empty[i], 4 * a.warpgroups);
+        }
+        for (int i = 0; i < 2; i++) {
+            mbarrier_init(&sm.sums_full[i], 4 * a.warpgroups);
+            mbarrier_init(&sm.sums_empty[i], 1);
         }
         mbarrier_init_done();
     }
     __syncthreads();
     int64_t total = a.score.tiling.tiles * a.score.columns, share = total / gridDim.x, rest = total % gridDim.x;
     int64_t first = share * blockIdx.x + min((int64_t)blockIdx.x, rest), count = share + (blockIdx.x < rest);
-    int role = __shfl_sync(~0u, (int)threadIdx.x / 128, 0); /* uniform, and known to be */
+    int role = __shfl_sync(~0u, (int)threadIdx.x / 128, 0), warp = __shfl_sync(~0u, (int)threadIdx.x / 32 & 3, 0);
     if (role >= a.warpgroups) {
-        if (row_tiles == 2)
-            registers_give<72>();
-        if (__shfl_sync(~0u, (int)threadIdx.x / 32 & 3, 0) == 0)
+        if (groups == 4)
+            registers_give<64>(); /* 64 + 4 x 104 is what five warpgroups of 96 have together */
+        else if (groups == 3)
+            registers_give<80>(); /* 80 + 3 x 144: four of 128 */
+        if (warp == 0)
             produce(a, sm, ring, first, count);
+        else if (warp == 1 && !a.score.partial)
+            finish_scores(a, sm, count);
     } else {
-        if (row_tiles == 2)
-            registers_take<216>(); /* 72 + 2 x 216 is what three warpgroups of 168 have together */
-        struct consumer<row_tiles> me = {};
+        if (groups == 4)
+            registers_take<104>();
+        else if (groups == 3)
+            registers_take<144>();
+        struct consumer me = {};
         me.warpgroup = role;
         me.lane = (int)threadIdx.x & 31;
-        me.warp = (int)threadIdx.x / 32 & 3;
+        me.warp = warp;
         me.rows = rows + me.warpgroup * rows_bytes;
         me.stash = rows + a.warpgroups * rows_bytes +
                    (me.warpgroup * MAX_ENDS * 128 + ((int)threadIdx.x & 127)) * (want_argmax ? sizeof(struct maxima) : 8);
@@ -820,12 +772,17 @@ static __global__ void __launch_bounds__(384, 1) score_sm90(const __grid_constan
 
 typedef void (*kernel)(struct sm90_args);
 
-static kernel kernel_for(bool bf16, int row_tiles, bool argmax)
+static int most_groups(bool argmax)
+{
+    return argmax ? 3 : MAX_GROUPS;
+}
+
+static kernel kernel_for(bool bf16, int warpgroups, bool argmax)
 {
     static const kernel kernels[2][2][2] = {
-        {{score_sm90<false, 1, false>, score_sm90<false, 1, true>}, {score_sm90<false, 2, false>, score_sm90<false, 2, true>}},
-        {{score_sm90<true, 1, false>, score_sm90<true, 1, true>}, {score_sm90<true, 2, false>, score_sm90<true, 2, true>}}};
-    return kernels[bf16][row_tiles - 1][argmax];
+        {{score_sm90<false, 2, false>, score_sm90<false, 2, true>}, {score_sm90<false, 4, false>, score_sm90<false, 3, true>}},
+        {{score_sm90<true, 2, false>, score_sm90<true, 2, true>}, {score_sm90<true, 4, false>, score_sm90<true, 3, true>}}};
+    return kernels[bf16][warpgroups > 2][argmax];
 }
 
 int lik_score_sm90_prepare(struct lik_gpu *gpu)
@@ -846,7 +803,7 @@ int lik_score_sm90_prepare(struct lik_gpu *gpu)
     if (e != cudaSuccess || !encode)
         return lik_cuda_status(e == cudaSuccess ? cudaErrorSymbolNotFound : e, "cuTensorMapEncodeTiled");
     for (int i = 0; i < 8 && e == cudaSuccess; i++)
-        e = cudaFuncSetAttribute((const void *)kernel_for(i & 1, 1 + (i >> 1 & 1), i >> 2),
+        e = cudaFuncSetAttribute((const void *)kernel_for(i & 1, 2 + (i >> 1 & 1), i >> 2),
                                  cudaFuncAttributeMaxDynamicSharedMemorySize,
                                  (int)(gpu->shared_bytes - sizeof(struct shared)));
     gpu->encode = (decltype(gpu->encode))encode;
@@ -855,14 +812,14 @@ int lik_score_sm90_prepare(struct lik_gpu *gpu)
 }
 
 /* Bytes besides the ring. */
-static size_t fixed_bytes(int row_tiles, int warpgroups, int slabs, bool argmax)
+static size_t fixed_bytes(int warpgroups, int slabs, bool argmax)
 {
-    return 1024 + round_1024((size_t)row_tiles * warpgroups * slabs * SLAB_ROWS_BYTES) + stash_bytes(warpgroups, argmax);
+    return 1024 + (size_t)warpgroups * slabs * SLAB_ROWS_BYTES + stash_bytes(warpgroups, argmax);
 }
 
-static int stages_for(const struct lik_gpu *gpu, int row_tiles, int warpgroups, int slabs, bool argmax)
+static int stages_for(const struct lik_gpu *gpu, int warpgroups, int slabs, bool argmax)
 {
-    size_t fixed = fixed_bytes(row_tiles, warpgroups, slabs, argmax) + sizeof(struct shared);
+    size_t fixed = fixed_bytes(warpgroups, slabs, argmax) + sizeof(struct shared);
     if (fixed >= gpu->shared_bytes)
         return 0;
     size_t stages = (gpu->shared_bytes - fixed) / SLAB_BYTES;
@@ -898,25 +855,23 @@ int lik_score_sm90_takes(const struct lik_gpu *gpu, const struct lik_score *op)
     const struct lik_tokens *q = &op->q, *d = &op->d;
     return gpu->hopper && q->dtype == d->dtype && (d->dtype == LIK_F16 || d->dtype == LIK_BF16) &&
            !q->scale && !d->scale && map_strides(d) &&
-           stages_for(gpu, 1, 1, slabs_of(op), op->argmax != NULL) >= 4;
+           stages_for(gpu, 1, slabs_of(op), op->argmax != NULL) >= 4;
 }
 
-struct sm90_shape lik_score_sm90_shape(const struct lik_gpu *gpu, const struct lik_score *op, int64_t blocks)
+/* As many warpgroups as there are rows and room for; one less if a tile then holds whole queries. */
+struct sm90_shape lik_score_sm90_shape(const struct lik_gpu *gpu, const struct lik_score *op, int64_t blocks,
+                                       int64_t query_blocks)
 {
-    int slabs = slabs_of(op);
-    bool argmax = op->argmax != NULL;
-    struct sm90_shape best = {};
-    for (int row_tiles = blocks > 8 && slabs <= 3 + 1 ? 2 : 1; row_tiles >= 1 && !best.stages; row_tiles--)
-        for (int warpgroups = blocks > 4 * row_tiles ? 2 : 1; warpgroups >= 1 && !best.stages; warpgroups--) {
-            int stages = stages_for(gpu, row_tiles, warpgroups, slabs, argmax);
-            if (stages < (row_tiles == 2 ? slabs : 4) || stages < 4)
-                continue;
-            best.row_tiles = row_tiles;
-            best.warpgroups = warpgroups;
-            best.stages = stages;
-            best.bytes = fixed_bytes(row_tiles, warpgroups, slabs, argmax) + (size_t)stages * SLAB_BYTES;
-        }
-    return best;
+    int slabs = slabs_of(op), most = most_groups(op->argmax != NULL), warpgroups = most;
+    if (blocks <= 4 * most)
+        warpgroups = (int)((blocks + 3) / 4);
+    while (stages_for(gpu, warpgroups, slabs, op->argmax != NULL) < 4)
+        warpgroups--;
+    if (warpgroups == 4 && blocks > 16 && 16 % query_blocks != 0 && 12 % query_blocks == 0)
+        warpgroups = 3;
+    struct sm90_shape shape = {warpgroups, stages_for(gpu, warpgroups, slabs, op->argmax != NULL), 0};
+    shape.bytes = fixed_bytes(warpgroups, slabs, op->argmax != NULL) + (size_t)shape.stages * SLAB_BYTES;
+    return shape;
 }
 
 /* Tensor maps of the documents, (dim, token, sequence, group), one for each box height. */
@@ -968,7 +923,7 @@ int lik_score_sm90_launch(const struct lik_gpu *gpu, const struct score_args *sc
         return status;
     int64_t total = score->tiling.tiles * score->columns;
     unsigned grid = (unsigned)(total < gpu->processors ? total : gpu->processors);
-    kernel_for(score->op.d.dtype == LIK_BF16, shape.row_tiles, score->op.argmax != NULL)
+    kernel_for(score->op.d.dtype == LIK_BF16, shape.warpgroups, score->op.argmax != NULL)
         <<<grid, 128 * (shape.warpgroups + 1), shape.bytes, stream>>>(a);
     return lik_cuda_launched("score_sm90");
 }

@@ -28,6 +28,19 @@ def main():
     def train():
         maxsim(leaf_q, leaf_d).backward(g)
 
+    class Nothing(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, q, d):
+            ctx.save_for_backward(q, d)
+            return out.clone()
+
+        @staticmethod
+        def backward(ctx, grad):
+            return tuple(torch.empty_like(saved) for saved in ctx.saved_tensors)
+
+    def train_nothing():
+        Nothing.apply(leaf_q, leaf_d).backward(g)
+
     def train_add():
         torch.add(x, x).backward(g)
 
@@ -38,6 +51,7 @@ def main():
         "maxsim, NumPy": microseconds(lambda: maxsim(a, b)),
         "np.add": microseconds(lambda: np.add(a, a)),
         "maxsim forward + backward": microseconds(train, 500),
+        "a Function that does nothing": microseconds(train_nothing, 500),
         "torch.add forward + backward": microseconds(train_add, 500),
     }
     for name, value in rows.items():

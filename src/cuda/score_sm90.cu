@@ -8,7 +8,8 @@
  *
  * One to four warpgroups multiply. Each owns 64 query rows, which stay in shared memory, multiplies them by every tile, and
  * keeps one running maximum a row and lane; a warpgroup's maxima are taken while the others' products keep the tensor cores
- * busy, which takes four of them (three with the argmax, which needs more registers). At a document's end the maxima go to
+ * busy. Up to dim 128 the rows are held in registers: with both operands in shared memory its bandwidth is the limit (96
+ * of 128 bytes a clock for the products alone). That leaves registers for three warpgroups; without it there are four. At a document's end the maxima go to
  * a small stash, from which each warp sums its 16 rows after the tile; one more warp adds those sums up to scores.
  *
  * Blocks of the grid are persistent, one a processor; each takes an equal share of all (row tile, document) pairs, row
@@ -46,6 +47,7 @@ struct head {
     int32_t row_tile;     /* -1: there are no more */
     int32_t token;        /* index in its document of column 0 */
     int32_t open;         /* the last document goes on in the next tile */
+    int32_t whole;        /* all columns count and no document ends before the last block */
     int64_t column;       /* of the scores: the first document that ends here */
     float factor[COLUMNS]; /* if the documents are normalized */
 };
@@ -203,6 +205,7 @@ LIK_DEVICE void plan_inner_tile(struct walk &w, const struct sm90_args &a, struc
         head.token = w.done;
         head.column = w.column;
         head.open = !ends;
+        head.whole = 1;
         box.map = &a.maps[BOXES - 1];
         box.block = 0;
         box.row = w.row + w.done;
@@ -296,9 +299,11 @@ LIK_DEVICE int plan_tile(struct walk &w, const struct sm90_args &a, struct head 
     }
     if (run)
         cut_boxes(a, from_here, run, box, boxes, lane);
+    bool all = (__ballot_sync(~0u, counts == ~0u) & 15u) == 15u;
     if (lane < 4)
         head.counts[lane] = counts;
     if (lane == 0) {
+        head.whole = all && (ends & 0x7fffu) == 0;
         head.ends = ends;
         head.empty = empty;
         head.bad = bad;
@@ -517,6 +522,22 @@ LIK_DEVICE void pick(const float (&c)[64], const struct head &head, int j, uint3
 LIK_DEVICE void take_maxima(const float (&c)[64], const struct head &head, struct maxima &m, float2 *stash, bool factors)
 {
     uint32_t ends = head.ends;
+    if (head.whole && !factors) {
+        float x[4], y[4];
+#pragma unroll
+        for (int j = 0; j < TILE_BLOCKS; j++) {
+            float p = max_nan(c[j * 4], c[j * 4 + 1]), r = max_nan(c[j * 4 + 2], c[j * 4 + 3]);
+            x[j & 3] = j < 4 ? p : max_nan(x[j & 3], p);
+            y[j & 3] = j < 4 ? r : max_nan(y[j & 3], r);
+        }
+        m.best0 = max_nan(m.best0, max_nan(max_nan(x[0], x[1]), max_nan(x[2], x[3])));
+        m.best1 = max_nan(m.best1, max_nan(max_nan(y[0], y[1]), max_nan(y[2], y[3])));
+        if (ends) {
+            *stash = make_float2(m.best0, m.best1);
+            m.best0 = m.best1 = -INFINITY;
+        }
+        return;
+    }
 #pragma unroll
     for (int g = 0; g < TILE_BLOCKS; g += 4) {
         uint32_t counts = head.counts[g / 4];
@@ -562,10 +583,11 @@ LIK_DEVICE void take_maxima(const float (&c)[64], const struct head &head, struc
             m.at1 = base + block1 * 8 + (first1 == m.best1 ? 0 : 1);
         strange |= !(m.best0 > -INFINITY) || !(m.best1 > -INFINITY);
     };
+    bool whole = head.whole && !factors;
 #pragma unroll
     for (int g = 0; g < TILE_BLOCKS; g += 4) {
-        uint32_t counts = head.counts[g / 4];
-        if (counts == ~0u && (ends >> g & 15u) == 0 && !factors) {
+        uint32_t counts = whole ? ~0u : head.counts[g / 4];
+        if (whole || (counts == ~0u && (ends >> g & 15u) == 0 && !factors)) {
 #pragma unroll
             for (int j = g; j < g + 4; j++) {
                 scan_pair(c[j * 4], c[j * 4 + 1], m.best0, block0, first0, j);
@@ -589,8 +611,13 @@ LIK_DEVICE void take_maxima(const float (&c)[64], const struct head &head, struc
             }
         }
     }
-    if (head.open)
+    if (whole && ends) {
         settle();
+        *stash = m;
+        m = {-INFINITY, -INFINITY, -1, -1};
+    } else if (head.open) {
+        settle();
+    }
     if (__any_sync(~0u, strange)) {
         m = before;
         scan_carefully(c, head, m, stash_before, factors);
@@ -685,13 +712,65 @@ LIK_DEVICE struct place multiply_tile(const struct sm90_args &a, struct shared &
     return at;
 }
 
-template <bool bf16, bool want_argmax>
+/* The warpgroup's rows in registers: k steps of 16 elements, as wgmma takes them. */
+struct held_rows {
+    uint32_t step[8][4];
+};
+
+LIK_DEVICE void hold_rows(const struct sm90_args &a, const struct consumer &me, struct held_rows &q)
+{
+    int r = me.warp * 16 + (me.lane & 15);
+#pragma unroll
+    for (int k = 0; k < 8; k++)
+        if (k / 4 < a.slabs) {
+            int chunk = k % 4 * 2 + (me.lane >> 4);
+            load_matrix_4(q.step[k], me.rows + k / 4 * SLAB_ROWS_BYTES + r * 128 + ((chunk ^ (r & 7)) << 4));
+        }
+}
+
+/* multiply_tile with the rows in registers: one or two slabs. */
+template <bool bf16>
+LIK_DEVICE struct place multiply_held(const struct sm90_args &a, struct shared &sm, const struct consumer &me,
+                                      const char *ring, const struct held_rows &q, float (&c)[64], struct place at)
+{
+    int before = at.stage;
+#pragma unroll
+    for (int slab = 0; slab < 2; slab++)
+        if (slab < a.slabs) {
+            uint64_t d = wgmma_descriptor(ring + at.stage * SLAB_BYTES);
+            mbarrier_wait(&sm.full[at.stage], at.parity);
+            wgmma_fence();
+#pragma unroll
+            for (int k = 0; k < 4; k++)
+                if (bf16)
+                    wgmma_rows_bf16(c, q.step[slab * 4 + k], d + 2 * k, slab | k);
+                else
+                    wgmma_rows_f16(c, q.step[slab * 4 + k], d + 2 * k, slab | k);
+            wgmma_commit();
+            if (slab > 0) {
+                wgmma_wait<1>();
+                if (me.lane == 0)
+                    mbarrier_arrive(&sm.empty[before]);
+            }
+            before = at.stage;
+            advance(at, a.stages);
+        }
+    wgmma_wait<0>();
+    if (me.lane == 0)
+        mbarrier_arrive(&sm.empty[before]);
+    return at;
+}
+
+template <bool bf16, bool want_argmax, bool hold>
 LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, const struct consumer &me, const char *ring, int held)
 {
     struct maxima m = {-INFINITY, -INFINITY, -1, -1};
     struct place at = {0, 0};
     bool factors = a.score.factor != NULL;
     int turn = 0;
+    struct held_rows q;
+    if (hold)
+        hold_rows(a, me, q);
     for (int tile = 0;; tile = (tile + 1) % HEADS) {
         float c[64];
         mbarrier_wait(&sm.full[at.stage], at.parity);
@@ -701,8 +780,13 @@ LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, const stru
         if (head.row_tile != held) {
             held = head.row_tile;
             load_queries(a, sm, me, held);
+            if (hold)
+                hold_rows(a, me, q);
         }
-        at = multiply_tile<bf16>(a, sm, me, ring, c, at);
+        if (hold)
+            at = multiply_held<bf16>(a, sm, me, ring, q, c, at);
+        else
+            at = multiply_tile<bf16>(a, sm, me, ring, c, at);
         if (want_argmax)
             take_maxima(c, head, m, (struct maxima *)me.stash, factors);
         else
@@ -713,8 +797,9 @@ LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, const stru
 }
 #endif
 
-/* `groups`: most warpgroups that multiply. With more than two, registers move to them from the producer's. */
-template <bool bf16, int groups, bool want_argmax>
+/* `groups`: most warpgroups that multiply; `hold`: rows in registers. With more than two warpgroups, registers move to them
+ * from the producer's. */
+template <bool bf16, int groups, bool want_argmax, bool hold>
 static __global__ void __launch_bounds__(128 * (groups + 1), 1) score_sm90(const __grid_constant__ struct sm90_args a)
 {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
@@ -761,7 +846,7 @@ static __global__ void __launch_bounds__(128 * (groups + 1), 1) score_sm90(const
                    (me.warpgroup * MAX_ENDS * 128 + ((int)threadIdx.x & 127)) * (want_argmax ? sizeof(struct maxima) : 8);
         int row_tile = (int)(first / a.score.columns);
         load_queries(a, sm, me, row_tile);
-        consume<bf16, want_argmax>(a, sm, me, ring, row_tile);
+        consume<bf16, want_argmax, hold>(a, sm, me, ring, row_tile);
     }
 #else
     __trap(); /* the driver never launches this elsewhere */
@@ -772,17 +857,25 @@ static __global__ void __launch_bounds__(128 * (groups + 1), 1) score_sm90(const
 
 typedef void (*kernel)(struct sm90_args);
 
-static int most_groups(bool argmax)
+/* Rows in registers: two slabs at most, and more than two warpgroups (with fewer, shared memory is not the limit). */
+static bool holds_rows(int slabs, int warpgroups)
 {
-    return argmax ? 3 : MAX_GROUPS;
+    return slabs <= 2 && warpgroups == 3;
 }
 
-static kernel kernel_for(bool bf16, int warpgroups, bool argmax)
+#define KERNELS(bf16, argmax, most)                                                                                  \
+    {score_sm90<bf16, 2, argmax, false>, score_sm90<bf16, most, argmax, false>, score_sm90<bf16, 3, argmax, true>}
+
+static kernel kernel_of(bool bf16, bool argmax, int form)
 {
-    static const kernel kernels[2][2][2] = {
-        {{score_sm90<false, 2, false>, score_sm90<false, 2, true>}, {score_sm90<false, 4, false>, score_sm90<false, 3, true>}},
-        {{score_sm90<true, 2, false>, score_sm90<true, 2, true>}, {score_sm90<true, 4, false>, score_sm90<true, 3, true>}}};
-    return kernels[bf16][warpgroups > 2][argmax];
+    static const kernel kernels[2][2][3] = {{KERNELS(false, false, 4), KERNELS(false, true, 3)},
+                                            {KERNELS(true, false, 4), KERNELS(true, true, 3)}};
+    return kernels[bf16][argmax][form];
+}
+
+static kernel kernel_for(bool bf16, bool argmax, int warpgroups, int slabs)
+{
+    return kernel_of(bf16, argmax, warpgroups <= 2 ? 0 : holds_rows(slabs, warpgroups) ? 2 : 1);
 }
 
 int lik_score_sm90_prepare(struct lik_gpu *gpu)
@@ -791,7 +884,7 @@ int lik_score_sm90_prepare(struct lik_gpu *gpu)
     if (gpu->arch != 90)
         return LIK_OK;
     cudaFuncAttributes attributes;
-    cudaError_t e = cudaFuncGetAttributes(&attributes, (const void *)kernel_for(true, 1, false));
+    cudaError_t e = cudaFuncGetAttributes(&attributes, (const void *)kernel_of(true, false, 0));
     if (e == cudaErrorNoKernelImageForDevice || e == cudaErrorInvalidDeviceFunction) {
         cudaGetLastError(); /* this build has no sm_90a: mma.sync it is */
         return LIK_OK;
@@ -802,8 +895,8 @@ int lik_score_sm90_prepare(struct lik_gpu *gpu)
         e = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &encode, 12000, cudaEnableDefault, &found);
     if (e != cudaSuccess || !encode)
         return lik_cuda_status(e == cudaSuccess ? cudaErrorSymbolNotFound : e, "cuTensorMapEncodeTiled");
-    for (int i = 0; i < 8 && e == cudaSuccess; i++)
-        e = cudaFuncSetAttribute((const void *)kernel_for(i & 1, 2 + (i >> 1 & 1), i >> 2),
+    for (int i = 0; i < 12 && e == cudaSuccess; i++)
+        e = cudaFuncSetAttribute((const void *)kernel_of(i & 1, i >> 1 & 1, i >> 2),
                                  cudaFuncAttributeMaxDynamicSharedMemorySize,
                                  (int)(gpu->shared_bytes - sizeof(struct shared)));
     gpu->encode = (decltype(gpu->encode))encode;
@@ -858,20 +951,32 @@ int lik_score_sm90_takes(const struct lik_gpu *gpu, const struct lik_score *op)
            stages_for(gpu, 1, slabs_of(op), op->argmax != NULL) >= 4;
 }
 
-/* As many warpgroups as there are rows and room for; one less if a tile then holds whole queries. */
+/* How many warpgroups: those that make the grid's longest share of products the shortest. Three that hold their rows in
+ * registers count for a sixth less than they are, and whole queries in a tile for a tenth less: measured. */
 struct sm90_shape lik_score_sm90_shape(const struct lik_gpu *gpu, const struct lik_score *op, int64_t blocks,
                                        int64_t query_blocks)
 {
-    int slabs = slabs_of(op), most = most_groups(op->argmax != NULL), warpgroups = most;
-    if (blocks <= 4 * most)
-        warpgroups = (int)((blocks + 3) / 4);
-    while (stages_for(gpu, warpgroups, slabs, op->argmax != NULL) < 4)
-        warpgroups--;
-    if (warpgroups == 4 && blocks > 16 && 16 % query_blocks != 0 && 12 % query_blocks == 0)
-        warpgroups = 3;
-    struct sm90_shape shape = {warpgroups, stages_for(gpu, warpgroups, slabs, op->argmax != NULL), 0};
-    shape.bytes = fixed_bytes(warpgroups, slabs, op->argmax != NULL) + (size_t)shape.stages * SLAB_BYTES;
-    return shape;
+    int slabs = slabs_of(op);
+    bool argmax = op->argmax != NULL;
+    struct sm90_shape best = {};
+    double least = 0.0;
+    int64_t units = op->pairing == LIK_ALL ? op->d.count : lik_score_rows(op) * lik_score_columns(op);
+    for (int warpgroups = 1; warpgroups <= (argmax ? 3 : MAX_GROUPS); warpgroups++) {
+        int stages = stages_for(gpu, warpgroups, slabs, argmax);
+        if (stages < 4 || (warpgroups > 1 && blocks <= 4 * (warpgroups - 1)))
+            continue;
+        int64_t tiles = (blocks + 4 * warpgroups - 1) / (4 * warpgroups);
+        double cost = (double)((tiles * units + gpu->processors - 1) / gpu->processors) * warpgroups;
+        cost *= holds_rows(slabs, warpgroups) ? 5.0 / 6.0 : warpgroups == 1 ? 2.0 : warpgroups == 2 ? 1.2 : 1.0;
+        cost *= op->pairing == LIK_ALL && 4 * warpgroups % query_blocks == 0 ? 0.9 : 1.0;
+        if (best.stages && cost >= least)
+            continue;
+        least = cost;
+        best.warpgroups = warpgroups;
+        best.stages = stages;
+        best.bytes = fixed_bytes(warpgroups, slabs, argmax) + (size_t)stages * SLAB_BYTES;
+    }
+    return best;
 }
 
 /* Tensor maps of the documents, (dim, token, sequence, group), one for each box height. */
@@ -923,7 +1028,7 @@ int lik_score_sm90_launch(const struct lik_gpu *gpu, const struct score_args *sc
         return status;
     int64_t total = score->tiling.tiles * score->columns;
     unsigned grid = (unsigned)(total < gpu->processors ? total : gpu->processors);
-    kernel_for(score->op.d.dtype == LIK_BF16, shape.warpgroups, score->op.argmax != NULL)
+    kernel_for(score->op.d.dtype == LIK_BF16, score->op.argmax != NULL, shape.warpgroups, a.slabs)
         <<<grid, 128 * (shape.warpgroups + 1), shape.bytes, stream>>>(a);
     return lik_cuda_launched("score_sm90");
 }

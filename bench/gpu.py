@@ -6,7 +6,8 @@
 Every answer is checked against f32 products first. "kernel" is GPU time of one call, from replays of a CUDA graph of
 many calls over rotating inputs that together exceed the L2 cache; "host" is the time to enqueue one call eagerly,
 through the C library's ctypes binding for ours. "limit" is the larger of bytes / the best read bandwidth and flops /
-the rate of torch's 4096^3 bf16 product, both measured in this run. "peak" is what a call allocates beyond its inputs."""
+the rate of torch's 4096^3 bf16 product, both measured in this run. "peak" is what a call allocates beyond its
+inputs."""
 
 import argparse
 import ctypes

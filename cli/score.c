@@ -403,7 +403,9 @@ int command_rerank(struct options *options)
         most = lik_max_i64(most, begin[i + 1]);
         begin[i + 1] += begin[i];
     }
-    int64_t k = options->all ? most : lik_min_i64(options->k ? options->k : 10, lik_max_i64(most, 1));
+    /* Every document of the run comes back unless -k says otherwise; for the eye, the best ten. */
+    int64_t shown = terminal.out_tty && !options->output && !options->json && !options->trec ? 10 : most;
+    int64_t k = options->all ? most : lik_min_i64(options->k ? options->k : shown, lik_max_i64(most, 1));
     struct hit *hits = allocate(most, sizeof *hits, "hits");
     results_open(&results, options, &s.inputs, &s.engine, k);
     for (int64_t q = 0; q < queries; q++) {

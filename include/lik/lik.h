@@ -16,7 +16,7 @@
  * - Views are borrowed for the duration of the call. Sizes, strides and offsets are 64-bit; strides count elements.
  * - Operations allocate nothing, print nothing, start no thread and keep no pointer. Workspace is the caller's;
  *   `*_plan` says how much.
- * - Every function returns a `lik_status`; on error the calling thread's `lik_last_error()` names the argument and both
+ * - What can fail returns a `lik_status`; on error the calling thread's `lik_last_error()` names the argument and both
  *   values. Arguments are checked before anything is written.
  * - Scores are f32, accumulated in f32 in an order that depends on the query and the document alone: results are bitwise
  *   the same for any number of threads, any batch around the pair, packed or padded, with and without argmax.
@@ -85,7 +85,8 @@ enum lik_precision {
     LIK_MEDIUM,      /* tensor cores may use BF16; on i8 documents CPUs round such a query to 7-bit integers */
 };
 
-/* Strides of a per-token array, in elements. `group` is used only where `group_size` is set. */
+/* Strides of a per-token array, in elements. `group` is used only where `group_size` is set. A stride of zero is no default:
+ * it repeats the same entry. lik_tokens_padded and lik_tokens_packed fill in contiguous ones. */
 struct lik_strides {
     int64_t group, sequence, token;
 };
@@ -110,7 +111,7 @@ struct lik_tokens {
     int64_t total;             /* packed: rows in `data`; padded: unused */
     const void *data;          /* aligned to its element */
     struct lik_strides strides;
-    int64_t dim_stride;        /* 1 for contiguous tokens */
+    int64_t dim_stride;        /* 1 for contiguous tokens (0 repeats the first element) */
     int64_t group_size;        /* 0, or sequences a group */
     const void *offsets;       /* NULL = padded */
     int32_t offsets_dtype;     /* LIK_I32 or LIK_I64 */
@@ -175,11 +176,12 @@ struct lik_grad {
     int64_t grad_scores_stride;/* as scores_stride */
     void *grad_q;              /* NULL = not wanted; q.dtype, which must be F32, F16 or BF16 */
     void *grad_d;              /* NULL = not wanted; d.dtype, likewise */
-    float *grad_weights;       /* NULL = not wanted; [q.count, q.len_max] or [q.total], contiguous */
+    float *grad_weights;       /* NULL = not wanted; needs q.weights; [q.count, q.len_max] or [q.total], contiguous */
     int32_t accumulate;        /* non-zero: add to the buffers instead of overwriting them */
 };
 
-/* How to run. A NULL exec, or one all zero, runs on the calling thread. */
+/* How to run. A NULL exec is one without workspace and threads: enough for a plan, and for a run whose plan asks for no
+ * workspace. */
 struct lik_exec {
     size_t struct_size;
     void *stream;              /* CUDA: cudaStream_t */
@@ -237,7 +239,7 @@ LIK_API struct lik_tokens lik_tokens_padded(const void *data, int32_t dtype, int
 LIK_API struct lik_tokens lik_tokens_packed(const void *data, int32_t dtype, int64_t count, int64_t len_max,
                                             int64_t total, int64_t dim, const void *offsets, int32_t offsets_dtype);
 
-LIK_API const char *lik_last_error(void);          /* of the calling thread; "" if its last call succeeded */
+LIK_API const char *lik_last_error(void);          /* of the calling thread: "" if its last call that returns a status succeeded */
 LIK_API const char *lik_status_name(int status);   /* "LIK_EINVAL", ... */
 LIK_API const char *lik_version(void);             /* "0.4.100" */
 LIK_API const char *lik_build_info(void);          /* compiler and backends, one line */

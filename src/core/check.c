@@ -140,9 +140,9 @@ static int check_tokens(const struct lik_context *ctx, const char *name, const s
         check_aligned(name, ".weights", x->weights, sizeof(float)))
         return LIK_EINVAL;
     if (check_strides(name, "strides", x, &x->strides, x->dim, x->dim_stride, (int64_t)lik_dtype_bytes(x->dtype)) ||
-        check_strides(name, "mask_strides", x, &x->mask_strides, 1, 0, 1) ||
-        check_strides(name, "scale_strides", x, &x->scale_strides, 1, 0, 4) ||
-        check_strides(name, "weights_strides", x, &x->weights_strides, 1, 0, 4))
+        (x->mask && check_strides(name, "mask_strides", x, &x->mask_strides, 1, 0, 1)) ||
+        (x->scale && check_strides(name, "scale_strides", x, &x->scale_strides, 1, 0, 4)) ||
+        (x->weights && check_strides(name, "weights_strides", x, &x->weights_strides, 1, 0, 4)))
         return LIK_EINVAL;
     return LIK_OK;
 }
@@ -212,8 +212,10 @@ static int check_problem(const struct lik_context *ctx, struct lik_score *op)
     if (rows > 1 && op->scores_stride < columns)
         return lik_fail(LIK_EINVAL, "scores_stride is %lld, a row has %lld scores", (long long)op->scores_stride,
                         (long long)columns);
-    if (lik_mul_i64(rows, lik_max_i64(op->scores_stride, columns), &entries) ||
-        lik_mul_i64(entries, 4 * lik_max_i64(op->q.len_max, 1), &entries))
+    if (lik_mul_i64(rows, lik_max_i64(op->scores_stride, columns), &entries) || lik_mul_i64(entries, 4, &entries))
+        return lik_fail(LIK_EINVAL, "scores_stride is %lld: %lld rows of it pass 2^63 bytes",
+                        (long long)op->scores_stride, (long long)rows);
+    if (lik_mul_i64(rows, columns, &entries) || lik_mul_i64(entries, 4 * lik_max_i64(op->q.len_max, 1), &entries))
         return lik_fail(LIK_EINVAL, "%lld x %lld scores of %lld query tokens: their argmax passes 2^63 bytes",
                         (long long)rows, (long long)columns, (long long)op->q.len_max);
     if (op->argmax) {
@@ -345,6 +347,10 @@ int lik_check_grad(const struct lik_context *ctx, const struct lik_grad *in, enu
     if (rows > 1 && out->grad_scores_stride < columns)
         return lik_fail(LIK_EINVAL, "grad_scores_stride is %lld, a row has %lld scores",
                         (long long)out->grad_scores_stride, (long long)columns);
+    int64_t reach;
+    if (lik_mul_i64(rows, lik_max_i64(out->grad_scores_stride, columns), &reach) || lik_mul_i64(reach, 4, &reach))
+        return lik_fail(LIK_EINVAL, "grad_scores_stride is %lld: %lld rows of it pass 2^63 bytes",
+                        (long long)out->grad_scores_stride, (long long)rows);
     if (mode == LIK_CHECK_RUN && rows > 0 && columns > 0) {
         if (!out->grad_scores)
             return lik_fail(LIK_EINVAL, "grad_scores is NULL, %lld x %lld are read", (long long)rows, (long long)columns);

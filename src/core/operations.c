@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-/* The plan goes to a struct of our own, then to as much of it as the caller's header knows. */
+/* The plan goes to a struct of our own first: on an error the caller's stays as it was. */
 static int finish_plan(int status, const struct lik_plan *own, struct lik_plan *plan)
 {
     if (status)
@@ -18,8 +18,9 @@ static int check_plan(const struct lik_plan *plan)
 {
     if (!plan)
         return lik_fail(LIK_EINVAL, "plan is NULL");
-    if (plan->struct_size < sizeof *plan)
-        return lik_fail(LIK_EINVAL, "plan.struct_size is %zu, must be at least %zu", plan->struct_size, sizeof *plan);
+    if (plan->struct_size < sizeof *plan || plan->struct_size > sizeof *plan + 4096)
+        return lik_fail(LIK_EINVAL, "plan.struct_size is %zu, must be at least %zu, the size this library knows",
+                        plan->struct_size, sizeof *plan);
     return LIK_OK;
 }
 

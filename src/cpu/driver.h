@@ -59,8 +59,7 @@ struct lik_cpu_slot {
     int32_t *winners, *integers; /* integers: [dim], that token quantized */
 };
 
-int lik_cpu_plan_score(const struct lik_cpu_kernels *kernels, const struct lik_score *op, const struct lik_exec *exec,
-                       struct lik_cpu_plan *plan);
+int lik_cpu_plan_score(const struct lik_score *op, const struct lik_exec *exec, struct lik_cpu_plan *plan);
 const char *lik_cpu_loader_name(enum lik_cpu_loader loader);
 void lik_cpu_slot_init(const struct lik_cpu_plan *plan, char *scratch, struct lik_cpu_slot *slot);
 
@@ -83,7 +82,8 @@ struct lik_cpu_job {
     atomic_llong next;
     const struct lik_topk *topk;
     int64_t *heap_counts; /* [slots, q.count] */
-    float *heap_values;   /* [slots - 1, q.count, k]: slot 0 uses the outputs */
+    int64_t heap_k;       /* k, or the number of documents if that is less: what a heap can hold */
+    float *heap_values;   /* [slots - 1, q.count, heap_k]: slot 0 uses the outputs */
     int64_t *heap_ids;
 };
 

@@ -93,10 +93,8 @@ static int reserve(size_t *offset, struct lik_cpu_plan *plan, int64_t count, int
     return LIK_OK;
 }
 
-int lik_cpu_plan_score(const struct lik_cpu_kernels *kernels, const struct lik_score *op, const struct lik_exec *exec,
-                       struct lik_cpu_plan *plan)
+int lik_cpu_plan_score(const struct lik_score *op, const struct lik_exec *exec, struct lik_cpu_plan *plan)
 {
-    (void)kernels;
     *plan = (struct lik_cpu_plan){.loader = choose_loader(op)};
     cut_items(op, exec, plan);
     int64_t dim = op->q.dim, block_queries = op->pairing == LIK_ALL ? plan->rows_per_item : 1;

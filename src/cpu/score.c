@@ -292,12 +292,12 @@ static void finish_stream(struct lik_cpu_job *job, const struct stream *stream, 
             if (stream->kept[s] && lanes > 0)
                 score = job->kernels->sum(maxima + lane, block->weighted ? block->lane_weight + lane : NULL, lanes);
             if (job->topk) {
-                struct lik_heap heap = {.k = job->topk->k, .smallest = job->topk->smallest};
+                struct lik_heap heap = {.k = job->heap_k, .smallest = job->topk->smallest};
                 int64_t *count = job->heap_counts + slot_number * op->q.count + row;
                 heap.count = *count;
                 int64_t at = ((slot_number - 1) * op->q.count + row) * heap.k;
-                heap.values = slot_number ? job->heap_values + at : job->topk->values + row * heap.k;
-                heap.ids = slot_number ? job->heap_ids + at : job->topk->ids + row * heap.k;
+                heap.values = slot_number ? job->heap_values + at : job->topk->values + row * job->topk->k;
+                heap.ids = slot_number ? job->heap_ids + at : job->topk->ids + row * job->topk->k;
                 lik_heap_push(&heap, score, job->topk->id_base + column);
                 *count = heap.count;
             } else {
@@ -405,7 +405,7 @@ int lik_cpu_score_plan(const struct lik_context *ctx, const struct lik_score *op
 {
     struct lik_cpu_plan plan;
     int64_t bytes;
-    int status = lik_cpu_plan_score(ctx->kernels, op, exec, &plan);
+    int status = lik_cpu_plan_score(op, exec, &plan);
     if (status)
         return status;
     if (lik_mul_i64((int64_t)plan.slot_bytes, plan.slots, &bytes))
@@ -419,7 +419,7 @@ int lik_cpu_score_plan(const struct lik_context *ctx, const struct lik_score *op
 int lik_cpu_score_run(const struct lik_context *ctx, const struct lik_score *op, const struct lik_exec *exec)
 {
     struct lik_cpu_job job = {.kernels = ctx->kernels, .op = op, .exec = exec};
-    int status = lik_cpu_plan_score(ctx->kernels, op, exec, &job.plan);
+    int status = lik_cpu_plan_score(op, exec, &job.plan);
     if (status)
         return status;
     lik_cpu_run(&job, exec->workspace);

@@ -126,7 +126,7 @@ FORCE_INLINE void dot_tile(const int R, const int V, const int half, const int s
     }
 }
 
-/* max(a, b) for a tile's first fold; NaN is added by the caller. */
+/* All ones where a or b is NaN: one comparison tests two vectors. */
 FORCE_INLINE __m256 unordered(__m256 a, __m256 b)
 {
     return _mm256_cmp_ps(a, b, _CMP_UNORD_Q);
@@ -335,13 +335,12 @@ static void widen(float *dst, const void *src, int32_t dtype, int64_t n)
             x = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
         } else if (dtype == LIK_E5M2) { /* the upper byte of an f16 */
             x = _mm256_cvtph_ps(_mm_slli_epi16(_mm_cvtepu8_epi16(bytes), 8));
-        } else { /* e4m3: exponent and mantissa in place, the exponent's bias set right by 2^120 */
-            __m256i wide = _mm256_cvtepu8_epi32(bytes);
-            __m256i rest = _mm256_and_si256(wide, _mm256_set1_epi32(0x7f));
-            __m256i sign = _mm256_slli_epi32(_mm256_xor_si256(wide, rest), 24);
-            x = _mm256_mul_ps(_mm256_castsi256_ps(_mm256_slli_epi32(rest, 20)), _mm256_set1_ps(0x1p120f));
-            __m256i nan = _mm256_cmpeq_epi32(rest, _mm256_set1_epi32(0x7f));
-            x = _mm256_or_ps(_mm256_or_ps(x, _mm256_castsi256_ps(sign)), _mm256_castsi256_ps(nan));
+        } else { /* e4m3: exponent and mantissa in an f16's places, whose conversion no denormal mode touches; bias by 2^8 */
+            __m128i wide = _mm_cvtepu8_epi16(bytes), rest = _mm_and_si128(wide, _mm_set1_epi16(0x7f));
+            __m128i half = _mm_or_si128(_mm_slli_epi16(rest, 7), _mm_slli_epi16(_mm_xor_si128(wide, rest), 8));
+            __m256i nan = _mm256_cvtepi16_epi32(_mm_cmpeq_epi16(rest, _mm_set1_epi16(0x7f)));
+            x = _mm256_mul_ps(_mm256_cvtph_ps(half), _mm256_set1_ps(256));
+            x = _mm256_or_ps(x, _mm256_castsi256_ps(nan));
         }
         _mm256_storeu_ps(dst + k, x);
     }

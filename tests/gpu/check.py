@@ -15,8 +15,7 @@ import time
 import torch
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import problems  # noqa: E402
-from problems import DTYPES, Guarded, Operand, expected, lik, pairs_of  # noqa: E402
+from problems import DTYPES, Guarded, Operand, expected, lik, pairs_of
 
 NAN = float("nan")
 
@@ -31,7 +30,11 @@ class Device:
         """Plans and enqueues; returns (plan, buffers that must live until the stream is done)."""
         plan = lik.Plan(struct_size=ctypes.sizeof(lik.Plan))
         how = lik.Exec(struct_size=ctypes.sizeof(lik.Exec))
-        self.c.check(getattr(self.c.c, f"lik_{kind}_plan")(self.c.context, ctypes.byref(op), ctypes.byref(how), ctypes.byref(plan)))
+        self.c.check(
+            getattr(self.c.c, f"lik_{kind}_plan")(
+                self.c.context, ctypes.byref(op), ctypes.byref(how), ctypes.byref(plan)
+            )
+        )
         workspace = Guarded(plan.workspace_bytes, torch.uint8, fill=0xFF)
         torch.cuda.synchronize()
         how.workspace, how.workspace_bytes = workspace.ptr(), plan.workspace_bytes
@@ -57,8 +60,14 @@ fail = Failures()
 
 
 def problem(q, d, pairing=lik.ALL, per_query=0, lists=None, precision=lik.HIGHEST):
-    op = lik.Score(struct_size=ctypes.sizeof(lik.Score), q=q.struct, d=d.struct, pairing=pairing, precision=precision,
-                   per_query=per_query)
+    op = lik.Score(
+        struct_size=ctypes.sizeof(lik.Score),
+        q=q.struct,
+        d=d.struct,
+        pairing=pairing,
+        precision=precision,
+        per_query=per_query,
+    )
     if lists is not None:
         op.list_q, op.list_d, op.list_count = lists[0].data_ptr(), lists[1].data_ptr(), len(lists[0])
     return op
@@ -87,14 +96,19 @@ def score(device, op, argmax=None, stride=0, describe=""):
     torch.cuda.synchronize()
     fail(out.intact() and workspace.intact() and (at is None or at.intact()), f"{describe}: wrote past a buffer")
     if stride and rows:
-        fail(torch.equal(out.data.view(rows, step)[:, columns:].view(torch.int32),
-                         before.view(rows, step)[:, columns:].view(torch.int32)), f"{describe}: wrote between rows")
+        fail(
+            torch.equal(
+                out.data.view(rows, step)[:, columns:].view(torch.int32),
+                before.view(rows, step)[:, columns:].view(torch.int32),
+            ),
+            f"{describe}: wrote between rows",
+        )
     result = out.data.view(rows, step)[:, :columns].clone()
     return result, at.data.view(rows, columns, -1).clone() if at is not None else None, plan.variant.decode()
 
 
 def tolerance(q, d, precision):
-    """Relative to the sum of |q| |d|. f32 accumulation loses up to about dim * 2^-24 and the tensor cores' own truncation."""
+    """Relative to the sum of |q| |d|. f32 accumulation loses about dim * 2^-24 and the tensor cores' truncation."""
     base = 2e-6 + q.dim * 2e-8
     if "f32" in (q.dtype, d.dtype):
         base += {lik.HIGHEST: 0, lik.HIGH: 2**-14, lik.MEDIUM: 2**-7}[precision]
@@ -117,13 +131,19 @@ def compare(describe, q, d, pairs, got, at, precision, exact):
             continue
         index = at[row, column].long()
         inside = index[: q.lengths[i]]
-        if not fail(bool((index[q.lengths[i]:] == -1).all()), f"{describe}: argmax[{row}, {column}] past the query's end"):
+        if not fail(
+            bool((index[q.lengths[i] :] == -1).all()), f"{describe}: argmax[{row}, {column}] past the query's end"
+        ):
             return
         if products is None:
             fail(bool((inside == -1).all()), f"{describe}: argmax[{row}, {column}] of nothing is not -1")
             continue
-        if not fail(bool((inside[~q_kept] == -1).all()) and bool((inside[q_kept] >= 0).all()) and
-                    bool((inside < d.lengths[j]).all()), f"{describe}: argmax[{row}, {column}] out of range: {inside.tolist()}"):
+        if not fail(
+            bool((inside[~q_kept] == -1).all())
+            and bool((inside[q_kept] >= 0).all())
+            and bool((inside < d.lengths[j]).all()),
+            f"{describe}: argmax[{row}, {column}] out of range: {inside.tolist()}",
+        ):
             return
         best = products.amax(1)
         picked = products.gather(1, inside.clamp_min(0)[:, None])[:, 0]
@@ -131,8 +151,18 @@ def compare(describe, q, d, pairs, got, at, precision, exact):
             first = (products == best[:, None]).int().argmax(1)
             ok = torch.equal(inside[q_kept], first[q_kept])
         else:
-            ok = bool(((best - picked)[q_kept] <= 2 * unit * (q.factor(i).abs() @ torch.where(
-                d_kept[:, None], d.factor(j), torch.zeros_like(d.factor(j))).abs().T).amax(1)[q_kept] + 1e-30).all())
+            ok = bool(
+                (
+                    (best - picked)[q_kept]
+                    <= 2
+                    * unit
+                    * (
+                        q.factor(i).abs()
+                        @ torch.where(d_kept[:, None], d.factor(j), torch.zeros_like(d.factor(j))).abs().T
+                    ).amax(1)[q_kept]
+                    + 1e-30
+                ).all()
+            )
         if not fail(ok, f"{describe}: argmax[{row}, {column}] is {inside.tolist()[:40]}"):
             return
 
@@ -157,34 +187,63 @@ def random_case(device, seed, native):
     count = max(1, min(int(budget**0.5) * 2, 24))
     nq = r.randint(1, count)
     per_query = r.randint(1, max(1, min(12, budget // nq)))
-    nd = {"all": r.randint(0 if r.random() < 0.05 else 1, min(80, max(1, 2 * budget // nq))), "candidates": nq * per_query,
-          "pairs": nq, "list": r.randint(1, 12)}[pairing]
+    nd = {
+        "all": r.randint(0 if r.random() < 0.05 else 1, min(80, max(1, 2 * budget // nq))),
+        "candidates": nq * per_query,
+        "pairs": nq,
+        "list": r.randint(1, 12),
+    }[pairing]
     normalize = kind != "ints" and r.random() < 0.25
-    layouts = ["padded", "padded", "packed", "packed64-gap", "wide"] + ([] if native else ["odd", "dim_stride", "transposed"])
+    layouts = ["padded", "padded", "packed", "packed64-gap", "wide"] + (
+        [] if native else ["odd", "dim_stride", "transposed"]
+    )
     d_layout, q_layout = r.choice(layouts), r.choice(["padded", "packed", "wide", "odd", "dim_stride", "transposed"])
     scale = not native and r.random() < 0.25
     group = per_query if pairing == "candidates" and r.random() < 0.5 and d_layout in ("padded", "wide") else 0
-    q = Operand(g, nq, q_len, dim, q_dtype, kind, q_layout, r.choice([None, None, "tail", "holes"]), normalize,
-                scale and r.random() < 0.5, r.random() < 0.3)
-    d = Operand(g, nd, d_len, dim, dtype, kind, d_layout, r.choice([None, None, "tail", "holes"]), normalize, scale,
-                group=group)
+    q = Operand(
+        g,
+        nq,
+        q_len,
+        dim,
+        q_dtype,
+        kind,
+        q_layout,
+        r.choice([None, None, "tail", "holes"]),
+        normalize,
+        scale and r.random() < 0.5,
+        r.random() < 0.3,
+    )
+    d = Operand(
+        g, nd, d_len, dim, dtype, kind, d_layout, r.choice([None, None, "tail", "holes"]), normalize, scale, group=group
+    )
     lists = None
     if pairing == "list":
         n = r.randint(1, 20)
-        lists = (torch.randint(0, nq, (n,), generator=g, device="cuda"), torch.randint(0, nd, (n,), generator=g, device="cuda"))
+        lists = (
+            torch.randint(0, nq, (n,), generator=g, device="cuda"),
+            torch.randint(0, nd, (n,), generator=g, device="cuda"),
+        )
     precision = r.choice([lik.HIGHEST, lik.HIGHEST, lik.HIGH, lik.MEDIUM])
     op = problem(q, d, PAIRINGS[pairing], per_query, lists, precision)
     argmax = r.choice([None, torch.int16, torch.int32])
-    describe = (f"seed {seed}{' native' if native else ''}: {pairing} q {nq}x{q_len} {q_dtype} {q_layout} d {nd}x{d_len} {dtype} "
-                f"{d_layout} dim {dim} {kind} {'normalized ' if normalize else ''}{'scaled ' if scale else ''}"
-                f"mask {q.masks[0] is not None}/{d.masks[:1] != [None]} group {group} argmax {argmax} precision {precision}")
+    describe = (
+        f"seed {seed}{' native' if native else ''}: {pairing} q {nq}x{q_len} {q_dtype} {q_layout} "
+        f"d {nd}x{d_len} {dtype} {d_layout} dim {dim} {kind} "
+        f"{'normalized ' if normalize else ''}{'scaled ' if scale else ''}"
+        f"mask {q.masks[0] is not None}/{d.masks[:1] != [None]} group {group} argmax {argmax} precision {precision}"
+    )
     got, at, variant = score(device, op, argmax, r.choice([0, 3]) if pairing in ("all", "candidates") else 0, describe)
     describe += f" [{variant}]"
-    pairs = pairs_of(PAIRINGS[pairing], q, d, per_query, *(x.tolist() for x in lists or (torch.empty(0), torch.empty(0))))
+    pairs = pairs_of(
+        PAIRINGS[pairing], q, d, per_query, *(x.tolist() for x in lists or (torch.empty(0), torch.empty(0)))
+    )
     compare(describe, q, d, pairs, got, at, precision, kind == "ints")
     if argmax:
         again, _, _ = score(device, op, None, 0, describe)
-        fail(torch.equal(got.view(torch.int32), again.view(torch.int32)), f"{describe}: argmax changes the bits of the scores")
+        fail(
+            torch.equal(got.view(torch.int32), again.view(torch.int32)),
+            f"{describe}: argmax changes the scores",
+        )
 
 
 def check_random(device, args):
@@ -198,7 +257,13 @@ def check_random(device, args):
 def check_batches(device, args):
     """The bits of a score depend on its query and document alone: any batch, padded or packed, 100 runs."""
     for dtype, dim in (("bf16", 128), ("f16", 96), ("f32", 128), ("bf16", 320)):
-        for q_len, d_len, nq, nd in ((32, 300, 20, 40), (300, 180, 3, 30), (20, 1030, 9, 20), (48, 64, 7, 50), (5, 9, 40, 90)):
+        for q_len, d_len, nq, nd in (
+            (32, 300, 20, 40),
+            (300, 180, 3, 30),
+            (20, 1030, 9, 20),
+            (48, 64, 7, 50),
+            (5, 9, 40, 90),
+        ):
             g = torch.Generator(device="cuda").manual_seed(7)
             q, d = Operand(g, nq, q_len, dim, dtype), Operand(g, nd, d_len, dim, dtype)
             op = problem(q, d)
@@ -215,8 +280,10 @@ def check_batches(device, args):
                 part.q.data, part.q.count = q1.data + i * q_len * dim * size, 1
                 part.d.data, part.d.count = d1.data + j * d_len * dim * size, 1
                 alone, at1, small = score(device, part, torch.int32)
-                fail(bool(alone[0, 0] == whole[i, j]) and torch.equal(at1[0, 0], at[i, j]),
-                     f"{name}: alone ({small}) {float(alone[0, 0])!r}, in the batch {float(whole[i, j])!r}")
+                fail(
+                    bool(alone[0, 0] == whole[i, j]) and torch.equal(at1[0, 0], at[i, j]),
+                    f"{name}: alone ({small}) {float(alone[0, 0])!r}, in the batch {float(whole[i, j])!r}",
+                )
             packed = problem(q, d)
             offsets = torch.arange(nd + 1, dtype=torch.int64, device="cuda") * d_len
             packed.d.offsets, packed.d.offsets_dtype, packed.d.total = offsets.data_ptr(), lik.I64, nd * d_len
@@ -242,8 +309,10 @@ def check_special(device, args):
         got, at, variant = score(device, op, torch.int32)
         bad = [3, 5, 6]
         fail(bool(got[:, bad].isnan().all()) and int(got.isnan().sum()) == 12, f"special {variant}: NaN tokens: {got}")
-        fail(bool((at[:, 3] == 77).all()) and bool((at[:, 5] == 0).all()) and bool((at[:, 6] == 139).all()),
-             f"special {variant}: the argmax is not the first NaN: {at[:, 3, :4]} {at[:, 5, :4]} {at[:, 6, :4]}")
+        fail(
+            bool((at[:, 3] == 77).all()) and bool((at[:, 5] == 0).all()) and bool((at[:, 6] == 139).all()),
+            f"special {variant}: the argmax is not the first NaN: {at[:, 3, :4]} {at[:, 5, :4]} {at[:, 6, :4]}",
+        )
         data[3], data[5], data[6] = 1, 1, 1
         got, at, _ = score(device, op, torch.int16)
         fail(bool((at[:, [3, 5, 6]] == 0).all()), f"special {variant}: ties do not go to the lowest token")
@@ -251,8 +320,10 @@ def check_special(device, args):
             data[3] = -float("inf")
             q.data.data.view(DTYPES[dtype][1])[:] = 1
             got, at, _ = score(device, op, torch.int16)
-            fail(bool((got[:, 3] == -float("inf")).all()) and bool((at[:, 3] == 0).all()),
-                 f"special {variant}: products of -inf: {got[:, 3]} {at[:, 3, :3]}")
+            fail(
+                bool((got[:, 3] == -float("inf")).all()) and bool((at[:, 3] == 0).all()),
+                f"special {variant}: products of -inf: {got[:, 3]} {at[:, 3, :3]}",
+            )
         # out of range: never read, the scores concerned are NaN
         total = 11 * 140
         offsets = torch.arange(12, dtype=torch.int64, device="cuda") * 140
@@ -262,26 +333,37 @@ def check_special(device, args):
         op.d.offsets, op.d.offsets_dtype, op.d.total = offsets.data_ptr(), lik.I64, total
         got, at, _ = score(device, op, torch.int32)
         bad = got.isnan().any(0).nonzero()[:, 0].tolist()
-        fail(bad == [3, 4, 7, 8] and bool(got[:, bad].isnan().all()) and bool((at[:, bad] == -1).all()),
-             f"special {variant}: offsets out of range give NaN in documents {bad}")
+        fail(
+            bad == [3, 4, 7, 8] and bool(got[:, bad].isnan().all()) and bool((at[:, bad] == -1).all()),
+            f"special {variant}: offsets out of range give NaN in documents {bad}",
+        )
         lists = (torch.tensor([0, 99, 1, 2, -1], device="cuda"), torch.tensor([0, 1, 11, 2, 3], device="cuda"))
         got, at, _ = score(device, problem(q, d, lik.LIST, 0, lists), torch.int32)
-        fail(got[:, 0].isnan().tolist() == [False, True, True, False, True] and bool((at[1] == -1).all()),
-             f"special {variant}: list entries out of range: {got[:, 0].tolist()}")
+        fail(
+            got[:, 0].isnan().tolist() == [False, True, True, False, True] and bool((at[1] == -1).all()),
+            f"special {variant}: list entries out of range: {got[:, 0].tolist()}",
+        )
         q_offsets = torch.tensor([0, 33, 20, 99, 132], dtype=torch.int64, device="cuda")
         op = problem(q, d)
         op.q.offsets, op.q.offsets_dtype, op.q.total = q_offsets.data_ptr(), lik.I64, 132
         got, at, _ = score(device, op, torch.int32)
-        fail(got.isnan().any(1).tolist() == [False, True, True, False] and bool(got[1:3].isnan().all()),
-             f"special {variant}: query offsets out of range: {got[:, 0].tolist()}")
+        fail(
+            got.isnan().any(1).tolist() == [False, True, True, False] and bool(got[1:3].isnan().all()),
+            f"special {variant}: query offsets out of range: {got[:, 0].tolist()}",
+        )
     print("special: done", flush=True)
 
 
 def check_topk(device, args):
-    for dtype, nq, nd, k, smallest, pairing in (("bf16", 3, 50, 10, 0, "all"), ("bf16", 8, 9000, 100, 0, "all"),
-                                                ("f32", 2, 700, 5, 1, "all"), ("bf16", 5, 40, 64, 0, "all"),
-                                                ("f16", 4, 6000, 3000, 0, "all"), ("bf16", 6, 30, 7, 0, "candidates"),
-                                                ("bf16", 1100, 17000, 20, 0, "all")):
+    for dtype, nq, nd, k, smallest, pairing in (
+        ("bf16", 3, 50, 10, 0, "all"),
+        ("bf16", 8, 9000, 100, 0, "all"),
+        ("f32", 2, 700, 5, 1, "all"),
+        ("bf16", 5, 40, 64, 0, "all"),
+        ("f16", 4, 6000, 3000, 0, "all"),
+        ("bf16", 6, 30, 7, 0, "candidates"),
+        ("bf16", 1100, 17000, 20, 0, "all"),
+    ):
         g = torch.Generator(device="cuda").manual_seed(5)
         per = nd if pairing == "candidates" else 0
         q = Operand(g, nq, 8, 64, dtype, "ints")
@@ -291,8 +373,15 @@ def check_topk(device, args):
         op = problem(q, d, PAIRINGS[pairing], per)
         whole, _, _ = score(device, op)
         values, ids = Guarded(nq * k, torch.float32), Guarded(nq * k, torch.int64)
-        top = lik.TopK(struct_size=ctypes.sizeof(lik.TopK), score=op, k=k, id_base=1000, smallest=smallest,
-                       values=values.ptr(), ids=ids.ptr())
+        top = lik.TopK(
+            struct_size=ctypes.sizeof(lik.TopK),
+            score=op,
+            k=k,
+            id_base=1000,
+            smallest=smallest,
+            values=values.ptr(),
+            ids=ids.ptr(),
+        )
         plan, workspace = device.launch("topk", top)
         torch.cuda.synchronize()
         key = whole.double().nan_to_num(float("inf") if smallest else -float("inf"))
@@ -301,7 +390,10 @@ def check_topk(device, args):
         name = f"topk {dtype} {nq}x{nd} k {k} [{plan.variant.decode()}]"
         fail(values.intact() and ids.intact() and workspace.intact(), f"{name}: wrote past a buffer")
         got_ids, got = ids.data.view(nq, k), values.data.view(nq, k)
-        fail(torch.equal(got_ids[:, :n], order + 1000), f"{name}: ids {got_ids[0, :8].tolist()} want {(order[0, :8] + 1000).tolist()}")
+        fail(
+            torch.equal(got_ids[:, :n], order + 1000),
+            f"{name}: ids {got_ids[0, :8].tolist()} want {(order[0, :8] + 1000).tolist()}",
+        )
         fail(torch.equal(got[:, :n].nan_to_num(7e7), whole.gather(1, order).nan_to_num(7e7)), f"{name}: values")
         fail(bool((got_ids[:, n:] == -1).all()) and bool(got[:, n:].isnan().all()), f"{name}: filler")
     print("topk: done", flush=True)
@@ -311,19 +403,24 @@ def check_streams(device, args):
     """Graph capture and replay, two streams at once, nothing on the default stream."""
     g = torch.Generator(device="cuda").manual_seed(9)
     for dtype, dim, q_len in (("bf16", 128, 32), ("bf16", 128, 300), ("f32", 40, 20)):
-        q, d = Operand(g, 8, q_len, dim, dtype, normalize=True), Operand(g, 200, 90, dim, dtype, "unit", "packed", normalize=True)
+        q, d = (
+            Operand(g, 8, q_len, dim, dtype, normalize=True),
+            Operand(g, 200, 90, dim, dtype, "unit", "packed", normalize=True),
+        )
         op = problem(q, d)
         want, _, variant = score(device, op)
         out = [Guarded(8 * 200, torch.float32) for _ in range(2)]
         streams = [torch.cuda.Stream(), torch.cuda.Stream()]
         keep = []
-        for i in range(20):
+        for _ in range(20):
             for s in range(2):
                 op.scores = out[s].ptr()
                 with torch.cuda.stream(streams[s]):
                     plan = lik.Plan(struct_size=ctypes.sizeof(lik.Plan))
                     how = lik.Exec(struct_size=ctypes.sizeof(lik.Exec))
-                    device.c.check(device.c.c.lik_score_plan(device.c.context, ctypes.byref(op), None, ctypes.byref(plan)))
+                    device.c.check(
+                        device.c.c.lik_score_plan(device.c.context, ctypes.byref(op), None, ctypes.byref(plan))
+                    )
                     workspace = torch.empty(plan.workspace_bytes + 256, dtype=torch.uint8, device="cuda")
                     how.workspace = (workspace.data_ptr() + 255) // 256 * 256
                     how.workspace_bytes, how.stream = plan.workspace_bytes, streams[s].cuda_stream
@@ -356,8 +453,15 @@ def check_large(device, args):
     q = torch.randn(2, 32, dim, dtype=torch.bfloat16, device="cuda")
     op = lik.Score(struct_size=ctypes.sizeof(lik.Score), pairing=lik.ALL)
     for name, x in (("q", q), ("d", d)):
-        t = lik.Tokens(struct_size=ctypes.sizeof(lik.Tokens), dtype=lik.BF16, count=x.shape[0], len_max=x.shape[1], dim=dim,
-                       data=x.data_ptr(), dim_stride=1)
+        t = lik.Tokens(
+            struct_size=ctypes.sizeof(lik.Tokens),
+            dtype=lik.BF16,
+            count=x.shape[0],
+            len_max=x.shape[1],
+            dim=dim,
+            data=x.data_ptr(),
+            dim_stride=1,
+        )
         t.strides = lik.Strides(0, x.shape[1] * dim, dim)
         setattr(op, name, t)
     for packed in (False, True):
@@ -366,12 +470,21 @@ def check_large(device, args):
             op.d.offsets, op.d.offsets_dtype, op.d.total = offsets.data_ptr(), lik.I64, count * length
         got, _, variant = score(device, op)
         want = torch.einsum("qsd,ntd->qnst", q.double(), d[-300:].double()).amax(3).sum(2)
-        fail(bool(((got[:, -300:] - want).abs() < 1e-2).all()), f"large [{variant}] packed {packed}: {got[:, -3:]} {want[:, -3:]}")
+        fail(
+            bool(((got[:, -300:] - want).abs() < 1e-2).all()),
+            f"large [{variant}] packed {packed}: {got[:, -3:]} {want[:, -3:]}",
+        )
     print("large: done", flush=True)
 
 
-CHECKS = {"special": check_special, "random": check_random, "batches": check_batches, "topk": check_topk,
-          "streams": check_streams, "large": check_large}
+CHECKS = {
+    "special": check_special,
+    "random": check_random,
+    "batches": check_batches,
+    "topk": check_topk,
+    "streams": check_streams,
+    "large": check_large,
+}
 
 
 def main():
@@ -384,7 +497,13 @@ def main():
     args = parser.parse_args()
     torch.backends.cuda.matmul.allow_tf32 = False
     device = Device(args.lib)
-    print(device.c.name(), torch.cuda.get_device_name(), "LIK_CUDA_ARCH", os.environ.get("LIK_CUDA_ARCH", "unset"), flush=True)
+    print(
+        device.c.name(),
+        torch.cuda.get_device_name(),
+        "LIK_CUDA_ARCH",
+        os.environ.get("LIK_CUDA_ARCH", "unset"),
+        flush=True,
+    )
     for name, check in CHECKS.items():
         if not args.only or name in args.only.split(","):
             start = time.time()

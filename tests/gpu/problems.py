@@ -1,9 +1,9 @@
-"""Problems for the CUDA backend: random ragged queries and documents, laid out in every way lik.h allows, and what torch
-says of them in f64.
+"""Problems for the CUDA backend: random ragged queries and documents, laid out in every way lik.h allows, and what
+torch says of them in f64.
 
-A problem is first a list of queries and documents (tensors [length, dim] in the stored dtype, with masks, scales, weights),
-then a `Score` struct over device buffers that stand between guard bands. The expectation is computed from the lists, so a
-layout cannot agree with itself by mistake."""
+A problem is first a list of queries and documents (tensors [length, dim] in the stored dtype, with masks, scales,
+weights), then a `Score` struct over device buffers that stand between guard bands. The expectation is computed from the
+lists, so a layout cannot agree with itself by mistake."""
 
 import ctypes
 import sys
@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
-import liblik as lik  # noqa: E402
+import liblik as lik
 
 GUARD = 4096
 DTYPES = {
@@ -49,8 +49,9 @@ def tokens(generator, n, dim, kind, dtype):
     """n stored tokens; "ints" are small integers, whose scores are exact in every dtype."""
     torch_dtype = DTYPES[dtype][1]
     if dtype == "i8":
-        return torch.randint(-127 if kind != "ints" else -3, 128 if kind != "ints" else 4, (n, dim), generator=generator,
-                             device="cuda").to(torch.int8)
+        return torch.randint(
+            -127 if kind != "ints" else -3, 128 if kind != "ints" else 4, (n, dim), generator=generator, device="cuda"
+        ).to(torch.int8)
     if kind == "ints":
         x = torch.randint(-3, 4, (n, dim), generator=generator, device="cuda").float()
     else:
@@ -64,8 +65,22 @@ def tokens(generator, n, dim, kind, dtype):
 class Operand:
     """Sequences with their masks, scales and weights, and a lik Tokens struct over a layout of them."""
 
-    def __init__(self, generator, count, len_max, dim, dtype, kind="unit", layout="padded", mask=None, normalize=False,
-                 scale=False, weights=False, lengths=None, group=0):
+    def __init__(
+        self,
+        generator,
+        count,
+        len_max,
+        dim,
+        dtype,
+        kind="unit",
+        layout="padded",
+        mask=None,
+        normalize=False,
+        scale=False,
+        weights=False,
+        lengths=None,
+        group=0,
+    ):
         self.dim, self.dtype, self.len_max, self.count = dim, dtype, len_max, count
         self.normalize, self.keep = normalize, []
         packed = layout.startswith("packed")
@@ -76,6 +91,7 @@ class Operand:
                 lengths[0] = len_max
         self.lengths = lengths
         self.rows = [tokens(generator, n, dim, kind, dtype) for n in lengths]
+
         def random(n):
             return torch.rand(n, generator=generator, device="cuda")
 
@@ -84,9 +100,12 @@ class Operand:
             self.masks = [torch.arange(n, device="cuda") < int(random(1) * (n + 1)) for n in lengths]
         elif mask == "holes":
             self.masks = [random(n) < 0.7 for n in lengths]
-        self.scales = [(random(n) * 2 - 0.5 if kind != "ints" else (random(n) * 2).ceil()) if scale else None for n in lengths]
-        self.weights = [((random(n) * 2 - 0.5) if kind != "ints" else (random(n) * 3).floor()) if weights else None
-                        for n in lengths]
+        self.scales = [
+            (random(n) * 2 - 0.5 if kind != "ints" else (random(n) * 2).ceil()) if scale else None for n in lengths
+        ]
+        self.weights = [
+            ((random(n) * 2 - 0.5) if kind != "ints" else (random(n) * 3).floor()) if weights else None for n in lengths
+        ]
         self.struct = self.lay_out(layout, group)
 
     def factor(self, i):
@@ -100,24 +119,35 @@ class Operand:
 
     def lay_out(self, layout, group):
         lik_dtype, torch_dtype = DTYPES[self.dtype]
-        x = lik.Tokens(struct_size=ctypes.sizeof(lik.Tokens), dtype=lik_dtype, count=self.count, len_max=self.len_max,
-                       dim=self.dim, normalize=int(self.normalize))
+        x = lik.Tokens(
+            struct_size=ctypes.sizeof(lik.Tokens),
+            dtype=lik_dtype,
+            count=self.count,
+            len_max=self.len_max,
+            dim=self.dim,
+            normalize=int(self.normalize),
+        )
         dim, n, size = self.dim, self.len_max, torch.empty((), dtype=torch_dtype).element_size()
         raw = {1: torch.uint8, 2: torch.int16, 4: torch.int32}[size]
         if layout.startswith("packed"):
             total = sum(self.lengths) + (5 if layout.endswith("gap") else 0)
             step = dim + (8 if layout.endswith("gap") else 0)
             wide = torch.int64 if layout.startswith("packed64") else torch.int32
-            offsets = torch.tensor([0] + self.lengths, dtype=torch.int64).cumsum(0) + (2 if layout.endswith("gap") else 0)
+            offsets = torch.tensor([0, *self.lengths], dtype=torch.int64).cumsum(0) + (
+                2 if layout.endswith("gap") else 0
+            )
             self.offsets = offsets.to(wide).cuda()
-            x.total, x.offsets, x.offsets_dtype = total, self.offsets.data_ptr(), lik.I64 if wide == torch.int64 else lik.I32
+            x.total, x.offsets, x.offsets_dtype = (
+                total,
+                self.offsets.data_ptr(),
+                lik.I64 if wide == torch.int64 else lik.I32,
+            )
             x.strides, x.dim_stride = lik.Strides(0, 0, step), 1
             per_token = [(int(offsets[i]) + t) for i in range(self.count) for t in range(self.lengths[i])]
             slots, small = total, lik.Strides(0, 0, 1)
             count_elements = total * step
             places = torch.tensor(per_token, dtype=torch.int64, device="cuda")
             element_places = places * step
-            steps = (step, 1)
         else:
             dim_step = 2 if layout == "dim_stride" else 1
             token = dim * dim_step + (8 if layout == "wide" else 3 if layout == "odd" else 0)
@@ -136,17 +166,23 @@ class Operand:
             places = (i[:, None] * n + t[None, :]).reshape(-1)
             slots = self.count * n
             count_elements = int(element_places.max()) + dim * dim_step if slots else 0
-            steps = (token, dim_step)
         skew = size if layout == "odd" else 0
         data = Guarded(count_elements, raw, fill=0xFF, skew=skew)  # every float dtype reads 0xff... as NaN
-        rows = torch.cat(self.rows) if self.count and sum(self.lengths) else torch.empty(0, dim, dtype=torch_dtype, device="cuda")
+        rows = (
+            torch.cat(self.rows)
+            if self.count and sum(self.lengths)
+            else torch.empty(0, dim, dtype=torch_dtype, device="cuda")
+        )
         if len(rows):
             at = element_places[:, None] + torch.arange(dim, device="cuda") * x.dim_stride
             data.data[at] = rows.contiguous().view(raw)
         x.data = data.ptr()
         self.data, self.keep = data, [data]
-        for name, lists, dtype in (("mask", self.masks, torch.uint8), ("scale", self.scales, torch.float32),
-                                   ("weights", self.weights, torch.float32)):
+        for name, lists, dtype in (
+            ("mask", self.masks, torch.uint8),
+            ("scale", self.scales, torch.float32),
+            ("weights", self.weights, torch.float32),
+        ):
             if not self.count or lists[0] is None:
                 continue
             buffer = Guarded(slots, dtype, fill=0xFF)
@@ -190,7 +226,11 @@ def expected(q, d, pairs):
         products = x @ y.T
         products[:, ~d_kept] = -float("inf")
         unit = (x.abs() @ y.abs().T).amax(1)
-        w = torch.ones(q.lengths[i], device="cuda", dtype=torch.float64) if q.weights[i] is None else q.weights[i].double()
+        w = (
+            torch.ones(q.lengths[i], device="cuda", dtype=torch.float64)
+            if q.weights[i] is None
+            else q.weights[i].double()
+        )
         best = products.amax(1)
         score = (torch.where(q_kept, best, torch.zeros_like(best)) * w * q_kept).sum()
         out.append((float(score), float((unit * w.abs() * q_kept).sum()), products, q_kept, d_kept))

@@ -41,6 +41,12 @@ def main() -> int:
         library = next(iter(sorted(prefix.rglob("liblik.so*")) + sorted(prefix.rglob("liblik.a")))).parent
         environment = dict(os.environ, LD_LIBRARY_PATH=str(library))
 
+        command = prefix / "bin" / "lik"
+        if command.exists():  # started from the prefix, it finds the library and the demo's data by itself
+            bare = {name: value for name, value in os.environ.items() if name != "LD_LIBRARY_PATH"}
+            run(command, "--version", env=bare)
+            run(command, "demo", "--quiet", "-o", work / "map", env=bare)
+
         strict = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-pedantic", "-Werror", "-fsyntax-only"]
         (work / "alone.c").write_text("#include <lik/lik.h>\nint main(void) { return 0; }\n")
         shutil.copy(work / "alone.c", work / "alone.cc")

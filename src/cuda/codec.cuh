@@ -97,7 +97,8 @@ LIK_DEVICE float unit_factor(const struct lik_tokens &x, int64_t at, float own, 
     float scale = 1.0f;
     for (int attempt = 0;; attempt++) {
         float squares = 0.0f, largest = 0.0f;
-        for (int k = lane * 8; k < x.dim; k += 64) {
+#pragma unroll 2
+        for (int k = lane * 8; k < (int)x.dim; k += 64) {
             float v[8];
             load_8(x, at, k, vector, v);
 #pragma unroll

@@ -19,7 +19,8 @@ static __global__ void unit_factors(const __grid_constant__ struct lik_tokens x,
 {
     int64_t step = (int64_t)gridDim.x * (blockDim.x / 8);
     for (int64_t row = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / 8; row < rows; row += step) {
-        int64_t i = x.offsets ? 0 : row / x.len_max, t = x.offsets ? row : row - i * x.len_max;
+        int64_t i = x.offsets ? 0 : rows <= UINT32_MAX ? (int64_t)((uint32_t)row / (uint32_t)x.len_max) : row / x.len_max;
+        int64_t t = x.offsets ? row : row - i * x.len_max;
         int64_t base = x.offsets ? 0 : lik_tokens_base(&x, &x.strides, i);
         int64_t scale_base = x.offsets ? 0 : lik_tokens_base(&x, &x.scale_strides, i);
         float own = x.scale ? x.scale[scale_base + t * x.scale_strides.token] : 1.0f;

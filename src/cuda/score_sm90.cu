@@ -40,16 +40,22 @@ struct sm90_args {
 };
 
 /* What a column tile holds. */
-struct head {
+struct __align__(16) head {
     uint32_t counts[4];   /* columns that count, a bit each */
     uint32_t ends;        /* bit j: a document ends with block j */
     uint32_t empty, bad;  /* bit i: the i-th document that ends here has no kept token; is out of range */
     int32_t row_tile;     /* -1: there are no more */
     int32_t token;        /* index in its document of column 0 */
-    int32_t open;         /* the last document goes on in the next tile */
-    int32_t whole;        /* all columns count and no document ends before the last block */
+    int32_t flags;        /* 1: the last document goes on in the next tile; 2: all columns count and no document ends before
+                           * the last block */
     int64_t column;       /* of the scores: the first document that ends here */
     float factor[COLUMNS]; /* if the documents are normalized */
+};
+
+/* The part of a head that every tile needs, in registers: read while the products run. */
+struct brief {
+    uint32_t counts[4], ends;
+    int32_t token, flags; /* flags: 1 open, 2 whole */
 };
 
 /* Row maxima of one lane: rows lane / 4 and lane / 4 + 8 of its warp's block. */
@@ -204,8 +210,7 @@ LIK_DEVICE void plan_inner_tile(struct walk &w, const struct sm90_args &a, struc
         head.row_tile = w.row_tile;
         head.token = w.done;
         head.column = w.column;
-        head.open = !ends;
-        head.whole = 1;
+        head.flags = ends ? 2 : 3;
         box.map = &a.maps[BOXES - 1];
         box.block = 0;
         box.row = w.row + w.done;
@@ -303,14 +308,13 @@ LIK_DEVICE int plan_tile(struct walk &w, const struct sm90_args &a, struct head 
     if (lane < 4)
         head.counts[lane] = counts;
     if (lane == 0) {
-        head.whole = all && (ends & 0x7fffu) == 0;
         head.ends = ends;
         head.empty = empty;
         head.bad = bad;
         head.row_tile = used ? row_tile : -1;
         head.token = token;
         head.column = column;
-        head.open = w.open;
+        head.flags = (w.open ? 1 : 0) | (all && (ends & 0x7fffu) == 0 ? 2 : 0);
     }
     __syncwarp();
     return used;
@@ -505,6 +509,16 @@ LIK_DEVICE void scan_carefully(const float (&c)[64], const struct head &head, st
     }
 }
 
+LIK_DEVICE struct brief read_head(const struct head &head, bool factors)
+{
+    struct brief b;
+    *(uint4 *)b.counts = *(const uint4 *)head.counts;
+    b.ends = head.ends;
+    b.token = head.token;
+    b.flags = factors ? head.flags & 1 : head.flags;
+    return b;
+}
+
 /* The four products of block j that count, times their factors; -inf for those that don't. */
 LIK_DEVICE void pick(const float (&c)[64], const struct head &head, int j, uint32_t bits, bool factors, float (&x)[4])
 {
@@ -519,10 +533,11 @@ LIK_DEVICE void pick(const float (&c)[64], const struct head &head, int j, uint3
 
 /* Takes the products of one row tile by one column tile into the running maxima `m`; those of documents that end here go
  * to the stash. Four blocks at a time: plain ones, without a document's end or a dropped column, need no questions. */
-LIK_DEVICE void take_maxima(const float (&c)[64], const struct head &head, struct maxima &m, float2 *stash, bool factors)
+LIK_DEVICE void take_maxima(const float (&c)[64], const struct head &head, const struct brief &brief, struct maxima &m,
+                            float2 *stash, bool factors)
 {
-    uint32_t ends = head.ends;
-    if (head.whole && !factors) {
+    uint32_t ends = brief.ends;
+    if (brief.flags & 2) {
         float x[4], y[4];
 #pragma unroll
         for (int j = 0; j < TILE_BLOCKS; j++) {
@@ -540,7 +555,7 @@ LIK_DEVICE void take_maxima(const float (&c)[64], const struct head &head, struc
     }
 #pragma unroll
     for (int g = 0; g < TILE_BLOCKS; g += 4) {
-        uint32_t counts = head.counts[g / 4];
+        uint32_t counts = brief.counts[g / 4];
         if (counts == ~0u && (ends >> g & 15u) == 0 && !factors) {
             float x[4], y[4];
 #pragma unroll
@@ -568,13 +583,13 @@ LIK_DEVICE void take_maxima(const float (&c)[64], const struct head &head, struc
 }
 
 /* The same with the argmax. */
-LIK_DEVICE void take_maxima(const float (&c)[64], const struct head &head, struct maxima &m, struct maxima *stash,
-                            bool factors)
+LIK_DEVICE void take_maxima(const float (&c)[64], const struct head &head, const struct brief &brief, struct maxima &m,
+                            struct maxima *stash, bool factors)
 {
     struct maxima before = m, *const stash_before = stash;
-    int base = head.token + ((int)threadIdx.x & 3) * 2, block0 = -1, block1 = -1;
+    int base = brief.token + ((int)threadIdx.x & 3) * 2, block0 = -1, block1 = -1;
     float first0 = 0.0f, first1 = 0.0f;
-    uint32_t ends = head.ends;
+    uint32_t ends = brief.ends;
     bool strange = false;
     auto settle = [&]() {
         if (block0 >= 0)
@@ -583,10 +598,10 @@ LIK_DEVICE void take_maxima(const float (&c)[64], const struct head &head, struc
             m.at1 = base + block1 * 8 + (first1 == m.best1 ? 0 : 1);
         strange |= !(m.best0 > -INFINITY) || !(m.best1 > -INFINITY);
     };
-    bool whole = head.whole && !factors;
+    bool whole = brief.flags & 2;
 #pragma unroll
     for (int g = 0; g < TILE_BLOCKS; g += 4) {
-        uint32_t counts = whole ? ~0u : head.counts[g / 4];
+        uint32_t counts = brief.counts[g / 4];
         if (whole || (counts == ~0u && (ends >> g & 15u) == 0 && !factors)) {
 #pragma unroll
             for (int j = g; j < g + 4; j++) {
@@ -615,7 +630,7 @@ LIK_DEVICE void take_maxima(const float (&c)[64], const struct head &head, struc
         settle();
         *stash = m;
         m = {-INFINITY, -INFINITY, -1, -1};
-    } else if (head.open) {
+    } else if (brief.flags & 1) {
         settle();
     }
     if (__any_sync(~0u, strange)) {
@@ -692,7 +707,8 @@ LIK_DEVICE void finish_rows(const struct sm90_args &a, struct shared &sm, const 
  * the ring: each slab is given back once it is multiplied. */
 template <bool bf16>
 LIK_DEVICE struct place multiply_tile(const struct sm90_args &a, struct shared &sm, const struct consumer &me,
-                                      const char *ring, float (&c)[64], struct place at)
+                                      const char *ring, float (&c)[64], struct place at, const struct head &head,
+                                      struct brief &brief)
 {
     int before = 0;
     for (int slab = 0; slab < a.slabs; slab++) {
@@ -706,6 +722,7 @@ LIK_DEVICE struct place multiply_tile(const struct sm90_args &a, struct shared &
         before = at.stage;
         advance(at, a.stages);
     }
+    brief = read_head(head, a.score.factor != NULL);
     wgmma_wait<0>();
     if (me.lane == 0)
         mbarrier_arrive(&sm.empty[before]);
@@ -731,7 +748,8 @@ LIK_DEVICE void hold_rows(const struct sm90_args &a, const struct consumer &me, 
 /* multiply_tile with the rows in registers: one or two slabs. */
 template <bool bf16>
 LIK_DEVICE struct place multiply_held(const struct sm90_args &a, struct shared &sm, const struct consumer &me,
-                                      const char *ring, const struct held_rows &q, float (&c)[64], struct place at)
+                                      const char *ring, const struct held_rows &q, float (&c)[64], struct place at,
+                                      const struct head &head, struct brief &brief)
 {
     int before = at.stage;
 #pragma unroll
@@ -755,6 +773,7 @@ LIK_DEVICE struct place multiply_held(const struct sm90_args &a, struct shared &
             before = at.stage;
             advance(at, a.stages);
         }
+    brief = read_head(head, a.score.factor != NULL);
     wgmma_wait<0>();
     if (me.lane == 0)
         mbarrier_arrive(&sm.empty[before]);
@@ -773,6 +792,7 @@ LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, const stru
         hold_rows(a, me, q);
     for (int tile = 0;; tile = (tile + 1) % HEADS) {
         float c[64];
+        struct brief brief;
         mbarrier_wait(&sm.full[at.stage], at.parity);
         const struct head &head = sm.heads[tile];
         if (head.row_tile < 0)
@@ -784,14 +804,14 @@ LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, const stru
                 hold_rows(a, me, q);
         }
         if (hold)
-            at = multiply_held<bf16>(a, sm, me, ring, q, c, at);
+            at = multiply_held<bf16>(a, sm, me, ring, q, c, at, head, brief);
         else
-            at = multiply_tile<bf16>(a, sm, me, ring, c, at);
+            at = multiply_tile<bf16>(a, sm, me, ring, c, at, head, brief);
         if (want_argmax)
-            take_maxima(c, head, m, (struct maxima *)me.stash, factors);
+            take_maxima(c, head, brief, m, (struct maxima *)me.stash, factors);
         else
-            take_maxima(c, head, m, (float2 *)me.stash, factors);
-        if (head.ends)
+            take_maxima(c, head, brief, m, (float2 *)me.stash, factors);
+        if (brief.ends)
             finish_rows<want_argmax>(a, sm, me, head, turn++);
     }
 }

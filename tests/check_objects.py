@@ -7,6 +7,9 @@
         No instruction of AVX or later outside of files named after a level.
     check_objects.py symbols LIBRARY HEADER
         A shared library exports what the header declares with LIK_API, and no more.
+    check_objects.py sass LIBRARY
+        In the CUDA machine code, every kernel of the Hopper loop multiplies with HGMMA, and no kernel of this project
+        touches local memory. Needs cuobjdump.
 
 Needs objdump and nm. Returns 1 if something is wrong, and if there was nothing to check.
 """
@@ -107,6 +110,30 @@ def check_symbols(library: str, header: str) -> int:
     return 1 if exported != declared or not exported or any(not n.startswith("lik_") for n in exported) else 0
 
 
+def check_sass(library: str) -> int:
+    text = subprocess.run(["cuobjdump", "-sass", library], check=True, capture_output=True, text=True).stdout
+    wrong = hopper = kernels = 0
+    arch = ""
+    for part in re.split(r"^(?=\s*(?:Function :|code for sm_))", text, flags=re.MULTILINE):
+        if match := re.match(r"\s*code for (sm_\w+)", part):
+            arch = match.group(1)
+        match = re.match(r"\s*Function : (\S+)", part)
+        if not match or "cub" in match.group(1):
+            continue
+        kernels += 1
+        name = f"{arch} {match.group(1)}"
+        if local := re.findall(r"\b(?:LDL|STL)\b[.\w]*", part):
+            wrong += 1
+            print(f"{name}: {len(local)} instructions on local memory")
+        if "score_sm90" in name and arch.startswith("sm_90"):
+            hopper += 1
+            if "HGMMA" not in part:
+                wrong += 1
+                print(f"{name}: no HGMMA")
+    print(f"check_objects: {kernels} kernels, {hopper} of the Hopper loop, {wrong} wrong")
+    return 1 if wrong or hopper == 0 else 0
+
+
 def main() -> int:
     match sys.argv[1:]:
         case ["spills", pattern, *objects] if objects:
@@ -115,6 +142,8 @@ def main() -> int:
             return check_baseline(objects)
         case ["symbols", library, header]:
             return check_symbols(library, header)
+        case ["sass", library]:
+            return check_sass(library)
     print(__doc__)
     return 2
 

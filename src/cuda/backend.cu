@@ -84,7 +84,9 @@ static int inspect(struct lik_gpu *gpu, int device)
     gpu->resident_bytes = (size_t)(shared_all / 2 - 2048);
     gpu->check = check && *check && strcmp(check, "0");
     int status = lik_score_mma_prepare(gpu);
-    return status ? status : lik_score_sm90_prepare(gpu);
+    if (!status)
+        status = lik_score_sm90_prepare(gpu);
+    return status ? status : lik_grad_prepare(gpu);
 }
 
 static int cuda_open(struct lik_context *ctx, const char *level)

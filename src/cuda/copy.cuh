@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #define LIK_DEVICE static __device__ __forceinline__
+#define LIK_MEMBER __device__ __forceinline__
 
 LIK_DEVICE uint32_t shared_address(const void *p)
 {
@@ -87,7 +88,8 @@ LIK_DEVICE void mbarrier_wait(uint64_t *barrier, uint32_t parity)
 }
 
 /* One box of a 4-D tensor map, from element (x, row, sequence, group), to shared memory; counts on `barrier`. */
-LIK_DEVICE void tensor_copy(void *to, const CUtensorMap *map, uint64_t *barrier, int x, int row, int sequence, int group)
+LIK_DEVICE void tensor_copy(void *to, const CUtensorMap *map, uint64_t *barrier, int x, int row, int sequence,
+                            int group)
 {
     asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes"
                  " [%0], [%1, {%3, %4, %5, %6}], [%2];" ::"r"(shared_address(to)),

@@ -1,12 +1,818 @@
-/* Gradients. */
+/* Gradients from the argmax: gathers of winning rows, every output row owned by one warp and written once.
+ *
+ *     grad_q[i, s] = sum over scores n of query i of  g[n] w[i, s] d[n][argmax[n, s]]          query_rows: a warp a row
+ *     grad_d[j, t] = sum over the (n, s) of document j with argmax[n, s] = t  of  g[n] w[i, s] q[i, s]    document_rows
+ *
+ * A row of 128 halves is 256 bytes; the rows of a training batch lie in L2, which is the limit of both: one row read a
+ * query token and score. A warp takes 32 entries at once, one a lane: where its row is, what it is multiplied by. Then
+ * groups of lanes, eight elements a lane, read and add the rows in turn, four a group under way.
+ *
+ * For grad_d a block owns a document's run of tokens. It walks the argmax entries of the document in windows, sorts
+ * those of its tokens by token (counting sort, stable: a warp ranks its entries with __match_any_sync, integer counters
+ * do the rest), and gives each token to a warp. No float atomics and no one-hot products; the order of every sum is
+ * that of the entries.
+ *
+ * The sums are f32. A row goes through its normalization's Jacobian and is rounded to the operand's dtype once. Rows
+ * longer than a warp takes at once (256 elements), and those of documents with more entries than a window, stay in
+ * shared memory meanwhile. An explicit list of pairs is first sorted by query and by document. */
+#include "cuda/codec.cuh"
 #include "cuda/kernels.cuh"
 
-int lik_cuda_grad_plan(const struct lik_gpu *, const struct lik_grad *, struct lik_plan *)
+#include <cub/device/device_radix_sort.cuh>
+#include <stdio.h>
+
+#define WARPS       8
+#define WINDOW_MOST 8192    /* entries that a block sorts at once */
+#define RANGE_MOST  256     /* document tokens a block */
+#define NOT_HERE    0xffffu /* a staged entry of no token of this block */
+
+static_assert(RANGE_MOST <= 32 * WARPS, "a thread a token in the prefix sum");
+static_assert(WINDOW_MOST < NOT_HERE, "entries are sorted as 16-bit numbers");
+
+/* How rows are stored, as the innermost loop needs it. */
+enum row_kind {
+    ROWS_OF_HALVES, /* f16 or bf16, aligned vectors of 8, dim a multiple of 8 */
+    ROWS_OF_FLOATS, /* f32 likewise */
+    ROWS_OF_ANY,
+};
+
+/* Scores sorted by the query or the document they belong to (LIK_LIST). */
+struct sorted_list {
+    const uint32_t *keys, *order; /* [list_count]: ascending sequence numbers; numbers of the scores */
+    int64_t count;
+};
+
+struct grad_args {
+    struct lik_grad op;
+    int64_t columns;                  /* documents of a score row */
+    const float *q_factor, *d_factor; /* what normalizes the tokens, one a row of their array; NULL without */
+    struct sorted_list by_q, by_d;
+    int32_t q_vector, d_vector; /* load_8 */
+    int32_t slices;             /* of a row: what a warp takes at once */
+    int32_t keep_rows;          /* the block's sums stand in shared memory between slices or windows */
+    int32_t window, range;      /* document_rows: entries at once, tokens a block */
+    int64_t ranges, first_run;  /* of a document; of this launch's blocks */
+};
+
+/* The scores that one sequence takes part in: n = 0 ... count - 1. */
+struct incidence {
+    int64_t count, row, column;
+    int32_t row_step, column_step;
+    const uint32_t *order;
+};
+
+LIK_DEVICE int64_t first_at_least(const struct sorted_list &l, uint32_t key)
 {
-    return lik_fail(LIK_EUNSUPPORTED, "the CUDA backend of this build takes no gradients");
+    int64_t from = 0, to = l.count;
+    while (from < to) {
+        int64_t middle = (from + to) / 2;
+        if (l.keys[middle] < key)
+            from = middle + 1;
+        else
+            to = middle;
+    }
+    return from;
 }
 
-int lik_cuda_grad_run(const struct lik_gpu *, const struct lik_grad *, char *, cudaStream_t)
+LIK_DEVICE struct incidence scores_of(const struct grad_args &a, bool of_query, int64_t i)
 {
-    return lik_fail(LIK_EUNSUPPORTED, "the CUDA backend of this build takes no gradients");
+    const struct lik_score &op = a.op.score;
+    struct incidence in = {1, i, 0, 0, 0, NULL};
+    if (op.pairing == LIK_LIST) {
+        const struct sorted_list &l = of_query ? a.by_q : a.by_d;
+        int64_t from = first_at_least(l, (uint32_t)i);
+        in.order = l.order + from;
+        in.count = first_at_least(l, (uint32_t)i + 1) - from;
+    } else if (of_query) {
+        in.count = a.columns;
+        in.column_step = 1;
+    } else if (op.pairing == LIK_ALL) {
+        in.count = op.q.count;
+        in.row = 0;
+        in.column = i;
+        in.row_step = 1;
+    } else if (op.pairing == LIK_CANDIDATES) {
+        in.row = i / op.per_query;
+        in.column = i - in.row * op.per_query;
+    }
+    return in;
+}
+
+LIK_DEVICE void incidence_at(const struct incidence &in, int64_t n, int64_t &row, int64_t &column)
+{
+    row = in.order ? (int64_t)in.order[n] : in.row + n * in.row_step;
+    column = in.column + n * in.column_step;
+}
+
+LIK_DEVICE int winner_at(const struct lik_score &op, int64_t at)
+{
+    return op.argmax_dtype == LIK_I16 ? ((const int16_t *)op.argmax)[at] : ((const int32_t *)op.argmax)[at];
+}
+
+/* What makes the vector that counts of token t of sequence i. */
+LIK_DEVICE float factor_at(const struct lik_tokens &x, const float *factors, int64_t i, int t)
+{
+    return factors ? factors[lik_tokens_row(&x, i) + t] : token_scale(x, lik_tokens_base(&x, &x.scale_strides, i), t);
+}
+
+/* One entry as a lane holds it: element offset of its row or -1, and its coefficient. */
+struct entry {
+    int64_t at;
+    float coefficient;
+};
+
+/* The row that query token s of query i met in its n-th score. */
+LIK_DEVICE struct entry met_row(const struct grad_args &a, const struct incidence &in, int64_t n, int s)
+{
+    const struct lik_score &op = a.op.score;
+    struct entry e = {-1, 0.0f};
+    int64_t row, column;
+    incidence_at(in, n, row, column);
+    int t = winner_at(op, (row * a.columns + column) * op.q.len_max + s);
+    int64_t j = lik_score_document(&op, row, column);
+    if (t < 0 || t >= sequence_length(op.d, j))
+        return e;
+    e.at = lik_tokens_base(&op.d, &op.d.strides, j) + t * op.d.strides.token;
+    e.coefficient = a.op.grad_scores[row * a.op.grad_scores_stride + column] * factor_at(op.d, a.d_factor, j, t);
+    return e;
+}
+
+/* The query row of entry n * len_max + s of a document. */
+LIK_DEVICE struct entry winning_row(const struct grad_args &a, const struct incidence &in, int64_t at)
+{
+    const struct lik_tokens &q = a.op.score.q;
+    int64_t n = at <= UINT32_MAX ? (int64_t)((uint32_t)at / (uint32_t)q.len_max) : at / q.len_max, row, column;
+    int s = (int)(at - n * q.len_max);
+    incidence_at(in, n, row, column);
+    int64_t i = lik_score_query(&a.op.score, row);
+    float g = a.op.grad_scores[row * a.op.grad_scores_stride + column];
+    if (q.weights)
+        g *= q.weights[lik_tokens_base(&q, &q.weights_strides, i) + s * q.weights_strides.token];
+    struct entry e;
+    e.at = lik_tokens_base(&q, &q.strides, i) + s * q.strides.token;
+    e.coefficient = g * factor_at(q, a.q_factor, i, s);
+    return e;
+}
+
+/* Elements k ... k + 7 of the row at `at`, as the kind has them; `here`: k is in the row and there is one. */
+template <int kind> struct eight;
+
+template <> struct eight<ROWS_OF_HALVES> {
+    uint4 raw;
+    LIK_MEMBER void load(const struct lik_tokens &x, int64_t at, int k, bool here, bool)
+    {
+        raw = here ? *(const uint4 *)((const uint16_t *)x.data + at + k) : make_uint4(0, 0, 0, 0);
+    }
+    LIK_MEMBER void unpack(const struct lik_tokens &x, float (&v)[8]) const
+    {
+        unpack_halves(raw, x.dtype, v);
+    }
+};
+
+template <> struct eight<ROWS_OF_FLOATS> {
+    float4 a, b;
+    LIK_MEMBER void load(const struct lik_tokens &x, int64_t at, int k, bool here, bool)
+    {
+        const float4 *p = (const float4 *)((const float *)x.data + at + k);
+        a = here ? p[0] : make_float4(0, 0, 0, 0);
+        b = here ? p[1] : make_float4(0, 0, 0, 0);
+    }
+    LIK_MEMBER void unpack(const struct lik_tokens &, float (&v)[8]) const
+    {
+        v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w, v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
+    }
+};
+
+template <> struct eight<ROWS_OF_ANY> {
+    float v[8];
+    LIK_MEMBER void load(const struct lik_tokens &x, int64_t at, int k, bool here, bool vector)
+    {
+        if (here)
+            load_8(x, at, k, vector, v);
+        else
+            for (int i = 0; i < 8; i++)
+                v[i] = 0.0f;
+    }
+    LIK_MEMBER void unpack(const struct lik_tokens &, float (&out)[8]) const
+    {
+        for (int i = 0; i < 8; i++)
+            out[i] = v[i];
+    }
+};
+
+/* Adds the rows of the warp's first `n` entries (one a lane) to `sum`, elements k ... k + 7 of them: each group of
+ * `lanes` lanes takes every so many-th. */
+template <int lanes, int kind>
+LIK_DEVICE void add_rows(const struct lik_tokens &x, bool vector, const struct entry &mine, int n, int k,
+                         float (&sum)[8])
+{
+    const int groups = 32 / lanes, batch = kind == ROWS_OF_ANY ? 2 : 4;
+    int group = ((int)threadIdx.x & 31) / lanes;
+    for (int first = 0; first < n; first += batch * groups) {
+        struct eight<kind> rows[batch];
+        float coefficient[batch];
+#pragma unroll
+        for (int u = 0; u < batch; u++) {
+            int from = (first + u * groups + group) & 31;
+            int64_t at = __shfl_sync(~0u, mine.at, from);
+            coefficient[u] = __shfl_sync(~0u, mine.coefficient, from);
+            bool here = first + u * groups + group < n && at >= 0;
+            coefficient[u] = here ? coefficient[u] : 0.0f;
+            rows[u].load(x, at, k, here && k < (int)x.dim, vector);
+        }
+#pragma unroll
+        for (int u = 0; u < batch; u++) {
+            float v[8];
+            rows[u].unpack(x, v);
+#pragma unroll
+            for (int i = 0; i < 8; i++)
+                sum[i] = __fmaf_rn(coefficient[u], v[i], sum[i]);
+        }
+    }
+}
+
+/* The sum of the groups' sums, in all of them. */
+template <int lanes> LIK_DEVICE void add_groups(float (&sum)[8])
+{
+#pragma unroll
+    for (int o = lanes; o < 32; o *= 2)
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            sum[i] = __fadd_rn(sum[i], __shfl_xor_sync(~0u, sum[i], o));
+}
+
+LIK_DEVICE float load_gradient(const void *gradient, int dtype, int64_t at)
+{
+    return load_element(gradient, dtype, at);
+}
+
+/* Eight elements of a gradient row, from element k of the row at `at` on. */
+LIK_DEVICE void store_8(void *gradient, int dtype, int64_t dim, int64_t at, int k, bool accumulate, float (&v)[8])
+{
+    int n = (int)dim - k;
+    if (n <= 0)
+        return;
+    if (accumulate)
+        for (int i = 0; i < 8; i++)
+            if (i < n)
+                v[i] += load_gradient(gradient, dtype, at + k + i);
+    bool whole = n >= 8 && dim % 8 == 0 && (uintptr_t)gradient % 16 == 0;
+    if (dtype == LIK_F32) {
+        float *out = (float *)gradient + at + k;
+        if (whole) {
+            ((float4 *)out)[0] = make_float4(v[0], v[1], v[2], v[3]);
+            ((float4 *)out)[1] = make_float4(v[4], v[5], v[6], v[7]);
+        } else {
+            for (int i = 0; i < 8; i++)
+                if (i < n)
+                    out[i] = v[i];
+        }
+        return;
+    }
+    uint32_t half[8];
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        half[i] = dtype == LIK_BF16 ? __bfloat16_as_ushort(__float2bfloat16_rn(v[i]))
+                                    : __half_as_ushort(__float2half_rn(v[i]));
+    uint16_t *out = (uint16_t *)gradient + at + k;
+    if (whole) {
+        *(uint4 *)out = make_uint4(half[0] | half[1] << 16, half[2] | half[3] << 16, half[4] | half[5] << 16,
+                                   half[6] | half[7] << 16);
+    } else {
+        for (int i = 0; i < 8; i++)
+            if (i < n)
+                out[i] = (uint16_t)half[i];
+    }
+}
+
+/* Takes a finished sum (in `sum` if the row is one slice, else in `kept`) of the vectors that count to the gradient of
+ * the stored token t of sequence i and writes it. Returns <sum, the token as it counts> where that is needed: with
+ * normalize or `want_product`. The whole warp calls; a token whose norm is below the clamp has no direction and gets 0.
+ */
+template <int lanes>
+LIK_DEVICE float finish_row(const struct grad_args &a, const struct lik_tokens &x, bool vector, const float *factors,
+                            int64_t i, int t, float (&sum)[8], const float *kept, void *gradient, float times,
+                            bool want_product)
+{
+    int k = ((int)threadIdx.x & (lanes - 1)) * 8;
+    bool first_group = ((int)threadIdx.x & 31) < lanes;
+    int64_t at = lik_tokens_base(&x, &x.strides, i) + t * x.strides.token, out = (lik_tokens_row(&x, i) + t) * x.dim;
+    float own = token_scale(x, lik_tokens_base(&x, &x.scale_strides, i), t),
+          factor = factors ? factor_at(x, factors, i, t) : own;
+    float along = 0.0f;
+    if (x.normalize || want_product) {
+        for (int slice = 0; slice < a.slices; slice++) {
+            int from = slice * lanes * 8 + k;
+            if (from < (int)x.dim) {
+                float v[8];
+                load_8(x, at, from, vector, v);
+#pragma unroll
+                for (int e = 0; e < 8; e++)
+                    along = __fmaf_rn(a.slices > 1 && from + e < (int)x.dim ? kept[from + e] : sum[e], v[e] * factor,
+                                      along);
+            }
+        }
+#pragma unroll
+        for (int o = 1; o < lanes; o *= 2)
+            along = __fadd_rn(along, __shfl_xor_sync(~0u, along, o));
+    }
+    if (!gradient)
+        return along;
+    bool lost = x.normalize && factor == __fdiv_rn(own, 1e-12f);
+    for (int slice = 0; slice < a.slices; slice++) {
+        int from = slice * lanes * 8 + k;
+        if (!first_group || from >= (int)x.dim)
+            continue;
+        float v[8] = {};
+        if (x.normalize)
+            load_8(x, at, from, vector, v);
+#pragma unroll
+        for (int e = 0; e < 8; e++) {
+            float g = a.slices > 1 && from + e < (int)x.dim ? kept[from + e] : sum[e];
+            if (x.normalize)
+                g -= along * (v[e] * factor);
+            v[e] = lost ? 0.0f : g * factor * times;
+        }
+        store_8(gradient, x.dtype, x.dim, out, from, a.op.accumulate, v);
+    }
+    return along;
+}
+
+LIK_DEVICE void store_zeros(void *gradient, int dtype, int64_t dim, int64_t at, int first, int step)
+{
+    for (int k = first; k < (int)dim; k += step) {
+        float zeros[8] = {};
+        store_8(gradient, dtype, dim, at, k, false, zeros);
+    }
+}
+
+/* grad_q and grad_weights: a warp a query token, [q.count, q.len_max]. */
+template <int lanes, int kind>
+static __global__ void __launch_bounds__(32 * WARPS, kind == ROWS_OF_FLOATS ? 2 : 3)
+    query_rows(const __grid_constant__ struct grad_args a)
+{
+    extern __shared__ float kept_rows[];
+    const struct lik_tokens &q = a.op.score.q, &d = a.op.score.d;
+    int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x & 31, k = (lane & (lanes - 1)) * 8;
+    float *kept = kept_rows + warp * a.slices * lanes * 8;
+    int64_t tokens = q.count * q.len_max, step = (int64_t)gridDim.x * (blockDim.x / 32);
+    for (int64_t token = (int64_t)blockIdx.x * (blockDim.x / 32) + warp; token < tokens; token += step) {
+        int64_t i = tokens <= UINT32_MAX ? (int64_t)((uint32_t)token / (uint32_t)q.len_max) : token / q.len_max;
+        int s = (int)(token - i * q.len_max);
+        if (s >= sequence_length(q, i))
+            continue;
+        struct incidence in = scores_of(a, true, i);
+        bool met = false;
+        float sum[8];
+        for (int slice = 0; slice < a.slices; slice++) {
+#pragma unroll
+            for (int e = 0; e < 8; e++)
+                sum[e] = 0.0f;
+            for (int64_t n = 0; n < in.count; n += 32) {
+                struct entry mine = {-1, 0.0f};
+                if (n + lane < in.count)
+                    mine = met_row(a, in, n + lane, s);
+                if (!__any_sync(~0u, mine.at >= 0))
+                    continue;
+                met = true;
+                add_rows<lanes, kind>(d, a.d_vector, mine, (int)min((int64_t)32, in.count - n), slice * lanes * 8 + k,
+                                      sum);
+            }
+            add_groups<lanes>(sum);
+            if (a.slices > 1 && lane < lanes) {
+                float4 *to = (float4 *)(kept + slice * lanes * 8 + k);
+                to[0] = make_float4(sum[0], sum[1], sum[2], sum[3]);
+                to[1] = make_float4(sum[4], sum[5], sum[6], sum[7]);
+            }
+        }
+        __syncwarp();
+        int64_t out = lik_tokens_row(&q, i) + s;
+        float product = 0.0f;
+        if (met) {
+            float weight =
+                q.weights ? q.weights[lik_tokens_base(&q, &q.weights_strides, i) + s * q.weights_strides.token] : 1.0f;
+            product = finish_row<lanes>(a, q, a.q_vector, a.q_factor, i, s, sum, kept, a.op.grad_q, weight,
+                                        a.op.grad_weights != NULL);
+        } else if (a.op.grad_q && !a.op.accumulate) {
+            store_zeros(a.op.grad_q, q.dtype, q.dim, out * q.dim, lane * 8, 256);
+        }
+        if (a.op.grad_weights && lane == 0)
+            a.op.grad_weights[out] = (a.op.accumulate ? a.op.grad_weights[out] : 0.0f) + product;
+        __syncwarp();
+    }
+}
+
+/* The block's shared memory: sizes by the arguments. */
+struct document_shared {
+    int *counters;    /* [WARPS][range] */
+    int *start;       /* [range + 1] */
+    uint16_t *staged; /* [window]: token of each entry, counted from the block's first, or NOT_HERE */
+    uint16_t *list;   /* [window]: entries sorted by token */
+    uint8_t *met;     /* [range] */
+    float *kept;      /* [range][slices * lanes * 8] */
+};
+
+static __host__ __device__ size_t document_shared_bytes(int range, int window, int row_floats)
+{
+    size_t ints = (size_t)(WARPS * range + range + 1) * 4, halves = (size_t)window * 4, met = (size_t)(range + 15);
+    return ((ints + halves + met) & ~(size_t)15) + 16 + (size_t)range * (size_t)row_floats * 4;
+}
+
+/* Sorts the window's entries by token: list[start[t] ... start[t + 1]) are those of token t, in their order. */
+LIK_DEVICE void sort_window(const struct grad_args &a, const struct document_shared &sm, const struct incidence &in,
+                            int64_t base, int64_t entries, int first_token, int length, int range)
+{
+    const struct lik_score &op = a.op.score;
+    int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x & 31, share = a.window / WARPS;
+    int *mine = sm.counters + warp * range;
+    for (int t = (int)threadIdx.x; t < WARPS * range; t += 32 * WARPS)
+        sm.counters[t] = 0;
+    __syncthreads();
+    for (int e = warp * share + lane; e < (warp + 1) * share; e += 32) {
+        uint32_t token = NOT_HERE;
+        int64_t at = base + e;
+        if (at < entries) {
+            int64_t n = entries <= UINT32_MAX ? (int64_t)((uint32_t)at / (uint32_t)op.q.len_max) : at / op.q.len_max;
+            int64_t row, column;
+            int s = (int)(at - n * op.q.len_max);
+            incidence_at(in, n, row, column);
+            int t = winner_at(op, (row * a.columns + column) * op.q.len_max + s);
+            if (t >= first_token && t < length && t < first_token + range &&
+                s < sequence_length(op.q, lik_score_query(&op, row)))
+                token = (uint32_t)(t - first_token);
+        }
+        sm.staged[e] = (uint16_t)token;
+        if (token != NOT_HERE)
+            atomicAdd(&mine[token], 1);
+    }
+    __syncthreads();
+    /* A thread a token: its entries in all warps, then their sum over the tokens before. */
+    int t = (int)threadIdx.x, own = 0;
+    for (int w = 0; w < WARPS; w++)
+        own += t < range ? sm.counters[w * range + t] : 0;
+    int sum = own;
+#pragma unroll
+    for (int o = 1; o < 32; o *= 2) {
+        int before = __shfl_up_sync(~0u, sum, o);
+        sum += lane >= o ? before : 0;
+    }
+    __shared__ int warp_sums[WARPS];
+    if (lane == 31)
+        warp_sums[warp] = sum;
+    __syncthreads();
+    for (int w = 0; w < warp; w++)
+        sum += warp_sums[w];
+    if (t < range) {
+        int at = sum - own;
+        sm.start[t] = at;
+        if (t == range - 1)
+            sm.start[range] = sum;
+        for (int w = 0; w < WARPS; w++) {
+            int here = sm.counters[w * range + t];
+            sm.counters[w * range + t] = at;
+            at += here;
+        }
+    }
+    __syncthreads();
+    for (int e = warp * share + lane; e < (warp + 1) * share; e += 32) {
+        uint32_t token = sm.staged[e];
+        if (!__any_sync(~0u, token != NOT_HERE))
+            continue;
+        unsigned peers = __match_any_sync(~0u, token);
+        int rank = __popc(peers & ((1u << lane) - 1u));
+        if (token != NOT_HERE)
+            sm.list[mine[token] + rank] = (uint16_t)e;
+        __syncwarp();
+        if (token != NOT_HERE && rank == 0)
+            mine[token] += __popc(peers);
+        __syncwarp();
+    }
+    __syncthreads();
+}
+
+/* grad_d: block (document, run of tokens). */
+template <int lanes, int kind>
+static __global__ void __launch_bounds__(32 * WARPS, kind == ROWS_OF_HALVES ? 3 : 2)
+    document_rows(const __grid_constant__ struct grad_args a)
+{
+    extern __shared__ float memory[];
+    const struct lik_tokens &q = a.op.score.q, &d = a.op.score.d;
+    const int groups = 32 / lanes, row_floats = a.slices * lanes * 8;
+    int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x & 31, k = (lane & (lanes - 1)) * 8, range = a.range;
+    struct document_shared sm;
+    sm.kept = memory;
+    sm.counters = (int *)(memory + (a.keep_rows ? range * row_floats : 0));
+    sm.start = sm.counters + WARPS * range;
+    sm.staged = (uint16_t *)(sm.start + range + 1);
+    sm.list = sm.staged + a.window;
+    sm.met = (uint8_t *)(sm.list + a.window);
+    int64_t j = (a.first_run + blockIdx.x) / a.ranges;
+    int first_token = (int)(a.first_run + blockIdx.x - j * a.ranges) * range, length = sequence_length(d, j);
+    int here = min(range, length - first_token);
+    if (here <= 0)
+        return;
+    struct incidence in = scores_of(a, false, j);
+    int64_t entries = in.count * q.len_max;
+    for (int t = (int)threadIdx.x; t < range; t += 32 * WARPS)
+        sm.met[t] = 0;
+    for (int64_t base = 0; base < entries; base += a.window) {
+        bool last = base + a.window >= entries;
+        sort_window(a, sm, in, base, entries, first_token, length, range);
+        for (int t = warp; t < here; t += WARPS) {
+            int from = sm.start[t], to = sm.start[t + 1];
+            bool before = sm.met[t]; /* its sum stands in `kept` */
+            if (from == to && !(before && last))
+                continue;
+            float sum[8];
+            float *kept = sm.kept + t * row_floats;
+            for (int slice = 0; slice < a.slices; slice++) {
+#pragma unroll
+                for (int e = 0; e < 8; e++)
+                    sum[e] = 0.0f;
+                for (int n = from; n < to; n += 32) {
+                    struct entry mine = {-1, 0.0f};
+                    if (n + lane < to)
+                        mine = winning_row(a, in, base + sm.list[n + lane]);
+                    add_rows<lanes, kind>(q, a.q_vector, mine, min(32, to - n), slice * lanes * 8 + k, sum);
+                }
+                add_groups<lanes>(sum);
+                if (a.keep_rows && before)
+#pragma unroll
+                    for (int e = 0; e < 8; e++)
+                        sum[e] = __fadd_rn(kept[slice * lanes * 8 + k + e], sum[e]);
+                if (a.keep_rows && (a.slices > 1 || !last)) {
+                    __syncwarp();
+                    if (lane < lanes)
+#pragma unroll
+                        for (int e = 0; e < 8; e++)
+                            kept[slice * lanes * 8 + k + e] = sum[e];
+                }
+            }
+            __syncwarp();
+            if (lane == 0)
+                sm.met[t] = 1;
+            if (last)
+                finish_row<lanes>(a, d, a.d_vector, a.d_factor, j, first_token + t, sum, kept, a.op.grad_d, 1.0f,
+                                  false);
+            __syncwarp();
+        }
+    }
+    __syncthreads();
+    if (!a.op.accumulate) { /* tokens that won nothing: a group of lanes a row */
+        int64_t row = lik_tokens_row(&d, j) + first_token;
+        for (int t = warp * groups + lane / lanes; t < here; t += WARPS * groups)
+            if (!sm.met[t])
+                store_zeros(a.op.grad_d, d.dtype, d.dim, (row + t) * d.dim, k, lanes * 8);
+    }
+}
+
+/* Rows of a packed gradient that no sequence covers; a thread an element. */
+static __global__ void clear_outside(const __grid_constant__ struct lik_tokens x, void *gradient, int dtype,
+                                     int64_t row_elements)
+{
+    int64_t first = lik_offset_at(&x, 0), last = lik_offset_at(&x, x.count);
+    first = first < 0 ? 0 : first > x.total ? x.total : first;
+    last = last < first ? first : last > x.total ? x.total : last;
+    int64_t count = (x.total - (last - first)) * row_elements, step = (int64_t)gridDim.x * blockDim.x;
+    for (int64_t n = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; n < count; n += step) {
+        int64_t at = n < first * row_elements ? n : n + (last - first) * row_elements;
+        if (dtype == LIK_F32)
+            ((float *)gradient)[at] = 0.0f;
+        else
+            ((uint16_t *)gradient)[at] = 0;
+    }
+}
+
+/* Keys and values to sort: the list's sequence numbers, those out of range behind all others. */
+static __global__ void list_keys(const int64_t *list, int64_t count, int64_t n, uint32_t *keys, uint32_t *order)
+{
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64_t)gridDim.x * blockDim.x) {
+        int64_t key = list[i];
+        keys[i] = (uint32_t)(key < 0 || key > count ? count : key);
+        order[i] = (uint32_t)i;
+    }
+}
+
+/* ---- The host's side ---- */
+
+/* The workspace: factors of the queries, of the documents; keys and order to sort, sorted by query, by document; CUB's.
+ */
+struct grad_plan {
+    struct grad_args args;
+    int64_t q_factors, d_factors, list;
+    size_t sort_bytes;
+    int lanes, q_kind, d_kind;          /* kinds of the rows that are gathered: q's for grad_d, d's for grad_q */
+    size_t query_bytes, document_bytes; /* shared memory */
+    int query_warps;
+};
+
+static int kind_of(const struct lik_tokens *x, int vector)
+{
+    if (!vector || x->dim % 8 || x->dtype > LIK_BF16)
+        return ROWS_OF_ANY;
+    return x->dtype == LIK_F32 ? ROWS_OF_FLOATS : ROWS_OF_HALVES;
+}
+
+static int64_t aligned(int64_t bytes)
+{
+    return (bytes + 255) / 256 * 256;
+}
+
+static int bits_of(int64_t count)
+{
+    int bits = 1;
+    while (count >> bits)
+        bits++;
+    return bits;
+}
+
+/* How many entries a document may have at the most. */
+static int64_t most_entries(const struct lik_score *op)
+{
+    int64_t scores = op->pairing == LIK_ALL ? op->q.count : op->pairing == LIK_LIST ? op->list_count : 1;
+    return scores * op->q.len_max;
+}
+
+static int plan_documents(const struct lik_gpu *gpu, struct grad_plan *p)
+{
+    struct grad_args *a = &p->args;
+    int64_t entries = most_entries(&a->op.score), length = a->op.score.d.len_max;
+    int window = WINDOW_MOST;
+    while (window > 32 * WARPS && window / 2 >= entries)
+        window /= 2;
+    a->window = window;
+    a->keep_rows = a->slices > 1 || entries > window;
+    int row_floats = a->keep_rows ? a->slices * p->lanes * 8 : 0;
+    /* Few entries: long runs, that blocks with little to add have much to write. Else enough blocks that they even out.
+     */
+    int64_t most = entries <= 1024 ? RANGE_MOST : 128;
+    if (row_floats && most * row_floats * 4 > 80 * 1024)
+        most = 80 * 1024 / (row_floats * 4);
+    if (most < 1)
+        most = 1;
+    a->ranges = (length + most - 1) / most;
+    a->range = (int32_t)((length + a->ranges - 1) / a->ranges);
+    p->document_bytes = document_shared_bytes(a->range, window, row_floats);
+    if (p->document_bytes > gpu->shared_bytes - 1024)
+        return lik_fail(LIK_EUNSUPPORTED, "d.dim is %lld: the gradient's rows pass a block's shared memory",
+                        (long long)a->op.score.d.dim);
+    return LIK_OK;
+}
+
+static int make_plan(const struct lik_gpu *gpu, const struct lik_grad *op, struct grad_plan *p)
+{
+    *p = {};
+    struct grad_args *a = &p->args;
+    const struct lik_score *score = &op->score;
+    a->op = *op;
+    a->columns = lik_score_columns(score);
+    a->q_vector = lik_cuda_vector_loads(&score->q);
+    a->d_vector = lik_cuda_vector_loads(&score->d);
+    p->q_kind = kind_of(&score->q, a->q_vector);
+    p->d_kind = kind_of(&score->d, a->d_vector);
+    p->lanes = score->q.dim <= 64 ? 8 : score->q.dim <= 128 ? 16 : 32;
+    a->slices = (int32_t)((score->q.dim + p->lanes * 8 - 1) / (p->lanes * 8));
+    if (score->q.normalize)
+        p->q_factors = lik_tokens_rows(&score->q);
+    if (score->d.normalize)
+        p->d_factors = lik_tokens_rows(&score->d);
+    p->query_warps = WARPS;
+    size_t row_bytes = a->slices > 1 ? (size_t)a->slices * (size_t)p->lanes * 32 : 0;
+    while (p->query_warps > 1 && (size_t)p->query_warps * row_bytes > 64 * 1024)
+        p->query_warps /= 2;
+    p->query_bytes = (size_t)p->query_warps * row_bytes;
+    if (p->query_bytes > gpu->shared_bytes - 1024)
+        return lik_fail(LIK_EUNSUPPORTED, "q.dim is %lld: a gradient's row passes a block's shared memory",
+                        (long long)score->q.dim);
+    if (score->pairing == LIK_LIST) {
+        p->list = score->list_count;
+        if (p->list > INT32_MAX || score->q.count > INT32_MAX || score->d.count > INT32_MAX)
+            return lik_fail(LIK_EUNSUPPORTED, "list_count is %lld, the CUDA backend takes gradients of up to %d pairs",
+                            (long long)p->list, INT32_MAX);
+        if (p->list) {
+            cudaError_t e =
+                cub::DeviceRadixSort::SortPairs(NULL, p->sort_bytes, (const uint32_t *)NULL, (uint32_t *)NULL,
+                                                (const uint32_t *)NULL, (uint32_t *)NULL, (int)p->list);
+            if (e != cudaSuccess)
+                return lik_cuda_status(e, "radix sort");
+        }
+    }
+    return plan_documents(gpu, p);
+}
+
+int lik_cuda_grad_plan(const struct lik_gpu *gpu, const struct lik_grad *op, struct lik_plan *plan)
+{
+    struct grad_plan p;
+    int status = make_plan(gpu, op, &p);
+    if (status)
+        return status;
+    int64_t bytes =
+        aligned(p.q_factors * 4) + aligned(p.d_factors * 4) + 6 * aligned(p.list * 4) + aligned((int64_t)p.sort_bytes);
+    plan->workspace_bytes = (size_t)(bytes ? bytes + 256 : 0);
+    snprintf(plan->variant, sizeof plan->variant, "grad_%s_%s_d%lld_cuda_%dx%d", lik_dtype_name(op->score.q.dtype),
+             lik_dtype_name(op->score.d.dtype), (long long)op->score.q.dim, p.args.range, p.args.window);
+    return LIK_OK;
+}
+
+static int sort_list(const struct grad_plan *p, const int64_t *list, int64_t count, uint32_t *keys, uint32_t *order,
+                     struct sorted_list *out, char *memory, cudaStream_t stream)
+{
+    list_keys<<<lik_cuda_blocks(p->list), 256, 0, stream>>>(list, count, p->list, keys, order);
+    int status = lik_cuda_launched("list_keys");
+    if (status)
+        return status;
+    size_t bytes = p->sort_bytes;
+    out->count = p->list;
+    return lik_cuda_status(cub::DeviceRadixSort::SortPairs(memory, bytes, (const uint32_t *)keys, (uint32_t *)out->keys,
+                                                           (const uint32_t *)order, (uint32_t *)out->order,
+                                                           (int)p->list, 0, bits_of(count), stream),
+                           "radix sort");
+}
+
+typedef void (*grad_kernel)(struct grad_args);
+
+#define GRAD_KERNELS(name)                                                               \
+    {                                                                                    \
+        {name<8, ROWS_OF_HALVES>, name<8, ROWS_OF_FLOATS>, name<8, ROWS_OF_ANY>},        \
+            {name<16, ROWS_OF_HALVES>, name<16, ROWS_OF_FLOATS>, name<16, ROWS_OF_ANY>}, \
+        {                                                                                \
+            name<32, ROWS_OF_HALVES>, name<32, ROWS_OF_FLOATS>, name<32, ROWS_OF_ANY>    \
+        }                                                                                \
+    }
+
+static grad_kernel kernel_of(int documents, int lanes, int kind)
+{
+    static const grad_kernel kernels[2][3][3] = {GRAD_KERNELS(query_rows), GRAD_KERNELS(document_rows)};
+    return kernels[documents][lanes / 16][kind];
+}
+
+int lik_grad_prepare(const struct lik_gpu *gpu)
+{
+    cudaError_t e = cudaSuccess;
+    for (int i = 0; i < 18 && e == cudaSuccess; i++) {
+        cudaFuncAttributes attributes;
+        const void *kernel = (const void *)kernel_of(i / 9, 8 << i / 3 % 3, i % 3);
+        e = cudaFuncGetAttributes(&attributes, kernel);
+        if (e == cudaSuccess)
+            e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                     (int)(gpu->shared_bytes - attributes.sharedSizeBytes));
+    }
+    return lik_cuda_status(e, "preparing the gradient's kernels");
+}
+
+static int clear(const struct lik_tokens *x, void *gradient, int dtype, int64_t row_elements, cudaStream_t stream)
+{
+    if (!gradient || !x->offsets || x->total == 0)
+        return LIK_OK;
+    clear_outside<<<64, 256, 0, stream>>>(*x, gradient, dtype, row_elements);
+    return lik_cuda_launched("clear_outside");
+}
+
+int lik_cuda_grad_run(const struct lik_gpu *gpu, const struct lik_grad *op, char *workspace, cudaStream_t stream)
+{
+    struct grad_plan p;
+    int status = make_plan(gpu, op, &p);
+    struct grad_args *a = &p.args;
+    const struct lik_tokens *q = &op->score.q, *d = &op->score.d;
+    if (status)
+        return status;
+    if (!op->accumulate && ((status = clear(q, op->grad_q, q->dtype, q->dim, stream)) ||
+                            (status = clear(d, op->grad_d, d->dtype, d->dim, stream)) ||
+                            (status = clear(q, op->grad_weights, LIK_F32, 1, stream))))
+        return status;
+    float *q_factor = (float *)workspace, *d_factor = (float *)(workspace + aligned(p.q_factors * 4));
+    if (p.q_factors && (status = lik_cuda_unit_factors(q, a->q_vector, q_factor, p.q_factors, stream)))
+        return status;
+    if (p.d_factors && (status = lik_cuda_unit_factors(d, a->d_vector, d_factor, p.d_factors, stream)))
+        return status;
+    a->q_factor = p.q_factors ? q_factor : NULL;
+    a->d_factor = p.d_factors ? d_factor : NULL;
+    if (p.list) {
+        char *lists = (char *)d_factor + aligned(p.d_factors * 4);
+        uint32_t *list[6];
+        for (int i = 0; i < 6; i++)
+            list[i] = (uint32_t *)(lists + i * aligned(p.list * 4));
+        char *memory = lists + 6 * aligned(p.list * 4);
+        a->by_q.keys = list[2], a->by_q.order = list[3], a->by_d.keys = list[4], a->by_d.order = list[5];
+        if ((status = sort_list(&p, op->score.list_q, q->count, list[0], list[1], &a->by_q, memory, stream)) ||
+            (status = sort_list(&p, op->score.list_d, d->count, list[0], list[1], &a->by_d, memory, stream)))
+            return status;
+    }
+    int64_t tokens = q->count * q->len_max, runs = d->count * a->ranges;
+    if ((op->grad_q || op->grad_weights) && tokens) {
+        int64_t blocks = (tokens + p.query_warps - 1) / p.query_warps;
+        kernel_of(0, p.lanes, p.d_kind)<<<(unsigned)(blocks < INT32_MAX ? blocks : INT32_MAX), 32 * p.query_warps,
+                                          p.query_bytes, stream>>>(*a);
+        if ((status = lik_cuda_launched("query_rows")))
+            return status;
+    }
+    for (; op->grad_d && a->first_run < runs && !status; a->first_run += INT32_MAX) {
+        int64_t blocks = runs - a->first_run;
+        kernel_of(
+            1, p.lanes,
+            p.q_kind)<<<(unsigned)(blocks < INT32_MAX ? blocks : INT32_MAX), 32 * WARPS, p.document_bytes, stream>>>(
+            *a);
+        status = lik_cuda_launched("document_rows");
+    }
+    return status;
 }

@@ -51,6 +51,9 @@ int lik_score_sm90_launch(const struct lik_gpu *gpu, const struct score_args *a,
                           cudaStream_t stream);
 
 /* score.cu */
+int lik_cuda_vector_loads(const struct lik_tokens *x); /* may load_8 take the tokens of x in vectors? */
+unsigned lik_cuda_blocks(int64_t threads);             /* of 256 threads; kernels stride over what is left */
+int lik_cuda_unit_factors(const struct lik_tokens *x, int vector, float *out, int64_t rows, cudaStream_t stream);
 int lik_cuda_score_plan(const struct lik_gpu *gpu, const struct lik_score *op, struct lik_plan *plan);
 int lik_cuda_score_run(const struct lik_gpu *gpu, const struct lik_score *op, char *workspace, cudaStream_t stream);
 
@@ -59,6 +62,7 @@ int lik_cuda_topk_plan(const struct lik_gpu *gpu, const struct lik_topk *op, str
 int lik_cuda_topk_run(const struct lik_gpu *gpu, const struct lik_topk *op, char *workspace, cudaStream_t stream);
 
 /* grad.cu */
+int lik_grad_prepare(const struct lik_gpu *gpu);
 int lik_cuda_grad_plan(const struct lik_gpu *gpu, const struct lik_grad *op, struct lik_plan *plan);
 int lik_cuda_grad_run(const struct lik_gpu *gpu, const struct lik_grad *op, char *workspace, cudaStream_t stream);
 

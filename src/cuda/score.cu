@@ -19,7 +19,9 @@ static __global__ void unit_factors(const __grid_constant__ struct lik_tokens x,
 {
     int64_t step = (int64_t)gridDim.x * (blockDim.x / 8);
     for (int64_t row = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / 8; row < rows; row += step) {
-        int64_t i = x.offsets ? 0 : rows <= UINT32_MAX ? (int64_t)((uint32_t)row / (uint32_t)x.len_max) : row / x.len_max;
+        int64_t i = x.offsets            ? 0
+                    : rows <= UINT32_MAX ? (int64_t)((uint32_t)row / (uint32_t)x.len_max)
+                                         : row / x.len_max;
         int64_t t = x.offsets ? row : row - i * x.len_max;
         int64_t base = x.offsets ? 0 : lik_tokens_base(&x, &x.strides, i);
         int64_t scale_base = x.offsets ? 0 : lik_tokens_base(&x, &x.scale_strides, i);
@@ -47,18 +49,24 @@ static __global__ void no_query_tokens(int64_t columns, int64_t count, float *sc
         scores[n / columns * stride + n % columns] = 0.0f;
 }
 
-static unsigned blocks_for(int64_t threads)
+unsigned lik_cuda_blocks(int64_t threads)
 {
     int64_t blocks = (threads + 255) / 256;
     return (unsigned)(blocks < 65536 ? blocks : 65536);
 }
 
-/* May load_8 take the tokens of x in vectors? */
-static int vector_loads(const struct lik_tokens *x)
+int lik_cuda_vector_loads(const struct lik_tokens *x)
 {
     int64_t bytes = (int64_t)lik_dtype_bytes(x->dtype), unit = bytes == 1 ? 8 : 16;
     int64_t strides = x->strides.token | (x->offsets ? 0 : x->strides.sequence | x->strides.group);
     return x->dim_stride == 1 && (int64_t)(uintptr_t)x->data % unit == 0 && strides * bytes % unit == 0;
+}
+
+/* What normalizes each token of x, one a row of its array. */
+int lik_cuda_unit_factors(const struct lik_tokens *x, int vector, float *out, int64_t rows, cudaStream_t stream)
+{
+    unit_factors<<<lik_cuda_blocks(rows * 8), 256, 0, stream>>>(*x, vector, out, rows);
+    return lik_cuda_launched("unit_factors");
 }
 
 /* Tiles of `tile_blocks` blocks: whole queries where they fit, pieces of the stream of all queries' blocks where they
@@ -85,8 +93,8 @@ static int make_plan(const struct lik_gpu *gpu, const struct lik_score *op, stru
     struct score_args *a = &p->args;
     a->op = *op;
     a->columns = lik_score_columns(op);
-    a->q_vector = vector_loads(&op->q);
-    a->d_vector = vector_loads(&op->d);
+    a->q_vector = lik_cuda_vector_loads(&op->q);
+    a->d_vector = lik_cuda_vector_loads(&op->d);
     int64_t rows = lik_score_rows(op), count = rows * a->columns;
     if (count == 0 || op->q.len_max == 0)
         return LIK_OK;
@@ -102,8 +110,8 @@ static int make_plan(const struct lik_gpu *gpu, const struct lik_score *op, stru
     }
     make_tiling(a, whole);
     if (a->tiling.tiles > INT32_MAX)
-        return lik_fail(LIK_EUNSUPPORTED, "%lld tiles of queries, the CUDA backend takes %d", (long long)a->tiling.tiles,
-                        INT32_MAX);
+        return lik_fail(LIK_EUNSUPPORTED, "%lld tiles of queries, the CUDA backend takes %d",
+                        (long long)a->tiling.tiles, INT32_MAX);
     if (a->tiling.parts ? blocks > whole : whole % blocks != 0)
         p->partial_count = count * blocks;
     if (op->d.normalize)
@@ -143,14 +151,12 @@ int lik_cuda_score_run(const struct lik_gpu *gpu, const struct lik_score *op, ch
     if (status || count == 0)
         return status;
     if (op->q.len_max == 0) {
-        no_query_tokens<<<blocks_for(count), 256, 0, stream>>>(a->columns, count, op->scores, op->scores_stride);
+        no_query_tokens<<<lik_cuda_blocks(count), 256, 0, stream>>>(a->columns, count, op->scores, op->scores_stride);
         return lik_cuda_launched("no_query_tokens");
     }
     if (p.factor_count) {
         a->factor = (float *)workspace;
-        unit_factors<<<blocks_for(p.factor_count * 8), 256, 0, stream>>>(op->d, a->d_vector, (float *)workspace,
-                                                                          p.factor_count);
-        if ((status = lik_cuda_launched("unit_factors")) != LIK_OK)
+        if ((status = lik_cuda_unit_factors(&op->d, a->d_vector, (float *)workspace, p.factor_count, stream)) != LIK_OK)
             return status;
     }
     if (p.partial_count)
@@ -158,7 +164,7 @@ int lik_cuda_score_run(const struct lik_gpu *gpu, const struct lik_score *op, ch
     status = p.hopper ? lik_score_sm90_launch(gpu, a, p.shape, stream) : lik_score_mma_launch(gpu, a, stream);
     if (status || !p.partial_count)
         return status;
-    add_partials<<<blocks_for(count), 256, 0, stream>>>(a->partial, a->tiling.blocks, a->columns, count, op->scores,
-                                                        op->scores_stride);
+    add_partials<<<lik_cuda_blocks(count), 256, 0, stream>>>(a->partial, a->tiling.blocks, a->columns, count,
+                                                             op->scores, op->scores_stride);
     return lik_cuda_launched("add_partials");
 }

@@ -2,8 +2,8 @@
  *
  * Query tokens are taken in blocks of 16 rows; a query of n tokens has ceil(n / 16) blocks, and a block belongs to one
  * query. A block's weighted maxima are added as a tree (row r with r + 8, then lanes 4, 8 and 16 apart), and a query's
- * blocks one after another, whatever tile, warp or kernel each block was in: the bits of a score depend on the query and
- * the document alone. */
+ * blocks one after another, whatever tile, warp or kernel each block was in: the bits of a score depend on the query
+ * and the document alone. */
 #ifndef LIK_CUDA_SCORE_CUH
 #define LIK_CUDA_SCORE_CUH
 
@@ -11,12 +11,13 @@
 
 #define LIK_BLOCK_ROWS 16
 
-/* Which blocks a tile of `tile_blocks` blocks holds. parts == 0: blocks of all queries, one after another, so that a tile
- * may hold several queries or a piece of one. parts > 0: tile t holds blocks of the one query of score row t / parts. */
+/* Which blocks a tile of `tile_blocks` blocks holds. parts == 0: blocks of all queries, one after another, so that a
+ * tile may hold several queries or a piece of one. parts > 0: tile t holds blocks of the one query of score row t /
+ * parts. */
 struct tiling {
     int64_t tiles;
-    int64_t rows;        /* score rows */
-    int32_t blocks;      /* of a query */
+    int64_t rows;   /* score rows */
+    int32_t blocks; /* of a query */
     int32_t tile_blocks;
     int32_t parts;
 };
@@ -24,9 +25,9 @@ struct tiling {
 struct score_args {
     struct lik_score op;
     struct tiling tiling;
-    int64_t columns;      /* documents of a score row */
-    float *partial;       /* sums of blocks, [rows, columns, blocks], where a query's blocks are spread over tiles; or NULL */
-    const float *factor;  /* what normalizes the document tokens, one a row of their array; or NULL */
+    int64_t columns; /* documents of a score row */
+    float *partial; /* sums of blocks, [rows, columns, blocks], where a query's blocks are spread over tiles; or NULL */
+    const float *factor;        /* what normalizes the document tokens, one a row of their array; or NULL */
     int32_t q_vector, d_vector; /* tokens contiguous and aligned: load_8 */
 };
 
@@ -84,8 +85,8 @@ LIK_DEVICE struct query_row locate_row(const struct score_args &a, struct block_
     return row;
 }
 
-/* What a row's products are to be multiplied by; eight neighboring lanes (`lane` 0 to 7) call together. Its size goes to
- * the weight and its sign to the elements, for the maximum does not commute with a negative factor. */
+/* What a row's products are to be multiplied by; eight neighboring lanes (`lane` 0 to 7) call together. Its size goes
+ * to the weight and its sign to the elements, for the maximum does not commute with a negative factor. */
 LIK_DEVICE float row_factor(const struct score_args &a, const struct query_row &row, int lane)
 {
     return a.op.q.normalize && row.at >= 0 ? unit_factor(a.op.q, row.at, row.scale, lane, a.q_vector) : row.scale;

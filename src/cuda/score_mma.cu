@@ -1,28 +1,28 @@
 /* The forward pass with mma.sync, for every GPU since sm_75, and for what the copy engine of Hopper cannot take: any
  * dtype, stride, dim and mixture of dtypes.
  *
- * A block of four warps owns a tile of query rows and a run of documents, and walks each document in tiles of columns and
- * chunks of 32 elements of the dim, chunk i + 1 being fetched while chunk i is multiplied. Two shapes: 128 rows by 64
- * columns (each warp 32 rows), and 32 rows by 128 columns (each warp 32 columns) for one short query.
+ * A block of four warps owns a tile of query rows and a run of documents, and walks each document in tiles of columns
+ * and chunks of 32 elements of the dim, chunk i + 1 being fetched while chunk i is multiplied. Two shapes: 128 rows by
+ * 64 columns (each warp 32 rows), and 32 rows by 128 columns (each warp 32 columns) for one short query.
  *
- * Operands that no tensor core takes as they are become sums of bf16 planes, split while they are copied to shared memory:
- * i8, e4m3, e5m2 and bf16 are one plane exactly, f16 two, f32 three (two under LIK_HIGH, one under LIK_MEDIUM). Products
- * of planes i and j are taken for i + j < orders, the smallest first, in one f32 accumulator: with three orders what is
- * left out is less than the rounding of f32. An infinite f32 gives NaN there. sm_75 has f16 products alone: everything else runs in f32
- * arithmetic, policy f32_arithmetic, which also is the exact form of f32. */
+ * Operands that no tensor core takes as they are become sums of bf16 planes, split while they are copied to shared
+ * memory: i8, e4m3, e5m2 and bf16 are one plane exactly, f16 two, f32 three (two under LIK_HIGH, one under LIK_MEDIUM).
+ * Products of planes i and j are taken for i + j < orders, the smallest first, in one f32 accumulator: with three
+ * orders what is left out is less than the rounding of f32. An infinite f32 gives NaN there. sm_75 has f16 products
+ * alone: everything else runs in f32 arithmetic, policy f32_arithmetic, which also is the exact form of f32. */
 #include "cuda/kernels.cuh"
 #include "cuda/mma.cuh"
 #include "cuda/score.cuh"
 
 #define THREADS 128
-#define CHUNK 32 /* elements of the dim a stage */
+#define CHUNK   32 /* elements of the dim a stage */
 
 struct mma_args {
     struct score_args score;
-    int64_t runs, run_columns;   /* runs of documents a tile, documents a run */
+    int64_t runs, run_columns; /* runs of documents a tile, documents a run */
     int32_t q_planes, d_planes, orders;
-    int32_t q_raw, d_raw;        /* elements are copied as they are */
-    int32_t q_resident;          /* the whole rows of the query tile stay in shared memory */
+    int32_t q_raw, d_raw; /* elements are copied as they are */
+    int32_t q_resident;   /* the whole rows of the query tile stay in shared memory */
 };
 
 /* Policies: element in shared memory, elements of padding a row (so that eight rows meet all banks), products. */
@@ -65,7 +65,7 @@ struct f32_arithmetic {
 /* Where things lie in the block's shared memory. */
 template <class P, int warp_rows> struct layout {
     enum {
-        rows = 32 * warp_rows,         /* of queries */
+        rows = 32 * warp_rows, /* of queries */
         warp_columns = 4 / warp_rows,
         columns = warp_rows == 4 ? 64 : 128,
         warp_width = columns / warp_columns, /* columns of a warp */
@@ -104,7 +104,7 @@ template <class P, int warp_rows> struct layout {
         row_counts = (int *)(row_sign + rows);
         factor = (float *)(row_counts + rows); /* of two column tiles */
         kept = (int *)(factor + 2 * columns);
-        best = (float *)(kept + 2 * columns);  /* of each warp's 32 rows */
+        best = (float *)(kept + 2 * columns); /* of each warp's 32 rows */
         best_at = (int *)(best + 4 * 32);
         block_sum = (float *)(best_at + 4 * 32);
         any_kept = (int *)(block_sum + 16);
@@ -165,10 +165,9 @@ static __device__ __forceinline__ void fill(typename P::element *to, int stride,
 
 /* acc += q chunk x d chunk: 32 rows by warp_width columns. */
 template <class P, int warp_rows>
-static __device__ __forceinline__ void multiply_chunk(float (&acc)[2][layout<P, warp_rows>::warp_width / 8][4],
-                                                      const typename P::element *q, int q_stride, int q_plane,
-                                                      const typename P::element *d, int d_plane, int q_planes,
-                                                      int d_planes, int orders)
+static __device__ __forceinline__ void
+multiply_chunk(float (&acc)[2][layout<P, warp_rows>::warp_width / 8][4], const typename P::element *q, int q_stride,
+               int q_plane, const typename P::element *d, int d_plane, int q_planes, int d_planes, int orders)
 {
     typedef layout<P, warp_rows> L;
     int lane = (int)threadIdx.x & 31;
@@ -233,10 +232,9 @@ struct maxima {
 /* Takes the products of one column tile into the maxima. `token` is the tile's first document token, `limit` the
  * document's tokens, `general` says that columns may be dropped or have factors. */
 template <class P, int warp_rows, bool want_argmax>
-static __device__ __forceinline__ void take_products(struct maxima &best,
-                                                     const float (&acc)[2][layout<P, warp_rows>::warp_width / 8][4],
-                                                     int column0, int token, int limit, bool general,
-                                                     const float *factor, const int *kept)
+static __device__ __forceinline__ void
+take_products(struct maxima &best, const float (&acc)[2][layout<P, warp_rows>::warp_width / 8][4], int column0,
+              int token, int limit, bool general, const float *factor, const int *kept)
 {
 #pragma unroll
     for (int n = 0; n < layout<P, warp_rows>::warp_width / 8; n++)
@@ -303,7 +301,8 @@ static __device__ void join_maxima(struct maxima &best, layout<P, warp_rows> &sm
         }
 }
 
-/* Weighs the row maxima of one document, writes the argmax, adds the rows of each block and the blocks of each query. */
+/* Weighs the row maxima of one document, writes the argmax, adds the rows of each block and the blocks of each query.
+ */
 template <class P, int warp_rows, bool want_argmax>
 static __device__ void finish_document(struct maxima &best, layout<P, warp_rows> &sm, const struct score_args &a,
                                        int64_t tile, int64_t column, int length, bool any_kept)
@@ -370,9 +369,10 @@ static __device__ void load_queries(layout<P, warp_rows> &sm, const struct mma_a
     }
     __syncthreads();
     if (a.q_resident)
-        fill<P>(sm.q, sm.q_stride, sm.q_plane, a.q_planes, a.q_raw, a.score.q_vector, q, L::rows, 0,
-                (int)((q.dim + CHUNK - 1) / CHUNK) * (CHUNK / 8), [&](int r) { return sm.row_at[r]; },
-                [&](int r) { return sm.row_sign[r]; });
+        fill<P>(
+            sm.q, sm.q_stride, sm.q_plane, a.q_planes, a.q_raw, a.score.q_vector, q, L::rows, 0,
+            (int)((q.dim + CHUNK - 1) / CHUNK) * (CHUNK / 8), [&](int r) { return sm.row_at[r]; },
+            [&](int r) { return sm.row_sign[r]; });
 }
 
 /* Which columns of a column tile count and their factors; uniform: does any of them count? */
@@ -430,14 +430,16 @@ static __global__ void __launch_bounds__(THREADS) score_mma(const __grid_constan
             __syncthreads();
             auto fetch = [&](int step) {
                 int token = step / chunks * L::columns, k = step % chunks * CHUNK, half = step & 1;
-                fill<P>(sm.d + half * sm.d_stage, L::stride, sm.d_plane, a.d_planes, a.d_raw, a.score.d_vector, d,
-                        L::columns, k, CHUNK / 8,
-                        [&](int r) { return token + r < length ? base + (token + r) * d.strides.token : (int64_t)-1; },
-                        [](int) { return 1.0f; });
+                fill<P>(
+                    sm.d + half * sm.d_stage, L::stride, sm.d_plane, a.d_planes, a.d_raw, a.score.d_vector, d,
+                    L::columns, k, CHUNK / 8,
+                    [&](int r) { return token + r < length ? base + (token + r) * d.strides.token : (int64_t)-1; },
+                    [](int) { return 1.0f; });
                 if (!a.q_resident)
-                    fill<P>(sm.q + half * sm.q_stage, sm.q_stride, sm.q_plane, a.q_planes, a.q_raw, a.score.q_vector,
-                            a.score.op.q, L::rows, k, CHUNK / 8, [&](int r) { return sm.row_at[r]; },
-                            [&](int r) { return sm.row_sign[r]; });
+                    fill<P>(
+                        sm.q + half * sm.q_stage, sm.q_stride, sm.q_plane, a.q_planes, a.q_raw, a.score.q_vector,
+                        a.score.op.q, L::rows, k, CHUNK / 8, [&](int r) { return sm.row_at[r]; },
+                        [&](int r) { return sm.row_sign[r]; });
                 if (general && k == 0)
                     load_columns<P, warp_rows>(sm, a.score, j, token, length, token / L::columns & 1);
                 copy_async_commit();
@@ -456,17 +458,14 @@ static __global__ void __launch_bounds__(THREADS) score_mma(const __grid_constan
                     for (int i = 0; i < 2 * (L::warp_width / 8) * 4; i++)
                         (&acc[0][0][0])[i] = 0.0f;
                 }
-                multiply_chunk<P, warp_rows>(acc,
-                                             sm.q + (a.q_resident ? chunk * CHUNK : half * sm.q_stage) +
-                                                 row_warp * 32 * sm.q_stride,
-                                             sm.q_stride, sm.q_plane,
-                                             sm.d + half * sm.d_stage + column_warp * L::warp_width * L::stride,
-                                             sm.d_plane, a.q_planes, a.d_planes, a.orders);
+                multiply_chunk<P, warp_rows>(
+                    acc, sm.q + (a.q_resident ? chunk * CHUNK : half * sm.q_stage) + row_warp * 32 * sm.q_stride,
+                    sm.q_stride, sm.q_plane, sm.d + half * sm.d_stage + column_warp * L::warp_width * L::stride,
+                    sm.d_plane, a.q_planes, a.d_planes, a.orders);
                 if (chunk == chunks - 1)
-                    take_products<P, warp_rows, want_argmax>(best, acc, column_warp * L::warp_width,
-                                                             tile_column * L::columns, length, general,
-                                                             sm.factor + (tile_column & 1) * L::columns,
-                                                             sm.kept + (tile_column & 1) * L::columns);
+                    take_products<P, warp_rows, want_argmax>(
+                        best, acc, column_warp * L::warp_width, tile_column * L::columns, length, general,
+                        sm.factor + (tile_column & 1) * L::columns, sm.kept + (tile_column & 1) * L::columns);
             }
             __syncthreads();
             bool any_kept = length < 0 || (general ? *sm.any_kept != 0 : length > 0);

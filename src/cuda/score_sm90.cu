@@ -1,16 +1,17 @@
 /* The forward pass on Hopper: f16 or bf16 tokens that the copy engine can take, multiplied by wgmma.
  *
- * The documents of a score row are one stream of blocks of 8 columns: a document of n tokens is ceil(n / 8) blocks, and a
- * column tile is the next 16 blocks of the stream (128 columns), whatever documents they belong to. So a tile is full for
- * every document length, and no table of tile widths is needed. One producer warp walks the stream, copies each tile in
- * slabs of 64 elements of the dim (128 columns x 128 bytes, 16 KiB) into a ring, and writes beside it a head: which
- * columns count, where documents end. It is the only one that knows of layouts, masks, lists and offsets.
+ * The documents of a score row are one stream of blocks of 8 columns: a document of n tokens is ceil(n / 8) blocks, and
+ * a column tile is the next 16 blocks of the stream (128 columns), whatever documents they belong to. So a tile is full
+ * for every document length, and no table of tile widths is needed. One producer warp walks the stream, copies each
+ * tile in slabs of 64 elements of the dim (128 columns x 128 bytes, 16 KiB) into a ring, and writes beside it a head:
+ * which columns count, where documents end. It is the only one that knows of layouts, masks, lists and offsets.
  *
- * One to four warpgroups multiply. Each owns 64 query rows, which stay in shared memory, multiplies them by every tile, and
- * keeps one running maximum a row and lane; a warpgroup's maxima are taken while the others' products keep the tensor cores
- * busy. Up to dim 128 the rows are held in registers: with both operands in shared memory its bandwidth is the limit (96
- * of 128 bytes a clock for the products alone). That leaves registers for three warpgroups; without it there are four. At a document's end the maxima go to
- * a small stash, from which each warp sums its 16 rows after the tile; one more warp adds those sums up to scores.
+ * One to four warpgroups multiply. Each owns 64 query rows, which stay in shared memory, multiplies them by every tile,
+ * and keeps one running maximum a row and lane; a warpgroup's maxima are taken while the others' products keep the
+ * tensor cores busy. Up to dim 128 the rows are held in registers: with both operands in shared memory its bandwidth is
+ * the limit (96 of 128 bytes a clock for the products alone). That leaves registers for three warpgroups; without it
+ * there are four. At a document's end the maxima go to a small stash, from which each warp sums its 16 rows after the
+ * tile; one more warp adds those sums up to scores.
  *
  * Blocks of the grid are persistent, one a processor; each takes an equal share of all (row tile, document) pairs, row
  * tile by row tile, so that blocks which share documents stream them at the same time, through L2. */
@@ -18,37 +19,38 @@
 #include "cuda/mma.cuh"
 #include "cuda/score.cuh"
 
-#define COLUMNS 128         /* of a tile */
-#define TILE_BLOCKS 16      /* blocks of 8 columns */
-#define SLAB_BYTES 16384    /* 128 columns x 64 elements */
-#define SLAB_ROWS_BYTES 8192 /* 64 query rows x 64 elements */
-#define MAX_GROUPS 4        /* warpgroups that multiply */
-#define HEADS 16
-#define MAX_ENDS 8          /* documents that may end in one tile */
-#define MAX_STAGES 12
-#define BOXES 5             /* tensor maps with boxes of 8, 16, 32, 64 and 128 rows */
+#define COLUMNS         128   /* of a tile */
+#define TILE_BLOCKS     16    /* blocks of 8 columns */
+#define SLAB_BYTES      16384 /* 128 columns x 64 elements */
+#define SLAB_ROWS_BYTES 8192  /* 64 query rows x 64 elements */
+#define MAX_GROUPS      4     /* warpgroups that multiply */
+#define HEADS           16
+#define MAX_ENDS        8 /* documents that may end in one tile */
+#define MAX_STAGES      12
+#define BOXES           5 /* tensor maps with boxes of 8, 16, 32, 64 and 128 rows */
 
-static_assert(HEADS >= MAX_STAGES + 3, "a head must outlive its tile's slabs: one tile is planned ahead, one not yet taken");
+static_assert(HEADS >= MAX_STAGES + 3,
+              "a head must outlive its tile's slabs: one tile is planned ahead, one not yet taken");
 
 struct sm90_args {
     CUtensorMap maps[BOXES];
     struct score_args score;
-    int32_t slabs;        /* of 64 elements a token */
+    int32_t slabs; /* of 64 elements a token */
     int32_t stages, warpgroups;
-    int32_t flat;         /* documents follow each other without a gap in whole blocks: rows are count x len_max */
-    int32_t group_size;   /* sequences of the third axis of the maps */
+    int32_t flat;       /* documents follow each other without a gap in whole blocks: rows are count x len_max */
+    int32_t group_size; /* sequences of the third axis of the maps */
 };
 
 /* What a column tile holds. */
 struct __align__(16) head {
-    uint32_t counts[4];   /* columns that count, a bit each */
-    uint32_t ends;        /* bit j: a document ends with block j */
-    uint32_t empty, bad;  /* bit i: the i-th document that ends here has no kept token; is out of range */
-    int32_t row_tile;     /* -1: there are no more */
-    int32_t token;        /* index in its document of column 0 */
-    int32_t flags;        /* 1: the last document goes on in the next tile; 2: all columns count and no document ends before
-                           * the last block */
-    int64_t column;       /* of the scores: the first document that ends here */
+    uint32_t counts[4];  /* columns that count, a bit each */
+    uint32_t ends;       /* bit j: a document ends with block j */
+    uint32_t empty, bad; /* bit i: the i-th document that ends here has no kept token; is out of range */
+    int32_t row_tile;    /* -1: there are no more */
+    int32_t token;       /* index in its document of column 0 */
+    int32_t flags;  /* 1: the last document goes on in the next tile; 2: all columns count and no document ends before
+                     * the last block */
+    int64_t column; /* of the scores: the first document that ends here */
     float factor[COLUMNS]; /* if the documents are normalized */
 };
 
@@ -66,7 +68,7 @@ struct maxima {
 
 /* Sums of 16 rows, for the warp that adds them up; two, so that the next tile's can be written meanwhile. */
 struct sums {
-    int64_t column;   /* of the scores: the first document */
+    int64_t column; /* of the scores: the first document */
     int32_t row_tile, documents;
     float of[MAX_ENDS][4 * MAX_GROUPS]; /* [document][block] */
 };
@@ -75,11 +77,11 @@ struct shared {
     uint64_t full[MAX_STAGES], empty[MAX_STAGES], sums_full[2], sums_empty[2];
     struct head heads[HEADS];
     struct sums sums[2];
-    int64_t row_at[MAX_GROUPS][64];   /* [warpgroup][row]: struct query_row */
+    int64_t row_at[MAX_GROUPS][64]; /* [warpgroup][row]: struct query_row */
     float row_weight[MAX_GROUPS][64];
-    int row_counts[MAX_GROUPS][64];   /* 0, 1, or 2 where the query is out of range */
-    int64_t first[MAX_GROUPS][4];     /* [warpgroup][warp]: number of its block's score with the first document, -1: none */
-    int block[MAX_GROUPS][4];         /* of the query */
+    int row_counts[MAX_GROUPS][64]; /* 0, 1, or 2 where the query is out of range */
+    int64_t first[MAX_GROUPS][4]; /* [warpgroup][warp]: number of its block's score with the first document, -1: none */
+    int block[MAX_GROUPS][4];     /* of the query */
 };
 
 static size_t stash_bytes(int warpgroups, bool argmax)
@@ -93,15 +95,15 @@ static size_t stash_bytes(int warpgroups, bool argmax)
 
 /* Its place in the stream, the same in all lanes but for what is said to be of a lane. */
 struct walk {
-    int64_t left;         /* documents still to open */
+    int64_t left; /* documents still to open */
     int row_tile;
     int64_t column;
-    bool open;            /* in the midst of a document */
+    bool open; /* in the midst of a document */
     int length, done, blocks_left;
     bool holes, bad, none;
-    int64_t index;        /* the open document */
-    int row, sequence, group; /* its place in the tensor maps */
-    int64_t batch;        /* score column of lane 0's document in the batch */
+    int64_t index;                /* the open document */
+    int row, sequence, group;     /* its place in the tensor maps */
+    int64_t batch;                /* score column of lane 0's document in the batch */
     int64_t lane_index, lane_row; /* of a lane: one document of the batch */
     int lane_length;
 };
@@ -228,7 +230,8 @@ LIK_DEVICE void plan_inner_tile(struct walk &w, const struct sm90_args &a, struc
 }
 
 /* Plans the next tile: fills the head and each lane's box; returns its blocks, 0 at the end of the stream. */
-LIK_DEVICE int plan_tile(struct walk &w, const struct sm90_args &a, struct head &head, struct box &box, int &boxes, int lane)
+LIK_DEVICE int plan_tile(struct walk &w, const struct sm90_args &a, struct head &head, struct box &box, int &boxes,
+                         int lane)
 {
     const struct lik_tokens &d = a.score.op.d;
     if (w.open && !w.holes && w.length - w.done >= COLUMNS && !a.score.factor) {
@@ -262,7 +265,8 @@ LIK_DEVICE int plan_tile(struct walk &w, const struct sm90_args &a, struct head 
             row_tile = w.row_tile;
         }
         int take = min(w.blocks_left, TILE_BLOCKS - used), row = w.row + w.done;
-        if (run && !(row == from_here.row + run * 8 && w.sequence == from_here.sequence && w.group == from_here.group)) {
+        if (run &&
+            !(row == from_here.row + run * 8 && w.sequence == from_here.sequence && w.group == from_here.group)) {
             cut_boxes(a, from_here, run, box, boxes, lane);
             run = 0;
         }
@@ -385,8 +389,8 @@ LIK_DEVICE void finish_scores(const struct sm90_args &a, struct shared &sm, int6
 
 /* ---- The warpgroups that multiply ---- */
 
-/* A thread of a warpgroup. Its accumulators hold rows lane / 4 and lane / 4 + 8 of its warp's block. What is known of the
- * rows stays in shared memory: with four warpgroups, registers are what there is least of. */
+/* A thread of a warpgroup. Its accumulators hold rows lane / 4 and lane / 4 + 8 of its warp's block. What is known of
+ * the rows stays in shared memory: with four warpgroups, registers are what there is least of. */
 struct consumer {
     int warpgroup, lane, warp;
     char *rows;  /* this warpgroup's query rows */
@@ -531,8 +535,9 @@ LIK_DEVICE void pick(const float (&c)[64], const struct head &head, int j, uint3
     x[3] = second ? (factors ? __fmul_rn(c[j * 4 + 3], f.y) : c[j * 4 + 3]) : -INFINITY;
 }
 
-/* Takes the products of one row tile by one column tile into the running maxima `m`; those of documents that end here go
- * to the stash. Four blocks at a time: plain ones, without a document's end or a dropped column, need no questions. */
+/* Takes the products of one row tile by one column tile into the running maxima `m`; those of documents that end here
+ * go to the stash. Four blocks at a time: plain ones, without a document's end or a dropped column, need no questions.
+ */
 LIK_DEVICE void take_maxima(const float (&c)[64], const struct head &head, const struct brief &brief, struct maxima &m,
                             float2 *stash, bool factors)
 {
@@ -703,8 +708,8 @@ LIK_DEVICE void finish_rows(const struct sm90_args &a, struct shared &sm, const 
     __syncwarp();
 }
 
-/* The products of the warpgroup's rows and the column tile at `at`; returns the place after it. The tile may be longer than
- * the ring: each slab is given back once it is multiplied. */
+/* The products of the warpgroup's rows and the column tile at `at`; returns the place after it. The tile may be longer
+ * than the ring: each slab is given back once it is multiplied. */
 template <bool bf16>
 LIK_DEVICE struct place multiply_tile(const struct sm90_args &a, struct shared &sm, const struct consumer &me,
                                       const char *ring, float (&c)[64], struct place at, const struct head &head,
@@ -781,7 +786,8 @@ LIK_DEVICE struct place multiply_held(const struct sm90_args &a, struct shared &
 }
 
 template <bool bf16, bool want_argmax, bool hold>
-LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, const struct consumer &me, const char *ring, int held)
+LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, const struct consumer &me, const char *ring,
+                        int held)
 {
     struct maxima m = {-INFINITY, -INFINITY, -1, -1};
     struct place at = {0, 0};
@@ -817,8 +823,8 @@ LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, const stru
 }
 #endif
 
-/* `groups`: most warpgroups that multiply; `hold`: rows in registers. With more than two warpgroups, registers move to them
- * from the producer's. */
+/* `groups`: most warpgroups that multiply; `hold`: rows in registers. With more than two warpgroups, registers move to
+ * them from the producer's. */
 template <bool bf16, int groups, bool want_argmax, bool hold>
 static __global__ void __launch_bounds__(128 * (groups + 1), 1) score_sm90(const __grid_constant__ struct sm90_args a)
 {
@@ -862,8 +868,9 @@ static __global__ void __launch_bounds__(128 * (groups + 1), 1) score_sm90(const
         me.lane = (int)threadIdx.x & 31;
         me.warp = warp;
         me.rows = rows + me.warpgroup * rows_bytes;
-        me.stash = rows + a.warpgroups * rows_bytes +
-                   (me.warpgroup * MAX_ENDS * 128 + ((int)threadIdx.x & 127)) * (want_argmax ? sizeof(struct maxima) : 8);
+        me.stash =
+            rows + a.warpgroups * rows_bytes +
+            (me.warpgroup * MAX_ENDS * 128 + ((int)threadIdx.x & 127)) * (want_argmax ? sizeof(struct maxima) : 8);
         int row_tile = (int)(first / a.score.columns);
         load_queries(a, sm, me, row_tile);
         consume<bf16, want_argmax, hold>(a, sm, me, ring, row_tile);
@@ -883,7 +890,7 @@ static bool holds_rows(int slabs, int warpgroups)
     return slabs <= 2 && warpgroups == 3;
 }
 
-#define KERNELS(bf16, argmax, most)                                                                                  \
+#define KERNELS(bf16, argmax, most) \
     {score_sm90<bf16, 2, argmax, false>, score_sm90<bf16, most, argmax, false>, score_sm90<bf16, 3, argmax, true>}
 
 static kernel kernel_of(bool bf16, bool argmax, int form)
@@ -966,9 +973,8 @@ static int map_strides(const struct lik_tokens *d)
 int lik_score_sm90_takes(const struct lik_gpu *gpu, const struct lik_score *op)
 {
     const struct lik_tokens *q = &op->q, *d = &op->d;
-    return gpu->hopper && q->dtype == d->dtype && (d->dtype == LIK_F16 || d->dtype == LIK_BF16) &&
-           !q->scale && !d->scale && map_strides(d) &&
-           stages_for(gpu, 1, slabs_of(op), op->argmax != NULL) >= 4;
+    return gpu->hopper && q->dtype == d->dtype && (d->dtype == LIK_F16 || d->dtype == LIK_BF16) && !q->scale &&
+           !d->scale && map_strides(d) && stages_for(gpu, 1, slabs_of(op), op->argmax != NULL) >= 4;
 }
 
 /* How many warpgroups: those that make the grid's longest share of products the shortest. Three that hold their rows in
@@ -1004,8 +1010,9 @@ static int make_maps(const struct lik_gpu *gpu, struct sm90_args *a)
 {
     const struct lik_tokens *d = &a->score.op.d;
     int64_t members = d->group_size > 0 ? d->group_size : d->count;
-    a->flat = !d->offsets && d->group_size == 0 && d->len_max % 8 == 0 && (d->count == 1 ||
-              d->strides.sequence == d->len_max * d->strides.token) && d->count * d->len_max <= INT32_MAX - 4096;
+    a->flat = !d->offsets && d->group_size == 0 && d->len_max % 8 == 0 &&
+              (d->count == 1 || d->strides.sequence == d->len_max * d->strides.token) &&
+              d->count * d->len_max <= INT32_MAX - 4096;
     a->group_size = (int32_t)members;
     cuuint64_t shape[4] = {(cuuint64_t)d->dim, (cuuint64_t)d->len_max, (cuuint64_t)members,
                            (cuuint64_t)(d->count / members)};
@@ -1023,11 +1030,10 @@ static int make_maps(const struct lik_gpu *gpu, struct sm90_args *a)
     cuuint32_t ones[4] = {1, 1, 1, 1};
     for (int b = 0; b < BOXES; b++) {
         cuuint32_t box[4] = {64, 8u << b, 1, 1};
-        CUresult e = gpu->encode(&a->maps[b],
-                                 d->dtype == LIK_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
-                                 4, (void *)d->data, shape, strides, box, ones, CU_TENSOR_MAP_INTERLEAVE_NONE,
-                                 CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-                                 CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+        CUresult e = gpu->encode(
+            &a->maps[b], d->dtype == LIK_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 4,
+            (void *)d->data, shape, strides, box, ones, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+            CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
         if (e != CUDA_SUCCESS)
             return lik_fail(LIK_EDEVICE, "cuTensorMapEncodeTiled failed (%d) for d: %lld x %lld x %lld", (int)e,
                             (long long)d->count, (long long)d->len_max, (long long)d->dim);
@@ -1048,7 +1054,7 @@ int lik_score_sm90_launch(const struct lik_gpu *gpu, const struct score_args *sc
         return status;
     int64_t total = score->tiling.tiles * score->columns;
     unsigned grid = (unsigned)(total < gpu->processors ? total : gpu->processors);
-    kernel_for(score->op.d.dtype == LIK_BF16, score->op.argmax != NULL, shape.warpgroups, a.slabs)
-        <<<grid, 128 * (shape.warpgroups + 1), shape.bytes, stream>>>(a);
+    kernel_for(score->op.d.dtype == LIK_BF16, score->op.argmax != NULL, shape.warpgroups,
+               a.slabs)<<<grid, 128 * (shape.warpgroups + 1), shape.bytes, stream>>>(a);
     return lik_cuda_launched("score_sm90");
 }

@@ -1,20 +1,20 @@
 /* The k best documents of each query, without the full score matrix: documents are scored a chunk at a time into the
  * workspace, and a chunk's scores are reduced to k keys a query before the next.
  *
- * A key is 64 bits, the score as an ordered integer above the document's number: smaller is better, ties go to the lower
- * document, NaN comes last and what is no document after it, so that plain integer order is the order of lik_topk.
- * Selection sorts runs of 4096 keys in shared memory (bitonic) and keeps the k first of each, level by level. k above
- * half a run sorts in device memory instead: rare, and bounded by the same chunk. */
+ * A key is 64 bits, the score as an ordered integer above the document's number: smaller is better, ties go to the
+ * lower document, NaN comes last and what is no document after it, so that plain integer order is the order of
+ * lik_topk. Selection sorts runs of 4096 keys in shared memory (bitonic) and keeps the k first of each, level by level.
+ * k above half a run sorts in device memory instead: rare, and bounded by the same chunk. */
 #include "cuda/kernels.cuh"
 #include "cuda/copy.cuh"
 #include "shared/tokens.h"
 
 #include <stdio.h>
 
-#define RUN 4096
+#define RUN          4096
 #define SORT_THREADS 512
 #define CHUNK_SCORES (16ll << 20)
-#define NO_KEY 0xffffffffffffffffull
+#define NO_KEY       0xffffffffffffffffull
 
 LIK_DEVICE uint64_t key_of(float score, uint32_t document, int smallest)
 {
@@ -33,7 +33,8 @@ LIK_DEVICE float score_of(uint64_t key, int smallest)
     return __uint_as_float(order & 0x80000000u ? order & 0x7fffffffu : ~order);
 }
 
-/* Keys of one level, [queries, count]: scores of documents first_id ..., or keys, then `more` keys of an earlier chunk. */
+/* Keys of one level, [queries, count]: scores of documents first_id ..., or keys, then `more` keys of an earlier chunk.
+ */
 struct level {
     const float *scores;
     const uint64_t *keys, *more_keys;
@@ -101,7 +102,8 @@ static __global__ void exchange_all(uint64_t *keys, int64_t padded, int64_t quer
 
 static __global__ void keep_first(const uint64_t *keys, int64_t padded, int64_t k, int64_t queries, uint64_t *out)
 {
-    for (int64_t n = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; n < k * queries; n += (int64_t)gridDim.x * blockDim.x)
+    for (int64_t n = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; n < k * queries;
+         n += (int64_t)gridDim.x * blockDim.x)
         out[n] = keys[n / k * padded + n % k];
 }
 
@@ -117,8 +119,8 @@ static __global__ void write_best(const uint64_t *keys, int64_t count, int64_t i
 
 /* How a problem is cut: LIK_ALL by documents, LIK_CANDIDATES by queries. */
 struct topk_plan {
-    int64_t queries, columns;       /* of a chunk, at most */
-    int64_t padded;                 /* large k: keys a query that are sorted; else 0 */
+    int64_t queries, columns; /* of a chunk, at most */
+    int64_t padded;           /* large k: keys a query that are sorted; else 0 */
     int64_t scores_bytes, score_workspace, keys_bytes, best_bytes;
     struct lik_plan score;
 };
@@ -126,12 +128,6 @@ struct topk_plan {
 static int64_t round_256(int64_t bytes)
 {
     return (bytes + 255) / 256 * 256;
-}
-
-static unsigned blocks_for(int64_t threads)
-{
-    int64_t blocks = (threads + 255) / 256;
-    return (unsigned)(blocks < 65536 ? blocks : 65536);
 }
 
 /* The sequences of x from `first` on, `count` of them; with groups, whole groups. */
@@ -237,11 +233,12 @@ static int sort_all(struct level *l, int64_t queries, int64_t padded, int64_t k,
                     cudaStream_t stream)
 {
     l->out = sorted;
-    gather_keys<<<blocks_for(queries * padded), 256, 0, stream>>>(*l, padded, queries);
+    gather_keys<<<lik_cuda_blocks(queries * padded), 256, 0, stream>>>(*l, padded, queries);
     for (int64_t size = 2; size <= padded; size *= 2)
         for (int64_t stride = size / 2; stride > 0; stride /= 2)
-            exchange_all<<<blocks_for(queries * padded / 2), 256, 0, stream>>>(sorted, padded, queries, size, stride);
-    keep_first<<<blocks_for(queries * k), 256, 0, stream>>>(sorted, padded, k, queries, out);
+            exchange_all<<<lik_cuda_blocks(queries * padded / 2), 256, 0, stream>>>(sorted, padded, queries, size,
+                                                                                    stride);
+    keep_first<<<lik_cuda_blocks(queries * k), 256, 0, stream>>>(sorted, padded, k, queries, out);
     return lik_cuda_launched("sort_all");
 }
 
@@ -298,7 +295,8 @@ static int run_rows(const struct lik_gpu *gpu, const struct lik_topk *op, const 
     float *scores = (float *)workspace;
     char *score_workspace = workspace + p->scores_bytes, *rest = score_workspace + p->score_workspace;
     uint64_t *keys[2] = {(uint64_t *)rest, (uint64_t *)(rest + p->keys_bytes)};
-    uint64_t *best[2] = {(uint64_t *)(rest + 2 * p->keys_bytes), (uint64_t *)(rest + 2 * p->keys_bytes + p->best_bytes)};
+    uint64_t *best[2] = {(uint64_t *)(rest + 2 * p->keys_bytes),
+                         (uint64_t *)(rest + 2 * p->keys_bytes + p->best_bytes)};
     uint64_t *before = NULL;
     int turn = 0;
     for (int64_t column = 0; column < columns; column += p->columns) {
@@ -312,8 +310,8 @@ static int run_rows(const struct lik_gpu *gpu, const struct lik_topk *op, const 
         before = best[turn];
         turn ^= 1;
     }
-    write_best<<<blocks_for(rows * op->k), 256, 0, stream>>>(before, rows * op->k, op->id_base, op->smallest,
-                                                             op->values + row * op->k, op->ids + row * op->k);
+    write_best<<<lik_cuda_blocks(rows * op->k), 256, 0, stream>>>(before, rows * op->k, op->id_base, op->smallest,
+                                                                  op->values + row * op->k, op->ids + row * op->k);
     return lik_cuda_launched("write_best");
 }
 

@@ -27,6 +27,8 @@ extern struct check_totals {
     int64_t cases, checks, failures, skipped;
     int quick;
     int64_t only;
+    int gpu;          /* only a GPU is checked: its tolerances hold */
+    int64_t launched; /* operations run on it */
     size_t slack;
     double worst; /* the largest error seen, as a share of its tolerance */
 } totals;
@@ -175,6 +177,12 @@ void problem_poison(struct problem *p);
 int run_score(const struct lik_context *ctx, const struct lik_score *op, const struct lik_exec *exec);
 int run_topk(const struct lik_context *ctx, const struct lik_topk *op, const struct lik_exec *exec);
 int run_grad(const struct lik_context *ctx, const struct lik_grad *op, const struct lik_exec *exec);
+
+/* ---- gpu.c: the same over copies of all arrays in device memory ---- */
+
+int gpu_run_score(const struct lik_context *ctx, const struct lik_score *op);
+int gpu_run_topk(const struct lik_context *ctx, const struct lik_topk *op);
+int gpu_run_grad(const struct lik_context *ctx, const struct lik_grad *op);
 
 /* ---- the groups ---- */
 

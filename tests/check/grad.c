@@ -374,7 +374,9 @@ static void check_variant(const struct grad_case *c, const struct device *device
     if (!check_ok(lik_grad_plan(device->ctx, &c->op, NULL, &plan), "lik_grad_plan"))
         return;
     size_t length = strlen(plan.variant), tail = strlen(device->level);
-    check(!strncmp(plan.variant, "grad_", 5) && length > tail && !strcmp(plan.variant + length - tail, device->level),
+    check(!strncmp(plan.variant, "grad_", 5) && length > tail &&
+              (totals.gpu ? strstr(plan.variant, "_cuda_") != NULL
+                          : !strcmp(plan.variant + length - tail, device->level)),
           "the variant is \"%s\"", plan.variant);
 }
 

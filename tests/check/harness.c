@@ -161,7 +161,7 @@ void buffer_free(struct buffer *b)
     memset(b, 0, sizeof *b);
 }
 
-struct device devices[] = {{"ref", "ref", NULL}, {"cpu:generic", "generic", NULL}, {"cpu:avx2", "avx2", NULL}};
+struct device devices[] = {{"ref", "ref", NULL}, {"cpu:generic", "generic", NULL}, {"cpu:avx2", "avx2", NULL}, {"cuda:0", "cuda", NULL}};
 const int64_t device_count = COUNT(devices);
 
 static int processor_has(const char *level)
@@ -177,8 +177,11 @@ static int processor_has(const char *level)
 
 void devices_open(const char *only)
 {
+    totals.gpu = only && !strncmp(only, "cuda:", 5);
     for (int64_t i = 0; i < device_count; i++) {
         struct device *device = &devices[i];
+        if (!strcmp(device->level, "cuda") && !totals.gpu)
+            continue; /* only by name, and alone */
         int status = lik_context_create(device->name, &device->ctx);
         check_describe("opening the device %s", device->name);
         if (processor_has(device->level)) {

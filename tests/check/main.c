@@ -69,6 +69,11 @@ int main(int argc, char **argv)
         fflush(stdout);
     }
     devices_close();
+    if (totals.gpu) {
+        printf("%lld operations ran on the GPU\n", (long long)totals.launched);
+        check_describe("the GPU");
+        check(totals.launched > 0, "nothing ran on it");
+    }
     printf("lik_check: %lld checks, %lld failures, %lld skipped; largest error %.2f of its tolerance\n",
            (long long)totals.checks, (long long)totals.failures, (long long)totals.skipped, totals.worst);
     return totals.failures ? 1 : 0;

@@ -466,7 +466,7 @@ double problem_product(const struct problem *p, int64_t i, int64_t s, int64_t j,
 
 int problem_quantized(const struct problem *p)
 {
-    return p->op.d.dtype == LIK_I8 && p->op.q.dtype != LIK_I8;
+    return p->op.d.dtype == LIK_I8 && p->op.q.dtype != LIK_I8 && !totals.gpu;
 }
 
 double problem_product_tolerance(const struct problem *p, int64_t i, int64_t s, int64_t j)
@@ -484,6 +484,11 @@ double problem_product_tolerance(const struct problem *p, int64_t i, int64_t s, 
     double halves = 2 + (p->op.q.normalize != 0) + (p->op.d.normalize != 0);
     double tolerance = p->q.norm[row] * norm * UNIT_ROUNDOFF * (2 * sqrt((double)dim) * halves + 8);
     tolerance += (double)dim * 0x1p-149 * fmax(fabs(p->q.factor[row]), 1) * fmax(factor, 1);
+    if (totals.gpu) { /* tensor cores truncate their sums; f32 is cut to what the precision allows */
+        static const double cut[] = {0, 0x1p-14, 0x1p-7};
+        int wide = p->op.q.dtype == LIK_F32 || p->op.d.dtype == LIK_F32;
+        tolerance += p->q.norm[row] * norm * (2e-6 + 2e-8 * (double)dim + (wide ? cut[p->op.precision] : 0));
+    }
     if (problem_quantized(p)) {
         double step = fmax(p->q.largest[row] / 32767, p->q.l1[row] * 128 / 0x1p31);
         if (p->op.precision == LIK_MEDIUM)
@@ -653,6 +658,8 @@ int problem_run(struct problem *p, const struct lik_context *ctx, const struct l
 #define RUN_VERB(verb)                                                                                      \
     int run_##verb(const struct lik_context *ctx, const struct lik_##verb *op, const struct lik_exec *exec) \
     {                                                                                                       \
+        if (totals.gpu)                                                                                     \
+            return gpu_run_##verb(ctx, op);                                                                 \
         struct lik_exec how = {.struct_size = sizeof how};                                                  \
         struct lik_plan plan = {.struct_size = sizeof plan};                                                \
         if (exec)                                                                                           \

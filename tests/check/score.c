@@ -73,7 +73,9 @@ static void check_variant(const struct problem *p, const struct device *device)
     if (!check_ok(lik_score_plan(device->ctx, &p->op, NULL, &plan), "lik_score_plan"))
         return;
     size_t length = strlen(plan.variant), tail = strlen(device->level);
-    check(!strncmp(plan.variant, "score_", 6) && length > tail && !strcmp(plan.variant + length - tail, device->level),
+    check(!strncmp(plan.variant, "score_", 6) && length > tail &&
+              (totals.gpu ? strstr(plan.variant, "_sm") || !p->scores || !p->q.len
+                          : !strcmp(plan.variant + length - tail, device->level)),
           "the variant is \"%s\"", plan.variant);
     char dtype[16];
     snprintf(dtype, sizeof dtype, "_%s_", lik_dtype_name(p->op.d.dtype));

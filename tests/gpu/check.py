@@ -399,6 +399,68 @@ def check_topk(device, args):
     print("topk: done", flush=True)
 
 
+def gradients(device, op, q, d, grad_scores, at, accumulate=0):
+    """(grad_q, grad_d) of a forward whose argmax is `at`; buffers between guard bands."""
+    op.argmax, op.argmax_dtype = at.data_ptr(), lik.I16 if at.dtype == torch.int16 else lik.I32
+    out = [Guarded(x.count * x.len_max * x.dim, DTYPES[x.dtype][1]) for x in (q, d)]
+    grad = lik.Grad(
+        struct_size=ctypes.sizeof(lik.Grad),
+        score=op,
+        grad_scores=grad_scores.data_ptr(),
+        grad_q=out[0].ptr(),
+        grad_d=out[1].ptr(),
+        accumulate=accumulate,
+    )
+    plan, workspace = device.launch("grad", grad)
+    torch.cuda.synchronize()
+    intact = out[0].intact() and out[1].intact() and workspace.intact()
+    fail(intact, f"gradient [{plan.variant.decode()}]: wrote past a buffer")
+    return [g.data.view(x.count, x.len_max, x.dim).clone() for g, x in zip(out, (q, d))], plan.variant.decode()
+
+
+def check_grad(device, args):
+    """Gradients of problems too large for the C suite against autograd in f64 at the same argmax; 100 runs alike."""
+    for dtype, nq, nd, q_len, d_len, dim, per_query, normalize in (
+        ("bf16", 64, 64, 32, 300, 128, 0, False),
+        ("bf16", 40, 6, 300, 520, 128, 0, False),  # more entries a document than a window holds
+        ("f16", 300, 5, 32, 1030, 128, 0, True),
+        ("f32", 70, 4, 130, 64, 320, 0, True),  # rows of several slices as well
+        ("bf16", 3, 12, 17, 300, 1024, 4, True),
+        ("f16", 5, 15, 33, 100, 64, 3, False),
+        ("f32", 9, 11, 20, 70, 36, 0, False),
+        ("bf16", 2, 3, 5, 9, 4096, 0, True),
+    ):
+        g = torch.Generator(device="cuda").manual_seed(11)
+        q, d = (Operand(g, n, m, dim, dtype, normalize=normalize) for n, m in ((nq, q_len), (nd, d_len)))
+        op = problem(q, d, lik.CANDIDATES if per_query else lik.ALL, per_query)
+        _, at, _ = score(device, op, torch.int16)
+        columns = per_query or nd
+        grad_scores = torch.randn(nq, columns, generator=g, device="cuda")
+        (grad_q, grad_d), variant = gradients(device, op, q, d, grad_scores, at)
+        name = f"grad {dtype} {nq}x{q_len} {nd}x{d_len} dim {dim} {'normalized ' if normalize else ''}[{variant}]"
+        x, y = (torch.stack(o.rows).double().requires_grad_() for o in (q, d))
+        u, v = (torch.nn.functional.normalize(t, dim=-1) if normalize else t for t in (x, y))
+        total = 0
+        for j in range(columns):
+            documents = v.view(nq, per_query, d_len, dim)[:, j] if per_query else v[j].expand(nq, -1, -1)
+            won = documents.gather(1, at[:, j].long()[..., None].expand(-1, -1, dim))
+            total = total + (grad_scores[:, j].double() * (u * won).sum((1, 2))).sum()
+        total.backward()
+        eps = {"f32": 2.0**-24, "f16": 2.0**-11, "bf16": 2.0**-8}[dtype]
+        for what, got, want in (("grad_q", grad_q, x.grad), ("grad_d", grad_d, y.grad)):
+            error = (got.double() - want).abs()
+            bound = eps * want.abs() + 1e-5 * want.norm(dim=-1, keepdim=True) + (6e-8 if dtype == "f16" else 0)
+            fail(
+                bool((error <= bound).all()),
+                f"{name}: {what} off by {float((error - bound).max()):.2e} beyond its bound",
+            )
+        for _ in range(100 if dim <= 128 else 5):
+            again, _ = gradients(device, op, q, d, grad_scores, at)
+            if not fail(torch.equal(again[0], grad_q) and torch.equal(again[1], grad_d), f"{name}: two runs differ"):
+                break
+    print("grad: done", flush=True)
+
+
 def check_streams(device, args):
     """Graph capture and replay, two streams at once, nothing on the default stream."""
     g = torch.Generator(device="cuda").manual_seed(9)
@@ -443,6 +505,37 @@ def check_streams(device, args):
     print("streams: done", flush=True)
 
 
+def check_refused(device, args):
+    """With LIK_CHECK=1 what lies on the device is looked at, and refused by name; a GPU that is not there always is."""
+
+    def refused(text, action):
+        try:
+            action()
+        except lik.LikError as error:
+            fail(text in str(error), f"refused: {error}, expected {text!r}")
+        else:
+            fail(False, f"refused: nothing was, expected {text!r}")
+
+    count = torch.cuda.device_count()
+    refused(f"this machine has {count} GPU", lambda: lik.Library(args.lib, f"cuda:{count}"))
+    if os.environ.get("LIK_CHECK") != "1":
+        return
+    g = torch.Generator(device="cuda").manual_seed(3)
+    q, d = Operand(g, 3, 8, 64, "bf16"), Operand(g, 5, 20, 64, "bf16")
+    lists = torch.tensor([0, 2], device="cuda"), torch.tensor([1, 5], device="cuda")
+    refused("list_d[1] is 5, must be 0 to 4", lambda: score(device, problem(q, d, lik.LIST, 0, lists)))
+    op = problem(q, d)
+    for values, text in (
+        ([0, 20, 10, 60, 80, 100], "d.offsets[2] is 10, less than the one before, which is 20"),
+        ([0, 20, 40, 60, 80, 101], "d.offsets[5] is 101, must be 0 to d.total, which is 100"),
+        ([0, 20, 60, 60, 80, 100], "d.len_max is 20, sequence 1 has 40 tokens"),
+    ):
+        offsets = torch.tensor(values, device="cuda")
+        op.d.offsets, op.d.offsets_dtype, op.d.total = offsets.data_ptr(), lik.I64, 100
+        refused(text, lambda: score(device, op))
+    print("refused: done", flush=True)
+
+
 def check_large(device, args):
     """More than 2^31 elements in an operand: the last documents are right."""
     if torch.cuda.mem_get_info()[0] < 12 << 30:
@@ -482,7 +575,9 @@ CHECKS = {
     "random": check_random,
     "batches": check_batches,
     "topk": check_topk,
+    "grad": check_grad,
     "streams": check_streams,
+    "refused": check_refused,
     "large": check_large,
 }
 

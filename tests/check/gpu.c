@@ -1,0 +1,207 @@
+/* Problems of the check suite on a GPU: every array of a problem is copied to device memory, placed like the host's
+ * (modulo 256 bytes) between guard bands of 0xff bytes, which read as NaN; the operation runs there; outputs are copied
+ * back over the host's. The workspace holds 0xee bytes, or nothing ever written with LIK_CHECK_RAW=1 (for initcheck).
+ */
+#include "check.h"
+
+#ifdef LIK_WITH_CUDA
+#include <cuda_runtime_api.h>
+
+enum { GUARD = 1024, ARRAYS = 32 };
+
+struct mirror {
+    const unsigned char *host;
+    unsigned char *base; /* of the device's allocation; the array starts at base + at */
+    size_t at, bytes, allocated;
+    int output;
+};
+
+static struct mirror mirrors[ARRAYS];
+static int mirror_count;
+
+static void need(cudaError_t error, const char *what)
+{
+    if (error != cudaSuccess) {
+        printf("%s: %s\n", what, cudaGetErrorString(error));
+        exit(2);
+    }
+}
+
+static void *mirror_bytes(const void *host, size_t bytes, int output)
+{
+    if (!host)
+        return NULL;
+    struct mirror *m = &mirrors[mirror_count++];
+    *m = (struct mirror){.host = host, .bytes = bytes, .output = output};
+    m->at = GUARD + (uintptr_t)host % 256;
+    m->allocated = m->at + bytes + GUARD;
+    need(cudaMalloc((void **)&m->base, m->allocated), "cudaMalloc");
+    need(cudaMemset(m->base, 0xff, m->at), "cudaMemset");
+    need(cudaMemset(m->base + m->at + bytes, 0xff, GUARD), "cudaMemset");
+    if (bytes)
+        need(cudaMemcpy(m->base + m->at, host, bytes, cudaMemcpyHostToDevice), "cudaMemcpy");
+    return m->base + m->at;
+}
+
+/* An array with these strides; returns the device's address of its entry (0, 0, 0). */
+static void *mirror_strided(const struct lik_tokens *x, const void *host, struct lik_strides strides, int64_t inner,
+                            int64_t inner_stride, size_t size)
+{
+    int64_t groups = x->group_size ? x->count / x->group_size : 1, members = x->group_size ? x->group_size : x->count;
+    int64_t extents[4] = {groups, members, x->len_max, inner};
+    int64_t steps[4] = {strides.group, strides.sequence, strides.token, inner_stride}, low = 0, high = 1;
+    if (!host)
+        return NULL;
+    if (x->offsets) {
+        extents[0] = extents[1] = 1;
+        extents[2] = x->total;
+    }
+    for (int i = 0; i < 4; i++) {
+        if (extents[i] == 0)
+            return mirror_bytes(host, 0, 0);
+        *(steps[i] < 0 ? &low : &high) += (extents[i] - 1) * steps[i];
+    }
+    const unsigned char *first = (const unsigned char *)host + low * (int64_t)size;
+    return (unsigned char *)mirror_bytes(first, (size_t)(high - low) * size, 0) - low * (int64_t)size;
+}
+
+static void mirror_tokens(struct lik_tokens *x)
+{
+    struct lik_tokens host = *x;
+    x->data = mirror_strided(&host, host.data, host.strides, host.dim, host.dim_stride, lik_dtype_bytes(host.dtype));
+    x->mask = mirror_strided(&host, host.mask, host.mask_strides, 1, 0, 1);
+    x->scale = mirror_strided(&host, host.scale, host.scale_strides, 1, 0, sizeof(float));
+    x->weights = mirror_strided(&host, host.weights, host.weights_strides, 1, 0, sizeof(float));
+    x->offsets = mirror_bytes(host.offsets, (size_t)(host.count + 1) * (host.offsets_dtype == LIK_I32 ? 4 : 8), 0);
+}
+
+static int64_t rows_of(const struct lik_tokens *x)
+{
+    return x->offsets ? x->total : x->count * x->len_max;
+}
+
+/* The host's problem `op` in device memory, with its outputs if `outputs`; the argmax is an input otherwise. */
+static struct lik_score mirror_score(const struct lik_score *op, int outputs)
+{
+    struct lik_score gpu = *op;
+    int64_t columns = op->pairing == LIK_ALL ? op->d.count : op->pairing == LIK_CANDIDATES ? op->per_query : 1;
+    int64_t rows = op->pairing == LIK_LIST ? op->list_count : op->q.count, step = op->scores_stride;
+    int64_t entries = rows && columns ? (rows - 1) * (step ? step : columns) + columns : 0;
+    mirror_tokens(&gpu.q);
+    mirror_tokens(&gpu.d);
+    if (op->pairing == LIK_LIST) {
+        gpu.list_q = mirror_bytes(op->list_q, (size_t)op->list_count * 8, 0);
+        gpu.list_d = mirror_bytes(op->list_d, (size_t)op->list_count * 8, 0);
+    }
+    gpu.scores = outputs ? mirror_bytes(op->scores, (size_t)entries * sizeof(float), 1) : NULL;
+    size_t size = op->argmax_dtype == LIK_I16 ? 2 : 4;
+    gpu.argmax = mirror_bytes(op->argmax, (size_t)(rows * columns * op->q.len_max) * size, outputs);
+    return gpu;
+}
+
+/* Copies the outputs back, looks at the guard bands, frees everything. */
+static void mirror_close(void)
+{
+    static unsigned char band[2 * GUARD + 256];
+    for (int i = 0; i < mirror_count; i++) {
+        struct mirror *m = &mirrors[i];
+        size_t touched = 0;
+        need(cudaMemcpy(band, m->base, m->at, cudaMemcpyDeviceToHost), "cudaMemcpy");
+        need(cudaMemcpy(band + m->at, m->base + m->at + m->bytes, GUARD, cudaMemcpyDeviceToHost), "cudaMemcpy");
+        for (size_t b = 0; b < m->at + GUARD; b++)
+            touched += band[b] != 0xff;
+        check(touched == 0, "%zu bytes around array %d of %zu bytes were written", touched, i, m->bytes);
+        if (m->output && m->bytes)
+            need(cudaMemcpy((void *)(uintptr_t)m->host, m->base + m->at, m->bytes, cudaMemcpyDeviceToHost),
+                 "cudaMemcpy");
+        need(cudaFree(m->base), "cudaFree");
+    }
+    mirror_count = 0;
+}
+
+static struct lik_exec make_workspace(const struct lik_plan *plan)
+{
+    static const unsigned char *const place = (const unsigned char *)(uintptr_t)4096; /* only its alignment counts */
+    struct lik_exec how = {.struct_size = sizeof how, .workspace_bytes = plan->workspace_bytes};
+    struct mirror *m = &mirrors[mirror_count++];
+    *m = (struct mirror){.host = place, .at = GUARD, .bytes = plan->workspace_bytes};
+    m->allocated = 2 * GUARD + m->bytes;
+    need(cudaMalloc((void **)&m->base, m->allocated), "cudaMalloc");
+    need(cudaMemset(m->base, 0xff, GUARD), "cudaMemset");
+    need(cudaMemset(m->base + m->at + m->bytes, 0xff, GUARD), "cudaMemset");
+    const char *raw = getenv("LIK_CHECK_RAW");
+    if (m->bytes && !(raw && *raw == '1'))
+        need(cudaMemset(m->base + m->at, 0xee, m->bytes), "cudaMemset");
+    how.workspace = m->base + m->at;
+    return how;
+}
+
+#define GPU_RUN(verb)                                                                     \
+    static int launch_##verb(const struct lik_context *ctx, const struct lik_##verb *gpu) \
+    {                                                                                     \
+        struct lik_plan plan = {.struct_size = sizeof plan};                              \
+        int status = lik_##verb##_plan(ctx, gpu, NULL, &plan);                            \
+        if (!status) {                                                                    \
+            struct lik_exec how = make_workspace(&plan);                                  \
+            status = lik_##verb##_run(ctx, gpu, &how);                                    \
+            need(cudaDeviceSynchronize(), "lik_" #verb "_run");                           \
+            totals.launched++;                                                            \
+        }                                                                                 \
+        mirror_close();                                                                   \
+        return status;                                                                    \
+    }
+
+GPU_RUN(score)
+GPU_RUN(topk)
+GPU_RUN(grad)
+
+int gpu_run_score(const struct lik_context *ctx, const struct lik_score *op)
+{
+    struct lik_score gpu = mirror_score(op, 1);
+    return launch_score(ctx, &gpu);
+}
+
+int gpu_run_topk(const struct lik_context *ctx, const struct lik_topk *op)
+{
+    struct lik_topk gpu = *op;
+    size_t entries = (size_t)(op->score.q.count * op->k);
+    gpu.score = mirror_score(&op->score, 0);
+    gpu.values = mirror_bytes(op->values, entries * sizeof(float), 1);
+    gpu.ids = mirror_bytes(op->ids, entries * sizeof(int64_t), 1);
+    return launch_topk(ctx, &gpu);
+}
+
+int gpu_run_grad(const struct lik_context *ctx, const struct lik_grad *op)
+{
+    const struct lik_score *score = &op->score;
+    struct lik_grad gpu = *op;
+    int64_t columns = score->pairing == LIK_ALL          ? score->d.count
+                      : score->pairing == LIK_CANDIDATES ? score->per_query
+                                                         : 1;
+    int64_t rows = score->pairing == LIK_LIST ? score->list_count : score->q.count, step = op->grad_scores_stride;
+    int64_t entries = rows && columns ? (rows - 1) * (step ? step : columns) + columns : 0;
+    size_t q_bytes = (size_t)(rows_of(&score->q) * score->q.dim) * lik_dtype_bytes(score->q.dtype);
+    size_t d_bytes = (size_t)(rows_of(&score->d) * score->d.dim) * lik_dtype_bytes(score->d.dtype);
+    gpu.score = mirror_score(score, 0);
+    gpu.grad_scores = mirror_bytes(op->grad_scores, (size_t)entries * sizeof(float), 0);
+    gpu.grad_q = mirror_bytes(op->grad_q, q_bytes, 1);
+    gpu.grad_d = mirror_bytes(op->grad_d, d_bytes, 1);
+    gpu.grad_weights = mirror_bytes(op->grad_weights, (size_t)rows_of(&score->q) * sizeof(float), 1);
+    return launch_grad(ctx, &gpu);
+}
+#else
+int gpu_run_score(const struct lik_context *ctx, const struct lik_score *op)
+{
+    return lik_score_run(ctx, op, NULL);
+}
+
+int gpu_run_topk(const struct lik_context *ctx, const struct lik_topk *op)
+{
+    return lik_topk_run(ctx, op, NULL);
+}
+
+int gpu_run_grad(const struct lik_context *ctx, const struct lik_grad *op)
+{
+    return lik_grad_run(ctx, op, NULL);
+}
+#endif

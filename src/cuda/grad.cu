@@ -17,8 +17,8 @@
  * shared memory meanwhile. An explicit list of pairs is first sorted by query and by document. */
 #include "cuda/codec.cuh"
 #include "cuda/kernels.cuh"
+#include "cuda/sort.cuh"
 
-#include <cub/device/device_radix_sort.cuh>
 #include <stdio.h>
 
 #define WARPS       8
@@ -36,9 +36,9 @@ enum row_kind {
     ROWS_OF_ANY,
 };
 
-/* Scores sorted by the query or the document they belong to (LIK_LIST). */
+/* Numbers of scores below those of the query or the document that they belong to, ascending (LIK_LIST). */
 struct sorted_list {
-    const uint32_t *keys, *order; /* [list_count]: ascending sequence numbers; numbers of the scores */
+    uint64_t *keys;
     int64_t count;
 };
 
@@ -58,15 +58,15 @@ struct grad_args {
 struct incidence {
     int64_t count, row, column;
     int32_t row_step, column_step;
-    const uint32_t *order;
+    const uint64_t *order;
 };
 
-LIK_DEVICE int64_t first_at_least(const struct sorted_list &l, uint32_t key)
+LIK_DEVICE int64_t first_of(const struct sorted_list &l, int64_t sequence)
 {
     int64_t from = 0, to = l.count;
     while (from < to) {
         int64_t middle = (from + to) / 2;
-        if (l.keys[middle] < key)
+        if ((int64_t)(l.keys[middle] >> 32) < sequence)
             from = middle + 1;
         else
             to = middle;
@@ -80,9 +80,9 @@ LIK_DEVICE struct incidence scores_of(const struct grad_args &a, bool of_query, 
     struct incidence in = {1, i, 0, 0, 0, NULL};
     if (op.pairing == LIK_LIST) {
         const struct sorted_list &l = of_query ? a.by_q : a.by_d;
-        int64_t from = first_at_least(l, (uint32_t)i);
-        in.order = l.order + from;
-        in.count = first_at_least(l, (uint32_t)i + 1) - from;
+        int64_t from = first_of(l, i);
+        in.order = l.keys + from;
+        in.count = first_of(l, i + 1) - from;
     } else if (of_query) {
         in.count = a.columns;
         in.column_step = 1;
@@ -100,7 +100,7 @@ LIK_DEVICE struct incidence scores_of(const struct grad_args &a, bool of_query, 
 
 LIK_DEVICE void incidence_at(const struct incidence &in, int64_t n, int64_t &row, int64_t &column)
 {
-    row = in.order ? (int64_t)in.order[n] : in.row + n * in.row_step;
+    row = in.order ? (int64_t)(uint32_t)in.order[n] : in.row + n * in.row_step;
     column = in.column + n * in.column_step;
 }
 
@@ -583,26 +583,23 @@ static __global__ void clear_outside(const __grid_constant__ struct lik_tokens x
     }
 }
 
-/* Keys and values to sort: the list's sequence numbers, those out of range behind all others. */
-static __global__ void list_keys(const int64_t *list, int64_t count, int64_t n, uint32_t *keys, uint32_t *order)
+/* Keys to sort: sequence number above the score's number; sequences out of range and what pads the keys come last. */
+static __global__ void list_keys(const int64_t *list, int64_t count, int64_t n, int64_t padded, uint64_t *keys)
 {
-    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64_t)gridDim.x * blockDim.x) {
-        int64_t key = list[i];
-        keys[i] = (uint32_t)(key < 0 || key > count ? count : key);
-        order[i] = (uint32_t)i;
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < padded; i += (int64_t)gridDim.x * blockDim.x) {
+        int64_t sequence = i < n && list[i] >= 0 && list[i] < count ? list[i] : UINT32_MAX;
+        keys[i] = (uint64_t)sequence << 32 | (uint64_t)i;
     }
 }
 
 /* ---- The host's side ---- */
 
-/* The workspace: factors of the queries, of the documents; keys and order to sort, sorted by query, by document; CUB's.
- */
+/* The workspace: factors of the queries, of the documents; the list sorted by query, by document. */
 struct grad_plan {
     struct grad_args args;
-    int64_t q_factors, d_factors, list;
-    size_t sort_bytes;
-    int lanes, q_kind, d_kind;          /* kinds of the rows that are gathered: q's for grad_d, d's for grad_q */
-    size_t query_bytes, document_bytes; /* shared memory */
+    int64_t q_factors, d_factors, padded; /* padded: keys of a sorted list */
+    int lanes, q_kind, d_kind;            /* kinds of the rows that are gathered: q's for grad_d, d's for grad_q */
+    size_t query_bytes, document_bytes;   /* shared memory */
     int query_warps;
 };
 
@@ -616,14 +613,6 @@ static int kind_of(const struct lik_tokens *x, int vector)
 static int64_t aligned(int64_t bytes)
 {
     return (bytes + 255) / 256 * 256;
-}
-
-static int bits_of(int64_t count)
-{
-    int bits = 1;
-    while (count >> bits)
-        bits++;
-    return bits;
 }
 
 /* How many entries a document may have at the most. */
@@ -684,18 +673,13 @@ static int make_plan(const struct lik_gpu *gpu, const struct lik_grad *op, struc
     if (p->query_bytes > gpu->shared_bytes - 1024)
         return lik_fail(LIK_EUNSUPPORTED, "q.dim is %lld: a gradient's row passes a block's shared memory",
                         (long long)score->q.dim);
-    if (score->pairing == LIK_LIST) {
-        p->list = score->list_count;
-        if (p->list > INT32_MAX || score->q.count > INT32_MAX || score->d.count > INT32_MAX)
+    if (score->pairing == LIK_LIST && score->list_count) {
+        if (score->list_count > INT32_MAX || score->q.count > INT32_MAX || score->d.count > INT32_MAX)
             return lik_fail(LIK_EUNSUPPORTED, "list_count is %lld, the CUDA backend takes gradients of up to %d pairs",
-                            (long long)p->list, INT32_MAX);
-        if (p->list) {
-            cudaError_t e =
-                cub::DeviceRadixSort::SortPairs(NULL, p->sort_bytes, (const uint32_t *)NULL, (uint32_t *)NULL,
-                                                (const uint32_t *)NULL, (uint32_t *)NULL, (int)p->list);
-            if (e != cudaSuccess)
-                return lik_cuda_status(e, "radix sort");
-        }
+                            (long long)score->list_count, INT32_MAX);
+        for (p->padded = 1; p->padded < score->list_count;)
+            p->padded *= 2;
+        a->by_q.count = a->by_d.count = score->list_count;
     }
     return plan_documents(gpu, p);
 }
@@ -706,27 +690,19 @@ int lik_cuda_grad_plan(const struct lik_gpu *gpu, const struct lik_grad *op, str
     int status = make_plan(gpu, op, &p);
     if (status)
         return status;
-    int64_t bytes =
-        aligned(p.q_factors * 4) + aligned(p.d_factors * 4) + 6 * aligned(p.list * 4) + aligned((int64_t)p.sort_bytes);
+    int64_t bytes = aligned(p.q_factors * 4) + aligned(p.d_factors * 4) + 2 * aligned(p.padded * 8);
     plan->workspace_bytes = (size_t)(bytes ? bytes + 256 : 0);
     snprintf(plan->variant, sizeof plan->variant, "grad_%s_%s_d%lld_cuda_%dx%d", lik_dtype_name(op->score.q.dtype),
              lik_dtype_name(op->score.d.dtype), (long long)op->score.q.dim, p.args.range, p.args.window);
     return LIK_OK;
 }
 
-static int sort_list(const struct grad_plan *p, const int64_t *list, int64_t count, uint32_t *keys, uint32_t *order,
-                     struct sorted_list *out, char *memory, cudaStream_t stream)
+static int sort_list(const struct grad_plan *p, const int64_t *list, int64_t count, struct sorted_list *out,
+                     cudaStream_t stream)
 {
-    list_keys<<<lik_cuda_blocks(p->list), 256, 0, stream>>>(list, count, p->list, keys, order);
+    list_keys<<<lik_cuda_blocks(p->padded), 256, 0, stream>>>(list, count, out->count, p->padded, out->keys);
     int status = lik_cuda_launched("list_keys");
-    if (status)
-        return status;
-    size_t bytes = p->sort_bytes;
-    out->count = p->list;
-    return lik_cuda_status(cub::DeviceRadixSort::SortPairs(memory, bytes, (const uint32_t *)keys, (uint32_t *)out->keys,
-                                                           (const uint32_t *)order, (uint32_t *)out->order,
-                                                           (int)p->list, 0, bits_of(count), stream),
-                           "radix sort");
+    return status ? status : lik_cuda_sort(out->keys, p->padded, 1, stream);
 }
 
 typedef void (*grad_kernel)(struct grad_args);
@@ -787,15 +763,11 @@ int lik_cuda_grad_run(const struct lik_gpu *gpu, const struct lik_grad *op, char
         return status;
     a->q_factor = p.q_factors ? q_factor : NULL;
     a->d_factor = p.d_factors ? d_factor : NULL;
-    if (p.list) {
-        char *lists = (char *)d_factor + aligned(p.d_factors * 4);
-        uint32_t *list[6];
-        for (int i = 0; i < 6; i++)
-            list[i] = (uint32_t *)(lists + i * aligned(p.list * 4));
-        char *memory = lists + 6 * aligned(p.list * 4);
-        a->by_q.keys = list[2], a->by_q.order = list[3], a->by_d.keys = list[4], a->by_d.order = list[5];
-        if ((status = sort_list(&p, op->score.list_q, q->count, list[0], list[1], &a->by_q, memory, stream)) ||
-            (status = sort_list(&p, op->score.list_d, d->count, list[0], list[1], &a->by_d, memory, stream)))
+    if (p.padded) {
+        a->by_q.keys = (uint64_t *)((char *)d_factor + aligned(p.d_factors * 4));
+        a->by_d.keys = (uint64_t *)((char *)a->by_q.keys + aligned(p.padded * 8));
+        if ((status = sort_list(&p, op->score.list_q, q->count, &a->by_q, stream)) ||
+            (status = sort_list(&p, op->score.list_d, d->count, &a->by_d, stream)))
             return status;
     }
     int64_t tokens = q->count * q->len_max, runs = d->count * a->ranges;

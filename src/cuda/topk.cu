@@ -6,12 +6,12 @@
  * lik_topk. Selection sorts runs of 4096 keys in shared memory (bitonic) and keeps the k first of each, level by level.
  * k above half a run sorts in device memory instead: rare, and bounded by the same chunk. */
 #include "cuda/kernels.cuh"
-#include "cuda/copy.cuh"
+#include "cuda/sort.cuh"
 #include "shared/tokens.h"
 
 #include <stdio.h>
 
-#define RUN          4096
+#define RUN          LIK_SORT_RUN
 #define SORT_THREADS 512
 #define CHUNK_SCORES (16ll << 20)
 #define NO_KEY       0xffffffffffffffffull
@@ -52,17 +52,6 @@ LIK_DEVICE uint64_t key_at(const struct level &l, int64_t query, int64_t i)
     return i - l.count < l.more ? l.more_keys[query * l.more + i - l.count] : NO_KEY;
 }
 
-/* One compare-exchange of a bitonic sort: pair `p` of stride 2^s within sequences of `size`. */
-LIK_DEVICE void exchange(uint64_t *keys, int64_t p, int64_t size, int64_t stride)
-{
-    int64_t i = 2 * p - (p & (stride - 1)), j = i + stride;
-    uint64_t a = keys[i], b = keys[j];
-    if ((a > b) == ((i & size) == 0)) {
-        keys[i] = b;
-        keys[j] = a;
-    }
-}
-
 static __global__ void __launch_bounds__(SORT_THREADS) select_runs(const __grid_constant__ struct level l)
 {
     __shared__ uint64_t keys[RUN];
@@ -75,7 +64,7 @@ static __global__ void __launch_bounds__(SORT_THREADS) select_runs(const __grid_
         for (int size = 2; size <= l.run; size *= 2)
             for (int stride = size / 2; stride > 0; stride /= 2) {
                 for (int p = (int)threadIdx.x; p < l.run / 2; p += SORT_THREADS)
-                    exchange(keys, p, size == l.run ? 2 * RUN : size, stride);
+                    exchange(keys, p, 0, size, stride);
                 __syncthreads();
             }
         for (int64_t i = threadIdx.x; i < l.keep; i += SORT_THREADS)
@@ -90,14 +79,6 @@ static __global__ void gather_keys(const __grid_constant__ struct level l, int64
     for (int64_t n = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; n < padded * queries;
          n += (int64_t)gridDim.x * blockDim.x)
         l.out[n] = key_at(l, n / padded, n % padded);
-}
-
-static __global__ void exchange_all(uint64_t *keys, int64_t padded, int64_t queries, int64_t size, int64_t stride)
-{
-    int64_t half = padded / 2;
-    for (int64_t n = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; n < half * queries;
-         n += (int64_t)gridDim.x * blockDim.x)
-        exchange(keys + n / half * padded, n % half, size == padded ? 2 * padded : size, stride);
 }
 
 static __global__ void keep_first(const uint64_t *keys, int64_t padded, int64_t k, int64_t queries, uint64_t *out)
@@ -234,10 +215,9 @@ static int sort_all(struct level *l, int64_t queries, int64_t padded, int64_t k,
 {
     l->out = sorted;
     gather_keys<<<lik_cuda_blocks(queries * padded), 256, 0, stream>>>(*l, padded, queries);
-    for (int64_t size = 2; size <= padded; size *= 2)
-        for (int64_t stride = size / 2; stride > 0; stride /= 2)
-            exchange_all<<<lik_cuda_blocks(queries * padded / 2), 256, 0, stream>>>(sorted, padded, queries, size,
-                                                                                    stride);
+    int status = lik_cuda_sort(sorted, padded, queries, stream);
+    if (status)
+        return status;
     keep_first<<<lik_cuda_blocks(queries * k), 256, 0, stream>>>(sorted, padded, k, queries, out);
     return lik_cuda_launched("sort_all");
 }

@@ -140,7 +140,9 @@ static void put(struct sink *out, int json, const char *what, const struct bench
 
 static void put_header(struct sink *out, const struct engine *engine)
 {
-    sink_printf(out, "lik %s, %s, %d threads\n\n", lik_version(), lik_context_name(engine->context), engine->threads);
+    char workers[48];
+    sink_printf(out, "lik %s, %s, %s\n\n", lik_version(), lik_context_name(engine->context),
+                engine_workers(engine, workers));
     sink_printf(out, "| %-12s | %-30s | %9s | %9s | %7s | %6s | %s |\n", "case", "queries . documents, dim, dtype",
                 "median ms", "best ms", "GFLOP/s", "GB/s", "code");
     sink_printf(out, "| --- | --- | --- | --- | --- | --- | --- |\n");

@@ -332,6 +332,7 @@ int command_demo(struct options *options)
 {
     struct demo demo;
     struct sink out;
+    char workers[48];
     heatmap_cmap(options->cmap);
     demo_open(&demo, options);
     const struct lik_collection *d = &demo.inputs.documents;
@@ -353,11 +354,10 @@ int command_demo(struct options *options)
     rankings[3].result = evaluate_file(&demo, "meanpool.run");
     sink_open(&out, NULL);
     sink_printf(&out,
-                "%lld documents of %lld tokens, %lld queries, %lld dimensions, %s, scored exactly on %s with %d "
-                "thread%s (%s)\n\n",
+                "%lld documents of %lld tokens, %lld queries, %lld dimensions, %s, scored exactly on %s with %s (%s)\n\n",
                 (long long)d->tokens.count, (long long)d->rows, (long long)n, (long long)d->tokens.dim,
-                lik_dtype_name(d->tokens.dtype), lik_context_name(demo.engine.context), demo.engine.threads,
-                demo.engine.threads == 1 ? "" : "s", demo.engine.variant);
+                lik_dtype_name(d->tokens.dtype), lik_context_name(demo.engine.context),
+                engine_workers(&demo.engine, workers), demo.engine.variant);
     sink_close(&out);
     int64_t drawn = put_queries(&demo, options, ids, values, rankings[0].ms);
     sink_open(&out, NULL);

@@ -1,4 +1,5 @@
-/* The library as the command uses it: one context, one pool, one workspace that grows. See engine.h. */
+/* The library as the command uses it: one context, one pool, one workspace that grows. See engine.h; staged.c is the way
+ * that operations take on a GPU. */
 #define _GNU_SOURCE /* sched_getaffinity */
 #include "engine.h"
 
@@ -43,15 +44,22 @@ int physical_cores(void)
     return cores ? cores : 1;
 }
 
-static _Noreturn void fail(int status)
+void engine_check(int status)
 {
     int code = status == LIK_EDEVICE ? EXIT_DEVICE : status == LIK_ENOMEM ? EXIT_EXHAUSTED : EXIT_INCOMPATIBLE;
-    die(code, "%s", lik_last_error());
+    if (status)
+        die(code, "%s", lik_last_error());
+}
+
+static int on_gpu(const struct engine *engine)
+{
+    return !strncmp(lik_context_name(engine->context), "cuda", 4);
 }
 
 void engine_open(struct engine *engine, const struct options *options)
 {
     const char *device = options->device ? options->device : "auto", *environment = getenv("LIK_THREADS");
+    const char *staged = getenv("LIK_STAGED"); /* for tests: bytes of a piece, and the staged way on every device */
     int64_t threads = options->threads;
     *engine = (struct engine){0};
     if (!threads && environment && *environment) {
@@ -67,21 +75,25 @@ void engine_open(struct engine *engine, const struct options *options)
     int status = lik_context_create(strcmp(device, "auto") ? device : "cpu", &engine->context);
     if (status == LIK_EINVAL || status == LIK_EUNSUPPORTED)
         die(EXIT_DEVICE, "--device %s: %s", device, lik_last_error());
-    if (status)
-        fail(status);
-    if (!strncmp(device, "cuda", 4))
-        die(EXIT_DEVICE,
-            "--device %s: the lik command scores in host memory\n    CUDA is used through the C and Python "
-            "interfaces; here --device cpu.",
-            device);
-    status = lik_pool_create((int32_t)threads, &engine->pool);
-    if (status)
-        fail(status);
+    engine_check(status);
+    engine_check(lik_pool_create((int32_t)threads, &engine->pool));
     engine->threads = lik_pool_threads(engine->pool);
+    if (on_gpu(engine) || (staged && *staged))
+        engine->staged = staged_open(engine, staged);
+}
+
+const char *engine_workers(const struct engine *engine, char text[48])
+{
+    if (on_gpu(engine))
+        snprintf(text, 48, "pieces of %.0f MB", (double)staged_piece_bytes(engine->staged) * 1e-6);
+    else
+        snprintf(text, 48, "%d thread%s", engine->threads, engine->threads == 1 ? "" : "s");
+    return text;
 }
 
 void engine_close(struct engine *engine)
 {
+    staged_close(engine);
     lik_pool_destroy(engine->pool);
     lik_context_destroy(engine->context);
     free(engine->workspace);
@@ -90,7 +102,7 @@ void engine_close(struct engine *engine)
 
 /* ---- running ---- */
 
-static struct lik_exec exec_of(const struct engine *engine)
+struct lik_exec engine_exec(const struct engine *engine)
 {
     return (struct lik_exec){.struct_size = sizeof(struct lik_exec),
                              .workspace = engine->workspace,
@@ -102,8 +114,7 @@ static struct lik_exec exec_of(const struct engine *engine)
 
 static void accept_plan(struct engine *engine, int status, const struct lik_plan *plan)
 {
-    if (status)
-        fail(status);
+    engine_check(status);
     memcpy(engine->variant, plan->variant, sizeof engine->variant);
     if (plan->workspace_bytes <= engine->workspace_bytes)
         return;
@@ -117,23 +128,27 @@ static void accept_plan(struct engine *engine, int status, const struct lik_plan
 void engine_score(struct engine *engine, const struct lik_score *op)
 {
     struct lik_plan plan = {.struct_size = sizeof plan};
-    struct lik_exec exec = exec_of(engine);
+    struct lik_exec exec = engine_exec(engine);
+    if (engine->staged) {
+        staged_score(engine, op);
+        return;
+    }
     accept_plan(engine, lik_score_plan(engine->context, op, &exec, &plan), &plan);
-    exec = exec_of(engine);
-    int status = lik_score_run(engine->context, op, &exec);
-    if (status)
-        fail(status);
+    exec = engine_exec(engine);
+    engine_check(lik_score_run(engine->context, op, &exec));
 }
 
 void engine_topk(struct engine *engine, const struct lik_topk *op)
 {
     struct lik_plan plan = {.struct_size = sizeof plan};
-    struct lik_exec exec = exec_of(engine);
+    struct lik_exec exec = engine_exec(engine);
+    if (engine->staged) {
+        staged_topk(engine, op);
+        return;
+    }
     accept_plan(engine, lik_topk_plan(engine->context, op, &exec, &plan), &plan);
-    exec = exec_of(engine);
-    int status = lik_topk_run(engine->context, op, &exec);
-    if (status)
-        fail(status);
+    exec = engine_exec(engine);
+    engine_check(lik_topk_run(engine->context, op, &exec));
 }
 
 /* The tokens of sequence i as so many sequences of one token. */
@@ -169,12 +184,12 @@ void engine_similarities(struct engine *engine, const struct inputs *inputs, int
                 out[s * op.d.count + t] = NAN;
 }
 
-struct lik_tokens collection_slice(const struct lik_collection *c, int64_t first, int64_t count)
+struct lik_tokens tokens_slice(const struct lik_tokens *all, int64_t first, int64_t count)
 {
-    struct lik_tokens x = c->tokens;
+    struct lik_tokens x = *all;
     x.count = count;
-    if (c->offsets) {
-        x.offsets = c->offsets + first;
+    if (x.offsets) {
+        x.offsets = (const int64_t *)x.offsets + first;
         return x;
     }
     x.data = (const char *)x.data + first * x.strides.sequence * (int64_t)lik_dtype_bytes(x.dtype);
@@ -185,6 +200,11 @@ struct lik_tokens collection_slice(const struct lik_collection *c, int64_t first
     if (x.weights)
         x.weights += first * x.weights_strides.sequence;
     return x;
+}
+
+struct lik_tokens collection_slice(const struct lik_collection *c, int64_t first, int64_t count)
+{
+    return tokens_slice(&c->tokens, first, count);
 }
 
 /* ---- slices ---- */

@@ -20,6 +20,7 @@ double query_weight(const struct lik_collection *queries, int64_t i);
 struct engine {
     struct lik_context *context;
     struct lik_pool *pool;
+    struct staged *staged; /* NULL: operations read host memory as it is */
     int32_t threads;
     void *workspace;
     size_t workspace_bytes;
@@ -28,9 +29,25 @@ struct engine {
 void engine_open(struct engine *engine, const struct options *options);
 void engine_close(struct engine *engine);
 int physical_cores(void);
-/* Plan, workspace, run; a failure ends the program with the library's message. */
+/* What does the work, for messages: "8 threads", or the pieces that a GPU gets. */
+const char *engine_workers(const struct engine *engine, char text[48]);
+/* Ends the program with the library's message unless `status` is LIK_OK. */
+void engine_check(int status);
+struct lik_exec engine_exec(const struct engine *engine);
+/* Plan, workspace, run; a failure ends the program with the library's message. LIK_ALL and LIK_LIST without argmax; the
+ * operands' rows are contiguous: [count, len_max, dim], or [total, dim] with i64 offsets, and so are mask, scale (or one
+ * for the tensor) and weights. */
 void engine_score(struct engine *engine, const struct lik_score *op);
 void engine_topk(struct engine *engine, const struct lik_topk *op);
+
+/* staged.c: operands and results in host memory, a context that has memory of its own. Documents go through it in pieces:
+ * while one is scored, the next is copied. `way` is the text of LIK_STAGED, or NULL. */
+struct staged *staged_open(const struct engine *engine, const char *way);
+void staged_close(struct engine *engine);
+int64_t staged_piece_bytes(const struct staged *staged);
+void staged_score(struct engine *engine, const struct lik_score *op);
+void staged_topk(struct engine *engine, const struct lik_topk *op);
+
 /* Similarities of all tokens of query q with all tokens of document d: [query length, document length], NaN where a
  * mask drops one of the two. `out` has room for them. */
 void engine_similarities(struct engine *engine, const struct inputs *inputs, int64_t q, int64_t d, float *out);
@@ -45,7 +62,9 @@ void engine_find_bad(struct engine *engine, const struct lik_collection *c, int6
 /* Ends the program if there are such rows in the whole collection, or masks them if skip_bad. */
 void engine_refuse_bad(struct engine *engine, struct lik_collection *c, int queries, int skip_bad);
 
-/* Documents first ... first + count - 1 as a view. */
+/* Sequences first ... first + count - 1 as a view; not of group_size. */
+struct lik_tokens tokens_slice(const struct lik_tokens *all, int64_t first, int64_t count);
+/* The same of a collection. */
 struct lik_tokens collection_slice(const struct lik_collection *c, int64_t first, int64_t count);
 /* What it takes to score these queries against one row of documents: 2 * tokens * dim. */
 double flops_per_row(const struct lik_collection *queries, int64_t first, int64_t count);

@@ -35,10 +35,11 @@ static void scoring_open(struct scoring *s, const struct options *options, const
 
 static void scoring_close(struct scoring *s, double write_seconds)
 {
+    char workers[48];
     if (s->options->verbose)
-        note("open %.1f ms, check %.1f ms, score %.1f ms (%s, %d threads, %.1f GFLOP/s), write %.1f ms",
+        note("open %.1f ms, check %.1f ms, score %.1f ms (%s, %s, %.1f GFLOP/s), write %.1f ms",
              s->inputs.seconds * 1e3, s->check_seconds * 1e3, s->score_seconds * 1e3, s->engine.variant,
-             s->engine.threads, s->score_seconds > 0 ? s->flops / s->score_seconds * 1e-9 : 0, write_seconds * 1e3);
+             engine_workers(&s->engine, workers), s->score_seconds > 0 ? s->flops / s->score_seconds * 1e-9 : 0, write_seconds * 1e3);
     inputs_close(&s->inputs);
     engine_close(&s->engine);
 }

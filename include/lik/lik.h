@@ -49,7 +49,7 @@ enum lik_status {
     LIK_EINVAL = -1,       /* an argument is wrong; the message names it */
     LIK_EUNSUPPORTED = -2, /* valid, but this backend or build does not do it */
     LIK_EWORKSPACE = -3,   /* the workspace is smaller than the plan said */
-    LIK_ENOMEM = -4,       /* creating a context or a pool ran out of memory or threads */
+    LIK_ENOMEM = -4,       /* no memory, or no threads, for a context, a pool or lik_memory_alloc */
     LIK_EDEVICE = -5,      /* no such device, or the device failed */
 };
 
@@ -208,6 +208,22 @@ struct lik_context;
 LIK_API int lik_context_create(const char *device, struct lik_context **out);
 LIK_API void lik_context_destroy(struct lik_context *ctx);
 LIK_API const char *lik_context_name(const struct lik_context *ctx); /* "cpu:avx2", "ref", "cuda:0" */
+
+/* Memory that the context's operations read and write, and streams that order them, for callers without a runtime of the
+ * device's own: device memory aligned to 256 on CUDA, host memory aligned to 64 elsewhere. 0 bytes are NULL.
+ * lik_memory_copy copies in either direction, or within that memory, and returns when it is done; it waits for no stream,
+ * so that it overlaps with runs on streams made here. On CUDA lik_memory_free may wait for everything on the device.
+ * lik_memory_info tells the device's free and total bytes; 0 and 0 where the memory is the host's. */
+LIK_API int lik_memory_alloc(const struct lik_context *ctx, size_t bytes, void **out);
+LIK_API void lik_memory_free(const struct lik_context *ctx, void *memory);
+LIK_API int lik_memory_copy(const struct lik_context *ctx, void *to, const void *from, size_t bytes);
+LIK_API int lik_memory_info(const struct lik_context *ctx, size_t *free_bytes, size_t *total_bytes);
+
+/* A stream for lik_exec, independent of all others; NULL where operations run on the host, done when they return.
+ * lik_stream_synchronize waits for what was put on it, and tells if that failed. */
+LIK_API int lik_stream_create(const struct lik_context *ctx, void **out);
+LIK_API int lik_stream_synchronize(const struct lik_context *ctx, void *stream);
+LIK_API void lik_stream_destroy(const struct lik_context *ctx, void *stream);
 
 /* `exec` may be NULL; of it a plan looks at `threads` and `parallel_for` alone. */
 LIK_API int lik_score_plan(const struct lik_context *ctx, const struct lik_score *op, const struct lik_exec *exec,

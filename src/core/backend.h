@@ -19,7 +19,9 @@ struct lik_context {
 
 struct lik_backend {
     const char *name;
-    int host_memory; /* non-zero: the front door may read offsets, lists and masks to check them */
+    /* Non-zero: operands lie in host memory. The front door may read offsets, lists and masks to check them, serves
+     * lik_memory_* and lik_stream_* itself, and the hooks for those are NULL. */
+    int host_memory;
     /* `level` is what follows the colon in the device string, or NULL. Fills kernels, device and name. */
     int (*open)(struct lik_context *ctx, const char *level);
     int (*score_plan)(const struct lik_context *, const struct lik_score *, const struct lik_exec *, struct lik_plan *);
@@ -28,6 +30,13 @@ struct lik_backend {
     int (*topk_run)(const struct lik_context *, const struct lik_topk *, const struct lik_exec *);
     int (*grad_plan)(const struct lik_context *, const struct lik_grad *, const struct lik_exec *, struct lik_plan *);
     int (*grad_run)(const struct lik_context *, const struct lik_grad *, const struct lik_exec *);
+    int (*memory_alloc)(const struct lik_context *, size_t bytes, void **out); /* bytes > 0 */
+    void (*memory_free)(const struct lik_context *, void *memory);
+    int (*memory_copy)(const struct lik_context *, void *to, const void *from, size_t bytes); /* bytes > 0 */
+    int (*memory_info)(const struct lik_context *, size_t *free_bytes, size_t *total_bytes);
+    int (*stream_create)(const struct lik_context *, void **out);
+    int (*stream_synchronize)(const struct lik_context *, void *stream);
+    void (*stream_destroy)(const struct lik_context *, void *stream);
 };
 
 extern const struct lik_backend lik_backend_ref;

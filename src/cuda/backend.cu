@@ -14,6 +14,7 @@
 #define MAX_GPUS 64
 
 static struct lik_gpu gpus[MAX_GPUS];
+static cudaStream_t copy_streams[MAX_GPUS]; /* of lik_memory_copy; made when first used */
 static pthread_mutex_t gpus_lock = PTHREAD_MUTEX_INITIALIZER;
 
 int lik_cuda_status(cudaError_t error, const char *what)
@@ -246,6 +247,82 @@ static int grad_run(const struct lik_context *ctx, const struct lik_grad *op, co
     return run(ctx, op, &op->score, exec, lik_cuda_grad_run, "grad");
 }
 
+/* ---- memory and streams ---- */
+
+/* The status of one call with the context's GPU current. An error that is not sticky is taken off the runtime, where the
+ * next launch would find it. */
+template <class Call> static int with_device(const struct lik_context *ctx, const char *what, Call call)
+{
+    struct current_device current(ctx->device);
+    if (current.status)
+        return current.status;
+    cudaError_t e = call();
+    if (e != cudaSuccess)
+        cudaGetLastError();
+    return lik_cuda_status(e, what);
+}
+
+static int memory_alloc(const struct lik_context *ctx, size_t bytes, void **out)
+{
+    char what[64];
+    snprintf(what, sizeof what, "%zu bytes on %s", bytes, ctx->name);
+    return with_device(ctx, what, [=] { return cudaMalloc(out, bytes); });
+}
+
+static void memory_free(const struct lik_context *ctx, void *memory)
+{
+    with_device(ctx, "cudaFree", [=] { return cudaFree(memory); });
+}
+
+/* The GPU's copy stream. It does not block: copies on the default stream would wait for every kernel before them. */
+static int copy_stream(const struct lik_context *ctx, cudaStream_t *out)
+{
+    pthread_mutex_lock(&gpus_lock);
+    cudaStream_t *stream = &copy_streams[ctx->device];
+    int status = LIK_OK;
+    if (!*stream)
+        status = with_device(ctx, "the copy stream",
+                             [=] { return cudaStreamCreateWithFlags(stream, cudaStreamNonBlocking); });
+    *out = *stream;
+    pthread_mutex_unlock(&gpus_lock);
+    return status;
+}
+
+static int memory_copy(const struct lik_context *ctx, void *to, const void *from, size_t bytes)
+{
+    cudaStream_t stream;
+    int status = copy_stream(ctx, &stream);
+    if (status)
+        return status;
+    return with_device(ctx, "lik_memory_copy", [=] {
+        cudaError_t e = cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream); /* the addresses tell which way */
+        return e == cudaSuccess ? cudaStreamSynchronize(stream) : e;
+    });
+}
+
+static int memory_info(const struct lik_context *ctx, size_t *free_bytes, size_t *total_bytes)
+{
+    return with_device(ctx, "cudaMemGetInfo", [=] { return cudaMemGetInfo(free_bytes, total_bytes); });
+}
+
+static int stream_create(const struct lik_context *ctx, void **out)
+{
+    return with_device(ctx, "a stream",
+                       [=] { return cudaStreamCreateWithFlags((cudaStream_t *)out, cudaStreamNonBlocking); });
+}
+
+static int stream_synchronize(const struct lik_context *ctx, void *stream)
+{
+    return with_device(ctx, "stream", [=] { return cudaStreamSynchronize((cudaStream_t)stream); });
+}
+
+static void stream_destroy(const struct lik_context *ctx, void *stream)
+{
+    with_device(ctx, "cudaStreamDestroy", [=] { return cudaStreamDestroy((cudaStream_t)stream); });
+}
+
 extern "C" const struct lik_backend lik_backend_cuda = {
-    "cuda", 0, cuda_open, score_plan, score_run, topk_plan, topk_run, grad_plan, grad_run,
+    "cuda",       0,           cuda_open,   score_plan,  score_run,     topk_plan,          topk_run,
+    grad_plan,    grad_run,    /* operations; what follows is memory */
+    memory_alloc, memory_free, memory_copy, memory_info, stream_create, stream_synchronize, stream_destroy,
 };

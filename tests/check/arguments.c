@@ -349,8 +349,10 @@ static void check_pointers(void)
         int status;
         const char *name;
         char message[200];
-    } calls[20];
+    } calls[32];
     int n = 0;
+    size_t bytes;
+    void *memory;
 #define NULL_CASE(call_, name_)                                                      \
     do {                                                                             \
         calls[n].status = call_;                                                     \
@@ -375,6 +377,17 @@ static void check_pointers(void)
     NULL_CASE(lik_grad_plan(ctx, &c.grad, NULL, NULL), "plan");
     NULL_CASE(lik_context_create("ref", NULL), "out");
     NULL_CASE(lik_pool_create(1, NULL), "out");
+    NULL_CASE(lik_memory_alloc(NULL, 64, &memory), "ctx");
+    NULL_CASE(lik_memory_alloc(ctx, 64, NULL), "out");
+    NULL_CASE(lik_memory_copy(NULL, &out, &in, 1), "ctx");
+    NULL_CASE(lik_memory_copy(ctx, NULL, &in, 1), "to");
+    NULL_CASE(lik_memory_copy(ctx, &out, NULL, 1), "from");
+    NULL_CASE(lik_memory_info(NULL, &bytes, &bytes), "ctx");
+    NULL_CASE(lik_memory_info(ctx, NULL, &bytes), "free_bytes");
+    NULL_CASE(lik_memory_info(ctx, &bytes, NULL), "total_bytes");
+    NULL_CASE(lik_stream_create(NULL, &memory), "ctx");
+    NULL_CASE(lik_stream_create(ctx, NULL), "out");
+    NULL_CASE(lik_stream_synchronize(NULL, NULL), "ctx");
     for (int i = 0; i < n; i++)
         check(calls[i].status == LIK_EINVAL && strstr(calls[i].message, calls[i].name) &&
                   strstr(calls[i].message, "NULL"),
@@ -388,6 +401,53 @@ static void check_pointers(void)
     lik_pool_destroy(NULL);
     check(!strcmp(lik_context_name(NULL), ""), "the name of no context");
     check(lik_pool_threads(NULL) == 1, "the threads of no pool");
+}
+
+/* Memory and streams of contexts in host memory. */
+static void check_memory(void)
+{
+    static const size_t too_many[] = {SIZE_MAX, (size_t)PTRDIFF_MAX + 1, (size_t)PTRDIFF_MAX - 62};
+    char number[32];
+    for (int64_t i = 0; i < device_count; i++) {
+        const struct lik_context *ctx = devices[i].ctx;
+        size_t free_bytes = 1, total_bytes = 1;
+        void *memory = &in, *stream = &in;
+        if (!ctx)
+            continue;
+        check_describe("arguments: memory of %s", devices[i].name);
+        for (int64_t j = 0; j < COUNT(too_many); j++) {
+            memory = &in;
+            snprintf(number, sizeof number, "%zu", too_many[j]);
+            check(lik_memory_alloc(ctx, too_many[j], &memory) == LIK_EINVAL && !memory &&
+                      strstr(lik_last_error(), number) && strstr(lik_last_error(), "at most 9223372036854775744"),
+                  "%s bytes: %s", number, lik_last_error());
+        }
+        memory = &in;
+        check(lik_memory_copy(ctx, NULL, in.q, 77) == LIK_EINVAL && strstr(lik_last_error(), "to is NULL") &&
+                  strstr(lik_last_error(), "77"),
+              "a copy to NULL: %s", lik_last_error());
+
+        check_ok(lik_memory_alloc(ctx, 0, &memory), "lik_memory_alloc of nothing");
+        check(!memory, "0 bytes are not NULL");
+        check_ok(lik_memory_copy(ctx, NULL, NULL, 0), "lik_memory_copy of nothing");
+        if (check_ok(lik_memory_alloc(ctx, sizeof in.q, &memory), "lik_memory_alloc")) {
+            float back[COUNT(in.q)];
+            check((uintptr_t)memory % 64 == 0, "memory at %p", memory);
+            check_ok(lik_memory_copy(ctx, memory, in.q, sizeof in.q), "lik_memory_copy to it");
+            check_ok(lik_memory_copy(ctx, back, memory, sizeof back), "lik_memory_copy from it");
+            check(!memcmp(back, in.q, sizeof back), "what was copied differs");
+        }
+        check_ok(lik_memory_info(ctx, &free_bytes, &total_bytes), "lik_memory_info");
+        check(!free_bytes && !total_bytes, "host memory has %zu bytes of %zu", free_bytes, total_bytes);
+        check_ok(lik_stream_create(ctx, &stream), "lik_stream_create");
+        check(!stream, "a host stream is %p", stream);
+        check_ok(lik_stream_synchronize(ctx, stream), "lik_stream_synchronize");
+        lik_stream_destroy(ctx, stream);
+        lik_memory_free(ctx, memory);
+        lik_memory_free(ctx, NULL);
+    }
+    lik_memory_free(NULL, NULL);
+    lik_stream_destroy(NULL, NULL);
 }
 
 /* A caller with a newer header: the same if what it added is zero, refused if it is set. */
@@ -551,6 +611,7 @@ void check_arguments(void)
     check_results();
     check_running();
     check_pointers();
+    check_memory();
     check_newer_structs();
     check_devices();
     check_merges();

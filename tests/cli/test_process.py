@@ -83,7 +83,7 @@ def test_help_and_version():
 def test_device(small):
     _, _, folder = small
     base = ("score", folder / "q.npy", folder / "d.npy", "--device")
-    fails(6, "cuda:0", args=(*base, "cuda:0"))
+    fails(6, "cuda:99", args=(*base, "cuda:99"))
     fails(6, "tpu", args=(*base, "tpu"))
     fails(6, "cpu:mmx", args=(*base, "cpu:mmx"))
 

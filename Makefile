@@ -34,7 +34,7 @@ test-gpu:
 	tests/gpu/run.sh $(ARGS)
 
 bench-gpu:
-	$(PYTHON) bench/gpu.py $(ARGS)
+	bench/gpu.sh $(ARGS)
 
 # PyLate, colpali-engine and sentence-transformers beside the package, in environments of their own (about 2 GB each).
 test-hosts:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The CUDA table: this library, upstream late-interaction-kernels and flash-maxsim on one GPU, interleaved in one run.
 
-    python3 bench/gpu.py --lib build/cuda/liblik.so [--only text,train] [--rounds 7] [--peers 0] [--package DIR]
+    python3 bench/gpu.py --lib build/cuda/liblik.so [--only text,train] [--rounds 7] [--peers none] [--package DIR]
                          [--out FILE.json]
 
 Every answer is checked against f32 products first. "kernel" is GPU time of one call, from replays of a CUDA graph of
@@ -306,13 +306,15 @@ def event_time(calls, repeats):
     return start.elapsed_time(end) / repeats
 
 
-def host_time(call):
+def host_time(call, calls=20):
+    """Milliseconds of the host to enqueue one of `calls` calls in a row; the median of some rows of them."""
     times = []
-    for _ in range(30):
+    for _ in range(7):
         torch.cuda.synchronize()
         start = time.perf_counter()
-        call()
-        times.append((time.perf_counter() - start) * 1e3)
+        for _ in range(calls):
+            call()
+        times.append((time.perf_counter() - start) * 1e3 / calls)
     return statistics.median(times)
 
 
@@ -476,7 +478,7 @@ def main():
     parser.add_argument("--lib", required=True)
     parser.add_argument("--only", default="")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--peers", type=int, default=1)
+    parser.add_argument("--peers", default="all", help="cases that the peers run too, or all, or none")
     parser.add_argument("--seconds", type=float, default=1e9)
     parser.add_argument("--package", help="folder where the Python package is installed")
     parser.add_argument("--package-hosts", help=argparse.SUPPRESS)
@@ -507,7 +509,8 @@ def main():
         if time.time() - start > args.seconds:
             print("out of time before", case.name)
             break
-        result["rows"].append(measure(case, library, args.peers, args.rounds, bandwidth, rate))
+        peers = args.peers == "all" or any(part in case.name for part in args.peers.split(","))
+        result["rows"].append(measure(case, library, peers, args.rounds, bandwidth, rate))
         torch.cuda.empty_cache()
         if args.out:
             Path(args.out).write_text(json.dumps(result, indent=1))

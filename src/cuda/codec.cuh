@@ -12,6 +12,9 @@
 #include <cuda_fp16.h>
 #include <cuda_fp8.h>
 
+/* The element offset of no token. Strides may be negative, and so may offsets. */
+#define LIK_NOWHERE INT64_MIN
+
 /* Tokens of sequence i before any mask, or -1. */
 LIK_DEVICE int sequence_length(const struct lik_tokens &x, int64_t i)
 {

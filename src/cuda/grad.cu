@@ -115,7 +115,7 @@ LIK_DEVICE float factor_at(const struct lik_tokens &x, const float *factors, int
     return factors ? factors[lik_tokens_row(&x, i) + t] : token_scale(x, lik_tokens_base(&x, &x.scale_strides, i), t);
 }
 
-/* One entry as a lane holds it: element offset of its row or -1, and its coefficient. */
+/* One entry as a lane holds it: element offset of its row or LIK_NOWHERE, and its coefficient. */
 struct entry {
     int64_t at;
     float coefficient;
@@ -125,7 +125,7 @@ struct entry {
 LIK_DEVICE struct entry met_row(const struct grad_args &a, const struct incidence &in, int64_t n, int s)
 {
     const struct lik_score &op = a.op.score;
-    struct entry e = {-1, 0.0f};
+    struct entry e = {LIK_NOWHERE, 0.0f};
     int64_t row, column;
     incidence_at(in, n, row, column);
     int t = winner_at(op, (row * a.columns + column) * op.q.len_max + s);
@@ -216,7 +216,7 @@ LIK_DEVICE void add_rows(const struct lik_tokens &x, bool vector, const struct e
             int from = (first + u * groups + group) & 31;
             int64_t at = __shfl_sync(~0u, mine.at, from);
             coefficient[u] = __shfl_sync(~0u, mine.coefficient, from);
-            bool here = first + u * groups + group < n && at >= 0;
+            bool here = first + u * groups + group < n && at != LIK_NOWHERE;
             coefficient[u] = here ? coefficient[u] : 0.0f;
             rows[u].load(x, at, k, here && k < (int)x.dim, vector);
         }
@@ -369,10 +369,10 @@ static __global__ void __launch_bounds__(32 * WARPS, kind == ROWS_OF_FLOATS ? 2 
             for (int e = 0; e < 8; e++)
                 sum[e] = 0.0f;
             for (int64_t n = 0; n < in.count; n += 32) {
-                struct entry mine = {-1, 0.0f};
+                struct entry mine = {LIK_NOWHERE, 0.0f};
                 if (n + lane < in.count)
                     mine = met_row(a, in, n + lane, s);
-                if (!__any_sync(~0u, mine.at >= 0))
+                if (!__any_sync(~0u, mine.at != LIK_NOWHERE))
                     continue;
                 met = true;
                 add_rows<lanes, kind>(d, a.d_vector, mine, (int)min((int64_t)32, in.count - n), slice * lanes * 8 + k,
@@ -530,7 +530,7 @@ static __global__ void __launch_bounds__(32 * WARPS, kind == ROWS_OF_HALVES ? 3 
                 for (int e = 0; e < 8; e++)
                     sum[e] = 0.0f;
                 for (int n = from; n < to; n += 32) {
-                    struct entry mine = {-1, 0.0f};
+                    struct entry mine = {LIK_NOWHERE, 0.0f};
                     if (n + lane < to)
                         mine = winning_row(a, in, base + sm.list[n + lane]);
                     add_rows<lanes, kind>(q, a.q_vector, mine, min(32, to - n), slice * lanes * 8 + k, sum);
@@ -639,7 +639,7 @@ static int plan_documents(const struct lik_gpu *gpu, struct grad_plan *p)
         most = 80 * 1024 / (row_floats * 4);
     if (most < 1)
         most = 1;
-    a->ranges = (length + most - 1) / most;
+    a->ranges = length ? (length + most - 1) / most : 1;
     a->range = (int32_t)((length + a->ranges - 1) / a->ranges);
     p->document_bytes = document_shared_bytes(a->range, window, row_floats);
     if (p->document_bytes > gpu->shared_bytes - 1024)

@@ -114,7 +114,7 @@ static int make_plan(const struct lik_gpu *gpu, const struct lik_score *op, stru
                         (long long)a->tiling.tiles, INT32_MAX);
     if (a->tiling.parts ? blocks > whole : whole % blocks != 0)
         p->partial_count = count * blocks;
-    if (op->d.normalize)
+    if (op->d.normalize && !p->hopper) /* the Hopper loop takes norms as tokens pass */
         p->factor_count = lik_tokens_rows(&op->d);
     return LIK_OK;
 }

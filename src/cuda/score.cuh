@@ -54,7 +54,7 @@ LIK_DEVICE struct block_place locate_block(const struct tiling &t, int64_t tile,
     return place;
 }
 
-/* A query row of a tile: element offset of its token or -1, and what its maximum counts. */
+/* A query row of a tile: element offset of its token or LIK_NOWHERE, and what its maximum counts. */
 struct query_row {
     int64_t at;
     float weight; /* NaN in the rows of a query that is out of range */
@@ -65,7 +65,7 @@ struct query_row {
 /* Row r (0 to 15) of a block. */
 LIK_DEVICE struct query_row locate_row(const struct score_args &a, struct block_place place, int r)
 {
-    struct query_row row = {-1, 0.0f, 1.0f, false};
+    struct query_row row = {LIK_NOWHERE, 0.0f, 1.0f, false};
     const struct lik_tokens &q = a.op.q;
     if (place.row < 0)
         return row;
@@ -89,7 +89,8 @@ LIK_DEVICE struct query_row locate_row(const struct score_args &a, struct block_
  * to the weight and its sign to the elements, for the maximum does not commute with a negative factor. */
 LIK_DEVICE float row_factor(const struct score_args &a, const struct query_row &row, int lane)
 {
-    return a.op.q.normalize && row.at >= 0 ? unit_factor(a.op.q, row.at, row.scale, lane, a.q_vector) : row.scale;
+    return a.op.q.normalize && row.at != LIK_NOWHERE ? unit_factor(a.op.q, row.at, row.scale, lane, a.q_vector)
+                                                     : row.scale;
 }
 
 /* The maximum, NaN if either is. */

@@ -112,7 +112,7 @@ template <class P, int warp_rows> struct layout {
 };
 
 /* Copies elements k0 ... k0 + 8 * runs_of_8 - 1 of `rows` tokens to shared memory; `at(r)` is a token's element offset
- * or -1 for zeros, `sign(r)` multiplies it. */
+ * or LIK_NOWHERE for zeros, `sign(r)` multiplies it. */
 template <class P, class At, class Sign>
 static __device__ __forceinline__ void fill(typename P::element *to, int stride, int plane, int planes, bool raw,
                                             bool vector, const struct lik_tokens &x, int rows, int k0, int runs_of_8,
@@ -122,8 +122,8 @@ static __device__ __forceinline__ void fill(typename P::element *to, int stride,
         int r = i / runs_of_8, c = (i - r * runs_of_8) * 8, k = k0 + c, n = (int)x.dim - k;
         int64_t from = at(r);
         typename P::element *out = to + r * stride + c;
-        if (P::tensor && raw && vector && (from < 0 || n <= 0 || n >= 8)) {
-            bool copy = from >= 0 && n > 0;
+        if (P::tensor && raw && vector && (from == LIK_NOWHERE || n <= 0 || n >= 8)) {
+            bool copy = from != LIK_NOWHERE && n > 0;
             const uint16_t *in = (const uint16_t *)x.data + (copy ? from + k : 0);
             if (P::asynchronous)
                 copy_async_16(out, in, copy ? 16 : 0);
@@ -135,11 +135,12 @@ static __device__ __forceinline__ void fill(typename P::element *to, int stride,
             uint16_t *halves = (uint16_t *)out;
 #pragma unroll
             for (int e = 0; e < 8; e++)
-                halves[e] = from >= 0 && e < n ? ((const uint16_t *)x.data)[from + (k + e) * x.dim_stride] : 0;
+                halves[e] =
+                    from != LIK_NOWHERE && e < n ? ((const uint16_t *)x.data)[from + (k + e) * x.dim_stride] : 0;
             continue;
         }
         float v[8] = {0, 0, 0, 0, 0, 0, 0, 0};
-        if (from >= 0) {
+        if (from != LIK_NOWHERE) {
             load_8(x, from, k, vector, v);
             float s = sign(r);
 #pragma unroll
@@ -321,10 +322,10 @@ static __device__ void finish_document(struct maxima &best, layout<P, warp_rows>
                 v[h] = counts ? __fmul_rn(sm.row_weight[r], best.best[m * 2 + h]) : 0.0f;
                 if (want_argmax && (lane & 3) == 0 && place.row >= 0 && s < a.op.q.len_max)
                     store_argmax(a.op, (place.row * a.columns + column) * a.op.q.len_max + s,
-                                 counts && sm.row_at[r] >= 0 ? best.at[m * 2 + h] : -1);
+                                 counts && sm.row_at[r] != LIK_NOWHERE ? best.at[m * 2 + h] : -1);
             }
             float sum = add_block(v[0], v[1]);
-            if (sm.row_counts[row_warp * 32 + m * 16] && sm.row_at[row_warp * 32 + m * 16] < 0)
+            if (sm.row_counts[row_warp * 32 + m * 16] && sm.row_at[row_warp * 32 + m * 16] == LIK_NOWHERE)
                 sum = sm.row_weight[row_warp * 32 + m * 16]; /* the query is out of range */
             if (length < 0)
                 sum = __uint_as_float(0x7fc00000u);
@@ -433,7 +434,7 @@ static __global__ void __launch_bounds__(THREADS) score_mma(const __grid_constan
                 fill<P>(
                     sm.d + half * sm.d_stage, L::stride, sm.d_plane, a.d_planes, a.d_raw, a.score.d_vector, d,
                     L::columns, k, CHUNK / 8,
-                    [&](int r) { return token + r < length ? base + (token + r) * d.strides.token : (int64_t)-1; },
+                    [&](int r) { return token + r < length ? base + (token + r) * d.strides.token : LIK_NOWHERE; },
                     [](int) { return 1.0f; });
                 if (!a.q_resident)
                     fill<P>(

@@ -18,6 +18,7 @@
 #include "cuda/kernels.cuh"
 #include "cuda/mma.cuh"
 #include "cuda/score.cuh"
+#include <stdlib.h>
 
 #define COLUMNS         128   /* of a tile */
 #define TILE_BLOCKS     16    /* blocks of 8 columns */
@@ -39,6 +40,10 @@ struct sm90_args {
     int32_t stages, warpgroups;
     int32_t flat;       /* documents follow each other without a gap in whole blocks: rows are count x len_max */
     int32_t group_size; /* sequences of the third axis of the maps */
+    int32_t normalize;  /* the documents: their norms are taken as they pass through the ring */
+    int32_t turn_mode;
+    int32_t uniform;      /* documents of one length, none masked or listed: plan_uniform_tile */
+    float inverse_blocks; /* 1 / blocks of a document */
 };
 
 /* What a column tile holds. */
@@ -51,7 +56,7 @@ struct __align__(16) head {
     int32_t flags;  /* 1: the last document goes on in the next tile; 2: all columns count and no document ends before
                      * the last block */
     int64_t column; /* of the scores: the first document that ends here */
-    float factor[COLUMNS]; /* if the documents are normalized */
+    float factor[COLUMNS]; /* what normalizes the columns, if the documents are to be */
 };
 
 /* The part of a head that every tile needs, in registers: read while the products run. */
@@ -75,6 +80,7 @@ struct sums {
 
 struct shared {
     uint64_t full[MAX_STAGES], empty[MAX_STAGES], sums_full[2], sums_empty[2];
+    uint64_t turn[MAX_GROUPS], normed[HEADS];
     struct head heads[HEADS];
     struct sums sums[2];
     int64_t row_at[MAX_GROUPS][64]; /* [warpgroup][row]: struct query_row */
@@ -98,8 +104,8 @@ struct walk {
     int64_t left; /* documents still to open */
     int row_tile;
     int64_t column;
-    bool open; /* in the midst of a document */
-    int length, done, blocks_left;
+    bool open;                     /* in the midst of a document */
+    int length, done, blocks_left; /* done: tokens; blocks in plan_uniform_tile */
     bool holes, bad, none;
     int64_t index;                /* the open document */
     int row, sequence, group;     /* its place in the tensor maps */
@@ -234,7 +240,7 @@ LIK_DEVICE int plan_tile(struct walk &w, const struct sm90_args &a, struct head 
                          int lane)
 {
     const struct lik_tokens &d = a.score.op.d;
-    if (w.open && !w.holes && w.length - w.done >= COLUMNS && !a.score.factor) {
+    if (w.open && !w.holes && w.length - w.done >= COLUMNS) {
         boxes = 1;
         plan_inner_tile(w, a, head, box, lane);
         return TILE_BLOCKS;
@@ -290,9 +296,7 @@ LIK_DEVICE int plan_tile(struct walk &w, const struct sm90_args &a, struct head 
                     counts |= ballot;
             }
         }
-        if (a.score.factor && !w.none)
-            for (int c = from + lane; c < to; c += 32)
-                head.factor[c] = a.score.factor[lik_tokens_row(&d, w.index) + w.done + c - from];
+
         used += take;
         w.done += take * 8;
         w.blocks_left -= take;
@@ -324,6 +328,59 @@ LIK_DEVICE int plan_tile(struct walk &w, const struct sm90_args &a, struct head 
     return used;
 }
 
+/* plan_tile where every document has d.len_max tokens, all of which count: a lane a block, without loops, since one
+ * warp must plan tiles as fast as all others multiply them. */
+LIK_DEVICE int plan_uniform_tile(struct walk &w, const struct sm90_args &a, struct head &head, struct box &box,
+                                 int lane)
+{
+    const struct lik_score &op = a.score.op;
+    int length = (int)op.d.len_max, blocks = (length + 7) / 8;
+    if (w.left > 0 && w.column == a.score.columns) {
+        w.column = 0;
+        w.row_tile++;
+    }
+    int documents = (int)min(min(w.left, a.score.columns - w.column), (int64_t)MAX_ENDS);
+    int used = min(TILE_BLOCKS, documents * blocks - w.done);
+    bool here = lane < used;
+    int passed = (int)(((float)(w.done + lane) + 0.5f) * a.inverse_blocks); /* documents that end before this block */
+    int block = w.done + lane - passed * blocks, tokens = min(8, length - block * 8);
+    uint32_t ends = __ballot_sync(~0u, here && block == blocks - 1);
+    bool all = __all_sync(~0u, lane >= TILE_BLOCKS || (here && tokens == 8));
+    uint32_t bits = here ? (0xffu >> (8 - tokens)) << (lane & 3) * 8 : 0;
+    bits |= __shfl_xor_sync(~0u, bits, 1);
+    bits |= __shfl_xor_sync(~0u, bits, 2);
+    /* Blocks whose rows follow each other are a run of n from block `first` on; it is cut into boxes by the bits of n,
+     * the highest first, and a lane whose block begins one copies it. */
+    int first = a.flat ? 0 : max(lane - block, 0);
+    int n = a.flat ? used : min(used - first, first ? blocks : blocks - w.done);
+    int at = lane - first, high = 31 - __clz(max(n - at, 1));
+    if (here && n >> (high + 1) << (high + 1) == at) {
+        int64_t row = a.score.tiling.parts ? w.row_tile / a.score.tiling.parts : 0;
+        int document = (int)lik_score_document(&op, row, w.column + passed);
+        box.map = &a.maps[high];
+        box.block = lane;
+        box.row = block * 8 + (a.flat ? document * length : 0);
+        box.group = !a.flat && op.d.group_size > 0 ? document / a.group_size : 0;
+        box.sequence = a.flat ? 0 : document - box.group * a.group_size;
+    }
+    if (lane < TILE_BLOCKS && (lane & 3) == 0)
+        head.counts[lane / 4] = bits;
+    if (lane == 0) {
+        head.ends = ends;
+        head.empty = head.bad = 0;
+        head.row_tile = used > 0 ? w.row_tile : -1;
+        head.token = w.done * 8;
+        head.column = w.column;
+        head.flags = (used > 0 && !(ends >> (used - 1) & 1) ? 1 : 0) | (all && (ends & 0x7fffu) == 0 ? 2 : 0);
+    }
+    int ended = __popc(ends);
+    w.column += ended;
+    w.left -= ended;
+    w.done += used - ended * blocks;
+    __syncwarp();
+    return used;
+}
+
 LIK_DEVICE void produce(const struct sm90_args &a, struct shared &sm, char *ring, int64_t first, int64_t count)
 {
     int lane = (int)threadIdx.x & 31, stage = 0;
@@ -337,7 +394,8 @@ LIK_DEVICE void produce(const struct sm90_args &a, struct shared &sm, char *ring
         tensor_map_prefetch(&a.maps[lane]);
     for (int tile = 0;; tile = (tile + 1) % HEADS) {
         struct box box = {};
-        int boxes, used = plan_tile(w, a, sm.heads[tile], box, boxes, lane);
+        int boxes, used = a.uniform ? plan_uniform_tile(w, a, sm.heads[tile], box, lane)
+                                    : plan_tile(w, a, sm.heads[tile], box, boxes, lane);
         if (used == 0)
             break;
         for (int slab = 0; slab < a.slabs; slab++) {
@@ -345,7 +403,7 @@ LIK_DEVICE void produce(const struct sm90_args &a, struct shared &sm, char *ring
             if (lane == 0)
                 mbarrier_arrive_expect(&sm.full[stage], (uint32_t)used * 1024u);
             __syncwarp();
-            if (lane < boxes)
+            if (box.map)
                 tensor_copy(ring + stage * SLAB_BYTES + box.block * 1024, box.map, &sm.full[stage], slab * 64, box.row,
                             box.sequence, box.group);
             __syncwarp();
@@ -365,20 +423,27 @@ LIK_DEVICE void produce(const struct sm90_args &a, struct shared &sm, char *ring
 LIK_DEVICE void finish_scores(const struct sm90_args &a, struct shared &sm, int64_t documents)
 {
     const struct tiling &t = a.score.tiling;
-    int lane = (int)threadIdx.x & 31, blocks = t.blocks, queries = t.parts ? 1 : t.tile_blocks / blocks;
+    int lane = (int)threadIdx.x & 31, blocks = t.blocks, queries = t.parts ? 1 : t.tile_blocks / blocks, row_tile = -1;
+    int64_t mine = -1; /* the scores of lane's query of the row tile */
     for (int turn = 0; documents > 0; turn++) {
         struct sums &sums = sm.sums[turn & 1];
         mbarrier_wait(&sm.sums_full[turn & 1], turn >> 1 & 1);
         int n = sums.documents;
         int64_t column = sums.column;
-        for (int q = 0; q < queries; q++) {
-            struct block_place place = locate_block(t, sums.row_tile, q * blocks);
-            if (place.row < 0 || lane >= n)
+        if (sums.row_tile != row_tile) {
+            row_tile = sums.row_tile;
+            struct block_place place = locate_block(t, row_tile, lane * blocks);
+            mine = lane < queries && place.row >= 0 ? place.row * a.score.op.scores_stride : -1;
+        }
+        for (int from = 0; from < n * queries; from += 32) { /* a lane a document and query */
+            int i = (from + lane) / queries, q = from + lane - i * queries;
+            int64_t at = __shfl_sync(~0u, mine, q);
+            if (i >= n || at < 0)
                 continue;
-            float score = sums.of[lane][q * blocks];
+            float score = sums.of[i][q * blocks];
             for (int b = 1; b < blocks; b++)
-                score = __fadd_rn(score, sums.of[lane][q * blocks + b]);
-            a.score.op.scores[place.row * a.score.op.scores_stride + column + lane] = score;
+                score = __fadd_rn(score, sums.of[i][q * blocks + b]);
+            a.score.op.scores[at + column + i] = score;
         }
         __syncwarp();
         if (lane == 0)
@@ -393,8 +458,9 @@ LIK_DEVICE void finish_scores(const struct sm90_args &a, struct shared &sm, int6
  * the rows stays in shared memory: with four warpgroups, registers are what there is least of. */
 struct consumer {
     int warpgroup, lane, warp;
-    char *rows;  /* this warpgroup's query rows */
-    char *stash; /* this thread's entry of document 0 */
+    uint32_t turn; /* parity of this warpgroup's next turn */
+    char *rows;    /* this warpgroup's query rows */
+    char *stash;   /* this thread's entry of document 0 */
 };
 
 /* Query rows of a row tile to shared memory, as wgmma wants them; what belongs to them beside. */
@@ -408,7 +474,7 @@ LIK_DEVICE void load_queries(const struct sm90_args &a, struct shared &sm, const
         struct query_row row = locate_row(a.score, place, thread & 15);
         sm.row_at[me.warpgroup][thread] = row.at;
         sm.row_weight[me.warpgroup][thread] = row.weight;
-        sm.row_counts[me.warpgroup][thread] = row.counts ? (row.at >= 0 ? 1 : 2) : 0;
+        sm.row_counts[me.warpgroup][thread] = row.counts ? (row.at != LIK_NOWHERE ? 1 : 2) : 0;
     }
     named_barrier(1 + me.warpgroup, 128);
     for (int slab = 0; slab < a.slabs; slab++)
@@ -418,7 +484,7 @@ LIK_DEVICE void load_queries(const struct sm90_args &a, struct shared &sm, const
             int k = slab * 64 + chunk * 8, n = (int)q.dim - k;
             uint16_t *to = (uint16_t *)(me.rows + slab * SLAB_ROWS_BYTES + r * 128 + ((chunk ^ (r & 7)) << 4));
             const uint16_t *from = (const uint16_t *)q.data + at + k * q.dim_stride;
-            if (at < 0 || n <= 0)
+            if (at == LIK_NOWHERE || n <= 0)
                 *(uint4 *)to = make_uint4(0, 0, 0, 0);
             else if (a.score.q_vector && n >= 8)
                 copy_async_16(to, from, 16);
@@ -491,8 +557,7 @@ LIK_DEVICE void scan_pair(float a, float b, float &best, int &block, float &firs
 
 /* Scan of one row tile's products that keeps the rules of NaN, of ties and of products of -inf to the letter; for the
  * rare tile where the fast scan met one of them. */
-LIK_DEVICE void scan_carefully(const float (&c)[64], const struct head &head, struct maxima &m, struct maxima *stash,
-                               bool factors)
+LIK_DEVICE void scan_carefully(const float (&c)[64], const struct head &head, struct maxima &m, struct maxima *stash)
 {
     int pair = ((int)threadIdx.x & 3) * 2, base = head.token + pair, ended = 0;
 #pragma unroll
@@ -501,9 +566,8 @@ LIK_DEVICE void scan_carefully(const float (&c)[64], const struct head &head, st
 #pragma unroll
         for (int e = 0; e < 2; e++)
             if (bits >> e & 1) {
-                float f = factors ? head.factor[j * 8 + pair + e] : 1.0f;
-                keep_better(m.best0, m.at0, __fmul_rn(c[j * 4 + e], f), base + j * 8 + e);
-                keep_better(m.best1, m.at1, __fmul_rn(c[j * 4 + 2 + e], f), base + j * 8 + e);
+                keep_better(m.best0, m.at0, c[j * 4 + e], base + j * 8 + e);
+                keep_better(m.best1, m.at1, c[j * 4 + 2 + e], base + j * 8 + e);
             }
         if (head.ends >> j & 1) {
             stash[ended++ * 128] = m;
@@ -513,33 +577,46 @@ LIK_DEVICE void scan_carefully(const float (&c)[64], const struct head &head, st
     }
 }
 
-LIK_DEVICE struct brief read_head(const struct head &head, bool factors)
+LIK_DEVICE struct brief read_head(const struct head &head)
 {
     struct brief b;
     *(uint4 *)b.counts = *(const uint4 *)head.counts;
     b.ends = head.ends;
     b.token = head.token;
-    b.flags = factors ? head.flags & 1 : head.flags;
+    b.flags = head.flags;
     return b;
 }
 
-/* The four products of block j that count, times their factors; -inf for those that don't. */
-LIK_DEVICE void pick(const float (&c)[64], const struct head &head, int j, uint32_t bits, bool factors, float (&x)[4])
+/* The products times what normalizes their columns. */
+LIK_DEVICE void scale_products(float (&c)[64], const struct head &head)
 {
     int pair = ((int)threadIdx.x & 3) * 2;
-    float2 f = factors ? *(const float2 *)&head.factor[j * 8 + pair] : make_float2(1.0f, 1.0f);
+#pragma unroll
+    for (int j = 0; j < TILE_BLOCKS; j++) {
+        float2 f = *(const float2 *)&head.factor[j * 8 + pair];
+        c[j * 4] = __fmul_rn(c[j * 4], f.x);
+        c[j * 4 + 1] = __fmul_rn(c[j * 4 + 1], f.y);
+        c[j * 4 + 2] = __fmul_rn(c[j * 4 + 2], f.x);
+        c[j * 4 + 3] = __fmul_rn(c[j * 4 + 3], f.y);
+    }
+}
+
+/* The four products of block j that count; -inf for those that don't. */
+LIK_DEVICE void pick(const float (&c)[64], int j, uint32_t bits, float (&x)[4])
+{
+    int pair = ((int)threadIdx.x & 3) * 2;
     bool first = bits >> pair & 1, second = bits >> pair & 2;
-    x[0] = first ? (factors ? __fmul_rn(c[j * 4], f.x) : c[j * 4]) : -INFINITY;
-    x[1] = second ? (factors ? __fmul_rn(c[j * 4 + 1], f.y) : c[j * 4 + 1]) : -INFINITY;
-    x[2] = first ? (factors ? __fmul_rn(c[j * 4 + 2], f.x) : c[j * 4 + 2]) : -INFINITY;
-    x[3] = second ? (factors ? __fmul_rn(c[j * 4 + 3], f.y) : c[j * 4 + 3]) : -INFINITY;
+    x[0] = first ? c[j * 4] : -INFINITY;
+    x[1] = second ? c[j * 4 + 1] : -INFINITY;
+    x[2] = first ? c[j * 4 + 2] : -INFINITY;
+    x[3] = second ? c[j * 4 + 3] : -INFINITY;
 }
 
 /* Takes the products of one row tile by one column tile into the running maxima `m`; those of documents that end here
  * go to the stash. Four blocks at a time: plain ones, without a document's end or a dropped column, need no questions.
  */
-LIK_DEVICE void take_maxima(const float (&c)[64], const struct head &head, const struct brief &brief, struct maxima &m,
-                            float2 *stash, bool factors)
+LIK_DEVICE void take_maxima(const float (&c)[64], const struct head &, const struct brief &brief, struct maxima &m,
+                            float2 *stash)
 {
     uint32_t ends = brief.ends;
     if (brief.flags & 2) {
@@ -561,7 +638,7 @@ LIK_DEVICE void take_maxima(const float (&c)[64], const struct head &head, const
 #pragma unroll
     for (int g = 0; g < TILE_BLOCKS; g += 4) {
         uint32_t counts = brief.counts[g / 4];
-        if (counts == ~0u && (ends >> g & 15u) == 0 && !factors) {
+        if (counts == ~0u && (ends >> g & 15u) == 0) {
             float x[4], y[4];
 #pragma unroll
             for (int j = 0; j < 4; j++) {
@@ -575,7 +652,7 @@ LIK_DEVICE void take_maxima(const float (&c)[64], const struct head &head, const
 #pragma unroll
         for (int j = g; j < g + 4; j++) {
             float x[4];
-            pick(c, head, j, counts >> (j - g) * 8, factors, x);
+            pick(c, j, counts >> (j - g) * 8, x);
             m.best0 = max_nan(m.best0, max_nan(x[0], x[1]));
             m.best1 = max_nan(m.best1, max_nan(x[2], x[3]));
             if (ends >> j & 1) {
@@ -589,7 +666,7 @@ LIK_DEVICE void take_maxima(const float (&c)[64], const struct head &head, const
 
 /* The same with the argmax. */
 LIK_DEVICE void take_maxima(const float (&c)[64], const struct head &head, const struct brief &brief, struct maxima &m,
-                            struct maxima *stash, bool factors)
+                            struct maxima *stash)
 {
     struct maxima before = m, *const stash_before = stash;
     int base = brief.token + ((int)threadIdx.x & 3) * 2, block0 = -1, block1 = -1;
@@ -607,7 +684,7 @@ LIK_DEVICE void take_maxima(const float (&c)[64], const struct head &head, const
 #pragma unroll
     for (int g = 0; g < TILE_BLOCKS; g += 4) {
         uint32_t counts = brief.counts[g / 4];
-        if (whole || (counts == ~0u && (ends >> g & 15u) == 0 && !factors)) {
+        if (whole || (counts == ~0u && (ends >> g & 15u) == 0)) {
 #pragma unroll
             for (int j = g; j < g + 4; j++) {
                 scan_pair(c[j * 4], c[j * 4 + 1], m.best0, block0, first0, j);
@@ -618,7 +695,7 @@ LIK_DEVICE void take_maxima(const float (&c)[64], const struct head &head, const
 #pragma unroll
         for (int j = g; j < g + 4; j++) {
             float x[4];
-            pick(c, head, j, counts >> (j - g) * 8, factors, x);
+            pick(c, j, counts >> (j - g) * 8, x);
             scan_pair(x[0], x[1], m.best0, block0, first0, j);
             scan_pair(x[2], x[3], m.best1, block1, first1, j);
             if (ends >> j & 1) {
@@ -640,7 +717,7 @@ LIK_DEVICE void take_maxima(const float (&c)[64], const struct head &head, const
     }
     if (__any_sync(~0u, strange)) {
         m = before;
-        scan_carefully(c, head, m, stash_before, factors);
+        scan_carefully(c, head, m, stash_before);
     }
 }
 
@@ -708,29 +785,54 @@ LIK_DEVICE void finish_rows(const struct sm90_args &a, struct shared &sm, const 
     __syncwarp();
 }
 
+/* Warpgroups multiply in turns. All wait for the same columns, and products that start together end together: then the
+ * tensor cores would idle while all take maxima. So each starts when the one before it has half of its products done.
+ */
+LIK_DEVICE void take_turn(const struct sm90_args &a, struct shared &sm, struct consumer &me)
+{
+    if (a.warpgroups > 1 && a.turn_mode) {
+        mbarrier_wait(&sm.turn[me.warpgroup], me.turn);
+        me.turn ^= 1;
+    }
+}
+
+LIK_DEVICE void pass_turn(const struct sm90_args &a, struct shared &sm, const struct consumer &me, int mode)
+{
+    if (a.warpgroups > 1 && me.lane == 0 && a.turn_mode == mode)
+        mbarrier_arrive(&sm.turn[me.warpgroup + 1 == a.warpgroups ? 0 : me.warpgroup + 1]);
+}
+
+LIK_DEVICE void free_stage(struct shared &sm, const struct consumer &me, int stage)
+{
+    if (me.lane == 0)
+        mbarrier_arrive(&sm.empty[stage]);
+}
+
 /* The products of the warpgroup's rows and the column tile at `at`; returns the place after it. The tile may be longer
  * than the ring: each slab is given back once it is multiplied. */
 template <bool bf16>
-LIK_DEVICE struct place multiply_tile(const struct sm90_args &a, struct shared &sm, const struct consumer &me,
+LIK_DEVICE struct place multiply_tile(const struct sm90_args &a, struct shared &sm, struct consumer &me,
                                       const char *ring, float (&c)[64], struct place at, const struct head &head,
                                       struct brief &brief)
 {
     int before = 0;
+    take_turn(a, sm, me);
     for (int slab = 0; slab < a.slabs; slab++) {
         mbarrier_wait(&sm.full[at.stage], at.parity);
         multiply_slab<bf16>(c, me.rows + slab * SLAB_ROWS_BYTES, ring + at.stage * SLAB_BYTES, slab);
         if (slab > 0) {
             wgmma_wait<1>();
-            if (me.lane == 0)
-                mbarrier_arrive(&sm.empty[before]);
+            free_stage(sm, me, before);
         }
         before = at.stage;
         advance(at, a.stages);
     }
-    brief = read_head(head, a.score.factor != NULL);
+    pass_turn(a, sm, me, 1);
+    pass_turn(a, sm, me, 3);
+    brief = read_head(head);
     wgmma_wait<0>();
-    if (me.lane == 0)
-        mbarrier_arrive(&sm.empty[before]);
+    pass_turn(a, sm, me, 2);
+    free_stage(sm, me, before);
     return at;
 }
 
@@ -752,11 +854,12 @@ LIK_DEVICE void hold_rows(const struct sm90_args &a, const struct consumer &me, 
 
 /* multiply_tile with the rows in registers: one or two slabs. */
 template <bool bf16>
-LIK_DEVICE struct place multiply_held(const struct sm90_args &a, struct shared &sm, const struct consumer &me,
+LIK_DEVICE struct place multiply_held(const struct sm90_args &a, struct shared &sm, struct consumer &me,
                                       const char *ring, const struct held_rows &q, float (&c)[64], struct place at,
                                       const struct head &head, struct brief &brief)
 {
     int before = at.stage;
+    take_turn(a, sm, me);
 #pragma unroll
     for (int slab = 0; slab < 2; slab++)
         if (slab < a.slabs) {
@@ -771,28 +874,32 @@ LIK_DEVICE struct place multiply_held(const struct sm90_args &a, struct shared &
                     wgmma_rows_f16(c, q.step[slab * 4 + k], d + 2 * k, slab | k);
             wgmma_commit();
             if (slab > 0) {
+                pass_turn(a, sm, me, 3);
                 wgmma_wait<1>();
-                if (me.lane == 0)
-                    mbarrier_arrive(&sm.empty[before]);
+                pass_turn(a, sm, me, 1);
+                free_stage(sm, me, before);
             }
             before = at.stage;
             advance(at, a.stages);
         }
-    brief = read_head(head, a.score.factor != NULL);
+    brief = read_head(head);
+    if (a.slabs == 1) {
+        pass_turn(a, sm, me, 1);
+        pass_turn(a, sm, me, 3);
+    }
     wgmma_wait<0>();
-    if (me.lane == 0)
-        mbarrier_arrive(&sm.empty[before]);
+    pass_turn(a, sm, me, 2);
+    free_stage(sm, me, before);
     return at;
 }
 
 template <bool bf16, bool want_argmax, bool hold>
-LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, const struct consumer &me, const char *ring,
-                        int held)
+LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, struct consumer &me, const char *ring, int held)
 {
     struct maxima m = {-INFINITY, -INFINITY, -1, -1};
     struct place at = {0, 0};
-    bool factors = a.score.factor != NULL;
     int turn = 0;
+    uint32_t pass = 0; /* parity of the heads */
     struct held_rows q;
     if (hold)
         hold_rows(a, me, q);
@@ -813,12 +920,67 @@ LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, const stru
             at = multiply_held<bf16>(a, sm, me, ring, q, c, at, head, brief);
         else
             at = multiply_tile<bf16>(a, sm, me, ring, c, at, head, brief);
+        if (a.normalize) {
+            mbarrier_wait(&sm.normed[tile], pass);
+            pass ^= tile == HEADS - 1;
+            scale_products(c, head);
+        }
         if (want_argmax)
-            take_maxima(c, head, brief, m, (struct maxima *)me.stash, factors);
+            take_maxima(c, head, brief, m, (struct maxima *)me.stash);
         else
-            take_maxima(c, head, brief, m, (float2 *)me.stash, factors);
+            take_maxima(c, head, brief, m, (float2 *)me.stash);
         if (brief.ends)
             finish_rows<want_argmax>(a, sm, me, head, turn++);
+    }
+}
+
+/* ---- The two warps that take the norms of the documents' tokens ---- */
+
+template <bool bf16> LIK_DEVICE float add_squares(uint4 raw, float squares)
+{
+    float v[8];
+    unpack_halves(raw, bf16 ? LIK_BF16 : LIK_F16, v);
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        squares = __fmaf_rn(v[i], v[i], squares);
+    return squares;
+}
+
+/* Every tile's columns as they pass: a lane takes two of them, chunk by chunk of the swizzled slab, so that eight lanes
+ * meet all banks. Elements past the dim are zeros. */
+template <bool bf16>
+LIK_DEVICE void take_norms(const struct sm90_args &a, struct shared &sm, const char *ring, int half)
+{
+    struct place at = {0, 0};
+    int lane = (int)threadIdx.x & 31, c = half * 64 + lane;
+    for (int tile = 0;; tile = (tile + 1) % HEADS) {
+        mbarrier_wait(&sm.full[at.stage], at.parity);
+        struct head &head = sm.heads[tile];
+        if (head.row_tile < 0)
+            break;
+        float squares[2][2] = {};
+        for (int slab = 0; slab < a.slabs; slab++) {
+            mbarrier_wait(&sm.full[at.stage], at.parity);
+            const char *row = ring + at.stage * SLAB_BYTES + c * 128;
+#pragma unroll
+            for (int i = 0; i < 8; i++) {
+                int chunk = (i ^ (c & 7)) << 4;
+                squares[0][i & 1] = add_squares<bf16>(*(const uint4 *)(row + chunk), squares[0][i & 1]);
+                squares[1][i & 1] = add_squares<bf16>(*(const uint4 *)(row + 32 * 128 + chunk), squares[1][i & 1]);
+            }
+            __syncwarp();
+            if (lane == 0)
+                mbarrier_arrive(&sm.empty[at.stage]);
+            advance(at, a.stages);
+        }
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            float norm = __fsqrt_rn(__fadd_rn(squares[i][0], squares[i][1]));
+            head.factor[c + 32 * i] = __fdiv_rn(1.0f, fmaxf(norm, 1e-12f));
+        }
+        __syncwarp();
+        if (lane == 0)
+            mbarrier_arrive(&sm.normed[tile]);
     }
 }
 #endif
@@ -837,12 +999,16 @@ static __global__ void __launch_bounds__(128 * (groups + 1), 1) score_sm90(const
     if (threadIdx.x == 0) {
         for (int i = 0; i < a.stages; i++) {
             mbarrier_init(&sm.full[i], 1);
-            mbarrier_init(&sm.empty[i], 4 * a.warpgroups);
+            mbarrier_init(&sm.empty[i], 4 * a.warpgroups + (a.normalize ? 2 : 0));
         }
         for (int i = 0; i < 2; i++) {
             mbarrier_init(&sm.sums_full[i], 4 * a.warpgroups);
             mbarrier_init(&sm.sums_empty[i], 1);
         }
+        for (int i = 0; i < a.warpgroups; i++)
+            mbarrier_init(&sm.turn[i], 4);
+        for (int i = 0; i < HEADS; i++)
+            mbarrier_init(&sm.normed[i], 2);
         mbarrier_init_done();
     }
     __syncthreads();
@@ -858,6 +1024,8 @@ static __global__ void __launch_bounds__(128 * (groups + 1), 1) score_sm90(const
             produce(a, sm, ring, first, count);
         else if (warp == 1 && !a.score.partial)
             finish_scores(a, sm, count);
+        else if (warp >= 2 && a.normalize)
+            take_norms<bf16>(a, sm, ring, warp - 2);
     } else {
         if (groups == 4)
             registers_take<104>();
@@ -865,6 +1033,7 @@ static __global__ void __launch_bounds__(128 * (groups + 1), 1) score_sm90(const
             registers_take<144>();
         struct consumer me = {};
         me.warpgroup = role;
+        me.turn = role == 0; /* the first turn is free */
         me.lane = (int)threadIdx.x & 31;
         me.warp = warp;
         me.rows = rows + me.warpgroup * rows_bytes;
@@ -887,7 +1056,7 @@ typedef void (*kernel)(struct sm90_args);
 /* Rows in registers: two slabs at most, and more than two warpgroups (with fewer, shared memory is not the limit). */
 static bool holds_rows(int slabs, int warpgroups)
 {
-    return slabs <= 2 && warpgroups == 3;
+    return slabs <= 2 && warpgroups == 3 && !(getenv("LIK_HOLD") && *getenv("LIK_HOLD") == '0');
 }
 
 #define KERNELS(bf16, argmax, most) \
@@ -989,6 +1158,8 @@ struct sm90_shape lik_score_sm90_shape(const struct lik_gpu *gpu, const struct l
     int64_t units = op->pairing == LIK_ALL ? op->d.count : lik_score_rows(op) * lik_score_columns(op);
     for (int warpgroups = 1; warpgroups <= (argmax ? 3 : MAX_GROUPS); warpgroups++) {
         int stages = stages_for(gpu, warpgroups, slabs, argmax);
+        if (getenv("LIK_WG") && atoi(getenv("LIK_WG")) != warpgroups)
+            continue;
         if (stages < 4 || (warpgroups > 1 && blocks <= 4 * (warpgroups - 1)))
             continue;
         int64_t tiles = (blocks + 4 * warpgroups - 1) / (4 * warpgroups);
@@ -1049,9 +1220,16 @@ int lik_score_sm90_launch(const struct lik_gpu *gpu, const struct score_args *sc
     a.slabs = slabs_of(&score->op);
     a.stages = shape.stages;
     a.warpgroups = shape.warpgroups;
+    a.normalize = score->op.d.normalize != 0;
+    /* A tile longer than the ring needs all warpgroups at once: each slab is free only when all have multiplied it. */
+    a.turn_mode = a.slabs > a.stages ? 0 : getenv("LIK_TURN") ? atoi(getenv("LIK_TURN")) : 1;
     int status = make_maps(gpu, &a);
     if (status)
         return status;
+    const struct lik_tokens *d = &score->op.d;
+    a.uniform = !d->mask && !d->offsets && score->op.pairing != LIK_LIST && d->len_max > 0 && d->len_max < 1 << 24 &&
+                d->count <= INT32_MAX;
+    a.inverse_blocks = 1.0f / (float)((d->len_max + 7) / 8);
     int64_t total = score->tiling.tiles * score->columns;
     unsigned grid = (unsigned)(total < gpu->processors ? total : gpu->processors);
     kernel_for(score->op.d.dtype == LIK_BF16, score->op.argmax != NULL, shape.warpgroups,

@@ -53,7 +53,7 @@ done
 unset LIK_CHECK_RAW
 step "machine code" "$python" tests/check_objects.py sass "$build/liblik.so"
 if "$python" -c 'import late_interaction_kernels._native as n, sys; sys.exit(not n.has_device(0))' 2>/dev/null; then
-    step "package" "$python" -m pytest -q tests/python/test_cuda.py
+    step "package" "$python" -m pytest -q tests/python/test_cuda.py tests/python/test_cuda_training.py
 else
     skipped=$((skipped + 1))
     echo "skipped: the package with a CUDA backend is not installed"

@@ -7,6 +7,8 @@
         No instruction of AVX or later outside of files named after a level.
     check_objects.py symbols LIBRARY HEADER
         A shared library exports what the header declares with LIK_API, and no more.
+    check_objects.py needs LIBRARY
+        A shared library needs libc, libm and threads alone.
     check_objects.py sass LIBRARY
         In the CUDA machine code, every kernel of the Hopper loop multiplies with HGMMA, and no kernel of this project
         touches local memory. Needs cuobjdump.
@@ -110,6 +112,14 @@ def check_symbols(library: str, header: str) -> int:
     return 1 if exported != declared or not exported or any(not n.startswith("lik_") for n in exported) else 0
 
 
+def check_needs(library: str) -> int:
+    text = subprocess.run(["objdump", "-p", library], check=True, capture_output=True, text=True).stdout
+    needed = re.findall(r"NEEDED\s+(\S+)", text)
+    wrong = [name for name in needed if not re.match(r"(libc|libm|libpthread|libdl|librt|ld-linux[\w-]*)\.so", name)]
+    print(f"check_objects: needs {', '.join(needed)}{'; not allowed: ' + ', '.join(wrong) if wrong else ''}")
+    return 1 if wrong or not needed else 0
+
+
 def check_sass(library: str) -> int:
     text = subprocess.run(["cuobjdump", "-sass", library], check=True, capture_output=True, text=True).stdout
     wrong = hopper = kernels = 0
@@ -142,6 +152,8 @@ def main() -> int:
             return check_baseline(objects)
         case ["symbols", library, header]:
             return check_symbols(library, header)
+        case ["needs", library]:
+            return check_needs(library)
         case ["sass", library]:
             return check_sass(library)
     print(__doc__)

@@ -181,6 +181,15 @@ def suite_python(tally: Tally) -> None:
         pytest(tally, "python", "tests/python")
 
 
+def suite_cuda(tally: Tally) -> None:
+    """The CUDA backend compiles for three generations of GPUs without warnings, and works where there is none."""
+    need("nvcc")
+    if build(tally, "cuda", "-DLIK_CUDA_ARCHS=75-real;80-real;90a-real", "-DLIK_WERROR=ON"):
+        ctest(tally, "cuda", "-R", "symbols|needs")
+        call(tally, "lik_check in the CUDA build", ["build/cuda/tests/lik_check", "--quick"])
+        pytest(tally, "cli-cuda", "tests/cli/test_process.py", LIK_BIN=str(BUILD / "cuda/lik"))
+
+
 def suite_lint(tally: Tally) -> None:
     """Style and types of the Python sources."""
     interpreter = python()

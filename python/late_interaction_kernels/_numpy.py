@@ -6,6 +6,7 @@ lent to the C library where they lie, with their strides.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -92,8 +93,8 @@ def arange(n: int, like: Any) -> Any:
     return np.arange(n)
 
 
-def from_rows(rows: list[list[float]], like: Any) -> Any:
-    return np.array(rows, np.float32)
+def from_rows(rows: list[list[int]], like: Any) -> Any:
+    return np.array(rows)
 
 
 def where(condition: Any, x: Any, y: Any) -> Any:
@@ -109,6 +110,14 @@ def best_of_codes(scores: Any, codes: Any, kept: Any) -> Any:
 
 def tracing(*arrays: Any) -> bool:
     return False
+
+
+def decode_residuals(codes: Any, residuals: Any, centroids: Any, table: Any) -> Any:
+    raise NotImplementedError("the extension decodes NumPy arrays")
+
+
+def exact(like: Any) -> AbstractContextManager[None]:
+    return nullcontext()
 
 
 def linear(x: Any, weight: Any, bias: Any, mask: Any) -> Any:
@@ -128,7 +137,7 @@ def largest_in_row(x: Any) -> Any:
 
 
 def offsets_of(lengths: Any) -> Any:
-    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
 
 def quantize_int8(x: Any) -> tuple[Any, Any]:

@@ -64,19 +64,28 @@ def _sequences(packed: Any, offsets: Any) -> list[Any]:
 
 
 def maxsim_reference_varlen(
-    Q_packed: Any, D_packed: Any, cu_seqlens_q: Any, cu_seqlens_d: Any, *, normalize: bool = False
+    Q_packed: Any,
+    D_packed: Any,
+    cu_seqlens_q: Any,
+    cu_seqlens_d: Any,
+    *,
+    normalize: bool = False,
+    q_weights: Any = None,
 ) -> Any:
-    """Packed tokens, one pair at a time: ``[Nq, Nd]``."""
+    """Packed tokens, one pair at a time: ``[Nq, Nd]``; weights ``[total_q]``."""
     queries, documents = _sequences(Q_packed, cu_seqlens_q), _sequences(D_packed, cu_seqlens_d)
+    weights = [None] * len(queries) if q_weights is None else _sequences(q_weights, cu_seqlens_q)
     rows = [
-        torch.stack([maxsim_reference(q[None], d[None], normalize=normalize)[0, 0] for d in documents])
-        for q in queries
+        torch.stack([maxsim_reference(q, d, normalize=normalize, q_weights=w) for d in documents])
+        for q, w in zip(queries, weights, strict=True)
         if documents
     ]
     return torch.stack(rows) if rows else _wide(Q_packed).new_zeros((len(queries), len(documents)))
 
 
-def maxsim_reference_scatter(Q_packed: Any, D_packed: Any, cu_seqlens_q: Any, cu_seqlens_d: Any) -> Any:
+def maxsim_reference_scatter(
+    Q_packed: Any, D_packed: Any, cu_seqlens_q: Any, cu_seqlens_d: Any, *, q_weights: Any = None
+) -> Any:
     """The same as :func:`maxsim_reference_varlen` by scattering the whole similarity matrix: an independent check."""
     q, d = _wide(Q_packed), _wide(D_packed)
     lengths_q, lengths_d = cu_seqlens_q.diff().long(), cu_seqlens_d.diff().long()
@@ -88,21 +97,28 @@ def maxsim_reference_scatter(Q_packed: Any, D_packed: Any, cu_seqlens_q: Any, cu
     best = q.new_full((q.shape[0], nd), NEG_INF)
     best = best.scatter_reduce(1, owner_d.expand(q.shape[0], -1), q @ d.mT, "amax")
     best = torch.where(lengths_d[None] > 0, best, 0)
+    if q_weights is not None:
+        best = best * q_weights[first_q : first_q + owner_q.shape[0], None].to(best.dtype)
     return q.new_zeros((nq, nd)).index_add(0, owner_q, best)
 
 
-def maxsim_padded_reference(queries: Any, documents: Any, query_lengths: Any, doc_lengths: Any) -> Any:
+def maxsim_padded_reference(
+    queries: Any, documents: Any, query_lengths: Any, doc_lengths: Any, *, q_weights: Any = None
+) -> Any:
     """``[B, Lq, d]`` x ``[B, C, Ld, d]`` with lengths -> ``[B, C]``."""
     q_mask = torch.arange(queries.shape[1], device=queries.device) < query_lengths[:, None]
     d_mask = torch.arange(documents.shape[2], device=queries.device) < doc_lengths[..., None]
-    return maxsim_reference(queries, documents, q_mask, d_mask)
+    return maxsim_reference(queries, documents, q_mask, d_mask, q_weights=q_weights)
 
 
-def plaid_approx_score_reference(query_centroid_scores: Any, codes: Any, doc_lengths: Any) -> Any:
+def plaid_approx_score_reference(
+    query_centroid_scores: Any, codes: Any, doc_lengths: Any, *, q_weights: Any = None
+) -> Any:
     """``[C, Lq]`` scores, codes ``[B, Ld]``, lengths ``[B]`` -> ``[B]``."""
     similarity = _wide(query_centroid_scores)[codes.long()].mT
     kept = torch.arange(codes.shape[1], device=codes.device) < doc_lengths[:, None]
-    return _best(similarity, kept[:, None, :]).sum(-1)
+    best = _best(similarity, kept[:, None, :])
+    return (best if q_weights is None else best * q_weights).sum(-1)
 
 
 def unpack_residuals_reference(residuals: Any, nbits: int, d: int, *, bit_order: str = "upstream") -> Any:

@@ -21,7 +21,7 @@ _CODES = {"bfloat16": 3, "float8_e4m3fn": 4, "float8_e5m2": 5}
 
 
 def dtype_name(x: Any) -> str:
-    return str(x.dtype)
+    return str(x.dtype.name)  # whatever its byte order
 
 
 def is_bool(x: Any) -> bool:
@@ -33,8 +33,8 @@ def is_integer(x: Any) -> bool:
 
 
 def cast(x: Any, dtype: str) -> Any:
-    if str(x.dtype) == dtype:
-        return x
+    if x.dtype.name == dtype:
+        return settle(x)
     if dtype in _CODES:
         import ml_dtypes
 
@@ -43,7 +43,7 @@ def cast(x: Any, dtype: str) -> Any:
 
 
 def contiguous(x: Any) -> Any:
-    return np.ascontiguousarray(x)
+    return np.ascontiguousarray(settle(x))
 
 
 def zero_or_one(x: Any) -> bool:

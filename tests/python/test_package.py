@@ -176,6 +176,14 @@ print("done")
     assert done.stdout.strip() == "done", done.stderr
 
 
+def test_submodules_are_attributes():
+    done = run(
+        "import late_interaction_kernels as lik\n"
+        f"for name in {sorted(MODULES)}:\n    assert getattr(lik, name).__name__.startswith(('late', name)), name\n"
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_importing_imports_neither_torch_nor_numpy():
     done = run("import sys, late_interaction_kernels; print('torch' in sys.modules, 'numpy' in sys.modules)")
     assert done.stdout.strip() == "False False", done.stderr

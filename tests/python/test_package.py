@@ -230,7 +230,10 @@ def test_docstrings_and_their_examples(name):
     assert found.__doc__
     for member in getattr(found, "__all__", ()):
         value = getattr(found, member)
-        assert inspect.getdoc(value) or inspect.ismodule(value), f"{name}.{member} has no docstring"
+        text = inspect.getdoc(value) or ""
+        assert text or inspect.ismodule(value), f"{name}.{member} has no docstring"
+        named = member.startswith(("unpatch", "patched")) or ":func:" in text  # says whose twin it is
+        assert not inspect.isfunction(value) or named or ">>>" in text, f"{name}.{member} has no example"
     result = doctest.testmod(found, optionflags=doctest.NORMALIZE_WHITESPACE)
     assert result.failed == 0
 

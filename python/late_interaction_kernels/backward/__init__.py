@@ -113,7 +113,7 @@ def maxsim_backward_lowmem(
 def maxsim_backward_unified_reference(
     grad_scores: Any, Q: Any, D: Any, argmax: Any, q_mask: Any = None, *, q_weights: Any = None
 ) -> tuple[Any, ...]:
-    """The same gradients in plain torch operations, to compare with; -1 in the argmax contributes nothing."""
+    """What :func:`maxsim_backward_unified` gives, in plain torch operations, to compare with."""
     import torch
 
     from .. import _fallback

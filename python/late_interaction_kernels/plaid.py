@@ -80,7 +80,7 @@ class _Residuals:
         if not self.fw.on_host(codes):
             return self.fw.decode_residuals(codes, residuals, self.centroids, self.table)
         out = self.fw.empty((int(codes.shape[0]), int(self.centroids.shape[1])), "float32", codes)
-        _native.decode_residuals(codes, residuals, self.centroids, self.table, out)
+        _native.decode_residuals(*map(self.fw.lend, (codes, residuals, self.centroids, self.table, out)))
         return out
 
     def gradients(self, want: Any) -> list[Any]:

@@ -197,7 +197,7 @@ def packed_offsets(fw: Framework, name: str, offsets: Any, total: int, tokens: s
     check_rank(name, offsets, (1,), "[N + 1]")
     if not fw.is_integer(offsets):
         raise TypeError(f"{name} has dtype {fw.dtype_name(offsets)}, must be an integer dtype")
-    if int(offsets.shape[0]) < 1:
+    if offsets.shape[0] < 1:
         raise ValueError(f"{name} must hold at least one offset, got {shape_text(offsets.shape)}")
     check_device(fw, name, offsets, like, tokens)
     if fw.dtype_name(offsets) not in ("int32", "int64"):

@@ -51,6 +51,9 @@ def _byte_buckets(nbits: int, bit_order: str) -> list[list[int]]:
     return rows
 
 
+_BUCKETS = {(nbits, order): _byte_buckets(nbits, order) for nbits in (2, 4, 8) for order in _BIT_ORDERS}
+
+
 class _Residuals:
     """Packed compressed documents as a source of vectors."""
 
@@ -101,10 +104,10 @@ def _checked_codec(
         raise ValueError(f'bit_order must be "upstream" or "colbert", got {bit_order!r}')
     check_rank("Q", Q, (2, 3), "[Nq, Lq, d] or [Lq, d]")
     check_rank("centroids", centroids, (2,), "[C, d]")
-    dim = int(Q.shape[-1])
+    dim = Q.shape[-1]
     if centroids.shape[1] != dim:
         raise ValueError(
-            f"Q and centroids must have the same dim: Q.shape[-1] is {dim}, centroids.shape[1] is "
+            f"Q and centroids must have the same dim: Q.shape[-1] is {int(dim)}, centroids.shape[1] is "
             f"{int(centroids.shape[1])}"
         )
     check_shape("bucket_weights", bucket_weights, (1 << nbits,), "2 ** nbits")
@@ -113,7 +116,7 @@ def _checked_codec(
         raise TypeError(f"{name} has dtype {fw.dtype_name(residuals)}, must be uint8")
     if residuals.shape[-1] != wide:
         raise ValueError(
-            f"{name} must have {wide} bytes a token (d = {dim}, nbits = {nbits}), "
+            f"{name} must have {wide} bytes a token (d = {int(dim)}, nbits = {nbits}), "
             f"got shape {shape_text(residuals.shape)}"
         )
     for table_name, x in (("centroids", centroids), ("bucket_weights", bucket_weights)):
@@ -122,7 +125,7 @@ def _checked_codec(
     check_device(fw, name, residuals, Q, "Q")
     q = embeddings(fw, "Q", Q)
     centroids, bucket_weights = (fw.cast(fw_detach(x), "float32") for x in (centroids, bucket_weights))
-    table = fw.contiguous(bucket_weights[fw.from_rows(_byte_buckets(nbits, bit_order), Q)])
+    table = fw.contiguous(bucket_weights[fw.from_rows(_BUCKETS[nbits, bit_order], Q)])
     return q if len(q.shape) == 3 else q[None], fw.contiguous(centroids), table
 
 
@@ -258,7 +261,7 @@ def maxsim_residual(
         tokens = fw.decode_residuals(fw.where(kept, codes, 0), residuals, rows, table)
         return _score(fw, Q, q, {"d": tokens, "d_mask": kept}, normalize, q_mask, q_weights, return_argmax)
     real = fw.contiguous(codes[kept])
-    _check_range(fw, "codes", real, int(centroids.shape[0]))
+    _check_range(fw, "codes", real, centroids.shape[0])
     offsets, len_d = fw.offsets_of(doc_lengths), fw.largest(doc_lengths)
     source = _Residuals(fw, real, fw.contiguous(residuals[kept]), offsets, len_d, rows, table)
     return _score(fw, Q, q, source, normalize, q_mask, q_weights, return_argmax)
@@ -328,7 +331,7 @@ def maxsim_residual_varlen(
         fw, Q, "residuals_flat", residuals_flat, centroids, bucket_weights, nbits, bit_order
     )
     codes = _code_numbers(fw, "codes_flat", codes_flat, Q, "Q")
-    _check_range(fw, "codes_flat", codes, int(centroids.shape[0]))
+    _check_range(fw, "codes_flat", codes, centroids.shape[0])
     offsets = packed_offsets(fw, "cu_seqlens_d", cu_seqlens_d, total, "codes_flat", Q)
     len_d = longest(fw, "cu_seqlens_d", offsets, "max_seqlen_d", max_seqlen_d)
     if fw.tracing(q, codes):
@@ -381,20 +384,21 @@ def plaid_approx_score(
     weights = token_weights(fw, q_weights, per_token, scores, "query_centroid_scores without its centroids")
     kept = _length_mask(fw, codes, doc_lengths)
     if fw.on_host(codes):
-        _check_range(fw, "codes", codes[kept], int(scores.shape[-2]))
+        _check_range(fw, "codes", codes[kept], scores.shape[-2])
     batch = scores if len(scores.shape) == 3 else scores[None]
     weights = weights if weights is None or len(weights.shape) == 2 else weights[None]
     q_mask = q_mask if q_mask is None or len(q_mask.shape) == 2 else q_mask[None]
     out = fw.empty((batch.shape[0], codes.shape[0]), "float32", scores)
-    step = max(_blocks.BLOCK_FLOATS // max(int(codes.shape[1]) * int(batch.shape[2]), 1), 1)
+    count, length = codes.shape
+    spans = [(0, count)] if fw.tracing(scores, codes) else list(_blocks.even_spans(count, length, batch.shape[2]))
     for i in range(batch.shape[0]):
-        for a in range(0, codes.shape[0], step):
-            best = fw.best_of_codes(batch[i], codes[a : a + step], kept[a : a + step])
+        for a, b in spans:
+            best = fw.best_of_codes(batch[i], codes[a:b], kept[a:b])
             if weights is not None:
                 best = best * weights[i]
             if q_mask is not None:
                 best = fw.where(q_mask[i], best, 0.0)
-            out[i, a : a + step] = best.sum(-1)
+            out[i, a:b] = best.sum(-1)
     return out if len(scores.shape) == 3 else out[0]
 
 

@@ -55,7 +55,7 @@ def maxsim_topk(
         fw_detach(Q), fw_detach(D), q_mask, d_mask, normalize=normalize, q_weights=fw_detach(q_weights), storage=storage
     )
     queries, documents = problem.q.shape[0], problem.d.shape[0]
-    k = min(k, int(documents))
+    k = min(k, documents)
     if k == 0 or chunk_size is None or chunk_size >= documents:
         values, ids = fw.topk(problem, max(k, 1), 0, not largest)
     else:

@@ -187,6 +187,41 @@ def test_export():
     assert torch.equal(program.module()(q, more), maxsim(q, more, normalize=True))
 
 
+@pytest.mark.parametrize("name", ["retrieve", "residual", "approx", "head", "varlen"])
+def test_the_number_of_documents_is_exported_as_a_symbol(name):
+    q, codec = torch.randn(2, 3, 8), (torch.randn(7, 8), torch.randn(4), 2)
+    W, table = torch.randn(8, 6), torch.randn(7, 3)
+
+    def documents(n):
+        codes, residuals = torch.randint(0, 7, (n, 5)), torch.randint(0, 256, (n, 5, 2), dtype=torch.uint8)
+        return {
+            "retrieve": (torch.randn(n, 5, 8),),
+            "residual": (codes, residuals, torch.randint(0, 6, (n,))),
+            "approx": (codes, torch.randint(0, 6, (n,))),
+            "head": (torch.randn(n, 5, 6),),
+            "varlen": (torch.arange(n),),
+        }[name]
+
+    tokens = torch.randn(90, 8)
+    function = {
+        "retrieve": lambda d: retrieve(q, d, 2),
+        "residual": lambda *d: plaid.maxsim_residual(q, *d, *codec),
+        "approx": lambda *d: plaid.plaid_approx_score(table, *d),
+        "head": lambda H: maxsim_from_hidden(q, H, W),
+        "varlen": lambda ends: maxsim_varlen(tokens, tokens, torch.tensor([0, 4]), ends, 4, 1),
+    }[name]
+
+    class Score(torch.nn.Module):
+        def forward(self, *d):
+            return function(*d)
+
+    few, many = documents(9), documents(40)
+    batch = torch.export.Dim("batch", min=3, max=64)
+    program = torch.export.export(Score(), few, dynamic_shapes={"d": tuple({0: batch} for _ in few)})
+    for got, want in zip(parts(program.module()(*many)), parts(function(*many))):
+        torch.testing.assert_close(got, want)
+
+
 def test_fake_and_meta_tensors():
     from torch._subclasses.fake_tensor import FakeTensorMode
 

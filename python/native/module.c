@@ -546,7 +546,8 @@ static PyObject *native_register_numpy(PyObject *self, PyObject *args)
 /* Truth of callable() or callable(argument); errors count as true, which leads to the long way. */
 static int says(PyObject *callable, PyObject *argument)
 {
-    PyObject *answer = argument ? PyObject_CallFunctionObjArgs(callable, argument, NULL) : PyObject_CallNoArgs(callable);
+    PyObject *answer = argument ? PyObject_CallFunctionObjArgs(callable, argument, NULL)
+                                : PyObject_CallNoArgs(callable);
     int truth = answer ? PyObject_IsTrue(answer) : 1;
     Py_XDECREF(answer);
     PyErr_Clear();

@@ -288,7 +288,7 @@ static int run_cuda(enum run_verb verb, const struct lik_context *ctx, const voi
     return status ? run_raise(status) : 0;
 }
 
-/* Tries with the workspace the thread has: a plan, which costs as much as a tiny call, is made only if that is too small. */
+/* Tries with the workspace the thread has: a plan costs as much as a tiny call and is made only if that is too small. */
 static int run_cpu(enum run_verb verb, const struct lik_context *ctx, const void *op, struct lik_exec *exec)
 {
     struct scratch *scratch = scratch_of_thread();

@@ -172,12 +172,18 @@ def suite_fuzz(tally: Tally) -> None:
 
 
 def suite_python(tally: Tally) -> None:
-    """The Python package: installed from this tree, then its tests."""
+    """The Python package: a wheel of this tree, audited and installed, then its tests."""
     if not (ROOT / "tests/python").is_dir():
         return
-    install = [python(), "-m", "pip", "install", "--quiet", "--force-reinstall", "--no-deps"]
-    install += ["-Ccmake.define.LIK_CUDA=OFF", "."]  # seven GPU architectures take a quarter of an hour
-    if call(tally, "install the package", install):
+    folder, pip = BUILD / "wheel", [python(), "-m", "pip"]
+    shutil.rmtree(folder, ignore_errors=True)
+    make = [*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder)]
+    make += ["-Ccmake.define.LIK_CUDA=OFF", "."]  # seven GPU architectures take a quarter of an hour
+    if not call(tally, "build the wheel", make):
+        return
+    wheels = [str(wheel) for wheel in folder.glob("*.whl")]
+    call(tally, "abi3audit", [str(VENV / "bin/abi3audit"), "--strict", *wheels])
+    if call(tally, "install the wheel", [*pip, "install", "--quiet", "--force-reinstall", "--no-deps", *wheels]):
         pytest(tally, "python", "tests/python")
 
 

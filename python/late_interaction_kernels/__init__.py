@@ -43,14 +43,28 @@ __all__ = [
 ]
 
 
+# Submodules that are imported when they are asked for: `import late_interaction_kernels as lik; lik.plaid` works.
+_MODULES = (
+    "backward",
+    "forward",
+    "fp8",
+    "fused_head",
+    "int8",
+    "mps",
+    "plaid",
+    "reference",
+    "score_pairs",
+)
+
+
 def __getattr__(name: str) -> Any:
-    """What needs torch is imported when it is asked for."""
+    """What is not needed at once is imported when it is asked for; the scorer and the references need torch."""
     if name == "MaxSimScorer":
         from ._scorer import MaxSimScorer
 
         return MaxSimScorer
-    if name == "reference":
+    if name in _MODULES:
         import importlib
 
-        return importlib.import_module(".reference", __name__)
+        return importlib.import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,7 +6,10 @@ never exists. Sums are f32, or f64 for float64 tokens. ``score`` and ``grad`` ta
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import wraps
+from typing import Any, TypeVar
 
 import torch
 
@@ -24,6 +27,25 @@ from ._problem import (
 
 BLOCK = 1 << 24
 EPS = 1e-12
+
+_T = TypeVar("_T")
+
+
+def without_autocast(like: Any) -> AbstractContextManager[Any]:
+    """Autocast off on this tensor's device: results do not depend on it."""
+    kind = like.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+
+
+def _plainly(function: Callable[..., _T]) -> Callable[..., _T]:
+    """``function(problem, ...)`` outside autograd and autocast."""
+
+    @wraps(function)
+    def call(p: Problem, *rest: Any) -> _T:
+        with torch.no_grad(), without_autocast(p.q):
+            return function(p, *rest)
+
+    return call
 
 
 class _Tokens:
@@ -119,7 +141,7 @@ def _spans(n: int, step: int) -> Any:
     return ((i, min(i + step, n)) for i in range(0, n, step))
 
 
-@torch.no_grad()
+@_plainly
 def score(p: Problem, scores: Any, argmax: Any) -> None:
     q, d = _Tokens(p, "q"), _Tokens(p, "d")
     if scores.numel() == 0:
@@ -169,7 +191,7 @@ def _through_normalization(tokens: _Tokens, gradient: Any) -> Any:
     return (gradient - inside * unit * (gradient * unit).sum(dim=-1, keepdim=True)) / norm
 
 
-@torch.no_grad()
+@_plainly
 def grad(p: Problem, grad_scores: Any, argmax: Any, grad_q: Any, grad_d: Any, grad_weights: Any) -> None:
     q, d = _Tokens(p, "q"), _Tokens(p, "d")
     dim = p.q.shape[-1]
@@ -203,7 +225,7 @@ def grad(p: Problem, grad_scores: Any, argmax: Any, grad_q: Any, grad_d: Any, gr
             out.copy_((_through_normalization(tokens, total) if tokens.normalize else total).view(out.shape))
 
 
-@torch.no_grad()
+@_plainly
 def topk(p: Problem, k: int, id_base: int, smallest: bool) -> tuple[Any, Any]:
     """Blocks of documents, their scores merged into the k best so far."""
     rows, columns = score_shape(p)

@@ -6,6 +6,7 @@ lent to the C library where they lie, with their strides.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ _CODES = {"bfloat16": 3, "float8_e4m3fn": 4, "float8_e5m2": 5}
 
 
 def dtype_name(x: Any) -> str:
-    return str(x.dtype)
+    return str(x.dtype.name)  # whatever its byte order
 
 
 def is_bool(x: Any) -> bool:
@@ -32,8 +33,8 @@ def is_integer(x: Any) -> bool:
 
 
 def cast(x: Any, dtype: str) -> Any:
-    if str(x.dtype) == dtype:
-        return x
+    if x.dtype.name == dtype:
+        return settle(x)
     if dtype in _CODES:
         import ml_dtypes
 
@@ -42,7 +43,7 @@ def cast(x: Any, dtype: str) -> Any:
 
 
 def contiguous(x: Any) -> Any:
-    return np.ascontiguousarray(x)
+    return np.ascontiguousarray(settle(x))
 
 
 def zero_or_one(x: Any) -> bool:
@@ -92,8 +93,8 @@ def arange(n: int, like: Any) -> Any:
     return np.arange(n)
 
 
-def from_rows(rows: list[list[float]], like: Any) -> Any:
-    return np.array(rows, np.float32)
+def from_rows(rows: list[list[int]], like: Any) -> Any:
+    return np.array(rows)
 
 
 def where(condition: Any, x: Any, y: Any) -> Any:
@@ -109,6 +110,14 @@ def best_of_codes(scores: Any, codes: Any, kept: Any) -> Any:
 
 def tracing(*arrays: Any) -> bool:
     return False
+
+
+def decode_residuals(codes: Any, residuals: Any, centroids: Any, table: Any) -> Any:
+    raise NotImplementedError("the extension decodes NumPy arrays")
+
+
+def exact(like: Any) -> AbstractContextManager[None]:
+    return nullcontext()
 
 
 def linear(x: Any, weight: Any, bias: Any, mask: Any) -> Any:
@@ -128,7 +137,7 @@ def largest_in_row(x: Any) -> Any:
 
 
 def offsets_of(lengths: Any) -> Any:
-    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
 
 def quantize_int8(x: Any) -> tuple[Any, Any]:

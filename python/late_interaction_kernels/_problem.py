@@ -8,7 +8,9 @@ then is anything computed.
 
 from __future__ import annotations
 
+import operator
 import sys
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
 ALL, CANDIDATES, PAIRS, LIST = range(4)
@@ -61,17 +63,20 @@ class Framework(Protocol):
     def extremes(self, x: Any) -> tuple[int, int]: ...
     def offset_lengths(self, x: Any) -> Any: ...
     def quantize_int8(self, x: Any) -> tuple[Any, Any]: ...
+    def lend(self, x: Any) -> Any: ...
     def wants_grad(self, *arrays: Any) -> bool: ...
     def score(self, problem: Problem, want_argmax: bool = False) -> tuple[Any, Any]: ...
     def topk(self, problem: Problem, k: int, id_base: int, smallest: bool) -> tuple[Any, Any]: ...
     def merge(self, values: list[Any], ids: list[Any], k: int, smallest: bool) -> tuple[Any, Any]: ...
     def empty(self, shape: tuple[int, ...], dtype: str, like: Any) -> Any: ...
     def arange(self, n: int, like: Any) -> Any: ...
-    def from_rows(self, rows: list[list[float]], like: Any) -> Any: ...
+    def from_rows(self, rows: list[list[int]], like: Any) -> Any: ...
     def where(self, condition: Any, x: Any, y: Any) -> Any: ...
     def best_of_codes(self, scores: Any, codes: Any, kept: Any) -> Any: ...
+    def decode_residuals(self, codes: Any, residuals: Any, centroids: Any, table: Any) -> Any: ...
     def tracing(self, *arrays: Any) -> bool: ...
     def linear(self, x: Any, weight: Any, bias: Any, mask: Any) -> Any: ...
+    def exact(self, like: Any) -> AbstractContextManager[Any]: ...
     def scalar(self, value: Any, like: Any) -> Any: ...
     def ones(self, shape: tuple[int, ...], like: Any) -> Any: ...
     def largest_in_row(self, x: Any) -> Any: ...
@@ -93,6 +98,9 @@ def framework(**arrays: Any) -> Framework:
     if torch is not None and all(x is None or isinstance(x, torch.Tensor) for x in arrays.values()):
         from . import _torch
 
+        for name, x in arrays.items():
+            if x is not None and (x.layout != torch.strided or x.is_nested):
+                raise TypeError(f"{name} must be a dense tensor, got a sparse or nested one")
         return _torch
     found = ""
     first = ""
@@ -117,6 +125,16 @@ def framework(**arrays: Any) -> Framework:
     return _numpy
 
 
+def whole_number(name: str, value: Any, least: int = 1) -> int:
+    """value as an int of at least ``least``: anything with __index__ but bool."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
+    number = value if isinstance(value, int) else operator.index(value)
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}, got {number}")
+    return number
+
+
 def shape_text(shape: Any) -> str:
     return "(" + ", ".join(str(int(n)) for n in shape) + ("," if len(shape) == 1 else "") + ")"
 
@@ -138,15 +156,15 @@ def check_device(fw: Framework, name: str, x: Any, like: Any, like_name: str) ->
         )
 
 
-def embeddings(fw: Framework, name: str, x: Any, also: tuple[str, ...] = ()) -> Any:
+def check_float(fw: Framework, name: str, x: Any) -> None:
+    if fw.dtype_name(x) not in (*FLOATS, "float64"):
+        raise TypeError(f"{name} has dtype {fw.dtype_name(x)}, must be one of {', '.join(FLOATS)}, float64")
+
+
+def embeddings(fw: Framework, name: str, x: Any) -> Any:
     """Token vectors in a dtype the library stores; float64 becomes float32, integers and complex are refused."""
-    dtype = fw.dtype_name(x)
-    if dtype in FLOATS or dtype in also:
-        return fw.settle(x)
-    if dtype == "float64":
-        return fw.cast(x, "float32")
-    names = ", ".join((*FLOATS, "float64", *also))
-    raise TypeError(f"{name} has dtype {dtype}, must be one of {names}")
+    check_float(fw, name, x)
+    return fw.cast(x, "float32") if fw.dtype_name(x) == "float64" else fw.settle(x)
 
 
 def token_mask(fw: Framework, name: str, mask: Any, shape: tuple[int, ...], like: Any, like_name: str) -> Any:
@@ -170,8 +188,7 @@ def token_weights(fw: Framework, weights: Any, shape: tuple[int, ...], like: Any
         return None
     check_shape("q_weights", weights, shape, f"{like_name} without its last axis")
     check_device(fw, "q_weights", weights, like, like_name)
-    if fw.dtype_name(weights) not in (*FLOATS, "float64"):
-        raise TypeError(f"q_weights has dtype {fw.dtype_name(weights)}, must be a floating-point dtype")
+    check_float(fw, "q_weights", weights)
     return fw.cast(weights, "float32")
 
 
@@ -180,7 +197,7 @@ def packed_offsets(fw: Framework, name: str, offsets: Any, total: int, tokens: s
     check_rank(name, offsets, (1,), "[N + 1]")
     if not fw.is_integer(offsets):
         raise TypeError(f"{name} has dtype {fw.dtype_name(offsets)}, must be an integer dtype")
-    if int(offsets.shape[0]) < 1:
+    if offsets.shape[0] < 1:
         raise ValueError(f"{name} must hold at least one offset, got {shape_text(offsets.shape)}")
     check_device(fw, name, offsets, like, tokens)
     if fw.dtype_name(offsets) not in ("int32", "int64"):
@@ -198,17 +215,26 @@ def packed_offsets(fw: Framework, name: str, offsets: Any, total: int, tokens: s
 
 def longest(fw: Framework, name: str, offsets: Any, bound_name: str, bound: int | None) -> int:
     """The longest sequence, or the caller's bound if it holds."""
-    if bound is not None and (isinstance(bound, bool) or int(bound) < 0):
-        raise ValueError(f"{bound_name} must not be negative, got {bound}")
-    if bound is not None and not fw.on_host(offsets):
-        return int(bound)
+    if bound is not None:
+        bound = whole_number(bound_name, bound, 0)
+        if not fw.on_host(offsets):
+            return bound
     lengths = fw.offset_lengths(offsets)
     most = max(fw.extremes(lengths)[1], 0) if int(lengths.shape[0]) else 0
-    if bound is not None and int(bound) < most:
+    if bound is not None and bound < most:
         raise BoundError(
             f"{bound_name} is {bound}, which is smaller than the longest sequence of {name}, {most} tokens"
         )
     return most
+
+
+def check_int8(fw: Framework, values: Any, scale: Any, names: tuple[str, str]) -> None:
+    """A pair as ``quantize_int8_per_token`` returns it."""
+    if fw.dtype_name(values) != "int8":
+        raise TypeError(f"{names[0]} has dtype {fw.dtype_name(values)}, must be int8")
+    check_shape(names[1], scale, tuple(values.shape[:-1]), f"{names[0]} without its last axis")
+    check_device(fw, names[1], scale, values, names[0])
+    check_float(fw, names[1], scale)
 
 
 def stored(fw: Framework, D: Any, storage: str | None, name: str = "D") -> tuple[Any, Any]:
@@ -221,18 +247,18 @@ def stored(fw: Framework, D: Any, storage: str | None, name: str = "D") -> tuple
         if len(D) != 2:
             raise ValueError(f"{name} must be (values, scales) as quantize_int8_per_token returns, got {len(D)} items")
         values, scale = D
-        if fw.dtype_name(values) != "int8":
-            raise TypeError(f"{name}[0] has dtype {fw.dtype_name(values)}, must be int8")
-        check_shape(f"{name}[1]", scale, tuple(values.shape[:-1]), f"{name}[0] without its last axis")
-        check_device(fw, f"{name}[1]", scale, values, f"{name}[0]")
+        framework(**{f"{name}[0]": values, f"{name}[1]": scale})
+        check_int8(fw, values, scale, (f"{name}[0]", f"{name}[1]"))
         return values, fw.cast(scale, "float32")
     if fw.wants_grad(D):
         raise ValueError(f'{name} requires a gradient, which storage="int8" has only for Q; detach {name} first')
     return fw.quantize_int8(embeddings(fw, name, D))
 
 
-def first_of(D: Any) -> Any:
+def first_of(name: str, D: Any, storage: str | None) -> Any:
     """The tokens of a document argument that may be a (values, scales) pair."""
+    if isinstance(D, tuple) and storage is None:
+        raise TypeError(f'{name} is a tuple, which only storage="int8" takes')
     return D[0] if isinstance(D, tuple) and D else D
 
 
@@ -251,7 +277,7 @@ def padded(
 ) -> tuple[Framework, Problem, tuple[int, ...]]:
     """The problem of padded tensors, and the shape its scores have for the caller (2-D arguments lose their axis)."""
     name_q, name_d = names
-    tokens = first_of(D)
+    tokens = first_of(name_d, D, storage)
     fw = framework(**{name_q: Q, name_d: tokens, "q_mask": q_mask, "d_mask": d_mask, "q_weights": q_weights})
     if pairs:
         check_rank(name_q, Q, (3,), "[B, L, d]")
@@ -313,7 +339,7 @@ def packed(
     storage: str | None,
 ) -> tuple[Framework, Problem]:
     """The problem of packed tokens, every query against every document."""
-    tokens = first_of(D)
+    tokens = first_of("D_packed", D, storage)
     fw = framework(
         Q_packed=Q, D_packed=tokens, cu_seqlens_q=cu_seqlens_q, cu_seqlens_d=cu_seqlens_d, q_weights=q_weights
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._problem import padded
+from ._problem import check_shape, framework, padded
 from .autograd import check_backward
 from .retrieve import retrieve
 from .topk import fw_detach
@@ -54,16 +54,30 @@ class MaxSimScorer(_Base):
         return self.forward(fw_detach(Q), fw_detach(D), q_mask, d_mask, q_weights=fw_detach(q_weights))
 
     def retrieve(
-        self, Q: Any, D: Any, top_k: int, q_mask: Any = None, d_mask: Any = None, *, chunk: int | None = None
+        self,
+        Q: Any,
+        D: Any,
+        top_k: int,
+        q_mask: Any = None,
+        d_mask: Any = None,
+        *,
+        chunk: int | None = None,
+        q_weights: Any = None,
     ) -> Any:
         """The top_k best documents: see :func:`late_interaction_kernels.retrieve`."""
-        return retrieve(Q, D, top_k, q_mask, d_mask, normalize=self.normalize, chunk=chunk)
+        return retrieve(Q, D, top_k, q_mask, d_mask, normalize=self.normalize, chunk=chunk, q_weights=q_weights)
 
-    def forward_with_ids(self, Q: Any, D: Any, q_ids: Any, d_ids: Any) -> Any:
-        """Scores with masks made from token ids: a token counts where its id is not ``mask_pad_token``."""
+    def forward_with_ids(self, Q: Any, D: Any, q_ids: Any, d_ids: Any, *, q_weights: Any = None) -> Any:
+        """Scores with masks made from token ids of the tokens' shapes: a token counts where its id is not
+        ``mask_pad_token``.
+        """
         if self.mask_pad_token is None:
             raise ValueError("forward_with_ids needs mask_pad_token, which was not given to MaxSimScorer")
-        return self.forward(Q, D, q_ids != self.mask_pad_token, d_ids != self.mask_pad_token)
+        framework(Q=Q, D=D, q_ids=q_ids, d_ids=d_ids)
+        for name, ids, x, of in (("q_ids", q_ids, Q, "Q"), ("d_ids", d_ids, D, "D")):
+            check_shape(name, ids, tuple(x.shape[:-1]), f"{of} without its last axis")
+        pad = self.mask_pad_token
+        return self.forward(Q, D, q_ids != pad, d_ids != pad, q_weights=q_weights)
 
     def extra_repr(self) -> str:
         return f"normalize={self.normalize}, backward={self.backward!r}, mask_pad_token={self.mask_pad_token}"

@@ -14,6 +14,7 @@ operations by ``_fallback``, with the same results, in bounded memory.
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from typing import Any
 
 import torch
@@ -117,15 +118,15 @@ def offset_lengths(x: Any) -> Any:
 
 
 def empty(shape: tuple[int, ...], dtype: str, like: Any) -> Any:
-    return torch.empty(shape, dtype=getattr(torch, dtype), device=like.device)
+    return like.new_empty(shape, dtype=getattr(torch, dtype))
 
 
 def arange(n: int, like: Any) -> Any:
     return torch.arange(n, device=like.device)
 
 
-def from_rows(rows: list[list[float]], like: Any) -> Any:
-    return torch.tensor(rows, dtype=torch.float32, device=like.device)
+def from_rows(rows: list[list[int]], like: Any) -> Any:
+    return torch.tensor(rows, device=like.device)
 
 
 def where(condition: Any, x: Any, y: Any) -> Any:
@@ -144,11 +145,23 @@ def tracing(*arrays: Any) -> bool:
     return torch.compiler.is_compiling() or _must_dispatch(*arrays) or _transformed()
 
 
+def decode_residuals(codes: Any, residuals: Any, centroids: Any, table: Any) -> Any:
+    """Vectors [..., d] of codes [...] and residuals [..., bytes], for traces and for CUDA."""
+    added = table[residuals.long()].flatten(-2)[..., : centroids.shape[1]]
+    return centroids[codes.long()] + added
+
+
+def exact(like: Any) -> Any:
+    """Products in the operands' own dtype: autocast would round the vectors that the library is about to score."""
+    return _fallback.without_autocast(like)
+
+
 def linear(x: Any, weight: Any, bias: Any, mask: Any) -> Any:
     """The projection as one differentiable expression, for traces."""
     if mask is not None:
         x = torch.where(mask[..., None], x, 0)
-    return torch.nn.functional.linear(x.float(), weight.float(), None if bias is None else bias.float())
+    with exact(x):
+        return torch.nn.functional.linear(x.float(), weight.float(), None if bias is None else bias.float())
 
 
 def scalar(value: Any, like: Any) -> Any:
@@ -164,7 +177,7 @@ def largest_in_row(x: Any) -> Any:
 
 
 def offsets_of(lengths: Any) -> Any:
-    return torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
+    return torch.nn.functional.pad(lengths.cumsum(0), (1, 0))
 
 
 def wants_grad(*arrays: Any) -> bool:
@@ -325,11 +338,13 @@ _TENSORS = (
 _CHOICES = "int pairing, int normalize, int precision, SymInt len_q, SymInt len_d, "
 _library = torch.library.Library("late_interaction_kernels", "DEF")
 _library.define(f"score({_TENSORS}{_CHOICES}bool want_argmax) -> (Tensor, Tensor)")
+_library.define(f"topk({_TENSORS}{_CHOICES}SymInt k, SymInt id_base, bool smallest) -> (Tensor, Tensor)")
 _library.define(
     f"grad({_TENSORS}{_CHOICES}Tensor grad_scores, Tensor argmax, bool want_q, bool want_d, bool want_weights)"
     " -> (Tensor, Tensor, Tensor)"
 )
 _library.impl("score", lambda *a: run_score(Problem(*a[:16]), a[16]), "CompositeExplicitAutograd")
+_library.impl("topk", lambda *a: run_topk(Problem(*a[:16]), *a[16:]), "CompositeExplicitAutograd")
 _library.impl("grad", lambda *a: _all_grads(Problem(*a[:16]), *a[16:]), "CompositeExplicitAutograd")
 
 
@@ -357,7 +372,14 @@ def _grad_fake(*a: Any) -> tuple[Any, Any, Any]:
     )
 
 
+def _topk_fake(*a: Any) -> tuple[Any, Any]:
+    p, k = Problem(*a[:16]), a[16]
+    shape = (score_shape(p)[0], k)
+    return p.q.new_empty(shape, dtype=torch.float32), p.q.new_empty(shape, dtype=torch.int64)
+
+
 torch.library.register_fake("late_interaction_kernels::score", _score_fake, lib=_library)
+torch.library.register_fake("late_interaction_kernels::topk", _topk_fake, lib=_library)
 torch.library.register_fake("late_interaction_kernels::grad", _grad_fake, lib=_library)
 
 
@@ -469,7 +491,7 @@ class _Score(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *a: Any) -> Any:
-        return _one_by_one(_Score, info, in_dims, a)
+        return _one_by_one(_Score.apply, info, in_dims, a)
 
 
 class _Grad(torch.autograd.Function):
@@ -487,17 +509,22 @@ class _Grad(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *a: Any) -> Any:
-        return _one_by_one(_Grad, info, in_dims, a)
+        return _one_by_one(_Grad.apply, info, in_dims, a)
 
 
 def _one_by_one(function: Any, info: Any, in_dims: tuple[int | None, ...], a: tuple[Any, ...]) -> Any:
     """vmap as one call after another: batching belongs into the pairing of a call, not around it."""
     results = [
-        function.apply(*(x if dim is None else x.select(dim, i) for x, dim in zip(a, in_dims, strict=True)))
+        function(*(x if dim is None else x.select(dim, i) for x, dim in zip(a, in_dims, strict=True)))
         for i in range(info.batch_size)
     ]
     outputs = tuple(torch.stack(r) for r in zip(*results, strict=True))
     return outputs, (0,) * len(outputs)
+
+
+@partial(torch.library.register_vmap, "late_interaction_kernels::topk", lib=_library)
+def _topk_vmap(info: Any, in_dims: tuple[int | None, ...], *a: Any) -> Any:
+    return _one_by_one(torch.ops.late_interaction_kernels.topk, info, in_dims, a)
 
 
 # Function.apply less its preparations for torch.func, which _Train never meets.
@@ -531,9 +558,17 @@ def score(problem: Problem, want_argmax: bool = False) -> tuple[Any, Any]:
 @torch.no_grad()
 def topk(problem: Problem, k: int, id_base: int, smallest: bool) -> tuple[Any, Any]:
     """The k best of each query; never differentiable, never the full score matrix."""
+    problem = Problem._make(x.detach() if isinstance(x, torch.Tensor) else x for x in problem)
+    if tracing(problem.q, problem.d):
+        values, ids = torch.ops.late_interaction_kernels.topk(*problem, k, id_base, smallest)
+        return values, ids
+    return run_topk(problem, k, id_base, smallest)
+
+
+def run_topk(problem: Problem, k: int, id_base: int, smallest: bool) -> tuple[Any, Any]:
     rows = score_shape(problem)[0]
     where = problem.q.device
-    problem = _settled(Problem._make(x.detach() if isinstance(x, torch.Tensor) else x for x in problem))
+    problem = _settled(problem)
     if not _native_serves(problem):
         return _fallback.topk(problem, k, id_base, smallest)
     values = torch.empty((rows, k), dtype=torch.float32, device=where)

@@ -99,7 +99,7 @@ def maxsim(
         [[2.0]]
     """
     if (
-        _norm_checked
+        (_norm_checked or normalize or getattr(D, "ndim", 0) == 4)
         and q_weights is None
         and storage is None
         and not return_argmax

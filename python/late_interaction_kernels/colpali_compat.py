@@ -158,6 +158,10 @@ def patch_colpali_engine() -> None:
 
     Raises:
         ImportError: colpali-engine is not installed, or nothing in it could be reached.
+
+    Example:
+        >>> from late_interaction_kernels import patch_colpali_engine
+        >>> patch_colpali_engine()  # doctest: +SKIP
     """
     if _ORIGINAL:
         return

@@ -9,11 +9,19 @@ from .topk import fw_detach
 
 
 def maxsim_forward(
-    Q: Any, D: Any, q_mask: Any = None, d_mask: Any = None, *, save_argmax: bool = False, normalize: bool = False
+    Q: Any,
+    D: Any,
+    q_mask: Any = None,
+    d_mask: Any = None,
+    *,
+    save_argmax: bool = False,
+    normalize: bool = False,
+    q_weights: Any = None,
 ) -> tuple[Any, Any]:
     """Scores ``[Nq, Nd]`` of ``[Nq, Lq, d]`` x ``[Nd, Ld, d]``, and the argmax int32 ``[Nq * Nd, Lq]`` or None.
 
-    Never differentiable. The argmax is -1 where a query token is dropped or a document keeps no token.
+    Never differentiable. The argmax is -1 where a query token is dropped or a document keeps no token. Dtypes, masks,
+    weights and errors are those of :func:`maxsim`.
 
     Example:
         >>> import numpy as np
@@ -24,7 +32,9 @@ def maxsim_forward(
     """
     check_rank("Q", Q, (3,), "[Nq, Lq, d]")
     check_rank("D", D, (3,), "[Nd, Ld, d]")
-    fw, problem, _ = padded(fw_detach(Q), fw_detach(D), q_mask, d_mask, normalize=normalize)
+    fw, problem, _ = padded(
+        fw_detach(Q), fw_detach(D), q_mask, d_mask, normalize=normalize, q_weights=fw_detach(q_weights)
+    )
     scores, argmax = fw.score(problem, save_argmax)
     if not save_argmax:
         return scores, None

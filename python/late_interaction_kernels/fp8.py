@@ -15,13 +15,16 @@ from ._problem import (
     Problem,
     add_axis,
     check_device,
+    check_float,
     check_rank,
+    check_shape,
     embeddings,
     framework,
     shape_text,
     token_mask,
     token_weights,
 )
+from .topk import fw_detach
 
 _LARGEST = {"float8_e4m3fn": 448.0, "float8_e5m2": 57344.0}
 
@@ -34,14 +37,25 @@ def _fp8_name(dtype: Any) -> str:
 
 
 def _plain(fw: Framework, name: str, X: Any) -> Any:
-    x = fw.cast(embeddings(fw, name, X), "float32")
-    return x.detach() if hasattr(x, "detach") else x
+    return fw_detach(fw.cast(embeddings(fw, name, X), "float32"))
 
 
 def quantize_fp8_per_tensor(X: Any, dtype: Any = None) -> tuple[Any, Any]:
     """(X8, 0-d float32 scale): scale = max(largest \\|x\\|, 1e-6) / the dtype's largest value; 1 for an empty X.
 
-    dtype is float8_e4m3fn (None, largest 448) or float8_e5m2 (57344), as torch's or ml_dtypes' dtype or by name.
+    X is float32, float16, bfloat16 or float64 of any shape; dtype is float8_e4m3fn (None, largest 448) or float8_e5m2
+    (57344), as torch's or ml_dtypes' dtype or by name. NumPy arrays need ml_dtypes.
+
+    Raises:
+        ValueError: another dtype.
+        TypeError: an X that is not floating point.
+
+    Example:
+        >>> import torch
+        >>> from late_interaction_kernels.fp8 import quantize_fp8_per_tensor
+        >>> X8, scale = quantize_fp8_per_tensor(torch.tensor([[1.0, -2.0]]))
+        >>> X8.float().tolist(), X8.dtype
+        ([[224.0, -448.0]], torch.float8_e4m3fn)
     """
     fw, name = framework(X=X), _fp8_name(dtype)
     x = _plain(fw, "X", X)
@@ -53,7 +67,14 @@ def quantize_fp8_per_tensor(X: Any, dtype: Any = None) -> tuple[Any, Any]:
 
 
 def quantize_fp8_per_token(X: Any, dtype: Any = None) -> tuple[Any, Any]:
-    """(X8, float32 scales of shape ``X.shape[:-1]``): as :func:`quantize_fp8_per_tensor`, one scale a token."""
+    """(X8, float32 scales of shape ``X.shape[:-1]``): as :func:`quantize_fp8_per_tensor`, one scale a token.
+
+    Example:
+        >>> import torch
+        >>> from late_interaction_kernels.fp8 import quantize_fp8_per_token
+        >>> quantize_fp8_per_token(torch.tensor([[1.0, -2.0], [0.5, 0.0]]))[0].float().tolist()
+        [[224.0, -448.0], [448.0, 0.0]]
+    """
     fw, name = framework(X=X), _fp8_name(dtype)
     x = _plain(fw, "X", X)
     most = _LARGEST[name]
@@ -64,13 +85,48 @@ def quantize_fp8_per_token(X: Any, dtype: Any = None) -> tuple[Any, Any]:
 
 
 def dequantize_fp8_per_tensor(X8: Any, scale: Any) -> Any:
-    """float32 ``X8 * scale``."""
-    return framework(X8=X8).cast(X8, "float32") * scale
+    """float32 ``X8 * scale``; the scale has one element.
+
+    Raises:
+        ValueError: more scales than one.
+        TypeError: an X8 that is not fp8.
+
+    Example:
+        >>> import torch
+        >>> from late_interaction_kernels.fp8 import dequantize_fp8_per_tensor, quantize_fp8_per_tensor
+        >>> dequantize_fp8_per_tensor(*quantize_fp8_per_tensor(torch.tensor([[1.0, -2.0]]))).round(decimals=3)
+        tensor([[ 1., -2.]])
+    """
+    fw = framework(X8=X8)
+    _check_fp8(fw, "X8", X8)
+    scale = _scale(fw, "scale", scale, X8, "X8")
+    check_shape("scale", scale, (), "one element")
+    return fw.cast(X8, "float32") * scale
 
 
 def dequantize_fp8_per_token(X8: Any, scale: Any) -> Any:
-    """float32 ``X8 * scale[..., None]``."""
-    return framework(X8=X8).cast(X8, "float32") * scale[..., None]
+    """float32 ``X8 * scale[..., None]``; scales of shape ``X8.shape[:-1]``.
+
+    Raises:
+        ValueError: scales of another shape.
+        TypeError: an X8 that is not fp8.
+
+    Example:
+        >>> import torch
+        >>> from late_interaction_kernels.fp8 import dequantize_fp8_per_token, quantize_fp8_per_token
+        >>> dequantize_fp8_per_token(*quantize_fp8_per_token(torch.tensor([[1.0], [-2.0]]))).round(decimals=3)
+        tensor([[ 1.],
+                [-2.]])
+    """
+    fw = framework(X8=X8, scale=scale)
+    _check_fp8(fw, "X8", X8)
+    check_shape("scale", scale, tuple(X8.shape[:-1]), "one a token")
+    return fw.cast(X8, "float32") * _scale(fw, "scale", scale, X8, "X8")[..., None]
+
+
+def _check_fp8(fw: Framework, name: str, x: Any) -> None:
+    if fw.dtype_name(x) not in FLOATS8:
+        raise TypeError(f"{name} has dtype {fw.dtype_name(x)}, must be float8_e4m3fn or float8_e5m2")
 
 
 def _scale(fw: Framework, name: str, scale: Any, x: Any, x_name: str) -> Any:
@@ -79,6 +135,7 @@ def _scale(fw: Framework, name: str, scale: Any, x: Any, x_name: str) -> Any:
         return fw.scalar(float(scale), x)
     framework(**{x_name: x, name: scale})
     check_device(fw, name, scale, x, x_name)
+    check_float(fw, name, scale)
     scale = fw.cast(scale, "float32")
     if tuple(scale.shape) == tuple(x.shape[:-1]):
         return scale
@@ -127,8 +184,7 @@ def maxsim_inference_fp8(
     fw = framework(Q=Q, D=D, q_mask=q_mask, d_mask=d_mask, q_weights=q_weights)
     for name, x in (("Q", Q), ("D", D)):
         check_rank(name, x, (2, 3), "[N, L, d] or [L, d]")
-        if fw.dtype_name(x) not in FLOATS8:
-            raise TypeError(f"{name} has dtype {fw.dtype_name(x)}, must be float8_e4m3fn or float8_e5m2")
+        _check_fp8(fw, name, x)
     if Q.shape[-1] != D.shape[-1]:
         raise ValueError(
             f"Q and D must have the same dim: Q.shape[-1] is {int(Q.shape[-1])}, D.shape[-1] is {int(D.shape[-1])}"
@@ -138,6 +194,8 @@ def maxsim_inference_fp8(
     d_mask = token_mask(fw, "d_mask", d_mask, tuple(D.shape[:-1]), D, "D")
     weights = token_weights(fw, q_weights, tuple(Q.shape[:-1]), Q, "Q")
     q_scale, d_scale = _scale(fw, "scale_Q", scale_Q, Q, "Q"), _scale(fw, "scale_D", scale_D, D, "D")
+    if Q.shape[-1] == 0:
+        Q, D = fw.widen_empty(Q), fw.widen_empty(D)
     shape: tuple[int, ...] = ()
     if len(Q.shape) == 2:
         Q, q_mask, weights = Q[None], add_axis(q_mask), add_axis(weights)

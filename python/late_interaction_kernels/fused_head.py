@@ -41,7 +41,8 @@ class _Projected:
         return block if self.mask is None else self.fw.where(self.mask[start:end][..., None], block, 0.0)
 
     def fields(self, start: int, end: int) -> dict[str, Any]:
-        tokens = self.hidden(start, end) @ self.wide_W.T
+        with self.fw.exact(self.wide_W):
+            tokens = self.hidden(start, end) @ self.wide_W.T
         if self.wide_b is not None:
             tokens = tokens + self.wide_b
         return {"d": tokens, "d_mask": None if self.mask is None else self.mask[start:end]}
@@ -59,13 +60,14 @@ class _Projected:
 
     def accumulate(self, sums: list[Any], start: int, end: int, grad: Any) -> None:
         grad_H, grad_W, grad_b = sums
-        if grad_H is not None:
-            grad_H[start:end] = grad @ self.wide_W
         flat = grad.flatten(0, 1)
-        if grad_W is not None:
-            grad_W.addmm_(flat.T, self.hidden(start, end).flatten(0, 1))
-        if grad_b is not None:
-            grad_b += flat.sum(0)
+        with self.fw.exact(self.wide_W):
+            if grad_H is not None:
+                grad_H[start:end] = grad @ self.wide_W
+            if grad_W is not None:
+                grad_W.addmm_(flat.T, self.hidden(start, end).flatten(0, 1))
+            if grad_b is not None:
+                grad_b += flat.sum(0)
 
     def finished(self, sums: list[Any]) -> list[Any]:
         grad_H, grad_W, grad_b = sums

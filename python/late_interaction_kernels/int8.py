@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._problem import embeddings, framework
+from ._problem import check_int8, embeddings, framework
 
 
 def quantize_int8_per_token(X: Any) -> tuple[Any, Any]:
@@ -26,8 +26,20 @@ def quantize_int8_per_token(X: Any) -> tuple[Any, Any]:
 
 
 def dequantize_int8_per_token(values: Any, scale: Any) -> Any:
-    """float32 ``values * scale``."""
+    """float32 ``values * scale[..., None]`` of what :func:`quantize_int8_per_token` returned.
+
+    Raises:
+        ValueError: scales that are not one a token.
+        TypeError: values that are not int8, scales that are not floating point.
+
+    Example:
+        >>> import numpy as np
+        >>> from late_interaction_kernels.int8 import dequantize_int8_per_token, quantize_int8_per_token
+        >>> dequantize_int8_per_token(*quantize_int8_per_token(np.array([[1.0, -2.0]], "f4"))).round(2).tolist()
+        [[1.0099999904632568, -2.0]]
+    """
     fw = framework(values=values, scale=scale)
+    check_int8(fw, values, scale, ("values", "scale"))
     return fw.cast(values, "float32") * fw.cast(scale, "float32")[..., None]
 
 

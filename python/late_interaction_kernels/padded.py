@@ -12,10 +12,12 @@ from ._problem import (
     Framework,
     Problem,
     check_device,
+    check_float,
     check_rank,
     check_shape,
     embeddings,
     framework,
+    shape_text,
     token_weights,
 )
 
@@ -60,10 +62,12 @@ def _checked(
     fw = framework(queries=queries, documents=documents, query_lengths=query_lengths, doc_lengths=doc_lengths)
     check_rank("queries", queries, (3,), "[B, Lq, d]")
     check_rank("documents", documents, (4,), "[B, C, Ld, d]")
+    check_float(fw, "queries", queries)
+    check_float(fw, "documents", documents)
     if queries.shape[0] != documents.shape[0] or queries.shape[-1] != documents.shape[-1]:
         raise ValueError(
-            f"queries and documents must have the same batch and dim, got {tuple(queries.shape)} and "
-            f"{tuple(documents.shape)}"
+            f"queries and documents must have the same batch and dim, got {shape_text(queries.shape)} and "
+            f"{shape_text(documents.shape)}"
         )
     check_device(fw, "documents", documents, queries, "queries")
     batch, candidates, extent = documents.shape[0], documents.shape[1], documents.shape[2]
@@ -95,8 +99,8 @@ def pack_padded(
     fw, q_mask, d_mask = _checked(queries, documents, query_lengths, doc_lengths, validate)
     batch, candidates = d_mask.shape[0], d_mask.shape[1]
     pairs = fw.arange(batch * candidates, queries)
-    cu_q = fw.offsets_of(query_lengths)
-    cu_d = fw.offsets_of(doc_lengths.reshape(-1))
+    cu_q = fw.cast(fw.offsets_of(query_lengths), "int32")
+    cu_d = fw.cast(fw.offsets_of(doc_lengths.reshape(-1)), "int32")
     return PackedBatch(
         queries[q_mask],
         cu_q,

@@ -17,6 +17,7 @@ from ._problem import (
     Framework,
     Problem,
     check_device,
+    check_float,
     check_rank,
     check_shape,
     embeddings,
@@ -26,13 +27,15 @@ from ._problem import (
     shape_text,
     token_mask,
     token_weights,
+    whole_number,
 )
+from .topk import fw_detach
 
 _BIT_ORDERS = ("upstream", "colbert")
 
 
-def _byte_table(bucket_weights: list[float], nbits: int, bit_order: str) -> list[list[float]]:
-    """[256][8 / nbits]: what each byte adds to the features it holds."""
+def _byte_buckets(nbits: int, bit_order: str) -> list[list[int]]:
+    """[256][8 / nbits]: the bucket numbers that each byte holds."""
     ones = (1 << nbits) - 1
     rows = []
     for byte in range(256):
@@ -43,9 +46,12 @@ def _byte_table(bucket_weights: list[float], nbits: int, bit_order: str) -> list
             else:
                 group = byte >> (8 - (j + 1) * nbits) & ones
                 bucket = int(f"{group:0{nbits}b}"[::-1], 2)
-            row.append(bucket_weights[bucket])
+            row.append(bucket)
         rows.append(row)
     return rows
+
+
+_BUCKETS = {(nbits, order): _byte_buckets(nbits, order) for nbits in (2, 4, 8) for order in _BIT_ORDERS}
 
 
 class _Residuals:
@@ -70,19 +76,15 @@ class _Residuals:
 
     def fields(self, start: int, end: int) -> dict[str, Any]:
         a, b = self.ends[start], self.ends[end]
-        tokens = self.fw.empty((b - a, int(self.centroids.shape[1])), "float32", self.codes)
-        self.decode(a, b, tokens)
+        tokens = self.decode(self.codes[a:b], self.residuals[a:b])
         return {"d": tokens, "d_offsets": self.offsets[start : end + 1] - a, "len_d": self.longest}
 
-    def decode(self, a: int, b: int, out: Any) -> None:
-        codes, residuals = self.codes[a:b], self.residuals[a:b]
-        if self.fw.on_host(codes):
-            _native.decode_residuals(codes, residuals, self.centroids, self.table, out)
-            return
-        import torch
-
-        dim = int(self.centroids.shape[1])
-        torch.add(self.centroids[codes.long()], self.table[residuals.long()].flatten(1)[:, :dim], out=out)
+    def decode(self, codes: Any, residuals: Any) -> Any:
+        if not self.fw.on_host(codes):
+            return self.fw.decode_residuals(codes, residuals, self.centroids, self.table)
+        out = self.fw.empty((int(codes.shape[0]), int(self.centroids.shape[1])), "float32", codes)
+        _native.decode_residuals(*map(self.fw.lend, (codes, residuals, self.centroids, self.table, out)))
+        return out
 
     def gradients(self, want: Any) -> list[Any]:
         return []
@@ -92,55 +94,62 @@ class _Residuals:
 
 
 def _checked_codec(
-    fw: Framework, Q: Any, residuals: Any, centroids: Any, bucket_weights: Any, nbits: int, bit_order: str
+    fw: Framework, Q: Any, name: str, residuals: Any, centroids: Any, bucket_weights: Any, nbits: int, bit_order: str
 ) -> tuple[Any, Any, Any]:
-    """(queries [Nq, Lq, d], f32 centroids, byte table)."""
+    """(queries [Nq, Lq, d], f32 centroids, byte table [256, 8 / nbits]: what each byte adds to its features)."""
+    nbits = whole_number("nbits", nbits)
     if nbits not in (2, 4, 8):
         raise ValueError(f"nbits must be 2, 4 or 8, got {nbits!r}")
     if bit_order not in _BIT_ORDERS:
         raise ValueError(f'bit_order must be "upstream" or "colbert", got {bit_order!r}')
     check_rank("Q", Q, (2, 3), "[Nq, Lq, d] or [Lq, d]")
     check_rank("centroids", centroids, (2,), "[C, d]")
-    dim = int(Q.shape[-1])
+    dim = Q.shape[-1]
     if centroids.shape[1] != dim:
         raise ValueError(
-            f"Q and centroids must have the same dim: Q.shape[-1] is {dim}, centroids.shape[1] is "
+            f"Q and centroids must have the same dim: Q.shape[-1] is {int(dim)}, centroids.shape[1] is "
             f"{int(centroids.shape[1])}"
         )
     check_shape("bucket_weights", bucket_weights, (1 << nbits,), "2 ** nbits")
     wide = (dim * nbits + 7) // 8
     if fw.dtype_name(residuals) != "uint8":
-        raise TypeError(f"residuals has dtype {fw.dtype_name(residuals)}, must be uint8")
+        raise TypeError(f"{name} has dtype {fw.dtype_name(residuals)}, must be uint8")
     if residuals.shape[-1] != wide:
         raise ValueError(
-            f"residuals must have {wide} bytes a token (d = {dim}, nbits = {nbits}), "
+            f"{name} must have {wide} bytes a token (d = {int(dim)}, nbits = {nbits}), "
             f"got shape {shape_text(residuals.shape)}"
         )
-    for name, x in (("centroids", centroids), ("bucket_weights", bucket_weights), ("residuals", residuals)):
-        check_device(fw, name, x, Q, "Q")
+    for table_name, x in (("centroids", centroids), ("bucket_weights", bucket_weights)):
+        check_float(fw, table_name, x)
+        check_device(fw, table_name, x, Q, "Q")
+    check_device(fw, name, residuals, Q, "Q")
     q = embeddings(fw, "Q", Q)
-    weights = [float(w) for w in fw.cast(bucket_weights, "float32").tolist()]
-    table = fw.from_rows(_byte_table(weights, nbits, bit_order), Q)
-    centroids = centroids.detach() if hasattr(centroids, "detach") else centroids
-    return q if len(q.shape) == 3 else q[None], fw.contiguous(fw.cast(centroids, "float32")), table
+    centroids, bucket_weights = (fw.cast(fw_detach(x), "float32") for x in (centroids, bucket_weights))
+    table = fw.contiguous(bucket_weights[fw.from_rows(_BUCKETS[nbits, bit_order], Q)])
+    return q if len(q.shape) == 3 else q[None], fw.contiguous(centroids), table
 
 
-def _check_codes(fw: Framework, codes: Any, centroids: int, like: Any) -> Any:
+def _code_numbers(fw: Framework, name: str, codes: Any, like: Any, like_name: str) -> Any:
+    """The codes as int32 or int64."""
     if not fw.is_integer(codes):
-        raise TypeError(f"codes has dtype {fw.dtype_name(codes)}, must be an integer dtype")
-    check_device(fw, "codes", codes, like, "Q")
+        raise TypeError(f"{name} has dtype {fw.dtype_name(codes)}, must be an integer dtype")
+    check_device(fw, name, codes, like, like_name)
+    return codes if fw.dtype_name(codes) in ("int32", "int64") else fw.cast(codes, "int64")
+
+
+def _check_range(fw: Framework, name: str, codes: Any, centroids: int) -> None:
+    """Where the codes can be read without waiting."""
     if fw.on_host(codes) and all(codes.shape):
         low, high = fw.extremes(codes)
         if low < 0 or high >= centroids:
-            raise ValueError(f"codes holds {low if low < 0 else high}, must be 0 to {centroids - 1}")
-    return codes if fw.dtype_name(codes) in ("int32", "int64") else fw.cast(codes, "int64")
+            raise ValueError(f"{name} holds {low if low < 0 else high}, must be 0 to {centroids - 1}")
 
 
 def _score(
     fw: Framework,
     Q: Any,
     q: Any,
-    source: _Residuals,
+    source: _Residuals | dict[str, Any],
     normalize: bool,
     q_mask: Any,
     q_weights: Any,
@@ -152,7 +161,10 @@ def _score(
         q_mask, weights = (None if x is None else x[None] for x in (q_mask, weights))
     base = Problem(q, None, q_mask, None, weights, normalize=NORMALIZE if normalize else 0)
     argmax = None
-    if fw.wants_grad(q, weights) and not return_argmax:
+    if isinstance(source, dict):
+        scores, argmax = fw.score(base._replace(**source), return_argmax)
+        argmax = None if argmax is None else fw.cast(argmax, "int32")
+    elif fw.wants_grad(q, weights) and not return_argmax:
         from . import _blocks_torch
 
         scores = _blocks_torch.score(base, source, ())
@@ -236,33 +248,32 @@ def maxsim_residual(
         doc_lengths=doc_lengths,
         centroids=centroids,
         bucket_weights=bucket_weights,
+        q_mask=q_mask,
+        q_weights=q_weights,
     )
     check_rank("codes", codes, (2,), "[Nd, max_Ld]")
     check_rank("residuals", residuals, (3,), "[Nd, max_Ld, bytes]")
     check_shape("residuals", residuals, (*codes.shape, residuals.shape[2]), "the shape of codes and the bytes")
-    q, table_centroids, table = _checked_codec(fw, Q, residuals, centroids, bucket_weights, nbits, bit_order)
-    kept = _length_mask(fw, codes, doc_lengths, Q)
-    codes = _check_codes(fw, codes, int(centroids.shape[0]), Q)
-    offsets = fw.cast(fw.offsets_of(doc_lengths), "int64")
-    source = _Residuals(
-        fw,
-        fw.contiguous(codes[kept]),
-        fw.contiguous(residuals[kept]),
-        offsets,
-        fw.largest(doc_lengths),
-        table_centroids,
-        table,
-    )
+    q, rows, table = _checked_codec(fw, Q, "residuals", residuals, centroids, bucket_weights, nbits, bit_order)
+    codes = _code_numbers(fw, "codes", codes, Q, "Q")
+    kept = _length_mask(fw, codes, doc_lengths)
+    if fw.tracing(q, codes):
+        tokens = fw.decode_residuals(fw.where(kept, codes, 0), residuals, rows, table)
+        return _score(fw, Q, q, {"d": tokens, "d_mask": kept}, normalize, q_mask, q_weights, return_argmax)
+    real = fw.contiguous(codes[kept])
+    _check_range(fw, "codes", real, centroids.shape[0])
+    offsets, len_d = fw.offsets_of(doc_lengths), fw.largest(doc_lengths)
+    source = _Residuals(fw, real, fw.contiguous(residuals[kept]), offsets, len_d, rows, table)
     return _score(fw, Q, q, source, normalize, q_mask, q_weights, return_argmax)
 
 
-def _length_mask(fw: Framework, codes: Any, doc_lengths: Any, like: Any) -> Any:
+def _length_mask(fw: Framework, codes: Any, doc_lengths: Any) -> Any:
     """bool [Nd, max_Ld]: real tokens."""
     check_shape("doc_lengths", doc_lengths, (codes.shape[0],), "one length a document")
     if not fw.is_integer(doc_lengths):
         raise TypeError(f"doc_lengths has dtype {fw.dtype_name(doc_lengths)}, must be an integer dtype")
-    check_device(fw, "doc_lengths", doc_lengths, like, "codes")
-    if doc_lengths.shape[0]:
+    check_device(fw, "doc_lengths", doc_lengths, codes, "codes")
+    if not fw.tracing(doc_lengths) and doc_lengths.shape[0]:
         low, high = fw.extremes(doc_lengths)
         if low < 0 or high > codes.shape[1]:
             raise ValueError(f"doc_lengths holds {low if low < 0 else high}, must be 0 to {int(codes.shape[1])}")
@@ -308,17 +319,26 @@ def maxsim_residual_varlen(
         cu_seqlens_d=cu_seqlens_d,
         centroids=centroids,
         bucket_weights=bucket_weights,
+        q_mask=q_mask,
+        q_weights=q_weights,
     )
     check_rank("codes_flat", codes_flat, (1,), "[T]")
     check_rank("residuals_flat", residuals_flat, (2,), "[T, bytes]")
     total = codes_flat.shape[0]
     if residuals_flat.shape[0] != total:
         raise ValueError(f"residuals_flat has {int(residuals_flat.shape[0])} tokens, codes_flat has {int(total)}")
-    q, table_centroids, table = _checked_codec(fw, Q, residuals_flat, centroids, bucket_weights, nbits, bit_order)
-    codes = _check_codes(fw, codes_flat, int(centroids.shape[0]), Q)
+    q, rows, table = _checked_codec(
+        fw, Q, "residuals_flat", residuals_flat, centroids, bucket_weights, nbits, bit_order
+    )
+    codes = _code_numbers(fw, "codes_flat", codes_flat, Q, "Q")
+    _check_range(fw, "codes_flat", codes, centroids.shape[0])
     offsets = packed_offsets(fw, "cu_seqlens_d", cu_seqlens_d, total, "codes_flat", Q)
     len_d = longest(fw, "cu_seqlens_d", offsets, "max_seqlen_d", max_seqlen_d)
-    source = _Residuals(fw, fw.contiguous(codes), fw.contiguous(residuals_flat), offsets, len_d, table_centroids, table)
+    if fw.tracing(q, codes):
+        tokens = fw.decode_residuals(codes, residuals_flat, rows, table)
+        fields = {"d": tokens, "d_offsets": offsets, "len_d": len_d}
+        return _score(fw, Q, q, fields, normalize, q_mask, q_weights, return_argmax)
+    source = _Residuals(fw, fw.contiguous(codes), fw.contiguous(residuals_flat), offsets, len_d, rows, table)
     return _score(fw, Q, q, source, normalize, q_mask, q_weights, return_argmax)
 
 
@@ -348,34 +368,37 @@ def plaid_approx_score(
         >>> plaid_approx_score(np.array([[1.0, 0.0], [0.0, 2.0]], "f4"), np.array([[0, 1]]), np.array([2])).tolist()
         [3.0]
     """
-    fw = framework(query_centroid_scores=query_centroid_scores, codes=codes, doc_lengths=doc_lengths)
+    fw = framework(
+        query_centroid_scores=query_centroid_scores,
+        codes=codes,
+        doc_lengths=doc_lengths,
+        q_mask=q_mask,
+        q_weights=q_weights,
+    )
     check_rank("query_centroid_scores", query_centroid_scores, (2, 3), "[C, Lq] or [Nq, C, Lq]")
     check_rank("codes", codes, (2,), "[B, max_Ld]")
-    scores = fw.cast(embeddings(fw, "query_centroid_scores", query_centroid_scores), "float32")
-    scores = scores.detach() if hasattr(scores, "detach") else scores
-    check_device(fw, "codes", codes, scores, "query_centroid_scores")
+    scores = fw_detach(fw.cast(embeddings(fw, "query_centroid_scores", query_centroid_scores), "float32"))
+    codes = _code_numbers(fw, "codes", codes, scores, "query_centroid_scores")
     per_token = (*scores.shape[:-2], scores.shape[-1])
     q_mask = token_mask(fw, "q_mask", q_mask, per_token, scores, "query_centroid_scores without its centroids")
     weights = token_weights(fw, q_weights, per_token, scores, "query_centroid_scores without its centroids")
-    kept = _length_mask(fw, codes, doc_lengths, codes)
-    if not fw.is_integer(codes):
-        raise TypeError(f"codes has dtype {fw.dtype_name(codes)}, must be an integer dtype")
-    real = codes[kept]
+    kept = _length_mask(fw, codes, doc_lengths)
     if fw.on_host(codes):
-        _check_codes(fw, real, int(scores.shape[-2]), codes)
+        _check_range(fw, "codes", codes[kept], scores.shape[-2])
     batch = scores if len(scores.shape) == 3 else scores[None]
     weights = weights if weights is None or len(weights.shape) == 2 else weights[None]
     q_mask = q_mask if q_mask is None or len(q_mask.shape) == 2 else q_mask[None]
     out = fw.empty((batch.shape[0], codes.shape[0]), "float32", scores)
-    step = max(_blocks.BLOCK_FLOATS // max(int(codes.shape[1]) * int(batch.shape[2]), 1), 1)
+    count, length = codes.shape
+    spans = [(0, count)] if fw.tracing(scores, codes) else list(_blocks.even_spans(count, length, batch.shape[2]))
     for i in range(batch.shape[0]):
-        for a in range(0, codes.shape[0], step):
-            best = fw.best_of_codes(batch[i], codes[a : a + step], kept[a : a + step])
+        for a, b in spans:
+            best = fw.best_of_codes(batch[i], codes[a:b], kept[a:b])
             if weights is not None:
                 best = best * weights[i]
             if q_mask is not None:
                 best = fw.where(q_mask[i], best, 0.0)
-            out[i, a : a + step] = best.sum(-1)
+            out[i, a:b] = best.sum(-1)
     return out if len(scores.shape) == 3 else out[0]
 
 

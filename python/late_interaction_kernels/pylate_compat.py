@@ -141,6 +141,10 @@ def patch_pylate() -> None:
 
     Raises:
         ImportError: PyLate is not installed.
+
+    Example:
+        >>> from late_interaction_kernels import patch_pylate
+        >>> patch_pylate()  # doctest: +SKIP
     """
     if _ORIGINAL:
         return

@@ -26,6 +26,12 @@ def maxsim_reference(
     axis.
 
     Masks are bool or 0/1 of the tokens' shape; a 1-D mask is broadcast.
+
+    Example:
+        >>> import torch
+        >>> from late_interaction_kernels.reference import maxsim_reference
+        >>> maxsim_reference(torch.eye(2)[None], torch.eye(3, 2)[None])
+        tensor([[2.]])
     """
     q, d = _wide(Q), _wide(D)
     q, d = q.to(torch.promote_types(q.dtype, d.dtype)), d.to(torch.promote_types(q.dtype, d.dtype))
@@ -64,20 +70,43 @@ def _sequences(packed: Any, offsets: Any) -> list[Any]:
 
 
 def maxsim_reference_varlen(
-    Q_packed: Any, D_packed: Any, cu_seqlens_q: Any, cu_seqlens_d: Any, *, normalize: bool = False
+    Q_packed: Any,
+    D_packed: Any,
+    cu_seqlens_q: Any,
+    cu_seqlens_d: Any,
+    *,
+    normalize: bool = False,
+    q_weights: Any = None,
 ) -> Any:
-    """Packed tokens, one pair at a time: ``[Nq, Nd]``."""
+    """Packed tokens, one pair at a time: ``[Nq, Nd]``; weights ``[total_q]``.
+
+    Example:
+        >>> import torch
+        >>> from late_interaction_kernels.reference import maxsim_reference_varlen
+        >>> maxsim_reference_varlen(torch.eye(3), torch.eye(3), torch.tensor([0, 3]), torch.tensor([0, 1, 3]))
+        tensor([[1., 2.]])
+    """
     queries, documents = _sequences(Q_packed, cu_seqlens_q), _sequences(D_packed, cu_seqlens_d)
+    weights = [None] * len(queries) if q_weights is None else _sequences(q_weights, cu_seqlens_q)
     rows = [
-        torch.stack([maxsim_reference(q[None], d[None], normalize=normalize)[0, 0] for d in documents])
-        for q in queries
+        torch.stack([maxsim_reference(q, d, normalize=normalize, q_weights=w) for d in documents])
+        for q, w in zip(queries, weights, strict=True)
         if documents
     ]
     return torch.stack(rows) if rows else _wide(Q_packed).new_zeros((len(queries), len(documents)))
 
 
-def maxsim_reference_scatter(Q_packed: Any, D_packed: Any, cu_seqlens_q: Any, cu_seqlens_d: Any) -> Any:
-    """The same as :func:`maxsim_reference_varlen` by scattering the whole similarity matrix: an independent check."""
+def maxsim_reference_scatter(
+    Q_packed: Any, D_packed: Any, cu_seqlens_q: Any, cu_seqlens_d: Any, *, q_weights: Any = None
+) -> Any:
+    """The same as :func:`maxsim_reference_varlen` by scattering the whole similarity matrix: an independent check.
+
+    Example:
+        >>> import torch
+        >>> from late_interaction_kernels.reference import maxsim_reference_scatter
+        >>> maxsim_reference_scatter(torch.eye(3), torch.eye(3), torch.tensor([0, 3]), torch.tensor([0, 1, 3]))
+        tensor([[1., 2.]])
+    """
     q, d = _wide(Q_packed), _wide(D_packed)
     lengths_q, lengths_d = cu_seqlens_q.diff().long(), cu_seqlens_d.diff().long()
     nq, nd = lengths_q.shape[0], lengths_d.shape[0]
@@ -88,21 +117,44 @@ def maxsim_reference_scatter(Q_packed: Any, D_packed: Any, cu_seqlens_q: Any, cu
     best = q.new_full((q.shape[0], nd), NEG_INF)
     best = best.scatter_reduce(1, owner_d.expand(q.shape[0], -1), q @ d.mT, "amax")
     best = torch.where(lengths_d[None] > 0, best, 0)
+    if q_weights is not None:
+        best = best * q_weights[first_q : first_q + owner_q.shape[0], None].to(best.dtype)
     return q.new_zeros((nq, nd)).index_add(0, owner_q, best)
 
 
-def maxsim_padded_reference(queries: Any, documents: Any, query_lengths: Any, doc_lengths: Any) -> Any:
-    """``[B, Lq, d]`` x ``[B, C, Ld, d]`` with lengths -> ``[B, C]``."""
+def maxsim_padded_reference(
+    queries: Any, documents: Any, query_lengths: Any, doc_lengths: Any, *, q_weights: Any = None
+) -> Any:
+    """``[B, Lq, d]`` x ``[B, C, Ld, d]`` with lengths -> ``[B, C]``.
+
+    Example:
+        >>> import torch
+        >>> from late_interaction_kernels.reference import maxsim_padded_reference
+        >>> Q, D = torch.ones(1, 3, 4), torch.ones(1, 2, 5, 4)
+        >>> maxsim_padded_reference(Q, D, torch.tensor([2]), torch.tensor([[5, 0]]))
+        tensor([[8., 0.]])
+    """
     q_mask = torch.arange(queries.shape[1], device=queries.device) < query_lengths[:, None]
     d_mask = torch.arange(documents.shape[2], device=queries.device) < doc_lengths[..., None]
-    return maxsim_reference(queries, documents, q_mask, d_mask)
+    return maxsim_reference(queries, documents, q_mask, d_mask, q_weights=q_weights)
 
 
-def plaid_approx_score_reference(query_centroid_scores: Any, codes: Any, doc_lengths: Any) -> Any:
-    """``[C, Lq]`` scores, codes ``[B, Ld]``, lengths ``[B]`` -> ``[B]``."""
+def plaid_approx_score_reference(
+    query_centroid_scores: Any, codes: Any, doc_lengths: Any, *, q_weights: Any = None
+) -> Any:
+    """``[C, Lq]`` scores, codes ``[B, Ld]``, lengths ``[B]`` -> ``[B]``.
+
+    Example:
+        >>> import torch
+        >>> from late_interaction_kernels.reference import plaid_approx_score_reference
+        >>> scores = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+        >>> plaid_approx_score_reference(scores, torch.tensor([[0, 1]]), torch.tensor([2]))
+        tensor([3.])
+    """
     similarity = _wide(query_centroid_scores)[codes.long()].mT
     kept = torch.arange(codes.shape[1], device=codes.device) < doc_lengths[:, None]
-    return _best(similarity, kept[:, None, :]).sum(-1)
+    best = _best(similarity, kept[:, None, :])
+    return (best if q_weights is None else best * q_weights).sum(-1)
 
 
 def unpack_residuals_reference(residuals: Any, nbits: int, d: int, *, bit_order: str = "upstream") -> Any:
@@ -110,6 +162,13 @@ def unpack_residuals_reference(residuals: Any, nbits: int, d: int, *, bit_order:
 
     ``"upstream"``: feature f is bits f * nbits upward, least significant first. ``"colbert"``: the bytes of ColBERT and
     fast-plaid indexes: each number's bits least significant first, packed into bytes from the top.
+
+    Example:
+        >>> import torch
+        >>> from late_interaction_kernels.reference import unpack_residuals_reference
+        >>> byte = torch.tensor([0b11100100], dtype=torch.uint8)
+        >>> unpack_residuals_reference(byte, 2, 4), unpack_residuals_reference(byte, 2, 4, bit_order="colbert")
+        (tensor([0, 1, 2, 3], dtype=torch.int32), tensor([3, 1, 2, 0], dtype=torch.int32))
     """
     bits = (residuals[..., None].int() >> torch.arange(8, device=residuals.device)) & 1
     if bit_order == "colbert":
@@ -131,7 +190,16 @@ def maxsim_residual_reference(
     bit_order: str = "upstream",
     q_weights: Any = None,
 ) -> Any:
-    """Decode everything, then score: codes ``[Nd, Ld]``, residuals ``[Nd, Ld, bytes]`` -> ``[Nq, Nd]`` or ``[Nd]``."""
+    """Decode everything, then score: codes ``[Nd, Ld]``, residuals ``[Nd, Ld, bytes]`` -> ``[Nq, Nd]`` or ``[Nd]``.
+
+    Example:
+        >>> import torch
+        >>> from late_interaction_kernels.reference import maxsim_residual_reference
+        >>> codes, residuals = torch.tensor([[0, 1]]), torch.zeros(1, 2, 1, dtype=torch.uint8)
+        >>> x = torch.eye(2, 4)
+        >>> maxsim_residual_reference(x, codes, residuals, torch.tensor([2]), x, torch.zeros(4), 2)
+        tensor([2.])
+    """
     buckets = unpack_residuals_reference(residuals, nbits, centroids.shape[1], bit_order=bit_order)
     tokens = _wide(centroids)[codes.long()] + _wide(bucket_weights)[buckets.long()]
     kept = torch.arange(codes.shape[1], device=codes.device) < doc_lengths[:, None]
@@ -141,8 +209,28 @@ def maxsim_residual_reference(
 def maxsim_from_hidden_reference(
     Q: Any, H_d: Any, W: Any, b: Any = None, d_mask: Any = None, *, normalize: bool = True, q_weights: Any = None
 ) -> Any:
-    """Project the hidden states, normalize the result, score: ``[Nq, Nd]`` or ``[Nd]``."""
+    """Project the hidden states, normalize the result, score: ``[Nq, Nd]`` or ``[Nd]``.
+
+    Example:
+        >>> import torch
+        >>> from late_interaction_kernels.reference import maxsim_from_hidden_reference
+        >>> maxsim_from_hidden_reference(torch.eye(2), torch.eye(2, 4)[None], torch.eye(2, 4))
+        tensor([2.])
+    """
     tokens = linear(_wide(H_d), _wide(W), None if b is None else _wide(b))
     if normalize:
         tokens = unit(tokens, dim=-1, eps=1e-12)
     return maxsim_reference(Q, tokens, None, d_mask, q_weights=q_weights)
+
+
+__all__ = [
+    "NEG_INF",
+    "maxsim_from_hidden_reference",
+    "maxsim_padded_reference",
+    "maxsim_reference",
+    "maxsim_reference_scatter",
+    "maxsim_reference_varlen",
+    "maxsim_residual_reference",
+    "plaid_approx_score_reference",
+    "unpack_residuals_reference",
+]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ._problem import whole_number
 from .topk import maxsim_topk
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def retrieve(
 
     Raises:
         ValueError: top_k or chunk below 1, and what :func:`maxsim` refuses.
+        TypeError: top_k or chunk that is no integer.
 
     Example:
         >>> import numpy as np
@@ -41,17 +43,14 @@ def retrieve(
         >>> indices.tolist(), scores.tolist()
         ([2, 0], [1.0, 0.0])
     """
-    for name, value in (("top_k", top_k), ("chunk", chunk)):
-        if value is not None and (isinstance(value, bool) or int(value) < 1):
-            raise ValueError(f"{name} must be at least 1, got {value}")
     return maxsim_topk(
         Q,
         D,
-        top_k,
+        whole_number("top_k", top_k),
         q_mask,
         d_mask,
         normalize=normalize,
-        chunk_size=chunk,
+        chunk_size=None if chunk is None else whole_number("chunk", chunk),
         largest=largest,
         sorted=sorted,
         q_weights=q_weights,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._problem import LIST, Framework, check_device, check_rank, packed
+from ._problem import LIST, Framework, check_device, check_rank, framework, packed
 
 
 def pair_index(fw: Framework, name: str, index: Any, count: int, like: Any) -> Any:
@@ -62,6 +62,7 @@ def score_pairs_packed(
         q_weights=q_weights,
         storage=storage,
     )
+    framework(Q_packed=Q_packed, pair_q_idx=pair_q_idx, pair_d_idx=pair_d_idx)
     list_q = pair_index(fw, "pair_q_idx", pair_q_idx, problem.q_offsets.shape[0] - 1, problem.q)
     list_d = pair_index(fw, "pair_d_idx", pair_d_idx, problem.d_offsets.shape[0] - 1, problem.q)
     if list_q.shape[0] != list_d.shape[0]:

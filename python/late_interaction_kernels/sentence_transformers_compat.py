@@ -55,6 +55,10 @@ def patch_sentence_transformers() -> None:
 
     Raises:
         ImportError: sentence-transformers 6 or later is not installed.
+
+    Example:
+        >>> from late_interaction_kernels import patch_sentence_transformers
+        >>> patch_sentence_transformers()  # doctest: +SKIP
     """
     if _ORIGINAL:
         return

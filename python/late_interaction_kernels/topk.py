@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._problem import LIST, check_rank, first_of, padded
+from ._problem import LIST, check_rank, first_of, padded, whole_number
 
 
 def maxsim_topk(
@@ -39,6 +39,7 @@ def maxsim_topk(
 
     Raises:
         ValueError: k or chunk_size below 1, and what :func:`maxsim` refuses.
+        TypeError: k or chunk_size that is no integer.
 
     Example:
         >>> import numpy as np
@@ -47,15 +48,14 @@ def maxsim_topk(
         >>> maxsim_topk(D[2], D, 1)[1].tolist()
         [2]
     """
-    for name, value in (("k", k), ("chunk_size", chunk_size)):
-        if value is not None and (isinstance(value, bool) or int(value) < 1):
-            raise ValueError(f"{name} must be at least 1, got {value}")
-    check_rank("D", first_of(D), (3,), "[Nd, Ld, d]")
+    k = whole_number("k", k)
+    chunk_size = None if chunk_size is None else whole_number("chunk_size", chunk_size)
+    check_rank("D", first_of("D", D, storage), (3,), "[Nd, Ld, d]")
     fw, problem, shape = padded(
         fw_detach(Q), fw_detach(D), q_mask, d_mask, normalize=normalize, q_weights=fw_detach(q_weights), storage=storage
     )
     queries, documents = problem.q.shape[0], problem.d.shape[0]
-    k = min(int(k), int(documents))
+    k = min(k, documents)
     if k == 0 or chunk_size is None or chunk_size >= documents:
         values, ids = fw.topk(problem, max(k, 1), 0, not largest)
     else:

@@ -36,6 +36,7 @@ static struct {
     PyObject *precision;                          /* callable: lik_precision that the user has set */
     PyObject *is_neg;                             /* torch.Tensor.is_neg */
     PyObject *forward_ad;                         /* the module whose _current_level is -1 without dual numbers */
+    PyObject *requires_grad, *current_level;      /* names of attributes */
     PyObject *empty, *empty_kwargs;                           /* torch.empty and {"dtype": torch.float32, "device": "cpu"} */
     PyObject *array, *array_empty, *array_dtype;              /* numpy.ndarray, numpy.empty, numpy.float32 */
 } known;
@@ -522,6 +523,10 @@ static PyObject *native_register_torch(PyObject *self, PyObject *args)
     lender.stream = o[9];
     lender.workspace = o[10];
     known.precision = o[11];
+    known.requires_grad = PyUnicode_InternFromString("requires_grad");
+    known.current_level = PyUnicode_InternFromString("_current_level");
+    if (!known.requires_grad || !known.current_level)
+        return NULL;
     run_find_torch_pool();
     Py_RETURN_NONE;
 }
@@ -541,16 +546,17 @@ static PyObject *native_register_numpy(PyObject *self, PyObject *args)
 /* Truth of callable() or callable(argument); errors count as true, which leads to the long way. */
 static int says(PyObject *callable, PyObject *argument)
 {
-    PyObject *answer = PyObject_CallFunctionObjArgs(callable, argument, NULL);
+    PyObject *answer = argument ? PyObject_CallFunctionObjArgs(callable, argument, NULL)
+                                : PyObject_CallNoArgs(callable);
     int truth = answer ? PyObject_IsTrue(answer) : 1;
     Py_XDECREF(answer);
     PyErr_Clear();
     return truth != 0;
 }
 
-static int attribute_is_true(PyObject *object, const char *name)
+static int requires_grad(PyObject *tensor)
 {
-    PyObject *value = PyObject_GetAttrString(object, name);
+    PyObject *value = PyObject_GetAttr(tensor, known.requires_grad);
     int truth = value ? PyObject_IsTrue(value) : 1;
     Py_XDECREF(value);
     PyErr_Clear();
@@ -559,7 +565,7 @@ static int attribute_is_true(PyObject *object, const char *name)
 
 static int has_dual_numbers(void)
 {
-    PyObject *level = PyObject_GetAttrString(known.forward_ad, "_current_level");
+    PyObject *level = PyObject_GetAttr(known.forward_ad, known.current_level);
     long value = level ? PyLong_AsLong(level) : 0;
     Py_XDECREF(level);
     PyErr_Clear();
@@ -587,8 +593,7 @@ static int plain_framework(PyObject *const *args)
     if (says(known.transformed, NULL) || says(known.modes, NULL) || has_dual_numbers() || says(known.is_neg, args[0]) ||
         says(known.is_neg, args[1]))
         return 0;
-    if ((attribute_is_true(args[0], "requires_grad") || attribute_is_true(args[1], "requires_grad")) &&
-        says(known.grad_enabled, NULL))
+    if ((requires_grad(args[0]) || requires_grad(args[1])) && says(known.grad_enabled, NULL))
         return 3;
     return 1;
 }

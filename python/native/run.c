@@ -200,7 +200,8 @@ static void scratch_init(void)
     pthread_key_create(&scratch_key, scratch_free);
 }
 
-static void *scratch_of(size_t bytes)
+/* The calling thread's, or NULL without memory. */
+static struct scratch *scratch_of_thread(void)
 {
     pthread_once(&scratch_once, scratch_init);
     struct scratch *scratch = pthread_getspecific(scratch_key);
@@ -211,25 +212,16 @@ static void *scratch_of(size_t bytes)
             return NULL;
         }
     }
-    if (scratch->bytes < bytes) {
-        free(scratch->memory);
-        scratch->bytes = (bytes + 4095) & ~(size_t)4095;
-        if (posix_memalign(&scratch->memory, 64, scratch->bytes)) {
-            scratch->memory = NULL;
-            scratch->bytes = 0;
-        }
-    }
-    return scratch->memory;
+    return scratch;
 }
 
-static void scratch_trim(void)
+static void scratch_resize(struct scratch *scratch, size_t bytes)
 {
-    struct scratch *scratch = pthread_getspecific(scratch_key);
-    if (scratch && scratch->bytes > WORKSPACE_KEPT) {
-        free(scratch->memory);
-        scratch->memory = NULL;
+    free(scratch->memory);
+    scratch->memory = NULL;
+    scratch->bytes = (bytes + 4095) & ~(size_t)4095;
+    if (bytes == 0 || posix_memalign(&scratch->memory, 64, scratch->bytes))
         scratch->bytes = 0;
-    }
 }
 
 static int plan_of(enum run_verb verb, const struct lik_context *ctx, const void *op, const struct lik_exec *exec,
@@ -279,35 +271,64 @@ static PyObject *borrow_cuda(struct lik_exec *exec, int32_t device, size_t bytes
     return pair;
 }
 
+static int run_cuda(enum run_verb verb, const struct lik_context *ctx, const void *op, int32_t device)
+{
+    struct lik_exec exec = {.struct_size = sizeof exec, .threads = 1};
+    struct lik_plan plan = {.struct_size = sizeof plan};
+    int status = plan_of(verb, ctx, op, &exec, &plan);
+    if (status)
+        return run_raise(status);
+    PyObject *owner = borrow_cuda(&exec, device, plan.workspace_bytes);
+    if (!owner)
+        return -1;
+    PyThreadState *state = PyEval_SaveThread();
+    status = run_of(verb, ctx, op, &exec);
+    PyEval_RestoreThread(state);
+    Py_DECREF(owner);
+    return status ? run_raise(status) : 0;
+}
+
+/* Tries with the workspace the thread has: a plan costs as much as a tiny call and is made only if that is too small. */
+static int run_cpu(enum run_verb verb, const struct lik_context *ctx, const void *op, struct lik_exec *exec)
+{
+    struct scratch *scratch = scratch_of_thread();
+    if (!scratch)
+        return LIK_ENOMEM;
+    exec->workspace = scratch->memory;
+    exec->workspace_bytes = scratch->bytes;
+    int status = run_of(verb, ctx, op, exec);
+    if (status == LIK_EWORKSPACE) {
+        struct lik_plan plan = {.struct_size = sizeof plan};
+        status = plan_of(verb, ctx, op, exec, &plan);
+        if (status)
+            return status;
+        scratch_resize(scratch, plan.workspace_bytes);
+        if (!scratch->memory)
+            return LIK_ENOMEM;
+        exec->workspace = scratch->memory;
+        exec->workspace_bytes = scratch->bytes;
+        status = run_of(verb, ctx, op, exec);
+    }
+    if (scratch->bytes > WORKSPACE_KEPT)
+        scratch_resize(scratch, 0);
+    return status;
+}
+
 int run_operation(enum run_verb verb, const void *op, int32_t device, double work)
 {
     const struct lik_context *ctx = run_context(device);
     if (!ctx)
         return -1;
-    struct lik_exec exec = {.struct_size = sizeof exec};
-    struct lik_plan plan = {.struct_size = sizeof plan};
-    fill_exec(&exec, device < 0 && work > WORK_FOR_THREADS ? run_threads() : 1);
-    int status = plan_of(verb, ctx, op, &exec, &plan);
-    if (status)
-        return run_raise(status);
-    PyObject *owner = NULL;
-    if (device >= 0) {
-        owner = borrow_cuda(&exec, device, plan.workspace_bytes);
-        if (!owner)
-            return -1;
-    } else if (plan.workspace_bytes) {
-        exec.workspace = scratch_of(plan.workspace_bytes);
-        exec.workspace_bytes = plan.workspace_bytes;
-        if (!exec.workspace) {
-            PyErr_NoMemory();
-            return -1;
-        }
-    }
+    if (device >= 0)
+        return run_cuda(verb, ctx, op, device);
+    struct lik_exec exec = {0};
+    fill_exec(&exec, work > WORK_FOR_THREADS ? run_threads() : 1);
     PyThreadState *state = PyEval_SaveThread();
-    status = run_of(verb, ctx, op, &exec);
+    int status = run_cpu(verb, ctx, op, &exec);
     PyEval_RestoreThread(state);
-    Py_XDECREF(owner);
-    if (device < 0 && plan.workspace_bytes > WORKSPACE_KEPT)
-        scratch_trim();
+    if (status == LIK_ENOMEM) {
+        PyErr_NoMemory();
+        return -1;
+    }
     return status ? run_raise(status) : 0;
 }

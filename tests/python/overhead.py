@@ -1,6 +1,6 @@
 """What a call costs besides its kernel, beside torch.add: python tests/python/overhead.py
 
-The kernel's own time is that of _native.score into a ready array, less the time of a call that is refused at once.
+The kernel is timed through _native.score into a ready array: reading its three arguments is in that figure.
 """
 
 from __future__ import annotations

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 from late_interaction_kernels import maxsim, maxsim_pairs, maxsim_varlen
+from late_interaction_kernels.backward import maxsim_backward_lowmem, maxsim_backward_unified
 from late_interaction_kernels.forward import maxsim_forward
 from late_interaction_kernels.mps import maxsim_inference_mps, maxsim_mps, metal
 from late_interaction_kernels.plaid import plaid_approx_score
 from late_interaction_kernels.score_pairs import score_pairs_packed
 
 Q, D, D4 = torch.randn(2, 3, 8), torch.randn(4, 5, 8), torch.randn(2, 6, 5, 8)
+RAGGED = torch.nested.nested_tensor([D[0], D[1, :2]], layout=torch.jagged)
 GRAD = [False, True]
 
 
@@ -61,6 +63,12 @@ def ones(*shape, dtype=torch.bool):
         ((Q, D), {"storage": "fp8"}, ValueError, "storage must be"),
         ((Q, (D, ones(4, 5))), {"storage": "int8"}, TypeError, r"D\[0\] has dtype float32, must be int8"),
         ((Q, (D.to(torch.int8), torch.ones(4))), {"storage": "int8"}, ValueError, r"D\[1\] must have shape"),
+        ((Q, (D.to(torch.int8), None)), {"storage": "int8"}, TypeError, r"D\[1\] must be a torch.Tensor.*got None"),
+        ((Q, (D.to(torch.int8), np.ones((4, 5)))), {"storage": "int8"}, TypeError, r"D\[1\] is of numpy"),
+        ((Q, (D.to(torch.int8), ones(4, 5))), {"storage": "int8"}, TypeError, r"D\[1\] has dtype bool"),
+        ((Q, (D, D)), {}, TypeError, 'D is a tuple, which only storage="int8" takes'),
+        ((Q, D.to_sparse()), {}, TypeError, "D must be a dense tensor"),
+        ((Q, RAGGED), {}, TypeError, "D must be a dense tensor"),
     ],
 )
 def test_maxsim(args, kwargs, kind, match, grad):
@@ -118,8 +126,11 @@ CU_Q, CU_D = torch.tensor([0, 2, 6]), torch.tensor([0, 4, 9])
         ({"cu_seqlens_q": torch.tensor([[0, 2]])}, ValueError, "cu_seqlens_q must have shape"),
         ({"cu_seqlens_q": [0, 2]}, TypeError, "cu_seqlens_q must be a torch.Tensor"),
         ({"max_seqlen_q": 3}, ValueError, "max_seqlen_q is 3, which is smaller than the longest sequence"),
-        ({"max_seqlen_d": -1}, ValueError, "max_seqlen_d must not be negative"),
+        ({"max_seqlen_d": -1}, ValueError, "max_seqlen_d must be at least 0, got -1"),
+        ({"max_seqlen_q": 6.0}, TypeError, "max_seqlen_q must be an integer, got float"),
+        ({"max_seqlen_d": "9"}, TypeError, "max_seqlen_d must be an integer, got str"),
         ({"D_packed": DP.int()}, TypeError, "D_packed has dtype int32"),
+        ({"D_packed": (DP, DP)}, TypeError, 'D_packed is a tuple, which only storage="int8" takes'),
         ({"q_weights": torch.ones(5)}, ValueError, "q_weights must have shape"),
     ],
 )
@@ -139,6 +150,8 @@ def test_packed(change, kind, match):
         (torch.tensor([0, 1]), torch.tensor([0]), ValueError, "must have the same length, got 2 and 1"),
         (torch.tensor([[0]]), torch.tensor([0]), ValueError, "pair_q_idx must have shape"),
         (torch.tensor([0.0]), torch.tensor([0]), TypeError, "pair_q_idx has dtype float32"),
+        ([0], torch.tensor([0]), TypeError, "pair_q_idx must be a torch.Tensor"),
+        (torch.tensor([0]), np.array([0]), TypeError, "pair_d_idx is of numpy"),
     ],
 )
 def test_pair_indices(left, right, kind, match):
@@ -163,6 +176,28 @@ def test_pair_indices(left, right, kind, match):
 def test_approx(args, match):
     with pytest.raises((ValueError, TypeError), match=match):
         plaid_approx_score(*args)
+
+
+def test_backward():
+    scores, argmax = maxsim_forward(Q, D, save_argmax=True)
+    good = {"grad_scores": scores, "Q": Q, "D": D, "argmax": argmax}
+    for change, kind, match in (
+        ({"grad_scores": scores[:1]}, ValueError, r"grad_scores must have shape \(2, 4\)"),
+        ({"grad_scores": scores.int()}, TypeError, "grad_scores has dtype int32"),
+        ({"D": D[..., :4]}, ValueError, r"D must have shape \(4, 5, 8\)"),
+        ({"D": D[:3], "kd_layout": True}, ValueError, r"D must have shape \(8, 5, 8\)"),
+        ({"Q": Q.int()}, TypeError, "Q has dtype int32"),
+        ({"Q": Q[0]}, ValueError, "Q must have shape"),
+        ({"argmax": argmax.long()}, TypeError, "argmax has dtype torch.int64"),
+        ({"argmax": argmax + 5}, ValueError, "argmax holds"),
+        ({"q_mask": ones(3)}, ValueError, "q_mask must have shape"),
+        ({"q_weights": ones(2, 3)}, TypeError, "q_weights has dtype bool"),
+    ):
+        for function in (maxsim_backward_unified, maxsim_backward_lowmem):
+            with pytest.raises(kind, match=match):
+                function(**{**good, **change})
+    with pytest.raises(TypeError, match=r"Q must be a torch.Tensor, got ndarray"):
+        maxsim_backward_unified(*(x.numpy() for x in good.values()))
 
 
 def test_forward_and_mps():

@@ -151,7 +151,12 @@ def test_approx():
         ({"residuals": torch.zeros(5, 6, 6, dtype=torch.uint8)}, "residuals must have shape"),
         ({"residuals": torch.zeros(5, 7, 6)}, "residuals has dtype float32"),
         ({"centroids": torch.zeros(10, 8)}, "Q and centroids must have the same dim"),
+        ({"centroids": torch.zeros(10, 24, dtype=torch.int32)}, "centroids has dtype int32"),
         ({"bucket_weights": torch.zeros(16)}, "bucket_weights must have shape"),
+        ({"bucket_weights": torch.zeros(4, dtype=torch.int32)}, "bucket_weights has dtype int32"),
+        ({"nbits": 2.0}, "nbits must be an integer, got float"),
+        ({"q_mask": np.ones((2, 3), bool)}, "q_mask is of numpy, but Q is of torch"),
+        ({"q_weights": [1.0]}, "q_weights must be a torch.Tensor"),
     ],
 )
 def test_residual_refuses(change, match):
@@ -159,6 +164,18 @@ def test_residual_refuses(change, match):
     arguments = {"Q": torch.randn(2, 3, 24), **dict(zip(names, compressed(2), strict=True)), "nbits": 2, **change}
     with pytest.raises((ValueError, TypeError), match=match):
         plaid.maxsim_residual(**arguments)
+
+
+def test_codes_behind_a_documents_end_may_be_anything():
+    codes, residuals, lengths, *rest = compressed(2)
+    q = torch.randn(2, 3, 24)
+    want = plaid.maxsim_residual(q, codes, residuals, lengths, *rest, 2)
+    padding = torch.arange(7) >= lengths[:, None]
+    for filler in (-1, 99):
+        padded = torch.where(padding, filler, codes)
+        assert torch.equal(plaid.maxsim_residual(q, padded, residuals, lengths, *rest, 2), want)
+        traced = torch.func.vmap(plaid.maxsim_residual, (0, *(None,) * 6))
+        torch.testing.assert_close(traced(q[None], padded, residuals, lengths, *rest, 2)[0], want)
 
 
 @pytest.mark.parametrize(
@@ -282,6 +299,25 @@ def test_fp8_scales():
         quantize_fp8_per_tensor(torch.randn(2, 8), torch.float16)
     empty, scale = quantize_fp8_per_tensor(torch.zeros(0, 8))
     assert scale.item() == 1.0 and empty.shape == (0, 8)
+
+
+def test_8_bit_refuses():
+    Q8, s = quantize_fp8_per_token(torch.randn(2, 3, 8))
+    values, scale = quantize_int8_per_token(torch.randn(2, 3, 8))
+    with pytest.raises(TypeError, match="scale_Q has dtype bool"):
+        maxsim_inference_fp8(Q8, Q8, scale_Q=s > 0, scale_D=s)
+    with pytest.raises(TypeError, match="X8 has dtype float32"):
+        dequantize_fp8_per_token(Q8.float(), s)
+    with pytest.raises(ValueError, match=r"scale must have shape \(2, 3\)"):
+        dequantize_fp8_per_token(Q8, s[:1])
+    with pytest.raises(ValueError, match=r"scale must have shape \(\)"):
+        dequantize_fp8_per_tensor(Q8, s)
+    with pytest.raises(ValueError, match=r"scale must have shape \(2, 3\)"):
+        dequantize_int8_per_token(values, scale[:1])
+    with pytest.raises(TypeError, match="values has dtype float32"):
+        dequantize_int8_per_token(values.float(), scale)
+    none = Q8[..., :0]
+    assert not maxsim_inference_fp8(none, none, scale_Q=1.0, scale_D=1.0).any()
 
 
 @pytest.mark.parametrize("framework", ["torch", "numpy"])

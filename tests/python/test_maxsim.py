@@ -8,7 +8,7 @@ import torch
 from conftest import Expected
 from hypothesis import given
 from hypothesis import strategies as st
-from late_interaction_kernels import maxsim, maxsim_pairs, reference
+from late_interaction_kernels import maxsim, maxsim_pairs, maxsim_varlen, reference
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
@@ -250,6 +250,23 @@ def test_stride_zero_and_reversed_views():
     other = q.clone().requires_grad_()
     maxsim(other, d).sum().backward()
     torch.testing.assert_close(leaf.grad, 6 * other.grad)
+
+
+def test_arrays_of_any_byte_order_and_alignment(tmp_path):
+    q, d = np.random.default_rng(0).standard_normal((2, 3, 8), dtype=np.float32), np.ones((4, 5, 8), np.float32)
+    w, want = np.full((2, 3), 0.5, np.float32), maxsim(q, d)
+    unaligned = np.frombuffer(b"?" + q.tobytes(), np.uint8)[1:].view(np.float32).reshape(q.shape)
+    records = np.zeros(q.shape, [("x", np.float32), ("y", np.int16)])
+    records["x"] = q
+    np.save(tmp_path / "q.npy", q)
+    for other in (q.astype(">f4"), unaligned, records["x"], np.load(tmp_path / "q.npy", mmap_mode="r")):
+        assert np.array_equal(maxsim(other, d), want)
+    halves = maxsim(q, d, q_weights=w)
+    assert np.array_equal(maxsim(q, d, q_weights=w.astype(">f4")), halves)
+    offsets, flat = np.array([0, 3, 6]), (q.reshape(6, 8), d.reshape(20, 8))
+    packed = maxsim_varlen(*flat, offsets, np.array([0, 20]))
+    for order in (">i4", ">i8", "<i2"):
+        assert np.array_equal(maxsim_varlen(*flat, offsets.astype(order), np.array([0, 20], order)), packed)
 
 
 def test_integer_masks_of_zero_and_one():

@@ -176,6 +176,14 @@ print("done")
     assert done.stdout.strip() == "done", done.stderr
 
 
+def test_submodules_are_attributes():
+    done = run(
+        "import late_interaction_kernels as lik\n"
+        f"for name in {sorted(MODULES)}:\n    assert getattr(lik, name).__name__.startswith(('late', name)), name\n"
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_importing_imports_neither_torch_nor_numpy():
     done = run("import sys, late_interaction_kernels; print('torch' in sys.modules, 'numpy' in sys.modules)")
     assert done.stdout.strip() == "False False", done.stderr
@@ -222,7 +230,10 @@ def test_docstrings_and_their_examples(name):
     assert found.__doc__
     for member in getattr(found, "__all__", ()):
         value = getattr(found, member)
-        assert inspect.getdoc(value) or inspect.ismodule(value), f"{name}.{member} has no docstring"
+        text = inspect.getdoc(value) or ""
+        assert text or inspect.ismodule(value), f"{name}.{member} has no docstring"
+        named = member.startswith(("unpatch", "patched")) or ":func:" in text  # says whose twin it is
+        assert not inspect.isfunction(value) or named or ">>>" in text, f"{name}.{member} has no example"
     result = doctest.testmod(found, optionflags=doctest.NORMALIZE_WHITESPACE)
     assert result.failed == 0
 

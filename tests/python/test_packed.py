@@ -150,6 +150,13 @@ def test_padded_refuses(lengths, match):
             function(queries, documents, *lengths)
 
 
+def test_padded_refuses_integer_embeddings():
+    queries, documents = torch.ones(2, 3, 8, dtype=torch.int32), torch.ones(2, 1, 4, 8)
+    for function in (pack_padded, maxsim_padded):
+        with pytest.raises(TypeError, match="queries has dtype int32"):
+            function(queries, documents, torch.tensor([3, 1]), torch.tensor([[4], [2]]))
+
+
 def test_padded_validate_refuses_empty_sequences():
     queries, documents = torch.randn(1, 3, 8), torch.randn(1, 1, 4, 8)
     for lengths in ((torch.tensor([0]), torch.tensor([[2]])), (torch.tensor([2]), torch.tensor([[0]]))):

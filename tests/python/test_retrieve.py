@@ -89,6 +89,22 @@ def test_bad_k_and_chunk(bad):
         retrieve(q, d[None], 2)
 
 
+@pytest.mark.parametrize("bad", [2.5, "2", True, [2]])
+def test_k_and_chunk_are_integers(bad):
+    q, d = torch.randn(2, 3, 8), torch.randn(4, 5, 8)
+    for name, call in {
+        "top_k": lambda: retrieve(q, d, bad),
+        "chunk": lambda: retrieve(q, d, 2, chunk=bad),
+        "k": lambda: maxsim_topk(q, d, bad),
+        "chunk_size": lambda: maxsim_topk(q, d, 2, chunk_size=bad),
+    }.items():
+        with pytest.raises(TypeError, match=f"^{name} must be an integer, got {type(bad).__name__}"):
+            call()
+    with pytest.raises(TypeError, match="top_k must be an integer, got NoneType"):
+        retrieve(q, d, None)
+    assert torch.equal(retrieve(q, d, np.int64(2), chunk=torch.tensor(3))[1], retrieve(q, d, 2)[1])
+
+
 def test_scorer():
     scorer = MaxSimScorer(mask_pad_token=0)
     assert repr(scorer) == "MaxSimScorer(normalize=True, backward='auto', mask_pad_token=0)"
@@ -102,6 +118,15 @@ def test_scorer():
     ids_q, ids_d = torch.randint(0, 3, (2, 3)), torch.randint(0, 3, (4, 5))
     assert torch.equal(scorer.forward_with_ids(q, d, ids_q, ids_d), scorer(q, d, ids_q != 0, ids_d != 0))
     assert torch.equal(scorer.retrieve(q, d, 2)[1], retrieve(q, d, 2)[1])
+    w = torch.rand(2, 3)
+    weighted = scorer.retrieve(q, d, 2, q_weights=w), retrieve(q, d, 2, q_weights=w)
+    assert torch.equal(weighted[0][0], weighted[1][0])
+    with_ids = scorer.forward_with_ids(q, d, ids_q, ids_d, q_weights=w)
+    assert torch.equal(with_ids, scorer(q, d, ids_q != 0, ids_d != 0, q_weights=w))
+    with pytest.raises(ValueError, match=r"d_ids must have shape \(4, 5\)"):
+        scorer.forward_with_ids(q, d, ids_q, ids_d[:, :4])
+    with pytest.raises(TypeError, match=r"q_ids must be a torch.Tensor"):
+        scorer.forward_with_ids(q, d, ids_q.tolist(), ids_d)
     with pytest.raises(ValueError, match="mask_pad_token"):
         MaxSimScorer().forward_with_ids(q, d, ids_q, ids_d)
     with pytest.raises(ValueError, match="backward must be"):

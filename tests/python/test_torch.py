@@ -7,16 +7,30 @@ import subprocess
 import sys
 import threading
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
-from late_interaction_kernels import _fallback, _torch, autograd, maxsim, maxsim_pairs, maxsim_varlen, reference
+from late_interaction_kernels import (
+    MaxSimScorer,
+    _fallback,
+    _torch,
+    autograd,
+    maxsim,
+    maxsim_padded,
+    maxsim_pairs,
+    maxsim_varlen,
+    plaid,
+    reference,
+    retrieve,
+)
 from late_interaction_kernels.backward import (
     maxsim_backward_lowmem,
     maxsim_backward_unified,
     maxsim_backward_unified_reference,
 )
 from late_interaction_kernels.forward import maxsim_forward
+from late_interaction_kernels.fp8 import maxsim_inference_fp8, quantize_fp8_per_token
 from late_interaction_kernels.fused_head import maxsim_from_hidden
 from late_interaction_kernels.score_pairs import score_pairs_packed
 from torch.library import opcheck
@@ -82,11 +96,83 @@ def test_compile_other_functions_fullgraph():
     torch.testing.assert_close(head(q, H), maxsim_from_hidden(q, H, W))
 
 
+def traceable():
+    """Every function that gives scores, of the query tokens [2, 3, 8] and their weights alone."""
+    d, d4, dp = torch.randn(4, 5, 8), torch.randn(2, 6, 5, 8), torch.randn(9, 8)
+    offsets = torch.tensor([0, 2, 6]), torch.tensor([0, 4, 9])
+    codes, residuals = torch.randint(0, 7, (4, 5)), torch.randint(0, 256, (4, 5, 2), dtype=torch.uint8)
+    codec, lengths = (torch.randn(7, 8), torch.randn(4), 2), torch.tensor([5, 0, 3, 2])
+    packed_codes = codes.flatten(), residuals.flatten(0, 1), torch.tensor([0, 5, 5, 20])
+    H, W, bounds = torch.randn(4, 5, 6), torch.randn(8, 6), {"max_seqlen_q": 4, "max_seqlen_d": 5}
+    pairs = torch.tensor([0, 1]), torch.tensor([1, 1])
+    d8, scale = quantize_fp8_per_token(d)
+    return {
+        "maxsim": lambda q, w: maxsim(q, d, q_weights=w, return_argmax=True),
+        "int8": lambda q, w: maxsim(q, d, q_weights=w, storage="int8"),
+        "candidates": lambda q, w: maxsim(q, d4, q_weights=w, normalize=True),
+        "pairs": lambda q, w: maxsim_pairs(q, d[:2], q_weights=w, return_argmax=True),
+        "varlen": lambda q, w: maxsim_varlen(q.flatten(0, 1), dp, *offsets, **bounds, q_weights=w.flatten()),
+        "list": lambda q, w: score_pairs_packed(
+            q.flatten(0, 1), dp, *offsets, *pairs, **bounds, q_weights=w.flatten(), return_argmax=True
+        ),
+        "padded": lambda q, w: maxsim_padded(q, d4, torch.tensor([3, 1]), torch.full((2, 6), 4), q_weights=w),
+        "forward": lambda q, w: maxsim_forward(q, d, save_argmax=True, q_weights=w),
+        "retrieve": lambda q, w: retrieve(q, d, 2, q_weights=w, return_argmax=True),
+        "retrieve in chunks": lambda q, w: retrieve(q, d, 3, q_weights=w, chunk=1),
+        "residual": lambda q, w: plaid.maxsim_residual(q, codes, residuals, lengths, *codec, q_weights=w),
+        "residual varlen": lambda q, w: plaid.maxsim_residual_varlen(
+            q, *packed_codes, *codec, max_seqlen_d=15, q_weights=w, return_argmax=True
+        ),
+        "approx": lambda q, w: plaid.plaid_approx_score(
+            (codec[0][:, None] * q[0]).sum(-1), codes, lengths, q_weights=w[0]
+        ),
+        "head": lambda q, w: maxsim_from_hidden(q, H, W, q_weights=w, return_argmax=True),
+        "fp8": lambda q, w: maxsim_inference_fp8(d8[:2, :3], d8, scale_Q=scale[:2, :3], scale_D=scale, q_weights=w),
+        "scorer": lambda q, w: MaxSimScorer()(q, d, q_weights=w),
+    }
+
+
+def parts(result):
+    return result if isinstance(result, tuple) else (result,)
+
+
+@pytest.mark.parametrize("name", traceable())
+def test_every_function_is_traced_whole(name):
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    function = traceable()[name]
+    q, w = torch.randn(2, 3, 8), torch.rand(2, 3)
+    want = parts(function(q, w))
+    torch._dynamo.reset()
+    for got, exact in zip(parts(torch.compile(function, fullgraph=True, backend="aot_eager")(q, w)), want):
+        torch.testing.assert_close(got, exact)
+    for got, exact in zip(parts(torch.func.vmap(function)(torch.stack([q, q]), torch.stack([w, w]))), want):
+        torch.testing.assert_close(got[1], exact)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        for got, exact in zip(parts(function(mode.from_tensor(q), mode.from_tensor(w))), want):
+            assert got.shape == exact.shape and got.dtype == exact.dtype
+    leaves = q.clone().requires_grad_(), w.clone().requires_grad_()
+    scores = parts(function(*leaves))[0]
+    gradients = torch.func.grad(lambda q, w: parts(function(q, w))[0].sum(), (0, 1))(q, w)
+    if scores.requires_grad:
+        eager = torch.autograd.grad(scores.sum(), leaves, allow_unused=True, materialize_grads=True)
+        torch.testing.assert_close(gradients, eager)
+    else:
+        assert name in ("forward", "retrieve", "retrieve in chunks") and not any(g.any() for g in gradients)
+
+
 def test_dynamic_shapes_do_not_recompile_forever():
     compiled = torch.compile(maxsim, fullgraph=True, dynamic=True, backend="aot_eager")
     for n in (3, 4, 6, 9):
         q, d = torch.randn(n, 5, 16), torch.randn(n + 1, 2 * n, 16)
         assert torch.equal(compiled(q, d), maxsim(q, d))
+
+
+def test_topk_is_an_operator():
+    q, d, q_mask, d_mask = tokens(False)
+    problem = (q, d, q_mask, d_mask, None, *(None,) * 6, 0, 3, -1, 0, 0)
+    op = torch.ops.late_interaction_kernels.topk.default
+    assert set(opcheck(op, (*problem, 2, 0, False)).values()) == {"SUCCESS"}
 
 
 def test_export():
@@ -99,6 +185,41 @@ def test_export():
     program = torch.export.export(Score(), (q, d), dynamic_shapes={"q": None, "d": {0: batch}})
     more = torch.randn(9, 7, 16)
     assert torch.equal(program.module()(q, more), maxsim(q, more, normalize=True))
+
+
+@pytest.mark.parametrize("name", ["retrieve", "residual", "approx", "head", "varlen"])
+def test_the_number_of_documents_is_exported_as_a_symbol(name):
+    q, codec = torch.randn(2, 3, 8), (torch.randn(7, 8), torch.randn(4), 2)
+    W, table = torch.randn(8, 6), torch.randn(7, 3)
+
+    def documents(n):
+        codes, residuals = torch.randint(0, 7, (n, 5)), torch.randint(0, 256, (n, 5, 2), dtype=torch.uint8)
+        return {
+            "retrieve": (torch.randn(n, 5, 8),),
+            "residual": (codes, residuals, torch.randint(0, 6, (n,))),
+            "approx": (codes, torch.randint(0, 6, (n,))),
+            "head": (torch.randn(n, 5, 6),),
+            "varlen": (torch.arange(n),),
+        }[name]
+
+    tokens = torch.randn(90, 8)
+    function = {
+        "retrieve": lambda d: retrieve(q, d, 2),
+        "residual": lambda *d: plaid.maxsim_residual(q, *d, *codec),
+        "approx": lambda *d: plaid.plaid_approx_score(table, *d),
+        "head": lambda H: maxsim_from_hidden(q, H, W),
+        "varlen": lambda ends: maxsim_varlen(tokens, tokens, torch.tensor([0, 4]), ends, 4, 1),
+    }[name]
+
+    class Score(torch.nn.Module):
+        def forward(self, *d):
+            return function(*d)
+
+    few, many = documents(9), documents(40)
+    batch = torch.export.Dim("batch", min=3, max=64)
+    program = torch.export.export(Score(), few, dynamic_shapes={"d": tuple({0: batch} for _ in few)})
+    for got, want in zip(parts(program.module()(*many)), parts(function(*many))):
+        torch.testing.assert_close(got, want)
 
 
 def test_fake_and_meta_tensors():
@@ -182,6 +303,15 @@ def test_argmax_is_kept_only_when_a_gradient_can_flow(monkeypatch):
     assert wanted[3:] == [True]
 
 
+def test_the_short_way_waits_for_no_check_of_norms(monkeypatch):
+    """Normalized and candidate scores are never checked: a process that computes nothing else took the long way."""
+    monkeypatch.setattr(autograd, "_norm_checked", False)
+    monkeypatch.setattr(autograd, "padded", None)
+    q, d, *_ = tokens()
+    maxsim(q, d, normalize=True).sum().backward()
+    maxsim(q.detach(), torch.randn(3, 2, 7, 16))
+
+
 def test_gradient_only_where_it_is_wanted():
     q, d, *_ = tokens()
     maxsim(q, d.detach()).sum().backward()
@@ -198,6 +328,28 @@ def test_autocast_scores_are_f32():
         half = maxsim(q.bfloat16(), d.bfloat16())
     assert scores.dtype == half.dtype == torch.float32 and torch.equal(scores, plain)
     scores.sum().backward()
+
+
+@pytest.mark.parametrize("name", traceable())
+def test_autocast_changes_no_bit(name):
+    function, q, w = traceable()[name], torch.randn(2, 3, 8), torch.rand(2, 3)
+    want = parts(function(q, w))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for got, exact in zip(parts(function(q, w)), want):
+            assert torch.equal(got, exact)
+
+
+def test_tensors_without_the_exchange_api():
+    """As before torch 2.10: tensors are lent by their addresses. PLAID's tokens could not be decoded there."""
+    code = """
+import pytest, sys, torch
+if hasattr(torch.Tensor, "__dlpack_c_exchange_api__"):
+    del torch.Tensor.__dlpack_c_exchange_api__
+sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", *sys.argv[1:]]))
+"""
+    tests = [str(Path(__file__).with_name(f"test_{name}.py")) for name in ("codecs", "packed", "retrieve")]
+    done = subprocess.run([sys.executable, "-c", code, *tests], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout
 
 
 def test_negated_views_are_resolved():
@@ -238,6 +390,15 @@ def test_backward_functions():
     torch.testing.assert_close(got, maxsim_backward_lowmem(g, q, d, argmax, q_mask))
     leaves = q.clone().requires_grad_(), d.clone().requires_grad_()
     torch.testing.assert_close(got, torch.autograd.grad(maxsim(*leaves, q_mask), leaves, g))
+    w = torch.rand(3, 5)
+    weighted = maxsim_backward_unified(g, q.double(), d, argmax, q_mask, q_weights=w)
+    torch.testing.assert_close(
+        weighted,
+        torch.autograd.grad(maxsim(*leaves, q_mask, q_weights=w), leaves, g),
+        check_dtype=False,
+    )
+    assert weighted[0].dtype == torch.float64 and weighted[1].dtype == torch.float32
+    torch.testing.assert_close(weighted[1], maxsim_backward_unified_reference(g, q, d, argmax, q_mask, q_weights=w)[1])
 
     d4 = d.view(3, 2, 7, 16)
     leaves = q.clone().requires_grad_(), d4.clone().requires_grad_()
@@ -246,6 +407,8 @@ def test_backward_functions():
     got = maxsim_backward_unified(g, q, d, argmax.reshape(6, 5), kd_layout=True)
     want = torch.autograd.grad(scores, leaves, g)
     torch.testing.assert_close(got, (want[0], want[1].view(6, 7, 16)))
+    none = torch.zeros(0, 2), q[:0], d[:0], argmax.reshape(6, 5)[:0].int()
+    assert [tuple(x.shape) for x in maxsim_backward_unified(*none, kd_layout=True)] == [(0, 5, 16), (0, 7, 16)]
     with pytest.raises(ValueError, match="argmax holds 7, must be -1 to 6"):
         maxsim_backward_unified(g, q, d, torch.full((6, 5), 7, dtype=torch.int32), kd_layout=True)
     with pytest.raises(ValueError, match="argmax must have shape"):
@@ -257,6 +420,18 @@ def without_library(monkeypatch):
     """Every device served by torch operations, as CUDA tensors are in a build without CUDA."""
     monkeypatch.setattr(_torch, "_native_serves", lambda p: False)
     monkeypatch.setattr(autograd._native, "maxsim", lambda *a: None)
+
+
+def test_torch_operations_under_autocast(without_library):
+    q, d, *_ = tokens()
+    want = maxsim(q, d)
+    grads = torch.autograd.grad(want.sum(), [q, d])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = maxsim(q, d)
+        assert torch.equal(got, want)
+        for a, b in zip(torch.autograd.grad(got.sum(), [q, d]), grads):
+            assert torch.equal(a, b)
+        assert torch.equal(retrieve(q, d, 4, normalize=False)[0], want.topk(4).values)
 
 
 @pytest.mark.parametrize("block", [1 << 24, 200])
@@ -330,8 +505,6 @@ def test_a_backend_that_does_not_do_it_is_replaced(monkeypatch):
     got = maxsim(q, d, q_mask, d_mask)
     torch.testing.assert_close(got, want)
     torch.testing.assert_close(torch.autograd.grad(got.sum(), [q, d]), wanted)
-    from late_interaction_kernels import retrieve
-
     assert torch.equal(retrieve(q, d, 2, normalize=False)[1], maxsim(q, d).topk(2).indices)
 
 

@@ -120,7 +120,8 @@ LIK_DEVICE float unit_factor(const struct lik_tokens &x, int64_t at, float own, 
         bool lost = squares > 1e37f || (squares < 1e-30f && largest > 0.0f);
         if (!lost || attempt || isinf(largest) || isnan(squares)) {
             float norm = __fdiv_rn(__fsqrt_rn(squares), scale);
-            return __fdiv_rn(own, fmaxf(__fmul_rn(fabsf(own), norm), 1e-12f));
+            float length = __fmul_rn(fabsf(own), norm);
+            return __fdiv_rn(own, length < 1e-12f ? 1e-12f : length); /* a NaN stays one */
         }
         int exponent;
         frexpf(largest, &exponent);

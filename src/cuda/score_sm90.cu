@@ -7,18 +7,15 @@
  * which columns count, where documents end. It is the only one that knows of layouts, masks, lists and offsets.
  *
  * One to four warpgroups multiply. Each owns 64 query rows, which stay in shared memory, multiplies them by every tile,
- * and keeps one running maximum a row and lane; a warpgroup's maxima are taken while the others' products keep the
- * tensor cores busy. Up to dim 128 the rows are held in registers: with both operands in shared memory its bandwidth is
- * the limit (96 of 128 bytes a clock for the products alone). That leaves registers for three warpgroups; without it
- * there are four. At a document's end the maxima go to a small stash, from which each warp sums its 16 rows after the
- * tile; one more warp adds those sums up to scores.
+ * and keeps one running maximum a row and lane. At a document's end the maxima go to a small stash, from which each
+ * warp sums its 16 rows after the tile; one more warp adds those sums up to scores. Where documents are normalized, two
+ * more warps take the norms of the columns as they pass through the ring, so that the documents are read once.
  *
  * Blocks of the grid are persistent, one a processor; each takes an equal share of all (row tile, document) pairs, row
  * tile by row tile, so that blocks which share documents stream them at the same time, through L2. */
 #include "cuda/kernels.cuh"
 #include "cuda/mma.cuh"
 #include "cuda/score.cuh"
-#include <stdlib.h>
 
 #define COLUMNS         128   /* of a tile */
 #define TILE_BLOCKS     16    /* blocks of 8 columns */
@@ -41,7 +38,7 @@ struct sm90_args {
     int32_t flat;       /* documents follow each other without a gap in whole blocks: rows are count x len_max */
     int32_t group_size; /* sequences of the third axis of the maps */
     int32_t normalize;  /* the documents: their norms are taken as they pass through the ring */
-    int32_t turn_mode;
+
     int32_t uniform;      /* documents of one length, none masked or listed: plan_uniform_tile */
     float inverse_blocks; /* 1 / blocks of a document */
 };
@@ -80,7 +77,7 @@ struct sums {
 
 struct shared {
     uint64_t full[MAX_STAGES], empty[MAX_STAGES], sums_full[2], sums_empty[2];
-    uint64_t turn[MAX_GROUPS], normed[HEADS];
+    uint64_t normed[HEADS];
     struct head heads[HEADS];
     struct sums sums[2];
     int64_t row_at[MAX_GROUPS][64]; /* [warpgroup][row]: struct query_row */
@@ -458,9 +455,9 @@ LIK_DEVICE void finish_scores(const struct sm90_args &a, struct shared &sm, int6
  * the rows stays in shared memory: with four warpgroups, registers are what there is least of. */
 struct consumer {
     int warpgroup, lane, warp;
-    uint32_t turn; /* parity of this warpgroup's next turn */
-    char *rows;    /* this warpgroup's query rows */
-    char *stash;   /* this thread's entry of document 0 */
+
+    char *rows;  /* this warpgroup's query rows */
+    char *stash; /* this thread's entry of document 0 */
 };
 
 /* Query rows of a row tile to shared memory, as wgmma wants them; what belongs to them beside. */
@@ -785,23 +782,6 @@ LIK_DEVICE void finish_rows(const struct sm90_args &a, struct shared &sm, const 
     __syncwarp();
 }
 
-/* Warpgroups multiply in turns. All wait for the same columns, and products that start together end together: then the
- * tensor cores would idle while all take maxima. So each starts when the one before it has half of its products done.
- */
-LIK_DEVICE void take_turn(const struct sm90_args &a, struct shared &sm, struct consumer &me)
-{
-    if (a.warpgroups > 1 && a.turn_mode) {
-        mbarrier_wait(&sm.turn[me.warpgroup], me.turn);
-        me.turn ^= 1;
-    }
-}
-
-LIK_DEVICE void pass_turn(const struct sm90_args &a, struct shared &sm, const struct consumer &me, int mode)
-{
-    if (a.warpgroups > 1 && me.lane == 0 && a.turn_mode == mode)
-        mbarrier_arrive(&sm.turn[me.warpgroup + 1 == a.warpgroups ? 0 : me.warpgroup + 1]);
-}
-
 LIK_DEVICE void free_stage(struct shared &sm, const struct consumer &me, int stage)
 {
     if (me.lane == 0)
@@ -816,7 +796,6 @@ LIK_DEVICE struct place multiply_tile(const struct sm90_args &a, struct shared &
                                       struct brief &brief)
 {
     int before = 0;
-    take_turn(a, sm, me);
     for (int slab = 0; slab < a.slabs; slab++) {
         mbarrier_wait(&sm.full[at.stage], at.parity);
         multiply_slab<bf16>(c, me.rows + slab * SLAB_ROWS_BYTES, ring + at.stage * SLAB_BYTES, slab);
@@ -827,82 +806,20 @@ LIK_DEVICE struct place multiply_tile(const struct sm90_args &a, struct shared &
         before = at.stage;
         advance(at, a.stages);
     }
-    pass_turn(a, sm, me, 1);
-    pass_turn(a, sm, me, 3);
     brief = read_head(head);
     wgmma_wait<0>();
-    pass_turn(a, sm, me, 2);
     free_stage(sm, me, before);
     return at;
 }
 
-/* The warpgroup's rows in registers: k steps of 16 elements, as wgmma takes them. */
-struct held_rows {
-    uint32_t step[8][4];
-};
-
-LIK_DEVICE void hold_rows(const struct sm90_args &a, const struct consumer &me, struct held_rows &q)
-{
-    int r = me.warp * 16 + (me.lane & 15);
-#pragma unroll
-    for (int k = 0; k < 8; k++)
-        if (k / 4 < a.slabs) {
-            int chunk = k % 4 * 2 + (me.lane >> 4);
-            load_matrix_4(q.step[k], me.rows + k / 4 * SLAB_ROWS_BYTES + r * 128 + ((chunk ^ (r & 7)) << 4));
-        }
-}
-
-/* multiply_tile with the rows in registers: one or two slabs. */
-template <bool bf16>
-LIK_DEVICE struct place multiply_held(const struct sm90_args &a, struct shared &sm, struct consumer &me,
-                                      const char *ring, const struct held_rows &q, float (&c)[64], struct place at,
-                                      const struct head &head, struct brief &brief)
-{
-    int before = at.stage;
-    take_turn(a, sm, me);
-#pragma unroll
-    for (int slab = 0; slab < 2; slab++)
-        if (slab < a.slabs) {
-            uint64_t d = wgmma_descriptor(ring + at.stage * SLAB_BYTES);
-            mbarrier_wait(&sm.full[at.stage], at.parity);
-            wgmma_fence();
-#pragma unroll
-            for (int k = 0; k < 4; k++)
-                if (bf16)
-                    wgmma_rows_bf16(c, q.step[slab * 4 + k], d + 2 * k, slab | k);
-                else
-                    wgmma_rows_f16(c, q.step[slab * 4 + k], d + 2 * k, slab | k);
-            wgmma_commit();
-            if (slab > 0) {
-                pass_turn(a, sm, me, 3);
-                wgmma_wait<1>();
-                pass_turn(a, sm, me, 1);
-                free_stage(sm, me, before);
-            }
-            before = at.stage;
-            advance(at, a.stages);
-        }
-    brief = read_head(head);
-    if (a.slabs == 1) {
-        pass_turn(a, sm, me, 1);
-        pass_turn(a, sm, me, 3);
-    }
-    wgmma_wait<0>();
-    pass_turn(a, sm, me, 2);
-    free_stage(sm, me, before);
-    return at;
-}
-
-template <bool bf16, bool want_argmax, bool hold>
+template <bool bf16, bool want_argmax>
 LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, struct consumer &me, const char *ring, int held)
 {
     struct maxima m = {-INFINITY, -INFINITY, -1, -1};
     struct place at = {0, 0};
     int turn = 0;
     uint32_t pass = 0; /* parity of the heads */
-    struct held_rows q;
-    if (hold)
-        hold_rows(a, me, q);
+
     for (int tile = 0;; tile = (tile + 1) % HEADS) {
         float c[64];
         struct brief brief;
@@ -913,13 +830,8 @@ LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, struct con
         if (head.row_tile != held) {
             held = head.row_tile;
             load_queries(a, sm, me, held);
-            if (hold)
-                hold_rows(a, me, q);
         }
-        if (hold)
-            at = multiply_held<bf16>(a, sm, me, ring, q, c, at, head, brief);
-        else
-            at = multiply_tile<bf16>(a, sm, me, ring, c, at, head, brief);
+        at = multiply_tile<bf16>(a, sm, me, ring, c, at, head, brief);
         if (a.normalize) {
             mbarrier_wait(&sm.normed[tile], pass);
             pass ^= tile == HEADS - 1;
@@ -976,7 +888,7 @@ LIK_DEVICE void take_norms(const struct sm90_args &a, struct shared &sm, const c
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             float norm = __fsqrt_rn(__fadd_rn(squares[i][0], squares[i][1]));
-            head.factor[c + 32 * i] = __fdiv_rn(1.0f, fmaxf(norm, 1e-12f));
+            head.factor[c + 32 * i] = __fdiv_rn(1.0f, norm < 1e-12f ? 1e-12f : norm);
         }
         __syncwarp();
         if (lane == 0)
@@ -985,9 +897,8 @@ LIK_DEVICE void take_norms(const struct sm90_args &a, struct shared &sm, const c
 }
 #endif
 
-/* `groups`: most warpgroups that multiply; `hold`: rows in registers. With more than two warpgroups, registers move to
- * them from the producer's. */
-template <bool bf16, int groups, bool want_argmax, bool hold>
+/* `groups`: most warpgroups that multiply. With more than two, registers move to them from the producer's. */
+template <bool bf16, int groups, bool want_argmax>
 static __global__ void __launch_bounds__(128 * (groups + 1), 1) score_sm90(const __grid_constant__ struct sm90_args a)
 {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
@@ -1005,8 +916,7 @@ static __global__ void __launch_bounds__(128 * (groups + 1), 1) score_sm90(const
             mbarrier_init(&sm.sums_full[i], 4 * a.warpgroups);
             mbarrier_init(&sm.sums_empty[i], 1);
         }
-        for (int i = 0; i < a.warpgroups; i++)
-            mbarrier_init(&sm.turn[i], 4);
+
         for (int i = 0; i < HEADS; i++)
             mbarrier_init(&sm.normed[i], 2);
         mbarrier_init_done();
@@ -1033,7 +943,7 @@ static __global__ void __launch_bounds__(128 * (groups + 1), 1) score_sm90(const
             registers_take<144>();
         struct consumer me = {};
         me.warpgroup = role;
-        me.turn = role == 0; /* the first turn is free */
+
         me.lane = (int)threadIdx.x & 31;
         me.warp = warp;
         me.rows = rows + me.warpgroup * rows_bytes;
@@ -1042,7 +952,7 @@ static __global__ void __launch_bounds__(128 * (groups + 1), 1) score_sm90(const
             (me.warpgroup * MAX_ENDS * 128 + ((int)threadIdx.x & 127)) * (want_argmax ? sizeof(struct maxima) : 8);
         int row_tile = (int)(first / a.score.columns);
         load_queries(a, sm, me, row_tile);
-        consume<bf16, want_argmax, hold>(a, sm, me, ring, row_tile);
+        consume<bf16, want_argmax>(a, sm, me, ring, row_tile);
     }
 #else
     __trap(); /* the driver never launches this elsewhere */
@@ -1053,25 +963,13 @@ static __global__ void __launch_bounds__(128 * (groups + 1), 1) score_sm90(const
 
 typedef void (*kernel)(struct sm90_args);
 
-/* Rows in registers: two slabs at most, and more than two warpgroups (with fewer, shared memory is not the limit). */
-static bool holds_rows(int slabs, int warpgroups)
+static kernel kernel_of(bool bf16, bool argmax, bool many)
 {
-    return slabs <= 2 && warpgroups == 3 && !(getenv("LIK_HOLD") && *getenv("LIK_HOLD") == '0');
-}
-
-#define KERNELS(bf16, argmax, most) \
-    {score_sm90<bf16, 2, argmax, false>, score_sm90<bf16, most, argmax, false>, score_sm90<bf16, 3, argmax, true>}
-
-static kernel kernel_of(bool bf16, bool argmax, int form)
-{
-    static const kernel kernels[2][2][3] = {{KERNELS(false, false, 4), KERNELS(false, true, 3)},
-                                            {KERNELS(true, false, 4), KERNELS(true, true, 3)}};
-    return kernels[bf16][argmax][form];
-}
-
-static kernel kernel_for(bool bf16, bool argmax, int warpgroups, int slabs)
-{
-    return kernel_of(bf16, argmax, warpgroups <= 2 ? 0 : holds_rows(slabs, warpgroups) ? 2 : 1);
+    static const kernel kernels[2][2][2] = {{{score_sm90<false, 2, false>, score_sm90<false, 4, false>},
+                                             {score_sm90<false, 2, true>, score_sm90<false, 3, true>}},
+                                            {{score_sm90<true, 2, false>, score_sm90<true, 4, false>},
+                                             {score_sm90<true, 2, true>, score_sm90<true, 3, true>}}};
+    return kernels[bf16][argmax][many];
 }
 
 int lik_score_sm90_prepare(struct lik_gpu *gpu)
@@ -1080,7 +978,7 @@ int lik_score_sm90_prepare(struct lik_gpu *gpu)
     if (gpu->arch != 90)
         return LIK_OK;
     cudaFuncAttributes attributes;
-    cudaError_t e = cudaFuncGetAttributes(&attributes, (const void *)kernel_of(true, false, 0));
+    cudaError_t e = cudaFuncGetAttributes(&attributes, (const void *)kernel_of(true, false, false));
     if (e == cudaErrorNoKernelImageForDevice || e == cudaErrorInvalidDeviceFunction) {
         cudaGetLastError(); /* this build has no sm_90a: mma.sync it is */
         return LIK_OK;
@@ -1091,8 +989,8 @@ int lik_score_sm90_prepare(struct lik_gpu *gpu)
         e = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &encode, 12000, cudaEnableDefault, &found);
     if (e != cudaSuccess || !encode)
         return lik_cuda_status(e == cudaSuccess ? cudaErrorSymbolNotFound : e, "cuTensorMapEncodeTiled");
-    for (int i = 0; i < 12 && e == cudaSuccess; i++)
-        e = cudaFuncSetAttribute((const void *)kernel_of(i & 1, i >> 1 & 1, i >> 2),
+    for (int i = 0; i < 8 && e == cudaSuccess; i++)
+        e = cudaFuncSetAttribute((const void *)kernel_of(i & 1, i & 2, i & 4),
                                  cudaFuncAttributeMaxDynamicSharedMemorySize,
                                  (int)(gpu->shared_bytes - sizeof(struct shared)));
     gpu->encode = (decltype(gpu->encode))encode;
@@ -1146,8 +1044,8 @@ int lik_score_sm90_takes(const struct lik_gpu *gpu, const struct lik_score *op)
            !d->scale && map_strides(d) && stages_for(gpu, 1, slabs_of(op), op->argmax != NULL) >= 4;
 }
 
-/* How many warpgroups: those that make the grid's longest share of products the shortest. Three that hold their rows in
- * registers count for a sixth less than they are, and whole queries in a tile for a tenth less: measured. */
+/* How many warpgroups: those that make the grid's longest share of products the shortest. One keeps the tensor cores
+ * busy half of the time, and whole queries in a tile count for a tenth less: measured. */
 struct sm90_shape lik_score_sm90_shape(const struct lik_gpu *gpu, const struct lik_score *op, int64_t blocks,
                                        int64_t query_blocks)
 {
@@ -1158,13 +1056,12 @@ struct sm90_shape lik_score_sm90_shape(const struct lik_gpu *gpu, const struct l
     int64_t units = op->pairing == LIK_ALL ? op->d.count : lik_score_rows(op) * lik_score_columns(op);
     for (int warpgroups = 1; warpgroups <= (argmax ? 3 : MAX_GROUPS); warpgroups++) {
         int stages = stages_for(gpu, warpgroups, slabs, argmax);
-        if (getenv("LIK_WG") && atoi(getenv("LIK_WG")) != warpgroups)
-            continue;
+
         if (stages < 4 || (warpgroups > 1 && blocks <= 4 * (warpgroups - 1)))
             continue;
         int64_t tiles = (blocks + 4 * warpgroups - 1) / (4 * warpgroups);
         double cost = (double)((tiles * units + gpu->processors - 1) / gpu->processors) * warpgroups;
-        cost *= holds_rows(slabs, warpgroups) ? 5.0 / 6.0 : warpgroups == 1 ? 2.0 : warpgroups == 2 ? 1.2 : 1.0;
+        cost *= warpgroups == 1 ? 2.0 : warpgroups == 2 ? 1.2 : 1.0;
         cost *= op->pairing == LIK_ALL && 4 * warpgroups % query_blocks == 0 ? 0.9 : 1.0;
         if (best.stages && cost >= least)
             continue;
@@ -1221,8 +1118,6 @@ int lik_score_sm90_launch(const struct lik_gpu *gpu, const struct score_args *sc
     a.stages = shape.stages;
     a.warpgroups = shape.warpgroups;
     a.normalize = score->op.d.normalize != 0;
-    /* A tile longer than the ring needs all warpgroups at once: each slab is free only when all have multiplied it. */
-    a.turn_mode = a.slabs > a.stages ? 0 : getenv("LIK_TURN") ? atoi(getenv("LIK_TURN")) : 1;
     int status = make_maps(gpu, &a);
     if (status)
         return status;
@@ -1232,7 +1127,7 @@ int lik_score_sm90_launch(const struct lik_gpu *gpu, const struct score_args *sc
     a.inverse_blocks = 1.0f / (float)((d->len_max + 7) / 8);
     int64_t total = score->tiling.tiles * score->columns;
     unsigned grid = (unsigned)(total < gpu->processors ? total : gpu->processors);
-    kernel_for(score->op.d.dtype == LIK_BF16, score->op.argmax != NULL, shape.warpgroups,
-               a.slabs)<<<grid, 128 * (shape.warpgroups + 1), shape.bytes, stream>>>(a);
+    kernel_of(score->op.d.dtype == LIK_BF16, score->op.argmax != NULL,
+              shape.warpgroups > 2)<<<grid, 128 * (shape.warpgroups + 1), shape.bytes, stream>>>(a);
     return lik_cuda_launched("score_sm90");
 }

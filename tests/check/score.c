@@ -74,7 +74,8 @@ static void check_variant(const struct problem *p, const struct device *device)
         return;
     size_t length = strlen(plan.variant), tail = strlen(device->level);
     check(!strncmp(plan.variant, "score_", 6) && length > tail &&
-              (totals.gpu ? strstr(plan.variant, "_sm") || strstr(plan.variant, "_mma") || !p->scores || !p->q.len
+              (totals.gpu ? strstr(plan.variant, "_sm90_") || strstr(plan.variant, "_mma_") ||
+                                strstr(plan.variant, "_f32") || !p->scores || !p->q.len
                           : !strcmp(plan.variant + length - tail, device->level)),
           "the variant is \"%s\"", plan.variant);
     char dtype[16];

@@ -26,7 +26,7 @@ hosts_of() {
 
 if [ -z "${LIK_WHEEL:-}" ]; then
     rm -rf "$work/dist"
-    "$python" -m pip wheel --quiet --no-deps --wheel-dir "$work/dist" "$root"
+    "$python" -m pip wheel --quiet --no-deps -Ccmake.define.LIK_CUDA=OFF --wheel-dir "$work/dist" "$root"
     LIK_WHEEL=$(ls "$work"/dist/late_interaction_kernels-*.whl)
 fi
 

@@ -161,6 +161,7 @@ static struct lik_tokens single_tokens(const struct lik_collection *c, int64_t i
     x.len_max = 1;
     x.strides.sequence = x.strides.token;
     x.offsets = NULL;
+    x.offsets_dtype = 0;
     x.mask = NULL;
     x.weights = NULL;
     if (x.scale && x.scale_strides.token) {

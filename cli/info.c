@@ -94,7 +94,10 @@ static struct health check_rows(const struct lik_collection *c)
 static void put_health(struct sink *out, const struct lik_collection *c, const struct health *h)
 {
     char number[24];
-    sink_printf(out, "norms      %.4g to %.4g, mean %.4g\n", h->least, h->most, h->mean);
+    if (isnan(h->mean))
+        sink_printf(out, "norms      none: no token is kept\n");
+    else
+        sink_printf(out, "norms      %.4g to %.4g, mean %.4g\n", h->least, h->most, h->mean);
     sink_printf(out, "zero rows  %lld\n", (long long)h->zero_rows);
     if (h->infinite_rows)
         sink_printf(out, "infinite   %lld rows\n", (long long)h->infinite_rows);
@@ -141,8 +144,12 @@ static void put_array(struct sink *out, const struct lik_array *array, int json)
 {
     char text[160];
     if (!json) {
-        sink_printf(out, "  %-16.200s %s %s\n", array->name ? array->name : "array", lik_array_shape_text(array, text),
-                    lik_array_type_name(array->type));
+        const char *name = array->name ? array->name : "array";
+        int64_t size = lik_min_i64((int64_t)strlen(name), 200);
+        sink_put(out, "  ", 2);
+        sink_clean(out, name, size);
+        sink_printf(out, "%*s %s %s\n", (int)lik_max_i64(16 - text_columns(name, size), 0), "",
+                    lik_array_shape_text(array, text), lik_array_type_name(array->type));
         return;
     }
     sink_printf(out, "{\"name\": ");

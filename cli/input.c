@@ -53,8 +53,21 @@ static void look_at_norms(const struct lik_collection *c, const char *noun)
 void inputs_open(struct inputs *inputs, const struct options *options, const char *queries, const char *documents)
 {
     double start = seconds();
-    if (!strcmp(queries, "-") && !strcmp(documents, "-"))
-        die(EXIT_USAGE, "queries and documents cannot both come from standard input");
+    const char *sources[] = {queries,
+                             documents,
+                             options->lens,
+                             options->ids,
+                             options->text,
+                             options->query_lens,
+                             options->query_ids,
+                             options->query_text,
+                             options->pairs,
+                             options->argument_count > 2 ? options->arguments[2] : NULL};
+    int from_input = 0;
+    for (size_t i = 0; i < sizeof sources / sizeof *sources; i++)
+        from_input += sources[i] && !strcmp(sources[i], "-");
+    if (from_input > 1)
+        die(EXIT_USAGE, "only one of %d inputs can come from standard input", from_input);
     collection_open(&inputs->queries, options, queries, 1);
     collection_open(&inputs->documents, options, documents, 0);
     const struct lik_collection *q = &inputs->queries, *d = &inputs->documents;

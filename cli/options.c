@@ -24,7 +24,7 @@ struct option {
 #define AT(field) offsetof(struct options, field)
 
 static const struct option table[] = {
-    {"top", 'k', COUNT, AT(k), SCORE | RERANK | DEMO, "N", "the N best documents of each query (default 10)"},
+    {"top", 'k', COUNT, AT(k), SCORE | RERANK | DEMO, "N", "the N best documents of each query (default 10; see the command for others)"},
     {"all", 0, FLAG, AT(all), SCORE | RERANK | DEMO, NULL, "every document; for demo: every query"},
     {"pairs", 0, TEXT, AT(pairs), SCORE, "FILE", "score the pairs in FILE, lines of `query document`, in its order"},
     {"normalize", 0, FLAG, AT(normalize), INPUT, NULL, "scale tokens to unit length: cosines instead of dot products"},

@@ -37,6 +37,10 @@ int64_t matches_of(const struct inputs *inputs, int64_t q, int64_t d, const floa
         int64_t best = -1;
         for (int64_t t = 0; t < columns; t++) {
             float value = similarities[s * columns + t];
+            if (isnan(value) && lik_collection_keeps(queries, q, s) && lik_collection_keeps(&inputs->documents, d, t)) {
+                best = t; /* as the argmax has it */
+                break;
+            }
             if (!isnan(value) && (best < 0 || value > similarities[s * columns + best]))
                 best = t;
         }
@@ -183,6 +187,10 @@ void results_open(struct results *r, const struct options *options, struct input
     *r = (struct results){.inputs = inputs, .engine = engine, .options = options, .width = width};
     if (options->json + options->table + (options->trec != NULL) > 1)
         die(EXIT_USAGE, "--json, --trec and --table exclude each other");
+    if (options->output && !*options->output)
+        die(EXIT_USAGE, "-o needs a file name");
+    if (options->trec && (!*options->trec || strpbrk(options->trec, " \t\r\n\v\f")))
+        die(EXIT_USAGE, "--trec='%s': a tag is one word", options->trec);
     r->format = options->json                                              ? FORMAT_JSON
                 : options->trec                                            ? FORMAT_TREC
                 : options->table || (terminal.out_tty && !options->output) ? FORMAT_TABLE
@@ -213,7 +221,7 @@ static void put_tsv(struct results *r, int64_t q, const struct hit *hits, int64_
     for (int64_t i = 0; i < count; i++)
         sink_printf(&r->out, "%s\t%s\t%lld\t%.9g\n", lik_collection_id(&r->inputs->queries, q, a),
                     lik_collection_id(&r->inputs->documents, hits[i].document, b), (long long)i + 1,
-                    (double)hits[i].score);
+                    isnan(hits[i].score) ? (double)NAN : (double)hits[i].score); /* without a sign */
 }
 
 static const struct lik_collection *sorted_documents; /* for the comparison below */
@@ -247,7 +255,7 @@ static void put_trec(struct results *r, int64_t q, const struct hit *hits, int64
     sorted_documents = &r->inputs->documents;
     if (count)
         qsort(sorted, (size_t)count, sizeof *sorted, trec_before);
-    for (int64_t i = 0; i < count; i++)
+    for (int64_t i = 0; i < count && !isnan(sorted[i].score); i++) /* NaN comes last, and is no score of a run */
         sink_printf(&r->out, "%s Q0 %s %lld %.9g %s\n", trec_id(&r->inputs->queries, q, a),
                     trec_id(&r->inputs->documents, sorted[i].document, b), (long long)i + 1, (double)sorted[i].score,
                     r->options->trec);
@@ -427,6 +435,7 @@ int results_close(struct results *r)
         sink_close(&r->ids);
     r->seconds += seconds() - start;
     if (r->bad)
-        warn("%lld scores are not finite: some tokens hold infinities; see `lik info --check`", (long long)r->bad);
+        warn("%lld scores are not finite: some tokens hold infinities or are too large; see `lik info --check`",
+             (long long)r->bad);
     return !r->hits && r->options->fail_empty ? EXIT_EMPTY : EXIT_OK;
 }

@@ -310,16 +310,17 @@ static int run_pairs(struct scoring *s)
     int code = EXIT_OK;
     trec_read(&trec, s->options->pairs, TREC_PAIRS);
     resolve(s, &trec, &pairs);
-    score_pairs(s, &pairs);
     if (ends_in_npy(s->options->output)) {
         struct sink out;
         open_matrix(&out, s->options, 1, &pairs.count);
+        score_pairs(s, &pairs);
         sink_put(&out, (const char *)pairs.scores, pairs.count * (int64_t)sizeof *pairs.scores);
         sink_close(&out);
         scoring_close(s, 0);
     } else {
         struct results results;
         results_open(&results, s->options, &s->inputs, &s->engine, 1);
+        score_pairs(s, &pairs);
         struct hit *hits = allocate(pairs.count, sizeof *hits, "hits");
         double ms = pairs.count ? s->score_seconds * 1e3 / (double)pairs.count : 0;
         for (int64_t first = 0, end; first < pairs.count; first = end) { /* runs of lines with the same query */
@@ -395,7 +396,6 @@ int command_rerank(struct options *options)
     trec_read(&trec, options->arguments[2], TREC_RUN);
     resolve(&s, &trec, &pairs);
     group(&pairs);
-    score_pairs(&s, &pairs);
     int64_t queries = s.inputs.queries.tokens.count;
     int64_t *begin = allocate(queries + 1, sizeof *begin, "queries"); /* of each query's pairs */
     for (int64_t i = 0; i < pairs.count; i++)
@@ -409,6 +409,7 @@ int command_rerank(struct options *options)
     int64_t k = options->all ? most : lik_min_i64(options->k ? options->k : shown, lik_max_i64(most, 1));
     struct hit *hits = allocate(most, sizeof *hits, "hits");
     results_open(&results, options, &s.inputs, &s.engine, k);
+    score_pairs(&s, &pairs);
     for (int64_t q = 0; q < queries; q++) {
         int64_t count = begin[q + 1] - begin[q];
         for (int64_t i = 0; i < count; i++)

@@ -17,12 +17,20 @@ struct terminal terminal = {.width = 80};
 
 /* ---- messages ---- */
 
+/* Texts from files are part of messages: what could steer a terminal becomes a question mark. */
 static void say(const char *kind, const char *format, va_list args)
 {
+    char text[4096];
     progress_end();
-    fputs(kind, stderr);
-    vfprintf(stderr, format, args);
-    fputc('\n', stderr);
+    vsnprintf(text, sizeof text, format, args);
+    for (unsigned char *at = (unsigned char *)text; *at; at++) {
+        if (*at == 0xc2 && at[1] >= 0x80 && at[1] < 0xa0) /* a control character of two bytes */
+            *at++ = '?';
+        else if ((*at >= 0x20 && *at != 0x7f) || *at == '\n')
+            continue;
+        *at = '?';
+    }
+    fprintf(stderr, "%s%s\n", kind, text);
 }
 
 void die(int code, const char *format, ...)

@@ -114,7 +114,7 @@ struct lik_tokens {
     int64_t dim_stride;        /* 1 for contiguous tokens (0 repeats the first element) */
     int64_t group_size;        /* 0, or sequences a group */
     const void *offsets;       /* NULL = padded */
-    int32_t offsets_dtype;     /* LIK_I32 or LIK_I64 */
+    int32_t offsets_dtype;     /* LIK_I32 or LIK_I64; 0 if padded */
     int32_t normalize;         /* non-zero: each token x counts as x / max(|x|, 1e-12) */
     const uint8_t *mask;       /* NULL, or non-zero = token kept; a dropped token is never read */
     struct lik_strides mask_strides;
@@ -237,7 +237,8 @@ LIK_API int lik_grad_plan(const struct lik_context *ctx, const struct lik_grad *
 LIK_API int lik_grad_run(const struct lik_context *ctx, const struct lik_grad *op, const struct lik_exec *exec);
 
 /* Merges `parts` top-k results, values and ids [parts, queries, k_in] with global ids, into the k best of each query,
- * [queries, k], in the same order and with the same filler as lik_topk. Entries with id < 0 are ignored. Pure. */
+ * [queries, k], in the same order and with the same filler as lik_topk. Entries with id < 0 are ignored; an id that is in
+ * two parts comes back twice. Pure. */
 LIK_API int lik_merge_topk(int64_t parts, int64_t queries, int64_t k_in, const float *values_in, const int64_t *ids_in,
                            int64_t k, int32_t smallest, float *values, int64_t *ids);
 

@@ -99,6 +99,9 @@ static int check_layout(const struct lik_context *ctx, const char *name, const s
             return LIK_EINVAL;
         rows = x->total;
     } else {
+        if (x->offsets_dtype)
+            return lik_fail(LIK_EINVAL, "%s.offsets is NULL, %s.offsets_dtype is %d: 0 if %s is padded", name, name,
+                            x->offsets_dtype, name);
         if (x->group_size && x->count % x->group_size)
             return lik_fail(LIK_EINVAL, "%s.count is %lld, no multiple of %s.group_size, which is %lld", name,
                             (long long)x->count, name, (long long)x->group_size);

@@ -25,6 +25,10 @@ int lik_merge_topk(int64_t parts, int64_t queries, int64_t k_in, const float *va
     if (out > 0 && (!values || !ids))
         return lik_fail(LIK_EINVAL, "%s is NULL, %lld entries are to be written", values ? "ids" : "values",
                         (long long)(out / 8));
+    if ((uintptr_t)values_in % sizeof *values_in || (uintptr_t)ids_in % sizeof *ids_in ||
+        (uintptr_t)values % sizeof *values || (uintptr_t)ids % sizeof *ids)
+        return lik_fail(LIK_EINVAL, "values_in, ids_in, values and ids are %p, %p, %p and %p: not all are aligned",
+                        (const void *)values_in, (const void *)ids_in, (void *)values, (void *)ids);
     for (int64_t q = 0; q < queries; q++) {
         struct lik_heap heap = {.values = values + q * k, .ids = ids + q * k, .k = k, .smallest = smallest};
         for (int64_t p = 0; p < parts; p++)

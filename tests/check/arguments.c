@@ -203,6 +203,7 @@ static void check_packed(void)
 {
     INVALID((make_packed(&c), c.score.d.offsets_dtype = 0), "d.offsets_dtype", "0", "LIK_I64");
     INVALID((make_packed(&c), c.score.d.offsets_dtype = LIK_F32), "d.offsets_dtype", "1", "LIK_I32");
+    INVALID((make_packed(&c), c.score.d.offsets = NULL), "d.offsets", "NULL", "d.offsets_dtype is 9");
     INVALID((make_packed(&c), c.score.d.total = -1), "d.total", "-1", "negative");
     INVALID((make_packed(&c), c.score.d.total = 19), "d.offsets[4]", "20", "19");
     INVALID((make_packed(&c), c.score.d.total = 0), "d.offsets[4]", "20", "d.total is 0");
@@ -573,6 +574,11 @@ static void check_merges(void)
         memset(poison, 0xcb, sizeof poison);
         check(!memcmp(values, poison, sizeof values) && !memcmp(ids, poison, sizeof ids), "something was written");
     }
+    check_describe("arguments: lik_merge_topk of misaligned values");
+    check(lik_merge_topk(1, 1, 1, (const float *)((const char *)values_in + 1), ids_in, 1, 0, values, ids) ==
+                  LIK_EINVAL &&
+              strstr(lik_last_error(), "aligned"),
+          "the message is \"%s\"", lik_last_error());
     check_describe("arguments: lik_merge_topk of nothing");
     check_ok(lik_merge_topk(0, 0, 0, NULL, NULL, 1, 0, NULL, NULL), "lik_merge_topk");
     check_ok(lik_merge_topk(0, 1, 0, NULL, NULL, 2, 0, values, ids), "lik_merge_topk");

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 from conftest import DEMO, TOLERANCE, check_ranking, fails, maxsim, parse_tsv, run, unit, write_jsonl
+from safetensors.numpy import save_file
 
 
 def test_order_ties_and_threads(tmp_path, rng):
@@ -164,6 +165,35 @@ def test_rerank(small):
     )
     _, err = run("rerank", folder / "d.npy", folder / "q.npy", folder / "odd", "--skip-missing")
     assert "2 of 12 lines" in err
+
+
+def test_what_a_run_may_hold(small, tmp_path):
+    """A tag is one word; a NaN has no place; what cannot be written is said before anything is scored."""
+    q, d, folder = small
+    for tag in ("a b", "", "a\tb"):
+        fails(2, "a tag is one word", args=("score", folder / "q.npy", folder / "d.npy", f"--trec={tag}"))
+    fails(2, "-o needs a file name", args=("score", folder / "q.npy", folder / "d.npy", "-o", ""))
+    infinite = d.copy()
+    infinite[1, 0, 0] = np.inf
+    np.save(tmp_path / "inf.npy", infinite)
+    args = ("score", folder / "q.npy", tmp_path / "inf.npy", "--normalize", "-k", len(d))
+    out, err = run(*args, "--trec")
+    assert len(out.splitlines()) == len(q) * (len(d) - 1) and "nan" not in out and "not finite" in err
+    tsv = run(*args)[0]
+    assert tsv.count("\tnan\n") == len(q) and "-nan" not in tsv
+    hits = json.loads(run(*args, "--json")[0].splitlines()[0])["hits"]
+    assert hits[-1]["score"] is None and hits[-1]["matches"][0][1:] == [0, None]
+
+
+def test_no_escapes_reach_the_terminal(tmp_path, rng):
+    """Names and texts from files are shown without what steers a terminal."""
+    save_file(
+        {"embeddings": unit(rng, 2, 3, 4), "x\x1b[31mred\x07": np.zeros(3, np.float32)}, tmp_path / "n.safetensors"
+    )
+    out, _ = run("info", tmp_path / "n.safetensors")
+    assert "\x1b" not in out and "\x07" not in out and "[31mred" in out
+    (tmp_path / "run").write_text("0 Q0 1 1 \x1b[31mX\x9b t\n")
+    fails(3, "?[31mX", args=("eval", tmp_path / "run", tmp_path / "run"))
 
 
 def test_slices_do_not_show(tmp_path, rng):

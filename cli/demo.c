@@ -354,7 +354,7 @@ int command_demo(struct options *options)
     rankings[3].result = evaluate_file(&demo, "meanpool.run");
     sink_open(&out, NULL);
     sink_printf(&out,
-                "%lld documents of %lld tokens, %lld queries, %lld dimensions, %s, scored exactly on %s with %s (%s)\n\n",
+                "%lld documents of %lld tokens, %lld queries, %lld dimensions, %s\nscored exactly on %s with %s (%s)\n\n",
                 (long long)d->tokens.count, (long long)d->rows, (long long)n, (long long)d->tokens.dim,
                 lik_dtype_name(d->tokens.dtype), lik_context_name(demo.engine.context),
                 engine_workers(&demo.engine, workers), demo.engine.variant);

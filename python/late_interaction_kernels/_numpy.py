@@ -77,8 +77,12 @@ def extremes(x: Any) -> tuple[int, int]:
     return int(x.min()), int(x.max())
 
 
-def offset_lengths(x: Any) -> Any:
-    return np.diff(x.astype(np.int64, copy=False))
+def offset_extremes(x: Any) -> tuple[int, int, int, int]:
+    found = _native.extremes(lend(x))
+    if found is not None:
+        return found
+    steps = np.diff(x)
+    return *extremes(x), *(extremes(steps) if len(steps) else (0, 0))
 
 
 def wants_grad(*arrays: Any) -> bool:

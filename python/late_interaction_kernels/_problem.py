@@ -61,7 +61,7 @@ class Framework(Protocol):
     def settle(self, x: Any) -> Any: ...
     def largest(self, x: Any) -> int: ...
     def extremes(self, x: Any) -> tuple[int, int]: ...
-    def offset_lengths(self, x: Any) -> Any: ...
+    def offset_extremes(self, x: Any) -> tuple[int, int, int, int]: ...
     def quantize_int8(self, x: Any) -> tuple[Any, Any]: ...
     def lend(self, x: Any) -> Any: ...
     def wants_grad(self, *arrays: Any) -> bool: ...
@@ -204,9 +204,8 @@ def packed_offsets(fw: Framework, name: str, offsets: Any, total: int, tokens: s
         offsets = fw.cast(offsets, "int64")
     offsets = fw.contiguous(offsets)
     if fw.on_host(offsets):
-        lengths = fw.offset_lengths(offsets)
-        low, high = fw.extremes(offsets)
-        if low < 0 or (int(lengths.shape[0]) and fw.extremes(lengths)[0] < 0):
+        low, high, shortest, _ = fw.offset_extremes(offsets)
+        if low < 0 or shortest < 0:
             raise ValueError(f"{name} must be ascending and not negative")
         if high > total:
             raise ValueError(f"{name} ends at {high}, {tokens} has {total} tokens")
@@ -219,8 +218,7 @@ def longest(fw: Framework, name: str, offsets: Any, bound_name: str, bound: int 
         bound = whole_number(bound_name, bound, 0)
         if not fw.on_host(offsets):
             return bound
-    lengths = fw.offset_lengths(offsets)
-    most = max(fw.extremes(lengths)[1], 0) if int(lengths.shape[0]) else 0
+    most = max(fw.offset_extremes(offsets)[3], 0)
     if bound is not None and bound < most:
         raise BoundError(
             f"{bound_name} is {bound}, which is smaller than the longest sequence of {name}, {most} tokens"

@@ -693,6 +693,40 @@ out_long_way:
     Py_RETURN_NONE;
 }
 
+/* extremes(x) -> (lowest, highest, least step, largest step) of a contiguous int32 or int64 array on the CPU, a step being
+ * the difference of two entries in a row (0 if there is one entry); None for anything else. */
+static PyObject *native_extremes(PyObject *self, PyObject *object)
+{
+    (void)self;
+    struct view v = {0};
+    if (view_read(&v, object, "x", 0))
+        return NULL;
+    int64_t count = v.present ? view_count(&v) : 0, low = INT64_MAX, high = INT64_MIN, least = INT64_MAX, most = INT64_MIN;
+    int usable = count > 0 && v.device == -1 && (v.dtype == LIK_I32 || v.dtype == LIK_I64) && view_is_contiguous(&v);
+    if (usable) {
+        Py_BEGIN_ALLOW_THREADS;
+        for (int64_t i = 0, before = 0; i < count; i++) {
+            int64_t x = v.dtype == LIK_I32 ? ((const int32_t *)v.data)[i] : ((const int64_t *)v.data)[i], step;
+            low = x < low ? x : low;
+            high = x > high ? x : high;
+            if (i > 0) {
+                if (__builtin_sub_overflow(x, before, &step))
+                    step = x < before ? INT64_MIN : INT64_MAX;
+                least = step < least ? step : least;
+                most = step > most ? step : most;
+            }
+            before = x;
+        }
+        Py_END_ALLOW_THREADS;
+    }
+    view_release(&v);
+    if (!usable)
+        Py_RETURN_NONE;
+    if (count == 1)
+        least = most = 0;
+    return Py_BuildValue("(LLLL)", (long long)low, (long long)high, (long long)least, (long long)most);
+}
+
 /* has_device(index): can this build and machine run on it? */
 static PyObject *native_has_device(PyObject *self, PyObject *index)
 {
@@ -729,6 +763,7 @@ static PyMethodDef methods[] = {
     {"decode_residuals", (PyCFunction)(void (*)(void))codec_decode_residuals, METH_FASTCALL, NULL},
     {"register_torch", native_register_torch, METH_VARARGS, NULL},
     {"register_numpy", native_register_numpy, METH_VARARGS, NULL},
+    {"extremes", native_extremes, METH_O, NULL},
     {"has_device", native_has_device, METH_O, NULL},
     {"info", native_info, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},

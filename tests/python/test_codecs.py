@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
-from late_interaction_kernels import _blocks, maxsim, plaid, reference
+from late_interaction_kernels import _blocks, _native, _numpy, _torch, maxsim, plaid, reference
 from late_interaction_kernels.fp8 import (
     dequantize_fp8_per_tensor,
     dequantize_fp8_per_token,
@@ -94,6 +94,20 @@ def test_bytes_of_real_indexes():
             return_argmax=False,
         )
         torch.testing.assert_close(got[0], weights[buckets].sum())
+
+
+def test_decoders_agree():
+    """The extension, NumPy and torch decode alike."""
+    codes, residuals, centroids = (
+        torch.randint(0, 10, (9,)),
+        torch.randint(0, 256, (9, 6), dtype=torch.uint8),
+        torch.randn(10, 24),
+    )
+    args = codes, residuals, centroids, torch.randn(256, 4)
+    out = torch.empty(9, 24)
+    _native.decode_residuals(*map(_torch.lend, (*args, out)))
+    assert torch.equal(_torch.decode_residuals(*args), out)
+    assert np.array_equal(_numpy.decode_residuals(*numpied(*args)), out.numpy())
 
 
 def test_residual_with_nothing():

@@ -10,6 +10,8 @@ import re
 import sys
 from pathlib import Path
 
+from report import begin_plot, end_plot
+
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- gpu:begin (written by bench/gpu_report.py) -->", "<!-- gpu:end -->"
 COLORS = {"ours": "#4477aa", "upstream": "#228833", "flash-maxsim": "#ee6677"}
@@ -17,12 +19,7 @@ COLORS = {"ours": "#4477aa", "upstream": "#228833", "flash-maxsim": "#ee6677"}
 
 def roofline(result, path):
     """Operations a second against operations a byte, over what the memory and the matrix units allow."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams |= {"svg.hashsalt": "lik", "svg.fonttype": "none", "font.size": 9}
-    from matplotlib import pyplot
-
+    pyplot = begin_plot()
     figure, axis = pyplot.subplots(figsize=(9, 5.5))
     rows = [row for row in result["rows"] if not row["train"]]
     reach = [row["flops"] / row["bytes"] for row in rows]
@@ -45,9 +42,7 @@ def roofline(result, path):
     axis.set_title(f"{result['gpu']}, {result['date']}: forward", loc="left")
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False)
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
-    pyplot.close(figure)
+    end_plot(pyplot, figure, path)
 
 
 def milliseconds(record):

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 from late_interaction_kernels import maxsim
+from report import begin_plot, end_plot
 from torch.nn.functional import cross_entropy, normalize
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -90,12 +91,7 @@ def train(score, seed, steps, device):
 
 
 def plot(result, path):
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams |= {"svg.hashsalt": "lik", "svg.fonttype": "none", "font.size": 9}
-    from matplotlib import pyplot
-
+    pyplot = begin_plot()
     figure, axis = pyplot.subplots(figsize=(8, 4))
     for name, color in (("torch", "#ee6677"), ("ours", "#4477aa")):
         for i, losses in enumerate(result[name]["losses"]):
@@ -105,9 +101,7 @@ def plot(result, path):
     axis.set_title(f"{result['device']}, {result['date']}: {result['seeds']} seeds", loc="left")
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False)
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
-    pyplot.close(figure)
+    end_plot(pyplot, figure, path)
 
 
 def main():

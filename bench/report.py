@@ -121,14 +121,26 @@ def print_tables(results):
         console.print(table)
 
 
-def plot(results, path):
-    """Share of the FMA peak of every undisturbed case: ours as bars, exact peers as dots, the target as a line."""
+def begin_plot():
+    """pyplot, set up for SVG files that come out alike for alike data."""
     import matplotlib
 
     matplotlib.use("svg")
     matplotlib.rcParams |= {"svg.hashsalt": "lik", "svg.fonttype": "none", "font.size": 9}
     from matplotlib import pyplot
 
+    return pyplot
+
+
+def end_plot(pyplot, figure, path):
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
+
+
+def plot(results, path):
+    """Share of the FMA peak of every undisturbed case: ours as bars, exact peers as dots, the target as a line."""
+    pyplot = begin_plot()
     runs = results["runs"]
     rows_max = max(len(run["rows"]) for run in runs)
     figure, axes = pyplot.subplots(1, len(runs), figsize=(5 + 4 * len(runs), 0.34 * rows_max + 1.6), squeeze=False)
@@ -164,9 +176,7 @@ def plot(results, path):
         axis.set_xlim(left=0)
     axes[0][-1].legend(loc="lower right", frameon=False)
     figure.suptitle(f"{results['machine']['cpu']}, {results['machine']['date']}", x=0.01, ha="left")
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
-    pyplot.close(figure)
+    end_plot(pyplot, figure, path)
 
 
 def markdown(results, json_path, plot_path):

@@ -20,7 +20,7 @@ struct terminal terminal = {.width = 80};
 /* Texts from files are part of messages: what could steer a terminal becomes a question mark. */
 static void say(const char *kind, const char *format, va_list args)
 {
-    char text[4096];
+    char text[16384]; /* a message names two paths at most */
     progress_end();
     vsnprintf(text, sizeof text, format, args);
     for (unsigned char *at = (unsigned char *)text; *at; at++) {

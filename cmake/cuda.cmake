@@ -39,7 +39,6 @@ add_library(lik_cuda_objects OBJECT ${LIK_CUDA_SOURCES})
 set_target_properties(lik_cuda_objects PROPERTIES CUDA_STANDARD 17 CUDA_STANDARD_REQUIRED ON CUDA_VISIBILITY_PRESET hidden
                                                   POSITION_INDEPENDENT_CODE ON)
 target_include_directories(lik_cuda_objects PRIVATE include src)
-# C7519: ptxas says that it placed a wgmma fence itself.
 target_compile_options(lik_cuda_objects PRIVATE --expt-relaxed-constexpr -Xcompiler=-Wall,-Wextra,-fno-exceptions,-fno-rtti,-fno-threadsafe-statics
                        $<$<BOOL:${LIK_WERROR}>:--Werror=all-warnings>)
 target_compile_definitions(lik_objects PUBLIC LIK_WITH_CUDA)

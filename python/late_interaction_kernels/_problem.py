@@ -192,8 +192,11 @@ def token_weights(fw: Framework, weights: Any, shape: tuple[int, ...], like: Any
     return fw.cast(weights, "float32")
 
 
-def packed_offsets(fw: Framework, name: str, offsets: Any, total: int, tokens: str, like: Any) -> Any:
-    """Offsets [N + 1]: integers, ascending, from >= 0 to <= total. Checked where they can be read without waiting."""
+def packed_offsets(
+    fw: Framework, name: str, offsets: Any, total: int, tokens: str, like: Any
+) -> tuple[Any, int | None]:
+    """Offsets [N + 1]: integers, ascending, from >= 0 to <= total. Checked where they can be read without waiting, and
+    there with the length of the longest sequence."""
     check_rank(name, offsets, (1,), "[N + 1]")
     if not fw.is_integer(offsets):
         raise TypeError(f"{name} has dtype {fw.dtype_name(offsets)}, must be an integer dtype")
@@ -203,22 +206,24 @@ def packed_offsets(fw: Framework, name: str, offsets: Any, total: int, tokens: s
     if fw.dtype_name(offsets) not in ("int32", "int64"):
         offsets = fw.cast(offsets, "int64")
     offsets = fw.contiguous(offsets)
-    if fw.on_host(offsets):
-        low, high, shortest, _ = fw.offset_extremes(offsets)
-        if low < 0 or shortest < 0:
-            raise ValueError(f"{name} must be ascending and not negative")
-        if high > total:
-            raise ValueError(f"{name} ends at {high}, {tokens} has {total} tokens")
-    return offsets
+    if not fw.on_host(offsets):
+        return offsets, None
+    low, high, shortest, most = fw.offset_extremes(offsets)
+    if low < 0 or shortest < 0:
+        raise ValueError(f"{name} must be ascending and not negative")
+    if high > total:
+        raise ValueError(f"{name} ends at {high}, {tokens} has {total} tokens")
+    return offsets, most
 
 
-def longest(fw: Framework, name: str, offsets: Any, bound_name: str, bound: int | None) -> int:
-    """The longest sequence, or the caller's bound if it holds."""
+def longest(fw: Framework, name: str, offsets: tuple[Any, int | None], bound_name: str, bound: int | None) -> int:
+    """The longest sequence of what ``packed_offsets`` returned, or the caller's bound if it holds."""
+    values, known = offsets
     if bound is not None:
         bound = whole_number(bound_name, bound, 0)
-        if not fw.on_host(offsets):
+        if known is None:
             return bound
-    most = max(fw.offset_extremes(offsets)[3], 0)
+    most = max(fw.offset_extremes(values)[3], 0) if known is None else known
     if bound is not None and bound < most:
         raise BoundError(
             f"{bound_name} is {bound}, which is smaller than the longest sequence of {name}, {most} tokens"
@@ -363,8 +368,8 @@ def packed(
         d,
         q_weights=weights,
         d_scale=d_scale,
-        q_offsets=offsets_q,
-        d_offsets=offsets_d,
+        q_offsets=offsets_q[0],
+        d_offsets=offsets_d[0],
         normalize=NORMALIZE if normalize else 0,
         len_q=len_q,
         len_d=len_d,

@@ -332,8 +332,8 @@ def maxsim_residual_varlen(
     )
     codes = _code_numbers(fw, "codes_flat", codes_flat, Q, "Q")
     _check_range(fw, "codes_flat", codes, centroids.shape[0])
-    offsets = packed_offsets(fw, "cu_seqlens_d", cu_seqlens_d, total, "codes_flat", Q)
-    len_d = longest(fw, "cu_seqlens_d", offsets, "max_seqlen_d", max_seqlen_d)
+    looked = packed_offsets(fw, "cu_seqlens_d", cu_seqlens_d, total, "codes_flat", Q)
+    offsets, len_d = looked[0], longest(fw, "cu_seqlens_d", looked, "max_seqlen_d", max_seqlen_d)
     if fw.tracing(q, codes):
         tokens = fw.decode_residuals(codes, residuals_flat, rows, table)
         fields = {"d": tokens, "d_offsets": offsets, "len_d": len_d}

@@ -241,11 +241,6 @@ template <int lanes> LIK_DEVICE void add_groups(float (&sum)[8])
             sum[i] = __fadd_rn(sum[i], __shfl_xor_sync(~0u, sum[i], o));
 }
 
-LIK_DEVICE float load_gradient(const void *gradient, int dtype, int64_t at)
-{
-    return load_element(gradient, dtype, at);
-}
-
 /* Eight elements of a gradient row, from element k of the row at `at` on. */
 LIK_DEVICE void store_8(void *gradient, int dtype, int64_t dim, int64_t at, int k, bool accumulate, float (&v)[8])
 {
@@ -255,7 +250,7 @@ LIK_DEVICE void store_8(void *gradient, int dtype, int64_t dim, int64_t at, int 
     if (accumulate)
         for (int i = 0; i < 8; i++)
             if (i < n)
-                v[i] += load_gradient(gradient, dtype, at + k + i);
+                v[i] += load_element(gradient, dtype, at + k + i);
     bool whole = n >= 8 && dim % 8 == 0 && (uintptr_t)gradient % 16 == 0;
     if (dtype == LIK_F32) {
         float *out = (float *)gradient + at + k;
@@ -610,11 +605,6 @@ static int kind_of(const struct lik_tokens *x, int vector)
     return x->dtype == LIK_F32 ? ROWS_OF_FLOATS : ROWS_OF_HALVES;
 }
 
-static int64_t aligned(int64_t bytes)
-{
-    return (bytes + 255) / 256 * 256;
-}
-
 /* How many entries a document may have at the most. */
 static int64_t most_entries(const struct lik_score *op)
 {
@@ -690,7 +680,7 @@ int lik_cuda_grad_plan(const struct lik_gpu *gpu, const struct lik_grad *op, str
     int status = make_plan(gpu, op, &p);
     if (status)
         return status;
-    int64_t bytes = aligned(p.q_factors * 4) + aligned(p.d_factors * 4) + 2 * aligned(p.padded * 8);
+    int64_t bytes = lik_round_256(p.q_factors * 4) + lik_round_256(p.d_factors * 4) + 2 * lik_round_256(p.padded * 8);
     plan->workspace_bytes = (size_t)(bytes ? bytes + 256 : 0);
     snprintf(plan->variant, sizeof plan->variant, "grad_%s_%s_d%lld_cuda_%dx%d", lik_dtype_name(op->score.q.dtype),
              lik_dtype_name(op->score.d.dtype), (long long)op->score.q.dim, p.args.range, p.args.window);
@@ -756,7 +746,7 @@ int lik_cuda_grad_run(const struct lik_gpu *gpu, const struct lik_grad *op, char
                             (status = clear(d, op->grad_d, d->dtype, d->dim, stream)) ||
                             (status = clear(q, op->grad_weights, LIK_F32, 1, stream))))
         return status;
-    float *q_factor = (float *)workspace, *d_factor = (float *)(workspace + aligned(p.q_factors * 4));
+    float *q_factor = (float *)workspace, *d_factor = (float *)(workspace + lik_round_256(p.q_factors * 4));
     if (p.q_factors && (status = lik_cuda_unit_factors(q, a->q_vector, q_factor, p.q_factors, stream)))
         return status;
     if (p.d_factors && (status = lik_cuda_unit_factors(d, a->d_vector, d_factor, p.d_factors, stream)))
@@ -764,8 +754,8 @@ int lik_cuda_grad_run(const struct lik_gpu *gpu, const struct lik_grad *op, char
     a->q_factor = p.q_factors ? q_factor : NULL;
     a->d_factor = p.d_factors ? d_factor : NULL;
     if (p.padded) {
-        a->by_q.keys = (uint64_t *)((char *)d_factor + aligned(p.d_factors * 4));
-        a->by_d.keys = (uint64_t *)((char *)a->by_q.keys + aligned(p.padded * 8));
+        a->by_q.keys = (uint64_t *)((char *)d_factor + lik_round_256(p.d_factors * 4));
+        a->by_d.keys = (uint64_t *)((char *)a->by_q.keys + lik_round_256(p.padded * 8));
         if ((status = sort_list(&p, op->score.list_q, q->count, &a->by_q, stream)) ||
             (status = sort_list(&p, op->score.list_d, d->count, &a->by_d, stream)))
             return status;

@@ -13,6 +13,12 @@ extern "C" {
 
 struct score_args;
 
+/* Workspaces are laid out in units of 256 bytes. */
+static inline int64_t lik_round_256(int64_t bytes)
+{
+    return (bytes + 255) / 256 * 256;
+}
+
 /* One GPU. `arch` is 10 major + minor, lowered by LIK_CUDA_ARCH: which kernels run. */
 struct lik_gpu {
     int device, arch, processors;

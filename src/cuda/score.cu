@@ -119,18 +119,13 @@ static int make_plan(const struct lik_gpu *gpu, const struct lik_score *op, stru
     return LIK_OK;
 }
 
-static int64_t round_256(int64_t bytes)
-{
-    return (bytes + 255) / 256 * 256;
-}
-
 int lik_cuda_score_plan(const struct lik_gpu *gpu, const struct lik_score *op, struct lik_plan *plan)
 {
     struct score_plan p;
     int status = make_plan(gpu, op, &p);
     if (status)
         return status;
-    plan->workspace_bytes = (size_t)(round_256(p.factor_count * 4) + round_256(p.partial_count * 4));
+    plan->workspace_bytes = (size_t)(lik_round_256(p.factor_count * 4) + lik_round_256(p.partial_count * 4));
     if (plan->workspace_bytes)
         plan->workspace_bytes += 256; /* to align it */
     if (p.hopper)
@@ -160,7 +155,7 @@ int lik_cuda_score_run(const struct lik_gpu *gpu, const struct lik_score *op, ch
             return status;
     }
     if (p.partial_count)
-        a->partial = (float *)(workspace + round_256(p.factor_count * 4));
+        a->partial = (float *)(workspace + lik_round_256(p.factor_count * 4));
     status = p.hopper ? lik_score_sm90_launch(gpu, a, p.shape, stream) : lik_score_mma_launch(gpu, a, stream);
     if (status || !p.partial_count)
         return status;

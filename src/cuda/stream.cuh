@@ -216,12 +216,10 @@ LIK_DEVICE void plan_inner_tile(struct walk &w, const struct sm90_args &a, struc
 }
 
 /* Plans the next tile: fills the head and each lane's box; returns its blocks, 0 at the end of the stream. */
-LIK_DEVICE int plan_tile(struct walk &w, const struct sm90_args &a, struct head &head, struct box &box, int &boxes,
-                         int lane)
+LIK_DEVICE int plan_tile(struct walk &w, const struct sm90_args &a, struct head &head, struct box &box, int lane)
 {
     const struct lik_tokens &d = a.score.op.d;
     if (w.open && !w.holes && w.length - w.done >= COLUMNS) {
-        boxes = 1;
         plan_inner_tile(w, a, head, box, lane);
         return TILE_BLOCKS;
     }
@@ -230,7 +228,7 @@ LIK_DEVICE int plan_tile(struct walk &w, const struct sm90_args &a, struct head 
     int64_t column = 0;
     int row_tile = 0;
     struct box from_here = {};
-    boxes = 0;
+    int boxes = 0;
     while (used < TILE_BLOCKS && documents < MAX_ENDS) {
         if (!w.open) {
             if (w.left == 0)
@@ -276,7 +274,6 @@ LIK_DEVICE int plan_tile(struct walk &w, const struct sm90_args &a, struct head 
                     counts |= ballot;
             }
         }
-
         used += take;
         w.done += take * 8;
         w.blocks_left -= take;
@@ -374,8 +371,8 @@ LIK_DEVICE void produce(const struct sm90_args &a, struct shared &sm, char *ring
         tensor_map_prefetch(&a.maps[lane]);
     for (int tile = 0;; tile = (tile + 1) % HEADS) {
         struct box box = {};
-        int boxes, used = a.uniform ? plan_uniform_tile(w, a, sm.heads[tile], box, lane)
-                                    : plan_tile(w, a, sm.heads[tile], box, boxes, lane);
+        int used =
+            a.uniform ? plan_uniform_tile(w, a, sm.heads[tile], box, lane) : plan_tile(w, a, sm.heads[tile], box, lane);
         if (used == 0)
             break;
         for (int slab = 0; slab < a.slabs; slab++) {

@@ -106,11 +106,6 @@ struct topk_plan {
     struct lik_plan score;
 };
 
-static int64_t round_256(int64_t bytes)
-{
-    return (bytes + 255) / 256 * 256;
-}
-
 /* The sequences of x from `first` on, `count` of them; with groups, whole groups. */
 static void cut(struct lik_tokens *x, int64_t first, int64_t count)
 {
@@ -177,7 +172,7 @@ static int make_plan(const struct lik_gpu *gpu, const struct lik_topk *op, struc
             chunk = queries; /* chunks would cut through groups */
         p->queries = round_to_groups(chunk > 1 ? chunk : 1, unit, queries);
     }
-    p->scores_bytes = round_256(p->queries * p->columns * 4);
+    p->scores_bytes = lik_round_256(p->queries * p->columns * 4);
     if (p->queries && p->columns) {
         p->score.struct_size = sizeof p->score;
         struct lik_score chunk = chunk_of(s, 0, p->queries, 0, p->columns, NULL);
@@ -185,16 +180,16 @@ static int make_plan(const struct lik_gpu *gpu, const struct lik_topk *op, struc
         if (status)
             return status;
     }
-    p->score_workspace = round_256((int64_t)p->score.workspace_bytes);
+    p->score_workspace = lik_round_256((int64_t)p->score.workspace_bytes);
     if (k > RUN / 2) {
         p->padded = 2;
         while (p->padded < k + p->columns)
             p->padded *= 2;
-        p->keys_bytes = round_256(p->queries * p->padded * 8);
+        p->keys_bytes = lik_round_256(p->queries * p->padded * 8);
     } else {
-        p->keys_bytes = round_256(p->queries * (runs_of(p->columns) + 1) * k * 8);
+        p->keys_bytes = lik_round_256(p->queries * (runs_of(p->columns) + 1) * k * 8);
     }
-    p->best_bytes = round_256(p->queries * k * 8);
+    p->best_bytes = lik_round_256(p->queries * k * 8);
     return LIK_OK;
 }
 

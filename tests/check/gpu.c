@@ -80,22 +80,29 @@ static int64_t rows_of(const struct lik_tokens *x)
     return x->offsets ? x->total : x->count * x->len_max;
 }
 
+/* Scores of a problem, and the elements from the first to the last in rows `step` apart (0: contiguous). */
+static size_t scores_of(const struct lik_score *op, int64_t step, size_t *elements)
+{
+    int64_t columns = op->pairing == LIK_ALL ? op->d.count : op->pairing == LIK_CANDIDATES ? op->per_query : 1;
+    int64_t rows = op->pairing == LIK_LIST ? op->list_count : op->q.count;
+    *elements = rows && columns ? (size_t)((rows - 1) * (step ? step : columns) + columns) : 0;
+    return (size_t)(rows * columns);
+}
+
 /* The host's problem `op` in device memory, with its outputs if `outputs`; the argmax is an input otherwise. */
 static struct lik_score mirror_score(const struct lik_score *op, int outputs)
 {
     struct lik_score gpu = *op;
-    int64_t columns = op->pairing == LIK_ALL ? op->d.count : op->pairing == LIK_CANDIDATES ? op->per_query : 1;
-    int64_t rows = op->pairing == LIK_LIST ? op->list_count : op->q.count, step = op->scores_stride;
-    int64_t entries = rows && columns ? (rows - 1) * (step ? step : columns) + columns : 0;
+    size_t elements, scores = scores_of(op, op->scores_stride, &elements);
     mirror_tokens(&gpu.q);
     mirror_tokens(&gpu.d);
     if (op->pairing == LIK_LIST) {
         gpu.list_q = mirror_bytes(op->list_q, (size_t)op->list_count * 8, 0);
         gpu.list_d = mirror_bytes(op->list_d, (size_t)op->list_count * 8, 0);
     }
-    gpu.scores = outputs ? mirror_bytes(op->scores, (size_t)entries * sizeof(float), 1) : NULL;
+    gpu.scores = outputs ? mirror_bytes(op->scores, elements * sizeof(float), 1) : NULL;
     size_t size = op->argmax_dtype == LIK_I16 ? 2 : 4;
-    gpu.argmax = mirror_bytes(op->argmax, (size_t)(rows * columns * op->q.len_max) * size, outputs);
+    gpu.argmax = mirror_bytes(op->argmax, scores * (size_t)op->q.len_max * size, outputs);
     return gpu;
 }
 
@@ -175,15 +182,12 @@ int gpu_run_grad(const struct lik_context *ctx, const struct lik_grad *op)
 {
     const struct lik_score *score = &op->score;
     struct lik_grad gpu = *op;
-    int64_t columns = score->pairing == LIK_ALL          ? score->d.count
-                      : score->pairing == LIK_CANDIDATES ? score->per_query
-                                                         : 1;
-    int64_t rows = score->pairing == LIK_LIST ? score->list_count : score->q.count, step = op->grad_scores_stride;
-    int64_t entries = rows && columns ? (rows - 1) * (step ? step : columns) + columns : 0;
+    size_t elements;
+    scores_of(score, op->grad_scores_stride, &elements);
     size_t q_bytes = (size_t)(rows_of(&score->q) * score->q.dim) * lik_dtype_bytes(score->q.dtype);
     size_t d_bytes = (size_t)(rows_of(&score->d) * score->d.dim) * lik_dtype_bytes(score->d.dtype);
     gpu.score = mirror_score(score, 0);
-    gpu.grad_scores = mirror_bytes(op->grad_scores, (size_t)entries * sizeof(float), 0);
+    gpu.grad_scores = mirror_bytes(op->grad_scores, elements * sizeof(float), 0);
     gpu.grad_q = mirror_bytes(op->grad_q, q_bytes, 1);
     gpu.grad_d = mirror_bytes(op->grad_d, d_bytes, 1);
     gpu.grad_weights = mirror_bytes(op->grad_weights, (size_t)rows_of(&score->q) * sizeof(float), 1);

@@ -45,14 +45,13 @@ int lik_score_mma_launch(const struct lik_gpu *gpu, const struct score_args *a, 
 
 /* score_sm90.cu */
 struct sm90_shape {
-    int warpgroups; /* that multiply 64 query rows each */
-    int stages;     /* of the ring */
-    size_t bytes;   /* of shared memory */
+    int bands, warpgroups;                            /* warpgroups that multiply `bands` x 64 query rows each */
+    int blocks, piece, together, stages, slab_bytes; /* of the ring: struct sm90_args */
+    size_t bytes;                                    /* of shared memory */
 };
 int lik_score_sm90_prepare(struct lik_gpu *gpu);
 int lik_score_sm90_takes(const struct lik_gpu *gpu, const struct lik_score *op);
-struct sm90_shape lik_score_sm90_shape(const struct lik_gpu *gpu, const struct lik_score *op, int64_t blocks,
-                                       int64_t query_blocks);
+struct sm90_shape lik_score_sm90_shape(const struct lik_gpu *gpu, const struct lik_score *op, int64_t blocks);
 int lik_score_sm90_launch(const struct lik_gpu *gpu, const struct score_args *a, struct sm90_shape shape,
                           cudaStream_t stream);
 

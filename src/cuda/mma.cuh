@@ -50,11 +50,12 @@ LIK_DEVICE void mma_f16_k8(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t b0)
 }
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-/* Descriptor of an operand in shared memory: rows of 64 16-bit elements (128 bytes, 128-byte swizzle), 8 rows to 1024
- * bytes, `p` aligned to 1024. Adding 2 steps 16 elements along the dim. */
-LIK_DEVICE uint64_t wgmma_descriptor(const void *p)
+/* Descriptor of an operand in shared memory, rows of 64 16-bit elements (128 bytes, 128-byte swizzle), 8 rows to 1024
+ * bytes, `address` a multiple of 1024: the half of it that depends on the address; wgmma adds the other. Adding 2 steps
+ * 16 elements along the dim, adding 64 steps 1024 bytes. */
+LIK_DEVICE uint32_t wgmma_descriptor(uint32_t address)
 {
-    return (uint64_t)((shared_address(p) & 0x3ffffu) >> 4) | 1ull << 16 | 64ull << 32 | 1ull << 62;
+    return address >> 4 | 1u << 16;
 }
 
 LIK_DEVICE void wgmma_fence()
@@ -82,51 +83,77 @@ template <int count> LIK_DEVICE void registers_take()
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(count));
 }
 
-/* c = a b, or c += a b if `add`; asynchronous until wgmma_wait. */
+/* wgmma<bf16, add, blocks>: c += a b, or c = a b, for the first `blocks` blocks of 8 columns (c: 4 a block);
+ * asynchronous until wgmma_wait. PTX wants every register of c named: LIK_C_n are the operands of the first n blocks, as
+ * PTX numbers them after a and b, LIK_R_n what they are bound to: "+f" or "=f". */
 /* clang-format off */
-LIK_DEVICE void wgmma_bf16(float (&c)[64], uint64_t a, uint64_t b, int add)
-{
-    asm volatile("{\n"
-        ".reg .pred p;\n"
-        "setp.ne.b32 p, %66, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
-        "%64, %65, p, 1, 1, 0, 0;\n}"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]), "+f"(c[6]), "+f"(c[7]),
-          "+f"(c[8]), "+f"(c[9]), "+f"(c[10]), "+f"(c[11]), "+f"(c[12]), "+f"(c[13]), "+f"(c[14]), "+f"(c[15]),
-          "+f"(c[16]), "+f"(c[17]), "+f"(c[18]), "+f"(c[19]), "+f"(c[20]), "+f"(c[21]), "+f"(c[22]), "+f"(c[23]),
-          "+f"(c[24]), "+f"(c[25]), "+f"(c[26]), "+f"(c[27]), "+f"(c[28]), "+f"(c[29]), "+f"(c[30]), "+f"(c[31]),
-          "+f"(c[32]), "+f"(c[33]), "+f"(c[34]), "+f"(c[35]), "+f"(c[36]), "+f"(c[37]), "+f"(c[38]), "+f"(c[39]),
-          "+f"(c[40]), "+f"(c[41]), "+f"(c[42]), "+f"(c[43]), "+f"(c[44]), "+f"(c[45]), "+f"(c[46]), "+f"(c[47]),
-          "+f"(c[48]), "+f"(c[49]), "+f"(c[50]), "+f"(c[51]), "+f"(c[52]), "+f"(c[53]), "+f"(c[54]), "+f"(c[55]),
-          "+f"(c[56]), "+f"(c[57]), "+f"(c[58]), "+f"(c[59]), "+f"(c[60]), "+f"(c[61]), "+f"(c[62]), "+f"(c[63])
-        : "l"(a), "l"(b), "r"(add));
-}
+#define LIK_C_1 "%2, %3, %4, %5"
+#define LIK_C_2 LIK_C_1 ", %6, %7, %8, %9"
+#define LIK_C_3 LIK_C_2 ", %10, %11, %12, %13"
+#define LIK_C_4 LIK_C_3 ", %14, %15, %16, %17"
+#define LIK_C_5 LIK_C_4 ", %18, %19, %20, %21"
+#define LIK_C_6 LIK_C_5 ", %22, %23, %24, %25"
+#define LIK_C_7 LIK_C_6 ", %26, %27, %28, %29"
+#define LIK_C_8 LIK_C_7 ", %30, %31, %32, %33"
+#define LIK_C_9 LIK_C_8 ", %34, %35, %36, %37"
+#define LIK_C_10 LIK_C_9 ", %38, %39, %40, %41"
+#define LIK_C_11 LIK_C_10 ", %42, %43, %44, %45"
+#define LIK_C_12 LIK_C_11 ", %46, %47, %48, %49"
+#define LIK_C_13 LIK_C_12 ", %50, %51, %52, %53"
+#define LIK_C_14 LIK_C_13 ", %54, %55, %56, %57"
+#define LIK_C_15 LIK_C_14 ", %58, %59, %60, %61"
+#define LIK_C_16 LIK_C_15 ", %62, %63, %64, %65"
+#define LIK_R_1(f) f(c[0]), f(c[1]), f(c[2]), f(c[3])
+#define LIK_R_2(f) LIK_R_1(f), f(c[4]), f(c[5]), f(c[6]), f(c[7])
+#define LIK_R_3(f) LIK_R_2(f), f(c[8]), f(c[9]), f(c[10]), f(c[11])
+#define LIK_R_4(f) LIK_R_3(f), f(c[12]), f(c[13]), f(c[14]), f(c[15])
+#define LIK_R_5(f) LIK_R_4(f), f(c[16]), f(c[17]), f(c[18]), f(c[19])
+#define LIK_R_6(f) LIK_R_5(f), f(c[20]), f(c[21]), f(c[22]), f(c[23])
+#define LIK_R_7(f) LIK_R_6(f), f(c[24]), f(c[25]), f(c[26]), f(c[27])
+#define LIK_R_8(f) LIK_R_7(f), f(c[28]), f(c[29]), f(c[30]), f(c[31])
+#define LIK_R_9(f) LIK_R_8(f), f(c[32]), f(c[33]), f(c[34]), f(c[35])
+#define LIK_R_10(f) LIK_R_9(f), f(c[36]), f(c[37]), f(c[38]), f(c[39])
+#define LIK_R_11(f) LIK_R_10(f), f(c[40]), f(c[41]), f(c[42]), f(c[43])
+#define LIK_R_12(f) LIK_R_11(f), f(c[44]), f(c[45]), f(c[46]), f(c[47])
+#define LIK_R_13(f) LIK_R_12(f), f(c[48]), f(c[49]), f(c[50]), f(c[51])
+#define LIK_R_14(f) LIK_R_13(f), f(c[52]), f(c[53]), f(c[54]), f(c[55])
+#define LIK_R_15(f) LIK_R_14(f), f(c[56]), f(c[57]), f(c[58]), f(c[59])
+#define LIK_R_16(f) LIK_R_15(f), f(c[60]), f(c[61]), f(c[62]), f(c[63])
 
-LIK_DEVICE void wgmma_f16(float (&c)[64], uint64_t a, uint64_t b, int add)
-{
-    asm volatile("{\n"
-        ".reg .pred p;\n"
-        "setp.ne.b32 p, %66, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {"
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
-        "%64, %65, p, 1, 1, 0, 0;\n}"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]), "+f"(c[6]), "+f"(c[7]),
-          "+f"(c[8]), "+f"(c[9]), "+f"(c[10]), "+f"(c[11]), "+f"(c[12]), "+f"(c[13]), "+f"(c[14]), "+f"(c[15]),
-          "+f"(c[16]), "+f"(c[17]), "+f"(c[18]), "+f"(c[19]), "+f"(c[20]), "+f"(c[21]), "+f"(c[22]), "+f"(c[23]),
-          "+f"(c[24]), "+f"(c[25]), "+f"(c[26]), "+f"(c[27]), "+f"(c[28]), "+f"(c[29]), "+f"(c[30]), "+f"(c[31]),
-          "+f"(c[32]), "+f"(c[33]), "+f"(c[34]), "+f"(c[35]), "+f"(c[36]), "+f"(c[37]), "+f"(c[38]), "+f"(c[39]),
-          "+f"(c[40]), "+f"(c[41]), "+f"(c[42]), "+f"(c[43]), "+f"(c[44]), "+f"(c[45]), "+f"(c[46]), "+f"(c[47]),
-          "+f"(c[48]), "+f"(c[49]), "+f"(c[50]), "+f"(c[51]), "+f"(c[52]), "+f"(c[53]), "+f"(c[54]), "+f"(c[55]),
-          "+f"(c[56]), "+f"(c[57]), "+f"(c[58]), "+f"(c[59]), "+f"(c[60]), "+f"(c[61]), "+f"(c[62]), "+f"(c[63])
-        : "l"(a), "l"(b), "r"(add));
-}
+template <bool bf16, bool add, int blocks> struct wgmma;
+
+#define LIK_WGMMA(is_bf16, type, add, f, blocks, columns)                                       \
+    template <> struct wgmma<is_bf16, add, blocks> {                                            \
+        static LIK_MEMBER void run(float *c, uint32_t a, uint32_t b)                            \
+        {                                                                                       \
+            asm volatile("{\n.reg .pred p;\n.reg .b64 a, b;\nsetp.ne.b32 p, " #add ", 0;\n"      \
+                         "mov.b64 a, {%0, 0x40000040};\nmov.b64 b, {%1, 0x40000040};\n"         \
+                         "wgmma.mma_async.sync.aligned.m64n" #columns "k16.f32." type "." type  \
+                         " {" LIK_C_##blocks "}, a, b, p, 1, 1, 0, 0;\n}"                       \
+                         : "+r"(a), "+r"(b), LIK_R_##blocks(f));                                \
+        }                                                                                       \
+    };
+#define LIK_WGMMAS(blocks, columns)                    \
+    LIK_WGMMA(true, "bf16", 1, "+f", blocks, columns) \
+    LIK_WGMMA(true, "bf16", 0, "=f", blocks, columns) \
+    LIK_WGMMA(false, "f16", 1, "+f", blocks, columns) \
+    LIK_WGMMA(false, "f16", 0, "=f", blocks, columns)
+LIK_WGMMAS(1, 8)
+LIK_WGMMAS(2, 16)
+LIK_WGMMAS(3, 24)
+LIK_WGMMAS(4, 32)
+LIK_WGMMAS(5, 40)
+LIK_WGMMAS(6, 48)
+LIK_WGMMAS(7, 56)
+LIK_WGMMAS(8, 64)
+LIK_WGMMAS(9, 72)
+LIK_WGMMAS(10, 80)
+LIK_WGMMAS(11, 88)
+LIK_WGMMAS(12, 96)
+LIK_WGMMAS(13, 104)
+LIK_WGMMAS(14, 112)
+LIK_WGMMAS(15, 120)
+LIK_WGMMAS(16, 128)
 /* clang-format on */
 #endif
 

@@ -103,8 +103,8 @@ static int make_plan(const struct lik_gpu *gpu, const struct lik_score *op, stru
     int whole; /* blocks of one query that a tile sums by itself */
     p->hopper = lik_score_sm90_takes(gpu, op);
     if (p->hopper) {
-        p->shape = lik_score_sm90_shape(gpu, op, together, blocks);
-        whole = 4 * p->shape.warpgroups;
+        p->shape = lik_score_sm90_shape(gpu, op, together);
+        whole = 4 * p->shape.bands * p->shape.warpgroups;
     } else {
         whole = lik_score_mma_tile_blocks(together);
     }
@@ -130,7 +130,7 @@ int lik_cuda_score_plan(const struct lik_gpu *gpu, const struct lik_score *op, s
         plan->workspace_bytes += 256; /* to align it */
     if (p.hopper)
         snprintf(plan->variant, sizeof plan->variant, "score_%s_d%lld_sm90_%dx%d", lik_dtype_name(op->d.dtype),
-                 (long long)op->d.dim, 64 * p.shape.warpgroups, 128);
+                 (long long)op->d.dim, 64 * p.shape.bands * p.shape.warpgroups, 8 * p.shape.blocks);
     else
         snprintf(plan->variant, sizeof plan->variant, "score_%s_%s_d%lld_%s", lik_dtype_name(op->q.dtype),
                  lik_dtype_name(op->d.dtype), (long long)op->d.dim, lik_score_mma_name(gpu, op));

@@ -1,25 +1,27 @@
 /* The forward pass on Hopper: f16 or bf16 tokens that the copy engine can take, multiplied by wgmma.
  *
- * The documents of a score row are one stream of blocks of 8 columns: a document of n tokens is ceil(n / 8) blocks, and
- * a column tile is the next 16 blocks of the stream (128 columns), whatever documents they belong to. So a tile is full
- * for every document length, and no table of tile widths is needed. One producer warp walks the stream, copies each
- * tile in slabs of 64 elements of the dim (128 columns x 128 bytes, 16 KiB) into a ring, and writes beside it a head:
- * which columns count, where documents end (stream.cuh).
+ * A column tile is a piece of one document, or several short documents whole; its width is any number of blocks of 8
+ * columns, for a document is cut into pieces as even as possible. One producer warp walks the documents, copies each
+ * tile in slabs of 64 elements of the dim into a ring, and writes beside it a head: how many columns count, which
+ * documents end (stream.cuh).
  *
- * One to four warpgroups multiply. Each owns 64 query rows, which stay in shared memory, multiplies them by every tile,
- * and keeps one running maximum a row and lane. At a document's end the maxima go to a small stash, from which each
- * warp sums its 16 rows after the tile; one more warp adds those sums up to scores. Where documents are normalized, two
- * more warps take the norms of the columns as they pass through the ring, so that the documents are read once.
+ * One or two warpgroups multiply. Each holds 128 f32 accumulators a thread: one band of 64 query rows by up to 256
+ * columns, or two bands by up to 128, where there are rows enough, since each band more is one reading of the documents
+ * less. The rows stay in shared memory. A thread keeps a running maximum for each of its rows; at the document's end
+ * each warp sums its 16 rows a band, and one more warp adds those sums up to scores. Documents that share a tile pass
+ * their maxima through a small stash. Where documents are normalized, two more warps take the norms of the columns as
+ * they pass through the ring, so that the documents are read once.
  *
  * Blocks of the grid are persistent, one a processor; each takes an equal share of all (row tile, document) pairs, row
  * tile by row tile, so that blocks which share documents stream them at the same time, through L2. */
 #include "cuda/mma.cuh"
 #include "cuda/stream.cuh"
 
-static size_t stash_bytes(int warpgroups, bool argmax)
-{
-    return (size_t)warpgroups * MAX_ENDS * 128 * (argmax ? sizeof(struct maxima) : 8);
-}
+/* Row maxima of one lane: rows lane / 4 and lane / 4 + 8 of its warp's block in each band. */
+template <int bands> struct maxima {
+    float best[2 * bands];
+    int at[2 * bands];
+};
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
@@ -31,8 +33,9 @@ LIK_DEVICE void finish_scores(const struct sm90_args &a, struct shared &sm, int6
     int lane = (int)threadIdx.x & 31, blocks = t.blocks, queries = t.parts ? 1 : t.tile_blocks / blocks, row_tile = -1;
     int64_t mine = -1; /* the scores of lane's query of the row tile */
     for (int turn = 0; documents > 0; turn++) {
-        struct sums &sums = sm.sums[turn & 1];
-        mbarrier_wait(&sm.sums_full[turn & 1], turn >> 1 & 1);
+        int slot = turn % SUMS;
+        struct sums &sums = sm.sums[slot];
+        mbarrier_wait(&sm.sums_full[slot], turn / SUMS & 1);
         int n = sums.documents;
         int64_t column = sums.column;
         if (sums.row_tile != row_tile) {
@@ -52,42 +55,57 @@ LIK_DEVICE void finish_scores(const struct sm90_args &a, struct shared &sm, int6
         }
         __syncwarp();
         if (lane == 0)
-            mbarrier_arrive(&sm.sums_empty[turn & 1]);
+            mbarrier_arrive(&sm.sums_empty[slot]);
         documents -= n;
     }
 }
 
 /* ---- The warpgroups that multiply ---- */
 
-/* A thread of a warpgroup. Its accumulators hold rows lane / 4 and lane / 4 + 8 of its warp's block. What is known of
- * the rows stays in shared memory: with four warpgroups, registers are what there is least of. */
-struct consumer {
+/* A thread of a warpgroup. Row maxima are first spread over the four lanes that share rows; the row that a lane is left
+ * with is lane / 4, or 8 more if lane is odd, of its warp's block in band lane / 2 % 2. */
+template <int bands> struct consumer {
     int warpgroup, lane, warp;
-
-    char *rows;  /* this warpgroup's query rows */
-    char *stash; /* this thread's entry of document 0 */
+    char *rows;             /* this warpgroup's query rows: [band][slab][64 rows] */
+    struct maxima<bands> m; /* of the open document */
+    float weight;           /* of the lane's row */
+    bool counts, bad;       /* the row does; its query is out of range */
+    int block, row;         /* its block in its query; its row in the block */
+    int64_t first;          /* number of the block's score with the first document, -1: none */
+    int turn;               /* tiles with documents' ends so far */
 };
 
-/* Query rows of a row tile to shared memory, as wgmma wants them; what belongs to them beside. */
-LIK_DEVICE void load_queries(const struct sm90_args &a, struct shared &sm, const struct consumer &me, int64_t row_tile)
+template <int bands> LIK_DEVICE void reset(struct maxima<bands> &m)
+{
+#pragma unroll
+    for (int i = 0; i < 2 * bands; i++) {
+        m.best[i] = -INFINITY;
+        m.at[i] = -1;
+    }
+}
+
+/* Query rows of a row tile to shared memory, as wgmma wants them, and what belongs to the lane's row. */
+template <int bands>
+LIK_DEVICE void load_queries(const struct sm90_args &a, struct shared &sm, struct consumer<bands> &me, int64_t row_tile)
 {
     const struct lik_tokens &q = a.score.op.q;
-    int thread = (int)threadIdx.x & 127, chunk = thread & 7;
+    int thread = (int)threadIdx.x & 127, chunk = thread & 7, first_band = me.warpgroup * bands;
     named_barrier(1 + me.warpgroup, 128);
-    if (thread < 64) {
-        struct block_place place = locate_block(a.score.tiling, row_tile, me.warpgroup * 4 + thread / 16);
+    if (thread < 64 * bands) {
+        struct block_place place = locate_block(a.score.tiling, row_tile, first_band * 4 + thread / 16);
         struct query_row row = locate_row(a.score, place, thread & 15);
-        sm.row_at[me.warpgroup][thread] = row.at;
-        sm.row_weight[me.warpgroup][thread] = row.weight;
-        sm.row_counts[me.warpgroup][thread] = row.counts ? (row.at != LIK_NOWHERE ? 1 : 2) : 0;
+        sm.row_at[first_band][thread] = row.at;
+        sm.row_weight[first_band][thread] = row.weight;
+        sm.row_counts[first_band][thread] = row.counts ? (row.at != LIK_NOWHERE ? 1 : 2) : 0;
     }
     named_barrier(1 + me.warpgroup, 128);
     for (int slab = 0; slab < a.slabs; slab++)
-#pragma unroll
-        for (int r = thread / 8; r < 64; r += 16) {
-            int64_t at = sm.row_at[me.warpgroup][r];
-            int k = slab * 64 + chunk * 8, n = (int)q.dim - k;
-            uint16_t *to = (uint16_t *)(me.rows + slab * SLAB_ROWS_BYTES + r * 128 + ((chunk ^ (r & 7)) << 4));
+#pragma unroll 4
+        for (int i = 0; i < 4 * bands; i++) {
+            int r = thread / 8 + 16 * i, k = slab * 64 + chunk * 8, n = (int)q.dim - k;
+            int64_t at = sm.row_at[first_band][r];
+            char *band = me.rows + (i / 4 * a.slabs + slab) * SLAB_ROWS_BYTES;
+            uint16_t *to = (uint16_t *)(band + (r & 63) * 128 + ((chunk ^ (r & 7)) << 4));
             const uint16_t *from = (const uint16_t *)q.data + at + k * q.dim_stride;
             if (at == LIK_NOWHERE || n <= 0)
                 *(uint4 *)to = make_uint4(0, 0, 0, 0);
@@ -98,40 +116,27 @@ LIK_DEVICE void load_queries(const struct sm90_args &a, struct shared &sm, const
                     to[e] = e < n ? from[e * q.dim_stride] : 0;
         }
     copy_async_commit();
-    if (q.normalize)
-        for (int r = thread / 8; r < 64; r += 16) {
-            struct query_row row = {sm.row_at[me.warpgroup][r], 1.0f, 1.0f, true};
+    if (q.normalize) {
+        for (int r = thread / 8; r < 64 * bands; r += 16) {
+            struct query_row row = {sm.row_at[first_band][r], 1.0f, 1.0f, true};
             float factor = row_factor(a.score, row, chunk);
             if (chunk == 0)
-                sm.row_weight[me.warpgroup][r] = __fmul_rn(sm.row_weight[me.warpgroup][r], factor);
+                sm.row_weight[first_band][r] = __fmul_rn(sm.row_weight[first_band][r], factor);
         }
-    if (thread < 4) {
-        struct block_place place = locate_block(a.score.tiling, row_tile, me.warpgroup * 4 + thread);
-        sm.first[me.warpgroup][thread] = place.row < 0 ? -1 : place.row * a.score.columns;
-        sm.block[me.warpgroup][thread] = place.block;
+        named_barrier(1 + me.warpgroup, 128);
     }
+    int band = first_band + (me.lane >> 1) % bands;
+    me.row = me.lane / 4 + (me.lane & 1) * 8;
+    me.weight = sm.row_weight[band][me.warp * 16 + me.row];
+    int counts = sm.row_counts[band][me.warp * 16 + me.row];
+    me.counts = counts != 0;
+    me.bad = counts == 2;
+    struct block_place place = locate_block(a.score.tiling, row_tile, band * 4 + me.warp);
+    me.first = place.row < 0 ? -1 : place.row * a.score.columns;
+    me.block = place.block;
     copy_async_wait<0>();
     fence_async_shared();
     named_barrier(1 + me.warpgroup, 128);
-}
-
-template <bool bf16> LIK_DEVICE void multiply_step(float (&c)[64], uint64_t q, uint64_t d, int add)
-{
-    if (bf16)
-        wgmma_bf16(c, q, d, add);
-    else
-        wgmma_f16(c, q, d, add);
-}
-
-/* c += a slab of the rows x a slab of the columns; c = that if not `add`. Elements past the dim are zeros in both. */
-template <bool bf16> LIK_DEVICE void multiply_slab(float (&c)[64], const char *rows, const char *columns, int add)
-{
-    uint64_t q = wgmma_descriptor(rows), d = wgmma_descriptor(columns);
-    wgmma_fence();
-#pragma unroll
-    for (int k = 0; k < 4; k++)
-        multiply_step<bf16>(c, q + 2 * k, d + 2 * k, add | k);
-    wgmma_commit(); /* in one basic block with the products, or ptxas takes them one at a time */
 }
 
 /* A place in the ring, and the parity of its full barrier. */
@@ -140,317 +145,474 @@ struct place {
     uint32_t parity;
 };
 
-LIK_DEVICE void advance(struct place &at, int stages)
+/* Gives the stage back to the producer; `at` becomes the next place. */
+LIK_DEVICE void free_stage(const struct sm90_args &a, struct shared &sm, int lane, struct place &at)
 {
-    if (++at.stage == stages) {
+    if (lane == 0)
+        mbarrier_arrive(&sm.empty[at.stage]);
+    if (++at.stage == a.stages) {
         at.stage = 0;
         at.parity ^= 1;
     }
 }
 
-/* One pair of the scan for the argmax: strictly larger pairs replace the best, so that ties stay with the lowest token;
- * which of a pair it was is settled later. */
-LIK_DEVICE void scan_pair(float a, float b, float &best, int &block, float &first, int j)
+/* The accumulators are two halves of 64 registers: of two bands, or of the left and right columns of one. */
+typedef float halves[2][64];
+
+/* c += `slabs` slabs of the rows at `q` x as many of the columns at `d`; c = that if not `add`. */
+template <bool bf16, int blocks, int slabs, bool add>
+LIK_DEVICE void multiply_slabs(float (&c)[64], uint32_t q, uint32_t d, uint32_t next_slab)
 {
-    float x = max_nan(a, b);
-    if (x > best) {
-        block = j;
-        first = a;
-    }
-    best = max_nan(best, x);
+    wgmma<bf16, add, blocks>::run(c, q, d);
+#pragma unroll
+    for (int k = 1; k < 4 * slabs; k++)
+        wgmma<bf16, true, blocks>::run(c, q + k / 4 * (SLAB_ROWS_BYTES >> 4) + k % 4 * 2,
+                                       d + k / 4 * next_slab + k % 4 * 2);
+    wgmma_commit(); /* in one basic block with the products, or ptxas takes them one at a time */
 }
 
-/* Scan of one row tile's products that keeps the rules of NaN, of ties and of products of -inf to the letter; for the
- * rare tile where the fast scan met one of them. */
-LIK_DEVICE void scan_carefully(const float (&c)[64], const struct head &head, struct maxima &m, struct maxima *stash)
+/* Starts the products of a stage: of each half with its rows and columns, `blocks` blocks wide. */
+template <bool bf16, int bands, int blocks, int slabs, bool add>
+LIK_DEVICE void multiply_stage(halves &c, uint32_t q, uint32_t next_band, uint32_t d, uint32_t next_slab)
 {
-    int pair = ((int)threadIdx.x & 3) * 2, base = head.token + pair, ended = 0;
+    wgmma_fence();
+    multiply_slabs<bf16, blocks, slabs, add>(c[0], q, d, next_slab);
+    if (bands == 2)
+        multiply_slabs<bf16, blocks, slabs, add>(c[1], q + next_band, d, next_slab);
+    else
+        multiply_slabs<bf16, blocks, slabs, add>(c[1], q, d + blocks * (BLOCK_BYTES >> 4), next_slab);
+}
+
+/* The products of the warpgroup's rows and the column tile at `at`, but for the end of those of the last stage, which
+ * are under way, half by half. Elements past the dim are zeros in both. */
+template <bool bf16, int bands, int blocks>
+LIK_DEVICE void multiply(const struct sm90_args &a, struct shared &sm, const struct consumer<bands> &me, uint32_t ring,
+                         halves &c, struct place &at)
+{
+    uint32_t q = wgmma_descriptor(shared_address(me.rows)), next_band = (uint32_t)a.slabs * (SLAB_ROWS_BYTES >> 4);
+    uint32_t next_slab = (uint32_t)a.slab_bytes >> 4, d = wgmma_descriptor(ring + at.stage * a.stage_bytes);
+    if (a.slabs == 1) {
+        multiply_stage<bf16, bands, blocks, 1, false>(c, q, next_band, d, 0);
+        return;
+    }
+    multiply_stage<bf16, bands, blocks, 2, false>(c, q, next_band, d, next_slab);
+    for (int slab = 2; slab < a.slabs; slab += 2) {
+        wgmma_wait<0>();
+        free_stage(a, sm, me.lane, at);
+        mbarrier_wait(&sm.full[at.stage], at.parity);
+        d = wgmma_descriptor(ring + at.stage * a.stage_bytes);
+        q += 2 * SLAB_ROWS_BYTES >> 4;
+        multiply_stage<bf16, bands, blocks, 2, true>(c, q, next_band, d, next_slab);
+    }
+}
+
+/* A half's products times what normalizes their columns. */
+template <int blocks> LIK_DEVICE void scale_products(float (&c)[64], const float *factor)
+{
+    int pair = ((int)threadIdx.x & 3) * 2;
 #pragma unroll
-    for (int j = 0; j < TILE_BLOCKS; j++) {
-        uint32_t bits = head.counts[j / 4] >> (j % 4 * 8 + pair);
+    for (int j = 0; j < blocks; j++) {
+        float2 f = *(const float2 *)&factor[j * 8 + pair];
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            c[j * 4 + i] = __fmul_rn(c[j * 4 + i], i & 1 ? f.y : f.x);
+    }
+}
+
+/* How products are taken into row maxima, two rows at a time. With the argmax, strictly larger pairs of columns replace
+ * the best, so that ties stay with the lowest token; which of a pair it was is settled in the end, from its first
+ * product. */
+template <bool want_argmax> struct scan {
+    int block[2];
+    float first[2];
+
+    LIK_MEMBER void begin()
+    {
+        block[0] = block[1] = -1;
+        first[0] = first[1] = 0.0f;
+    }
+
+    LIK_MEMBER void pair(float x, float y, int i, int j, float &best)
+    {
+        float larger = max_nan(x, y);
+        if (want_argmax && larger > best) {
+            block[i] = j;
+            first[i] = x;
+        }
+        best = max_nan(best, larger);
+    }
+
+    /* The products c of block j, all of which count. */
+    LIK_MEMBER void whole(const float *c, int j, float *best)
+    {
+        pair(c[0], c[1], 0, j, best[0]);
+        pair(c[2], c[3], 1, j, best[1]);
+    }
+
+    /* Those whose columns' bits are set. */
+    LIK_MEMBER void some(const float *c, int j, uint32_t bits, float *best)
+    {
+        bits >>= ((int)threadIdx.x & 3) * 2;
+        bool even = bits & 1, odd = bits & 2;
+        pair(even ? c[0] : -INFINITY, odd ? c[1] : -INFINITY, 0, j, best[0]);
+        pair(even ? c[2] : -INFINITY, odd ? c[3] : -INFINITY, 1, j, best[1]);
+    }
+
+    /* Positions of the maxima, `base`: the token of column 0. */
+    LIK_MEMBER void settle(const float *best, int *at, int base)
+    {
+        base += ((int)threadIdx.x & 3) * 2;
+#pragma unroll
+        for (int i = 0; i < 2; i++)
+            if (block[i] >= 0)
+                at[i] = base + block[i] * 8 + (first[i] == best[i] ? 0 : 1);
+    }
+};
+
+/* Takes a half's products into the running maxima of two rows: `blocks` blocks, of which all but the last `masked`
+ * count whole, and those as far as `columns` goes. Positions stay -1 as long as all products are -inf. */
+template <bool want_argmax, int blocks, int masked>
+LIK_DEVICE void take_half(const float (&c)[64], int columns, int token, float *best, int *at)
+{
+    struct scan<want_argmax> scan;
+    const float before[2] = {best[0], best[1]};
+    uint32_t bits = (1u << min(max(columns - (blocks - masked) * 8, 0), masked * 8)) - 1u;
+    if (want_argmax)
+        scan.begin();
+#pragma unroll
+    for (int j = 0; j < blocks - masked; j++)
+        scan.whole(&c[j * 4], j, best);
+#pragma unroll
+    for (int j = blocks - masked; j < blocks; j++)
+        scan.some(&c[j * 4], j, bits >> (j - blocks + masked) * 8, best);
+    if (!want_argmax)
+        return;
+    scan.settle(best, at, token);
+    bool nan[2];
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+        nan[i] = best[i] != best[i] && before[i] == before[i];
+    if (__any_sync(~0u, nan[0] || nan[1])) /* rare: the first NaN wins */
+#pragma unroll
+        for (int j = blocks - 1; j >= 0; j--)
+#pragma unroll
+            for (int e = 1; e >= 0; e--)
+#pragma unroll
+                for (int i = 0; i < 2; i++) {
+                    int column = j * 8 + ((int)threadIdx.x & 3) * 2 + e;
+                    if (nan[i] && column < columns && c[j * 4 + 2 * i + e] != c[j * 4 + 2 * i + e])
+                        at[i] = token + column;
+                }
+}
+
+/* The argmax of a mixed tile by the rules of NaN, of ties and of products of -inf to the letter; for the rare tile
+ * where the scan met one of them. */
+template <int bands>
+LIK_DEVICE void scan_carefully(const halves &c, const struct head &head, struct maxima<bands> &m,
+                               struct maxima<bands> *stash)
+{
+    int pair = ((int)threadIdx.x & 3) * 2, base = head.token + pair, blocks = head.shape & 0xff;
+#pragma unroll
+    for (int j = 0; j < MAX_BLOCKS / bands; j++) {
+        uint32_t bits = j < blocks ? head.counts[j / 4] >> (j % 4 * 8 + pair) : 0;
 #pragma unroll
         for (int e = 0; e < 2; e++)
-            if (bits >> e & 1) {
-                keep_better(m.best0, m.at0, c[j * 4 + e], base + j * 8 + e);
-                keep_better(m.best1, m.at1, c[j * 4 + 2 + e], base + j * 8 + e);
-            }
-        if (head.ends >> j & 1) {
-            stash[ended++ * 128] = m;
-            m = {-INFINITY, -INFINITY, -1, -1};
+            if (bits >> e & 1)
+#pragma unroll
+                for (int i = 0; i < 2 * bands; i++)
+                    keep_better(m.best[i], m.at[i], c[bands == 2 ? i / 2 : j / 16][j % 16 * 4 + i % 2 * 2 + e],
+                                base + j * 8 + e);
+        if (stash && head.ends >> j & 1) {
+            *stash = m;
+            stash += 128;
+            reset(m);
             base = pair - (j + 1) * 8;
         }
     }
 }
 
-LIK_DEVICE struct brief read_head(const struct head &head)
+/* Takes a tile with dropped columns or several documents, whose halves are 16 blocks wide; the maxima of each of
+ * several documents go to the stash. */
+template <int bands, bool want_argmax>
+LIK_DEVICE void take_mixed(const halves &c, const struct head &head, struct maxima<bands> &m,
+                           struct maxima<bands> *stash)
 {
-    struct brief b;
-    *(uint4 *)b.counts = *(const uint4 *)head.counts;
-    b.ends = head.ends;
-    b.token = head.token;
-    b.flags = head.flags;
-    return b;
-}
-
-/* The products times what normalizes their columns. */
-LIK_DEVICE void scale_products(float (&c)[64], const struct head &head)
-{
-    int pair = ((int)threadIdx.x & 3) * 2;
-#pragma unroll
-    for (int j = 0; j < TILE_BLOCKS; j++) {
-        float2 f = *(const float2 *)&head.factor[j * 8 + pair];
-        c[j * 4] = __fmul_rn(c[j * 4], f.x);
-        c[j * 4 + 1] = __fmul_rn(c[j * 4 + 1], f.y);
-        c[j * 4 + 2] = __fmul_rn(c[j * 4 + 2], f.x);
-        c[j * 4 + 3] = __fmul_rn(c[j * 4 + 3], f.y);
-    }
-}
-
-/* The four products of block j that count; -inf for those that don't. */
-LIK_DEVICE void pick(const float (&c)[64], int j, uint32_t bits, float (&x)[4])
-{
-    int pair = ((int)threadIdx.x & 3) * 2;
-    bool first = bits >> pair & 1, second = bits >> pair & 2;
-    x[0] = first ? c[j * 4] : -INFINITY;
-    x[1] = second ? c[j * 4 + 1] : -INFINITY;
-    x[2] = first ? c[j * 4 + 2] : -INFINITY;
-    x[3] = second ? c[j * 4 + 3] : -INFINITY;
-}
-
-/* Takes the products of one row tile by one column tile into the running maxima `m`; those of documents that end here
- * go to the stash. Four blocks at a time: plain ones, without a document's end or a dropped column, need no questions.
- */
-LIK_DEVICE void take_maxima(const float (&c)[64], const struct head &, const struct brief &brief, struct maxima &m,
-                            float2 *stash)
-{
-    uint32_t ends = brief.ends;
-    if (brief.flags & 2) {
-        float x[4], y[4];
-#pragma unroll
-        for (int j = 0; j < TILE_BLOCKS; j++) {
-            float p = max_nan(c[j * 4], c[j * 4 + 1]), r = max_nan(c[j * 4 + 2], c[j * 4 + 3]);
-            x[j & 3] = j < 4 ? p : max_nan(x[j & 3], p);
-            y[j & 3] = j < 4 ? r : max_nan(y[j & 3], r);
-        }
-        m.best0 = max_nan(m.best0, max_nan(max_nan(x[0], x[1]), max_nan(x[2], x[3])));
-        m.best1 = max_nan(m.best1, max_nan(max_nan(y[0], y[1]), max_nan(y[2], y[3])));
-        if (ends) {
-            *stash = make_float2(m.best0, m.best1);
-            m.best0 = m.best1 = -INFINITY;
-        }
-        return;
-    }
-#pragma unroll
-    for (int g = 0; g < TILE_BLOCKS; g += 4) {
-        uint32_t counts = brief.counts[g / 4];
-        if (counts == ~0u && (ends >> g & 15u) == 0) {
-            float x[4], y[4];
-#pragma unroll
-            for (int j = 0; j < 4; j++) {
-                x[j] = max_nan(c[(g + j) * 4], c[(g + j) * 4 + 1]);
-                y[j] = max_nan(c[(g + j) * 4 + 2], c[(g + j) * 4 + 3]);
-            }
-            m.best0 = max_nan(m.best0, max_nan(max_nan(x[0], x[1]), max_nan(x[2], x[3])));
-            m.best1 = max_nan(m.best1, max_nan(max_nan(y[0], y[1]), max_nan(y[2], y[3])));
-            continue;
-        }
-#pragma unroll
-        for (int j = g; j < g + 4; j++) {
-            float x[4];
-            pick(c, j, counts >> (j - g) * 8, x);
-            m.best0 = max_nan(m.best0, max_nan(x[0], x[1]));
-            m.best1 = max_nan(m.best1, max_nan(x[2], x[3]));
-            if (ends >> j & 1) {
-                *stash = make_float2(m.best0, m.best1);
-                stash += 128;
-                m.best0 = m.best1 = -INFINITY;
-            }
-        }
-    }
-}
-
-/* The same with the argmax. */
-LIK_DEVICE void take_maxima(const float (&c)[64], const struct head &head, const struct brief &brief, struct maxima &m,
-                            struct maxima *stash)
-{
-    struct maxima before = m, *const stash_before = stash;
-    int base = brief.token + ((int)threadIdx.x & 3) * 2, block0 = -1, block1 = -1;
-    float first0 = 0.0f, first1 = 0.0f;
-    uint32_t ends = brief.ends;
+    struct scan<want_argmax> scan[bands];
+    struct maxima<bands> before = m, *const stash_before = stash;
+    int base = head.token, blocks = head.shape & 0xff;
+    uint32_t ends = stash ? head.ends : 0;
     bool strange = false;
-    auto settle = [&]() {
-        if (block0 >= 0)
-            m.at0 = base + block0 * 8 + (first0 == m.best0 ? 0 : 1);
-        if (block1 >= 0)
-            m.at1 = base + block1 * 8 + (first1 == m.best1 ? 0 : 1);
-        strange |= !(m.best0 > -INFINITY) || !(m.best1 > -INFINITY);
+    auto begin = [&]() {
+#pragma unroll
+        for (int b = 0; b < bands; b++)
+            scan[b].begin();
     };
-    bool whole = brief.flags & 2;
+    auto settle = [&]() {
 #pragma unroll
-    for (int g = 0; g < TILE_BLOCKS; g += 4) {
-        uint32_t counts = brief.counts[g / 4];
-        if (whole || (counts == ~0u && (ends >> g & 15u) == 0)) {
-#pragma unroll
-            for (int j = g; j < g + 4; j++) {
-                scan_pair(c[j * 4], c[j * 4 + 1], m.best0, block0, first0, j);
-                scan_pair(c[j * 4 + 2], c[j * 4 + 3], m.best1, block1, first1, j);
-            }
-            continue;
+        for (int b = 0; b < bands; b++) {
+            scan[b].settle(&m.best[2 * b], &m.at[2 * b], base);
+            strange |= !(m.best[2 * b] > -INFINITY) || !(m.best[2 * b + 1] > -INFINITY);
         }
+    };
+    if (want_argmax)
+        begin();
 #pragma unroll
-        for (int j = g; j < g + 4; j++) {
-            float x[4];
-            pick(c, j, counts >> (j - g) * 8, x);
-            scan_pair(x[0], x[1], m.best0, block0, first0, j);
-            scan_pair(x[2], x[3], m.best1, block1, first1, j);
-            if (ends >> j & 1) {
+    for (int j = 0; j < MAX_BLOCKS / bands; j++) {
+        if (j < blocks)
+#pragma unroll
+            for (int b = 0; b < bands; b++)
+                scan[b].some(&c[bands == 2 ? b : j / 16][j % 16 * 4], j, head.counts[j / 4] >> j % 4 * 8,
+                             &m.best[2 * b]);
+        if (ends >> j & 1) {
+            if (want_argmax) {
                 settle();
-                *stash = m;
-                stash += 128;
-                m = {-INFINITY, -INFINITY, -1, -1};
-                block0 = block1 = -1;
-                base = ((int)threadIdx.x & 3) * 2 - (j + 1) * 8;
+                begin();
             }
+            *stash = m;
+            stash += 128;
+            reset(m);
+            base = -(j + 1) * 8;
         }
     }
-    if (whole && ends) {
-        settle();
-        *stash = m;
-        m = {-INFINITY, -INFINITY, -1, -1};
-    } else if (brief.flags & 1) {
-        settle();
-    }
-    if (__any_sync(~0u, strange)) {
-        m = before;
-        scan_carefully(c, head, m, stash_before);
+    if (want_argmax) {
+        if (!ends)
+            settle();
+        if (__any_sync(~0u, strange)) {
+            m = before;
+            scan_carefully<bands>(c, head, m, stash_before);
+        }
     }
 }
 
-/* After a tile: for each document that ended, the maximum of a row from its four lanes, the argmax, and the sum of the
- * warp's block of 16 rows. `turn` counts such tiles. */
-template <bool want_argmax>
-LIK_DEVICE void finish_rows(const struct sm90_args &a, struct shared &sm, const struct consumer &me,
-                            const struct head &head, int turn)
+/* The row that is left to this lane of the rows that four lanes share, with the best of all four. */
+template <int bands, bool want_argmax> LIK_DEVICE void share_rows(const struct maxima<bands> &m, float &best, int &at)
 {
-    int documents = __popc(head.ends), r = me.warp * 16 + me.lane / 4;
-    float weight0 = sm.row_weight[me.warpgroup][r], weight1 = sm.row_weight[me.warpgroup][r + 8];
-    int counts0 = sm.row_counts[me.warpgroup][r], counts1 = sm.row_counts[me.warpgroup][r + 8];
-    int block = sm.block[me.warpgroup][me.warp], s = block * LIK_BLOCK_ROWS + me.lane / 4;
-    int64_t first = sm.first[me.warpgroup][me.warp];
-    struct sums &sums = sm.sums[turn & 1];
+    float b[2] = {m.best[0], m.best[1]};
+    int t[2] = {m.at[0], m.at[1]};
+    auto take = [](float &mine, int &my, float x, int theirs) {
+        if (want_argmax)
+            keep_better(mine, my, x, theirs);
+        else
+            mine = max_nan(mine, x);
+    };
+    int lane = (int)threadIdx.x & 31;
+    if (bands == 2) {
+        bool upper = lane & 2;
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const int other = 2 * bands - 2 + i;
+            float x = __shfl_xor_sync(~0u, upper ? m.best[i] : m.best[other], 2);
+            int theirs = want_argmax ? __shfl_xor_sync(~0u, upper ? m.at[i] : m.at[other], 2) : 0;
+            b[i] = upper ? m.best[other] : m.best[i];
+            t[i] = upper ? m.at[other] : m.at[i];
+            take(b[i], t[i], x, theirs);
+        }
+    }
+    bool odd = lane & 1;
+    float x = __shfl_xor_sync(~0u, odd ? b[0] : b[1], 1);
+    int theirs = want_argmax ? __shfl_xor_sync(~0u, odd ? t[0] : t[1], 1) : 0;
+    best = odd ? b[1] : b[0];
+    at = odd ? t[1] : t[0];
+    take(best, at, x, theirs);
+    if (bands == 1) {
+        x = __shfl_xor_sync(~0u, best, 2);
+        theirs = want_argmax ? __shfl_xor_sync(~0u, at, 2) : 0;
+        take(best, at, x, theirs);
+    }
+}
+
+/* After a tile in which documents end: for each of them, the maximum of a row, the argmax, and the sums of the warp's
+ * blocks of 16 rows. */
+template <int bands, bool want_argmax>
+LIK_DEVICE void finish_rows(const struct sm90_args &a, struct shared &sm, struct consumer<bands> &me,
+                            const struct head &head, int documents, const struct maxima<bands> *stash)
+{
+    int slot = me.turn & (SUMS - 1), band = (me.lane >> 1) % bands;
+    struct sums &sums = sm.sums[slot];
     if (me.lane == 0 && !a.score.partial) {
-        mbarrier_wait(&sm.sums_empty[turn & 1], (turn >> 1 & 1) ^ 1);
+        mbarrier_wait(&sm.sums_empty[slot], (me.turn / SUMS & 1) ^ 1);
         if (me.warpgroup == 0 && me.warp == 0) {
             sums.column = head.column;
             sums.row_tile = head.row_tile;
             sums.documents = documents;
         }
     }
-    for (int i = 0; i < documents; i++) {
-        struct maxima m = {-INFINITY, -INFINITY, -1, -1};
-        if (want_argmax) {
-            m = ((const struct maxima *)me.stash)[i * 128];
-        } else {
-            float2 best = ((const float2 *)me.stash)[i * 128];
-            m.best0 = best.x, m.best1 = best.y;
-        }
-#pragma unroll
-        for (int o = 1; o < 4; o *= 2) {
-            float x0 = __shfl_xor_sync(~0u, m.best0, o), x1 = __shfl_xor_sync(~0u, m.best1, o);
-            if (want_argmax) {
-                keep_better(m.best0, m.at0, x0, __shfl_xor_sync(~0u, m.at0, o));
-                keep_better(m.best1, m.at1, x1, __shfl_xor_sync(~0u, m.at1, o));
-            } else {
-                m.best0 = max_nan(m.best0, x0);
-                m.best1 = max_nan(m.best1, x1);
-            }
-        }
-        bool empty = head.empty >> i & 1;
-        int64_t n = first + head.column + i;
-        if (want_argmax && (me.lane & 3) == 0 && first >= 0) {
-            int64_t at = n * a.score.op.q.len_max + s;
-            if (s < a.score.op.q.len_max)
-                store_argmax(a.score.op, at, counts0 == 1 && !empty ? m.at0 : -1);
-            if (s + 8 < a.score.op.q.len_max)
-                store_argmax(a.score.op, at + 8, counts1 == 1 && !empty ? m.at1 : -1);
-        }
-        float sum = add_block(counts0 && !empty ? __fmul_rn(weight0, m.best0) : 0.0f,
-                              counts1 && !empty ? __fmul_rn(weight1, m.best1) : 0.0f);
-        if ((head.bad >> i & 1) || counts0 == 2) /* lane 0's row is the block's first */
-            sum = __uint_as_float(0x7fc00000u);
-        if (me.lane == 0) {
-            if (!a.score.partial)
-                sums.of[i][me.warpgroup * 4 + me.warp] = sum;
-            else if (first >= 0)
-                a.score.partial[n * a.score.tiling.blocks + block] = sum;
-        }
-    }
-    if (me.lane == 0 && !a.score.partial)
-        mbarrier_arrive(&sm.sums_full[turn & 1]);
     __syncwarp();
-}
-
-LIK_DEVICE void free_stage(struct shared &sm, const struct consumer &me, int stage)
-{
-    if (me.lane == 0)
-        mbarrier_arrive(&sm.empty[stage]);
-}
-
-/* The products of the warpgroup's rows and the column tile at `at`; returns the place after it. The tile may be longer
- * than the ring: each slab is given back once it is multiplied. */
-template <bool bf16>
-LIK_DEVICE struct place multiply_tile(const struct sm90_args &a, struct shared &sm, struct consumer &me,
-                                      const char *ring, float (&c)[64], struct place at, const struct head &head,
-                                      struct brief &brief)
-{
-    int before = 0;
-    for (int slab = 0; slab < a.slabs; slab++) {
-        mbarrier_wait(&sm.full[at.stage], at.parity);
-        multiply_slab<bf16>(c, me.rows + slab * SLAB_ROWS_BYTES, ring + at.stage * SLAB_BYTES, slab);
-        if (slab > 0) {
-            wgmma_wait<1>();
-            free_stage(sm, me, before);
+    me.turn++;
+    int64_t n = me.first + head.column;
+    uint32_t empty = head.empty, bad = head.bad;
+    for (int i = 0; i < documents; i++, n++) {
+        if (stash)
+            me.m = stash[i * 128];
+        float best;
+        int at;
+        share_rows<bands, want_argmax>(me.m, best, at);
+        bool counts = me.counts && !(empty >> i & 1);
+        if (want_argmax && me.first >= 0 && (bands == 2 || !(me.lane & 2))) {
+            int s = me.block * LIK_BLOCK_ROWS + me.row;
+            if (s < a.score.op.q.len_max)
+                store_argmax(a.score.op, n * a.score.op.q.len_max + s,
+                             counts && !me.bad ? max(at, 0) : -1); /* -1 so far: all products are -inf */
         }
-        before = at.stage;
-        advance(at, a.stages);
+        float sum = counts ? __fmul_rn(me.weight, best) : 0.0f;
+        sum = __fadd_rn(sum, __shfl_xor_sync(~0u, sum, 1)); /* the order of add_block */
+#pragma unroll
+        for (int o = 4; o < 32; o *= 2)
+            sum = __fadd_rn(sum, __shfl_xor_sync(~0u, sum, o));
+        if ((bad >> i & 1) || me.bad)
+            sum = __uint_as_float(0x7fc00000u);
+        if ((me.lane & ~2) == 0 && (bands == 2 || me.lane == 0)) {
+            if (!a.score.partial)
+                sums.of[i][(me.warpgroup * bands + band) * 4 + me.warp] = sum;
+            else if (me.first >= 0)
+                a.score.partial[n * a.score.tiling.blocks + me.block] = sum;
+        }
     }
-    brief = read_head(head);
-    wgmma_wait<0>();
-    free_stage(sm, me, before);
-    return at;
+    reset(me.m);
+    __syncwarp();
+    if (me.lane == 0 && !a.score.partial)
+        mbarrier_arrive(&sm.sums_full[slot]);
 }
 
-template <bool bf16, bool want_argmax>
-LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, struct consumer &me, const char *ring, int held)
-{
-    struct maxima m = {-INFINITY, -INFINITY, -1, -1};
-    struct place at = {0, 0};
-    int turn = 0;
-    uint32_t pass = 0; /* parity of the heads */
+/* The tile at hand. */
+struct tile {
+    struct place at; /* in the ring */
+    int index;       /* of its head */
+    uint32_t pass;   /* parity of the heads */
+    int4 head;       /* columns, shape, row_tile, token */
+};
 
-    for (int tile = 0;; tile = (tile + 1) % HEADS) {
-        float c[64];
-        struct brief brief;
-        mbarrier_wait(&sm.full[at.stage], at.parity);
-        const struct head &head = sm.heads[tile];
-        if (head.row_tile < 0)
-            break;
-        if (head.row_tile != held) {
-            held = head.row_tile;
-            load_queries(a, sm, me, held);
+LIK_DEVICE int blocks_of(const struct tile &t)
+{
+    return t.head.y & 0xff;
+}
+
+LIK_DEVICE bool is_mixed(const struct tile &t)
+{
+    return t.head.y >> 16;
+}
+
+/* Blocks of a half of the accumulators; 0 for a mixed tile. */
+template <int bands> LIK_DEVICE int width_of(const struct tile &t)
+{
+    return is_mixed(t) ? 0 : bands == 2 ? blocks_of(t) : (blocks_of(t) + 1) / 2;
+}
+
+LIK_DEVICE int documents_of(const struct tile &t)
+{
+    return t.head.y >> 8 & 0xff;
+}
+
+LIK_DEVICE void await(struct shared &sm, struct tile &t)
+{
+    mbarrier_wait(&sm.full[t.at.stage], t.at.parity);
+    t.head = *(const int4 *)&sm.heads[t.index];
+}
+
+LIK_DEVICE void next(struct shared &sm, struct tile &t)
+{
+    if (++t.index == HEADS) {
+        t.index = 0;
+        t.pass ^= 1;
+    }
+    await(sm, t);
+}
+
+/* Multiplies and takes pieces of documents, all of one width, up to a document's end (true) or to a tile of another
+ * width or row tile (false): the loop where the time goes. The maxima of the first half are taken while the second is
+ * multiplied. */
+template <bool bf16, int bands, bool want_argmax, int blocks>
+LIK_DEVICE bool take_pieces(const struct sm90_args &a, struct shared &sm, struct consumer<bands> &me, uint32_t ring,
+                            const float *factors, struct tile &t)
+{
+    const int second = bands == 2 ? 0 : blocks * 8; /* column that the second half begins with */
+    const int masked = bands == 1 && blocks > 1 ? 2 : 1;
+    int row_tile = t.head.z;
+    for (;;) {
+        halves c;
+        multiply<bf16, bands, blocks>(a, sm, me, ring, c, t.at);
+        const float *factor = factors + t.index * (MAX_BLOCKS * 8 / bands);
+        if (a.normalize)
+            mbarrier_wait(&sm.normed[t.index], t.pass);
+        wgmma_wait<1>();
+        if (a.normalize)
+            scale_products<blocks>(c[0], factor);
+        take_half<want_argmax, blocks, 1>(c[0], t.head.x, t.head.w, &me.m.best[0], &me.m.at[0]);
+        wgmma_wait<0>();
+        free_stage(a, sm, me.lane, t.at);
+        if (a.normalize)
+            scale_products<blocks>(c[1], factor + second);
+        take_half<want_argmax, blocks, masked>(c[1], t.head.x - second, t.head.w + second, &me.m.best[2 * bands - 2],
+                                               &me.m.at[2 * bands - 2]);
+        if (documents_of(t))
+            return true;
+        next(sm, t);
+        if (width_of<bands>(t) != blocks || t.head.z != row_tile)
+            return false;
+    }
+}
+
+/* take_pieces for a width that is known at run time. Two halves of one band may be a block wider than the tile: the
+ * columns past it are whatever the ring holds, and no one looks at their products. */
+template <bool bf16, int bands, bool want_argmax>
+LIK_DEVICE bool take_pieces_of(int width, const struct sm90_args &a, struct shared &sm, struct consumer<bands> &me,
+                               uint32_t ring, const float *factors, struct tile &t)
+{
+    switch (width) {
+#define CASE(n) \
+    case n: return take_pieces<bf16, bands, want_argmax, n>(a, sm, me, ring, factors, t);
+        CASE(1)
+        CASE(2)
+        CASE(3)
+        CASE(4)
+        CASE(5)
+        CASE(6)
+        CASE(7)
+        CASE(8)
+        CASE(9)
+        CASE(10)
+        CASE(11)
+        CASE(12)
+        CASE(13)
+        CASE(14)
+        CASE(15)
+#undef CASE
+    default: return take_pieces<bf16, bands, want_argmax, 16>(a, sm, me, ring, factors, t);
+    }
+}
+
+template <bool bf16, int bands, bool want_argmax>
+LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, struct consumer<bands> &me, uint32_t ring,
+                        struct maxima<bands> *stash, const float *factors, int row_tile)
+{
+    struct tile t = {};
+    load_queries(a, sm, me, row_tile);
+    reset(me.m);
+    await(sm, t);
+    while (t.head.z >= 0) {
+        if (t.head.z != row_tile) {
+            row_tile = t.head.z;
+            load_queries(a, sm, me, row_tile);
         }
-        at = multiply_tile<bf16>(a, sm, me, ring, c, at, head, brief);
-        if (a.normalize) {
-            mbarrier_wait(&sm.normed[tile], pass);
-            pass ^= tile == HEADS - 1;
-            scale_products(c, head);
+        struct maxima<bands> *shared_tile = documents_of(t) > 1 ? stash : NULL;
+        if (is_mixed(t)) {
+            halves c;
+            multiply<bf16, bands, 16>(a, sm, me, ring, c, t.at);
+            wgmma_wait<0>();
+            free_stage(a, sm, me.lane, t.at);
+            if (a.normalize) {
+                const float *factor = factors + t.index * (MAX_BLOCKS * 8 / bands);
+                mbarrier_wait(&sm.normed[t.index], t.pass);
+                scale_products<16>(c[0], factor);
+                scale_products<16>(c[1], bands == 2 ? factor : factor + 128);
+            }
+            take_mixed<bands, want_argmax>(c, sm.heads[t.index], me.m, shared_tile);
+        } else if (!take_pieces_of<bf16, bands, want_argmax>(width_of<bands>(t), a, sm, me, ring, factors, t)) {
+            continue;
         }
-        if (want_argmax)
-            take_maxima(c, head, brief, m, (struct maxima *)me.stash);
-        else
-            take_maxima(c, head, brief, m, (float2 *)me.stash);
-        if (brief.ends)
-            finish_rows<want_argmax>(a, sm, me, head, turn++);
+        if (documents_of(t))
+            finish_rows<bands, want_argmax>(a, sm, me, sm.heads[t.index], documents_of(t), shared_tile);
+        next(sm, t);
     }
 }
 
@@ -466,37 +628,40 @@ template <bool bf16> LIK_DEVICE float add_squares(uint4 raw, float squares)
     return squares;
 }
 
-/* Every tile's columns as they pass: a lane takes two of them, chunk by chunk of the swizzled slab, so that eight lanes
- * meet all banks. Elements past the dim are zeros. */
-template <bool bf16>
-LIK_DEVICE void take_norms(const struct sm90_args &a, struct shared &sm, const char *ring, int half)
+/* Every tile's columns as they pass: a lane takes every 64th of them, chunk by chunk of the swizzled slab, so that
+ * eight lanes meet all banks. Elements past the dim are zeros. */
+template <bool bf16, int bands>
+LIK_DEVICE void take_norms(const struct sm90_args &a, struct shared &sm, const char *ring, float *factors, int half)
 {
+    const int most = MAX_BLOCKS * 8 / bands / 64;
     struct place at = {0, 0};
-    int lane = (int)threadIdx.x & 31, c = half * 64 + lane;
+    int lane = (int)threadIdx.x & 31, c = half * 32 + lane;
     for (int tile = 0;; tile = (tile + 1) % HEADS) {
         mbarrier_wait(&sm.full[at.stage], at.parity);
-        struct head &head = sm.heads[tile];
+        const struct head &head = sm.heads[tile];
         if (head.row_tile < 0)
             break;
-        float squares[2][2] = {};
-        for (int slab = 0; slab < a.slabs; slab++) {
+        int columns = (head.shape & 0xff) * 8;
+        float squares[most][2] = {};
+        for (int slab = 0; slab < a.slabs; slab += 2) {
             mbarrier_wait(&sm.full[at.stage], at.parity);
-            const char *row = ring + at.stage * SLAB_BYTES + c * 128;
+            for (int half = 0; half < min(2, a.slabs); half++) {
+                const char *row = ring + at.stage * a.stage_bytes + half * a.slab_bytes + c * 128;
 #pragma unroll
-            for (int i = 0; i < 8; i++) {
-                int chunk = (i ^ (c & 7)) << 4;
-                squares[0][i & 1] = add_squares<bf16>(*(const uint4 *)(row + chunk), squares[0][i & 1]);
-                squares[1][i & 1] = add_squares<bf16>(*(const uint4 *)(row + 32 * 128 + chunk), squares[1][i & 1]);
+                for (int n = 0; n < most; n++)
+                    if (c + n * 64 < columns)
+#pragma unroll
+                        for (int i = 0; i < 8; i++)
+                            squares[n][i & 1] = add_squares<bf16>(
+                                *(const uint4 *)(row + n * 64 * 128 + ((i ^ (c & 7)) << 4)), squares[n][i & 1]);
             }
             __syncwarp();
-            if (lane == 0)
-                mbarrier_arrive(&sm.empty[at.stage]);
-            advance(at, a.stages);
+            free_stage(a, sm, lane, at);
         }
 #pragma unroll
-        for (int i = 0; i < 2; i++) {
-            float norm = __fsqrt_rn(__fadd_rn(squares[i][0], squares[i][1]));
-            head.factor[c + 32 * i] = __fdiv_rn(1.0f, norm < 1e-12f ? 1e-12f : norm);
+        for (int n = 0; n < most; n++) {
+            float norm = __fsqrt_rn(__fadd_rn(squares[n][0], squares[n][1]));
+            factors[tile * (MAX_BLOCKS * 8 / bands) + c + n * 64] = __fdiv_rn(1.0f, norm < 1e-12f ? 1e-12f : norm);
         }
         __syncwarp();
         if (lane == 0)
@@ -505,26 +670,25 @@ LIK_DEVICE void take_norms(const struct sm90_args &a, struct shared &sm, const c
 }
 #endif
 
-/* `groups`: most warpgroups that multiply. With more than two, registers move to them from the producer's. */
-template <bool bf16, int groups, bool want_argmax>
-static __global__ void __launch_bounds__(128 * (groups + 1), 1) score_sm90(const __grid_constant__ struct sm90_args a)
+template <bool bf16, int bands, bool want_argmax>
+static __global__ void __launch_bounds__(384, 1) score_sm90(const __grid_constant__ struct sm90_args a)
 {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
     extern __shared__ char dynamic[];
     __shared__ struct shared sm;
     char *ring = dynamic + (-shared_address(dynamic) & 1023u); /* the swizzle counts from multiples of 1024 */
-    char *rows = ring + a.stages * SLAB_BYTES;
-    size_t rows_bytes = (size_t)a.slabs * SLAB_ROWS_BYTES;
+    char *rows = ring + a.stages * a.stage_bytes;
+    int rows_bytes = bands * a.slabs * SLAB_ROWS_BYTES;
+    float *factors = (float *)(rows + a.warpgroups * rows_bytes);
     if (threadIdx.x == 0) {
         for (int i = 0; i < a.stages; i++) {
             mbarrier_init(&sm.full[i], 1);
             mbarrier_init(&sm.empty[i], 4 * a.warpgroups + (a.normalize ? 2 : 0));
         }
-        for (int i = 0; i < 2; i++) {
+        for (int i = 0; i < SUMS; i++) {
             mbarrier_init(&sm.sums_full[i], 4 * a.warpgroups);
             mbarrier_init(&sm.sums_empty[i], 1);
         }
-
         for (int i = 0; i < HEADS; i++)
             mbarrier_init(&sm.normed[i], 2);
         mbarrier_init_done();
@@ -534,33 +698,28 @@ static __global__ void __launch_bounds__(128 * (groups + 1), 1) score_sm90(const
     int64_t first = share * blockIdx.x + min((int64_t)blockIdx.x, rest), count = share + (blockIdx.x < rest);
     int role = __shfl_sync(~0u, (int)threadIdx.x / 128, 0), warp = __shfl_sync(~0u, (int)threadIdx.x / 32 & 3, 0);
     if (role >= a.warpgroups) {
-        if (groups == 4)
-            registers_give<64>(); /* 64 + 4 x 104 is what five warpgroups of 96 have together */
-        else if (groups == 3)
-            registers_give<80>(); /* 80 + 3 x 144: four of 128 */
-        if (warp == 0)
+        registers_give<88>(); /* 88 + 2 x 208 is what three warpgroups of 168 have together */
+        if (warp == 0 && a.uniform)
+            produce_uniform(a, sm, ring, first, count);
+        else if (warp == 0)
             produce(a, sm, ring, first, count);
         else if (warp == 1 && !a.score.partial)
             finish_scores(a, sm, count);
         else if (warp >= 2 && a.normalize)
-            take_norms<bf16>(a, sm, ring, warp - 2);
+            take_norms<bf16, bands>(a, sm, ring, factors, warp - 2);
     } else {
-        if (groups == 4)
-            registers_take<104>();
-        else if (groups == 3)
-            registers_take<144>();
-        struct consumer me = {};
+        registers_take<208>();
+        struct consumer<bands> me = {
+        };
         me.warpgroup = role;
-
         me.lane = (int)threadIdx.x & 31;
         me.warp = warp;
-        me.rows = rows + me.warpgroup * rows_bytes;
-        me.stash =
-            rows + a.warpgroups * rows_bytes +
-            (me.warpgroup * MAX_ENDS * 128 + ((int)threadIdx.x & 127)) * (want_argmax ? sizeof(struct maxima) : 8);
-        int row_tile = (int)(first / a.score.columns);
-        load_queries(a, sm, me, row_tile);
-        consume<bf16, want_argmax>(a, sm, me, ring, row_tile);
+        me.rows = rows + role * rows_bytes;
+        struct maxima<bands> *stash =
+            (struct maxima<bands> *)((char *)factors + (a.normalize ? HEADS * MAX_BLOCKS * 8 / bands * 4 : 0));
+        consume<bf16, bands, want_argmax>(a, sm, me, shared_address(ring),
+                                          stash + role * a.together * 128 + (threadIdx.x & 127), factors,
+                                          (int)(first / a.score.columns));
     }
 #else
     __trap(); /* the driver never launches this elsewhere */
@@ -571,13 +730,13 @@ static __global__ void __launch_bounds__(128 * (groups + 1), 1) score_sm90(const
 
 typedef void (*kernel)(struct sm90_args);
 
-static kernel kernel_of(bool bf16, bool argmax, bool many)
+static kernel kernel_of(bool bf16, bool argmax, bool two_bands)
 {
-    static const kernel kernels[2][2][2] = {{{score_sm90<false, 2, false>, score_sm90<false, 4, false>},
-                                             {score_sm90<false, 2, true>, score_sm90<false, 3, true>}},
-                                            {{score_sm90<true, 2, false>, score_sm90<true, 4, false>},
-                                             {score_sm90<true, 2, true>, score_sm90<true, 3, true>}}};
-    return kernels[bf16][argmax][many];
+    static const kernel kernels[2][2][2] = {{{score_sm90<false, 1, false>, score_sm90<false, 2, false>},
+                                             {score_sm90<false, 1, true>, score_sm90<false, 2, true>}},
+                                            {{score_sm90<true, 1, false>, score_sm90<true, 2, false>},
+                                             {score_sm90<true, 1, true>, score_sm90<true, 2, true>}}};
+    return kernels[bf16][argmax][two_bands];
 }
 
 int lik_score_sm90_prepare(struct lik_gpu *gpu)
@@ -606,24 +765,10 @@ int lik_score_sm90_prepare(struct lik_gpu *gpu)
     return lik_cuda_status(e, "cudaFuncSetAttribute");
 }
 
-/* Bytes besides the ring. */
-static size_t fixed_bytes(int warpgroups, int slabs, bool argmax)
-{
-    return 1024 + (size_t)warpgroups * slabs * SLAB_ROWS_BYTES + stash_bytes(warpgroups, argmax);
-}
-
-static int stages_for(const struct lik_gpu *gpu, int warpgroups, int slabs, bool argmax)
-{
-    size_t fixed = fixed_bytes(warpgroups, slabs, argmax) + sizeof(struct shared);
-    if (fixed >= gpu->shared_bytes)
-        return 0;
-    size_t stages = (gpu->shared_bytes - fixed) / SLAB_BYTES;
-    return stages < MAX_STAGES ? (int)stages : MAX_STAGES;
-}
-
+/* Slabs of 64 elements: one, or pairs; the copy engine fills up with zeros. */
 static int slabs_of(const struct lik_score *op)
 {
-    return (int)((op->d.dim + 63) / 64);
+    return op->d.dim <= 64 ? 1 : (int)((op->d.dim + 127) / 128) * 2;
 }
 
 /* Are the documents' strides what a tensor map takes: positive multiples of 16 bytes? */
@@ -645,55 +790,105 @@ static int map_strides(const struct lik_tokens *d)
            d->strides.sequence < far && d->strides.group < far;
 }
 
+/* Is the stream of documents uniform: of one length, none masked or listed? */
+static int is_uniform(const struct lik_score *op)
+{
+    const struct lik_tokens *d = &op->d;
+    return !d->mask && !d->offsets && op->pairing != LIK_LIST && d->len_max > 0 && d->len_max < 1 << 24 &&
+           d->count <= INT32_MAX;
+}
+
+/* Fits column tiles and a ring of four stages or more beside the rows and what else is needed; 0 if that cannot be. */
+static int fit(const struct lik_gpu *gpu, const struct lik_score *op, struct sm90_shape *shape)
+{
+    int slabs = slabs_of(op), most = MAX_BLOCKS / shape->bands;
+    int64_t columns = lik_score_columns(op), blocks = op->d.len_max > 0 ? (op->d.len_max + 7) / 8 : 1;
+    int uniform = is_uniform(op);
+    shape->together = uniform && (blocks > most / 2 || op->d.group_size > 0) ? 1 : TOGETHER;
+    if (shape->together > columns)
+        shape->together = (int)columns;
+    size_t fixed = sizeof(struct shared) + 1024 + (size_t)shape->warpgroups * shape->bands * slabs * SLAB_ROWS_BYTES;
+    if (op->d.normalize)
+        fixed += HEADS * MAX_BLOCKS * 8 / shape->bands * sizeof(float);
+    if (shape->together > 1) /* the stash: maxima of all threads, one document after another */
+        fixed += (size_t)shape->warpgroups * shape->together * 128 * sizeof(struct maxima<1>) * shape->bands;
+    if (fixed >= gpu->shared_bytes)
+        return 0;
+    /* A stage is two slabs of the dim, if there are two. */
+    int deep = slabs > 1 ? 2 : 1, unit = shape->bands == 1 ? 2 : 1,
+        ring = (int)((gpu->shared_bytes - fixed) / BLOCK_BYTES) / deep, least = slabs > 2 ? 4 : 3;
+    while (most > unit && ring / most < least)
+        most -= unit;
+    if (ring / most < least)
+        return 0;
+    if (uniform && shape->together > 1) /* whole documents */
+        shape->together = (int)(blocks * shape->together <= most ? shape->together
+                                : blocks * 2 <= most             ? most / blocks
+                                                                 : 1);
+    if (uniform) {
+        int64_t pieces = (blocks + most - 1) / most;
+        shape->piece = (int)((blocks + pieces - 1) / pieces);
+        most = shape->piece * shape->together;
+    } else if (most > blocks * shape->together) {
+        most = (int)(blocks * shape->together);
+    }
+    shape->blocks = most;
+    shape->slab_bytes = (most + most % unit) * BLOCK_BYTES;
+    shape->stages = ring * BLOCK_BYTES / shape->slab_bytes;
+    if (shape->stages > MAX_STAGES)
+        shape->stages = MAX_STAGES;
+    shape->bytes = fixed - sizeof(struct shared) + (size_t)shape->stages * shape->slab_bytes * deep;
+    return 1;
+}
+
 int lik_score_sm90_takes(const struct lik_gpu *gpu, const struct lik_score *op)
 {
     const struct lik_tokens *q = &op->q, *d = &op->d;
+    struct sm90_shape one = {};
+    one.bands = one.warpgroups = 1;
     return gpu->hopper && q->dtype == d->dtype && (d->dtype == LIK_F16 || d->dtype == LIK_BF16) && !q->scale &&
-           !d->scale && map_strides(d) && stages_for(gpu, 1, slabs_of(op), op->argmax != NULL) >= 4;
+           !d->scale && map_strides(d) && fit(gpu, op, &one);
 }
 
-/* How many warpgroups: those that make the grid's longest share of products the shortest. One keeps the tensor cores
- * busy half of the time, and whole queries in a tile count for a tenth less: measured. */
-struct sm90_shape lik_score_sm90_shape(const struct lik_gpu *gpu, const struct lik_score *op, int64_t blocks,
-                                       int64_t query_blocks)
+/* The rows of a tile: those that make the grid's longest share of products the shortest. One warpgroup keeps the tensor
+ * cores busy half of the time; two bands read the documents half as often. */
+struct sm90_shape lik_score_sm90_shape(const struct lik_gpu *gpu, const struct lik_score *op, int64_t blocks)
 {
-    int slabs = slabs_of(op);
-    bool argmax = op->argmax != NULL;
+    static const struct {
+        int bands, warpgroups;
+        double cost; /* of a row */
+    } shapes[] = {{1, 1, 2.0}, {1, 2, 1.1}, {2, 2, 1.0}};
     struct sm90_shape best = {};
     double least = 0.0;
     int64_t units = op->pairing == LIK_ALL ? op->d.count : lik_score_rows(op) * lik_score_columns(op);
-    for (int warpgroups = 1; warpgroups <= (argmax ? 3 : MAX_GROUPS); warpgroups++) {
-        int stages = stages_for(gpu, warpgroups, slabs, argmax);
-
-        if (stages < 4 || (warpgroups > 1 && blocks <= 4 * (warpgroups - 1)))
+    for (int i = 0; i < 3; i++) {
+        struct sm90_shape shape = {};
+        shape.bands = shapes[i].bands;
+        shape.warpgroups = shapes[i].warpgroups;
+        int rows = 4 * shape.bands * shape.warpgroups; /* in blocks */
+        if ((i > 0 && blocks <= rows / 2) || !fit(gpu, op, &shape))
             continue;
-        int64_t tiles = (blocks + 4 * warpgroups - 1) / (4 * warpgroups);
-        double cost = (double)((tiles * units + gpu->processors - 1) / gpu->processors) * warpgroups;
-        cost *= warpgroups == 1 ? 2.0 : warpgroups == 2 ? 1.2 : 1.0;
-        cost *= op->pairing == LIK_ALL && 4 * warpgroups % query_blocks == 0 ? 0.9 : 1.0;
+        int64_t tiles = (blocks + rows - 1) / rows;
+        double cost = (double)((tiles * units + gpu->processors - 1) / gpu->processors) * rows * shapes[i].cost;
         if (best.stages && cost >= least)
             continue;
         least = cost;
-        best.warpgroups = warpgroups;
-        best.stages = stages;
-        best.bytes = fixed_bytes(warpgroups, slabs, argmax) + (size_t)stages * SLAB_BYTES;
+        best = shape;
     }
     return best;
 }
 
-/* Tensor maps of the documents, (dim, token, sequence, group), one for each box height. */
+/* Tensor maps of the documents, (dim, token, sequence, group): of the one box of a uniform stream, or one for each box
+ * height. */
 static int make_maps(const struct lik_gpu *gpu, struct sm90_args *a)
 {
     const struct lik_tokens *d = &a->score.op.d;
     int64_t members = d->group_size > 0 ? d->group_size : d->count;
-    a->flat = !d->offsets && d->group_size == 0 && d->len_max % 8 == 0 &&
-              (d->count == 1 || d->strides.sequence == d->len_max * d->strides.token) &&
-              d->count * d->len_max <= INT32_MAX - 4096;
     a->group_size = (int32_t)members;
     cuuint64_t shape[4] = {(cuuint64_t)d->dim, (cuuint64_t)d->len_max, (cuuint64_t)members,
                            (cuuint64_t)(d->count / members)};
-    if (d->offsets || a->flat) {
-        shape[1] = (cuuint64_t)(a->flat ? d->count * d->len_max : d->total);
+    if (d->offsets) {
+        shape[1] = (cuuint64_t)d->total;
         shape[2] = shape[3] = 1;
     }
     int64_t steps[3] = {d->strides.token, d->strides.sequence, d->strides.group};
@@ -704,8 +899,9 @@ static int make_maps(const struct lik_gpu *gpu, struct sm90_args *a)
         if (shape[i] == 0)
             shape[i] = 1; /* no rows: nothing is read but zeros past the end */
     cuuint32_t ones[4] = {1, 1, 1, 1};
-    for (int b = 0; b < BOXES; b++) {
-        cuuint32_t box[4] = {64, 8u << b, 1, 1};
+    for (int b = 0; b < (a->uniform ? 1 : BOXES); b++) {
+        cuuint32_t box[4] = {64, a->uniform ? 8u * (cuuint32_t)a->piece : 8u << b,
+                             a->uniform ? (cuuint32_t)a->together : 1, 1};
         CUresult e = gpu->encode(
             &a->maps[b], d->dtype == LIK_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 4,
             (void *)d->data, shape, strides, box, ones, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
@@ -720,22 +916,24 @@ static int make_maps(const struct lik_gpu *gpu, struct sm90_args *a)
 int lik_score_sm90_launch(const struct lik_gpu *gpu, const struct score_args *score, struct sm90_shape shape,
                           cudaStream_t stream)
 {
-    struct sm90_args a = {};
+    struct sm90_args a;
     a.score = *score;
     a.slabs = slabs_of(&score->op);
     a.stages = shape.stages;
     a.warpgroups = shape.warpgroups;
+    a.slab_bytes = shape.slab_bytes;
+    a.stage_bytes = shape.slab_bytes * (a.slabs > 1 ? 2 : 1);
+    a.blocks = shape.blocks;
+    a.together = shape.together;
     a.normalize = score->op.d.normalize != 0;
+    a.uniform = is_uniform(&score->op);
+    a.piece = shape.piece;
     int status = make_maps(gpu, &a);
     if (status)
         return status;
-    const struct lik_tokens *d = &score->op.d;
-    a.uniform = !d->mask && !d->offsets && score->op.pairing != LIK_LIST && d->len_max > 0 && d->len_max < 1 << 24 &&
-                d->count <= INT32_MAX;
-    a.inverse_blocks = 1.0f / (float)((d->len_max + 7) / 8);
     int64_t total = score->tiling.tiles * score->columns;
     unsigned grid = (unsigned)(total < gpu->processors ? total : gpu->processors);
     kernel_of(score->op.d.dtype == LIK_BF16, score->op.argmax != NULL,
-              shape.warpgroups > 2)<<<grid, 128 * (shape.warpgroups + 1), shape.bytes, stream>>>(a);
+              shape.bands > 1)<<<grid, 128 * (shape.warpgroups + 1), shape.bytes, stream>>>(a);
     return lik_cuda_launched("score_sm90");
 }

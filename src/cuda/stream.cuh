@@ -7,74 +7,62 @@
 #include "cuda/kernels.cuh"
 #include "cuda/score.cuh"
 
-#define COLUMNS         128   /* of a tile */
-#define TILE_BLOCKS     16    /* blocks of 8 columns */
-#define SLAB_BYTES      16384 /* 128 columns x 64 elements */
-#define SLAB_ROWS_BYTES 8192  /* 64 query rows x 64 elements */
-#define MAX_GROUPS      4     /* warpgroups that multiply */
+#define SLAB_ROWS_BYTES 8192 /* 64 query rows x 64 elements */
+#define BLOCK_BYTES     1024 /* 8 columns x 64 elements */
+#define MAX_BLOCKS      32   /* of a tile, of 8 columns each */
+#define MAX_BANDS       4    /* of 64 query rows */
 #define HEADS           16
-#define MAX_ENDS        8 /* documents that may end in one tile */
+#define TOGETHER        8 /* documents that may share a tile, at most */
 #define MAX_STAGES      12
-#define BOXES           5 /* tensor maps with boxes of 8, 16, 32, 64 and 128 rows */
+#define SUMS            4
+#define BOXES           6 /* tensor maps with boxes of 8, 16 ... 256 rows */
 
 static_assert(HEADS >= MAX_STAGES + 3,
               "a head must outlive its tile's slabs: one tile is planned ahead, one not yet taken");
 
 struct sm90_args {
-    CUtensorMap maps[BOXES];
+    CUtensorMap maps[BOXES]; /* a uniform stream has one, whose box is the tile */
     struct score_args score;
-    int32_t slabs; /* of 64 elements a token */
+    int32_t slabs; /* of 64 elements a token: one or an even number */
     int32_t stages, warpgroups;
-    int32_t flat;       /* documents follow each other without a gap in whole blocks: rows are count x len_max */
-    int32_t group_size; /* sequences of the third axis of the maps */
-    int32_t normalize;  /* the documents: their norms are taken as they pass through the ring */
-
-    int32_t uniform;      /* documents of one length, none masked or listed: plan_uniform_tile */
-    float inverse_blocks; /* 1 / blocks of a document */
+    int32_t slab_bytes;  /* most that a slab of a tile takes */
+    int32_t stage_bytes; /* of two slabs, if the dim has two */
+    int32_t blocks;      /* most of a tile */
+    int32_t together;    /* most documents of a tile */
+    int32_t group_size;  /* sequences of the third axis of the maps */
+    int32_t normalize;   /* the documents: their norms are taken as they pass through the ring */
+    int32_t uniform;     /* documents of one length, none masked or listed: plan_uniform_tile */
+    int32_t piece;       /* uniform: blocks of a piece of a document, or of each document of a tile */
 };
 
-/* What a column tile holds. */
+/* What a column tile holds: a piece of one document, all of whose tokens count, or ("mixed") one with dropped tokens or
+ * several whole documents. */
 struct __align__(16) head {
-    uint32_t counts[4];  /* columns that count, a bit each */
-    uint32_t ends;       /* bit j: a document ends with block j */
-    uint32_t empty, bad; /* bit i: the i-th document that ends here has no kept token; is out of range */
+    int32_t columns;     /* of a piece: that count; the rest of the last block doesn't */
+    int32_t shape;       /* blocks | documents that end here << 8 | mixed << 16 */
     int32_t row_tile;    /* -1: there are no more */
     int32_t token;       /* index in its document of column 0 */
-    int32_t flags;  /* 1: the last document goes on in the next tile; 2: all columns count and no document ends before
-                     * the last block */
-    int64_t column; /* of the scores: the first document that ends here */
-    float factor[COLUMNS]; /* what normalizes the columns, if the documents are to be */
+    uint32_t counts[8];  /* mixed: columns that count, a bit each */
+    uint32_t ends;       /* mixed; bit j: a document ends with block j */
+    uint32_t empty, bad; /* bit i: the i-th document that ends here has no kept token; is out of range */
+    int64_t column;      /* of the scores: the first document that ends here */
 };
 
-/* The part of a head that every tile needs, in registers: read while the products run. */
-struct brief {
-    uint32_t counts[4], ends;
-    int32_t token, flags; /* flags: 1 open, 2 whole */
-};
-
-/* Row maxima of one lane: rows lane / 4 and lane / 4 + 8 of its warp's block. */
-struct maxima {
-    float best0, best1;
-    int at0, at1;
-};
-
-/* Sums of 16 rows, for the warp that adds them up; two, so that the next tile's can be written meanwhile. */
+/* Sums of 16 rows, for the warp that adds them up; several, so that the next documents' can be written meanwhile. */
 struct sums {
     int64_t column; /* of the scores: the first document */
     int32_t row_tile, documents;
-    float of[MAX_ENDS][4 * MAX_GROUPS]; /* [document][block] */
+    float of[TOGETHER][4 * MAX_BANDS]; /* [document][block] */
 };
 
 struct shared {
-    uint64_t full[MAX_STAGES], empty[MAX_STAGES], sums_full[2], sums_empty[2];
+    uint64_t full[MAX_STAGES], empty[MAX_STAGES], sums_full[SUMS], sums_empty[SUMS];
     uint64_t normed[HEADS];
     struct head heads[HEADS];
-    struct sums sums[2];
-    int64_t row_at[MAX_GROUPS][64]; /* [warpgroup][row]: struct query_row */
-    float row_weight[MAX_GROUPS][64];
-    int row_counts[MAX_GROUPS][64]; /* 0, 1, or 2 where the query is out of range */
-    int64_t first[MAX_GROUPS][4]; /* [warpgroup][warp]: number of its block's score with the first document, -1: none */
-    int block[MAX_GROUPS][4];     /* of the query */
+    struct sums sums[SUMS];
+    int64_t row_at[MAX_BANDS][64]; /* [band][row]: struct query_row */
+    float row_weight[MAX_BANDS][64];
+    int row_counts[MAX_BANDS][64]; /* 0, 1, or 2 where the query is out of range */
 };
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
@@ -84,8 +72,8 @@ struct walk {
     int64_t left; /* documents still to open */
     int row_tile;
     int64_t column;
-    bool open;                     /* in the midst of a document */
-    int length, done, blocks_left; /* done: tokens; blocks in plan_uniform_tile */
+    bool open;                            /* in the midst of a document */
+    int length, done, piece, blocks_left; /* done: tokens; blocks of a piece */
     bool holes, bad, none;
     int64_t index;                /* the open document */
     int row, sequence, group;     /* its place in the tensor maps */
@@ -166,8 +154,6 @@ LIK_DEVICE void open_document(struct walk &w, const struct sm90_args &a, int lan
     if (w.bad) {
         w.length = 0;
         w.row = 0;
-    } else if (a.flat) {
-        w.row = (int)(w.index * d.len_max);
     } else if (!d.offsets) {
         w.group = d.group_size > 0 ? (int)(w.index / a.group_size) : 0;
         w.sequence = (int)(w.index - (int64_t)w.group * a.group_size);
@@ -176,6 +162,8 @@ LIK_DEVICE void open_document(struct walk &w, const struct sm90_args &a, int lan
         w.length = kept_length(d, w.index, w.length, lane, w.holes);
     w.none = w.length == 0;
     w.blocks_left = w.none ? 1 : (w.length + 7) / 8;
+    int pieces = (w.blocks_left + a.blocks - 1) / a.blocks;
+    w.piece = (w.blocks_left + pieces - 1) / pieces;
 }
 
 /* Bits of columns from ... to - 1 in the word of columns first ... first + 31. */
@@ -186,50 +174,15 @@ LIK_DEVICE uint32_t column_bits(int first, int from, int to)
     return from >= to ? 0u : (~0u >> (32 - (to - from))) << from;
 }
 
-/* A tile within one document whose tokens all count: most tiles of long documents. */
-LIK_DEVICE void plan_inner_tile(struct walk &w, const struct sm90_args &a, struct head &head, struct box &box, int lane)
-{
-    bool ends = w.blocks_left == TILE_BLOCKS;
-    if (lane < 4)
-        head.counts[lane] = ~0u;
-    if (lane == 0) {
-        head.ends = ends ? 1u << (TILE_BLOCKS - 1) : 0;
-        head.empty = head.bad = 0;
-        head.row_tile = w.row_tile;
-        head.token = w.done;
-        head.column = w.column;
-        head.flags = ends ? 2 : 3;
-        box.map = &a.maps[BOXES - 1];
-        box.block = 0;
-        box.row = w.row + w.done;
-        box.sequence = w.sequence;
-        box.group = w.group;
-    }
-    w.done += COLUMNS;
-    w.blocks_left -= TILE_BLOCKS;
-    if (ends) {
-        w.open = false;
-        w.column++;
-        w.left--;
-    }
-    __syncwarp();
-}
-
 /* Plans the next tile: fills the head and each lane's box; returns its blocks, 0 at the end of the stream. */
 LIK_DEVICE int plan_tile(struct walk &w, const struct sm90_args &a, struct head &head, struct box &box, int lane)
 {
     const struct lik_tokens &d = a.score.op.d;
-    if (w.open && !w.holes && w.length - w.done >= COLUMNS) {
-        plan_inner_tile(w, a, head, box, lane);
-        return TILE_BLOCKS;
-    }
-    int used = 0, documents = 0, token = 0, run = 0; /* blocks of the run of rows that is being gathered */
+    int used = 0, columns = 0, documents = 0, token = 0, row_tile = -1, boxes = 0;
     uint32_t ends = 0, empty = 0, bad = 0, counts = 0;
     int64_t column = 0;
-    int row_tile = 0;
-    struct box from_here = {};
-    int boxes = 0;
-    while (used < TILE_BLOCKS && documents < MAX_ENDS) {
+    bool mixed = false;
+    for (;;) {
         if (!w.open) {
             if (w.left == 0)
                 break;
@@ -243,125 +196,164 @@ LIK_DEVICE int plan_tile(struct walk &w, const struct sm90_args &a, struct head 
             }
             open_document(w, a, lane);
         }
+        if (used && used + w.blocks_left > a.blocks)
+            break; /* documents share a tile whole or not at all */
         if (used == 0) {
             token = w.done;
             column = w.column;
             row_tile = w.row_tile;
         }
-        int take = min(w.blocks_left, TILE_BLOCKS - used), row = w.row + w.done;
-        if (run &&
-            !(row == from_here.row + run * 8 && w.sequence == from_here.sequence && w.group == from_here.group)) {
-            cut_boxes(a, from_here, run, box, boxes, lane);
-            run = 0;
-        }
-        if (run == 0) {
-            from_here.block = used;
-            from_here.row = row;
-            from_here.sequence = w.sequence;
-            from_here.group = w.group;
-        }
-        run += take;
-        int from = used * 8, to = from + min(take * 8, w.length - w.done);
+        int take = min(w.piece, w.blocks_left), from = used * 8;
+        columns = min(take * 8, w.length - w.done);
+        cut_boxes(a, {NULL, used, w.row + w.done, w.sequence, w.group}, take, box, boxes, lane);
         if (!w.holes) {
-            counts |= column_bits(lane * 32, from, to); /* lanes 0 to 3 hold the four words */
+            counts |= column_bits(lane * 32, from, from + columns); /* lanes 0 to 7 hold the eight words */
         } else {
+            mixed = true;
             int64_t base = lik_tokens_base(&d, &d.mask_strides, w.index);
-            for (int i = 0; i < 4; i++) {
-                int c = i * 32 + lane;
-                bool keep = c >= from && c < to && d.mask[base + (w.done + c - from) * d.mask_strides.token];
-                unsigned ballot = __ballot_sync(~0u, keep);
-                if (lane == i)
-                    counts |= ballot;
+            for (int i = 0; i < columns; i += 32) {
+                bool keep = i + lane < columns && d.mask[base + (w.done + i + lane) * d.mask_strides.token];
+                uint64_t kept = (uint64_t)__ballot_sync(~0u, keep) << (from & 31);
+                if (lane == (from + i) / 32)
+                    counts |= (uint32_t)kept;
+                if (lane == (from + i) / 32 + 1)
+                    counts |= (uint32_t)(kept >> 32);
             }
         }
         used += take;
         w.done += take * 8;
         w.blocks_left -= take;
-        if (w.blocks_left == 0) {
-            ends |= 1u << (used - 1);
-            empty |= (uint32_t)w.none << documents;
-            bad |= (uint32_t)w.bad << documents;
-            documents++;
-            w.open = false;
-            w.column++;
-            w.left--;
-        }
+        if (w.blocks_left)
+            break; /* a piece has its tile for itself */
+        ends |= 1u << (used - 1);
+        empty |= (uint32_t)w.none << documents;
+        bad |= (uint32_t)w.bad << documents;
+        documents++;
+        w.open = false;
+        w.column++;
+        w.left--;
+        if (token || documents == a.together || used == a.blocks)
+            break;
     }
-    if (run)
-        cut_boxes(a, from_here, run, box, boxes, lane);
-    bool all = (__ballot_sync(~0u, counts == ~0u) & 15u) == 15u;
-    if (lane < 4)
+    mixed |= documents > 1;
+    if (mixed && lane < 8)
         head.counts[lane] = counts;
     if (lane == 0) {
+        head.columns = columns;
+        head.shape = used | documents << 8 | (int)mixed << 16;
+        head.row_tile = row_tile;
+        head.token = token;
         head.ends = ends;
         head.empty = empty;
         head.bad = bad;
-        head.row_tile = used ? row_tile : -1;
-        head.token = token;
         head.column = column;
-        head.flags = (w.open ? 1 : 0) | (all && (ends & 0x7fffu) == 0 ? 2 : 0);
     }
     __syncwarp();
     return used;
 }
 
-/* plan_tile where every document has d.len_max tokens, all of which count: a lane a block, without loops, since one
- * warp must plan tiles as fast as all others multiply them. */
-LIK_DEVICE int plan_uniform_tile(struct walk &w, const struct sm90_args &a, struct head &head, struct box &box,
-                                 int lane)
+/* Copies a tile's slabs, two at a time, into the next stages of the ring. */
+struct supply {
+    int stage;
+    uint32_t parity; /* the first pass finds every stage free */
+};
+
+LIK_DEVICE void next_stage(struct supply &at, int stages)
 {
-    const struct lik_score &op = a.score.op;
-    int length = (int)op.d.len_max, blocks = (length + 7) / 8;
-    if (w.left > 0 && w.column == a.score.columns) {
-        w.column = 0;
-        w.row_tile++;
+    if (++at.stage == stages) {
+        at.stage = 0;
+        at.parity ^= 1;
     }
-    int documents = (int)min(min(w.left, a.score.columns - w.column), (int64_t)MAX_ENDS);
-    int used = min(TILE_BLOCKS, documents * blocks - w.done);
-    bool here = lane < used;
-    int passed = (int)(((float)(w.done + lane) + 0.5f) * a.inverse_blocks); /* documents that end before this block */
-    int block = w.done + lane - passed * blocks, tokens = min(8, length - block * 8);
-    uint32_t ends = __ballot_sync(~0u, here && block == blocks - 1);
-    bool all = __all_sync(~0u, lane >= TILE_BLOCKS || (here && tokens == 8));
-    uint32_t bits = here ? (0xffu >> (8 - tokens)) << (lane & 3) * 8 : 0;
-    bits |= __shfl_xor_sync(~0u, bits, 1);
-    bits |= __shfl_xor_sync(~0u, bits, 2);
-    /* Blocks whose rows follow each other are a run of n from block `first` on; it is cut into boxes by the bits of n,
-     * the highest first, and a lane whose block begins one copies it. */
-    int first = a.flat ? 0 : max(lane - block, 0);
-    int n = a.flat ? used : min(used - first, first ? blocks : blocks - w.done);
-    int at = lane - first, high = 31 - __clz(max(n - at, 1));
-    if (here && n >> (high + 1) << (high + 1) == at) {
-        int64_t row = a.score.tiling.parts ? w.row_tile / a.score.tiling.parts : 0;
-        int document = (int)lik_score_document(&op, row, w.column + passed);
-        box.map = &a.maps[high];
-        box.block = lane;
-        box.row = block * 8 + (a.flat ? document * length : 0);
-        box.group = !a.flat && op.d.group_size > 0 ? document / a.group_size : 0;
-        box.sequence = a.flat ? 0 : document - box.group * a.group_size;
-    }
-    if (lane < TILE_BLOCKS && (lane & 3) == 0)
-        head.counts[lane / 4] = bits;
-    if (lane == 0) {
-        head.ends = ends;
-        head.empty = head.bad = 0;
-        head.row_tile = used > 0 ? w.row_tile : -1;
-        head.token = w.done * 8;
-        head.column = w.column;
-        head.flags = (used > 0 && !(ends >> (used - 1) & 1) ? 1 : 0) | (all && (ends & 0x7fffu) == 0 ? 2 : 0);
-    }
-    int ended = __popc(ends);
-    w.column += ended;
-    w.left -= ended;
-    w.done += used - ended * blocks;
-    __syncwarp();
-    return used;
 }
 
+/* All documents have d.len_max tokens, all of which count: no walk, and a tile is one box. One thread does it. */
+LIK_DEVICE void produce_uniform(const struct sm90_args &a, struct shared &sm, char *ring, int64_t first, int64_t count)
+{
+    if (threadIdx.x & 31)
+        return;
+    const struct lik_score &op = a.score.op;
+    const int length = (int)op.d.len_max, piece = a.piece, together = a.together, slabs = a.slabs;
+    const uint32_t stage_bytes = (uint32_t)(piece * together * (slabs > 1 ? 2 : 1)) * BLOCK_BYTES;
+    uint32_t counts[MAX_BLOCKS / 4] = {}, ends = 0;
+    if (together > 1)
+#pragma unroll
+        for (int j = 0; j < MAX_BLOCKS; j++) {
+            bool last = j % piece == piece - 1;
+            counts[j / 4] |= (last ? 0xffu >> (-length & 7) : 0xffu) << j % 4 * 8;
+            ends |= (uint32_t)last << j;
+        }
+    struct supply at = {0, 1};
+    int row_tile = (int)(first / a.score.columns), token = 0;
+    int64_t column = first - (int64_t)row_tile * a.score.columns, left = count;
+    bool opened = false;
+    int sequence = 0, group = 0;
+    tensor_map_prefetch(&a.maps[0]);
+    for (int tile = 0;; tile = (tile + 1) % HEADS) {
+        struct head &head = sm.heads[tile];
+        if (left == 0) {
+            head.row_tile = -1;
+            break;
+        }
+        if (column == a.score.columns) {
+            column = 0;
+            row_tile++;
+            opened = false;
+        }
+        if (!opened) {
+            int64_t row = a.score.tiling.parts ? row_tile / a.score.tiling.parts : 0;
+            int document = (int)lik_score_document(&op, row, column);
+            group = op.d.group_size > 0 ? document / a.group_size : 0;
+            sequence = document - group * a.group_size;
+            opened = true;
+        }
+        int columns = min(piece * 8, length - token), documents = token + columns == length, blocks = (columns + 7) / 8;
+        if (together > 1) {
+            documents = (int)min((int64_t)together, min(left, a.score.columns - column));
+            blocks = documents * piece;
+        }
+        mbarrier_wait(&sm.empty[at.stage], at.parity);
+        *(int4 *)&head = make_int4(columns, blocks | documents << 8 | (documents > 1) << 16, row_tile, token);
+        if (documents) {
+            head.ends = blocks == 32 ? ends : ends & ((1u << blocks) - 1u);
+            head.empty = head.bad = 0;
+            head.column = column;
+            if (documents > 1) {
+                *(uint4 *)&head.counts[0] = make_uint4(counts[0], counts[1], counts[2], counts[3]);
+                *(uint4 *)&head.counts[4] = make_uint4(counts[4], counts[5], counts[6], counts[7]);
+            }
+        }
+        for (int slab = 0; slab < slabs; slab += 2) {
+            if (slab)
+                mbarrier_wait(&sm.empty[at.stage], at.parity);
+            char *to = ring + at.stage * a.stage_bytes;
+            uint64_t *full = &sm.full[at.stage];
+            mbarrier_arrive_expect(full, stage_bytes);
+            tensor_copy(to, &a.maps[0], full, slab * 64, token, sequence, group);
+            if (slabs > 1)
+                tensor_copy(to + a.slab_bytes, &a.maps[0], full, slab * 64 + 64, token, sequence, group);
+            next_stage(at, a.stages);
+        }
+        token += columns;
+        if (documents) {
+            token = 0;
+            column += documents;
+            left -= documents;
+            sequence += documents;
+            if (sequence >= a.group_size && op.d.group_size > 0) {
+                sequence = 0;
+                group++;
+            }
+        }
+    }
+    mbarrier_wait(&sm.empty[at.stage], at.parity);
+    mbarrier_arrive(&sm.full[at.stage]);
+}
+
+/* Any other documents; the whole warp walks them. */
 LIK_DEVICE void produce(const struct sm90_args &a, struct shared &sm, char *ring, int64_t first, int64_t count)
 {
-    int lane = (int)threadIdx.x & 31, stage = 0;
-    uint32_t parity = 1; /* the first pass finds every stage free */
+    int lane = (int)threadIdx.x & 31;
+    struct supply at = {0, 1};
     struct walk w = {};
     w.left = count;
     w.row_tile = (int)(first / a.score.columns);
@@ -371,28 +363,28 @@ LIK_DEVICE void produce(const struct sm90_args &a, struct shared &sm, char *ring
         tensor_map_prefetch(&a.maps[lane]);
     for (int tile = 0;; tile = (tile + 1) % HEADS) {
         struct box box = {};
-        int used =
-            a.uniform ? plan_uniform_tile(w, a, sm.heads[tile], box, lane) : plan_tile(w, a, sm.heads[tile], box, lane);
+        int used = plan_tile(w, a, sm.heads[tile], box, lane);
         if (used == 0)
             break;
-        for (int slab = 0; slab < a.slabs; slab++) {
-            mbarrier_wait(&sm.empty[stage], parity);
+        for (int slab = 0; slab < a.slabs; slab += 2) {
+            char *to = ring + at.stage * a.stage_bytes + box.block * BLOCK_BYTES;
+            uint64_t *full = &sm.full[at.stage];
+            mbarrier_wait(&sm.empty[at.stage], at.parity);
             if (lane == 0)
-                mbarrier_arrive_expect(&sm.full[stage], (uint32_t)used * 1024u);
+                mbarrier_arrive_expect(full, (uint32_t)(used * BLOCK_BYTES) * (a.slabs > 1 ? 2 : 1));
             __syncwarp();
-            if (box.map)
-                tensor_copy(ring + stage * SLAB_BYTES + box.block * 1024, box.map, &sm.full[stage], slab * 64, box.row,
-                            box.sequence, box.group);
-            __syncwarp();
-            if (++stage == a.stages) {
-                stage = 0;
-                parity ^= 1;
+            if (box.map) {
+                tensor_copy(to, box.map, full, slab * 64, box.row, box.sequence, box.group);
+                if (a.slabs > 1)
+                    tensor_copy(to + a.slab_bytes, box.map, full, slab * 64 + 64, box.row, box.sequence, box.group);
             }
+            __syncwarp();
+            next_stage(at, a.stages);
         }
     }
-    mbarrier_wait(&sm.empty[stage], parity);
+    mbarrier_wait(&sm.empty[at.stage], at.parity);
     if (lane == 0)
-        mbarrier_arrive(&sm.full[stage]);
+        mbarrier_arrive(&sm.full[at.stage]);
 }
 
 #endif

@@ -49,8 +49,6 @@ _native.register_torch(
     torch._C._len_torch_dispatch_stack,
     torch.Tensor.is_neg,
     forward_ad,
-    torch.empty,
-    {"dtype": torch.float32, "device": "cpu"},
     getattr(torch._C, "_cuda_getCurrentRawStream", _stream),
     _workspace,
     _precision,
@@ -222,10 +220,11 @@ def _transformed() -> bool:
 
 
 def _settled(p: Problem) -> Problem:
-    """With the precision the user has set, where it makes a difference: CUDA, and int8 documents."""
-    if p.precision >= 0 or (p.q.is_cpu and p.d.dtype is not torch.int8):
+    """With the precision the user has set, where it makes a difference: float32 on CUDA, and int8 documents."""
+    if p.precision >= 0:
         return p
-    return p._replace(precision=_precision())
+    matters = p.d.dtype is torch.int8 or (not p.q.is_cpu and torch.float32 in (p.q.dtype, p.d.dtype))
+    return p._replace(precision=_precision()) if matters else p
 
 
 _said: set[str] = set()

@@ -22,6 +22,7 @@ def register_torch(
     stream: Callable[[int], int],
     workspace: Callable[[int, int], tuple[Any, int]],
     precision: Callable[[], int],
+    train: Callable[..., Any],
     /,
 ) -> None: ...
 def register_numpy(array: type, empty: Callable[..., Any], float32: Any, /) -> None: ...

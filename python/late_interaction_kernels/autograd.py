@@ -11,7 +11,7 @@ import warnings
 from typing import Any
 
 from . import _native
-from ._problem import ALL, CANDIDATES, FOLLOW, NORMALIZE, PAIRS, Framework, Problem, padded
+from ._problem import ALL, FOLLOW, NORMALIZE, PAIRS, Framework, padded
 
 _BACKWARDS = (None, "auto", "unified", "lowmem")
 _norm_checked = False
@@ -30,14 +30,7 @@ def short_way(
         return None
     pairing, normalized = PAIRS if pairs else ALL, NORMALIZE if normalize else 0
     operands = Q, D, q_mask, d_mask, q_weights, None, None, None, None, None, None
-    scores = _native.maxsim(*operands, pairing, normalized, FOLLOW, None, None, differentiable)
-    if scores is not False:
-        return scores
-    from . import _torch
-
-    if D.dim() == 4:
-        pairing = CANDIDATES
-    return _torch.train(Problem(Q, D, q_mask, d_mask, q_weights, pairing=pairing, normalize=normalized))
+    return _native.maxsim(*operands, pairing, normalized, FOLLOW, None, None, differentiable)
 
 
 def check_backward(backward: str | None) -> None:

@@ -20,7 +20,7 @@ def short_way(
     normalize: bool,
     pairs: tuple[Any, Any] | None = None,
 ) -> Any:
-    """The scores of packed tokens with which all is well, without gradients; None for anything else."""
+    """The scores of packed tokens with which all is well; None for anything else."""
     if compiling() or cu_seqlens_q is None or cu_seqlens_d is None:
         return None
     operands = Q, D, None, None, q_weights, None, None, cu_seqlens_q, cu_seqlens_d, *(pairs or (None, None))

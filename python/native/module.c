@@ -37,6 +37,7 @@ static struct {
     PyObject *is_neg;                             /* torch.Tensor.is_neg */
     PyObject *forward_ad;                         /* the module whose _current_level is -1 without dual numbers */
     PyObject *requires_grad, *current_level;      /* names of attributes */
+    PyObject *train;                              /* apply of the autograd.Function that gives scores their history */
     PyObject *array, *array_empty, *array_dtype;              /* numpy.ndarray, numpy.empty, numpy.float32 */
 } known;
 
@@ -386,32 +387,35 @@ static int score_axes(const struct problem *p, int64_t *shape)
     return op->pairing == LIK_ALL || op->pairing == LIK_CANDIDATES ? 2 : 1;
 }
 
-/* forward(*problem) -> (scores, argmax), new torch tensors: the forward pass of a training step. */
+/* The forward pass of a training step: (scores, argmax), new torch tensors. */
+static PyObject *run_forward(struct problem *p)
+{
+    int64_t shape[3];
+    int axes = score_axes(p, shape);
+    PyObject *argmax = NULL, *result = NULL, *scores = output_new(p, 0, LIK_F32, axes, shape);
+    shape[axes] = p->op.q.len_max;
+    p->op.argmax_dtype = p->op.d.len_max <= INT16_MAX ? LIK_I16 : LIK_I32;
+    if (scores)
+        argmax = output_new(p, 1, p->op.argmax_dtype, axes + 1, shape);
+    p->op.scores = p->out[0].data;
+    p->op.argmax = p->out[1].data;
+    if (argmax && !run_operation(RUN_SCORE, &p->op, p->device, p->work))
+        result = PyTuple_Pack(2, scores, argmax);
+    Py_XDECREF(scores);
+    Py_XDECREF(argmax);
+    return result;
+}
+
+/* forward(*problem) -> (scores, argmax) */
 static PyObject *native_forward(PyObject *self, PyObject *const *args, Py_ssize_t n)
 {
     (void)self;
     struct problem p;
     if (expect_arguments("forward", n, FIELDS) || problem_read(&p, args))
         return NULL;
-    int64_t shape[3];
-    int axes = score_axes(&p, shape);
-    PyObject *argmax = NULL, *scores = output_new(&p, 0, LIK_F32, axes, shape), *result = NULL;
-    if (!scores)
-        goto out_release;
-    shape[axes] = p.op.q.len_max;
-    p.op.argmax_dtype = p.op.d.len_max <= INT16_MAX ? LIK_I16 : LIK_I32;
-    argmax = output_new(&p, 1, p.op.argmax_dtype, axes + 1, shape);
-    if (!argmax)
-        goto out_release;
-    p.op.scores = p.out[0].data;
-    p.op.argmax = p.out[1].data;
-    if (!run_operation(RUN_SCORE, &p.op, p.device, p.work))
-        result = PyTuple_Pack(2, scores, argmax);
-out_release:
-    Py_XDECREF(scores);
-    Py_XDECREF(argmax);
+    PyObject *results = run_forward(&p);
     problem_release(&p);
-    return result;
+    return results;
 }
 
 /* backward(*problem, grad_scores, argmax, want_q, want_d, want_weights) -> (grad_q, grad_d, grad_weights), new torch tensors,
@@ -529,15 +533,16 @@ static int extremes_of(const struct view *v, struct extremes *e)
 
 /* ---- the short way ---- */
 
-/* register_torch(tensor, parameter, grad_enabled, transformed, modes, is_neg, forward_ad, stream, workspace,
- * precision) */
+/* register_torch(tensor, parameter, grad_enabled, transformed, modes, is_neg, forward_ad, stream, workspace, precision,
+ * train) */
 static PyObject *native_register_torch(PyObject *self, PyObject *args)
 {
     (void)self;
-    PyObject *o[10];
-    if (!PyArg_ParseTuple(args, "OOOOOOOOOO", &o[0], &o[1], &o[2], &o[3], &o[4], &o[5], &o[6], &o[7], &o[8], &o[9]))
+    PyObject *o[11];
+    if (!PyArg_ParseTuple(args, "OOOOOOOOOOO", &o[0], &o[1], &o[2], &o[3], &o[4], &o[5], &o[6], &o[7], &o[8], &o[9],
+                          &o[10]))
         return NULL;
-    for (int i = 0; i < 10; i++)
+    for (int i = 0; i < 11; i++)
         Py_INCREF(o[i]); /* for the life of the process */
     known.tensor = o[0];
     known.parameter = o[1];
@@ -550,6 +555,7 @@ static PyObject *native_register_torch(PyObject *self, PyObject *args)
     lender.stream = o[7];
     lender.workspace = o[8];
     known.precision = o[9];
+    known.train = o[10];
     known.requires_grad = PyUnicode_InternFromString("requires_grad");
     known.current_level = PyUnicode_InternFromString("_current_level");
     if (!known.requires_grad || !known.current_level)
@@ -728,14 +734,27 @@ static PyObject *allocate_scores(struct problem *p, enum framework framework)
     return scores;
 }
 
-/* maxsim(*fields, differentiable) -> scores, the fields as the user gave them: pairing 0 for candidates too, len_q and
- * len_d None where the user gave no bound. False: everything fits, but gradients are wanted and nothing was computed;
- * None: take the long way. */
+/* The problem as the Python side has it. */
+static PyObject *fields_of(const struct problem *p, PyObject *const *args)
+{
+    const int64_t numbers[] = {p->op.pairing, p->op.q.normalize + 2 * p->op.d.normalize, p->op.precision,
+                               p->op.q.offsets ? p->op.q.len_max : 0, p->op.d.offsets ? p->op.d.len_max : 0};
+    PyObject *fields = PyTuple_New(FIELDS);
+    for (int i = 0; fields && i < FIELDS; i++) {
+        PyObject *field = i < TENSORS ? Py_NewRef(args[i]) : PyLong_FromLongLong(numbers[i - TENSORS]);
+        if (!field || PyTuple_SetItem(fields, i, field))
+            Py_CLEAR(fields);
+    }
+    return fields;
+}
+
+/* maxsim(*fields, differentiable) -> scores, with their history where gradients are wanted. The fields are as the user
+ * gave them: pairing 0 for candidates too, len_q and len_d None where there is no bound. None: take the long way. */
 static PyObject *native_maxsim(PyObject *self, PyObject *const *args, Py_ssize_t n)
 {
     (void)self;
     struct problem p;
-    PyObject *scores = NULL, *result = Py_None;
+    PyObject *scores = NULL, *results = NULL, *fields = NULL;
     if (expect_arguments("maxsim", n, FIELDS + 1))
         return NULL;
     enum framework framework = plain_framework(args);
@@ -744,22 +763,26 @@ static PyObject *native_maxsim(PyObject *self, PyObject *const *args, Py_ssize_t
     if (!short_problem(&p, args))
         goto out_release;
     if (framework == PLAIN_TORCH && args[FIELDS] == Py_True && wants_gradients(args)) {
-        if (p.in[Q].ndim == 3 && p.in[D].ndim > 2)
-            result = Py_False;
+        if (p.op.q.offsets || (p.in[Q].ndim == 3 && p.in[D].ndim > 2))
+            results = run_forward(&p);
+        fields = results ? fields_of(&p, args) : NULL;
         goto out_release;
     }
     scores = allocate_scores(&p, framework);
-    if (!scores)
-        goto out_release;
     p.op.scores = p.out[0].data;
-    if (!run_operation(RUN_SCORE, &p.op, p.device, p.work))
-        result = scores;
+    if (scores && run_operation(RUN_SCORE, &p.op, p.device, p.work))
+        Py_CLEAR(scores);
 out_release:
     PyErr_Clear();
-    Py_INCREF(result);
-    Py_XDECREF(scores);
     problem_release(&p);
-    return result;
+    if (fields) /* what hooks of autograd raise here is meant for the caller */
+        scores = PyObject_CallFunctionObjArgs(known.train, args[Q], args[D], args[Q_WEIGHTS], fields, results, Py_False,
+                                              NULL);
+    else if (!scores)
+        scores = Py_NewRef(Py_None);
+    Py_XDECREF(fields);
+    Py_XDECREF(results);
+    return scores;
 }
 
 /* best(*fields, k, smallest) -> (values, ids) of the best min(k, documents) of each query, new torch tensors; None:

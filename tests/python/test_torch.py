@@ -523,7 +523,7 @@ def test_topk_by_torch_operations(without_library):
 
 
 def test_cuda_without_a_backend_says_so_once(monkeypatch):
-    problem = autograd.Problem(torch.empty(1, 1, 8), None)
+    problem = _torch.Problem(torch.empty(1, 1, 8), None)
 
     class Device:
         type, index = "cuda", 0

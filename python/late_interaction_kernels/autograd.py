@@ -28,9 +28,13 @@ def short_way(
     """The scores of padded tokens with which all is well; None for anything else, which the long way looks at."""
     if compiling():
         return None
-    pairing, normalized = PAIRS if pairs else ALL, NORMALIZE if normalize else 0
-    operands = Q, D, q_mask, d_mask, q_weights, None, None, None, None, None, None
-    return _native.maxsim(*operands, pairing, normalized, FOLLOW, None, None, differentiable)
+    pairing, unit = PAIRS if pairs else ALL, NORMALIZE if normalize else 0
+    # fmt: off
+    return _native.maxsim(
+        Q, D, q_mask, d_mask, q_weights, None, None, None, None, None, None, pairing, unit, FOLLOW, None, None,
+        differentiable,
+    )
+    # fmt: on
 
 
 def check_backward(backward: str | None) -> None:

@@ -2,8 +2,7 @@
 
 * Eager inference runs the library on the tensors where they lie.
 * Eager training is an ``autograd.Function`` that keeps the inputs and the argmax, never the scores: editing the
-returned
-  scores in place before backward is legal.
+  returned scores in place before backward is legal.
 * Traced, compiled, exported, faked and subclassed tensors go through ``torch.ops.late_interaction_kernels``, which has
   fake kernels and autograd.
 
@@ -40,21 +39,6 @@ def _workspace(index: int, size: int) -> tuple[Any, int]:
     memory = torch.empty(size, dtype=torch.uint8, device=torch.device("cuda", index))
     return memory, memory.data_ptr()
 
-
-_native.register_torch(
-    torch.Tensor,
-    torch.nn.Parameter,
-    torch.is_grad_enabled,
-    torch._C._are_functorch_transforms_active,
-    torch._C._len_torch_dispatch_stack,
-    torch.Tensor.is_neg,
-    forward_ad,
-    torch.empty,
-    {"dtype": torch.float32, "device": "cpu"},
-    getattr(torch._C, "_cuda_getCurrentRawStream", _stream),
-    _workspace,
-    _precision,
-)
 
 # ---- what _problem asks of a framework ----
 
@@ -222,10 +206,11 @@ def _transformed() -> bool:
 
 
 def _settled(p: Problem) -> Problem:
-    """With the precision the user has set, where it makes a difference: CUDA, and int8 documents."""
-    if p.precision >= 0 or (p.q.is_cpu and p.d.dtype is not torch.int8):
+    """With the precision the user has set, where it makes a difference: float32 on CUDA, and int8 documents."""
+    if p.precision >= 0:
         return p
-    return p._replace(precision=_precision())
+    matters = p.d.dtype is torch.int8 or (not p.q.is_cpu and torch.float32 in (p.q.dtype, p.d.dtype))
+    return p._replace(precision=_precision()) if matters else p
 
 
 _said: set[str] = set()
@@ -309,8 +294,8 @@ def run_score(p: Problem, want_argmax: bool) -> tuple[Any, Any]:
 def run_grad(
     p: Problem, grad_scores: Any, argmax: Any, want_q: bool, want_d: bool, want_weights: bool
 ) -> tuple[Any, Any, Any]:
-    """Gradients of q, d and q_weights, each in its tensor's dtype and shape; None for what is not wanted."""
-    p = _settled(p)
+    """Gradients of q, d and q_weights, each in its tensor's dtype and shape; None for what is not wanted. The precision
+    has no part in them: no products are taken."""
     if argmax.dim() == 1 and argmax.numel() == 0:
         argmax = run_score(p, True)[1]
     if p.q.dtype is not torch.float64 and grad_scores.dtype is not torch.float32:
@@ -450,30 +435,27 @@ _NINE = (None,) * 9
 
 
 class _Train(torch.autograd.Function):
-    """Eager training, the short way: apply(q, d, q_weights, problem, want_argmax). Only what can have a gradient passes
-    through autograd; a Function with setup_context would spend 40 us on binding its arguments."""
+    """Eager training: apply(q, d, q_weights, problem, (scores, argmax), want_argmax) gives scores that are computed
+    already their history. Only what can have a gradient passes through autograd; a Function with setup_context would
+    spend 40 us on binding its arguments."""
 
     @staticmethod
-    def forward(ctx: Any, q: Any, d: Any, q_weights: Any, problem: Problem, want_argmax: bool) -> Any:
-        scores, argmax = run_score(problem, True)
+    def forward(ctx: Any, q: Any, d: Any, q_weights: Any, problem: Any, results: Any, want_argmax: bool) -> Any:
+        scores, argmax = results
         ctx.set_materialize_grads(False)
-        others = problem[2:11]
-        if all(x is None for x in others):
-            ctx.present = None
-            ctx.save_for_backward(argmax, q, d)
-        else:
-            ctx.present = [x is not None for x in others]
-            ctx.save_for_backward(argmax, q, d, *(x for x in others if x is not None))
+        others = [x for x in problem[2:11] if x is not None]
+        ctx.save_for_backward(argmax, q, d, *others)
         ctx.choices = problem[11:]
+        ctx.present = [x is not None for x in problem[2:11]] if others else None
         if not want_argmax:
             return scores
         ctx.mark_non_differentiable(argmax)
-        return scores, argmax
+        return results
 
     @staticmethod
     def backward(ctx: Any, grad_scores: Any, _: Any = None) -> tuple[Any, ...]:
         if grad_scores is None:
-            return (None,) * 5
+            return (None,) * 6
         argmax, q, d, *rest = ctx.saved_tensors
         kept = iter(rest)
         others = _NINE if ctx.present is None else [next(kept) if there else None for there in ctx.present]
@@ -488,8 +470,8 @@ class _Train(torch.autograd.Function):
                 grads = run_grad(p, grad_scores, argmax, *want)
             grads = tuple(None if g is None else apply(Once, g, q, d, p.q_weights, grad_scores) for g in grads)
         else:
-            return (*run_grad(p, grad_scores, argmax, *want), None, None)
-        return (*(g if wanted else None for g, wanted in zip(grads, want, strict=True)), None, None)
+            return (*run_grad(p, grad_scores, argmax, *want), None, None, None)
+        return (*(g if wanted else None for g, wanted in zip(grads, want, strict=True)), None, None, None)
 
 
 class _Score(torch.autograd.Function):
@@ -543,10 +525,19 @@ def _topk_vmap(info: Any, in_dims: tuple[int | None, ...], *a: Any) -> Any:
 # Function.apply less its preparations for torch.func, which _Train never meets.
 _train: Any = super(torch.autograd.Function, _Train).apply
 
-
-def train(problem: Problem) -> Any:
-    """Scores of a checked problem of plain tensors outside torch.func, some of which require a gradient."""
-    return _train(problem.q, problem.d, problem.q_weights, problem, False)
+_native.register_torch(
+    torch.Tensor,
+    torch.nn.Parameter,
+    torch.is_grad_enabled,
+    torch._C._are_functorch_transforms_active,
+    torch._C._len_torch_dispatch_stack,
+    torch.Tensor.is_neg,
+    forward_ad,
+    getattr(torch._C, "_cuda_getCurrentRawStream", _stream),
+    _workspace,
+    _precision,
+    _train,
+)
 
 
 def score(problem: Problem, want_argmax: bool = False) -> tuple[Any, Any]:
@@ -559,10 +550,8 @@ def score(problem: Problem, want_argmax: bool = False) -> tuple[Any, Any]:
         scores, argmax = torch.ops.late_interaction_kernels.score(*problem, want_argmax or needs_grad)
     elif _transformed():
         scores, argmax = apply(_Score, *problem, True)
-    elif needs_grad and want_argmax:
-        scores, argmax = apply(_Train, q, d, weights, problem, True)
     elif needs_grad:
-        return train(problem), None
+        scores, argmax = _train(q, d, weights, problem, run_score(problem, True), True)
     else:
         scores, argmax = run_score(problem, want_argmax)
     return scores, argmax if want_argmax else None

@@ -11,15 +11,30 @@ import warnings
 from typing import Any
 
 from . import _native
-from ._problem import ALL, CANDIDATES, NORMALIZE, PAIRS, Framework, Problem, padded
+from ._problem import ALL, FOLLOW, NORMALIZE, PAIRS, Framework, padded
 
 _BACKWARDS = (None, "auto", "unified", "lowmem")
 _norm_checked = False
 
 
-def _compiling() -> bool:
+def compiling() -> bool:
     torch = sys.modules.get("torch")
     return torch is not None and torch.compiler.is_dynamo_compiling()
+
+
+def short_way(
+    Q: Any, D: Any, q_mask: Any, d_mask: Any, q_weights: Any, pairs: bool, normalize: bool, differentiable: bool = True
+) -> Any:
+    """The scores of padded tokens with which all is well; None for anything else, which the long way looks at."""
+    if compiling():
+        return None
+    pairing, unit = PAIRS if pairs else ALL, NORMALIZE if normalize else 0
+    # fmt: off
+    return _native.maxsim(
+        Q, D, q_mask, d_mask, q_weights, None, None, None, None, None, None, pairing, unit, FOLLOW, None, None,
+        differentiable,
+    )
+    # fmt: on
 
 
 def check_backward(backward: str | None) -> None:
@@ -31,7 +46,7 @@ def check_backward(backward: str | None) -> None:
 def _check_norms(fw: Framework, q: Any) -> None:
     """Once a process: warn when the queries are visibly not unit vectors and normalize is off."""
     global _norm_checked
-    if _norm_checked or _compiling():
+    if _norm_checked or compiling():
         return
     _norm_checked = True
     if os.environ.get("LIK_SUPPRESS_NORM_WARN") == "1" or not fw.on_host(q):
@@ -100,18 +115,11 @@ def maxsim(
     """
     if (
         (_norm_checked or normalize or getattr(D, "ndim", 0) == 4)
-        and q_weights is None
         and storage is None
         and not return_argmax
         and backward is None
-        and not _compiling()
     ):
-        scores = _native.maxsim(Q, D, q_mask, d_mask, normalize, False)
-        if scores is False:
-            from . import _torch
-
-            pairing = CANDIDATES if D.dim() == 4 else ALL
-            return _torch.train(Problem(Q, D, q_mask, d_mask, pairing=pairing, normalize=NORMALIZE if normalize else 0))
+        scores = short_way(Q, D, q_mask, d_mask, q_weights, False, normalize)
         if scores is not None:
             return scores
     check_backward(backward)
@@ -150,12 +158,8 @@ def maxsim_pairs(
         >>> maxsim_pairs(Q, Q).tolist()
         [8.0, 8.0, 8.0]
     """
-    if q_weights is None and storage is None and not return_argmax and backward is None and not _compiling():
-        scores = _native.maxsim(Q, D, q_mask, d_mask, normalize, True)
-        if scores is False:
-            from . import _torch
-
-            return _torch.train(Problem(Q, D, q_mask, d_mask, pairing=PAIRS, normalize=NORMALIZE if normalize else 0))
+    if storage is None and not return_argmax and backward is None:
+        scores = short_way(Q, D, q_mask, d_mask, q_weights, True, normalize)
         if scores is not None:
             return scores
     check_backward(backward)

@@ -20,6 +20,7 @@ from ._problem import (
     shape_text,
     token_weights,
 )
+from .autograd import short_way
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,10 @@ def maxsim_padded(
         [[8.0, 0.0]]
     """
     fw, q_mask, d_mask = _checked(queries, documents, query_lengths, doc_lengths, validate)
+    if not return_argmax:
+        scores = short_way(queries, documents, q_mask, d_mask, q_weights, False, normalize)
+        if scores is not None:
+            return scores
     weights = token_weights(fw, q_weights, tuple(queries.shape[:-1]), queries, "queries")
     q, d = embeddings(fw, "queries", queries), embeddings(fw, "documents", documents)
     if q.shape[-1] == 0:

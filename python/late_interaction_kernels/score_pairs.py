@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ._problem import LIST, Framework, check_device, check_rank, framework, packed
+from .varlen import short_way
 
 
 def pair_index(fw: Framework, name: str, index: Any, count: int, like: Any) -> Any:
@@ -51,6 +52,11 @@ def score_pairs_packed(
         >>> score_pairs_packed(tokens, tokens, offsets, offsets, np.array([1, 0]), np.array([1, 1])).tolist()
         [2.0, 0.0]
     """
+    if storage is None and not return_argmax:
+        pairs, bounds = (pair_q_idx, pair_d_idx), (max_seqlen_q, max_seqlen_d)
+        scores = short_way(Q_packed, D_packed, cu_seqlens_q, cu_seqlens_d, *bounds, q_weights, normalize, pairs)
+        if scores is not None:
+            return scores
     fw, problem = packed(
         Q_packed,
         D_packed,

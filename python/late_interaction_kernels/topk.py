@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._problem import LIST, check_rank, first_of, padded, whole_number
+from . import _native
+from ._problem import ALL, FOLLOW, LIST, NORMALIZE, check_rank, first_of, padded, whole_number
+from .autograd import compiling
 
 
 def maxsim_topk(
@@ -50,6 +52,12 @@ def maxsim_topk(
     """
     k = whole_number("k", k)
     chunk_size = None if chunk_size is None else whole_number("chunk_size", chunk_size)
+    if chunk_size is None and storage is None and not return_argmax and not compiling():
+        operands = Q, D, q_mask, d_mask, q_weights, None, None, None, None, None, None
+        choices = ALL, NORMALIZE if normalize else 0, FOLLOW, None, None
+        found = _native.best(*operands, *choices, k, not largest)
+        if found is not None:
+            return found
     check_rank("D", first_of("D", D, storage), (3,), "[Nd, Ld, d]")
     fw, problem, shape = padded(
         fw_detach(Q), fw_detach(D), q_mask, d_mask, normalize=normalize, q_weights=fw_detach(q_weights), storage=storage

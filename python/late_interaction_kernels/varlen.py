@@ -4,7 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._problem import packed
+from . import _native
+from ._problem import ALL, FOLLOW, LIST, NORMALIZE, packed
+from .autograd import compiling
+
+
+def short_way(
+    Q: Any,
+    D: Any,
+    cu_seqlens_q: Any,
+    cu_seqlens_d: Any,
+    max_seqlen_q: int | None,
+    max_seqlen_d: int | None,
+    q_weights: Any,
+    normalize: bool,
+    pairs: tuple[Any, Any] | None = None,
+) -> Any:
+    """The scores of packed tokens with which all is well; None for anything else."""
+    if compiling() or cu_seqlens_q is None or cu_seqlens_d is None:
+        return None
+    operands = Q, D, None, None, q_weights, None, None, cu_seqlens_q, cu_seqlens_d, *(pairs or (None, None))
+    choices = LIST if pairs else ALL, NORMALIZE if normalize else 0, FOLLOW, max_seqlen_q, max_seqlen_d
+    return _native.maxsim(*operands, *choices, True)
 
 
 def maxsim_varlen(
@@ -49,6 +70,12 @@ def maxsim_varlen(
         >>> maxsim_varlen(tokens, tokens, np.array([0, 3]), np.array([0, 1, 3])).tolist()
         [[1.0, 2.0]]
     """
+    if storage is None and not return_argmax:
+        scores = short_way(
+            Q_packed, D_packed, cu_seqlens_q, cu_seqlens_d, max_seqlen_q, max_seqlen_d, q_weights, normalize
+        )
+        if scores is not None:
+            return scores
     fw, problem = packed(
         Q_packed,
         D_packed,

@@ -1,9 +1,9 @@
 /* _native: the C library's operations for Python, one call each.
  *
- * score(), topk() and grad() take a problem as its 16 fields in the order of `enum field` (the Python side's Problem tuple)
- * followed by the arrays to write. maxsim() is the short way for the commonest call: it reads Q and D as the user gave
- * them, allocates the scores itself, and answers None for whatever is not plain (gradients wanted, tracing, wrong shapes,
- * other dtypes); the Python side then takes the long way, which also words the errors. */
+ * score(), topk() and grad() take a problem as its 16 fields in the order of `enum field` (the Python side's Problem
+ * tuple) followed by the arrays to write. maxsim() and best() are the short way for the commonest calls: they read the
+ * fields as the user gave them, allocate the results, and answer None for whatever is not plain (tracing, wrong shapes
+ * or values, other dtypes); the Python side then takes the long way, which also words the errors. */
 #include "codec.h"
 #include "run.h"
 
@@ -37,7 +37,7 @@ static struct {
     PyObject *is_neg;                             /* torch.Tensor.is_neg */
     PyObject *forward_ad;                         /* the module whose _current_level is -1 without dual numbers */
     PyObject *requires_grad, *current_level;      /* names of attributes */
-    PyObject *empty, *empty_kwargs;                           /* torch.empty and {"dtype": torch.float32, "device": "cpu"} */
+    PyObject *train;                              /* apply of the autograd.Function that gives scores their history */
     PyObject *array, *array_empty, *array_dtype;              /* numpy.ndarray, numpy.empty, numpy.float32 */
 } known;
 
@@ -387,32 +387,35 @@ static int score_axes(const struct problem *p, int64_t *shape)
     return op->pairing == LIK_ALL || op->pairing == LIK_CANDIDATES ? 2 : 1;
 }
 
-/* forward(*problem) -> (scores, argmax), new torch tensors: the forward pass of a training step. */
+/* The forward pass of a training step: (scores, argmax), new torch tensors. */
+static PyObject *run_forward(struct problem *p)
+{
+    int64_t shape[3];
+    int axes = score_axes(p, shape);
+    PyObject *argmax = NULL, *result = NULL, *scores = output_new(p, 0, LIK_F32, axes, shape);
+    shape[axes] = p->op.q.len_max;
+    p->op.argmax_dtype = p->op.d.len_max <= INT16_MAX ? LIK_I16 : LIK_I32;
+    if (scores)
+        argmax = output_new(p, 1, p->op.argmax_dtype, axes + 1, shape);
+    p->op.scores = p->out[0].data;
+    p->op.argmax = p->out[1].data;
+    if (argmax && !run_operation(RUN_SCORE, &p->op, p->device, p->work))
+        result = PyTuple_Pack(2, scores, argmax);
+    Py_XDECREF(scores);
+    Py_XDECREF(argmax);
+    return result;
+}
+
+/* forward(*problem) -> (scores, argmax) */
 static PyObject *native_forward(PyObject *self, PyObject *const *args, Py_ssize_t n)
 {
     (void)self;
     struct problem p;
     if (expect_arguments("forward", n, FIELDS) || problem_read(&p, args))
         return NULL;
-    int64_t shape[3];
-    int axes = score_axes(&p, shape);
-    PyObject *argmax = NULL, *scores = output_new(&p, 0, LIK_F32, axes, shape), *result = NULL;
-    if (!scores)
-        goto out_release;
-    shape[axes] = p.op.q.len_max;
-    p.op.argmax_dtype = p.op.d.len_max <= INT16_MAX ? LIK_I16 : LIK_I32;
-    argmax = output_new(&p, 1, p.op.argmax_dtype, axes + 1, shape);
-    if (!argmax)
-        goto out_release;
-    p.op.scores = p.out[0].data;
-    p.op.argmax = p.out[1].data;
-    if (!run_operation(RUN_SCORE, &p.op, p.device, p.work))
-        result = PyTuple_Pack(2, scores, argmax);
-out_release:
-    Py_XDECREF(scores);
-    Py_XDECREF(argmax);
+    PyObject *results = run_forward(&p);
     problem_release(&p);
-    return result;
+    return results;
 }
 
 /* backward(*problem, grad_scores, argmax, want_q, want_d, want_weights) -> (grad_q, grad_d, grad_weights), new torch tensors,
@@ -497,19 +500,49 @@ static PyObject *native_merge_topk(PyObject *self, PyObject *const *args, Py_ssi
     Py_RETURN_NONE;
 }
 
+struct extremes {
+    int64_t low, high, least_step, most_step;
+};
+
+/* Of a contiguous int32 or int64 array on the CPU, a step being the difference of two entries in a row (0 if there is
+ * one entry); 0 for anything else, and for an empty array. */
+static int extremes_of(const struct view *v, struct extremes *e)
+{
+    int64_t count = view_count(v), low = INT64_MAX, high = INT64_MIN, least = INT64_MAX, most = INT64_MIN;
+    if (count == 0 || v->device != -1 || (v->dtype != LIK_I32 && v->dtype != LIK_I64) || !view_is_contiguous(v))
+        return 0;
+    Py_BEGIN_ALLOW_THREADS;
+    for (int64_t i = 0, before = 0; i < count; i++) {
+        int64_t x = v->dtype == LIK_I32 ? ((const int32_t *)v->data)[i] : ((const int64_t *)v->data)[i], step;
+        low = x < low ? x : low;
+        high = x > high ? x : high;
+        if (i > 0) {
+            if (__builtin_sub_overflow(x, before, &step))
+                step = x < before ? INT64_MIN : INT64_MAX;
+            least = step < least ? step : least;
+            most = step > most ? step : most;
+        }
+        before = x;
+    }
+    Py_END_ALLOW_THREADS;
+    if (count == 1)
+        least = most = 0;
+    *e = (struct extremes){low, high, least, most};
+    return 1;
+}
+
 /* ---- the short way ---- */
 
-
-/* register_torch(tensor, parameter, grad_enabled, transformed, modes, is_neg, forward_ad, empty, empty_kwargs, stream,
- * workspace, precision) */
+/* register_torch(tensor, parameter, grad_enabled, transformed, modes, is_neg, forward_ad, stream, workspace, precision,
+ * train) */
 static PyObject *native_register_torch(PyObject *self, PyObject *args)
 {
     (void)self;
-    PyObject *o[12];
-    if (!PyArg_ParseTuple(args, "OOOOOOOOOOOO", &o[0], &o[1], &o[2], &o[3], &o[4], &o[5], &o[6], &o[7], &o[8], &o[9], &o[10],
-                          &o[11]))
+    PyObject *o[11];
+    if (!PyArg_ParseTuple(args, "OOOOOOOOOOO", &o[0], &o[1], &o[2], &o[3], &o[4], &o[5], &o[6], &o[7], &o[8], &o[9],
+                          &o[10]))
         return NULL;
-    for (int i = 0; i < 12; i++)
+    for (int i = 0; i < 11; i++)
         Py_INCREF(o[i]); /* for the life of the process */
     known.tensor = o[0];
     known.parameter = o[1];
@@ -518,11 +551,11 @@ static PyObject *native_register_torch(PyObject *self, PyObject *args)
     known.modes = o[4];
     known.is_neg = o[5];
     known.forward_ad = o[6];
-    known.empty = o[7];
-    known.empty_kwargs = o[8];
-    lender.stream = o[9];
-    lender.workspace = o[10];
-    known.precision = o[11];
+    lender.type = (PyTypeObject *)o[0];
+    lender.stream = o[7];
+    lender.workspace = o[8];
+    known.precision = o[9];
+    known.train = o[10];
     known.requires_grad = PyUnicode_InternFromString("requires_grad");
     known.current_level = PyUnicode_InternFromString("_current_level");
     if (!known.requires_grad || !known.current_level)
@@ -572,62 +605,127 @@ static int has_dual_numbers(void)
     return value >= 0;
 }
 
-/* Which framework do all arguments plainly belong to: 0 none of ours, 1 torch without tracing, 2 NumPy, 3 torch with
- * gradients to keep. */
-static int plain_framework(PyObject *const *args)
+/* Do the first TENSORS arguments belong to these types, where they are not None? */
+static int all_of(PyObject *const *args, PyObject *type, PyObject *or_type)
 {
-    PyObject *type = (PyObject *)Py_TYPE(args[0]);
-    if (type == known.array && known.array) {
-        for (int i = 1; i < 4; i++)
-            if (args[i] != Py_None && (PyObject *)Py_TYPE(args[i]) != known.array)
-                return 0;
-        return 2;
-    }
-    if (!known.tensor)
-        return 0;
-    for (int i = 0; i < 4; i++) {
-        type = (PyObject *)Py_TYPE(args[i]);
-        if (type != known.tensor && type != known.parameter && args[i] != Py_None)
+    for (int i = 0; i < TENSORS; i++) {
+        PyObject *own = (PyObject *)Py_TYPE(args[i]);
+        if (args[i] != Py_None && own != type && own != or_type)
             return 0;
     }
-    if (says(known.transformed, NULL) || says(known.modes, NULL) || has_dual_numbers() || says(known.is_neg, args[0]) ||
-        says(known.is_neg, args[1]))
+    return args[Q] != Py_None && args[D] != Py_None;
+}
+
+enum framework { NOT_PLAIN, PLAIN_TORCH, PLAIN_NUMPY };
+
+/* Which framework do all arguments plainly belong to: torch without tracing and torch.func, NumPy, or none of ours. */
+static enum framework plain_framework(PyObject *const *args)
+{
+    static const int differentiable[] = {Q, D, Q_WEIGHTS};
+    if (known.array && all_of(args, known.array, known.array))
+        return PLAIN_NUMPY;
+    if (!known.tensor || !all_of(args, known.tensor, known.parameter) || says(known.transformed, NULL) ||
+        says(known.modes, NULL) || has_dual_numbers())
+        return NOT_PLAIN;
+    for (int i = 0; i < 3; i++)
+        if (args[differentiable[i]] != Py_None && says(known.is_neg, args[differentiable[i]]))
+            return NOT_PLAIN;
+    return PLAIN_TORCH;
+}
+
+static int wants_gradients(PyObject *const *args)
+{
+    return (requires_grad(args[Q]) || requires_grad(args[D]) ||
+            (args[Q_WEIGHTS] != Py_None && requires_grad(args[Q_WEIGHTS]))) &&
+           says(known.grad_enabled, NULL);
+}
+
+/* The precision the user has set, where it makes a difference: f32 on CUDA. */
+static int precision_set(const struct problem *p, int32_t *precision)
+{
+    *precision = LIK_HIGHEST;
+    if (p->in[Q].device < 0 || (p->in[Q].dtype != LIK_F32 && p->in[D].dtype != LIK_F32))
         return 0;
-    if ((requires_grad(args[0]) || requires_grad(args[1])) && says(known.grad_enabled, NULL))
-        return 3;
+    PyObject *value = PyObject_CallNoArgs(known.precision);
+    *precision = value ? (int32_t)PyLong_AsLong(value) : LIK_HIGHEST;
+    Py_XDECREF(value);
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+/* A row of integers that can be looked at must lie in low ... high. */
+static int values_within(const struct view *v, int64_t low, int64_t high)
+{
+    struct extremes e;
+    return v->device >= 0 || view_count(v) == 0 || (extremes_of(v, &e) && e.low >= low && e.high <= high);
+}
+
+/* The longest sequence: found where the offsets can be looked at, and must be; the caller's bound elsewhere. */
+static int short_length(const struct view *offsets, const struct view *x, PyObject *bound, int64_t *length)
+{
+    *length = -1;
+    if (!offsets->present)
+        return 1;
+    if (bound != Py_None) {
+        if (!PyLong_CheckExact(bound) || (*length = PyLong_AsLongLong(bound)) < 0)
+            return 0;
+    }
+    if (offsets->device >= 0)
+        return *length >= 0;
+    struct extremes e;
+    if (!extremes_of(offsets, &e) || e.low < 0 || e.least_step < 0 || e.high > x->shape[0] ||
+        (bound != Py_None && *length < e.most_step))
+        return 0;
+    *length = e.most_step;
     return 1;
 }
 
-/* A fresh f32 array for the scores of p, read into p->out[0]. Its rank follows the ranks of Q and D. */
-static PyObject *allocate_scores(struct problem *p, int framework)
+/* The problem of the fields as the user gave them, for which all is well; 0 if the long way must be taken, with an
+ * exception or without. p is to be released in any case. */
+static int short_problem(struct problem *p, PyObject *const *args)
+{
+    memset(p, 0, sizeof *p);
+    for (int i = 0; i < TENSORS; i++)
+        if (view_read(&p->in[i], args[i], field_names[i], 0))
+            return 0;
+    const struct view *q = &p->in[Q], *d = &p->in[D], *offsets = &p->in[Q_OFFSETS];
+    int64_t pairing = PyLong_AsLongLong(args[PAIRING]), normalize = PyLong_AsLongLong(args[NORMALIZE]), lengths[2];
+    int packed = offsets[0].present && offsets[1].present, candidates = pairing == LIK_ALL && d->ndim == 4;
+    if (q->ndim < 2 || d->ndim < 2 || q->dtype > LIK_BF16 || d->dtype > LIK_BF16 ||
+        (!packed && (offsets[0].present || offsets[1].present)) || (packed && (q->ndim != 2 || d->ndim != 2)) ||
+        ((candidates || pairing == LIK_PAIRS) && q->ndim != 3) || (pairing == LIK_PAIRS && d->ndim != 3))
+        return 0;
+    for (int i = 0; i < 2; i++)
+        if (!short_length(&offsets[i], i ? d : q, args[LEN_Q + i], &lengths[i]))
+            return 0;
+    int32_t precision;
+    if (precision_set(p, &precision) ||
+        problem_fill(p, candidates ? LIK_CANDIDATES : (int32_t)pairing, normalize, precision, lengths[0], lengths[1]))
+        return 0;
+    if (pairing == LIK_LIST &&
+        (!values_within(&p->in[LIST_Q], 0, p->op.q.count - 1) || !values_within(&p->in[LIST_D], 0, p->op.d.count - 1)))
+        return 0;
+    return p->op.q.dim == p->op.d.dim && p->op.q.dim >= 1;
+}
+
+/* A fresh f32 array for the scores of p, read into p->out[0]. Padded operands of two axes have no axis there. */
+static PyObject *allocate_scores(struct problem *p, enum framework framework)
 {
     int64_t shape[2] = {0};
-    int n = 0;
-    if (p->op.pairing == LIK_PAIRS) {
-        shape[n++] = p->op.q.count;
-    } else {
-        if (p->in[Q].ndim == 3)
-            shape[n++] = p->op.q.count;
-        if (p->in[D].ndim == 3)
-            shape[n++] = p->op.d.count;
-        if (p->in[D].ndim == 4)
-            shape[n++] = p->op.per_query;
+    int axes = score_axes(p, shape);
+    if (p->op.pairing == LIK_ALL) {
+        if (p->in[D].ndim == 2 && !p->op.d.offsets)
+            axes--;
+        if (p->in[Q].ndim == 2 && !p->op.q.offsets) {
+            axes--;
+            shape[0] = shape[1];
+        }
     }
-    if (framework == 1) {
-        PyObject *scores = view_allocate((PyTypeObject *)known.tensor, p->device, LIK_F32, n, shape, &p->out[0]);
-        if (scores || PyErr_Occurred())
-            return scores;
-    }
-    PyObject *tuple = n == 0   ? PyTuple_New(0)
-                      : n == 1 ? Py_BuildValue("(L)", (long long)shape[0])
-                               : Py_BuildValue("(LL)", (long long)shape[0], (long long)shape[1]);
-    PyObject *arguments = tuple && framework == 1 ? PyTuple_Pack(1, tuple)
-                          : tuple                 ? PyTuple_Pack(2, tuple, known.array_dtype)
-                                                  : NULL;
-    PyObject *scores = !arguments       ? NULL
-                       : framework == 1 ? PyObject_Call(known.empty, arguments, known.empty_kwargs)
-                                        : PyObject_CallObject(known.array_empty, arguments);
-    Py_XDECREF(arguments);
+    if (framework == PLAIN_TORCH)
+        return output_new(p, 0, LIK_F32, axes, shape);
+    PyObject *tuple = axes == 0   ? PyTuple_New(0)
+                      : axes == 1 ? Py_BuildValue("(L)", (long long)shape[0])
+                                  : Py_BuildValue("(LL)", (long long)shape[0], (long long)shape[1]);
+    PyObject *scores = tuple ? PyObject_CallFunctionObjArgs(known.array_empty, tuple, known.array_dtype, NULL) : NULL;
     Py_XDECREF(tuple);
     if (scores && output_read(p, 0, scores, "scores", LIK_F32, problem_scores(p))) {
         Py_DECREF(scores);
@@ -636,95 +734,109 @@ static PyObject *allocate_scores(struct problem *p, int framework)
     return scores;
 }
 
-/* The precision the user has set, which CUDA follows. */
-static int precision_set(int32_t *precision)
+/* The problem as the Python side has it. */
+static PyObject *fields_of(const struct problem *p, PyObject *const *args)
 {
-    PyObject *value = PyObject_CallNoArgs(known.precision);
-    *precision = value ? (int32_t)PyLong_AsLong(value) : LIK_HIGHEST;
-    Py_XDECREF(value);
-    return PyErr_Occurred() ? -1 : 0;
+    const int64_t numbers[] = {p->op.pairing, p->op.q.normalize + 2 * p->op.d.normalize, p->op.precision,
+                               p->op.q.offsets ? p->op.q.len_max : 0, p->op.d.offsets ? p->op.d.len_max : 0};
+    PyObject *fields = PyTuple_New(FIELDS);
+    for (int i = 0; fields && i < FIELDS; i++) {
+        PyObject *field = i < TENSORS ? Py_NewRef(args[i]) : PyLong_FromLongLong(numbers[i - TENSORS]);
+        if (!field || PyTuple_SetItem(fields, i, field))
+            Py_CLEAR(fields);
+    }
+    return fields;
 }
 
-/* maxsim(Q, D, q_mask, d_mask, normalize, pairs) -> scores; False: everything fits, but gradients are wanted and nothing was
- * computed; None: take the long way. */
+/* maxsim(*fields, differentiable) -> scores, with their history where gradients are wanted. The fields are as the user
+ * gave them: pairing 0 for candidates too, len_q and len_d None where there is no bound. None: take the long way. */
 static PyObject *native_maxsim(PyObject *self, PyObject *const *args, Py_ssize_t n)
 {
     (void)self;
     struct problem p;
-    PyObject *scores = NULL;
-    if (expect_arguments("maxsim", n, 6))
+    PyObject *scores = NULL, *results = NULL, *fields = NULL;
+    if (expect_arguments("maxsim", n, FIELDS + 1))
         return NULL;
-    int framework = plain_framework(args);
-    if (!framework)
+    enum framework framework = plain_framework(args);
+    if (framework == NOT_PLAIN)
         Py_RETURN_NONE;
-    memset(&p, 0, sizeof p);
-    for (int i = 0; i < 4; i++)
-        if (view_read(&p.in[i], args[i], field_names[i], 0))
-            goto out_long_way;
-    const struct view *q = &p.in[Q], *d = &p.in[D];
-    int pairs = args[5] == Py_True, candidates = d->ndim == 4;
-    if (q->ndim < 2 || d->ndim < 2 || q->dtype > LIK_BF16 || d->dtype > LIK_BF16 ||
-        (candidates && q->ndim != 3) || (pairs && (q->ndim != 3 || d->ndim != 3)) || (q->ndim == 2 && candidates))
-        goto out_long_way;
-    int32_t precision = LIK_HIGHEST;
-    if (q->device >= 0 && precision_set(&precision))
-        goto out_long_way;
-    int32_t pairing = pairs ? LIK_PAIRS : candidates ? LIK_CANDIDATES : LIK_ALL;
-    if (problem_fill(&p, pairing, args[4] == Py_True ? 3 : 0, precision, 0, 0) || p.op.q.dim != p.op.d.dim || p.op.q.dim < 1)
-        goto out_long_way;
-    if (framework == 3) {
-        if (q->ndim != 3 || d->ndim == 2)
-            goto out_long_way;
-        problem_release(&p);
-        Py_RETURN_FALSE;
+    if (!short_problem(&p, args))
+        goto out_release;
+    if (framework == PLAIN_TORCH && args[FIELDS] == Py_True && wants_gradients(args)) {
+        if (p.op.q.offsets || (p.in[Q].ndim == 3 && p.in[D].ndim > 2))
+            results = run_forward(&p);
+        fields = results ? fields_of(&p, args) : NULL;
+        goto out_release;
     }
     scores = allocate_scores(&p, framework);
-    if (!scores)
-        goto out_long_way;
     p.op.scores = p.out[0].data;
-    if (run_operation(RUN_SCORE, &p.op, p.device, p.work))
-        goto out_long_way;
-    problem_release(&p);
-    return scores;
-out_long_way:
+    if (scores && run_operation(RUN_SCORE, &p.op, p.device, p.work))
+        Py_CLEAR(scores);
+out_release:
     PyErr_Clear();
-    Py_XDECREF(scores);
     problem_release(&p);
-    Py_RETURN_NONE;
+    if (fields) /* what hooks of autograd raise here is meant for the caller */
+        scores = PyObject_CallFunctionObjArgs(known.train, args[Q], args[D], args[Q_WEIGHTS], fields, results, Py_False,
+                                              NULL);
+    else if (!scores)
+        scores = Py_NewRef(Py_None);
+    Py_XDECREF(fields);
+    Py_XDECREF(results);
+    return scores;
 }
 
-/* extremes(x) -> (lowest, highest, least step, largest step) of a contiguous int32 or int64 array on the CPU, a step being
- * the difference of two entries in a row (0 if there is one entry); None for anything else. */
+/* best(*fields, k, smallest) -> (values, ids) of the best min(k, documents) of each query, new torch tensors; None:
+ * take the long way. */
+static PyObject *native_best(PyObject *self, PyObject *const *args, Py_ssize_t n)
+{
+    (void)self;
+    struct problem p;
+    PyObject *values = NULL, *ids = NULL, *result = NULL;
+    if (expect_arguments("best", n, FIELDS + 2))
+        return NULL;
+    if (plain_framework(args) != PLAIN_TORCH)
+        Py_RETURN_NONE;
+    struct lik_topk op = {.struct_size = sizeof op};
+    if (!short_problem(&p, args) || p.in[D].ndim != 3)
+        goto out_release;
+    op.k = PyLong_AsLongLong(args[FIELDS]);
+    op.k = op.k < p.op.d.count ? op.k : p.op.d.count;
+    op.smallest = args[FIELDS + 1] == Py_True;
+    int64_t shape[2] = {p.op.q.count, op.k}, *from = p.in[Q].ndim == 3 ? shape : shape + 1;
+    int axes = p.in[Q].ndim - 1;
+    if (op.k < 1)
+        goto out_release;
+    values = output_new(&p, 0, LIK_F32, axes, from);
+    ids = values ? output_new(&p, 1, LIK_I64, axes, from) : NULL;
+    if (!ids)
+        goto out_release;
+    op.score = p.op;
+    op.values = p.out[0].data;
+    op.ids = p.out[1].data;
+    if (!run_operation(RUN_TOPK, &op, p.device, p.work))
+        result = PyTuple_Pack(2, values, ids);
+out_release:
+    PyErr_Clear();
+    Py_XDECREF(values);
+    Py_XDECREF(ids);
+    problem_release(&p);
+    return result ? result : Py_NewRef(Py_None);
+}
+
+/* extremes(x) -> (lowest, highest, least step, largest step) as extremes_of finds them, or None. */
 static PyObject *native_extremes(PyObject *self, PyObject *object)
 {
     (void)self;
     struct view v = {0};
+    struct extremes e;
     if (view_read(&v, object, "x", 0))
         return NULL;
-    int64_t count = v.present ? view_count(&v) : 0, low = INT64_MAX, high = INT64_MIN, least = INT64_MAX, most = INT64_MIN;
-    int usable = count > 0 && v.device == -1 && (v.dtype == LIK_I32 || v.dtype == LIK_I64) && view_is_contiguous(&v);
-    if (usable) {
-        Py_BEGIN_ALLOW_THREADS;
-        for (int64_t i = 0, before = 0; i < count; i++) {
-            int64_t x = v.dtype == LIK_I32 ? ((const int32_t *)v.data)[i] : ((const int64_t *)v.data)[i], step;
-            low = x < low ? x : low;
-            high = x > high ? x : high;
-            if (i > 0) {
-                if (__builtin_sub_overflow(x, before, &step))
-                    step = x < before ? INT64_MIN : INT64_MAX;
-                least = step < least ? step : least;
-                most = step > most ? step : most;
-            }
-            before = x;
-        }
-        Py_END_ALLOW_THREADS;
-    }
+    int usable = v.present && extremes_of(&v, &e);
     view_release(&v);
     if (!usable)
         Py_RETURN_NONE;
-    if (count == 1)
-        least = most = 0;
-    return Py_BuildValue("(LLLL)", (long long)low, (long long)high, (long long)least, (long long)most);
+    return Py_BuildValue("(LLLL)", (long long)e.low, (long long)e.high, (long long)e.least_step,
+                         (long long)e.most_step);
 }
 
 /* has_device(index): can this build and machine run on it? */
@@ -754,6 +866,7 @@ static PyObject *native_info(PyObject *self, PyObject *none)
 
 static PyMethodDef methods[] = {
     FAST(maxsim),
+    FAST(best),
     FAST(score),
     FAST(topk),
     FAST(forward),

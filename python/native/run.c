@@ -243,49 +243,70 @@ static int run_of(enum run_verb verb, const struct lik_context *ctx, const void 
     }
 }
 
-/* CUDA: the stream torch is on, and memory of its caching allocator, which may be reused as soon as the work is queued. */
-static PyObject *borrow_cuda(struct lik_exec *exec, int32_t device, size_t bytes)
+/* CUDA: the stream torch is on. */
+static int borrow_stream(struct lik_exec *exec, int32_t device)
 {
-    if (!lender.stream || !lender.workspace) {
+    if (!lender.stream) {
         PyErr_SetString(PyExc_RuntimeError, "CUDA tensors need torch, which is not registered in this process");
-        return NULL;
+        return -1;
     }
     PyObject *handle = PyObject_CallFunction(lender.stream, "i", device);
     if (!handle)
-        return NULL;
+        return -1;
     exec->stream = PyLong_AsVoidPtr(handle);
     Py_DECREF(handle);
-    if (PyErr_Occurred())
-        return NULL;
-    if (bytes == 0)
-        return Py_NewRef(Py_None);
-    PyObject *pair = PyObject_CallFunction(lender.workspace, "in", device, (Py_ssize_t)bytes);
-    if (!pair)
-        return NULL;
-    exec->workspace = PyLong_AsVoidPtr(PyTuple_GetItem(pair, 1));
-    exec->workspace_bytes = bytes;
-    if (PyErr_Occurred()) {
-        Py_DECREF(pair);
-        return NULL;
-    }
-    return pair;
+    return PyErr_Occurred() ? -1 : 0;
 }
 
+/* Memory of torch's caching allocator, which may be reused as soon as the work is queued. */
+struct loan {
+    struct dl_managed *managed;
+    PyObject *pair;
+};
+
+static int borrow_workspace(struct lik_exec *exec, int32_t device, size_t bytes, struct loan *loan)
+{
+    exec->workspace_bytes = bytes;
+    exec->workspace = view_borrow_memory(lender.type, device, bytes, &loan->managed);
+    if (loan->managed || PyErr_Occurred())
+        return loan->managed ? 0 : -1;
+    loan->pair = PyObject_CallFunction(lender.workspace, "in", device, (Py_ssize_t)bytes);
+    if (!loan->pair)
+        return -1;
+    exec->workspace = PyLong_AsVoidPtr(PyTuple_GetItem(loan->pair, 1));
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+static int run_unlocked(enum run_verb verb, const struct lik_context *ctx, const void *op, const struct lik_exec *exec)
+{
+    PyThreadState *state = PyEval_SaveThread();
+    int status = run_of(verb, ctx, op, exec);
+    PyEval_RestoreThread(state);
+    return status;
+}
+
+/* Tries without workspace, which top-k alone always needs: planning is a tenth of a small call's time. */
 static int run_cuda(enum run_verb verb, const struct lik_context *ctx, const void *op, int32_t device)
 {
     struct lik_exec exec = {.struct_size = sizeof exec, .threads = 1};
+    if (borrow_stream(&exec, device))
+        return -1;
+    int status = verb == RUN_TOPK ? LIK_EWORKSPACE : run_unlocked(verb, ctx, op, &exec);
+    if (status != LIK_EWORKSPACE)
+        return status ? run_raise(status) : 0;
     struct lik_plan plan = {.struct_size = sizeof plan};
-    int status = plan_of(verb, ctx, op, &exec, &plan);
+    struct loan loan = {0};
+    status = plan_of(verb, ctx, op, &exec, &plan);
     if (status)
         return run_raise(status);
-    PyObject *owner = borrow_cuda(&exec, device, plan.workspace_bytes);
-    if (!owner)
-        return -1;
-    PyThreadState *state = PyEval_SaveThread();
-    status = run_of(verb, ctx, op, &exec);
-    PyEval_RestoreThread(state);
-    Py_DECREF(owner);
-    return status ? run_raise(status) : 0;
+    int failed = plan.workspace_bytes && borrow_workspace(&exec, device, plan.workspace_bytes, &loan);
+    if (!failed) {
+        status = run_unlocked(verb, ctx, op, &exec);
+        failed = status ? run_raise(status) : 0;
+    }
+    view_return_memory(loan.managed);
+    Py_XDECREF(loan.pair);
+    return failed;
 }
 
 /* Tries with the workspace the thread has: a plan costs as much as a tiny call and is made only if that is too small. */

@@ -6,8 +6,9 @@
 
 /* What torch lends, set once by the Python side when torch is in the process (module.c registers it). */
 struct lender {
+    PyTypeObject *type;  /* torch.Tensor: its exchange API lends workspace */
     PyObject *stream;    /* callable: device index -> raw stream handle as int */
-    PyObject *workspace; /* callable: (device index, bytes) -> (owner, pointer) */
+    PyObject *workspace; /* callable: (device index, bytes) -> (owner, pointer), for a torch without exchange API */
 };
 extern struct lender lender;
 

@@ -112,33 +112,43 @@ static void raise_allocation(void *context, const char *kind, const char *messag
     PyErr_SetString(PyExc_MemoryError, message);
 }
 
-/* What DLPack calls the dtypes that results have. */
+/* What DLPack calls the dtypes that results and workspaces have. */
 static void dlpack_dtype(int32_t dtype, struct dl_tensor *t)
 {
-    static const uint8_t codes[] = {[LIK_F32] = DL_FLOAT, [LIK_F16] = DL_FLOAT, [LIK_BF16] = DL_BFLOAT, [LIK_I16] = DL_INT,
-                                    [LIK_I32] = DL_INT};
+    static const uint8_t codes[] = {[LIK_F32] = DL_FLOAT, [LIK_F16] = DL_FLOAT, [LIK_BF16] = DL_BFLOAT,
+                                    [LIK_I16] = DL_INT,   [LIK_I32] = DL_INT,   [LIK_I64] = DL_INT};
     t->dtype.code = codes[dtype];
     t->dtype.bits = (uint8_t)(8 * lik_dtype_bytes(dtype));
     t->dtype.lanes = 1;
+}
+
+/* A new contiguous tensor of the type's framework; NULL with an exception, or without if it does not lend memory. */
+static struct dl_managed *allocate(struct dl_exchange *table, int32_t device, int32_t dtype, int ndim, int64_t *shape)
+{
+    struct dl_tensor prototype = {.ndim = ndim, .shape = shape};
+    struct dl_managed *managed;
+    prototype.device.type = device < 0 ? DL_CPU : DL_CUDA;
+    prototype.device.id = device < 0 ? 0 : device;
+    dlpack_dtype(dtype, &prototype);
+    return table && table->allocate && !table->allocate(&prototype, &managed, NULL, raise_allocation) ? managed : NULL;
+}
+
+static void *data_of(const struct dl_tensor *t)
+{
+    return t->data ? (char *)t->data + t->byte_offset : NULL;
 }
 
 PyObject *view_allocate(PyTypeObject *type, int32_t device, int32_t dtype, int ndim, const int64_t *shape,
                         struct view *view)
 {
     struct dl_exchange *table = exchange_of(type);
-    if (!table || !table->allocate || !table->managed_to_object)
-        return NULL;
-    memset(view, 0, offsetof(struct view, buffer));
-    struct dl_tensor prototype = {.ndim = ndim, .shape = view->shape};
-    prototype.device.type = device < 0 ? DL_CPU : DL_CUDA;
-    prototype.device.id = device < 0 ? 0 : device;
-    dlpack_dtype(dtype, &prototype);
-    memcpy(view->shape, shape, (size_t)ndim * sizeof *shape);
-    struct dl_managed *managed;
     void *object;
-    if (table->allocate(&prototype, &managed, NULL, raise_allocation))
+    memset(view, 0, offsetof(struct view, buffer));
+    memcpy(view->shape, shape, (size_t)ndim * sizeof *shape);
+    struct dl_managed *managed = allocate(table, device, dtype, ndim, view->shape);
+    if (!managed)
         return NULL;
-    view->data = (char *)managed->tensor.data + managed->tensor.byte_offset;
+    view->data = data_of(&managed->tensor);
     if (table->managed_to_object(managed, &object))
         return NULL;
     view->present = 1;
@@ -146,6 +156,19 @@ PyObject *view_allocate(PyTypeObject *type, int32_t device, int32_t dtype, int n
     view->device = device;
     view->ndim = ndim;
     return object;
+}
+
+void *view_borrow_memory(PyTypeObject *type, int32_t device, size_t bytes, struct dl_managed **owner)
+{
+    int64_t floats = (int64_t)((bytes + 3) / 4);
+    *owner = allocate(exchange_of(type), device, LIK_F32, 1, &floats);
+    return *owner ? data_of(&(*owner)->tensor) : NULL;
+}
+
+void view_return_memory(struct dl_managed *owner)
+{
+    if (owner)
+        owner->deleter(owner);
 }
 
 static int read_dlpack(struct view *view, struct dl_exchange *table, PyObject *object, const char *name)
@@ -165,7 +188,7 @@ static int read_dlpack(struct view *view, struct dl_exchange *table, PyObject *o
                      t.device.type);
         return -1;
     }
-    view->data = t.data ? (char *)t.data + t.byte_offset : NULL;
+    view->data = data_of(&t);
     view->dtype = dtype_from_dlpack(t.dtype.code, t.dtype.bits, t.dtype.lanes);
     view->ndim = t.ndim;
     int64_t stride = 1;

@@ -40,10 +40,17 @@ struct view {
 int view_read(struct view *view, PyObject *object, const char *name, int writable);
 void view_release(struct view *view);
 
-/* A new contiguous tensor (f32, f16, bf16, i16 or i32) of a framework that has the exchange API, with its view; NULL if
- * it has not, with an exception if it failed. About a third of the time of calling the framework's own empty(). */
+/* A new contiguous tensor (f32, f16, bf16, i16, i32 or i64) of a framework that has the exchange API, with its view;
+ * NULL if it has not, with an exception if it failed. About a third of the time of calling the framework's own empty().
+ */
 PyObject *view_allocate(PyTypeObject *type, int32_t device, int32_t dtype, int ndim, const int64_t *shape,
                         struct view *view);
+
+/* Memory of the framework's allocator on its current stream, without a tensor around it: the address, or NULL as above.
+ * The owner goes back once the work that uses the memory is queued. */
+struct dl_managed;
+void *view_borrow_memory(PyTypeObject *type, int32_t device, size_t bytes, struct dl_managed **owner);
+void view_return_memory(struct dl_managed *owner);
 
 int64_t view_count(const struct view *view); /* elements */
 int view_is_contiguous(const struct view *view);

@@ -14,6 +14,7 @@ import torch
 from late_interaction_kernels import (
     MaxSimScorer,
     _fallback,
+    _scorer,
     _torch,
     autograd,
     maxsim,
@@ -23,6 +24,9 @@ from late_interaction_kernels import (
     plaid,
     reference,
     retrieve,
+    score_pairs,
+    topk,
+    varlen,
 )
 from late_interaction_kernels.backward import (
     maxsim_backward_lowmem,
@@ -312,6 +316,50 @@ def test_the_short_way_waits_for_no_check_of_norms(monkeypatch):
     maxsim(q.detach(), torch.randn(3, 2, 7, 16))
 
 
+def test_the_short_way_serves_the_commonest_calls(monkeypatch):
+    """Both ways give the same bits; what is not plain is left to the long way, whose errors the user sees."""
+    q, d, q_mask, d_mask = (x.detach() for x in tokens())
+    weights, flat_q, flat_d = torch.rand(q.shape[:2]), q.flatten(0, 1), d.flatten(0, 1)
+    cu_q, cu_d = (torch.arange(x.shape[0] + 1, dtype=torch.int32) * x.shape[1] for x in (q, d))
+    index = torch.tensor([1, 0, 1]), torch.tensor([2, 0, 1])
+    packed = flat_q, flat_d, cu_q, cu_d
+    calls = [
+        lambda: maxsim(q, d, q_mask, d_mask, q_weights=weights),
+        lambda: maxsim(q[0], d, normalize=True),
+        lambda: maxsim_pairs(q, d[: q.shape[0]], q_weights=weights),
+        lambda: maxsim_varlen(*packed),
+        lambda: maxsim_varlen(*packed, q.shape[1], d.shape[1] + 3, q_weights=weights.flatten(), normalize=True),
+        lambda: score_pairs_packed(*packed, *index),
+        lambda: MaxSimScorer()(q, d, q_mask, d_mask),
+        lambda: MaxSimScorer().score(q[0], d[0]),
+        lambda: torch.cat([x.double() for x in retrieve(q, d, 2, q_mask, d_mask)]),
+        lambda: torch.cat([x.double() for x in retrieve(q[0], d, 99, largest=False)]),
+    ]
+    with monkeypatch.context() as only_long:
+        for name in ("maxsim", "best"):
+            only_long.setattr(autograd._native, name, lambda *a: None)
+        want = [call() for call in calls]
+    with monkeypatch.context() as only_short:
+        for module in (autograd, _scorer, topk):
+            only_short.setattr(module, "padded", None)
+        only_short.setattr(varlen, "packed", None)
+        only_short.setattr(score_pairs, "packed", None)
+        for call, scores in zip(calls, want):
+            got = call()
+            assert got.shape == scores.shape and torch.equal(got, scores)
+    for bad, match in (
+        (lambda: maxsim_varlen(flat_q, flat_d, cu_q, cu_d + 1), "cu_seqlens_d ends at"),
+        (lambda: maxsim_varlen(flat_q, flat_d, cu_q, cu_d.flip(0)), "ascending"),
+        (lambda: maxsim_varlen(*packed, 1), "max_seqlen_q is 1"),
+        (lambda: maxsim_varlen(*packed, -1), "max_seqlen_q must be at least 0"),
+        (lambda: score_pairs_packed(*packed, index[0] - 2, index[1]), "pair_q_idx holds -2"),
+        (lambda: score_pairs_packed(*packed, index[0], index[1] + 99), "pair_d_idx holds 101"),
+        (lambda: retrieve(q, d[0], 1), "D must have shape"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            bad()
+
+
 def test_gradient_only_where_it_is_wanted():
     q, d, *_ = tokens()
     maxsim(q, d.detach()).sum().backward()
@@ -419,7 +467,8 @@ def test_backward_functions():
 def without_library(monkeypatch):
     """Every device served by torch operations, as CUDA tensors are in a build without CUDA."""
     monkeypatch.setattr(_torch, "_native_serves", lambda p: False)
-    monkeypatch.setattr(autograd._native, "maxsim", lambda *a: None)
+    for short_way in ("maxsim", "best"):
+        monkeypatch.setattr(autograd._native, short_way, lambda *a: None)
 
 
 def test_torch_operations_under_autocast(without_library):
@@ -474,7 +523,7 @@ def test_topk_by_torch_operations(without_library):
 
 
 def test_cuda_without_a_backend_says_so_once(monkeypatch):
-    problem = autograd.Problem(torch.empty(1, 1, 8), None)
+    problem = _torch.Problem(torch.empty(1, 1, 8), None)
 
     class Device:
         type, index = "cuda", 0

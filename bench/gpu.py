@@ -1,22 +1,33 @@
 #!/usr/bin/env python3
 """The CUDA table: this library, upstream late-interaction-kernels and flash-maxsim on one GPU, interleaved in one run.
 
-    python3 bench/gpu.py --lib build/cuda/liblik.so [--only text,train] [--rounds 7] [--peers none] [--package DIR]
-                         [--out FILE.json]
+    python3 bench/gpu.py --lib build/cuda/liblik.so [--only NAME ..] [--peers all|none|NAME ..] [--rounds 7]
+                         [--budget 60] [--seconds 500] [--package DIR] [--out FILE.json | --merge FILE.json]
 
-Every answer is checked against f32 products first. "kernel" is GPU time of one call, from replays of a CUDA graph of
-many calls over rotating inputs that together exceed the L2 cache; "host" is the time to enqueue one call eagerly, for
-ours through ctypes, and with --package (the folder where the Python package is installed) through that as well. "limit"
-is the larger of bytes / the best read bandwidth and flops / the rate of torch's 4096^3 bf16 product, both measured in
-this run. "peak" is what a call allocates beyond its inputs."""
+NAME is a case's name, or a part of some. The peers come from PYTHONPATH. Upstream tunes itself at the first call of a
+query length (and type), flash-maxsim too, then both compile for a new shape: a peer whose first call of a case takes
+longer than --budget seconds is left out of that case, with a note; what it compiled stays in Triton's cache. FILE is
+written after every case. --merge keeps the cases of FILE that this run does not measure, so that a table may take
+several calls; the same happens by itself when a runner leaves the device unusable, without that runner in that case.
+
+Every answer is checked against f32 products first, and the peers' gradients against ours. "kernel" is GPU time of one
+call, from replays of a CUDA graph of many calls over rotating inputs that together exceed the L2 cache; "host" is the
+time to enqueue one call eagerly, for ours through ctypes, and with --package (the folder where the Python package is
+installed) through that as well. "limit" is the larger of bytes / the best read bandwidth and flops / the rate of
+torch's 4096^3 bf16 product, both measured in this run. "peak" is what a call takes beyond its inputs: results, saved
+argmax, gradients and workspace."""
 
 import argparse
+import contextlib
 import ctypes
+import gc
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +36,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import liblik as lik
+
+# Upstream looks at the norms of the queries in every call unless told not to, and the host waits for them.
+os.environ.setdefault("LIK_SUPPRESS_NORM_WARN", "1")
+os.environ.setdefault("LIK_BENCH_START", str(time.time()))
 
 
 @dataclass
@@ -44,8 +59,10 @@ class Case:
     candidates: int = 0  # documents a query; nd is nq times that
     target_x: float = 0  # at most so many times the limit
     target_ms: float = 0
+    target_vs_upstream: float = 0  # at least so many times as fast
 
 
+HALF = torch.float16
 CASES = [
     Case("text-short", 1, 1000, 32, 300, target_x=1.2),
     Case("text-long", 1, 1000, 32, 1024, target_x=1.05),
@@ -74,6 +91,19 @@ CASES = [
     Case("train-step-1030", 64, 64, 1030, 1030, train=True, target_ms=3.0),
     Case("train-step-8192", 32, 32, 128, 8192, train=True, target_ms=0.55),
     Case("train-candidates", 256, 4096, 32, 1030, train=True, candidates=16, target_ms=0.85),
+    # A tile of PyLate's CachedContrastive, and upstream's long documents: the shapes and the type of its
+    # benchmarks/pylate/bench_cached_maxsim.py and benchmarks/kernels/bench_longdoc.py.
+    Case("pylate-tile-2048", 32, 32, 128, 2048, dtype=HALF, train=True, target_vs_upstream=2),
+    Case("pylate-tile-4096", 32, 32, 128, 4096, dtype=HALF, train=True, target_vs_upstream=2),
+    Case("pylate-tile-8192", 32, 32, 128, 8192, dtype=HALF, train=True, target_vs_upstream=2),
+    Case("longdoc-train-2048", 8, 16, 32, 2048, dtype=HALF, train=True),
+    Case("longdoc-train-4096", 8, 16, 32, 4096, dtype=HALF, train=True),
+    Case("longdoc-bigbatch-4096", 16, 32, 32, 4096, dtype=HALF, train=True),
+    Case("longdoc-rerank-4096", 1, 64, 32, 4096, dtype=HALF, train=True),
+    Case("longdoc-train-8192", 8, 16, 32, 8192, dtype=HALF, train=True),
+    Case("longdoc-bigbatch-8192", 16, 32, 32, 8192, dtype=HALF, train=True),
+    Case("longdoc-rerank-8192", 1, 256, 32, 8192, dtype=HALF, train=True),
+    Case("longdoc-huge-16384", 1, 32, 32, 16384, dtype=HALF, train=True),
 ]
 CODES = {torch.float32: lik.F32, torch.float16: lik.F16, torch.bfloat16: lik.BF16}
 
@@ -127,7 +157,7 @@ class Ours:
 
     def __init__(self, library, inputs):
         self.library, case = library, inputs.case
-        self.inputs, self.case = inputs, case
+        self.inputs, self.case, self.note = inputs, case, ""
         columns = case.candidates or case.nd
         op = lik.Score(
             struct_size=ctypes.sizeof(lik.Score),
@@ -201,6 +231,14 @@ class Ours:
         self.calls.append((getattr(c, f"lik_{kind}_run"), ctypes.byref(op), how, ctypes.byref(how), op))
         self.variant = plan.variant.decode()
 
+    def grads(self):
+        return self.grad_q, self.grad_d
+
+    def peak_bytes(self):
+        """All that is not an input; it was allocated before."""
+        own = [x for x in vars(self).values() if isinstance(x, torch.Tensor)]
+        return sum(x.numel() * x.element_size() for x in (*own, *self.keep))
+
     def __call__(self):
         stream = torch.cuda.current_stream().cuda_stream
         for run, op, how, how_ref, _ in self.calls:
@@ -211,65 +249,104 @@ class Ours:
         return (self.values, self.ids) if self.case.topk else self.scores
 
 
-class Upstream:
+class Peer:
+    """What the peers have in common; training keeps its gradients as torch does."""
+
+    note = variant = ""
+
+    def __init__(self, inputs):
+        self.inputs, self.case = inputs, inputs.case
+        if self.case.train:
+            self.q, self.d = inputs.q.clone().requires_grad_(), inputs.d.clone().requires_grad_()
+
+    def documents(self):
+        case = self.case
+        return self.d.view(case.nq, case.candidates, case.ld, case.dim) if case.candidates else self.d
+
+    def grads(self):
+        return self.q.grad, self.d.grad
+
+    def forget(self):
+        if self.case.train:
+            self.q.grad = self.d.grad = None
+
+    def __call__(self):
+        if self.case.train:
+            self.forget()
+            scores = self.train()
+            scores.backward(self.inputs.grad)
+            return scores
+        with torch.no_grad():
+            return self.score()
+
+    def peak_bytes(self):
+        self.forget()
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        self()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+
+
+class Upstream(Peer):
     name = "upstream"
 
     def __init__(self, inputs):
         import late_interaction_kernels as up
+        from late_interaction_kernels.forward import maxsim_forward
 
-        case, self.inputs, self.case, self.up = inputs.case, inputs, inputs.case, up
+        super().__init__(inputs)
+        case, self.up, self.forward = self.case, up, maxsim_forward
+        if case.dtype == torch.float32:
+            self.note = "f16 products"
         if case.packed:
             self.cu_q = torch.arange(case.nq + 1, dtype=torch.int32, device="cuda") * case.lq
             self.cu_d = inputs.offsets.int()
-            self.q = inputs.q.view(-1, case.dim)
-        if case.train:
-            self.q = inputs.q.clone().requires_grad_()
-            self.d = inputs.d.clone().requires_grad_()
 
-    def __call__(self):
+    def train(self):
+        return self.up.maxsim(self.q, self.documents())
+
+    def score(self):
         case, up, x = self.case, self.up, self.inputs
         if case.topk:
             return up.retrieve(x.q, x.d, top_k=case.topk, normalize=False)
         if case.packed:
-            return up.maxsim_varlen(self.q, x.d, self.cu_q, self.cu_d, case.lq, x.longest)
-        if case.train:
-            d = self.d.view(case.nq, case.candidates, case.ld, case.dim) if case.candidates else self.d
-            scores = up.maxsim(self.q, d)
-            self.q.grad = self.d.grad = None
-            scores.backward(x.grad)
-            return scores
-        with torch.no_grad():
-            return up.maxsim(x.q, x.d, normalize=case.normalize)
+            return up.maxsim_varlen(x.q.view(-1, case.dim), x.d, self.cu_q, self.cu_d, case.lq, x.longest)
+        if case.argmax:
+            return self.forward(x.q, x.d, save_argmax=True)[0]
+        return up.maxsim(x.q, x.d, normalize=case.normalize)
 
 
-class Flash:
+class Flash(Peer):
     name = "flash-maxsim"
 
     def __init__(self, inputs):
         import flash_maxsim as flash
 
         case = inputs.case
-        if case.packed or case.topk or case.normalize or case.candidates or case.argmax:
-            raise NotImplementedError
-        self.inputs, self.case = inputs, case
-        if case.train:
-            from flash_maxsim.flash_maxsim_batched_train import flash_maxsim_batched_train as train
+        if case.topk or case.normalize or case.argmax or (case.packed and case.nq > 1):
+            raise NotImplementedError  # top-k is approximate, the others are not there
+        if case.train and case.lq > 256:
+            raise RuntimeError("its loop over query tokens is unrolled: 16 configurations, 10 to 40 s each to compile")
+        super().__init__(inputs)
+        self.flash = flash
+        if case.dtype == torch.float32:
+            self.note = "TF32 products"
+        if case.packed:
+            self.note = "copies the documents to f16"
+            self.cu_d = inputs.offsets.int()
 
-            self.q, self.d, self.train = inputs.q.clone().requires_grad_(), inputs.d.clone().requires_grad_(), train
-        elif case.nq == 1:
-            q = inputs.q[0]
-            self.call = lambda: flash.flash_maxsim(q, inputs.d)[None]
-        else:
-            self.call = lambda: flash.flash_maxsim_batched(inputs.q, inputs.d)
+    def train(self):
+        return self.flash.flash_maxsim_batched_train(self.q, self.documents(), shared_docs=not self.case.candidates)
 
-    def __call__(self):
-        if self.case.train:
-            scores = self.train(self.q, self.d)
-            self.q.grad = self.d.grad = None
-            scores.backward(self.inputs.grad)
-            return scores
-        with torch.no_grad():
-            return self.call()
+    def score(self):
+        x, flash = self.inputs, self.flash
+        if self.case.packed:
+            return flash.flash_maxsim_packed(x.q[0], x.d, self.cu_d, x.longest)[None]
+        if self.case.nq == 1:
+            return flash.flash_maxsim(x.q[0], x.d)[None]
+        return flash.flash_maxsim_batched(x.q, x.d)
 
 
 def graph_of(calls, repeats):
@@ -318,55 +395,75 @@ def host_time(call, calls=20):
     return statistics.median(times)
 
 
+def package_host(case, package):
+    """Milliseconds to enqueue a case's call through the Python package, and the bytes it allocates at most."""
+    x = Inputs(case, 1)
+    q, d = x.q.requires_grad_(case.train), x.d.requires_grad_(case.train)
+    documents = d.view(case.nq, case.candidates, case.ld, case.dim) if case.candidates else d
+    offsets = torch.arange(case.nq + 1, device="cuda") * case.lq if case.packed else None
+
+    def call():
+        if case.topk:
+            return package.retrieve(q, documents, top_k=case.topk, normalize=False)
+        if case.packed:
+            return package.maxsim_varlen(q.view(-1, case.dim), documents, offsets, x.offsets, case.lq, x.longest)
+        scores = package.maxsim(q, documents, normalize=case.normalize)
+        if case.train:
+            q.grad = x.d.grad = None
+            scores.backward(x.grad)
+        return scores
+
+    call()
+    torch.cuda.synchronize()
+    q.grad = x.d.grad = None
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    call()
+    torch.cuda.synchronize()
+    return host_time(call), torch.cuda.max_memory_allocated() - before
+
+
 def package_hosts(names):
-    """Milliseconds to enqueue each case's call through the Python package, and the bytes it allocates at most; in a
-    process of its own, for the package and upstream have one import name."""
+    """package_host of each case, one line of JSON each; in a process of its own, for the package and upstream have one
+    import name."""
     import late_interaction_kernels as package
 
-    times = {}
     for case in CASES:
-        if case.name not in names:
-            continue
-        x = Inputs(case, 1)
-        q, d = x.q.requires_grad_(case.train), x.d.requires_grad_(case.train)
-        documents = d.view(case.nq, case.candidates, case.ld, case.dim) if case.candidates else d
-        offsets = torch.arange(case.nq + 1, device="cuda") * case.lq if case.packed else None
-
-        def call(case=case, x=x, q=q, documents=documents, offsets=offsets):
-            if case.topk:
-                return package.retrieve(q, documents, top_k=case.topk, normalize=False)
-            if case.packed:
-                tokens = q.view(-1, case.dim)
-                return package.maxsim_varlen(tokens, documents, offsets, x.offsets, case.lq, x.longest)
-            scores = package.maxsim(q, documents, normalize=case.normalize)
-            if case.train:
-                q.grad = x.d.grad = None
-                scores.backward(x.grad)
-            return scores
-
-        call()
-        torch.cuda.synchronize()
-        q.grad = x.d.grad = None
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        call()
-        torch.cuda.synchronize()
-        times[case.name] = host_time(call), torch.cuda.max_memory_allocated() - before
-    return times
+        if case.name in names:
+            with reported(f"{case.name}: the package"):
+                print(json.dumps([case.name, *package_host(case, package)]), flush=True)
+            torch.cuda.empty_cache()
 
 
-def ask_package(folder, rows):
+def ask_package(folder, rows, seconds):
     """package_hosts of another process, into the rows."""
-    names = ",".join(row["case"] for row in rows)
-    command = [sys.executable, __file__, "--lib", "", "--package-hosts", names]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": folder}, capture_output=True, text=True)
-    if done.returncode:
-        print(f"the package's host times failed: {done.stderr[-800:]}", flush=True)
-        return
-    for name, (milliseconds, peak) in json.loads(done.stdout.splitlines()[-1]).items():
+    command = [sys.executable, __file__, "--lib", "", "--package-hosts", *(row["case"] for row in rows)]
+    try:
+        done = subprocess.run(
+            command, env={**os.environ, "PYTHONPATH": folder}, stdout=subprocess.PIPE, text=True, timeout=seconds
+        )
+        lines = done.stdout.splitlines()
+    except subprocess.TimeoutExpired as slow:
+        print(f"the package's host times took longer than {seconds:.0f} s", flush=True)
+        text = slow.stdout or b""
+        lines = (text if isinstance(text, str) else text.decode()).splitlines()
+    for line in lines:
+        if not (line.startswith("[") and line.endswith("]")):
+            print(line, flush=True)
+            continue
+        name, milliseconds, peak = json.loads(line)
         row = next(row for row in rows if row["case"] == name)
         row["python_host_ms"], row["python_peak_bytes"] = milliseconds, peak
         print(f"{name:24s} a call from Python: host {milliseconds:.4f} ms, peak {peak / 1e6:.1f} MB", flush=True)
+
+
+@contextlib.contextmanager
+def reported(what):
+    """An error is told, and not more."""
+    try:
+        yield
+    except Exception as problem:
+        print(f"{what}: {type(problem).__name__}: {str(problem)[:200]}", flush=True)
 
 
 def ceilings():
@@ -420,104 +517,208 @@ def check(case, inputs, result):
     return float((got - want).abs().max()) / case.lq
 
 
-def measure(case, library, peers, rounds, bandwidth, rate):
+class OverBudget(BaseException):
+    """Not an Exception: compilers catch those."""
+
+
+@contextlib.contextmanager
+def budget(seconds, stuck):
+    """Ends what takes longer, as soon as Python runs again in this thread; if it does not for long, calls `stuck`."""
+
+    def stop(*_):
+        raise OverBudget
+
+    before = signal.signal(signal.SIGALRM, stop)
+    timer = threading.Timer(2 * seconds + 30, stuck)
+    timer.daemon = True
+    timer.start()
+    signal.setitimer(signal.ITIMER_REAL, seconds, 5)  # again if the first is lost in a destructor
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        timer.cancel()
+
+
+def restart(args, case, name):
+    """This program anew from `case` on, without that runner in it: it left the device unusable, or does not return."""
+    if not args.file:
+        print("no --out, so that nothing can be kept: the end", flush=True)
+        os._exit(1)
+    print(f"  starts anew at {case.name} without {name}", flush=True)
+    signal.setitimer(signal.ITIMER_REAL, 0)  # it would outlive this program
+    more = ["--merge", args.file, "--start", case.name, "--without", f"{case.name}:{name}"]
+    os.execv(sys.executable, [sys.executable, *sys.argv, *more])
+
+
+def apart(grads, others):
+    """The distance of two gradients over their length, the larger of the two operands'. Near ties of a maximum fall
+    either way, so that single rows may differ."""
+    pairs = [(a.float(), b.float()) for a, b in zip(grads, others)]
+    return max(float((a - b).norm() / b.norm()) for a, b in pairs)
+
+
+def prepare(make, name, sets, limit, ours, args):
+    """A runner that answers rightly, warm: (record, calls, their graph or None, calls in a graph)."""
+    case, start = sets[0].case, time.perf_counter()
+    bound = budget(args.budget, lambda: restart(args, case, name)) if name != "ours" else contextlib.nullcontext()
+    with bound:
+        calls = [make(x) for x in sets]
+        error = check(case, sets[0], calls[0]())
+        torch.cuda.synchronize()
+    record = {"error": error, "kernel_ms": [], "variant": calls[0].variant, "note": calls[0].note}
+    record["first_call_s"] = time.perf_counter() - start
+    if not error < 2e-3:
+        raise ValueError(f"wrong by {error:.2e} a query token")
+    if case.train and ours:
+        record["grads_apart"] = apart(calls[0].grads(), ours.grads())
+        if not record["grads_apart"] < 0.03:
+            raise ValueError(f"gradients {record['grads_apart']:.2e} from ours")
+    record["peak_bytes"] = calls[0].peak_bytes()
+    repeats = max(2, min(64, int(4 / max(limit, 0.01))))
+    graph = None
+    try:
+        graph = graph_of(calls, repeats)
+    except Exception as problem:  # what cannot be captured is timed eagerly
+        if name == "ours":
+            raise
+        torch.cuda.synchronize()
+        record["uncaptured"] = str(problem)[:80]
+    record["host_ms"] = host_time(calls[0])
+    return record, calls, graph, repeats
+
+
+def measure(case, makers, args, bandwidth, rate):
+    start = time.perf_counter()
     first = Inputs(case, 1)
     sets = [first] + [Inputs(case, 2 + i) for i in range(min(7, int(2.5e8 // first.bytes())))]
     limit = limit_of(first, bandwidth, rate)
-    row = {"case": case.name, "limit_ms": limit, "sets": len(sets), "runners": {}, **work_of(first)}
+    row = {"case": case.name, "limit_ms": limit, "sets": len(sets), "runners": {}, "left_out": {}, **work_of(first)}
     row["target_ms"] = case.target_ms or case.target_x * limit
+    row["target_vs_upstream"] = case.target_vs_upstream
     runners = {}
-    for make in [lambda x: Ours(library, x)] + ([Upstream, Flash] if peers else []):
+
+    def leave_out(name, why):
+        runners.pop(name, None)
+        row["runners"].pop(name, None)
+        row["left_out"][name] = why
+        print(f"  {case.name}: {name}: {why}", flush=True)
         try:
-            calls = [make(x) for x in sets]
             torch.cuda.synchronize()
-            torch.cuda.reset_peak_memory_stats()
-            before = torch.cuda.memory_allocated()
-            error = check(case, first, calls[0]())
-            torch.cuda.synchronize()
-            record = {"error": error, "kernel_ms": [], "variant": getattr(calls[0], "variant", "")}
-            if not error < 2e-3:
-                raise ValueError(f"wrong by {error:.2e} a query token")
-            repeats = max(2, min(64, int(4 / max(limit, 0.01))))
-            try:
-                graph = graph_of(calls, repeats)
-            except Exception as problem:  # what cannot be captured is timed eagerly
-                if calls[0].name == "ours":
-                    raise
-                torch.cuda.synchronize()
-                graph, record["uncaptured"] = None, str(problem)[:80]
-            torch.cuda.reset_peak_memory_stats()
-            before = torch.cuda.memory_allocated()
-            calls[0]()
-            torch.cuda.synchronize()
-            record["peak_bytes"] = torch.cuda.max_memory_allocated() - before
-            record["host_ms"] = host_time(calls[0])
-            runners[calls[0].name] = (graph, calls, repeats, record)
-            row["runners"][calls[0].name] = record
+        except RuntimeError:
+            restart(args, case, name)
+
+    for name, make in makers.items():
+        if f"{case.name}:{name}" in args.without:
+            row["left_out"][name] = "left the device unusable, or did not return"
+            continue
+        try:
+            ours = runners["ours"][1][0] if "ours" in runners else None
+            runners[name] = prepare(make, name, sets, limit, ours, args)
+            row["runners"][name] = runners[name][0]
         except NotImplementedError:
             continue
+        except OverBudget:
+            leave_out(name, f"the first call took longer than {args.budget:.0f} s")
         except Exception as problem:
-            name = getattr(make, "name", "ours")
-            print(f"  {case.name}: {name}: {type(problem).__name__}: {str(problem)[:160]}", flush=True)
-            torch.cuda.synchronize()
-    for _ in range(rounds):
-        for graph, calls, repeats, record in runners.values():
-            record["kernel_ms"].append(timed(graph, repeats) if graph else event_time(calls, min(repeats, 8)))
+            leave_out(name, f"{type(problem).__name__}: {str(problem)[:160]}")
+    for name in list(runners) * args.rounds:
+        if name in runners:
+            record, calls, graph, repeats = runners[name]
+            try:
+                record["kernel_ms"].append(timed(graph, repeats) if graph else event_time(calls, min(repeats, 8)))
+            except RuntimeError as problem:
+                leave_out(name, str(problem)[:160])
     text = f"{case.name:24s} limit {limit:8.4f}"
-    for name, (_, _, _, record) in runners.items():
+    for name, (record, *_) in runners.items():
         record["median_ms"] = statistics.median(record["kernel_ms"])
         text += f" | {name} {record['median_ms']:8.4f} host {record['host_ms']:.3f}"
         if name == "ours":
             text += f" ({record['median_ms'] / limit:5.2f} x) {record['variant']} err {record['error']:.1e}"
-    print(text, flush=True)
+        else:
+            text += f" first {record['first_call_s']:.1f} s{' eager' if 'uncaptured' in record else ''}"
+    row["seconds"] = time.perf_counter() - start
+    print(f"{text} | {row['seconds']:.1f} s", flush=True)
     return row
+
+
+def chosen(case, names):
+    """Is it one of the names, or, where a name is nobody's, does it contain one?"""
+    exact = {case.name for case in CASES}
+    return any(name == case.name or (name not in exact and name in case.name) for name in names)
+
+
+def split(words):
+    return [name for word in words for name in word.split(",") if name]
+
+
+def write(result, rows, path):
+    """Rows in the order of the cases, whole or not at all."""
+    if not path:
+        return
+    order = {case.name: i for i, case in enumerate(CASES)}
+    result["rows"] = sorted(rows.values(), key=lambda row: order.get(row["case"], len(order)))
+    beside = Path(f"{path}.new")
+    beside.write_text(json.dumps(result, indent=1))
+    beside.replace(path)
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--lib", required=True)
-    parser.add_argument("--only", default="")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="cases, or parts of their names")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--peers", default="all", help="cases that the peers run too, or all, or none")
-    parser.add_argument("--seconds", type=float, default=1e9)
+    parser.add_argument("--peers", nargs="+", default=["all"], help="cases that the peers run too, or all, or none")
+    parser.add_argument("--budget", type=float, default=60, help="seconds of a peer's first call of a case")
+    parser.add_argument("--seconds", type=float, default=1e9, help="no case is begun after these")
     parser.add_argument("--package", help="folder where the Python package is installed")
-    parser.add_argument("--package-hosts", help=argparse.SUPPRESS)
-    parser.add_argument("--out")
+    parser.add_argument("--package-hosts", nargs="+", help=argparse.SUPPRESS)
+    parser.add_argument("--out", help="a new file of results")
+    parser.add_argument("--merge", metavar="FILE", help="the file of results, which keeps what is not measured now")
+    parser.add_argument("--start", default=CASES[0].name, metavar="NAME", help="the case to begin with")
+    parser.add_argument("--without", action="append", default=[], metavar="CASE:RUNNER", help="not this one")
     args = parser.parse_args()
     if args.package_hosts:
-        print(json.dumps(package_hosts(args.package_hosts.split(","))))
+        package_hosts(args.package_hosts)
         return
+    args.file, only, peers = args.merge or args.out, split(args.only), split(args.peers)
     library = lik.Library(args.lib, "cuda:0")
     bandwidth, rate = ceilings()
-    print(
-        f"{torch.cuda.get_device_name()}: reads {bandwidth / 1e9:.2f} TB/s, torch 4096^3 bf16 {rate / 1e9:.0f} TFLOP/s",
-        flush=True,
-    )
-    result = {
-        "gpu": torch.cuda.get_device_name(),
+    gpu = torch.cuda.get_device_name()
+    print(f"{gpu}: reads {bandwidth / 1e9:.2f} TB/s, torch 4096^3 bf16 {rate / 1e9:.0f} TFLOP/s", flush=True)
+    result, rows = {}, {}
+    if args.merge and Path(args.merge).exists():
+        result = json.loads(Path(args.merge).read_text())
+        rows = {row["case"]: {"gpu": result["gpu"], **row} for row in result.get("rows", [])}
+    result |= {
+        "gpu": gpu,
         "torch": torch.__version__,
         "lik": library.build_info(),
         "date": time.strftime("%Y-%m-%d"),
         "read_TB_s": bandwidth / 1e9,
         "bf16_TFLOP_s": rate / 1e9,
-        "rows": [],
     }
-    start = time.time()
+    start, begun = float(os.environ["LIK_BENCH_START"]), False
     for case in CASES:
-        if args.only and not any(part in case.name for part in args.only.split(",")):
+        begun = begun or case.name == args.start
+        if not begun or (only and not chosen(case, only)):
             continue
         if time.time() - start > args.seconds:
             print("out of time before", case.name)
             break
-        peers = args.peers == "all" or any(part in case.name for part in args.peers.split(","))
-        result["rows"].append(measure(case, library, peers, args.rounds, bandwidth, rate))
+        makers = {"ours": lambda x: Ours(library, x)}
+        if peers == ["all"] or chosen(case, peers):
+            makers |= {"upstream": Upstream, "flash-maxsim": Flash}
+        with reported(case.name):
+            rows[case.name] = {"gpu": gpu, **measure(case, makers, args, bandwidth, rate)}
+        gc.collect()
         torch.cuda.empty_cache()
-        if args.out:
-            Path(args.out).write_text(json.dumps(result, indent=1))
+        write(result, rows, args.file)
     if args.package:
-        ask_package(args.package, result["rows"])
-        if args.out:
-            Path(args.out).write_text(json.dumps(result, indent=1))
+        asked = [row for row in rows.values() if row["gpu"] == gpu and "python_host_ms" not in row]
+        ask_package(args.package, asked, 180)
+        write(result, rows, args.file)
 
 
 if __name__ == "__main__":

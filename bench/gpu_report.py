@@ -33,7 +33,8 @@ def roofline(result, path):
             for i, row in zip(reach, rows, strict=True)
             if "median_ms" in row["runners"].get(name, {})
         ]
-        axis.plot(*zip(*points, strict=True), "o", ms=4 if name != "ours" else 5, color=color, label=name)
+        if points:
+            axis.plot(*zip(*points, strict=True), "o", ms=4 if name != "ours" else 5, color=color, label=name)
     for i, row in zip(reach, rows, strict=True):
         if "median_ms" in row["runners"].get("ours", {}):
             at = row["flops"] / row["runners"]["ours"]["median_ms"] / 1e9
@@ -45,25 +46,45 @@ def roofline(result, path):
     end_plot(pyplot, figure, path)
 
 
-def milliseconds(record):
-    if not record or "median_ms" not in record:
+def peer_cell(record, ours):
+    """Kernel time and how many times ours it is, host time, peak; what is not quite the same work."""
+    if "median_ms" not in record:
         return "-"
-    return f"{record['median_ms']:.4f} / {record['host_ms']:.3f}, {record['peak_bytes'] / 1e6:.1f} MB"
+    times = f" ({record['median_ms'] / ours['median_ms']:.1f}x)" if "median_ms" in ours else ""
+    more = [record["note"]] if record.get("note") else []
+    more += ["eager"] if "uncaptured" in record else []
+    text = f"{record['median_ms']:.4f}{times} / {record['host_ms']:.3f}, {record['peak_bytes'] / 1e6:.1f} MB"
+    return f"{text}; {', '.join(more)}" if more else text
+
+
+def target_cell(row, ours):
+    """The targets, and whether they are met; one against upstream is not judged where upstream did not run."""
+    cells = []
+    if row["target_ms"]:
+        cells.append(f"{row['target_ms']:.4f} {'✓' if ours['median_ms'] <= row['target_ms'] else '✗'}")
+    if row.get("target_vs_upstream"):
+        wanted, upstream = row["target_vs_upstream"], row["runners"].get("upstream", {})
+        found = upstream["median_ms"] / ours["median_ms"] if "median_ms" in upstream else None
+        judged = "?" if found is None else f"{'✓' if found >= wanted else '✗'} {found:.2f}x"
+        cells.append(f"≥ {wanted:g}x upstream {judged}")
+    return "<br>".join(cells)
 
 
 def table(result):
-    """Rows of Markdown; peers that did not run have no column."""
+    """Rows of Markdown; peers that did not run have no column. Then who was left out, and why."""
     peers = [name for name in COLORS if name != "ours" and any(name in row["runners"] for row in result["rows"])]
     names = ["case", "limit", "target", "ours, kernel", "of the limit", "host, C / Python", "peak", *peers]
-    lines = [f"| {' | '.join(names)} |", "| --- " * len(names) + "|"]
+    lines, missing = [f"| {' | '.join(names)} |", "| --- " * len(names) + "|"], []
     for row in result["rows"]:
         ours = row["runners"].get("ours", {})
-        cells = [f"{row['case']}: {row['shape']}", f"{row['limit_ms']:.4f}"]
+        elsewhere = f", on {row['gpu']}" if row.get("gpu", result["gpu"]) != result["gpu"] else ""
+        cells = [f"{row['case']}: {row['shape']}{elsewhere}", f"{row['limit_ms']:.4f}"]
+        if row["train"]:
+            cells[0] += ", forward and backward"
         if "median_ms" in ours:
-            met = "✓" if ours["median_ms"] <= row["target_ms"] else "✗"
             python = f" / {row['python_host_ms']:.3f}" if "python_host_ms" in row else ""
             cells += [
-                f"{row['target_ms']:.4f} {met}" if row["target_ms"] else "",
+                target_cell(row, ours),
                 f"{ours['median_ms']:.4f}",
                 f"{ours['median_ms'] / row['limit_ms']:.2f}",
                 f"{ours['host_ms']:.3f}{python}",
@@ -71,9 +92,49 @@ def table(result):
             ]
         else:
             cells += ["", "not measured", "", "", ""]
-        cells += [milliseconds(row["runners"].get(name)) for name in peers]
+        cells += [peer_cell(row["runners"].get(name, {}), ours) for name in peers]
         lines.append(f"| {' | '.join(cells)} |")
-    return lines
+        missing += [f"{name} in {row['case']} ({why})" for name, why in row.get("left_out", {}).items()]
+    return [*lines, "", f"Left out: {'; '.join(missing)}."] if missing else lines
+
+
+def ceiling(found):
+    """How large a batch each way trains."""
+    if not found:
+        return []
+    texts, usable = [], 0
+    for way, result in found["ways"].items():
+        steps = sorted((s for s in result["steps"] if "failed" not in s), key=lambda s: s["batch"])
+        text, usable = f"{way} {result['largest']:,}", max(usable, result.get("usable_bytes", 0))
+        if steps:
+            text += f" (a step takes {steps[-1]['seconds']:.2f} s and at most {steps[-1]['peak_bytes'] / 1e9:.1f} GB"
+            if "predicted" in result:
+                text += f"; {result['stopped']}, the memory would do for about {result['predicted']:,}"
+            elif "failed_at" in result:
+                text += f"; {result['failed_at']:,}: {result['why']}"
+            text += ")"
+        texts.append(f"{text} ({result['failed']})" if "failed" in result else text)
+    return [
+        "",
+        f"Largest in-batch training step of {found['shape']}, the inputs and their gradients included, in "
+        f"{usable / 1e9:.1f} GB (`bench/ceiling.py`): {'; '.join(texts)}.",
+    ]
+
+
+def staged(found):
+    """How the command's copies of a mapped file go with scoring."""
+    if not found:
+        return []
+    seconds, size = found["default"]["score_s"], found["bytes"] / 1e9
+    plain = found["plain_GB_s"]
+    return [
+        "",
+        f"`lik score --device cuda:0` of {found['queries']} queries and a mapped file of {size:.1f} GB, in the page "
+        f"cache (`tests/gpu/staged.py`): {seconds:.2f} s, {size / seconds:.1f} GB/s, where copies alone take "
+        f"{found['copies_s']:.2f} s and scoring alone {found['kernels_s']:.2f} s; pieces of "
+        f"{found['piece'] / 1e6:.0f} MB hide {found['overlapped']:.0%} of the shorter. A plain copy of the mapping "
+        f"reaches {plain['mapped']:.1f} GB/s, reading into pinned memory and copying {plain['read']:.1f} GB/s.",
+    ]
 
 
 def main():
@@ -85,13 +146,16 @@ def main():
     text = [
         f"Measured {result['date']} with `make bench-gpu` on: {result['gpu']}, torch {result['torch']}, "
         f"{result['lik']}. The best read of memory in the run was {result['read_TB_s']:.2f} TB/s, torch's 4096^3 bf16 "
-        f"product ran at {result['bf16_TFLOP_s']:.0f} TFLOP/s. Times in ms; of the peers kernel / host, peak. *Peak* "
-        "is what a call (ours from Python) allocates at most, results included. "
+        f"product ran at {result['bf16_TFLOP_s']:.0f} TFLOP/s. Times in ms; of the peers kernel (how many times ours) "
+        "/ host, peak. *Peak* is what a call (ours from Python) takes at most beyond its inputs: results, gradients, "
+        "what the backward pass needs. "
         f"All values: [`{path.name}`]({relative[:-3]}json).",
         "",
         f"![Roofline]({relative})",
         "",
         *table(result),
+        *ceiling(result.get("ceiling")),
+        *staged(result.get("staged")),
     ]
     page = ROOT / "docs/performance.md"
     content = page.read_text(encoding="utf-8")

@@ -14,14 +14,8 @@
  *
  * Blocks of the grid are persistent, one a processor; each takes an equal share of all (row tile, document) pairs, row
  * tile by row tile, so that blocks which share documents stream them at the same time, through L2. */
+#include "cuda/maxima.cuh"
 #include "cuda/mma.cuh"
-#include "cuda/stream.cuh"
-
-/* Row maxima of one lane: rows lane / 4 and lane / 4 + 8 of its warp's block in each band. */
-template <int bands> struct maxima {
-    float best[2 * bands];
-    int at[2 * bands];
-};
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
@@ -32,7 +26,7 @@ LIK_DEVICE void finish_scores(const struct sm90_args &a, struct shared &sm, int6
     const struct tiling &t = a.score.tiling;
     int lane = (int)threadIdx.x & 31, blocks = t.blocks, queries = t.parts ? 1 : t.tile_blocks / blocks, row_tile = -1;
     int64_t mine = -1; /* the scores of lane's query of the row tile */
-    for (int turn = 0; documents > 0; turn++) {
+    for (unsigned turn = 0; documents > 0; turn++) {
         int slot = turn % SUMS;
         struct sums &sums = sm.sums[slot];
         mbarrier_wait(&sm.sums_full[slot], turn / SUMS & 1);
@@ -72,17 +66,8 @@ template <int bands> struct consumer {
     bool counts, bad;       /* the row does; its query is out of range */
     int block, row;         /* its block in its query; its row in the block */
     int64_t first;          /* number of the block's score with the first document, -1: none */
-    int turn;               /* tiles with documents' ends so far */
+    unsigned turn;          /* tiles with documents' ends so far */
 };
-
-template <int bands> LIK_DEVICE void reset(struct maxima<bands> &m)
-{
-#pragma unroll
-    for (int i = 0; i < 2 * bands; i++) {
-        m.best[i] = -INFINITY;
-        m.at[i] = -1;
-    }
-}
 
 /* Query rows of a row tile to shared memory, as wgmma wants them, and what belongs to the lane's row. */
 template <int bands>
@@ -139,25 +124,13 @@ LIK_DEVICE void load_queries(const struct sm90_args &a, struct shared &sm, struc
     named_barrier(1 + me.warpgroup, 128);
 }
 
-/* A place in the ring, and the parity of its full barrier. */
-struct place {
-    int stage;
-    uint32_t parity;
-};
-
 /* Gives the stage back to the producer; `at` becomes the next place. */
 LIK_DEVICE void free_stage(const struct sm90_args &a, struct shared &sm, int lane, struct place &at)
 {
     if (lane == 0)
         mbarrier_arrive(&sm.empty[at.stage]);
-    if (++at.stage == a.stages) {
-        at.stage = 0;
-        at.parity ^= 1;
-    }
+    advance(at, a.stages);
 }
-
-/* The accumulators are two halves of 64 registers: of two bands, or of the left and right columns of one. */
-typedef float halves[2][64];
 
 /* c += `slabs` slabs of the rows at `q` x as many of the columns at `d`; c = that if not `add`. */
 template <bool bf16, int blocks, int slabs, bool add>
@@ -206,228 +179,13 @@ LIK_DEVICE void multiply(const struct sm90_args &a, struct shared &sm, const str
     }
 }
 
-/* A half's products times what normalizes their columns. */
-template <int blocks> LIK_DEVICE void scale_products(float (&c)[64], const float *factor)
-{
-    int pair = ((int)threadIdx.x & 3) * 2;
-#pragma unroll
-    for (int j = 0; j < blocks; j++) {
-        float2 f = *(const float2 *)&factor[j * 8 + pair];
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            c[j * 4 + i] = __fmul_rn(c[j * 4 + i], i & 1 ? f.y : f.x);
-    }
-}
-
-/* How products are taken into row maxima, two rows at a time. With the argmax, strictly larger pairs of columns replace
- * the best, so that ties stay with the lowest token; which of a pair it was is settled in the end, from its first
- * product. */
-template <bool want_argmax> struct scan {
-    int block[2];
-    float first[2];
-
-    LIK_MEMBER void begin()
-    {
-        block[0] = block[1] = -1;
-        first[0] = first[1] = 0.0f;
-    }
-
-    LIK_MEMBER void pair(float x, float y, int i, int j, float &best)
-    {
-        float larger = max_nan(x, y);
-        if (want_argmax && larger > best) {
-            block[i] = j;
-            first[i] = x;
-        }
-        best = max_nan(best, larger);
-    }
-
-    /* The products c of block j, all of which count. */
-    LIK_MEMBER void whole(const float *c, int j, float *best)
-    {
-        pair(c[0], c[1], 0, j, best[0]);
-        pair(c[2], c[3], 1, j, best[1]);
-    }
-
-    /* Those whose columns' bits are set. */
-    LIK_MEMBER void some(const float *c, int j, uint32_t bits, float *best)
-    {
-        bits >>= ((int)threadIdx.x & 3) * 2;
-        bool even = bits & 1, odd = bits & 2;
-        pair(even ? c[0] : -INFINITY, odd ? c[1] : -INFINITY, 0, j, best[0]);
-        pair(even ? c[2] : -INFINITY, odd ? c[3] : -INFINITY, 1, j, best[1]);
-    }
-
-    /* Positions of the maxima, `base`: the token of column 0. */
-    LIK_MEMBER void settle(const float *best, int *at, int base)
-    {
-        base += ((int)threadIdx.x & 3) * 2;
-#pragma unroll
-        for (int i = 0; i < 2; i++)
-            if (block[i] >= 0)
-                at[i] = base + block[i] * 8 + (first[i] == best[i] ? 0 : 1);
-    }
-};
-
-/* Takes a half's products into the running maxima of two rows: `blocks` blocks, of which all but the last `masked`
- * count whole, and those as far as `columns` goes. Positions stay -1 as long as all products are -inf. */
-template <bool want_argmax, int blocks, int masked>
-LIK_DEVICE void take_half(const float (&c)[64], int columns, int token, float *best, int *at)
-{
-    struct scan<want_argmax> scan;
-    const float before[2] = {best[0], best[1]};
-    uint32_t bits = (1u << min(max(columns - (blocks - masked) * 8, 0), masked * 8)) - 1u;
-    if (want_argmax)
-        scan.begin();
-#pragma unroll
-    for (int j = 0; j < blocks - masked; j++)
-        scan.whole(&c[j * 4], j, best);
-#pragma unroll
-    for (int j = blocks - masked; j < blocks; j++)
-        scan.some(&c[j * 4], j, bits >> (j - blocks + masked) * 8, best);
-    if (!want_argmax)
-        return;
-    scan.settle(best, at, token);
-    bool nan[2];
-#pragma unroll
-    for (int i = 0; i < 2; i++)
-        nan[i] = best[i] != best[i] && before[i] == before[i];
-    if (__any_sync(~0u, nan[0] || nan[1])) /* rare: the first NaN wins */
-#pragma unroll
-        for (int j = blocks - 1; j >= 0; j--)
-#pragma unroll
-            for (int e = 1; e >= 0; e--)
-#pragma unroll
-                for (int i = 0; i < 2; i++) {
-                    int column = j * 8 + ((int)threadIdx.x & 3) * 2 + e;
-                    if (nan[i] && column < columns && c[j * 4 + 2 * i + e] != c[j * 4 + 2 * i + e])
-                        at[i] = token + column;
-                }
-}
-
-/* The argmax of a mixed tile by the rules of NaN, of ties and of products of -inf to the letter; for the rare tile
- * where the scan met one of them. */
-template <int bands>
-LIK_DEVICE void scan_carefully(const halves &c, const struct head &head, struct maxima<bands> &m,
-                               struct maxima<bands> *stash)
-{
-    int pair = ((int)threadIdx.x & 3) * 2, base = head.token + pair, blocks = head.shape & 0xff;
-#pragma unroll
-    for (int j = 0; j < MAX_BLOCKS / bands; j++) {
-        uint32_t bits = j < blocks ? head.counts[j / 4] >> (j % 4 * 8 + pair) : 0;
-#pragma unroll
-        for (int e = 0; e < 2; e++)
-            if (bits >> e & 1)
-#pragma unroll
-                for (int i = 0; i < 2 * bands; i++)
-                    keep_better(m.best[i], m.at[i], c[bands == 2 ? i / 2 : j / 16][j % 16 * 4 + i % 2 * 2 + e],
-                                base + j * 8 + e);
-        if (stash && head.ends >> j & 1) {
-            *stash = m;
-            stash += 128;
-            reset(m);
-            base = pair - (j + 1) * 8;
-        }
-    }
-}
-
-/* Takes a tile with dropped columns or several documents, whose halves are 16 blocks wide; the maxima of each of
- * several documents go to the stash. */
-template <int bands, bool want_argmax>
-LIK_DEVICE void take_mixed(const halves &c, const struct head &head, struct maxima<bands> &m,
-                           struct maxima<bands> *stash)
-{
-    struct scan<want_argmax> scan[bands];
-    struct maxima<bands> before = m, *const stash_before = stash;
-    int base = head.token, blocks = head.shape & 0xff;
-    uint32_t ends = stash ? head.ends : 0;
-    bool strange = false;
-    auto begin = [&]() {
-#pragma unroll
-        for (int b = 0; b < bands; b++)
-            scan[b].begin();
-    };
-    auto settle = [&]() {
-#pragma unroll
-        for (int b = 0; b < bands; b++) {
-            scan[b].settle(&m.best[2 * b], &m.at[2 * b], base);
-            strange |= !(m.best[2 * b] > -INFINITY) || !(m.best[2 * b + 1] > -INFINITY);
-        }
-    };
-    if (want_argmax)
-        begin();
-#pragma unroll
-    for (int j = 0; j < MAX_BLOCKS / bands; j++) {
-        if (j < blocks)
-#pragma unroll
-            for (int b = 0; b < bands; b++)
-                scan[b].some(&c[bands == 2 ? b : j / 16][j % 16 * 4], j, head.counts[j / 4] >> j % 4 * 8,
-                             &m.best[2 * b]);
-        if (ends >> j & 1) {
-            if (want_argmax) {
-                settle();
-                begin();
-            }
-            *stash = m;
-            stash += 128;
-            reset(m);
-            base = -(j + 1) * 8;
-        }
-    }
-    if (want_argmax) {
-        if (!ends)
-            settle();
-        if (__any_sync(~0u, strange)) {
-            m = before;
-            scan_carefully<bands>(c, head, m, stash_before);
-        }
-    }
-}
-
-/* The row that is left to this lane of the rows that four lanes share, with the best of all four. */
-template <int bands, bool want_argmax> LIK_DEVICE void share_rows(const struct maxima<bands> &m, float &best, int &at)
-{
-    float b[2] = {m.best[0], m.best[1]};
-    int t[2] = {m.at[0], m.at[1]};
-    auto take = [](float &mine, int &my, float x, int theirs) {
-        if (want_argmax)
-            keep_better(mine, my, x, theirs);
-        else
-            mine = max_nan(mine, x);
-    };
-    int lane = (int)threadIdx.x & 31;
-    if (bands == 2) {
-        bool upper = lane & 2;
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            const int other = 2 * bands - 2 + i;
-            float x = __shfl_xor_sync(~0u, upper ? m.best[i] : m.best[other], 2);
-            int theirs = want_argmax ? __shfl_xor_sync(~0u, upper ? m.at[i] : m.at[other], 2) : 0;
-            b[i] = upper ? m.best[other] : m.best[i];
-            t[i] = upper ? m.at[other] : m.at[i];
-            take(b[i], t[i], x, theirs);
-        }
-    }
-    bool odd = lane & 1;
-    float x = __shfl_xor_sync(~0u, odd ? b[0] : b[1], 1);
-    int theirs = want_argmax ? __shfl_xor_sync(~0u, odd ? t[0] : t[1], 1) : 0;
-    best = odd ? b[1] : b[0];
-    at = odd ? t[1] : t[0];
-    take(best, at, x, theirs);
-    if (bands == 1) {
-        x = __shfl_xor_sync(~0u, best, 2);
-        theirs = want_argmax ? __shfl_xor_sync(~0u, at, 2) : 0;
-        take(best, at, x, theirs);
-    }
-}
-
 /* After a tile in which documents end: for each of them, the maximum of a row, the argmax, and the sums of the warp's
  * blocks of 16 rows. */
 template <int bands, bool want_argmax>
 LIK_DEVICE void finish_rows(const struct sm90_args &a, struct shared &sm, struct consumer<bands> &me,
                             const struct head &head, int documents, const struct maxima<bands> *stash)
 {
-    int slot = me.turn & (SUMS - 1), band = (me.lane >> 1) % bands;
+    int slot = me.turn % SUMS, band = (me.lane >> 1) % bands;
     struct sums &sums = sm.sums[slot];
     if (me.lane == 0 && !a.score.partial) {
         mbarrier_wait(&sm.sums_empty[slot], (me.turn / SUMS & 1) ^ 1);
@@ -531,7 +289,7 @@ LIK_DEVICE bool take_pieces(const struct sm90_args &a, struct shared &sm, struct
     for (;;) {
         halves c;
         multiply<bf16, bands, blocks>(a, sm, me, ring, c, t.at);
-        const float *factor = factors + t.index * (MAX_BLOCKS * 8 / bands);
+        const float *factor = factors + t.index * MOST_COLUMNS(bands);
         if (a.normalize)
             mbarrier_wait(&sm.normed[t.index], t.pass);
         wgmma_wait<1>();
@@ -601,7 +359,7 @@ LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, struct con
             wgmma_wait<0>();
             free_stage(a, sm, me.lane, t.at);
             if (a.normalize) {
-                const float *factor = factors + t.index * (MAX_BLOCKS * 8 / bands);
+                const float *factor = factors + t.index * MOST_COLUMNS(bands);
                 mbarrier_wait(&sm.normed[t.index], t.pass);
                 scale_products<16>(c[0], factor);
                 scale_products<16>(c[1], bands == 2 ? factor : factor + 128);
@@ -633,7 +391,7 @@ template <bool bf16> LIK_DEVICE float add_squares(uint4 raw, float squares)
 template <bool bf16, int bands>
 LIK_DEVICE void take_norms(const struct sm90_args &a, struct shared &sm, const char *ring, float *factors, int half)
 {
-    const int most = MAX_BLOCKS * 8 / bands / 64;
+    const int most = MOST_COLUMNS(bands) / 64;
     struct place at = {0, 0};
     int lane = (int)threadIdx.x & 31, c = half * 32 + lane;
     for (int tile = 0;; tile = (tile + 1) % HEADS) {
@@ -643,10 +401,11 @@ LIK_DEVICE void take_norms(const struct sm90_args &a, struct shared &sm, const c
             break;
         int columns = (head.shape & 0xff) * 8;
         float squares[most][2] = {};
-        for (int slab = 0; slab < a.slabs; slab += 2) {
-            mbarrier_wait(&sm.full[at.stage], at.parity);
-            for (int half = 0; half < min(2, a.slabs); half++) {
-                const char *row = ring + at.stage * a.stage_bytes + half * a.slab_bytes + c * 128;
+        for (int slab = 0; slab < a.slabs; slab += a.deep) {
+            if (slab)
+                mbarrier_wait(&sm.full[at.stage], at.parity);
+            for (int of = 0; of < a.deep; of++) {
+                const char *row = ring + at.stage * a.stage_bytes + of * a.slab_bytes + c * 128;
 #pragma unroll
                 for (int n = 0; n < most; n++)
                     if (c + n * 64 < columns)
@@ -661,7 +420,7 @@ LIK_DEVICE void take_norms(const struct sm90_args &a, struct shared &sm, const c
 #pragma unroll
         for (int n = 0; n < most; n++) {
             float norm = __fsqrt_rn(__fadd_rn(squares[n][0], squares[n][1]));
-            factors[tile * (MAX_BLOCKS * 8 / bands) + c + n * 64] = __fdiv_rn(1.0f, norm < 1e-12f ? 1e-12f : norm);
+            factors[tile * MOST_COLUMNS(bands) + c + n * 64] = __fdiv_rn(1.0f, norm < 1e-12f ? 1e-12f : norm);
         }
         __syncwarp();
         if (lane == 0)
@@ -709,14 +468,14 @@ static __global__ void __launch_bounds__(384, 1) score_sm90(const __grid_constan
             take_norms<bf16, bands>(a, sm, ring, factors, warp - 2);
     } else {
         registers_take<208>();
-        struct consumer<bands> me = {
-        };
+        struct consumer<bands> me;
         me.warpgroup = role;
         me.lane = (int)threadIdx.x & 31;
         me.warp = warp;
+        me.turn = 0;
         me.rows = rows + role * rows_bytes;
         struct maxima<bands> *stash =
-            (struct maxima<bands> *)((char *)factors + (a.normalize ? HEADS * MAX_BLOCKS * 8 / bands * 4 : 0));
+            (struct maxima<bands> *)((char *)factors + (a.normalize ? HEADS * MOST_COLUMNS(bands) * 4 : 0));
         consume<bf16, bands, want_argmax>(a, sm, me, shared_address(ring),
                                           stash + role * a.together * 128 + (threadIdx.x & 127), factors,
                                           (int)(first / a.score.columns));
@@ -771,6 +530,12 @@ static int slabs_of(const struct lik_score *op)
     return op->d.dim <= 64 ? 1 : (int)((op->d.dim + 127) / 128) * 2;
 }
 
+/* Slabs of a stage of the ring. */
+static int deep_of(int slabs)
+{
+    return slabs > 1 ? 2 : 1;
+}
+
 /* Are the documents' strides what a tensor map takes: positive multiples of 16 bytes? */
 static int map_strides(const struct lik_tokens *d)
 {
@@ -798,7 +563,8 @@ static int is_uniform(const struct lik_score *op)
            d->count <= INT32_MAX;
 }
 
-/* Fits column tiles and a ring of four stages or more beside the rows and what else is needed; 0 if that cannot be. */
+/* Fits column tiles and a ring of three stages or more (four where a tile takes several) beside the rows and what else
+ * is needed; 0 if that cannot be. */
 static int fit(const struct lik_gpu *gpu, const struct lik_score *op, struct sm90_shape *shape)
 {
     int slabs = slabs_of(op), most = MAX_BLOCKS / shape->bands;
@@ -809,13 +575,12 @@ static int fit(const struct lik_gpu *gpu, const struct lik_score *op, struct sm9
         shape->together = (int)columns;
     size_t fixed = sizeof(struct shared) + 1024 + (size_t)shape->warpgroups * shape->bands * slabs * SLAB_ROWS_BYTES;
     if (op->d.normalize)
-        fixed += HEADS * MAX_BLOCKS * 8 / shape->bands * sizeof(float);
+        fixed += HEADS * MOST_COLUMNS(shape->bands) * sizeof(float);
     if (shape->together > 1) /* the stash: maxima of all threads, one document after another */
         fixed += (size_t)shape->warpgroups * shape->together * 128 * sizeof(struct maxima<1>) * shape->bands;
     if (fixed >= gpu->shared_bytes)
         return 0;
-    /* A stage is two slabs of the dim, if there are two. */
-    int deep = slabs > 1 ? 2 : 1, unit = shape->bands == 1 ? 2 : 1,
+    int deep = deep_of(slabs), unit = shape->bands == 1 ? 2 : 1,
         ring = (int)((gpu->shared_bytes - fixed) / BLOCK_BYTES) / deep, least = slabs > 2 ? 4 : 3;
     while (most > unit && ring / most < least)
         most -= unit;
@@ -921,8 +686,9 @@ int lik_score_sm90_launch(const struct lik_gpu *gpu, const struct score_args *sc
     a.slabs = slabs_of(&score->op);
     a.stages = shape.stages;
     a.warpgroups = shape.warpgroups;
+    a.deep = deep_of(a.slabs);
     a.slab_bytes = shape.slab_bytes;
-    a.stage_bytes = shape.slab_bytes * (a.slabs > 1 ? 2 : 1);
+    a.stage_bytes = shape.slab_bytes * a.deep;
     a.blocks = shape.blocks;
     a.together = shape.together;
     a.normalize = score->op.d.normalize != 0;

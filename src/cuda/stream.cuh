@@ -7,15 +7,16 @@
 #include "cuda/kernels.cuh"
 #include "cuda/score.cuh"
 
-#define SLAB_ROWS_BYTES 8192 /* 64 query rows x 64 elements */
-#define BLOCK_BYTES     1024 /* 8 columns x 64 elements */
-#define MAX_BLOCKS      32   /* of a tile, of 8 columns each */
-#define MAX_BANDS       4    /* of 64 query rows */
-#define HEADS           16
-#define TOGETHER        8 /* documents that may share a tile, at most */
-#define MAX_STAGES      12
-#define SUMS            4
-#define BOXES           6 /* tensor maps with boxes of 8, 16 ... 256 rows */
+#define SLAB_ROWS_BYTES     8192                       /* 64 query rows x 64 elements */
+#define BLOCK_BYTES         1024                       /* 8 columns x 64 elements */
+#define MAX_BLOCKS          32                         /* of a tile, of 8 columns each */
+#define MAX_BANDS           4                          /* of 64 query rows */
+#define MOST_COLUMNS(bands) (MAX_BLOCKS * 8 / (bands)) /* of a tile of so many bands */
+#define HEADS               16
+#define TOGETHER            8 /* documents that may share a tile, at most */
+#define MAX_STAGES          12
+#define SUMS                4
+#define BOXES               6 /* tensor maps with boxes of 8, 16 ... 256 rows */
 
 static_assert(HEADS >= MAX_STAGES + 3,
               "a head must outlive its tile's slabs: one tile is planned ahead, one not yet taken");
@@ -25,14 +26,14 @@ struct sm90_args {
     struct score_args score;
     int32_t slabs; /* of 64 elements a token: one or an even number */
     int32_t stages, warpgroups;
-    int32_t slab_bytes;  /* most that a slab of a tile takes */
-    int32_t stage_bytes; /* of two slabs, if the dim has two */
-    int32_t blocks;      /* most of a tile */
-    int32_t together;    /* most documents of a tile */
-    int32_t group_size;  /* sequences of the third axis of the maps */
-    int32_t normalize;   /* the documents: their norms are taken as they pass through the ring */
-    int32_t uniform;     /* documents of one length, none masked or listed: plan_uniform_tile */
-    int32_t piece;       /* uniform: blocks of a piece of a document, or of each document of a tile */
+    int32_t deep;                    /* slabs of a stage: two, if the dim has two */
+    int32_t slab_bytes, stage_bytes; /* most that a slab of a tile takes, and a stage */
+    int32_t blocks;                  /* most of a tile */
+    int32_t together;                /* most documents of a tile */
+    int32_t group_size;              /* sequences of the third axis of the maps */
+    int32_t normalize;               /* the documents: their norms are taken as they pass through the ring */
+    int32_t uniform;                 /* documents of one length, none masked or listed: produce_uniform */
+    int32_t piece;                   /* uniform: blocks of a piece of a document, or of each document of a tile */
 };
 
 /* What a column tile holds: a piece of one document, all of whose tokens count, or ("mixed") one with dropped tokens or
@@ -66,6 +67,21 @@ struct shared {
 };
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
+
+/* A place in the ring, and the parity of the barrier that is waited for there: a consumer begins with {0, 0}, the
+ * producer with {0, 1}, for the first pass finds every stage free. */
+struct place {
+    int stage;
+    uint32_t parity;
+};
+
+LIK_DEVICE void advance(struct place &at, int stages)
+{
+    if (++at.stage == stages) {
+        at.stage = 0;
+        at.parity ^= 1;
+    }
+}
 
 /* Its place in the stream, the same in all lanes but for what is said to be of a lane. */
 struct walk {
@@ -252,18 +268,14 @@ LIK_DEVICE int plan_tile(struct walk &w, const struct sm90_args &a, struct head 
     return used;
 }
 
-/* Copies a tile's slabs, two at a time, into the next stages of the ring. */
-struct supply {
-    int stage;
-    uint32_t parity; /* the first pass finds every stage free */
-};
-
-LIK_DEVICE void next_stage(struct supply &at, int stages)
+/* Starts the copies of one box of the stage that begins with `slab`. */
+LIK_DEVICE void copy_box(const struct sm90_args &a, struct shared &sm, char *ring, const struct place &at,
+                         const struct box &box, int slab)
 {
-    if (++at.stage == stages) {
-        at.stage = 0;
-        at.parity ^= 1;
-    }
+    char *to = ring + at.stage * a.stage_bytes + box.block * BLOCK_BYTES;
+    for (int i = 0; i < a.deep; i++)
+        tensor_copy(to + i * a.slab_bytes, box.map, &sm.full[at.stage], (slab + i) * 64, box.row, box.sequence,
+                    box.group);
 }
 
 /* All documents have d.len_max tokens, all of which count: no walk, and a tile is one box. One thread does it. */
@@ -272,8 +284,8 @@ LIK_DEVICE void produce_uniform(const struct sm90_args &a, struct shared &sm, ch
     if (threadIdx.x & 31)
         return;
     const struct lik_score &op = a.score.op;
-    const int length = (int)op.d.len_max, piece = a.piece, together = a.together, slabs = a.slabs;
-    const uint32_t stage_bytes = (uint32_t)(piece * together * (slabs > 1 ? 2 : 1)) * BLOCK_BYTES;
+    const int length = (int)op.d.len_max, piece = a.piece, together = a.together;
+    const uint32_t bytes = (uint32_t)(piece * together * a.deep) * BLOCK_BYTES;
     uint32_t counts[MAX_BLOCKS / 4] = {}, ends = 0;
     if (together > 1)
 #pragma unroll
@@ -282,11 +294,17 @@ LIK_DEVICE void produce_uniform(const struct sm90_args &a, struct shared &sm, ch
             counts[j / 4] |= (last ? 0xffu >> (-length & 7) : 0xffu) << j % 4 * 8;
             ends |= (uint32_t)last << j;
         }
-    struct supply at = {0, 1};
-    int row_tile = (int)(first / a.score.columns), token = 0;
+    struct place at = {0, 1};
+    struct box box = {&a.maps[0]}; /* its row is the token */
+    int row_tile = (int)(first / a.score.columns);
     int64_t column = first - (int64_t)row_tile * a.score.columns, left = count;
-    bool opened = false;
-    int sequence = 0, group = 0;
+    auto locate = [&]() {
+        int64_t row = a.score.tiling.parts ? row_tile / a.score.tiling.parts : 0;
+        int document = (int)lik_score_document(&op, row, column);
+        box.group = op.d.group_size > 0 ? document / a.group_size : 0;
+        box.sequence = document - box.group * a.group_size;
+    };
+    locate();
     tensor_map_prefetch(&a.maps[0]);
     for (int tile = 0;; tile = (tile + 1) % HEADS) {
         struct head &head = sm.heads[tile];
@@ -297,15 +315,9 @@ LIK_DEVICE void produce_uniform(const struct sm90_args &a, struct shared &sm, ch
         if (column == a.score.columns) {
             column = 0;
             row_tile++;
-            opened = false;
+            locate();
         }
-        if (!opened) {
-            int64_t row = a.score.tiling.parts ? row_tile / a.score.tiling.parts : 0;
-            int document = (int)lik_score_document(&op, row, column);
-            group = op.d.group_size > 0 ? document / a.group_size : 0;
-            sequence = document - group * a.group_size;
-            opened = true;
-        }
+        int token = box.row;
         int columns = min(piece * 8, length - token), documents = token + columns == length, blocks = (columns + 7) / 8;
         if (together > 1) {
             documents = (int)min((int64_t)together, min(left, a.score.columns - column));
@@ -322,26 +334,22 @@ LIK_DEVICE void produce_uniform(const struct sm90_args &a, struct shared &sm, ch
                 *(uint4 *)&head.counts[4] = make_uint4(counts[4], counts[5], counts[6], counts[7]);
             }
         }
-        for (int slab = 0; slab < slabs; slab += 2) {
+        for (int slab = 0; slab < a.slabs; slab += a.deep) {
             if (slab)
                 mbarrier_wait(&sm.empty[at.stage], at.parity);
-            char *to = ring + at.stage * a.stage_bytes;
-            uint64_t *full = &sm.full[at.stage];
-            mbarrier_arrive_expect(full, stage_bytes);
-            tensor_copy(to, &a.maps[0], full, slab * 64, token, sequence, group);
-            if (slabs > 1)
-                tensor_copy(to + a.slab_bytes, &a.maps[0], full, slab * 64 + 64, token, sequence, group);
-            next_stage(at, a.stages);
+            mbarrier_arrive_expect(&sm.full[at.stage], bytes);
+            copy_box(a, sm, ring, at, box, slab);
+            advance(at, a.stages);
         }
-        token += columns;
+        box.row += columns;
         if (documents) {
-            token = 0;
+            box.row = 0;
             column += documents;
             left -= documents;
-            sequence += documents;
-            if (sequence >= a.group_size && op.d.group_size > 0) {
-                sequence = 0;
-                group++;
+            box.sequence += documents;
+            if (op.d.group_size > 0 && box.sequence >= a.group_size) {
+                box.sequence = 0;
+                box.group++;
             }
         }
     }
@@ -353,7 +361,7 @@ LIK_DEVICE void produce_uniform(const struct sm90_args &a, struct shared &sm, ch
 LIK_DEVICE void produce(const struct sm90_args &a, struct shared &sm, char *ring, int64_t first, int64_t count)
 {
     int lane = (int)threadIdx.x & 31;
-    struct supply at = {0, 1};
+    struct place at = {0, 1};
     struct walk w = {};
     w.left = count;
     w.row_tile = (int)(first / a.score.columns);
@@ -366,20 +374,15 @@ LIK_DEVICE void produce(const struct sm90_args &a, struct shared &sm, char *ring
         int used = plan_tile(w, a, sm.heads[tile], box, lane);
         if (used == 0)
             break;
-        for (int slab = 0; slab < a.slabs; slab += 2) {
-            char *to = ring + at.stage * a.stage_bytes + box.block * BLOCK_BYTES;
-            uint64_t *full = &sm.full[at.stage];
+        for (int slab = 0; slab < a.slabs; slab += a.deep) {
             mbarrier_wait(&sm.empty[at.stage], at.parity);
             if (lane == 0)
-                mbarrier_arrive_expect(full, (uint32_t)(used * BLOCK_BYTES) * (a.slabs > 1 ? 2 : 1));
+                mbarrier_arrive_expect(&sm.full[at.stage], (uint32_t)(used * a.deep) * BLOCK_BYTES);
             __syncwarp();
-            if (box.map) {
-                tensor_copy(to, box.map, full, slab * 64, box.row, box.sequence, box.group);
-                if (a.slabs > 1)
-                    tensor_copy(to + a.slab_bytes, box.map, full, slab * 64 + 64, box.row, box.sequence, box.group);
-            }
+            if (box.map)
+                copy_box(a, sm, ring, at, box, slab);
             __syncwarp();
-            next_stage(at, a.stages);
+            advance(at, a.stages);
         }
     }
     mbarrier_wait(&sm.empty[at.stage], at.parity);

@@ -602,8 +602,14 @@ static int fit(const struct lik_gpu *gpu, const struct lik_score *op, struct sm9
     shape->stages = ring * BLOCK_BYTES / shape->slab_bytes;
     if (shape->stages > MAX_STAGES)
         shape->stages = MAX_STAGES;
-    shape->bytes = fixed - sizeof(struct shared) + (size_t)shape->stages * shape->slab_bytes * deep;
-    return 1;
+    /* A mixed tile is multiplied in full width from wherever it begins in the ring. */
+    size_t rest = fixed - sizeof(struct shared),
+           past = 1024 + (size_t)(MAX_BLOCKS / shape->bands * BLOCK_BYTES - shape->slab_bytes);
+    rest = rest > past ? rest : past;
+    while ((size_t)shape->stages * shape->slab_bytes * deep + rest + sizeof(struct shared) > gpu->shared_bytes)
+        shape->stages--;
+    shape->bytes = (size_t)shape->stages * shape->slab_bytes * deep + rest;
+    return shape->stages >= least;
 }
 
 int lik_score_sm90_takes(const struct lik_gpu *gpu, const struct lik_score *op)

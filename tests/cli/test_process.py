@@ -131,6 +131,7 @@ def test_interrupt(tmp_path, rng, number):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment(),
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # lik honors it if its parent ignores the signal
     )
     for _ in range(500):  # until the temporary file shows that the work has begun
         if len(list(tmp_path.iterdir())) == 4:

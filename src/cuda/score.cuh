@@ -1,7 +1,8 @@
 /* What every forward kernel shares: its arguments, which query rows a tile holds, and how row maxima become scores.
  *
  * Query tokens are taken in blocks of 16 rows; a query of n tokens has ceil(n / 16) blocks, and a block belongs to one
- * query. A block's weighted maxima are added as a tree (row r with r + 8, then lanes 4, 8 and 16 apart), and a query's
+ * query. The kept tokens come first, in order, then the dropped ones, so that no score changes where dropped tokens are
+ * left out. A block's weighted maxima are added as a tree (row r with r + 8, then lanes 4, 8 and 16 apart), and a query's
  * blocks one after another, whatever tile, warp or kernel each block was in: the bits of a score depend on the query
  * and the document alone. */
 #ifndef LIK_CUDA_SCORE_CUH
@@ -57,25 +58,54 @@ LIK_DEVICE struct block_place locate_block(const struct tiling &t, int64_t tile,
 /* A query row of a tile: element offset of its token or LIK_NOWHERE, and what its maximum counts. */
 struct query_row {
     int64_t at;
+    int token;    /* of its query; past the longest query: none */
     float weight; /* NaN in the rows of a query that is out of range */
     float scale;  /* of the stored elements, before any normalization */
     bool counts;
 };
 
-/* Row r (0 to 15) of a block. */
+/* Index of the n-th set bit. */
+LIK_DEVICE int nth_bit(uint32_t bits, int n)
+{
+    for (; n > 0; n--)
+        bits &= bits - 1;
+    return __ffs(bits) - 1;
+}
+
+/* The token of row n of query i, whose mask drops some of `length`. The 16 lanes of `lanes` call together, with one
+ * query. */
+LIK_DEVICE int token_of_row(const struct lik_tokens &q, int64_t i, int length, int n, unsigned lanes)
+{
+    int64_t base = lik_tokens_base(&q, &q.mask_strides, i);
+    int lane = (int)threadIdx.x & 15, token = n, before = 0; /* rows of the tokens before s */
+    for (int dropped = 0; dropped < 2; dropped++)
+        for (int s = 0; s < length; s += 16) {
+            bool in = s + lane < length && token_kept(q, base, s + lane) != dropped;
+            uint32_t bits = __ballot_sync(lanes, in) >> (threadIdx.x & 16) & 0xffffu;
+            if (n >= before && n < before + __popc(bits))
+                token = s + nth_bit(bits, n - before);
+            before += __popc(bits);
+        }
+    return token;
+}
+
+/* Row r (0 to 15) of a block; 16 neighboring lanes call together, one a row. */
 LIK_DEVICE struct query_row locate_row(const struct score_args &a, struct block_place place, int r)
 {
-    struct query_row row = {LIK_NOWHERE, 0.0f, 1.0f, false};
+    struct query_row row = {LIK_NOWHERE, place.block * LIK_BLOCK_ROWS + r, 0.0f, 1.0f, false};
     const struct lik_tokens &q = a.op.q;
     if (place.row < 0)
         return row;
     int64_t i = lik_score_query(&a.op, place.row);
-    int s = place.block * LIK_BLOCK_ROWS + r, length = sequence_length(q, i);
+    int length = sequence_length(q, i);
     if (length < 0) {
         row.weight = __uint_as_float(0x7fc00000u);
         row.counts = true;
         return row;
     }
+    if (q.mask)
+        row.token = token_of_row(q, i, length, row.token, 0xffffu << (threadIdx.x & 16));
+    int s = row.token;
     if (s >= length || !token_kept(q, lik_tokens_base(&q, &q.mask_strides, i), s))
         return row;
     row.scale = token_scale(q, lik_tokens_base(&q, &q.scale_strides, i), s);

@@ -74,7 +74,7 @@ template <class P, int warp_rows> struct layout {
     typename P::element *q, *d;
     int64_t *row_at;
     float *row_weight, *row_sign, *factor, *best, *block_sum;
-    int *row_counts, *kept, *best_at, *any_kept;
+    int *row_counts, *row_token, *kept, *best_at, *any_kept;
     int q_stride, q_plane, d_plane, q_stage, d_stage;
 
     static __host__ __device__ int q_row(const struct mma_args &a)
@@ -86,7 +86,7 @@ template <class P, int warp_rows> struct layout {
     {
         size_t q = (size_t)rows * q_row(a) * a.q_planes * (a.q_resident ? 1 : 2);
         size_t d = (size_t)columns * stride * a.d_planes * 2;
-        return (q + d) * sizeof(typename P::element) + rows * (8 + 12) + 2 * columns * 8 + 4 * 32 * 8 + 16 * 4 + 16;
+        return (q + d) * sizeof(typename P::element) + rows * (8 + 16) + 2 * columns * 8 + 4 * 32 * 8 + 16 * 4 + 16;
     }
 
     __device__ layout(char *p, const struct mma_args &a)
@@ -102,7 +102,8 @@ template <class P, int warp_rows> struct layout {
         row_weight = (float *)(row_at + rows);
         row_sign = row_weight + rows;
         row_counts = (int *)(row_sign + rows);
-        factor = (float *)(row_counts + rows); /* of two column tiles */
+        row_token = row_counts + rows;
+        factor = (float *)(row_token + rows); /* of two column tiles */
         kept = (int *)(factor + 2 * columns);
         best = (float *)(kept + 2 * columns); /* of each warp's 32 rows */
         best_at = (int *)(best + 4 * 32);
@@ -317,7 +318,7 @@ static __device__ void finish_document(struct maxima &best, layout<P, warp_rows>
             float v[2];
 #pragma unroll
             for (int h = 0; h < 2; h++) {
-                int r = row_warp * 32 + m * 16 + h * 8 + (lane >> 2), s = place.block * LIK_BLOCK_ROWS + (r & 15);
+                int r = row_warp * 32 + m * 16 + h * 8 + (lane >> 2), s = sm.row_token[r];
                 bool counts = sm.row_counts[r] && any_kept;
                 v[h] = counts ? __fmul_rn(sm.row_weight[r], best.best[m * 2 + h]) : 0.0f;
                 if (want_argmax && (lane & 3) == 0 && place.row >= 0 && s < a.op.q.len_max)
@@ -357,15 +358,23 @@ static __device__ void load_queries(layout<P, warp_rows> &sm, const struct mma_a
     typedef layout<P, warp_rows> L;
     const struct lik_tokens &q = a.score.op.q;
     __syncthreads();
-    for (int i = (int)threadIdx.x; i < L::rows * 8; i += THREADS) {
-        int r = i / 8;
+    if ((int)threadIdx.x < L::rows) {
+        int r = (int)threadIdx.x;
         struct query_row row = locate_row(a.score, locate_block(a.score.tiling, tile, r / 16), r & 15);
-        float factor = row_factor(a.score, row, i & 7);
-        if ((i & 7) == 0) {
-            sm.row_at[r] = row.at;
-            sm.row_weight[r] = __fmul_rn(row.weight, fabsf(factor));
+        sm.row_at[r] = row.at;
+        sm.row_weight[r] = row.weight;
+        sm.row_sign[r] = row.scale;
+        sm.row_counts[r] = row.counts;
+        sm.row_token[r] = row.token;
+    }
+    __syncthreads();
+    for (int r = (int)threadIdx.x / 8; r < L::rows; r += THREADS / 8) {
+        struct query_row row = {sm.row_at[r], 0, 1.0f, sm.row_sign[r], true};
+        float factor = row_factor(a.score, row, (int)threadIdx.x & 7);
+        __syncwarp();
+        if ((threadIdx.x & 7) == 0) {
+            sm.row_weight[r] = __fmul_rn(sm.row_weight[r], fabsf(factor));
             sm.row_sign[r] = factor < 0.0f ? -1.0f : 1.0f;
-            sm.row_counts[r] = row.counts;
         }
     }
     __syncthreads();

@@ -13,7 +13,8 @@
  * they pass through the ring, so that the documents are read once.
  *
  * Blocks of the grid are persistent, one a processor; each takes an equal share of all (row tile, document) pairs, row
- * tile by row tile, so that blocks which share documents stream them at the same time, through L2. */
+ * tile by row tile, so that blocks which share documents stream them at the same time, through L2. Where that makes the
+ * longest share little longer, a block has documents of one row tile only: it need not stop for other rows. */
 #include "cuda/maxima.cuh"
 #include "cuda/mma.cuh"
 
@@ -57,14 +58,14 @@ LIK_DEVICE void finish_scores(const struct sm90_args &a, struct shared &sm, int6
 /* ---- The warpgroups that multiply ---- */
 
 /* A thread of a warpgroup. Row maxima are first spread over the four lanes that share rows; the row that a lane is left
- * with is lane / 4, or 8 more if lane is odd, of its warp's block in band lane / 2 % 2. */
+ * with is lane / 4, or 8 more if lane is odd, of its warp's block in band lane / 2 % 2. What is needed at documents'
+ * ends only is left in shared memory. */
 template <int bands> struct consumer {
     int warpgroup, lane, warp;
     char *rows;             /* this warpgroup's query rows: [band][slab][64 rows] */
     struct maxima<bands> m; /* of the open document */
-    float weight;           /* of the lane's row */
-    bool counts, bad;       /* the row does; its query is out of range */
-    int block, row;         /* its block in its query; its row in the block */
+    int row;                /* the lane's row, in that band */
+    int block;              /* of the row in its query */
     int64_t first;          /* number of the block's score with the first document, -1: none */
     unsigned turn;          /* tiles with documents' ends so far */
 };
@@ -80,6 +81,7 @@ LIK_DEVICE void load_queries(const struct sm90_args &a, struct shared &sm, struc
         struct block_place place = locate_block(a.score.tiling, row_tile, first_band * 4 + thread / 16);
         struct query_row row = locate_row(a.score, place, thread & 15);
         sm.row_at[first_band][thread] = row.at;
+        sm.row_token[first_band][thread] = row.token;
         sm.row_weight[first_band][thread] = row.weight;
         sm.row_counts[first_band][thread] = row.counts ? (row.at != LIK_NOWHERE ? 1 : 2) : 0;
     }
@@ -103,7 +105,7 @@ LIK_DEVICE void load_queries(const struct sm90_args &a, struct shared &sm, struc
     copy_async_commit();
     if (q.normalize) {
         for (int r = thread / 8; r < 64 * bands; r += 16) {
-            struct query_row row = {sm.row_at[first_band][r], 1.0f, 1.0f, true};
+            struct query_row row = {sm.row_at[first_band][r], 0, 1.0f, 1.0f, true};
             float factor = row_factor(a.score, row, chunk);
             if (chunk == 0)
                 sm.row_weight[first_band][r] = __fmul_rn(sm.row_weight[first_band][r], factor);
@@ -111,11 +113,6 @@ LIK_DEVICE void load_queries(const struct sm90_args &a, struct shared &sm, struc
         named_barrier(1 + me.warpgroup, 128);
     }
     int band = first_band + (me.lane >> 1) % bands;
-    me.row = me.lane / 4 + (me.lane & 1) * 8;
-    me.weight = sm.row_weight[band][me.warp * 16 + me.row];
-    int counts = sm.row_counts[band][me.warp * 16 + me.row];
-    me.counts = counts != 0;
-    me.bad = counts == 2;
     struct block_place place = locate_block(a.score.tiling, row_tile, band * 4 + me.warp);
     me.first = place.row < 0 ? -1 : place.row * a.score.columns;
     me.block = place.block;
@@ -132,50 +129,62 @@ LIK_DEVICE void free_stage(const struct sm90_args &a, struct shared &sm, int lan
     advance(at, a.stages);
 }
 
-/* c += `slabs` slabs of the rows at `q` x as many of the columns at `d`; c = that if not `add`. */
-template <bool bf16, int blocks, int slabs, bool add>
-LIK_DEVICE void multiply_slabs(float (&c)[64], uint32_t q, uint32_t d, uint32_t next_slab)
+/* Starts the products of a stage: c of each half += `slabs` slabs of its rows and columns, or = that if not `add`.
+ * `split`: one half after the other, each a group to wait for; else both in turn, one group. The commit stands in one
+ * basic block with its products, or ptxas takes them one at a time. */
+template <bool bf16, int blocks, int slabs, bool add, bool split>
+LIK_DEVICE void multiply_stage(halves &c, const uint32_t (&q)[2], const uint32_t (&d)[2], uint32_t next_slab)
 {
-    wgmma<bf16, add, blocks>::run(c, q, d);
-#pragma unroll
-    for (int k = 1; k < 4 * slabs; k++)
-        wgmma<bf16, true, blocks>::run(c, q + k / 4 * (SLAB_ROWS_BYTES >> 4) + k % 4 * 2,
-                                       d + k / 4 * next_slab + k % 4 * 2);
-    wgmma_commit(); /* in one basic block with the products, or ptxas takes them one at a time */
-}
-
-/* Starts the products of a stage: of each half with its rows and columns, `blocks` blocks wide. */
-template <bool bf16, int bands, int blocks, int slabs, bool add>
-LIK_DEVICE void multiply_stage(halves &c, uint32_t q, uint32_t next_band, uint32_t d, uint32_t next_slab)
-{
+    auto product = [&](int half, int k) {
+        uint32_t rows = q[half] + k / 4 * (SLAB_ROWS_BYTES >> 4) + k % 4 * 2;
+        uint32_t columns = d[half] + k / 4 * next_slab + k % 4 * 2;
+        if (add || k)
+            wgmma<bf16, true, blocks>::run(c[half], rows, columns);
+        else
+            wgmma<bf16, false, blocks>::run(c[half], rows, columns);
+    };
     wgmma_fence();
-    multiply_slabs<bf16, blocks, slabs, add>(c[0], q, d, next_slab);
-    if (bands == 2)
-        multiply_slabs<bf16, blocks, slabs, add>(c[1], q + next_band, d, next_slab);
-    else
-        multiply_slabs<bf16, blocks, slabs, add>(c[1], q, d + blocks * (BLOCK_BYTES >> 4), next_slab);
+#pragma unroll
+    for (int i = 0; i < 8 * slabs; i++) {
+        if (split)
+            product(i / (4 * slabs), i % (4 * slabs));
+        else
+            product(i % 2, i / 2);
+        if (split && i == 4 * slabs - 1)
+            wgmma_commit();
+    }
+    wgmma_commit();
 }
 
 /* The products of the warpgroup's rows and the column tile at `at`, but for the end of those of the last stage, which
- * are under way, half by half. Elements past the dim are zeros in both. */
-template <bool bf16, int bands, int blocks>
+ * are under way. Elements past the dim are zeros in both. */
+template <bool bf16, int bands, int blocks, bool split>
 LIK_DEVICE void multiply(const struct sm90_args &a, struct shared &sm, const struct consumer<bands> &me, uint32_t ring,
                          halves &c, struct place &at)
 {
-    uint32_t q = wgmma_descriptor(shared_address(me.rows)), next_band = (uint32_t)a.slabs * (SLAB_ROWS_BYTES >> 4);
-    uint32_t next_slab = (uint32_t)a.slab_bytes >> 4, d = wgmma_descriptor(ring + at.stage * a.stage_bytes);
+    uint32_t next_slab = (uint32_t)a.slab_bytes >> 4, q[2], d[2];
+    q[0] = q[1] = wgmma_descriptor(shared_address(me.rows));
+    if (bands == 2)
+        q[1] += (uint32_t)a.slabs * (SLAB_ROWS_BYTES >> 4);
+    auto columns = [&]() {
+        d[0] = d[1] = wgmma_descriptor(ring + at.stage * a.stage_bytes);
+        if (bands == 1)
+            d[1] += blocks * (BLOCK_BYTES >> 4);
+    };
+    columns();
     if (a.slabs == 1) {
-        multiply_stage<bf16, bands, blocks, 1, false>(c, q, next_band, d, 0);
+        multiply_stage<bf16, blocks, 1, false, split>(c, q, d, 0);
         return;
     }
-    multiply_stage<bf16, bands, blocks, 2, false>(c, q, next_band, d, next_slab);
+    multiply_stage<bf16, blocks, 2, false, split>(c, q, d, next_slab);
     for (int slab = 2; slab < a.slabs; slab += 2) {
         wgmma_wait<0>();
         free_stage(a, sm, me.lane, at);
         mbarrier_wait(&sm.full[at.stage], at.parity);
-        d = wgmma_descriptor(ring + at.stage * a.stage_bytes);
-        q += 2 * SLAB_ROWS_BYTES >> 4;
-        multiply_stage<bf16, bands, blocks, 2, true>(c, q, next_band, d, next_slab);
+        columns();
+        q[0] += 2 * SLAB_ROWS_BYTES >> 4;
+        q[1] += 2 * SLAB_ROWS_BYTES >> 4;
+        multiply_stage<bf16, blocks, 2, true, split>(c, q, d, next_slab);
     }
 }
 
@@ -185,7 +194,10 @@ template <int bands, bool want_argmax>
 LIK_DEVICE void finish_rows(const struct sm90_args &a, struct shared &sm, struct consumer<bands> &me,
                             const struct head &head, int documents, const struct maxima<bands> *stash)
 {
-    int slot = me.turn % SUMS, band = (me.lane >> 1) % bands;
+    int slot = me.turn % SUMS, band = me.warpgroup * bands + (me.lane >> 1) % bands;
+    int token = sm.row_token[band][me.row], row_counts = sm.row_counts[band][me.row];
+    float weight = sm.row_weight[band][me.row];
+    bool query_bad = row_counts == 2;
     struct sums &sums = sm.sums[slot];
     if (me.lane == 0 && !a.score.partial) {
         mbarrier_wait(&sm.sums_empty[slot], (me.turn / SUMS & 1) ^ 1);
@@ -205,23 +217,20 @@ LIK_DEVICE void finish_rows(const struct sm90_args &a, struct shared &sm, struct
         float best;
         int at;
         share_rows<bands, want_argmax>(me.m, best, at);
-        bool counts = me.counts && !(empty >> i & 1);
-        if (want_argmax && me.first >= 0 && (bands == 2 || !(me.lane & 2))) {
-            int s = me.block * LIK_BLOCK_ROWS + me.row;
-            if (s < a.score.op.q.len_max)
-                store_argmax(a.score.op, n * a.score.op.q.len_max + s,
-                             counts && !me.bad ? max(at, 0) : -1); /* -1 so far: all products are -inf */
-        }
-        float sum = counts ? __fmul_rn(me.weight, best) : 0.0f;
+        bool counts = row_counts && !(empty >> i & 1);
+        if (want_argmax && me.first >= 0 && (bands == 2 || !(me.lane & 2)) && token < a.score.op.q.len_max)
+            store_argmax(a.score.op, n * a.score.op.q.len_max + token,
+                         counts && !query_bad ? max(at, 0) : -1); /* -1 so far: all products are -inf */
+        float sum = counts ? __fmul_rn(weight, best) : 0.0f;
         sum = __fadd_rn(sum, __shfl_xor_sync(~0u, sum, 1)); /* the order of add_block */
 #pragma unroll
         for (int o = 4; o < 32; o *= 2)
             sum = __fadd_rn(sum, __shfl_xor_sync(~0u, sum, o));
-        if ((bad >> i & 1) || me.bad)
+        if ((bad >> i & 1) || query_bad)
             sum = __uint_as_float(0x7fc00000u);
         if ((me.lane & ~2) == 0 && (bands == 2 || me.lane == 0)) {
             if (!a.score.partial)
-                sums.of[i][(me.warpgroup * bands + band) * 4 + me.warp] = sum;
+                sums.of[i][band * 4 + me.warp] = sum;
             else if (me.first >= 0)
                 a.score.partial[n * a.score.tiling.blocks + me.block] = sum;
         }
@@ -277,27 +286,31 @@ LIK_DEVICE void next(struct shared &sm, struct tile &t)
 }
 
 /* Multiplies and takes pieces of documents, all of one width, up to a document's end (true) or to a tile of another
- * width or row tile (false): the loop where the time goes. The maxima of the first half are taken while the second is
- * multiplied. */
+ * width or row tile (false): the loop where the time goes. */
 template <bool bf16, int bands, bool want_argmax, int blocks>
 LIK_DEVICE bool take_pieces(const struct sm90_args &a, struct shared &sm, struct consumer<bands> &me, uint32_t ring,
                             const float *factors, struct tile &t)
 {
     const int second = bands == 2 ? 0 : blocks * 8; /* column that the second half begins with */
     const int masked = bands == 1 && blocks > 1 ? 2 : 1;
+    const bool split = want_argmax || bands == 1; /* the second half is multiplied while the first is looked at */
     int row_tile = t.head.z;
     for (;;) {
         halves c;
-        multiply<bf16, bands, blocks>(a, sm, me, ring, c, t.at);
+        multiply<bf16, bands, blocks, split>(a, sm, me, ring, c, t.at);
         const float *factor = factors + t.index * MOST_COLUMNS(bands);
         if (a.normalize)
             mbarrier_wait(&sm.normed[t.index], t.pass);
-        wgmma_wait<1>();
+        wgmma_wait<split>();
+        if (!split)
+            free_stage(a, sm, me.lane, t.at);
         if (a.normalize)
             scale_products<blocks>(c[0], factor);
         take_half<want_argmax, blocks, 1>(c[0], t.head.x, t.head.w, &me.m.best[0], &me.m.at[0]);
-        wgmma_wait<0>();
-        free_stage(a, sm, me.lane, t.at);
+        if (split) {
+            wgmma_wait<0>();
+            free_stage(a, sm, me.lane, t.at);
+        }
         if (a.normalize)
             scale_products<blocks>(c[1], factor + second);
         take_half<want_argmax, blocks, masked>(c[1], t.head.x - second, t.head.w + second, &me.m.best[2 * bands - 2],
@@ -355,7 +368,7 @@ LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, struct con
         struct maxima<bands> *shared_tile = documents_of(t) > 1 ? stash : NULL;
         if (is_mixed(t)) {
             halves c;
-            multiply<bf16, bands, 16>(a, sm, me, ring, c, t.at);
+            multiply<bf16, bands, 16, false>(a, sm, me, ring, c, t.at);
             wgmma_wait<0>();
             free_stage(a, sm, me.lane, t.at);
             if (a.normalize) {
@@ -453,8 +466,10 @@ static __global__ void __launch_bounds__(384, 1) score_sm90(const __grid_constan
         mbarrier_init_done();
     }
     __syncthreads();
-    int64_t total = a.score.tiling.tiles * a.score.columns, share = total / gridDim.x, rest = total % gridDim.x;
-    int64_t first = share * blockIdx.x + min((int64_t)blockIdx.x, rest), count = share + (blockIdx.x < rest);
+    int64_t total = a.chunks ? a.score.columns : a.score.tiling.tiles * a.score.columns;
+    int parts = a.chunks ? a.chunks : (int)gridDim.x, part = (int)blockIdx.x % parts, tile = (int)blockIdx.x / parts;
+    int64_t share = total / parts, rest = total % parts, count = share + (part < rest);
+    int64_t first = tile * a.score.columns + share * part + min((int64_t)part, rest);
     int role = __shfl_sync(~0u, (int)threadIdx.x / 128, 0), warp = __shfl_sync(~0u, (int)threadIdx.x / 32 & 3, 0);
     if (role >= a.warpgroups) {
         registers_give<88>(); /* 88 + 2 x 208 is what three warpgroups of 168 have together */
@@ -473,6 +488,7 @@ static __global__ void __launch_bounds__(384, 1) score_sm90(const __grid_constan
         me.lane = (int)threadIdx.x & 31;
         me.warp = warp;
         me.turn = 0;
+        me.row = warp * 16 + me.lane / 4 + (me.lane & 1) * 8;
         me.rows = rows + role * rows_bytes;
         struct maxima<bands> *stash =
             (struct maxima<bands> *)((char *)factors + (a.normalize ? HEADS * MOST_COLUMNS(bands) * 4 : 0));
@@ -486,6 +502,8 @@ static __global__ void __launch_bounds__(384, 1) score_sm90(const __grid_constan
 }
 
 /* ---- The host's side ---- */
+
+#define ROWS_COST 8e6 /* products in the time that a block takes to change to other query rows */
 
 typedef void (*kernel)(struct sm90_args);
 
@@ -687,7 +705,7 @@ static int make_maps(const struct lik_gpu *gpu, struct sm90_args *a)
 int lik_score_sm90_launch(const struct lik_gpu *gpu, const struct score_args *score, struct sm90_shape shape,
                           cudaStream_t stream)
 {
-    struct sm90_args a;
+    struct sm90_args a = {};
     a.score = *score;
     a.slabs = slabs_of(&score->op);
     a.stages = shape.stages;
@@ -703,8 +721,16 @@ int lik_score_sm90_launch(const struct lik_gpu *gpu, const struct score_args *sc
     int status = make_maps(gpu, &a);
     if (status)
         return status;
-    int64_t total = score->tiling.tiles * score->columns;
+    int64_t tiles = score->tiling.tiles, total = tiles * score->columns;
     unsigned grid = (unsigned)(total < gpu->processors ? total : gpu->processors);
+    if (tiles > 1 && tiles <= grid) {
+        int64_t chunks = grid / tiles, longest = (score->columns + chunks - 1) / chunks - (total + grid - 1) / grid;
+        double multiplied = 64.0 * shape.bands * shape.warpgroups * (double)score->op.d.len_max * 64.0 * a.slabs;
+        if ((double)longest * multiplied < ROWS_COST) {
+            a.chunks = (int32_t)chunks;
+            grid = (unsigned)(chunks * tiles);
+        }
+    }
     kernel_of(score->op.d.dtype == LIK_BF16, score->op.argmax != NULL,
               shape.bands > 1)<<<grid, 128 * (shape.warpgroups + 1), shape.bytes, stream>>>(a);
     return lik_cuda_launched("score_sm90");

@@ -30,6 +30,7 @@ struct sm90_args {
     int32_t slab_bytes, stage_bytes; /* most that a slab of a tile takes, and a stage */
     int32_t blocks;                  /* most of a tile */
     int32_t together;                /* most documents of a tile */
+    int32_t chunks;                  /* blocks that share each row tile; 0: a block may go on to the next */
     int32_t group_size;              /* sequences of the third axis of the maps */
     int32_t normalize;               /* the documents: their norms are taken as they pass through the ring */
     int32_t uniform;                 /* documents of one length, none masked or listed: produce_uniform */
@@ -62,6 +63,7 @@ struct shared {
     struct head heads[HEADS];
     struct sums sums[SUMS];
     int64_t row_at[MAX_BANDS][64]; /* [band][row]: struct query_row */
+    int row_token[MAX_BANDS][64];
     float row_weight[MAX_BANDS][64];
     int row_counts[MAX_BANDS][64]; /* 0, 1, or 2 where the query is out of range */
 };

@@ -48,6 +48,14 @@ LIK_DEVICE void named_barrier(int id, int threads)
 }
 
 #if __CUDA_ARCH__ >= 900
+/* A kernel launched with programmatic stream serialization begins while those before it in the stream still run: it
+ * waits here before it touches what they may write, or read. The next one, in turn, may begin now. */
+LIK_DEVICE void wait_for_kernels_before()
+{
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+}
+
 LIK_DEVICE void mbarrier_init(uint64_t *barrier, int arrivals)
 {
     asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(arrivals) : "memory");

@@ -12,10 +12,10 @@
  * their maxima through a small stash. Where documents are normalized, two more warps take the norms of the columns as
  * they pass through the ring, so that the documents are read once.
  *
- * Blocks of the grid are persistent, one a processor; each takes an equal share (of packed documents: of their tokens)
- * of all (row tile, document) pairs, row tile by row tile, so that blocks which share documents stream them at the same
- * time, through L2. Where that makes the longest share little longer, a block has documents of one row tile only: it
- * need not stop for other rows. */
+ * Blocks of the grid are persistent, one a processor; each takes an equal share of all (row tile, document) pairs, row
+ * tile by row tile, so that blocks which share documents stream them at the same time, through L2. Where that makes the
+ * longest share little longer, a block has documents of one row tile only: it need not stop for other rows, and blocks
+ * take documents in turn, so that all read from one region of memory. */
 #include "cuda/maxima.cuh"
 #include "cuda/mma.cuh"
 
@@ -467,17 +467,19 @@ static __global__ void __launch_bounds__(384, 1) score_sm90(const __grid_constan
         mbarrier_init_done();
     }
     wait_for_kernels_before();
-    int role = __shfl_sync(~0u, (int)threadIdx.x / 128, 0), warp = __shfl_sync(~0u, (int)threadIdx.x / 32 & 3, 0);
-    int parts = a.chunks ? a.chunks : (int)gridDim.x, part = (int)blockIdx.x % parts;
-    if (role == 0 && warp < 2) {
-        int64_t begin = share_begin(a, a.chunks ? 1 : a.score.tiling.tiles, part + warp, parts);
-        if ((threadIdx.x & 31) == 0)
-            sm.share[warp] = begin;
-    }
     __syncthreads();
-    int64_t first = sm.share[0] + (int)blockIdx.x / parts * a.score.columns, count = sm.share[1] - sm.share[0];
-    if (count <= 0)
-        return; /* packed documents' shares may be empty */
+    int64_t total = a.chunks ? a.score.columns : a.score.tiling.tiles * a.score.columns;
+    int parts = a.chunks ? a.chunks : (int)gridDim.x, part = (int)blockIdx.x % parts, tile = (int)blockIdx.x / parts;
+    int64_t share = total / parts, rest = total % parts, count = share + (part < rest);
+    int64_t first = tile * a.score.columns + share * part + min((int64_t)part, rest);
+    if (a.in_turn) {
+        int64_t round = (int64_t)a.together * parts, last = total % round - (int64_t)part * a.together;
+        first = tile * a.score.columns + (int64_t)part * a.together;
+        count = total / round * a.together + max((int64_t)0, min(last, (int64_t)a.together));
+        if (count == 0)
+            return;
+    }
+    int role = __shfl_sync(~0u, (int)threadIdx.x / 128, 0), warp = __shfl_sync(~0u, (int)threadIdx.x / 32 & 3, 0);
     if (role >= a.warpgroups) {
         registers_give<88>(); /* 88 + 2 x 208 is what three warpgroups of 168 have together */
         if (warp == 0 && a.uniform)
@@ -728,20 +730,18 @@ int lik_score_sm90_launch(const struct lik_gpu *gpu, const struct score_args *sc
     int status = make_maps(gpu, &a);
     if (status)
         return status;
-    a.by_tokens = score->op.d.offsets && score->op.pairing == LIK_ALL;
     int64_t tiles = score->tiling.tiles, total = tiles * score->columns;
     unsigned grid = (unsigned)(total < gpu->processors ? total : gpu->processors);
-    if (tiles > 1 && tiles <= grid) { /* how many tokens longer is the longest share of one row tile than one of all? */
-        int64_t chunks = grid / tiles;
-        double more =
-            (double)((score->columns + chunks - 1) / chunks - (total + grid - 1) / grid) * (double)score->op.d.len_max;
-        if (a.by_tokens)
-            more = (double)score->op.d.total * (1.0 / (double)chunks - (double)tiles / grid);
-        if (more * 64.0 * shape.bands * shape.warpgroups * 64.0 * a.slabs < ROWS_COST) {
+    if (tiles <= grid) {
+        int64_t chunks = grid / tiles, longest = (score->columns + chunks - 1) / chunks - (total + grid - 1) / grid;
+        double multiplied = 64.0 * shape.bands * shape.warpgroups * (double)score->op.d.len_max * 64.0 * a.slabs;
+        if ((double)longest * multiplied < ROWS_COST) {
             a.chunks = (int32_t)chunks;
             grid = (unsigned)(chunks * tiles);
         }
     }
+    /* Memory is read faster where all blocks read from one region of it. */
+    a.in_turn = a.chunks && a.uniform && (a.together == 1 || score->columns >= (int64_t)4 * a.together * a.chunks);
     cudaLaunchAttribute early = {};
     early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     early.val.programmaticStreamSerializationAllowed = 1;

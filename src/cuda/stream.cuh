@@ -31,7 +31,7 @@ struct sm90_args {
     int32_t blocks;                  /* most of a tile */
     int32_t together;                /* most documents of a tile */
     int32_t chunks;                  /* blocks that share each row tile; 0: a block may go on to the next */
-    int32_t by_tokens;               /* packed documents: shares are of tokens, not of documents */
+    int32_t in_turn;                 /* uniform: they take the documents of a tile each in turn */
     int32_t group_size;              /* sequences of the third axis of the maps */
     int32_t normalize;               /* the documents: their norms are taken as they pass through the ring */
     int32_t uniform;                 /* documents of one length, none masked or listed: produce_uniform */
@@ -64,7 +64,6 @@ struct shared {
     struct head heads[HEADS];
     struct sums sums[SUMS];
     int64_t row_at[MAX_BANDS][64]; /* [band][row]: struct query_row */
-    int64_t share[2];              /* the block's: first (row tile, document) pair, and the first of the next block */
     int row_token[MAX_BANDS][64];
     float row_weight[MAX_BANDS][64];
     int row_counts[MAX_BANDS][64]; /* 0, 1, or 2 where the query is out of range */
@@ -85,26 +84,6 @@ LIK_DEVICE void advance(struct place &at, int stages)
         at.stage = 0;
         at.parity ^= 1;
     }
-}
-
-/* The pair (row tile of `tiles`, document) with which the p-th of `parts` shares begins. Shares of packed documents are
- * as even as whole documents allow, 8 tokens and the document's own to each; offsets out of order leave no document
- * out. The whole warp calls. */
-LIK_DEVICE int64_t share_begin(const struct sm90_args &a, int64_t tiles, int p, int parts)
-{
-    const struct lik_tokens &d = a.score.op.d;
-    if (!a.by_tokens || p == 0 || p == parts)
-        return tiles * a.score.columns * p / parts;
-    int64_t total = d.total + 8 * d.count, at = tiles * total * p / parts, low = 0, high = d.count;
-    int lane = (int)threadIdx.x & 31;
-    while (low < high) { /* the first document that begins at `at` or later is one of low to high */
-        int64_t step = (high - low + 31) / 32, j = low + lane * step;
-        bool before = j < high && lik_offset_at(&d, j) + 8 * j < at % total;
-        int n = __popc(__ballot_sync(~0u, before));
-        high = n == 0 ? low : min(low + n * step, high);
-        low = n == 0 ? low : low + (n - 1) * step + 1;
-    }
-    return at / total * a.score.columns + low;
 }
 
 /* Its place in the stream, the same in all lanes but for what is said to be of a lane. */
@@ -368,13 +347,12 @@ LIK_DEVICE void produce_uniform(const struct sm90_args &a, struct shared &sm, ch
         box.row += columns;
         if (documents) {
             box.row = 0;
-            column += documents;
+            int64_t next = documents + (a.in_turn ? (int64_t)together * (a.chunks - 1) : 0);
+            column += next;
             left -= documents;
-            box.sequence += documents;
-            if (op.d.group_size > 0 && box.sequence >= a.group_size) {
-                box.sequence = 0;
-                box.group++;
-            }
+            box.sequence += (int)next;
+            if (op.d.group_size > 0)
+                locate();
         }
     }
     mbarrier_wait(&sm.empty[at.stage], at.parity);

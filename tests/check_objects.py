@@ -124,7 +124,11 @@ def local_memory(text: str, everywhere: bool) -> int:
     """Instructions of a kernel's listing that touch local memory: all, or those of its innermost loops."""
     code = [(int(a, 16), i) for a, i in re.findall(r"/\*([0-9a-f]{4,})\*/\s+([^;]*);", text)]
     jumps = [(a, re.search(r"\bBRA\b.*?(0x[0-9a-f]+)", i)) for a, i in code]
-    loops = {(int(j.group(1), 16), a) for a, j in jumps if j and int(j.group(1), 16) < a}
+    ends = {}  # a loop may be closed from several places
+    for end, jump in jumps:
+        if jump and (begin := int(jump.group(1), 16)) < end:
+            ends[begin] = end
+    loops = list(ends.items())
     inner = [x for x in loops if not any(y != x and x[0] <= y[0] and y[1] <= x[1] for y in loops)]
     touching = [a for a, i in code if re.search(r"\b(?:LDL|STL)\b", i)]
     return sum(everywhere or any(x[0] <= a <= x[1] for x in inner) for a in touching)

@@ -19,6 +19,7 @@ Needs objdump and nm. Returns 1 if something is wrong, and if there was nothing 
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 LEVEL_OBJECT = re.compile(r"_(avx2|avx512\w*|amx\w*)\.c")
@@ -42,6 +43,12 @@ def disassemble(path: str) -> dict[str, list[tuple[int, str, str]]]:
     return functions
 
 
+def innermost(loops: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The ranges that hold no smaller one."""
+    loops = set(loops)
+    return sorted(a for a in loops if not any(b != a and a[0] <= b[0] and b[1] <= a[1] for b in loops))
+
+
 def innermost_loops(code: list[tuple[int, str, str]]) -> list[tuple[int, int]]:
     """Address ranges closed by a conditional backward jump that hold no smaller such range.
 
@@ -57,7 +64,7 @@ def innermost_loops(code: list[tuple[int, str, str]]) -> list[tuple[int, int]]:
             and code[0][0] <= int(target.group(1), 16) <= address
         ):
             loops.add((int(target.group(1), 16), address))
-    return sorted(a for a in loops if not any(b != a and a[0] <= b[0] and b[1] <= a[1] for b in loops))
+    return innermost(loops)
 
 
 def check_spills(pattern: str, objects: list[str]) -> int:
@@ -124,12 +131,11 @@ def local_memory(text: str, everywhere: bool) -> int:
     """Instructions of a kernel's listing that touch local memory: all, or those of its innermost loops."""
     code = [(int(a, 16), i) for a, i in re.findall(r"/\*([0-9a-f]{4,})\*/\s+([^;]*);", text)]
     jumps = [(a, re.search(r"\bBRA\b.*?(0x[0-9a-f]+)", i)) for a, i in code]
-    ends = {}  # a loop may be closed from several places
+    ends = {}  # of loops by their beginnings: several jumps may lead back to one
     for end, jump in jumps:
         if jump and (begin := int(jump.group(1), 16)) < end:
             ends[begin] = end
-    loops = list(ends.items())
-    inner = [x for x in loops if not any(y != x and x[0] <= y[0] and y[1] <= x[1] for y in loops)]
+    inner = innermost(ends.items())
     touching = [a for a, i in code if re.search(r"\b(?:LDL|STL)\b", i)]
     return sum(everywhere or any(x[0] <= a <= x[1] for x in inner) for a in touching)
 

@@ -2,9 +2,9 @@
  *
  * Query tokens are taken in blocks of 16 rows; a query of n tokens has ceil(n / 16) blocks, and a block belongs to one
  * query. The kept tokens come first, in order, then the dropped ones, so that no score changes where dropped tokens are
- * left out. A block's weighted maxima are added as a tree (row r with r + 8, then lanes 4, 8 and 16 apart), and a query's
- * blocks one after another, whatever tile, warp or kernel each block was in: the bits of a score depend on the query
- * and the document alone. */
+ * left out. A block's weighted maxima are added as a tree (row r with r + 8, then lanes 4, 8 and 16 apart), and a
+ * query's blocks one after another, whatever tile, warp or kernel each block was in: the bits of a score depend on the
+ * query and the document alone. */
 #ifndef LIK_CUDA_SCORE_CUH
 #define LIK_CUDA_SCORE_CUH
 

@@ -23,6 +23,7 @@
 
 #define WARPS       8
 #define WINDOW_MOST 8192    /* entries that a block sorts at once */
+#define AHEAD       4       /* of them that a lane reads at once */
 #define RANGE_MOST  256     /* document tokens a block */
 #define NOT_HERE    0xffffu /* a staged entry of no token of this block */
 
@@ -31,9 +32,11 @@ static_assert(WINDOW_MOST < NOT_HERE, "entries are sorted as 16-bit numbers");
 
 /* How rows are stored, as the innermost loop needs it. */
 enum row_kind {
-    ROWS_OF_HALVES, /* f16 or bf16, aligned vectors of 8, dim a multiple of 8 */
-    ROWS_OF_FLOATS, /* f32 likewise */
+    ROWS_OF_F16, /* aligned vectors of 8, dim a multiple of 8; so are the next two */
+    ROWS_OF_BF16,
+    ROWS_OF_F32,
     ROWS_OF_ANY,
+    ROW_KINDS,
 };
 
 /* Numbers of scores below those of the query or the document that they belong to, ascending (LIK_LIST). */
@@ -115,30 +118,63 @@ LIK_DEVICE float factor_at(const struct lik_tokens &x, const float *factors, int
     return factors ? factors[lik_tokens_row(&x, i) + t] : token_scale(x, lik_tokens_base(&x, &x.scale_strides, i), t);
 }
 
-/* One entry as a lane holds it: element offset of its row or LIK_NOWHERE, and its coefficient. */
-struct entry {
+/* One entry as a lane holds it: where its row begins, in vectors of 16 bytes, or NO_ROW; and its coefficient. */
+#define NO_ROW 0xffffffffu
+template <int kind> struct entry {
+    uint32_t at;
+    float coefficient;
+    LIK_MEMBER static struct entry none()
+    {
+        return {NO_ROW, 0.0f};
+    }
+    LIK_MEMBER void set(int64_t element)
+    {
+        at = (uint32_t)(element / (kind == ROWS_OF_F32 ? 4 : 8));
+    }
+    LIK_MEMBER static bool is_row(uint32_t place)
+    {
+        return place != NO_ROW;
+    }
+};
+
+/* In elements, or LIK_NOWHERE. */
+template <> struct entry<ROWS_OF_ANY> {
     int64_t at;
     float coefficient;
+    LIK_MEMBER static struct entry none()
+    {
+        return {LIK_NOWHERE, 0.0f};
+    }
+    LIK_MEMBER void set(int64_t element)
+    {
+        at = element;
+    }
+    LIK_MEMBER static bool is_row(int64_t place)
+    {
+        return place != LIK_NOWHERE;
+    }
 };
 
 /* The row that query token s of query i met in its n-th score. */
-LIK_DEVICE struct entry met_row(const struct grad_args &a, const struct incidence &in, int64_t n, int s)
+template <int kind>
+LIK_DEVICE struct entry<kind> met_row(const struct grad_args &a, const struct incidence &in, int64_t n, int s)
 {
     const struct lik_score &op = a.op.score;
-    struct entry e = {LIK_NOWHERE, 0.0f};
+    struct entry<kind> e = entry<kind>::none();
     int64_t row, column;
     incidence_at(in, n, row, column);
     int t = winner_at(op, (row * a.columns + column) * op.q.len_max + s);
     int64_t j = lik_score_document(&op, row, column);
     if (t < 0 || t >= sequence_length(op.d, j))
         return e;
-    e.at = lik_tokens_base(&op.d, &op.d.strides, j) + t * op.d.strides.token;
+    e.set(lik_tokens_base(&op.d, &op.d.strides, j) + t * op.d.strides.token);
     e.coefficient = a.op.grad_scores[row * a.op.grad_scores_stride + column] * factor_at(op.d, a.d_factor, j, t);
     return e;
 }
 
 /* The query row of entry n * len_max + s of a document. */
-LIK_DEVICE struct entry winning_row(const struct grad_args &a, const struct incidence &in, int64_t at)
+template <int kind>
+LIK_DEVICE struct entry<kind> winning_row(const struct grad_args &a, const struct incidence &in, int64_t at)
 {
     const struct lik_tokens &q = a.op.score.q;
     int64_t n = at <= UINT32_MAX ? (int64_t)((uint32_t)at / (uint32_t)q.len_max) : at / q.len_max, row, column;
@@ -148,36 +184,34 @@ LIK_DEVICE struct entry winning_row(const struct grad_args &a, const struct inci
     float g = a.op.grad_scores[row * a.op.grad_scores_stride + column];
     if (q.weights)
         g *= q.weights[lik_tokens_base(&q, &q.weights_strides, i) + s * q.weights_strides.token];
-    struct entry e;
-    e.at = lik_tokens_base(&q, &q.strides, i) + s * q.strides.token;
+    struct entry<kind> e;
+    e.set(lik_tokens_base(&q, &q.strides, i) + s * q.strides.token);
     e.coefficient = g * factor_at(q, a.q_factor, i, s);
     return e;
 }
 
-/* Elements k ... k + 7 of the row at `at`, as the kind has them; `here`: k is in the row and there is one. */
-template <int kind> struct eight;
-
-template <> struct eight<ROWS_OF_HALVES> {
+/* Elements k ... k + 7 of the row at `at`, as the kind has them. */
+template <int kind> struct eight {
     uint4 raw;
-    LIK_MEMBER void load(const struct lik_tokens &x, int64_t at, int k, bool here, bool)
+    LIK_MEMBER void load(const struct lik_tokens &x, uint32_t at, int k, bool)
     {
-        raw = here ? *(const uint4 *)((const uint16_t *)x.data + at + k) : make_uint4(0, 0, 0, 0);
+        raw = ((const uint4 *)((const uint16_t *)x.data + k))[at];
     }
-    LIK_MEMBER void unpack(const struct lik_tokens &x, float (&v)[8]) const
+    LIK_MEMBER void unpack(float (&v)[8]) const
     {
-        unpack_halves(raw, x.dtype, v);
+        unpack_halves(raw, kind == ROWS_OF_BF16 ? LIK_BF16 : LIK_F16, v);
     }
 };
 
-template <> struct eight<ROWS_OF_FLOATS> {
+template <> struct eight<ROWS_OF_F32> {
     float4 a, b;
-    LIK_MEMBER void load(const struct lik_tokens &x, int64_t at, int k, bool here, bool)
+    LIK_MEMBER void load(const struct lik_tokens &x, uint32_t at, int k, bool)
     {
-        const float4 *p = (const float4 *)((const float *)x.data + at + k);
-        a = here ? p[0] : make_float4(0, 0, 0, 0);
-        b = here ? p[1] : make_float4(0, 0, 0, 0);
+        const float4 *p = (const float4 *)((const float *)x.data + k) + at;
+        a = p[0];
+        b = p[1];
     }
-    LIK_MEMBER void unpack(const struct lik_tokens &, float (&v)[8]) const
+    LIK_MEMBER void unpack(float (&v)[8]) const
     {
         v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w, v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
     }
@@ -185,48 +219,46 @@ template <> struct eight<ROWS_OF_FLOATS> {
 
 template <> struct eight<ROWS_OF_ANY> {
     float v[8];
-    LIK_MEMBER void load(const struct lik_tokens &x, int64_t at, int k, bool here, bool vector)
+    LIK_MEMBER void load(const struct lik_tokens &x, int64_t at, int k, bool vector)
     {
-        if (here)
-            load_8(x, at, k, vector, v);
-        else
-            for (int i = 0; i < 8; i++)
-                v[i] = 0.0f;
+        load_8(x, at, k, vector, v);
     }
-    LIK_MEMBER void unpack(const struct lik_tokens &, float (&out)[8]) const
+    LIK_MEMBER void unpack(float (&out)[8]) const
     {
         for (int i = 0; i < 8; i++)
             out[i] = v[i];
     }
 };
 
-/* Adds the rows of the warp's first `n` entries (one a lane) to `sum`, elements k ... k + 7 of them: each group of
- * `lanes` lanes takes every so many-th. */
+/* Adds the rows of the warp's first `n` entries (one a lane; the others have no row) to `sum`, elements k ... k + 7 of
+ * them: each group of `lanes` lanes takes every so many-th. */
 template <int lanes, int kind>
-LIK_DEVICE void add_rows(const struct lik_tokens &x, bool vector, const struct entry &mine, int n, int k,
+LIK_DEVICE void add_rows(const struct lik_tokens &x, bool vector, const struct entry<kind> &mine, int n, int k,
                          float (&sum)[8])
 {
     const int groups = 32 / lanes, batch = kind == ROWS_OF_ANY ? 2 : 4;
     int group = ((int)threadIdx.x & 31) / lanes;
+    bool inside = k < (int)x.dim;
     for (int first = 0; first < n; first += batch * groups) {
         struct eight<kind> rows[batch];
-        float coefficient[batch];
+        bool here[batch];
 #pragma unroll
         for (int u = 0; u < batch; u++) {
-            int from = (first + u * groups + group) & 31;
-            int64_t at = __shfl_sync(~0u, mine.at, from);
-            coefficient[u] = __shfl_sync(~0u, mine.coefficient, from);
-            bool here = first + u * groups + group < n && at != LIK_NOWHERE;
-            coefficient[u] = here ? coefficient[u] : 0.0f;
-            rows[u].load(x, at, k, here && k < (int)x.dim, vector);
+            auto at = __shfl_sync(~0u, mine.at, first + u * groups + group);
+            here[u] = inside && entry<kind>::is_row(at);
+            if (here[u])
+                rows[u].load(x, at, k, vector);
         }
 #pragma unroll
         for (int u = 0; u < batch; u++) {
-            float v[8];
-            rows[u].unpack(x, v);
+            float coefficient = __shfl_sync(~0u, mine.coefficient, first + u * groups + group);
+            if (here[u]) {
+                float v[8];
+                rows[u].unpack(v);
 #pragma unroll
-            for (int i = 0; i < 8; i++)
-                sum[i] = __fmaf_rn(coefficient[u], v[i], sum[i]);
+                for (int i = 0; i < 8; i++)
+                    sum[i] = __fmaf_rn(coefficient, v[i], sum[i]);
+            }
         }
     }
 }
@@ -343,7 +375,7 @@ LIK_DEVICE void store_zeros(void *gradient, int dtype, int64_t dim, int64_t at, 
 
 /* grad_q and grad_weights: a warp a query token, [q.count, q.len_max]. */
 template <int lanes, int kind>
-static __global__ void __launch_bounds__(32 * WARPS, kind == ROWS_OF_FLOATS ? 2 : 3)
+static __global__ void __launch_bounds__(32 * WARPS, kind <= ROWS_OF_BF16 ? 3 : 2)
     query_rows(const __grid_constant__ struct grad_args a)
 {
     extern __shared__ float kept_rows[];
@@ -364,10 +396,10 @@ static __global__ void __launch_bounds__(32 * WARPS, kind == ROWS_OF_FLOATS ? 2 
             for (int e = 0; e < 8; e++)
                 sum[e] = 0.0f;
             for (int64_t n = 0; n < in.count; n += 32) {
-                struct entry mine = {LIK_NOWHERE, 0.0f};
+                struct entry<kind> mine = entry<kind>::none();
                 if (n + lane < in.count)
-                    mine = met_row(a, in, n + lane, s);
-                if (!__any_sync(~0u, mine.at != LIK_NOWHERE))
+                    mine = met_row<kind>(a, in, n + lane, s);
+                if (!__any_sync(~0u, entry<kind>::is_row(mine.at)))
                     continue;
                 met = true;
                 add_rows<lanes, kind>(d, a.d_vector, mine, (int)min((int64_t)32, in.count - n), slice * lanes * 8 + k,
@@ -415,7 +447,7 @@ static __host__ __device__ size_t document_shared_bytes(int range, int window, i
 
 /* Sorts the window's entries by token: list[start[t] ... start[t + 1]) are those of token t, in their order. */
 LIK_DEVICE void sort_window(const struct grad_args &a, const struct document_shared &sm, const struct incidence &in,
-                            int64_t base, int64_t entries, int first_token, int length, int range)
+                            int64_t base, int entries, int first_token, int here, int range)
 {
     const struct lik_score &op = a.op.score;
     int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x & 31, share = a.window / WARPS;
@@ -423,22 +455,44 @@ LIK_DEVICE void sort_window(const struct grad_args &a, const struct document_sha
     for (int t = (int)threadIdx.x; t < WARPS * range; t += 32 * WARPS)
         sm.counters[t] = 0;
     __syncthreads();
-    for (int e = warp * share + lane; e < (warp + 1) * share; e += 32) {
-        uint32_t token = NOT_HERE;
-        int64_t at = base + e;
-        if (at < entries) {
-            int64_t n = entries <= UINT32_MAX ? (int64_t)((uint32_t)at / (uint32_t)op.q.len_max) : at / op.q.len_max;
-            int64_t row, column;
-            int s = (int)(at - n * op.q.len_max);
-            incidence_at(in, n, row, column);
-            int t = winner_at(op, (row * a.columns + column) * op.q.len_max + s);
-            if (t >= first_token && t < length && t < first_token + range &&
-                s < sequence_length(op.q, lik_score_query(&op, row)))
-                token = (uint32_t)(t - first_token);
+    int end = (warp + 1) * share, len = (int)op.q.len_max, s = (int)((base + warp * share + lane) % len);
+    int64_t n = (base + warp * share + lane) / len; /* entry n len + s is at hand */
+    auto next = [&](int64_t &n, int &s) {
+        n += 32 / len;
+        s += 32 % len;
+        if (s >= len) {
+            s -= len;
+            n++;
         }
-        sm.staged[e] = (uint16_t)token;
-        if (token != NOT_HERE)
-            atomicAdd(&mine[token], 1);
+    };
+    for (int from = warp * share + lane; from < end; from += 32 * AHEAD) {
+        int winner[AHEAD], s_read = s;
+        int64_t n_read = n;
+#pragma unroll
+        for (int u = 0; u < AHEAD; u++) {
+            int e = from + 32 * u;
+            winner[u] = -1;
+            if (e < end && e < entries) {
+                int64_t row, column;
+                incidence_at(in, n_read, row, column);
+                winner[u] = winner_at(op, (row * a.columns + column) * len + s_read);
+            }
+            next(n_read, s_read);
+        }
+#pragma unroll
+        for (int u = 0; u < AHEAD; u++) {
+            int e = from + 32 * u;
+            uint32_t token = (uint32_t)winner[u] - (uint32_t)first_token;
+            int64_t row, column;
+            incidence_at(in, n, row, column);
+            if (token >= (uint32_t)here || s >= sequence_length(op.q, lik_score_query(&op, row)))
+                token = NOT_HERE;
+            next(n, s);
+            if (e < end)
+                sm.staged[e] = (uint16_t)token;
+            if (token != NOT_HERE)
+                atomicAdd(&mine[token], 1);
+        }
     }
     __syncthreads();
     /* A thread a token: its entries in all warps, then their sum over the tokens before. */
@@ -487,7 +541,7 @@ LIK_DEVICE void sort_window(const struct grad_args &a, const struct document_sha
 
 /* grad_d: block (document, run of tokens). */
 template <int lanes, int kind>
-static __global__ void __launch_bounds__(32 * WARPS, kind == ROWS_OF_HALVES ? 3 : 2)
+static __global__ void __launch_bounds__(32 * WARPS, kind <= ROWS_OF_BF16 ? 3 : 2)
     document_rows(const __grid_constant__ struct grad_args a)
 {
     extern __shared__ float memory[];
@@ -506,13 +560,16 @@ static __global__ void __launch_bounds__(32 * WARPS, kind == ROWS_OF_HALVES ? 3 
     int here = min(range, length - first_token);
     if (here <= 0)
         return;
-    struct incidence in = scores_of(a, false, j);
+    __shared__ struct incidence in; /* in shared memory to spare registers */
+    if (threadIdx.x == 0)
+        in = scores_of(a, false, j);
+    __syncthreads();
     int64_t entries = in.count * q.len_max;
     for (int t = (int)threadIdx.x; t < range; t += 32 * WARPS)
         sm.met[t] = 0;
     for (int64_t base = 0; base < entries; base += a.window) {
         bool last = base + a.window >= entries;
-        sort_window(a, sm, in, base, entries, first_token, length, range);
+        sort_window(a, sm, in, base, (int)min(entries - base, (int64_t)a.window), first_token, here, range);
         for (int t = warp; t < here; t += WARPS) {
             int from = sm.start[t], to = sm.start[t + 1];
             bool before = sm.met[t]; /* its sum stands in `kept` */
@@ -525,9 +582,9 @@ static __global__ void __launch_bounds__(32 * WARPS, kind == ROWS_OF_HALVES ? 3 
                 for (int e = 0; e < 8; e++)
                     sum[e] = 0.0f;
                 for (int n = from; n < to; n += 32) {
-                    struct entry mine = {LIK_NOWHERE, 0.0f};
+                    struct entry<kind> mine = entry<kind>::none();
                     if (n + lane < to)
-                        mine = winning_row(a, in, base + sm.list[n + lane]);
+                        mine = winning_row<kind>(a, in, base + sm.list[n + lane]);
                     add_rows<lanes, kind>(q, a.q_vector, mine, min(32, to - n), slice * lanes * 8 + k, sum);
                 }
                 add_groups<lanes>(sum);
@@ -598,11 +655,19 @@ struct grad_plan {
     int query_warps;
 };
 
+/* The vector kinds count 32 bits of vectors, so that nothing but the general one takes more than 64 GB or strides below
+ * zero. */
 static int kind_of(const struct lik_tokens *x, int vector)
 {
-    if (!vector || x->dim % 8 || x->dtype > LIK_BF16)
+    const struct lik_strides *by = &x->strides;
+    int64_t members = x->group_size > 0 ? x->group_size : x->count, groups = members ? x->count / members : 0;
+    int64_t last = by->token * ((x->offsets ? x->total : x->len_max) - 1);
+    if (!x->offsets)
+        last += by->sequence * (members - 1) + by->group * (groups > 1 ? groups - 1 : 0);
+    if (!vector || x->dim % 8 || x->dtype > LIK_BF16 || by->token < 0 || by->sequence < 0 || by->group < 0 ||
+        last / 4 >= (int64_t)NO_ROW)
         return ROWS_OF_ANY;
-    return x->dtype == LIK_F32 ? ROWS_OF_FLOATS : ROWS_OF_HALVES;
+    return x->dtype == LIK_F32 ? ROWS_OF_F32 : x->dtype == LIK_BF16 ? ROWS_OF_BF16 : ROWS_OF_F16;
 }
 
 /* How many entries a document may have at the most. */
@@ -697,27 +762,22 @@ static int sort_list(const struct grad_plan *p, const int64_t *list, int64_t cou
 
 typedef void (*grad_kernel)(struct grad_args);
 
-#define GRAD_KERNELS(name)                                                               \
-    {                                                                                    \
-        {name<8, ROWS_OF_HALVES>, name<8, ROWS_OF_FLOATS>, name<8, ROWS_OF_ANY>},        \
-            {name<16, ROWS_OF_HALVES>, name<16, ROWS_OF_FLOATS>, name<16, ROWS_OF_ANY>}, \
-        {                                                                                \
-            name<32, ROWS_OF_HALVES>, name<32, ROWS_OF_FLOATS>, name<32, ROWS_OF_ANY>    \
-        }                                                                                \
-    }
+#define GRAD_KERNELS_OF(name, lanes) \
+    {name<lanes, ROWS_OF_F16>, name<lanes, ROWS_OF_BF16>, name<lanes, ROWS_OF_F32>, name<lanes, ROWS_OF_ANY>}
+#define GRAD_KERNELS(name) {GRAD_KERNELS_OF(name, 8), GRAD_KERNELS_OF(name, 16), GRAD_KERNELS_OF(name, 32)}
 
 static grad_kernel kernel_of(int documents, int lanes, int kind)
 {
-    static const grad_kernel kernels[2][3][3] = {GRAD_KERNELS(query_rows), GRAD_KERNELS(document_rows)};
+    static const grad_kernel kernels[2][3][ROW_KINDS] = {GRAD_KERNELS(query_rows), GRAD_KERNELS(document_rows)};
     return kernels[documents][lanes / 16][kind];
 }
 
 int lik_grad_prepare(const struct lik_gpu *gpu)
 {
     cudaError_t e = cudaSuccess;
-    for (int i = 0; i < 18 && e == cudaSuccess; i++) {
+    for (int i = 0; i < 6 * ROW_KINDS && e == cudaSuccess; i++) {
         cudaFuncAttributes attributes;
-        const void *kernel = (const void *)kernel_of(i / 9, 8 << i / 3 % 3, i % 3);
+        const void *kernel = (const void *)kernel_of(i / (3 * ROW_KINDS), 8 << i / ROW_KINDS % 3, i % ROW_KINDS);
         e = cudaFuncGetAttributes(&attributes, kernel);
         if (e == cudaSuccess)
             e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,

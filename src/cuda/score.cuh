@@ -78,12 +78,15 @@ LIK_DEVICE int token_of_row(const struct lik_tokens &q, int64_t i, int length, i
 {
     int64_t base = lik_tokens_base(&q, &q.mask_strides, i);
     int lane = (int)threadIdx.x & 15, token = n, before = 0; /* rows of the tokens before s */
+    bool found = n >= length;
     for (int dropped = 0; dropped < 2; dropped++)
-        for (int s = 0; s < length; s += 16) {
+        for (int s = 0; s < length && !__all_sync(lanes, found); s += 16) {
             bool in = s + lane < length && token_kept(q, base, s + lane) != dropped;
             uint32_t bits = __ballot_sync(lanes, in) >> (threadIdx.x & 16) & 0xffffu;
-            if (n >= before && n < before + __popc(bits))
+            if (n >= before && n < before + __popc(bits)) {
                 token = s + nth_bit(bits, n - before);
+                found = true;
+            }
             before += __popc(bits);
         }
     return token;

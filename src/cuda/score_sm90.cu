@@ -476,8 +476,6 @@ static __global__ void __launch_bounds__(384, 1) score_sm90(const __grid_constan
         int64_t round = (int64_t)a.together * parts, last = total % round - (int64_t)part * a.together;
         first = tile * a.score.columns + (int64_t)part * a.together;
         count = total / round * a.together + max((int64_t)0, min(last, (int64_t)a.together));
-        if (count == 0)
-            return;
     }
     int role = __shfl_sync(~0u, (int)threadIdx.x / 128, 0), warp = __shfl_sync(~0u, (int)threadIdx.x / 32 & 3, 0);
     if (role >= a.warpgroups) {
@@ -512,7 +510,8 @@ static __global__ void __launch_bounds__(384, 1) score_sm90(const __grid_constan
 
 /* ---- The host's side ---- */
 
-#define ROWS_COST 8e6 /* products in the time that a block takes to change to other query rows */
+#define IN_FLIGHT (64 * 1024) /* bytes that a block asks of memory at once */
+#define ROWS_COST 8e6         /* products in the time that a block takes to change to other query rows */
 
 typedef void (*kernel)(struct sm90_args);
 
@@ -590,8 +589,24 @@ static int is_uniform(const struct lik_score *op)
            d->count <= INT32_MAX;
 }
 
-/* Fits column tiles and a ring of three stages or more (four where a tile takes several) beside the rows and what else
- * is needed; 0 if that cannot be. */
+/* Length of the pieces that documents of so many blocks are cut into: as long as can be, evenly; for one band, which
+ * waits for memory, no more than 20 blocks and no fewer than 13, so that the last piece lacks the least. */
+static int piece_of(const struct lik_score *op, int bands, int64_t blocks, int most)
+{
+    if (bands == 1 && !op->argmax && most > 20 && blocks > 20) {
+        int best = 20;
+        for (int n = 19; n >= 13; n--)
+            if ((n - blocks % n) % n < (best - blocks % best) % best)
+                best = n;
+        return best;
+    }
+    int64_t pieces = (blocks + most - 1) / most;
+    return (int)((blocks + pieces - 1) / pieces);
+}
+
+/* Fits column tiles and a ring beside the rows and what else is needed, two stages or more for one band, three for two,
+ * four where a tile takes several; 0 if that cannot be. One band has no more stages than keep IN_FLIGHT bytes coming:
+ * memory serves no more, and takes longer where it is asked for more. */
 static int fit(const struct lik_gpu *gpu, const struct lik_score *op, struct sm90_shape *shape)
 {
     int slabs = slabs_of(op), most = MAX_BLOCKS / shape->bands;
@@ -608,7 +623,7 @@ static int fit(const struct lik_gpu *gpu, const struct lik_score *op, struct sm9
     if (fixed >= gpu->shared_bytes)
         return 0;
     int deep = deep_of(slabs), unit = shape->bands == 1 ? 2 : 1,
-        ring = (int)((gpu->shared_bytes - fixed) / BLOCK_BYTES) / deep, least = slabs > 2 ? 4 : 3;
+        ring = (int)((gpu->shared_bytes - fixed) / BLOCK_BYTES) / deep, least = slabs > 2 ? 4 : 1 + shape->bands;
     while (most > unit && ring / most < least)
         most -= unit;
     if (ring / most < least)
@@ -618,8 +633,7 @@ static int fit(const struct lik_gpu *gpu, const struct lik_score *op, struct sm9
                                 : blocks * 2 <= most             ? most / blocks
                                                                  : 1);
     if (uniform) {
-        int64_t pieces = (blocks + most - 1) / most;
-        shape->piece = (int)((blocks + pieces - 1) / pieces);
+        shape->piece = piece_of(op, shape->bands, blocks, most);
         most = shape->piece * shape->together;
     } else if (most > blocks * shape->together) {
         most = (int)(blocks * shape->together);
@@ -627,6 +641,9 @@ static int fit(const struct lik_gpu *gpu, const struct lik_score *op, struct sm9
     shape->blocks = most;
     shape->slab_bytes = (most + most % unit) * BLOCK_BYTES;
     shape->stages = ring * BLOCK_BYTES / shape->slab_bytes;
+    int enough = (IN_FLIGHT - 1) / (shape->slab_bytes * deep) + 1;
+    if (shape->bands == 1 && shape->stages > enough)
+        shape->stages = enough > least ? enough : least;
     if (shape->stages > MAX_STAGES)
         shape->stages = MAX_STAGES;
     /* A mixed tile is multiplied in full width from wherever it begins in the ring. */

@@ -105,6 +105,37 @@ def test_streams_and_graphs():
     assert torch.equal(captured, want)
 
 
+def test_kernels_of_one_graph_wait_for_each_other():
+    """Kernels that may begin early must see what those before them wrote, and must not overwrite what they read."""
+    if not _native.has_device(0):
+        pytest.skip("torch operations serve CUDA in this build")
+    q = unit(8, 32, 128, dtype=torch.bfloat16)
+    rounds = [unit(400, 300, 128, dtype=torch.bfloat16) for _ in range(4)]
+    want = [maxsim(q, d) for d in rounds]
+    best = [retrieve(q, d, 9, normalize=False, chunk=70) for d in rounds]
+    documents = torch.empty_like(rounds[0])
+
+    def run():
+        scores, tops = [], []
+        for d in rounds:
+            documents.copy_(d)
+            scores += [maxsim(q, documents), maxsim(q, documents)]
+            tops.append(retrieve(q, documents, 9, normalize=False, chunk=70))
+        return scores, tops
+
+    run()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        scores, tops = run()
+    for _ in range(3):
+        for x in scores:
+            x.zero_()
+        graph.replay()
+        torch.cuda.synchronize()
+        assert all(torch.equal(x, want[i // 2]) for i, x in enumerate(scores))
+        assert all(torch.equal(a, b) for x, y in zip(tops, best, strict=True) for a, b in zip(x, y, strict=True))
+
+
 def test_compiled():
     q, d = unit(3, 32, 128).requires_grad_(), unit(5, 40, 128)
     compiled = torch.compile(lambda a, b: maxsim(a, b) * 2, fullgraph=True, backend="aot_eager")

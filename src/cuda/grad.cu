@@ -484,7 +484,7 @@ LIK_DEVICE void sort_window(const struct grad_args &a, const struct document_sha
             int e = from + 32 * u;
             uint32_t token = (uint32_t)winner[u] - (uint32_t)first_token;
             int64_t row, column;
-            incidence_at(in, n, row, column);
+            incidence_at(in, token < (uint32_t)here ? n : 0, row, column); /* n may be past the last score */
             if (token >= (uint32_t)here || s >= sequence_length(op.q, lik_score_query(&op, row)))
                 token = NOT_HERE;
             next(n, s);

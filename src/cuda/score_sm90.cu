@@ -589,11 +589,11 @@ static int is_uniform(const struct lik_score *op)
            d->count <= INT32_MAX;
 }
 
-/* Length of the pieces that documents of so many blocks are cut into: as long as can be, evenly; for one band, which
- * waits for memory, no more than 20 blocks and no fewer than 13, so that the last piece lacks the least. */
-static int piece_of(const struct lik_score *op, int bands, int64_t blocks, int most)
+/* Length of the pieces that documents of so many blocks are cut into: as long as can be, evenly; if the loop waits for
+ * memory, no more than 20 blocks and no fewer than 13, so that the last piece lacks the least. */
+static int piece_of(int waits, int64_t blocks, int most)
 {
-    if (bands == 1 && !op->argmax && most > 20 && blocks > 20) {
+    if (waits && most > 20 && blocks > 20) {
         int best = 20;
         for (int n = 19; n >= 13; n--)
             if ((n - blocks % n) % n < (best - blocks % best) % best)
@@ -604,14 +604,14 @@ static int piece_of(const struct lik_score *op, int bands, int64_t blocks, int m
     return (int)((blocks + pieces - 1) / pieces);
 }
 
-/* Fits column tiles and a ring beside the rows and what else is needed, two stages or more for one band, three for two,
- * four where a tile takes several; 0 if that cannot be. One band has no more stages than keep IN_FLIGHT bytes coming:
- * memory serves no more, and takes longer where it is asked for more. */
+/* Fits column tiles and a ring of three stages or more (four where a tile takes several) beside the rows and what else
+ * is needed; 0 if that cannot be. A uniform stream that one band waits for has two stages or more, but no more than
+ * keep IN_FLIGHT bytes coming: memory serves no more, and takes longer where it is asked for more. */
 static int fit(const struct lik_gpu *gpu, const struct lik_score *op, struct sm90_shape *shape)
 {
     int slabs = slabs_of(op), most = MAX_BLOCKS / shape->bands;
     int64_t columns = lik_score_columns(op), blocks = op->d.len_max > 0 ? (op->d.len_max + 7) / 8 : 1;
-    int uniform = is_uniform(op);
+    int uniform = is_uniform(op), waits = uniform && shape->bands == 1 && !op->d.normalize;
     shape->together = uniform && (blocks > most / 2 || op->d.group_size > 0) ? 1 : TOGETHER;
     if (shape->together > columns)
         shape->together = (int)columns;
@@ -623,7 +623,7 @@ static int fit(const struct lik_gpu *gpu, const struct lik_score *op, struct sm9
     if (fixed >= gpu->shared_bytes)
         return 0;
     int deep = deep_of(slabs), unit = shape->bands == 1 ? 2 : 1,
-        ring = (int)((gpu->shared_bytes - fixed) / BLOCK_BYTES) / deep, least = slabs > 2 ? 4 : 1 + shape->bands;
+        ring = (int)((gpu->shared_bytes - fixed) / BLOCK_BYTES) / deep, least = slabs > 2 ? 4 : 3 - waits;
     while (most > unit && ring / most < least)
         most -= unit;
     if (ring / most < least)
@@ -633,7 +633,7 @@ static int fit(const struct lik_gpu *gpu, const struct lik_score *op, struct sm9
                                 : blocks * 2 <= most             ? most / blocks
                                                                  : 1);
     if (uniform) {
-        shape->piece = piece_of(op, shape->bands, blocks, most);
+        shape->piece = piece_of(waits && !op->argmax, blocks, most);
         most = shape->piece * shape->together;
     } else if (most > blocks * shape->together) {
         most = (int)(blocks * shape->together);
@@ -642,7 +642,7 @@ static int fit(const struct lik_gpu *gpu, const struct lik_score *op, struct sm9
     shape->slab_bytes = (most + most % unit) * BLOCK_BYTES;
     shape->stages = ring * BLOCK_BYTES / shape->slab_bytes;
     int enough = (IN_FLIGHT - 1) / (shape->slab_bytes * deep) + 1;
-    if (shape->bands == 1 && shape->stages > enough)
+    if (waits && shape->stages > enough)
         shape->stages = enough > least ? enough : least;
     if (shape->stages > MAX_STAGES)
         shape->stages = MAX_STAGES;

@@ -655,8 +655,8 @@ struct grad_plan {
     int query_warps;
 };
 
-/* The vector kinds count 32 bits of vectors, so that nothing but the general one takes more than 64 GB or strides below
- * zero. */
+/* The vector kinds count 32 bits of vectors, so that more than 64 GB, or strides below zero, are left to the general
+ * one. */
 static int kind_of(const struct lik_tokens *x, int vector)
 {
     const struct lik_strides *by = &x->strides;
@@ -665,7 +665,7 @@ static int kind_of(const struct lik_tokens *x, int vector)
     if (!x->offsets)
         last += by->sequence * (members - 1) + by->group * (groups > 1 ? groups - 1 : 0);
     if (!vector || x->dim % 8 || x->dtype > LIK_BF16 || by->token < 0 || by->sequence < 0 || by->group < 0 ||
-        last / 4 >= (int64_t)NO_ROW)
+        last / (x->dtype == LIK_F32 ? 4 : 8) >= (int64_t)NO_ROW)
         return ROWS_OF_ANY;
     return x->dtype == LIK_F32 ? ROWS_OF_F32 : x->dtype == LIK_BF16 ? ROWS_OF_BF16 : ROWS_OF_F16;
 }

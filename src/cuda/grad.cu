@@ -25,9 +25,10 @@
 #define WINDOW_MOST 8192    /* entries that a block sorts at once */
 #define AHEAD       4       /* of them that a lane reads at once */
 #define RANGE_MOST  256     /* document tokens a block */
+#define SCAN_SHARE  0.1     /* of a document's time: to read its entries once */
 #define NOT_HERE    0xffffu /* a staged entry of no token of this block */
 
-static_assert(RANGE_MOST <= 32 * WARPS, "a thread a token in the prefix sum");
+static_assert(RANGE_MOST <= 32 * WARPS, "a thread a token in the prefix sum, a bit a token of a warp's");
 static_assert(WINDOW_MOST < NOT_HERE, "entries are sorted as 16-bit numbers");
 
 /* How rows are stored, as the innermost loop needs it. */
@@ -435,14 +436,13 @@ struct document_shared {
     int *start;       /* [range + 1] */
     uint16_t *staged; /* [window]: token of each entry, counted from the block's first, or NOT_HERE */
     uint16_t *list;   /* [window]: entries sorted by token */
-    uint8_t *met;     /* [range] */
     float *kept;      /* [range][slices * lanes * 8] */
 };
 
 static __host__ __device__ size_t document_shared_bytes(int range, int window, int row_floats)
 {
-    size_t ints = (size_t)(WARPS * range + range + 1) * 4, halves = (size_t)window * 4, met = (size_t)(range + 15);
-    return ((ints + halves + met) & ~(size_t)15) + 16 + (size_t)range * (size_t)row_floats * 4;
+    size_t ints = (size_t)(WARPS * range + range + 1) * 4, halves = (size_t)window * 4;
+    return ints + halves + (size_t)range * (size_t)row_floats * 4;
 }
 
 /* Sorts the window's entries by token: list[start[t] ... start[t + 1]) are those of token t, in their order. */
@@ -554,7 +554,6 @@ static __global__ void __launch_bounds__(32 * WARPS, kind <= ROWS_OF_BF16 ? 3 : 
     sm.start = sm.counters + WARPS * range;
     sm.staged = (uint16_t *)(sm.start + range + 1);
     sm.list = sm.staged + a.window;
-    sm.met = (uint8_t *)(sm.list + a.window);
     int64_t j = (a.first_run + blockIdx.x) / a.ranges;
     int first_token = (int)(a.first_run + blockIdx.x - j * a.ranges) * range, length = sequence_length(d, j);
     int here = min(range, length - first_token);
@@ -565,16 +564,25 @@ static __global__ void __launch_bounds__(32 * WARPS, kind <= ROWS_OF_BF16 ? 3 : 
         in = scores_of(a, false, j);
     __syncthreads();
     int64_t entries = in.count * q.len_max;
-    for (int t = (int)threadIdx.x; t < range; t += 32 * WARPS)
-        sm.met[t] = 0;
+    uint32_t met = 0;                       /* token warp + n WARPS has won something so far: bit n */
+    auto clear_rows = [&](uint32_t which) { /* a group of lanes a row */
+                                            int64_t row = lik_tokens_row(&d, j) + first_token;
+                                            for (int n = lane / lanes, t;
+                                                 !a.op.accumulate && (t = warp + n * WARPS) < here; n += groups)
+                                                if (which >> n & 1)
+                                                    store_zeros(a.op.grad_d, d.dtype, d.dim, (row + t) * d.dim, k,
+                                                                lanes * 8);
+    };
     for (int64_t base = 0; base < entries; base += a.window) {
         bool last = base + a.window >= entries;
         sort_window(a, sm, in, base, (int)min(entries - base, (int64_t)a.window), first_token, here, range);
-        for (int t = warp; t < here; t += WARPS) {
-            int from = sm.start[t], to = sm.start[t + 1];
-            bool before = sm.met[t]; /* its sum stands in `kept` */
-            if (from == to && !(before && last))
-                continue;
+        int own = warp + lane * WARPS;
+        uint32_t winners = __ballot_sync(~0u, own < here && sm.start[own] < sm.start[own + 1]);
+        if (last)
+            clear_rows(~(met | winners));
+        for (uint32_t rows = last ? met | winners : winners; rows; rows &= rows - 1) {
+            int n_row = __ffs(rows) - 1, t = warp + n_row * WARPS, from = sm.start[t], to = sm.start[t + 1];
+            bool before = met >> n_row & 1; /* its sum stands in `kept` */
             float sum[8];
             float *kept = sm.kept + t * row_floats;
             for (int slice = 0; slice < a.slices; slice++) {
@@ -601,21 +609,15 @@ static __global__ void __launch_bounds__(32 * WARPS, kind <= ROWS_OF_BF16 ? 3 : 
                 }
             }
             __syncwarp();
-            if (lane == 0)
-                sm.met[t] = 1;
             if (last)
                 finish_row<lanes>(a, d, a.d_vector, a.d_factor, j, first_token + t, sum, kept, a.op.grad_d, 1.0f,
                                   false);
             __syncwarp();
         }
+        met |= winners;
     }
-    __syncthreads();
-    if (!a.op.accumulate) { /* tokens that won nothing: a group of lanes a row */
-        int64_t row = lik_tokens_row(&d, j) + first_token;
-        for (int t = warp * groups + lane / lanes; t < here; t += WARPS * groups)
-            if (!sm.met[t])
-                store_zeros(a.op.grad_d, d.dtype, d.dim, (row + t) * d.dim, k, lanes * 8);
-    }
+    if (entries == 0)
+        clear_rows(~0u);
 }
 
 /* Rows of a packed gradient that no sequence covers; a thread an element. */
@@ -687,15 +689,33 @@ static int plan_documents(const struct lik_gpu *gpu, struct grad_plan *p)
     a->window = window;
     a->keep_rows = a->slices > 1 || entries > window;
     int row_floats = a->keep_rows ? a->slices * p->lanes * 8 : 0;
-    /* Few entries: long runs, that blocks with little to add have much to write. Else enough blocks that they even out.
-     */
-    int64_t most = entries <= 1024 ? RANGE_MOST : 128;
-    if (row_floats && most * row_floats * 4 > 80 * 1024)
-        most = 80 * 1024 / (row_floats * 4);
+    int64_t most = RANGE_MOST;
+    if (row_floats && most * row_floats * 4 > 64 * 1024)
+        most = 64 * 1024 / (row_floats * 4);
     if (most < 1)
         most = 1;
-    a->ranges = length ? (length + most - 1) / most : 1;
+    /* The processors hold so many blocks at once, and others begin when those have ended; a block reads all of its
+     * document's entries, which costs SCAN_SHARE of adding all of its rows, and adds a part of the rows. */
+    int64_t documents = a->op.score.d.count, least = length ? (length + most - 1) / most : 1;
+    size_t bytes = document_shared_bytes((int)((length + least - 1) / least), window, row_floats) + 1024;
+    int64_t resident = (int64_t)(gpu->shared_bytes / bytes), limit = p->q_kind <= ROWS_OF_BF16 ? 3 : 2;
+    int64_t at_once = gpu->processors * (resident < 1 ? 1 : resident < limit ? resident : limit);
+    int64_t rounds = (least * documents + at_once - 1) / at_once, finest = (length + WARPS - 1) / WARPS;
+    double shortest = 0.0;
+    a->ranges = least;
+    for (int64_t more = 0; more < 8; more++) {
+        int64_t n = documents ? (rounds + more) * at_once / documents : 0;
+        n = n > finest ? finest : n;
+        n = n < least ? least : n;
+        double time = (double)(rounds + more) * (SCAN_SHARE + 1.0 / (double)n);
+        if (more == 0 || time < shortest) {
+            shortest = time;
+            a->ranges = n;
+        }
+    }
     a->range = (int32_t)((length + a->ranges - 1) / a->ranges);
+    if (a->range)
+        a->ranges = (length + a->range - 1) / a->range;
     p->document_bytes = document_shared_bytes(a->range, window, row_floats);
     if (p->document_bytes > gpu->shared_bytes - 1024)
         return lik_fail(LIK_EUNSUPPORTED, "d.dim is %lld: the gradient's rows pass a block's shared memory",

@@ -38,9 +38,9 @@ template <int blocks> LIK_DEVICE void scale_products(float (&c)[64], const float
     }
 }
 
-/* How products are taken into row maxima, two rows at a time. With the argmax, strictly larger pairs of columns replace
- * the best, so that ties stay with the lowest token; which of a pair it was is settled in the end, from its first
- * product. */
+/* How a mixed tile's products are taken into row maxima, two rows at a time. With the argmax, strictly larger pairs of
+ * columns replace the best, so that ties stay with the lowest token; which of a pair it was is settled in the end, from
+ * its first product. */
 template <bool want_argmax> struct scan {
     int block[2];
     float first[2];
@@ -61,14 +61,7 @@ template <bool want_argmax> struct scan {
         best = max_nan(best, larger);
     }
 
-    /* The products c of block j, all of which count. */
-    LIK_MEMBER void whole(const float *c, int j, float *best)
-    {
-        pair(c[0], c[1], 0, j, best[0]);
-        pair(c[2], c[3], 1, j, best[1]);
-    }
-
-    /* Those whose columns' bits are set. */
+    /* The products c of block j whose columns' bits are set. */
     LIK_MEMBER void some(const float *c, int j, uint32_t bits, float *best)
     {
         bits >>= ((int)threadIdx.x & 3) * 2;
@@ -88,40 +81,110 @@ template <bool want_argmax> struct scan {
     }
 };
 
-/* Takes a half's products into the running maxima of two rows: `blocks` blocks, of which all but the last `masked`
- * count whole, and those as far as `columns` goes. Positions stay -1 as long as all products are -inf. */
+/* The lane's columns of a half: two a block, of which those of all but the last `masked` blocks count, and those as far
+ * as `columns` goes. */
+template <int blocks, int masked> struct lane_columns {
+    static const int count = 2 * blocks, whole = 2 * (blocks - masked);
+    int pair;
+    uint32_t bits;
+
+    LIK_MEMBER lane_columns(int columns)
+        : pair(((int)threadIdx.x & 3) * 2), bits((1u << min(max(columns - whole * 4, 0), masked * 8)) - 1u)
+    {
+        bits >>= pair;
+    }
+
+    LIK_MEMBER bool counts(int p) const
+    {
+        return p < whole || (p < count && (bits >> ((p - whole) / 2 * 8 + p % 2) & 1));
+    }
+
+    /* Column p of row i (lane / 4, or 8 more). */
+    LIK_MEMBER float of(const float (&c)[64], int i, int p) const
+    {
+        return c[p / 2 * 4 + 2 * i + p % 2];
+    }
+};
+
+/* Two pairs of columns, with which a row's maximum grew: which of the four it is can be told in the end. */
+struct quad {
+    float place;  /* FIRST_PLACE + 256 i + the column of x0, in its bits */
+    float first;  /* the maximum after the first pair */
+    float x0, x1; /* the first product of either pair */
+};
+
+#define FIRST_PLACE 0x4b000000 /* 2^23: to add a small number adds it to the bits */
+
+/* Takes `next`, `column` farther on, for `quad` if `more` > `most`. By additions, not selections: those are for the
+ * units that take maxima, which are busy. */
+LIK_DEVICE void keep_quad(struct quad &quad, int most, int more, const struct quad &next, float column)
+{
+    asm("{\n.reg .pred grew;\nsetp.gt.s32 grew, %4, %5;\n"
+        "@grew add.rn.f32 %0, %6, %7;\n@grew add.rn.f32 %1, %8, 0f00000000;\n"
+        "@grew add.rn.f32 %2, %9, 0f00000000;\n@grew add.rn.f32 %3, %10, 0f00000000;\n}"
+        : "+f"(quad.place), "+f"(quad.first), "+f"(quad.x0), "+f"(quad.x1)
+        : "r"(more), "r"(most), "f"(next.place), "f"(column), "f"(next.first), "f"(next.x0), "f"(next.x1));
+}
+
+/* Takes a half's products into the running maxima of two rows. With the argmax, strictly larger quads of columns
+ * replace the best, so that ties stay with the lowest token, and the scan is one of integers: floats from +0 on are
+ * ordered as their bits are, NaN above all, and Hopper takes the maximum of three integers at once; -1 stands for none.
+ * Rows that have met no product of +0 or more so far are gone through again, as floats; their positions stay -1 as long
+ * as all products are -inf. */
 template <bool want_argmax, int blocks, int masked>
 LIK_DEVICE void take_half(const float (&c)[64], int columns, int token, float *best, int *at)
 {
-    struct scan<want_argmax> scan;
-    const float before[2] = {best[0], best[1]};
-    uint32_t bits = (1u << min(max(columns - (blocks - masked) * 8, 0), masked * 8)) - 1u;
-    if (want_argmax)
-        scan.begin();
+    const lane_columns<blocks, masked> lane(columns);
+    if (!want_argmax) {
+        auto product = [&](int i, int p) { return lane.counts(p) ? lane.of(c, i, p) : -INFINITY; };
 #pragma unroll
-    for (int j = 0; j < blocks - masked; j++)
-        scan.whole(&c[j * 4], j, best);
+        for (int p = 0; p < lane.count; p += 2)
 #pragma unroll
-    for (int j = blocks - masked; j < blocks; j++)
-        scan.some(&c[j * 4], j, bits >> (j - blocks + masked) * 8, best);
-    if (!want_argmax)
+            for (int i = 0; i < 2; i++)
+                best[i] = max_nan(best[i], max_nan(product(i, p), product(i, p + 1)));
         return;
-    scan.settle(best, at, token);
-    bool nan[2];
+    }
+    auto product = [&](int i, int p) { return lane.counts(p) ? __float_as_int(lane.of(c, i, p)) : -1; };
+    int before[2], most[2];
+    struct quad quad[2];
 #pragma unroll
     for (int i = 0; i < 2; i++)
-        nan[i] = best[i] != best[i] && before[i] == before[i];
-    if (__any_sync(~0u, nan[0] || nan[1])) /* rare: the first NaN wins */
+        before[i] = most[i] = max(__float_as_int(best[i]), -1);
 #pragma unroll
-        for (int j = blocks - 1; j >= 0; j--)
+    for (int p = 0; p < lane.count; p += 4)
 #pragma unroll
-            for (int e = 1; e >= 0; e--)
+        for (int i = 0; i < 2; i++) {
+            int x0 = product(i, p), x1 = product(i, p + 2), first = __vimax3_s32(most[i], x0, product(i, p + 1)),
+                more = __vimax3_s32(first, x1, product(i, p + 3));
+            const struct quad next = {__int_as_float(FIRST_PLACE + 256 * i + lane.pair), __int_as_float(first),
+                                      __int_as_float(x0), __int_as_float(x1)};
+            if (p == 0)
+                quad[i] = next;
+            else
+                keep_quad(quad[i], most[i], more, next, (float)(p * 4));
+            most[i] = more;
+        }
+    if (__any_sync(~0u, (most[0] | most[1]) < 0))
 #pragma unroll
-                for (int i = 0; i < 2; i++) {
-                    int column = j * 8 + ((int)threadIdx.x & 3) * 2 + e;
-                    if (nan[i] && column < columns && c[j * 4 + 2 * i + e] != c[j * 4 + 2 * i + e])
-                        at[i] = token + column;
+        for (int p = 0; p < lane.count; p++)
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                float x = lane.of(c, i, p);
+                if (most[i] < 0 && lane.counts(p) && x > best[i]) {
+                    best[i] = x;
+                    at[i] = token + p / 2 * 8 + lane.pair + p % 2;
                 }
+            }
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        if (most[i] >= 0)
+            best[i] = __int_as_float(most[i]);
+        if (most[i] > before[i]) {
+            bool second = __float_as_int(quad[i].first) != most[i];
+            at[i] = token + (__float_as_int(quad[i].place) - FIRST_PLACE - 256 * i) + 8 * second +
+                    (__float_as_int(second ? quad[i].x1 : quad[i].x0) != most[i]);
+        }
+    }
 }
 
 /* The argmax of a mixed tile by the rules of NaN, of ties and of products of -inf to the letter; for the rare tile

@@ -564,14 +564,13 @@ static __global__ void __launch_bounds__(32 * WARPS, kind <= ROWS_OF_BF16 ? 3 : 
         in = scores_of(a, false, j);
     __syncthreads();
     int64_t entries = in.count * q.len_max;
-    uint32_t met = 0;                       /* token warp + n WARPS has won something so far: bit n */
-    auto clear_rows = [&](uint32_t which) { /* a group of lanes a row */
-                                            int64_t row = lik_tokens_row(&d, j) + first_token;
-                                            for (int n = lane / lanes, t;
-                                                 !a.op.accumulate && (t = warp + n * WARPS) < here; n += groups)
-                                                if (which >> n & 1)
-                                                    store_zeros(a.op.grad_d, d.dtype, d.dim, (row + t) * d.dim, k,
-                                                                lanes * 8);
+    /* Bit n of a set of rows is the warp's n-th token, warp + n WARPS. Zeros are stored by a group of lanes a row. */
+    uint32_t met = 0; /* has won something so far */
+    auto clear_rows = [&](uint32_t which) {
+        int64_t row = lik_tokens_row(&d, j) + first_token;
+        for (int n = lane / lanes, t; !a.op.accumulate && (t = warp + n * WARPS) < here; n += groups)
+            if (which >> n & 1)
+                store_zeros(a.op.grad_d, d.dtype, d.dim, (row + t) * d.dim, k, lanes * 8);
     };
     for (int64_t base = 0; base < entries; base += a.window) {
         bool last = base + a.window >= entries;

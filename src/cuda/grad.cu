@@ -688,11 +688,14 @@ static int plan_documents(const struct lik_gpu *gpu, struct grad_plan *p)
     a->window = window;
     a->keep_rows = a->slices > 1 || entries > window;
     int row_floats = a->keep_rows ? a->slices * p->lanes * 8 : 0;
-    int64_t most = RANGE_MOST;
-    if (row_floats && most * row_floats * 4 > 64 * 1024)
-        most = 64 * 1024 / (row_floats * 4);
+    int64_t row_bytes = 4 * (row_floats + WARPS + 1), room = (int64_t)gpu->shared_bytes - 1024;
+    int64_t most = (room - (int64_t)document_shared_bytes(0, window, 0)) / row_bytes;
+    most = most < RANGE_MOST ? most : RANGE_MOST;
+    if (row_floats && most > 1 && most * row_floats * 4 > 64 * 1024)
+        most = 64 * 1024 / (row_floats * 4) ? 64 * 1024 / (row_floats * 4) : 1;
     if (most < 1)
-        most = 1;
+        return lik_fail(LIK_EUNSUPPORTED, "d.dim is %lld: the gradient's rows pass a block's shared memory",
+                        (long long)a->op.score.d.dim);
     /* The processors hold so many blocks at once, and others begin when those have ended; a block reads all of its
      * document's entries, which costs SCAN_SHARE of adding all of its rows, and adds a part of the rows. */
     int64_t documents = a->op.score.d.count, least = length ? (length + most - 1) / most : 1;
@@ -716,9 +719,6 @@ static int plan_documents(const struct lik_gpu *gpu, struct grad_plan *p)
     if (a->range)
         a->ranges = (length + a->range - 1) / a->range;
     p->document_bytes = document_shared_bytes(a->range, window, row_floats);
-    if (p->document_bytes > gpu->shared_bytes - 1024)
-        return lik_fail(LIK_EUNSUPPORTED, "d.dim is %lld: the gradient's rows pass a block's shared memory",
-                        (long long)a->op.score.d.dim);
     return LIK_OK;
 }
 

@@ -128,15 +128,16 @@ LIK_DEVICE void keep_quad(struct quad &quad, int most, int more, const struct qu
 
 /* Takes a half's products into the running maxima of two rows. With the argmax, strictly larger quads of columns
  * replace the best, so that ties stay with the lowest token, and the scan is one of integers: floats from +0 on are
- * ordered as their bits are, NaN above all, and Hopper takes the maximum of three integers at once; -1 stands for none.
+ * ordered as their bits are, the NaN that the hardware makes above all (-0 is below +0 there), and Hopper takes the
+ * maximum of three integers at once. No product counts as -inf, whose bits are above those of all finite negatives.
  * Rows that have met no product of +0 or more so far are gone through again, as floats; their positions stay -1 as long
  * as all products are -inf. */
 template <bool want_argmax, int blocks, int masked>
 LIK_DEVICE void take_half(const float (&c)[64], int columns, int token, float *best, int *at)
 {
     const lane_columns<blocks, masked> lane(columns);
+    auto product = [&](int i, int p) { return lane.counts(p) ? lane.of(c, i, p) : -INFINITY; };
     if (!want_argmax) {
-        auto product = [&](int i, int p) { return lane.counts(p) ? lane.of(c, i, p) : -INFINITY; };
 #pragma unroll
         for (int p = 0; p < lane.count; p += 2)
 #pragma unroll
@@ -144,20 +145,20 @@ LIK_DEVICE void take_half(const float (&c)[64], int columns, int token, float *b
                 best[i] = max_nan(best[i], max_nan(product(i, p), product(i, p + 1)));
         return;
     }
-    auto product = [&](int i, int p) { return lane.counts(p) ? __float_as_int(lane.of(c, i, p)) : -1; };
+    auto bits = [&](int i, int p) { return __float_as_int(product(i, p)); };
     int before[2], most[2];
     struct quad quad[2];
 #pragma unroll
     for (int i = 0; i < 2; i++)
-        before[i] = most[i] = max(__float_as_int(best[i]), -1);
+        before[i] = most[i] = max(__float_as_int(best[i]), __float_as_int(-INFINITY));
 #pragma unroll
     for (int p = 0; p < lane.count; p += 4)
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            int x0 = product(i, p), x1 = product(i, p + 2), first = __vimax3_s32(most[i], x0, product(i, p + 1)),
-                more = __vimax3_s32(first, x1, product(i, p + 3));
+            int first = __vimax3_s32(most[i], bits(i, p), bits(i, p + 1)),
+                more = __vimax3_s32(first, bits(i, p + 2), bits(i, p + 3));
             const struct quad next = {__int_as_float(FIRST_PLACE + 256 * i + lane.pair), __int_as_float(first),
-                                      __int_as_float(x0), __int_as_float(x1)};
+                                      product(i, p), product(i, p + 2)};
             if (p == 0)
                 quad[i] = next;
             else

@@ -324,6 +324,28 @@ def check_special(device, args):
                 bool((got[:, 3] == -float("inf")).all()) and bool((at[:, 3] == 0).all()),
                 f"special {variant}: products of -inf: {got[:, 3]} {at[:, 3, :3]}",
             )
+        # all products below zero: the largest, then a NaN at every token in turn
+        q, d = Operand(g, 4, 33, 128, dtype), Operand(g, 140, 140, 128, dtype)
+        for x, sign in ((q, 1), (d, -1)):
+            x.data.data.view(DTYPES[dtype][1]).abs_().mul_(sign)
+        data, tokens = d.data.data.view(DTYPES[dtype][1]).view(140, 140, 128), torch.arange(140, device="cuda")
+        op = problem(q, d)
+        got, at, variant = score(device, op, torch.int16)
+        products = torch.einsum(
+            "qsd,ntd->qnst", q.data.data.view(DTYPES[dtype][1]).view(4, 33, 128).double(), data.double()
+        )
+        chosen = products.gather(3, at.long()[..., None])[..., 0]
+        fail(
+            bool((chosen >= products.amax(3) - 1e-5 * products.abs().amax()).all()),
+            f"special {variant}: the argmax of negative products",
+        )
+        data[tokens, tokens, 5] = NAN
+        got, at, variant = score(device, op, torch.int16)
+        fail(
+            bool(got.isnan().all()) and bool((at == tokens[None, :, None]).all()),
+            f"special {variant}: a NaN among negative products: {(at != tokens[None, :, None]).nonzero()[:4].tolist()}",
+        )
+        q, d = Operand(g, 4, 33, 128, dtype), Operand(g, 11, 140, 128, dtype)
         # out of range: never read, the scores concerned are NaN
         total = 11 * 140
         offsets = torch.arange(12, dtype=torch.int64, device="cuda") * 140

@@ -25,7 +25,8 @@
 #define WINDOW_MOST 8192    /* entries that a block sorts at once */
 #define AHEAD       4       /* of them that a lane reads at once */
 #define RANGE_MOST  256     /* document tokens a block */
-#define SCAN_SHARE  0.1     /* of a document's time: to read its entries once */
+#define SCAN_SHARE  0.1     /* reading a document's entries once, of the time to add all of its rows */
+#define KEPT_MOST   65536   /* bytes of the sums that a block keeps in shared memory */
 #define NOT_HERE    0xffffu /* a staged entry of no token of this block */
 
 static_assert(RANGE_MOST <= 32 * WARPS, "a thread a token in the prefix sum, a bit a token of a warp's");
@@ -39,6 +40,12 @@ enum row_kind {
     ROWS_OF_ANY,
     ROW_KINDS,
 };
+
+/* Blocks that a processor holds at once: as far as the kernels' registers are concerned. */
+static constexpr int resident_blocks(int kind)
+{
+    return kind <= ROWS_OF_BF16 ? 3 : 2;
+}
 
 /* Numbers of scores below those of the query or the document that they belong to, ascending (LIK_LIST). */
 struct sorted_list {
@@ -376,7 +383,7 @@ LIK_DEVICE void store_zeros(void *gradient, int dtype, int64_t dim, int64_t at, 
 
 /* grad_q and grad_weights: a warp a query token, [q.count, q.len_max]. */
 template <int lanes, int kind>
-static __global__ void __launch_bounds__(32 * WARPS, kind <= ROWS_OF_BF16 ? 3 : 2)
+static __global__ void __launch_bounds__(32 * WARPS, resident_blocks(kind))
     query_rows(const __grid_constant__ struct grad_args a)
 {
     extern __shared__ float kept_rows[];
@@ -541,7 +548,7 @@ LIK_DEVICE void sort_window(const struct grad_args &a, const struct document_sha
 
 /* grad_d: block (document, run of tokens). */
 template <int lanes, int kind>
-static __global__ void __launch_bounds__(32 * WARPS, kind <= ROWS_OF_BF16 ? 3 : 2)
+static __global__ void __launch_bounds__(32 * WARPS, resident_blocks(kind))
     document_rows(const __grid_constant__ struct grad_args a)
 {
     extern __shared__ float memory[];
@@ -678,6 +685,26 @@ static int64_t most_entries(const struct lik_score *op)
     return scores * op->q.len_max;
 }
 
+/* Into how many runs of tokens each document is cut, `least` or more. The processors hold `at_once` blocks, and others
+ * begin when those have ended: rounds. A block reads all of its document's entries, which costs SCAN_SHARE of adding
+ * all of its rows, and adds a part of the rows. */
+static int64_t runs_of(int64_t documents, int64_t length, int64_t least, int64_t at_once)
+{
+    int64_t rounds = (least * documents + at_once - 1) / at_once, finest = (length + WARPS - 1) / WARPS, best = least;
+    double shortest = INFINITY;
+    for (int64_t last = rounds + 8; documents && rounds < last; rounds++) {
+        int64_t n = rounds * at_once / documents;
+        n = n > finest ? finest : n;
+        n = n < least ? least : n;
+        double time = (double)rounds * (SCAN_SHARE + 1.0 / (double)n);
+        if (time < shortest) {
+            shortest = time;
+            best = n;
+        }
+    }
+    return best;
+}
+
 static int plan_documents(const struct lik_gpu *gpu, struct grad_plan *p)
 {
     struct grad_args *a = &p->args;
@@ -688,36 +715,20 @@ static int plan_documents(const struct lik_gpu *gpu, struct grad_plan *p)
     a->window = window;
     a->keep_rows = a->slices > 1 || entries > window;
     int row_floats = a->keep_rows ? a->slices * p->lanes * 8 : 0;
-    int64_t row_bytes = 4 * (row_floats + WARPS + 1), room = (int64_t)gpu->shared_bytes - 1024;
-    int64_t most = (room - (int64_t)document_shared_bytes(0, window, 0)) / row_bytes;
-    most = most < RANGE_MOST ? most : RANGE_MOST;
-    if (row_floats && most > 1 && most * row_floats * 4 > 64 * 1024)
-        most = 64 * 1024 / (row_floats * 4) ? 64 * 1024 / (row_floats * 4) : 1;
+    int64_t room = (int64_t)gpu->shared_bytes - 1024, fixed = (int64_t)document_shared_bytes(0, window, row_floats),
+            most = (room - fixed) / ((int64_t)document_shared_bytes(1, window, row_floats) - fixed);
     if (most < 1)
         return lik_fail(LIK_EUNSUPPORTED, "d.dim is %lld: the gradient's rows pass a block's shared memory",
                         (long long)a->op.score.d.dim);
-    /* The processors hold so many blocks at once, and others begin when those have ended; a block reads all of its
-     * document's entries, which costs SCAN_SHARE of adding all of its rows, and adds a part of the rows. */
-    int64_t documents = a->op.score.d.count, least = length ? (length + most - 1) / most : 1;
+    int64_t kept = row_floats ? KEPT_MOST / (row_floats * 4) : RANGE_MOST;
+    kept = kept < 1 ? 1 : kept < RANGE_MOST ? kept : RANGE_MOST;
+    most = most < kept ? most : kept;
+    int64_t least = length ? (length + most - 1) / most : 1;
     size_t bytes = document_shared_bytes((int)((length + least - 1) / least), window, row_floats) + 1024;
-    int64_t resident = (int64_t)(gpu->shared_bytes / bytes), limit = p->q_kind <= ROWS_OF_BF16 ? 3 : 2;
-    int64_t at_once = gpu->processors * (resident < 1 ? 1 : resident < limit ? resident : limit);
-    int64_t rounds = (least * documents + at_once - 1) / at_once, finest = (length + WARPS - 1) / WARPS;
-    double shortest = 0.0;
-    a->ranges = least;
-    for (int64_t more = 0; more < 8; more++) {
-        int64_t n = documents ? (rounds + more) * at_once / documents : 0;
-        n = n > finest ? finest : n;
-        n = n < least ? least : n;
-        double time = (double)(rounds + more) * (SCAN_SHARE + 1.0 / (double)n);
-        if (more == 0 || time < shortest) {
-            shortest = time;
-            a->ranges = n;
-        }
-    }
-    a->range = (int32_t)((length + a->ranges - 1) / a->ranges);
-    if (a->range)
-        a->ranges = (length + a->range - 1) / a->range;
+    int64_t resident = (int64_t)(gpu->shared_bytes / bytes), limit = resident_blocks(p->q_kind);
+    int64_t runs = runs_of(a->op.score.d.count, length, least, gpu->processors * (resident < limit ? resident : limit));
+    a->range = (int32_t)((length + runs - 1) / runs);
+    a->ranges = a->range ? (length + a->range - 1) / a->range : runs;
     p->document_bytes = document_shared_bytes(a->range, window, row_floats);
     return LIK_OK;
 }
@@ -741,7 +752,7 @@ static int make_plan(const struct lik_gpu *gpu, const struct lik_grad *op, struc
         p->d_factors = lik_tokens_rows(&score->d);
     p->query_warps = WARPS;
     size_t row_bytes = a->slices > 1 ? (size_t)a->slices * (size_t)p->lanes * 32 : 0;
-    while (p->query_warps > 1 && (size_t)p->query_warps * row_bytes > 64 * 1024)
+    while (p->query_warps > 1 && (size_t)p->query_warps * row_bytes > KEPT_MOST)
         p->query_warps /= 2;
     p->query_bytes = (size_t)p->query_warps * row_bytes;
     if (p->query_bytes > gpu->shared_bytes - 1024)

@@ -108,12 +108,14 @@ template <int blocks, int masked> struct lane_columns {
 
 /* Two pairs of columns, with which a row's maximum grew: which of the four it is can be told in the end. */
 struct quad {
-    float place;  /* FIRST_PLACE + 256 i + the column of x0, in its bits */
+    float place;  /* FIRST_PLACE + 256 i + the column of x0, in its bits, for row i */
     float first;  /* the maximum after the first pair */
     float x0, x1; /* the first product of either pair */
 };
 
-#define FIRST_PLACE 0x4b000000 /* 2^23: to add a small number adds it to the bits */
+/* The bits of 2^23, to which adding a float n below 2^23 adds n. The rows' places differ so that ptxas does not make
+ * one addition of two, and then selections. */
+#define FIRST_PLACE 0x4b000000
 
 /* Takes `next`, `column` farther on, for `quad` if `more` > `most`. By additions, not selections: those are for the
  * units that take maxima, which are busy. */
@@ -129,7 +131,7 @@ LIK_DEVICE void keep_quad(struct quad &quad, int most, int more, const struct qu
 /* Takes a half's products into the running maxima of two rows. With the argmax, strictly larger quads of columns
  * replace the best, so that ties stay with the lowest token, and the scan is one of integers: floats from +0 on are
  * ordered as their bits are, the NaN that the hardware makes above all (-0 is below +0 there), and Hopper takes the
- * maximum of three integers at once. No product counts as -inf, whose bits are above those of all finite negatives.
+ * maximum of three integers at once. For columns that do not count stands -inf, above all finite negatives there.
  * Rows that have met no product of +0 or more so far are gone through again, as floats; their positions stay -1 as long
  * as all products are -inf. */
 template <bool want_argmax, int blocks, int masked>

@@ -57,6 +57,7 @@ class Case:
     argmax: bool = False
     train: bool = False
     candidates: int = 0  # documents a query; nd is nq times that
+    precision: int = 0  # of f32: LIK_HIGHEST, LIK_HIGH, LIK_MEDIUM
     target_x: float = 0  # at most so many times the limit
     target_ms: float = 0
     target_vs_upstream: float = 0  # at least so many times as fast
@@ -86,7 +87,10 @@ CASES = [
     Case("f16-train-128", 128, 128, 32, 300, dtype=torch.float16),
     Case("f32-corpus", 1, 2000, 32, 300, dtype=torch.float32),
     Case("f32-train-128", 128, 128, 32, 300, dtype=torch.float32),
+    Case("f32-corpus-high", 1, 2000, 32, 300, dtype=torch.float32, precision=1),
+    Case("f32-train-128-high", 128, 128, 32, 300, dtype=torch.float32, precision=1),
     Case("train-step-256", 256, 256, 32, 300, train=True, target_ms=0.75),
+    Case("f32-train-step-256", 256, 256, 32, 300, dtype=torch.float32, train=True),
     Case("train-step-colpali", 128, 128, 32, 1030, train=True, target_ms=0.45),
     Case("train-step-1030", 64, 64, 1030, 1030, train=True, target_ms=3.0),
     Case("train-step-8192", 32, 32, 128, 8192, train=True, target_ms=0.55),
@@ -163,6 +167,7 @@ class Ours:
             struct_size=ctypes.sizeof(lik.Score),
             pairing=lik.CANDIDATES if case.candidates else lik.ALL,
             per_query=case.candidates,
+            precision=case.precision,
         )
         op.q = self.tokens(inputs.q, case)
         op.d = self.tokens(inputs.d, case)
@@ -397,6 +402,7 @@ def host_time(call, calls=20):
 
 def package_host(case, package):
     """Milliseconds to enqueue a case's call through the Python package, and the bytes it allocates at most."""
+    torch.set_float32_matmul_precision(("highest", "high", "medium")[case.precision])
     x = Inputs(case, 1)
     q, d = x.q.requires_grad_(case.train), x.d.requires_grad_(case.train)
     documents = d.view(case.nq, case.candidates, case.ld, case.dim) if case.candidates else d
@@ -478,14 +484,18 @@ def ceilings():
     return x.numel() * 4 / min(read), 2 * 4096**3 / statistics.median(rate)
 
 
+# bf16 products that one of f32 costs: at full precision three of TF32 or six of bf16, one of TF32 (two), one of bf16.
+FLOPS_OF_F32 = 6, 2, 1
+
+
 def limit_of(inputs, bandwidth, rate):
     case = inputs.case
     pairs_tokens = case.nq * case.lq * (case.candidates * case.ld if case.candidates else inputs.total)
-    flops = 2.0 * pairs_tokens * case.dim * (2 if case.dtype == torch.float32 else 1)
+    flops = 2.0 * pairs_tokens * case.dim * (FLOPS_OF_F32[case.precision] if case.dtype == torch.float32 else 1)
     times = inputs.bytes() / bandwidth, flops / rate
     if case.train:  # the forward, then each gradient gathers or scatters one row a query token and document through L2
         documents = case.candidates or case.nd
-        gather = 2 * case.nq * case.lq * documents * case.dim * 2 / 5.5e9
+        gather = 2 * case.nq * case.lq * documents * case.dim * inputs.q.element_size() / 5.5e9
         return max(times) + gather + inputs.bytes() / bandwidth
     return max(times)
 
@@ -573,7 +583,7 @@ def prepare(make, name, sets, limit, ours, args):
         raise ValueError(f"wrong by {error:.2e} a query token")
     if case.train and ours:
         record["grads_apart"] = apart(calls[0].grads(), ours.grads())
-        if not record["grads_apart"] < 0.03:
+        if not record["grads_apart"] < 0.05:
             raise ValueError(f"gradients {record['grads_apart']:.2e} from ours")
     record["peak_bytes"] = calls[0].peak_bytes()
     repeats = max(2, min(64, int(4 / max(limit, 0.01))))

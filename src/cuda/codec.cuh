@@ -153,4 +153,35 @@ LIK_DEVICE uint16_t take_plane(float &rest, bool last)
     return (uint16_t)(__float_as_uint(plane) >> 16);
 }
 
+/* Eight elements as planes, the p-th at `to` + p * plane_bytes; as take_plane, but that an infinity leaves NaN. */
+template <int planes> LIK_DEVICE void split_8(float (&v)[8], char *to, int plane_bytes)
+{
+#pragma unroll
+    for (int p = 0; p < planes; p++) {
+        uint32_t word[4];
+#pragma unroll
+        for (int e = 0; e < 8; e += 2) {
+            uint32_t low = __float_as_uint(v[e]), high = __float_as_uint(v[e + 1]);
+            if (p == planes - 1) {
+                __nv_bfloat162 pair = __floats2bfloat162_rn(v[e], v[e + 1]);
+                word[e / 2] = *(const uint32_t *)&pair;
+            } else {
+                word[e / 2] = __byte_perm(low, high, 0x7632);
+                v[e] -= __uint_as_float(low & 0xffff0000u);
+                v[e + 1] -= __uint_as_float(high & 0xffff0000u);
+            }
+        }
+        *(uint4 *)(to + p * plane_bytes) = make_uint4(word[0], word[1], word[2], word[3]);
+    }
+}
+
+LIK_DEVICE void split_8(float (&v)[8], int planes, char *to, int plane_bytes)
+{
+    switch (planes) {
+    case 3: return split_8<3>(v, to, plane_bytes);
+    case 2: return split_8<2>(v, to, plane_bytes);
+    default: return split_8<1>(v, to, plane_bytes);
+    }
+}
+
 #endif

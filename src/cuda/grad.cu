@@ -24,6 +24,7 @@
 #define WARPS       8
 #define WINDOW_MOST 8192    /* entries that a block sorts at once */
 #define AHEAD       4       /* of them that a lane reads at once */
+#define FEW         128     /* entries of a document that every warp reads, for no barrier to be needed */
 #define RANGE_MOST  256     /* document tokens a block */
 #define SCAN_SHARE  0.1     /* reading a document's entries once, of the time to add all of its rows */
 #define KEPT_MOST   65536   /* bytes of the sums that a block keeps in shared memory */
@@ -452,6 +453,26 @@ static __host__ __device__ size_t document_shared_bytes(int range, int window, i
     return ints + halves + (size_t)range * (size_t)row_floats * 4;
 }
 
+/* A warp gives the entries staged from `first` to `end`, a multiple of 32 of them, their places in the list: those of
+ * token t from next[t] on. The first is number first - less. */
+LIK_DEVICE void place_entries(const struct document_shared &sm, int *next, int first, int end, int less)
+{
+    int lane = (int)threadIdx.x & 31;
+    for (int e = first + lane; e < end; e += 32) {
+        uint32_t token = sm.staged[e];
+        if (!__any_sync(~0u, token != NOT_HERE))
+            continue;
+        unsigned peers = __match_any_sync(~0u, token);
+        int rank = __popc(peers & ((1u << lane) - 1u));
+        if (token != NOT_HERE)
+            sm.list[next[token] + rank] = (uint16_t)(e - less);
+        __syncwarp();
+        if (token != NOT_HERE && rank == 0)
+            next[token] += __popc(peers);
+        __syncwarp();
+    }
+}
+
 /* Sorts the window's entries by token: list[start[t] ... start[t + 1]) are those of token t, in their order. */
 LIK_DEVICE void sort_window(const struct grad_args &a, const struct document_shared &sm, const struct incidence &in,
                             int64_t base, int entries, int first_token, int here, int range)
@@ -530,24 +551,52 @@ LIK_DEVICE void sort_window(const struct grad_args &a, const struct document_sha
         }
     }
     __syncthreads();
-    for (int e = warp * share + lane; e < (warp + 1) * share; e += 32) {
-        uint32_t token = sm.staged[e];
-        if (!__any_sync(~0u, token != NOT_HERE))
-            continue;
-        unsigned peers = __match_any_sync(~0u, token);
-        int rank = __popc(peers & ((1u << lane) - 1u));
-        if (token != NOT_HERE)
-            sm.list[mine[token] + rank] = (uint16_t)e;
-        __syncwarp();
-        if (token != NOT_HERE && rank == 0)
-            mine[token] += __popc(peers);
-        __syncwarp();
-    }
+    place_entries(sm, mine, warp * share, (warp + 1) * share, 0);
     __syncthreads();
 }
 
-/* grad_d: block (document, run of tokens). */
-template <int lanes, int kind>
+/* The same for a document of few entries, without a barrier: each warp reads all of them and sorts those of its own
+ * tokens into its own share of the list, list[start[t] ... counters[t]). */
+LIK_DEVICE void sort_few(const struct grad_args &a, const struct document_shared &sm, const struct incidence &in,
+                         int entries, int first_token, int here, int range)
+{
+    const struct lik_score &op = a.op.score;
+    int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x & 31, len = (int)op.q.len_max;
+    int own = warp + lane * WARPS, share = warp * (a.window / WARPS), *ends = sm.counters,
+        padded = (entries + 31) / 32 * 32;
+    if (own < range)
+        ends[own] = 0;
+    __syncwarp();
+    for (int e = lane; e < padded; e += 32) {
+        uint32_t token = NOT_HERE;
+        if (e < entries) {
+            int64_t row, column;
+            int n = e / len, s = e - n * len;
+            incidence_at(in, n, row, column);
+            uint32_t t = (uint32_t)winner_at(op, (row * a.columns + column) * len + s) - (uint32_t)first_token;
+            if (t < (uint32_t)here && t % WARPS == (uint32_t)warp &&
+                s < sequence_length(op.q, lik_score_query(&op, row))) {
+                token = t;
+                atomicAdd(&ends[t], 1);
+            }
+        }
+        sm.staged[share + e] = (uint16_t)token;
+    }
+    __syncwarp();
+    int count = own < range ? ends[own] : 0, sum = count;
+#pragma unroll
+    for (int o = 1; o < 32; o *= 2) {
+        int before = __shfl_up_sync(~0u, sum, o);
+        sum += lane >= o ? before : 0;
+    }
+    if (own < range)
+        sm.start[own] = ends[own] = share + sum - count;
+    __syncwarp();
+    place_entries(sm, ends, share, share + padded, share);
+}
+
+/* grad_d: block (document, run of tokens); `few`: of a document with no more than FEW entries. */
+template <int lanes, int kind, bool few>
 static __global__ void __launch_bounds__(32 * WARPS, resident_blocks(kind))
     document_rows(const __grid_constant__ struct grad_args a)
 {
@@ -571,23 +620,35 @@ static __global__ void __launch_bounds__(32 * WARPS, resident_blocks(kind))
         in = scores_of(a, false, j);
     __syncthreads();
     int64_t entries = in.count * q.len_max;
+    auto end_of = [&](int t) { return few ? sm.counters[t] : sm.start[t + 1]; };
     /* Bit n of a set of rows is the warp's n-th token, warp + n WARPS. Zeros are stored by a group of lanes a row. */
     uint32_t met = 0; /* has won something so far */
     auto clear_rows = [&](uint32_t which) {
         int64_t row = lik_tokens_row(&d, j) + first_token;
+        const int bytes = (int)d.dim * (d.dtype == LIK_F32 ? 4 : 2), vectors = bytes / 16;
+        const bool plain = few && bytes % 16 == 0 && (uintptr_t)a.op.grad_d % 16 == 0;
+        uint4 *out = (uint4 *)a.op.grad_d + row * vectors;
         for (int n = lane / lanes, t; !a.op.accumulate && (t = warp + n * WARPS) < here; n += groups)
-            if (which >> n & 1)
+            if (!(which >> n & 1))
+                continue;
+            else if (plain)
+                for (int v = lane & (lanes - 1); v < vectors; v += lanes)
+                    out[t * vectors + v] = make_uint4(0, 0, 0, 0);
+            else
                 store_zeros(a.op.grad_d, d.dtype, d.dim, (row + t) * d.dim, k, lanes * 8);
     };
     for (int64_t base = 0; base < entries; base += a.window) {
         bool last = base + a.window >= entries;
-        sort_window(a, sm, in, base, (int)min(entries - base, (int64_t)a.window), first_token, here, range);
+        if (few)
+            sort_few(a, sm, in, (int)entries, first_token, here, range);
+        else
+            sort_window(a, sm, in, base, (int)min(entries - base, (int64_t)a.window), first_token, here, range);
         int own = warp + lane * WARPS;
-        uint32_t winners = __ballot_sync(~0u, own < here && sm.start[own] < sm.start[own + 1]);
+        uint32_t winners = __ballot_sync(~0u, own < here && sm.start[own] < end_of(own));
         if (last)
             clear_rows(~(met | winners));
         for (uint32_t rows = last ? met | winners : winners; rows; rows &= rows - 1) {
-            int n_row = __ffs(rows) - 1, t = warp + n_row * WARPS, from = sm.start[t], to = sm.start[t + 1];
+            int n_row = __ffs(rows) - 1, t = warp + n_row * WARPS, from = sm.start[t], to = end_of(t);
             bool before = met >> n_row & 1; /* its sum stands in `kept` */
             float sum[8];
             float *kept = sm.kept + t * row_floats;
@@ -660,7 +721,7 @@ struct grad_plan {
     int64_t q_factors, d_factors, padded; /* padded: keys of a sorted list */
     int lanes, q_kind, d_kind;            /* kinds of the rows that are gathered: q's for grad_d, d's for grad_q */
     size_t query_bytes, document_bytes;   /* shared memory */
-    int query_warps;
+    int query_warps, few; /* few: no document has more than FEW entries */
 };
 
 /* The vector kinds count 32 bits of vectors, so that more than 64 GB, or strides below zero, are left to the general
@@ -709,14 +770,16 @@ static int plan_documents(const struct lik_gpu *gpu, struct grad_plan *p)
 {
     struct grad_args *a = &p->args;
     int64_t entries = most_entries(&a->op.score), length = a->op.score.d.len_max;
+    p->few = entries <= FEW;
+    int64_t room = p->few ? WARPS * entries : entries; /* each warp has its own list of few */
     int window = WINDOW_MOST;
-    while (window > 32 * WARPS && window / 2 >= entries)
+    while (window > 32 * WARPS && window / 2 >= room)
         window /= 2;
     a->window = window;
     a->keep_rows = a->slices > 1 || entries > window;
     int row_floats = a->keep_rows ? a->slices * p->lanes * 8 : 0;
-    int64_t room = (int64_t)gpu->shared_bytes - 1024, fixed = (int64_t)document_shared_bytes(0, window, row_floats),
-            most = (room - fixed) / ((int64_t)document_shared_bytes(1, window, row_floats) - fixed);
+    int64_t memory = (int64_t)gpu->shared_bytes - 1024, fixed = (int64_t)document_shared_bytes(0, window, row_floats),
+            most = (memory - fixed) / ((int64_t)document_shared_bytes(1, window, row_floats) - fixed);
     if (most < 1)
         return lik_fail(LIK_EUNSUPPORTED, "d.dim is %lld: the gradient's rows pass a block's shared memory",
                         (long long)a->op.score.d.dim);
@@ -792,20 +855,25 @@ static int sort_list(const struct grad_plan *p, const int64_t *list, int64_t cou
 
 typedef void (*grad_kernel)(struct grad_args);
 
-#define GRAD_KERNELS_OF(name, lanes) \
-    {name<lanes, ROWS_OF_F16>, name<lanes, ROWS_OF_BF16>, name<lanes, ROWS_OF_F32>, name<lanes, ROWS_OF_ANY>}
-#define GRAD_KERNELS(name) {GRAD_KERNELS_OF(name, 8), GRAD_KERNELS_OF(name, 16), GRAD_KERNELS_OF(name, 32)}
+#define KERNELS_OF(name, lanes, ...)                                                        \
+    {name<lanes, ROWS_OF_F16, ##__VA_ARGS__>, name<lanes, ROWS_OF_BF16, ##__VA_ARGS__>,     \
+     name<lanes, ROWS_OF_F32, ##__VA_ARGS__>, name<lanes, ROWS_OF_ANY, ##__VA_ARGS__>}
+#define KERNELS(name, ...) \
+    {KERNELS_OF(name, 8, ##__VA_ARGS__), KERNELS_OF(name, 16, ##__VA_ARGS__), KERNELS_OF(name, 32, ##__VA_ARGS__)}
 
-static grad_kernel kernel_of(int documents, int lanes, int kind)
+enum { QUERY_ROWS, DOCUMENT_ROWS, DOCUMENT_ROWS_OF_FEW, GRAD_KERNELS };
+
+static grad_kernel kernel_of(int which, int lanes, int kind)
 {
-    static const grad_kernel kernels[2][3][ROW_KINDS] = {GRAD_KERNELS(query_rows), GRAD_KERNELS(document_rows)};
-    return kernels[documents][lanes / 16][kind];
+    static const grad_kernel kernels[GRAD_KERNELS][3][ROW_KINDS] = {KERNELS(query_rows), KERNELS(document_rows, false),
+                                                                    KERNELS(document_rows, true)};
+    return kernels[which][lanes / 16][kind];
 }
 
 int lik_grad_prepare(const struct lik_gpu *gpu)
 {
     cudaError_t e = cudaSuccess;
-    for (int i = 0; i < 6 * ROW_KINDS && e == cudaSuccess; i++) {
+    for (int i = 0; i < 3 * ROW_KINDS * GRAD_KERNELS && e == cudaSuccess; i++) {
         cudaFuncAttributes attributes;
         const void *kernel = (const void *)kernel_of(i / (3 * ROW_KINDS), 8 << i / ROW_KINDS % 3, i % ROW_KINDS);
         e = cudaFuncGetAttributes(&attributes, kernel);
@@ -853,17 +921,15 @@ int lik_cuda_grad_run(const struct lik_gpu *gpu, const struct lik_grad *op, char
     int64_t tokens = q->count * q->len_max, runs = d->count * a->ranges;
     if ((op->grad_q || op->grad_weights) && tokens) {
         int64_t blocks = (tokens + p.query_warps - 1) / p.query_warps;
-        kernel_of(0, p.lanes, p.d_kind)<<<(unsigned)(blocks < INT32_MAX ? blocks : INT32_MAX), 32 * p.query_warps,
+        kernel_of(QUERY_ROWS, p.lanes, p.d_kind)<<<(unsigned)(blocks < INT32_MAX ? blocks : INT32_MAX), 32 * p.query_warps,
                                           p.query_bytes, stream>>>(*a);
         if ((status = lik_cuda_launched("query_rows")))
             return status;
     }
     for (; op->grad_d && a->first_run < runs && !status; a->first_run += INT32_MAX) {
         int64_t blocks = runs - a->first_run;
-        kernel_of(
-            1, p.lanes,
-            p.q_kind)<<<(unsigned)(blocks < INT32_MAX ? blocks : INT32_MAX), 32 * WARPS, p.document_bytes, stream>>>(
-            *a);
+        grad_kernel kernel = kernel_of(p.few ? DOCUMENT_ROWS_OF_FEW : DOCUMENT_ROWS, p.lanes, p.q_kind);
+        kernel<<<(unsigned)(blocks < INT32_MAX ? blocks : INT32_MAX), 32 * WARPS, p.document_bytes, stream>>>(*a);
         status = lik_cuda_launched("document_rows");
     }
     return status;

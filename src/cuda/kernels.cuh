@@ -31,6 +31,12 @@ struct lik_gpu {
                        CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
 };
 
+/* How many bf16 planes an f32 element is split into. */
+static inline int lik_f32_planes(int precision)
+{
+    return precision == LIK_HIGHEST ? 3 : precision == LIK_HIGH ? 2 : 1;
+}
+
 /* LIK_OK, or LIK_EDEVICE with a message that says what failed. */
 int lik_cuda_status(cudaError_t error, const char *what);
 

@@ -488,7 +488,7 @@ static __global__ void __launch_bounds__(THREADS) score_mma(const __grid_constan
 static int planes_of(int dtype, int precision)
 {
     switch (dtype) {
-    case LIK_F32: return precision == LIK_HIGHEST ? 3 : precision == LIK_HIGH ? 2 : 1;
+    case LIK_F32: return lik_f32_planes(precision);
     case LIK_F16: return 2;
     default: return 1;
     }

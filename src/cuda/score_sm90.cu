@@ -71,8 +71,14 @@ template <int bands> struct consumer {
     unsigned turn;          /* tiles with documents' ends so far */
 };
 
+/* Slabs of a band of query rows: of f32 in all planes. */
+template <int dtype> LIK_DEVICE int row_slabs(const struct sm90_args &a)
+{
+    return dtype == LIK_F32 ? a.slabs / 2 * a.planes : a.slabs;
+}
+
 /* Query rows of a row tile to shared memory, as wgmma wants them, and what belongs to the lane's row. */
-template <int bands>
+template <int dtype, int bands>
 LIK_DEVICE void load_queries(const struct sm90_args &a, struct shared &sm, struct consumer<bands> &me, int64_t row_tile)
 {
     const struct lik_tokens &q = a.score.op.q;
@@ -87,13 +93,21 @@ LIK_DEVICE void load_queries(const struct sm90_args &a, struct shared &sm, struc
         sm.row_counts[first_band][thread] = row.counts ? (row.at != LIK_NOWHERE ? 1 : 2) : 0;
     }
     named_barrier(1 + me.warpgroup, 128);
-    for (int slab = 0; slab < a.slabs; slab++)
+    const int planes = dtype == LIK_F32 ? a.planes : 1;
+    for (int slab = 0; slab < row_slabs<dtype>(a); slab += planes)
 #pragma unroll 4
         for (int i = 0; i < 4 * bands; i++) {
-            int r = thread / 8 + 16 * i, k = slab * 64 + chunk * 8, n = (int)q.dim - k;
+            int r = thread / 8 + 16 * i, k = slab / planes * 64 + chunk * 8, n = (int)q.dim - k;
             int64_t at = sm.row_at[first_band][r];
-            char *band = me.rows + (i / 4 * a.slabs + slab) * SLAB_ROWS_BYTES;
+            char *band = me.rows + (i / 4 * row_slabs<dtype>(a) + slab) * SLAB_ROWS_BYTES;
             uint16_t *to = (uint16_t *)(band + (r & 63) * 128 + ((chunk ^ (r & 7)) << 4));
+            if (dtype == LIK_F32) {
+                float v[8] = {};
+                if (at != LIK_NOWHERE)
+                    load_8(q, at, k, a.score.q_vector, v);
+                split_8(v, planes, (char *)to, SLAB_ROWS_BYTES);
+                continue;
+            }
             const uint16_t *from = (const uint16_t *)q.data + at + k * q.dim_stride;
             if (at == LIK_NOWHERE || n <= 0)
                 *(uint4 *)to = make_uint4(0, 0, 0, 0);
@@ -122,27 +136,42 @@ LIK_DEVICE void load_queries(const struct sm90_args &a, struct shared &sm, struc
     named_barrier(1 + me.warpgroup, 128);
 }
 
-/* Gives the stage back to the producer; `at` becomes the next place. */
-LIK_DEVICE void free_stage(const struct sm90_args &a, struct shared &sm, int lane, struct place &at)
+/* One band of f32 rows leaves half of the accumulators alone: two products of half the columns would read the rows twice,
+ * and shared memory is what the products of planes wait for. */
+template <int dtype, int bands> constexpr bool has_one_half()
 {
-    if (lane == 0)
-        mbarrier_arrive(&sm.empty[at.stage]);
-    advance(at, a.stages);
+    return dtype == LIK_F32 && bands == 1;
 }
+
+/* The ring that a multiplying warpgroup reads: of the tokens as they are copied, or of their planes. */
+template <int dtype> struct source {
+    LIK_MEMBER static void await(struct shared &sm, const struct place &at)
+    {
+        mbarrier_wait(dtype == LIK_F32 ? &sm.planes_full[at.stage] : &sm.full[at.stage], at.parity);
+    }
+
+    /* Gives the stage back; `at` becomes the next place. */
+    LIK_MEMBER static void give_back(const struct sm90_args &a, struct shared &sm, int lane, struct place &at)
+    {
+        if (lane == 0)
+            mbarrier_arrive(dtype == LIK_F32 ? &sm.planes_empty[at.stage] : &sm.empty[at.stage]);
+        advance(at, dtype == LIK_F32 ? PLANE_STAGES : a.stages);
+    }
+};
 
 /* Starts the products of a stage: c of each half += `slabs` slabs of its rows and columns, or = that if not `add`.
  * `split`: one half after the other, each a group to wait for; else both in turn, one group. The commit stands in one
  * basic block with its products, or ptxas takes them one at a time. */
-template <bool bf16, int blocks, int slabs, bool add, bool split>
+template <int dtype, int blocks, int slabs, bool add, bool split>
 LIK_DEVICE void multiply_stage(halves &c, const uint32_t (&q)[2], const uint32_t (&d)[2], uint32_t next_slab)
 {
     auto product = [&](int half, int k) {
         uint32_t rows = q[half] + k / 4 * (SLAB_ROWS_BYTES >> 4) + k % 4 * 2;
         uint32_t columns = d[half] + k / 4 * next_slab + k % 4 * 2;
         if (add || k)
-            wgmma<bf16, true, blocks>::run(c[half], rows, columns);
+            wgmma<dtype != LIK_F16, true, blocks>::run(c[half], rows, columns);
         else
-            wgmma<bf16, false, blocks>::run(c[half], rows, columns);
+            wgmma<dtype != LIK_F16, false, blocks>::run(c[half], rows, columns);
     };
     wgmma_fence();
 #pragma unroll
@@ -157,35 +186,92 @@ LIK_DEVICE void multiply_stage(halves &c, const uint32_t (&q)[2], const uint32_t
     wgmma_commit();
 }
 
+/* One half's products of 64 elements of the dim in one pair of planes, a group to wait for. */
+template <int blocks, bool add> LIK_DEVICE void multiply_pair(float (&c)[64], uint32_t q, uint32_t d)
+{
+    wgmma_fence();
+#pragma unroll
+    for (int k = 0; k < 4; k++)
+        if (add || k)
+            wgmma<true, true, blocks>::run(c, q + 2 * k, d + 2 * k);
+        else
+            wgmma<true, false, blocks>::run(c, q, d);
+    wgmma_commit();
+}
+
+/* Those in all pairs of planes that count but the first: of the i-th plane of the rows and the j-th of the columns,
+ * i + j < planes, the smallest products first; q and d name the first pair, i = 0 and j = planes - 1. */
+template <int blocks>
+LIK_DEVICE void multiply_pairs(float (&c)[64], uint32_t q, uint32_t d, uint32_t next_plane, int planes)
+{
+    int order = planes - 1, i = 0;
+#pragma unroll 1
+    for (int left = planes * (planes + 1) / 2 - 1; left > 0; left--) {
+        bool same = i < order;
+        q = same ? q + (SLAB_ROWS_BYTES >> 4) : q - i * (SLAB_ROWS_BYTES >> 4);
+        d = same ? d - next_plane : d + (order - 1) * next_plane;
+        i = same ? i + 1 : 0;
+        order -= !same;
+        multiply_pair<blocks, true>(c, q, d);
+    }
+}
+
 /* The products of the warpgroup's rows and the column tile at `at`, but for the end of those of the last stage, which
  * are under way. Elements past the dim are zeros in both. */
-template <bool bf16, int bands, int blocks, bool split>
+template <int dtype, int bands, int blocks, bool split>
 LIK_DEVICE void multiply(const struct sm90_args &a, struct shared &sm, const struct consumer<bands> &me, uint32_t ring,
                          halves &c, struct place &at)
 {
     uint32_t next_slab = (uint32_t)a.slab_bytes >> 4, q[2], d[2];
     q[0] = q[1] = wgmma_descriptor(shared_address(me.rows));
     if (bands == 2)
-        q[1] += (uint32_t)a.slabs * (SLAB_ROWS_BYTES >> 4);
+        q[1] += (uint32_t)row_slabs<dtype>(a) * (SLAB_ROWS_BYTES >> 4);
     auto columns = [&]() {
-        d[0] = d[1] = wgmma_descriptor(ring + at.stage * a.stage_bytes);
+        d[0] = d[1] = wgmma_descriptor(ring + at.stage * (dtype == LIK_F32 ? a.slab_bytes * a.planes : a.stage_bytes));
+        if (dtype == LIK_F32) /* the last plane, of the first pair */
+            d[0] = d[1] += (a.planes - 1) * next_slab;
         if (bands == 1)
             d[1] += blocks * (BLOCK_BYTES >> 4);
     };
     columns();
-    if (a.slabs == 1) {
-        multiply_stage<bf16, blocks, 1, false, split>(c, q, d, 0);
+    if constexpr (dtype == LIK_F32) {
+        multiply_pair<blocks, false>(c[0], q[0], d[0]);
+        multiply_pairs<blocks>(c[0], q[0], d[0], next_slab, a.planes);
+        if (bands == 2) {
+            multiply_pair<blocks, false>(c[1], q[1], d[1]);
+            multiply_pairs<blocks>(c[1], q[1], d[1], next_slab, a.planes);
+        }
+        for (int slab = a.planes; slab < row_slabs<dtype>(a); slab += a.planes) {
+            struct place before = at;
+            advance(at, PLANE_STAGES);
+            source<dtype>::await(sm, at);
+            columns();
+            q[0] += a.planes * (SLAB_ROWS_BYTES >> 4);
+            q[1] += a.planes * (SLAB_ROWS_BYTES >> 4);
+            multiply_pair<blocks, true>(c[0], q[0], d[0]);
+            wgmma_wait<1>();
+            source<dtype>::give_back(a, sm, me.lane, before);
+            multiply_pairs<blocks>(c[0], q[0], d[0], next_slab, a.planes);
+            if (bands == 2) {
+                multiply_pair<blocks, true>(c[1], q[1], d[1]);
+                multiply_pairs<blocks>(c[1], q[1], d[1], next_slab, a.planes);
+            }
+        }
         return;
     }
-    multiply_stage<bf16, blocks, 2, false, split>(c, q, d, next_slab);
+    if (a.slabs == 1) {
+        multiply_stage<dtype, blocks, 1, false, split>(c, q, d, 0);
+        return;
+    }
+    multiply_stage<dtype, blocks, 2, false, split>(c, q, d, next_slab);
     for (int slab = 2; slab < a.slabs; slab += 2) {
         wgmma_wait<0>();
-        free_stage(a, sm, me.lane, at);
-        mbarrier_wait(&sm.full[at.stage], at.parity);
+        source<dtype>::give_back(a, sm, me.lane, at);
+        source<dtype>::await(sm, at);
         columns();
         q[0] += 2 * SLAB_ROWS_BYTES >> 4;
         q[1] += 2 * SLAB_ROWS_BYTES >> 4;
-        multiply_stage<bf16, blocks, 2, true, split>(c, q, d, next_slab);
+        multiply_stage<dtype, blocks, 2, true, split>(c, q, d, next_slab);
     }
 }
 
@@ -261,9 +347,9 @@ LIK_DEVICE bool is_mixed(const struct tile &t)
 }
 
 /* Blocks of a half of the accumulators; 0 for a mixed tile. */
-template <int bands> LIK_DEVICE int width_of(const struct tile &t)
+template <int dtype, int bands> LIK_DEVICE int width_of(const struct tile &t)
 {
-    return is_mixed(t) ? 0 : bands == 2 ? blocks_of(t) : (blocks_of(t) + 1) / 2;
+    return is_mixed(t) ? 0 : bands == 2 || has_one_half<dtype, bands>() ? blocks_of(t) : (blocks_of(t) + 1) / 2;
 }
 
 LIK_DEVICE int documents_of(const struct tile &t)
@@ -271,68 +357,71 @@ LIK_DEVICE int documents_of(const struct tile &t)
     return t.head.y >> 8 & 0xff;
 }
 
-LIK_DEVICE void await(struct shared &sm, struct tile &t)
+template <int dtype> LIK_DEVICE void await(struct shared &sm, struct tile &t)
 {
-    mbarrier_wait(&sm.full[t.at.stage], t.at.parity);
+    source<dtype>::await(sm, t.at);
     t.head = *(const int4 *)&sm.heads[t.index];
 }
 
-LIK_DEVICE void next(struct shared &sm, struct tile &t)
+template <int dtype> LIK_DEVICE void next(struct shared &sm, struct tile &t)
 {
     if (++t.index == HEADS) {
         t.index = 0;
         t.pass ^= 1;
     }
-    await(sm, t);
+    await<dtype>(sm, t);
 }
 
 /* Multiplies and takes pieces of documents, all of one width, up to a document's end (true) or to a tile of another
  * width or row tile (false): the loop where the time goes. */
-template <bool bf16, int bands, bool want_argmax, int blocks>
+template <int dtype, int bands, bool want_argmax, int blocks>
 LIK_DEVICE bool take_pieces(const struct sm90_args &a, struct shared &sm, struct consumer<bands> &me, uint32_t ring,
                             const float *factors, struct tile &t)
 {
     const int second = bands == 2 ? 0 : blocks * 8; /* column that the second half begins with */
     const int masked = bands == 1 && blocks > 1 ? 2 : 1;
-    const bool split = want_argmax || bands == 1; /* the second half is multiplied while the first is looked at */
+    const bool one = has_one_half<dtype, bands>();
+    /* The second half is multiplied while the first is looked at. */
+    const bool split = !one && (want_argmax || bands == 1 || dtype == LIK_F32);
     int row_tile = t.head.z;
     for (;;) {
         halves c;
-        multiply<bf16, bands, blocks, split>(a, sm, me, ring, c, t.at);
+        multiply<dtype, bands, blocks, split>(a, sm, me, ring, c, t.at);
         const float *factor = factors + t.index * MOST_COLUMNS(bands);
         if (a.normalize)
             mbarrier_wait(&sm.normed[t.index], t.pass);
         wgmma_wait<split>();
         if (!split)
-            free_stage(a, sm, me.lane, t.at);
+            source<dtype>::give_back(a, sm, me.lane, t.at);
         if (a.normalize)
             scale_products<blocks>(c[0], factor);
         take_half<want_argmax, blocks, 1>(c[0], t.head.x, t.head.w, &me.m.best[0], &me.m.at[0]);
         if (split) {
             wgmma_wait<0>();
-            free_stage(a, sm, me.lane, t.at);
+            source<dtype>::give_back(a, sm, me.lane, t.at);
         }
-        if (a.normalize)
+        if (a.normalize && !one)
             scale_products<blocks>(c[1], factor + second);
-        take_half<want_argmax, blocks, masked>(c[1], t.head.x - second, t.head.w + second, &me.m.best[2 * bands - 2],
-                                               &me.m.at[2 * bands - 2]);
+        if (!one)
+            take_half<want_argmax, blocks, masked>(c[1], t.head.x - second, t.head.w + second,
+                                                   &me.m.best[2 * bands - 2], &me.m.at[2 * bands - 2]);
         if (documents_of(t))
             return true;
-        next(sm, t);
-        if (width_of<bands>(t) != blocks || t.head.z != row_tile)
+        next<dtype>(sm, t);
+        if (width_of<dtype, bands>(t) != blocks || t.head.z != row_tile)
             return false;
     }
 }
 
 /* take_pieces for a width that is known at run time. Two halves of one band may be a block wider than the tile: the
  * columns past it are whatever the ring holds, and no one looks at their products. */
-template <bool bf16, int bands, bool want_argmax>
+template <int dtype, int bands, bool want_argmax>
 LIK_DEVICE bool take_pieces_of(int width, const struct sm90_args &a, struct shared &sm, struct consumer<bands> &me,
                                uint32_t ring, const float *factors, struct tile &t)
 {
     switch (width) {
 #define CASE(n) \
-    case n: return take_pieces<bf16, bands, want_argmax, n>(a, sm, me, ring, factors, t);
+    case n: return take_pieces<dtype, bands, want_argmax, n>(a, sm, me, ring, factors, t);
         CASE(1)
         CASE(2)
         CASE(3)
@@ -349,72 +438,72 @@ LIK_DEVICE bool take_pieces_of(int width, const struct sm90_args &a, struct shar
         CASE(14)
         CASE(15)
 #undef CASE
-    default: return take_pieces<bf16, bands, want_argmax, 16>(a, sm, me, ring, factors, t);
+    default: return take_pieces<dtype, bands, want_argmax, 16>(a, sm, me, ring, factors, t);
     }
 }
 
-template <bool bf16, int bands, bool want_argmax>
+template <int dtype, int bands, bool want_argmax>
 LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, struct consumer<bands> &me, uint32_t ring,
                         struct maxima<bands> *stash, const float *factors, int row_tile)
 {
     struct tile t = {};
-    load_queries(a, sm, me, row_tile);
+    load_queries<dtype>(a, sm, me, row_tile);
     reset(me.m);
-    await(sm, t);
+    await<dtype>(sm, t);
     while (t.head.z >= 0) {
         if (t.head.z != row_tile) {
             row_tile = t.head.z;
-            load_queries(a, sm, me, row_tile);
+            load_queries<dtype>(a, sm, me, row_tile);
         }
         struct maxima<bands> *shared_tile = documents_of(t) > 1 ? stash : NULL;
         if (is_mixed(t)) {
             halves c;
-            multiply<bf16, bands, 16, false>(a, sm, me, ring, c, t.at);
+            multiply<dtype, bands, 16, false>(a, sm, me, ring, c, t.at);
             wgmma_wait<0>();
-            free_stage(a, sm, me.lane, t.at);
+            source<dtype>::give_back(a, sm, me.lane, t.at);
             if (a.normalize) {
                 const float *factor = factors + t.index * MOST_COLUMNS(bands);
                 mbarrier_wait(&sm.normed[t.index], t.pass);
                 scale_products<16>(c[0], factor);
-                scale_products<16>(c[1], bands == 2 ? factor : factor + 128);
+                if (!has_one_half<dtype, bands>())
+                    scale_products<16>(c[1], bands == 2 ? factor : factor + 128);
             }
             take_mixed<bands, want_argmax>(c, sm.heads[t.index], me.m, shared_tile);
-        } else if (!take_pieces_of<bf16, bands, want_argmax>(width_of<bands>(t), a, sm, me, ring, factors, t)) {
+        } else if (!take_pieces_of<dtype, bands, want_argmax>(width_of<dtype, bands>(t), a, sm, me, ring, factors, t)) {
             continue;
         }
         if (documents_of(t))
             finish_rows<bands, want_argmax>(a, sm, me, sm.heads[t.index], documents_of(t), shared_tile);
-        next(sm, t);
+        next<dtype>(sm, t);
     }
 }
 
-/* ---- The two warps that take the norms of the documents' tokens ---- */
+/* ---- The warps that take the norms of the documents' tokens ---- */
 
-template <bool bf16> LIK_DEVICE float add_squares(uint4 raw, float squares)
+template <int dtype> LIK_DEVICE void add_squares(uint4 raw, float (&squares)[4])
 {
     float v[8];
-    unpack_halves(raw, bf16 ? LIK_BF16 : LIK_F16, v);
+    unpack_halves(raw, dtype, v);
 #pragma unroll
     for (int i = 0; i < 8; i++)
-        squares = __fmaf_rn(v[i], v[i], squares);
-    return squares;
+        squares[i & 3] = __fmaf_rn(v[i], v[i], squares[i & 3]);
 }
 
-/* Every tile's columns as they pass: a lane takes every 64th of them, chunk by chunk of the swizzled slab, so that
+/* Every tile's columns as they pass, 16 a warp at a time: two lanes a column, each half of the swizzled slab, so that
  * eight lanes meet all banks. Elements past the dim are zeros. */
-template <bool bf16, int bands>
-LIK_DEVICE void take_norms(const struct sm90_args &a, struct shared &sm, const char *ring, float *factors, int half)
+template <int dtype, int bands, int warps>
+LIK_DEVICE void take_norms(const struct sm90_args &a, struct shared &sm, const char *ring, float *factors, int warp)
 {
-    const int most = MOST_COLUMNS(bands) / 64;
+    const int step = 16 * warps, most = MOST_COLUMNS(bands) / step;
     struct place at = {0, 0};
-    int lane = (int)threadIdx.x & 31, c = half * 32 + lane;
+    int lane = (int)threadIdx.x & 31, half = lane / 16, first = warp * 16, c = first + lane % 16;
     for (int tile = 0;; tile = (tile + 1) % HEADS) {
         mbarrier_wait(&sm.full[at.stage], at.parity);
         const struct head &head = sm.heads[tile];
         if (head.row_tile < 0)
             break;
         int columns = (head.shape & 0xff) * 8;
-        float squares[most][2] = {};
+        float squares[most][4] = {}; /* four sums, or each addition waits for the one before */
         for (int slab = 0; slab < a.slabs; slab += a.deep) {
             if (slab)
                 mbarrier_wait(&sm.full[at.stage], at.parity);
@@ -422,48 +511,127 @@ LIK_DEVICE void take_norms(const struct sm90_args &a, struct shared &sm, const c
                 const char *row = ring + at.stage * a.stage_bytes + of * a.slab_bytes + c * 128;
 #pragma unroll
                 for (int n = 0; n < most; n++)
-                    if (c + n * 64 < columns)
+                    if (first + n * step < columns)
 #pragma unroll
-                        for (int i = 0; i < 8; i++)
-                            squares[n][i & 1] = add_squares<bf16>(
-                                *(const uint4 *)(row + n * 64 * 128 + ((i ^ (c & 7)) << 4)), squares[n][i & 1]);
+                        for (int i = 0; i < 4; i++)
+                            add_squares<dtype>(
+                                *(const uint4 *)(row + n * step * 128 + (((half * 4 + i) ^ (c & 7)) << 4)), squares[n]);
             }
             __syncwarp();
-            free_stage(a, sm, lane, at);
+            source<dtype>::give_back(a, sm, lane, at);
         }
 #pragma unroll
-        for (int n = 0; n < most; n++) {
-            float norm = __fsqrt_rn(__fadd_rn(squares[n][0], squares[n][1]));
-            factors[tile * MOST_COLUMNS(bands) + c + n * 64] = __fdiv_rn(1.0f, norm < 1e-12f ? 1e-12f : norm);
-        }
+        for (int n = 0; n < most; n++)
+            if (first + n * step < columns) {
+                float sum = __fadd_rn(__fadd_rn(squares[n][0], squares[n][1]), __fadd_rn(squares[n][2], squares[n][3]));
+                float norm = __fsqrt_rn(__fadd_rn(sum, __shfl_xor_sync(~0u, sum, 16)));
+                factors[tile * MOST_COLUMNS(bands) + c + n * step] = __fdiv_rn(1.0f, norm < 1e-12f ? 1e-12f : norm);
+            }
         __syncwarp();
         if (lane == 0)
             mbarrier_arrive(&sm.normed[tile]);
     }
 }
+
+/* ---- The warps that split f32 tokens into planes ---- */
+
+/* From the ring, where 64 elements are two stages, to the ring of planes, where they are one: [plane][column]. Two lanes
+ * take a column, as above. */
+template <int bands, int planes>
+LIK_DEVICE void split_tokens(const struct sm90_args &a, struct shared &sm, const char *ring, char *out, float *factors,
+                             int warp)
+{
+    int lane = (int)threadIdx.x & 31, half = lane / 16, c = warp * 16 + lane % 16;
+    struct place at = {0, 0}, to = {0, 1};
+    for (int tile = 0;; tile = (tile + 1) % HEADS) {
+        mbarrier_wait(&sm.full[at.stage], at.parity);
+        const struct head &head = sm.heads[tile];
+        if (head.row_tile < 0)
+            break;
+        int columns = (head.shape & 0xff) * 8;
+        float squares = 0.0f, scaled = 0.0f; /* sums of the elements' squares; of the elements times 2^-70 */
+        for (int slab = 0; slab < a.slabs; slab++) {
+            if (slab)
+                mbarrier_wait(&sm.full[at.stage], at.parity);
+            if (slab % 2 == 0)
+                mbarrier_wait(&sm.planes_empty[to.stage], to.parity);
+            if (c < columns) {
+                const char *from = ring + at.stage * a.stage_bytes + c * 128;
+                char *row = out + to.stage * planes * a.slab_bytes + c * 128;
+                float v[2][8];
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    const float4 x = *(const float4 *)(from + (((half * 4 + i) ^ (c & 7)) << 4));
+                    float *four = &v[i / 2][i % 2 * 4];
+                    four[0] = x.x, four[1] = x.y, four[2] = x.z, four[3] = x.w;
+                }
+                if (a.normalize)
+#pragma unroll
+                    for (int e = 0; e < 16; e++) {
+                        float x = v[e / 8][e % 8], less = __fmul_rn(x, 0x1p-70f);
+                        squares = __fmaf_rn(x, x, squares);
+                        scaled = __fmaf_rn(less, less, scaled);
+                    }
+#pragma unroll
+                for (int i = 0; i < 2; i++)
+                    split_8<planes>(v[i], row + (((slab % 2 * 4 + half * 2 + i) ^ (c & 7)) << 4), a.slab_bytes);
+            }
+            if (slab % 2)
+                fence_async_shared();
+            __syncwarp();
+            if (lane == 0) {
+                mbarrier_arrive(&sm.empty[at.stage]);
+                if (slab % 2)
+                    mbarrier_arrive(&sm.planes_full[to.stage]);
+            }
+            advance(at, a.stages);
+            if (slab % 2)
+                advance(to, PLANE_STAGES);
+        }
+        if (a.normalize) {
+            squares = __fadd_rn(squares, __shfl_xor_sync(~0u, squares, 16));
+            scaled = __fadd_rn(scaled, __shfl_xor_sync(~0u, scaled, 16));
+            float norm = squares < 1e37f ? __fsqrt_rn(squares) : __fmul_rn(__fsqrt_rn(scaled), 0x1p70f);
+            factors[tile * MOST_COLUMNS(bands) + c] = __fdiv_rn(1.0f, norm < 1e-12f ? 1e-12f : norm);
+            __syncwarp();
+            if (lane == 0)
+                mbarrier_arrive(&sm.normed[tile]);
+        }
+    }
+    mbarrier_wait(&sm.planes_empty[to.stage], to.parity);
+    if (lane == 0)
+        mbarrier_arrive(&sm.planes_full[to.stage]);
+}
 #endif
 
-template <bool bf16, int bands, bool want_argmax>
-static __global__ void __launch_bounds__(384, 1) score_sm90(const __grid_constant__ struct sm90_args a)
+template <int dtype, int bands, bool want_argmax>
+static __global__ void __launch_bounds__(dtype == LIK_F32 ? 512 : 384, 1)
+    score_sm90(const __grid_constant__ struct sm90_args a)
 {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
+    const bool wide = dtype == LIK_F32;
     extern __shared__ char dynamic[];
     __shared__ struct shared sm;
     char *ring = dynamic + (-shared_address(dynamic) & 1023u); /* the swizzle counts from multiples of 1024 */
-    char *rows = ring + a.stages * a.stage_bytes;
-    int rows_bytes = bands * a.slabs * SLAB_ROWS_BYTES;
+    char *planes = ring + a.stages * a.stage_bytes;
+    char *rows = planes + (wide ? PLANE_STAGES * a.planes * a.slab_bytes : 0);
+    int rows_bytes = bands * row_slabs<dtype>(a) * SLAB_ROWS_BYTES;
     float *factors = (float *)(rows + a.warpgroups * rows_bytes);
     if (threadIdx.x == 0) {
         for (int i = 0; i < a.stages; i++) {
             mbarrier_init(&sm.full[i], 1);
-            mbarrier_init(&sm.empty[i], 4 * a.warpgroups + (a.normalize ? 2 : 0));
+            mbarrier_init(&sm.empty[i], wide ? 4 * a.token_groups : 4 * a.warpgroups + a.norm_warps);
+        }
+        for (int i = 0; wide && i < PLANE_STAGES; i++) {
+            mbarrier_init(&sm.planes_full[i], 4 * a.token_groups);
+            mbarrier_init(&sm.planes_empty[i], 4 * a.warpgroups);
         }
         for (int i = 0; i < SUMS; i++) {
             mbarrier_init(&sm.sums_full[i], 4 * a.warpgroups);
             mbarrier_init(&sm.sums_empty[i], 1);
         }
         for (int i = 0; i < HEADS; i++)
-            mbarrier_init(&sm.normed[i], 2);
+            mbarrier_init(&sm.normed[i], a.norm_warps);
         mbarrier_init_done();
     }
     wait_for_kernels_before();
@@ -478,16 +646,29 @@ static __global__ void __launch_bounds__(384, 1) score_sm90(const __grid_constan
         count = total / round * a.together + max((int64_t)0, min(last, (int64_t)a.together));
     }
     int role = __shfl_sync(~0u, (int)threadIdx.x / 128, 0), warp = __shfl_sync(~0u, (int)threadIdx.x / 32 & 3, 0);
-    if (role >= a.warpgroups) {
-        registers_give<88>(); /* 88 + 2 x 208 is what three warpgroups of 168 have together */
+    if (role >= a.warpgroups && role < a.warpgroups + a.token_groups) {
+        int of = (role - a.warpgroups) * 4 + warp;
+        if constexpr (!wide) {
+            take_norms<dtype, bands, 4>(a, sm, ring, factors, of);
+        } else {
+            registers_give<104>();
+            if (a.planes == 3)
+                split_tokens<bands, 3>(a, sm, ring, planes, factors, of);
+            else if (a.planes == 2)
+                split_tokens<bands, 2>(a, sm, ring, planes, factors, of);
+            else
+                split_tokens<bands, 1>(a, sm, ring, planes, factors, of);
+        }
+    } else if (role >= a.warpgroups) {
+        registers_give<88>(); /* 88 + 2 x 208 is what three warpgroups of 168 have together; f32: 88 + 2 x 104 + 208 */
         if (warp == 0 && a.uniform)
             produce_uniform(a, sm, ring, first, count);
         else if (warp == 0)
             produce(a, sm, ring, first, count);
         else if (warp == 1 && !a.score.partial)
             finish_scores(a, sm, count);
-        else if (warp >= 2 && a.normalize)
-            take_norms<bf16, bands>(a, sm, ring, factors, warp - 2);
+        else if (!wide && warp >= 2 && a.norm_warps == 2)
+            take_norms<dtype, bands, 2>(a, sm, ring, factors, warp - 2);
     } else {
         registers_take<208>();
         struct consumer<bands> me;
@@ -499,7 +680,7 @@ static __global__ void __launch_bounds__(384, 1) score_sm90(const __grid_constan
         me.rows = rows + role * rows_bytes;
         struct maxima<bands> *stash =
             (struct maxima<bands> *)((char *)factors + (a.normalize ? HEADS * MOST_COLUMNS(bands) * 4 : 0));
-        consume<bf16, bands, want_argmax>(a, sm, me, shared_address(ring),
+        consume<dtype, bands, want_argmax>(a, sm, me, shared_address(wide ? planes : ring),
                                           stash + role * a.together * 128 + (threadIdx.x & 127), factors,
                                           (int)(first / a.score.columns));
     }
@@ -512,16 +693,18 @@ static __global__ void __launch_bounds__(384, 1) score_sm90(const __grid_constan
 
 #define IN_FLIGHT (64 * 1024) /* bytes that a block asks of memory at once */
 #define ROWS_COST 8e6         /* products in the time that a block takes to change to other query rows */
+#define NARROWEST 4           /* blocks of a tile of f32 columns, where shared memory is short */
 
 typedef void (*kernel)(struct sm90_args);
 
-static kernel kernel_of(bool bf16, bool argmax, bool two_bands)
+#define KERNELS_OF(dtype, argmax) {score_sm90<dtype, 1, argmax>, score_sm90<dtype, 2, argmax>}
+#define KERNELS(dtype)            {KERNELS_OF(dtype, false), KERNELS_OF(dtype, true)}
+
+static kernel kernel_of(int dtype, bool argmax, bool two_bands)
 {
-    static const kernel kernels[2][2][2] = {{{score_sm90<false, 1, false>, score_sm90<false, 2, false>},
-                                             {score_sm90<false, 1, true>, score_sm90<false, 2, true>}},
-                                            {{score_sm90<true, 1, false>, score_sm90<true, 2, false>},
-                                             {score_sm90<true, 1, true>, score_sm90<true, 2, true>}}};
-    return kernels[bf16][argmax][two_bands];
+    static const kernel kernels[3][2][2] = {KERNELS(LIK_F32), KERNELS(LIK_F16), KERNELS(LIK_BF16)};
+    static_assert(LIK_F16 == LIK_F32 + 1 && LIK_BF16 == LIK_F32 + 2, "the table's order");
+    return kernels[dtype - LIK_F32][argmax][two_bands];
 }
 
 int lik_score_sm90_prepare(struct lik_gpu *gpu)
@@ -530,7 +713,7 @@ int lik_score_sm90_prepare(struct lik_gpu *gpu)
     if (gpu->arch != 90)
         return LIK_OK;
     cudaFuncAttributes attributes;
-    cudaError_t e = cudaFuncGetAttributes(&attributes, (const void *)kernel_of(true, false, false));
+    cudaError_t e = cudaFuncGetAttributes(&attributes, (const void *)kernel_of(LIK_BF16, false, false));
     if (e == cudaErrorNoKernelImageForDevice || e == cudaErrorInvalidDeviceFunction) {
         cudaGetLastError(); /* this build has no sm_90a: mma.sync it is */
         return LIK_OK;
@@ -541,8 +724,8 @@ int lik_score_sm90_prepare(struct lik_gpu *gpu)
         e = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &encode, 12000, cudaEnableDefault, &found);
     if (e != cudaSuccess || !encode)
         return lik_cuda_status(e == cudaSuccess ? cudaErrorSymbolNotFound : e, "cuTensorMapEncodeTiled");
-    for (int i = 0; i < 8 && e == cudaSuccess; i++)
-        e = cudaFuncSetAttribute((const void *)kernel_of(i & 1, i & 2, i & 4),
+    for (int i = 0; i < 12 && e == cudaSuccess; i++)
+        e = cudaFuncSetAttribute((const void *)kernel_of(LIK_F32 + i / 4, i & 1, i & 2),
                                  cudaFuncAttributeMaxDynamicSharedMemorySize,
                                  (int)(gpu->shared_bytes - sizeof(struct shared)));
     gpu->encode = (decltype(gpu->encode))encode;
@@ -550,16 +733,30 @@ int lik_score_sm90_prepare(struct lik_gpu *gpu)
     return lik_cuda_status(e, "cudaFuncSetAttribute");
 }
 
-/* Slabs of 64 elements: one, or pairs; the copy engine fills up with zeros. */
+/* Planes of the tokens; 0: they are multiplied as they are stored. */
+static int planes_of(const struct lik_score *op)
+{
+    return op->d.dtype == LIK_F32 ? lik_f32_planes(op->precision) : 0;
+}
+
+/* Slabs of 128 bytes: one of 64 elements, or pairs; the copy engine fills up with zeros. */
 static int slabs_of(const struct lik_score *op)
 {
-    return op->d.dim <= 64 ? 1 : (int)((op->d.dim + 127) / 128) * 2;
+    int elements = op->d.dtype == LIK_F32 ? 64 : 128;
+    return op->d.dtype != LIK_F32 && op->d.dim <= 64 ? 1 : (int)((op->d.dim + elements - 1) / elements) * 2;
+}
+
+/* Slabs of a band of query rows. */
+static int row_slabs_of(const struct lik_score *op)
+{
+    int planes = planes_of(op);
+    return planes ? slabs_of(op) / 2 * planes : slabs_of(op);
 }
 
 /* Slabs of a stage of the ring. */
-static int deep_of(int slabs)
+static int deep_of(const struct lik_score *op)
 {
-    return slabs > 1 ? 2 : 1;
+    return !planes_of(op) && slabs_of(op) > 1 ? 2 : 1;
 }
 
 /* Are the documents' strides what a tensor map takes: positive multiples of 16 bytes? */
@@ -567,14 +764,15 @@ static int map_strides(const struct lik_tokens *d)
 {
     if ((uintptr_t)d->data % 16 || d->dim_stride != 1)
         return 0;
-    if ((d->len_max > 1 || d->offsets) && (d->strides.token <= 0 || d->strides.token % 8))
+    int unit = 16 / (int)lik_dtype_bytes(d->dtype);
+    if ((d->len_max > 1 || d->offsets) && (d->strides.token <= 0 || d->strides.token % unit))
         return 0;
     if (d->offsets)
         return d->total <= INT32_MAX - 4096;
     int64_t members = d->group_size > 0 ? d->group_size : d->count;
-    if (members > 1 && (d->strides.sequence <= 0 || d->strides.sequence % 8))
+    if (members > 1 && (d->strides.sequence <= 0 || d->strides.sequence % unit))
         return 0;
-    if (d->group_size > 0 && d->count > members && (d->strides.group <= 0 || d->strides.group % 8))
+    if (d->group_size > 0 && d->count > members && (d->strides.group <= 0 || d->strides.group % unit))
         return 0;
     int64_t far = 1ll << 38; /* 2^40 bytes */
     return members < INT32_MAX && d->count / (members ? members : 1) < INT32_MAX && d->strides.token < far &&
@@ -604,29 +802,45 @@ static int piece_of(int waits, int64_t blocks, int most)
     return (int)((blocks + pieces - 1) / pieces);
 }
 
-/* Fits column tiles and a ring of three stages or more (four where a tile takes several) beside the rows and what else
- * is needed; 0 if that cannot be. A uniform stream that one band waits for has two stages or more, but no more than
- * keep IN_FLIGHT bytes coming: memory serves no more, and takes longer where it is asked for more. */
+/* Shared memory beside the rings: the rows, norms, and the stash, maxima of all threads for each of several documents. */
+static size_t fixed_bytes(const struct lik_score *op, int bands, int warpgroups, int together)
+{
+    size_t bytes = sizeof(struct shared) + 1024 + (size_t)warpgroups * bands * row_slabs_of(op) * SLAB_ROWS_BYTES;
+    if (op->d.normalize)
+        bytes += HEADS * MOST_COLUMNS(bands) * sizeof(float);
+    if (together > 1)
+        bytes += (size_t)warpgroups * together * 128 * sizeof(struct maxima<1>) * bands;
+    return bytes;
+}
+
+/* Fits column tiles and a ring of three stages or more (four where a tile takes several), and the ring of planes,
+ * beside what else is needed; 0 if that cannot be. A uniform stream that one band waits for has two stages or more, but
+ * no more than keep IN_FLIGHT bytes coming: memory serves no more, and takes longer where it is asked for more. */
 static int fit(const struct lik_gpu *gpu, const struct lik_score *op, struct sm90_shape *shape)
 {
-    int slabs = slabs_of(op), most = MAX_BLOCKS / shape->bands;
+    int slabs = slabs_of(op), planes = PLANE_STAGES * planes_of(op);
+    const int widest = planes ? MAX_BLOCKS / 2 : MAX_BLOCKS / shape->bands;
+    int most = widest;
     int64_t columns = lik_score_columns(op), blocks = op->d.len_max > 0 ? (op->d.len_max + 7) / 8 : 1;
     int uniform = is_uniform(op), waits = uniform && shape->bands == 1 && !op->d.normalize;
     shape->together = uniform && (blocks > most / 2 || op->d.group_size > 0) ? 1 : TOGETHER;
     if (shape->together > columns)
         shape->together = (int)columns;
-    size_t fixed = sizeof(struct shared) + 1024 + (size_t)shape->warpgroups * shape->bands * slabs * SLAB_ROWS_BYTES;
-    if (op->d.normalize)
-        fixed += HEADS * MOST_COLUMNS(shape->bands) * sizeof(float);
-    if (shape->together > 1) /* the stash: maxima of all threads, one document after another */
-        fixed += (size_t)shape->warpgroups * shape->together * 128 * sizeof(struct maxima<1>) * shape->bands;
+    size_t fixed = fixed_bytes(op, shape->bands, shape->warpgroups, shape->together);
     if (fixed >= gpu->shared_bytes)
         return 0;
-    int deep = deep_of(slabs), unit = shape->bands == 1 ? 2 : 1,
-        ring = (int)((gpu->shared_bytes - fixed) / BLOCK_BYTES) / deep, least = slabs > 2 ? 4 : 3 - waits;
-    while (most > unit && ring / most < least)
+    int deep = deep_of(op), unit = shape->bands == 1 && !planes ? 2 : 1,
+        ring = (int)((gpu->shared_bytes - fixed) / BLOCK_BYTES), narrowest = planes ? NARROWEST : unit,
+        least = planes ? 3 : slabs > 2 ? 4 : 3 - waits;
+    auto stages = [&](int width) { return (ring - planes * width) / (width * deep); };
+    auto enough = [&](int width) { return (IN_FLIGHT - 1) / (width * deep * BLOCK_BYTES) + 1; };
+    while (planes && waits && most > narrowest && stages(most) < enough(most))
+        most--; /* planes take half of the memory, and narrower tiles leave more of it in flight */
+    if (stages(most) < least)
+        most = widest;
+    while (most > narrowest && stages(most) < least)
         most -= unit;
-    if (ring / most < least)
+    if (stages(most) < least)
         return 0;
     if (uniform && shape->together > 1) /* whole documents */
         shape->together = (int)(blocks * shape->together <= most ? shape->together
@@ -640,51 +854,59 @@ static int fit(const struct lik_gpu *gpu, const struct lik_score *op, struct sm9
     }
     shape->blocks = most;
     shape->slab_bytes = (most + most % unit) * BLOCK_BYTES;
-    shape->stages = ring * BLOCK_BYTES / shape->slab_bytes;
-    int enough = (IN_FLIGHT - 1) / (shape->slab_bytes * deep) + 1;
-    if (waits && shape->stages > enough)
-        shape->stages = enough > least ? enough : least;
+    most += most % unit;
+    shape->stages = stages(most);
+    if (waits && shape->stages > enough(most))
+        shape->stages = max(enough(most), least);
     if (shape->stages > MAX_STAGES)
         shape->stages = MAX_STAGES;
     /* A mixed tile is multiplied in full width from wherever it begins in the ring. */
     size_t rest = fixed - sizeof(struct shared),
-           past = 1024 + (size_t)(MAX_BLOCKS / shape->bands * BLOCK_BYTES - shape->slab_bytes);
+           past = 1024 + (size_t)(widest * BLOCK_BYTES - shape->slab_bytes);
     rest = rest > past ? rest : past;
-    while ((size_t)shape->stages * shape->slab_bytes * deep + rest + sizeof(struct shared) > gpu->shared_bytes)
+    auto bytes = [&]() { return (size_t)(shape->stages * deep + planes) * shape->slab_bytes + rest; };
+    while (bytes() + sizeof(struct shared) > gpu->shared_bytes)
         shape->stages--;
-    shape->bytes = (size_t)shape->stages * shape->slab_bytes * deep + rest;
+    shape->bytes = bytes();
     return shape->stages >= least;
+}
+
+/* Does the dim fit, whatever the documents: bits may not depend on what else is scored? */
+static int fits(const struct lik_gpu *gpu, const struct lik_score *op)
+{
+    int planes = planes_of(op), blocks = planes ? (PLANE_STAGES * planes + 3) * NARROWEST : 4 * 2 * deep_of(op);
+    return fixed_bytes(op, 1, 1, TOGETHER) + (size_t)blocks * BLOCK_BYTES <= gpu->shared_bytes;
 }
 
 int lik_score_sm90_takes(const struct lik_gpu *gpu, const struct lik_score *op)
 {
     const struct lik_tokens *q = &op->q, *d = &op->d;
-    struct sm90_shape one = {};
-    one.bands = one.warpgroups = 1;
-    return gpu->hopper && q->dtype == d->dtype && (d->dtype == LIK_F16 || d->dtype == LIK_BF16) && !q->scale &&
-           !d->scale && map_strides(d) && fit(gpu, op, &one);
+    return gpu->hopper && q->dtype == d->dtype && d->dtype <= LIK_BF16 && !q->scale && !d->scale && map_strides(d) &&
+           fits(gpu, op);
 }
 
 /* The rows of a tile: those that make the grid's longest share of products the shortest. One warpgroup keeps the tensor
- * cores busy half of the time; two bands read the documents half as often. */
+ * cores busy half of the time, but that the products of planes leave little else to do; two bands read the documents
+ * half as often. */
 struct sm90_shape lik_score_sm90_shape(const struct lik_gpu *gpu, const struct lik_score *op, int64_t blocks)
 {
-    static const struct {
+    static const struct choice {
         int bands, warpgroups;
         double cost; /* of a row */
-    } shapes[] = {{1, 1, 2.0}, {1, 2, 1.1}, {2, 2, 1.0}};
+    } stored[] = {{1, 1, 2.0}, {1, 2, 1.1}, {2, 2, 1.0}}, split[] = {{1, 1, 1.1}, {2, 1, 1.0}};
+    const struct choice *shapes = planes_of(op) ? split : stored, *end = planes_of(op) ? split + 2 : stored + 3;
     struct sm90_shape best = {};
     double least = 0.0;
     int64_t units = op->pairing == LIK_ALL ? op->d.count : lik_score_rows(op) * lik_score_columns(op);
-    for (int i = 0; i < 3; i++) {
+    for (const struct choice *c = shapes; c < end; c++) {
         struct sm90_shape shape = {};
-        shape.bands = shapes[i].bands;
-        shape.warpgroups = shapes[i].warpgroups;
+        shape.bands = c->bands;
+        shape.warpgroups = c->warpgroups;
         int rows = 4 * shape.bands * shape.warpgroups; /* in blocks */
-        if ((i > 0 && blocks <= rows / 2) || !fit(gpu, op, &shape))
+        if ((c > shapes && blocks <= rows / 2) || !fit(gpu, op, &shape))
             continue;
         int64_t tiles = (blocks + rows - 1) / rows;
-        double cost = (double)((tiles * units + gpu->processors - 1) / gpu->processors) * rows * shapes[i].cost;
+        double cost = (double)((tiles * units + gpu->processors - 1) / gpu->processors) * rows * c->cost;
         if (best.stages && cost >= least)
             continue;
         least = cost;
@@ -706,20 +928,22 @@ static int make_maps(const struct lik_gpu *gpu, struct sm90_args *a)
         shape[1] = (cuuint64_t)d->total;
         shape[2] = shape[3] = 1;
     }
+    cuuint64_t bytes = lik_dtype_bytes(d->dtype);
+    static const CUtensorMapDataType types[] = {CU_TENSOR_MAP_DATA_TYPE_FLOAT32, CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
+                                                CU_TENSOR_MAP_DATA_TYPE_BFLOAT16};
     int64_t steps[3] = {d->strides.token, d->strides.sequence, d->strides.group};
     cuuint64_t strides[3];
     for (int i = 0; i < 3; i++) /* a stride that is never used may be anything, but the map wants it in range */
-        strides[i] = shape[i + 1] > 1 ? (cuuint64_t)steps[i] * 2 : (cuuint64_t)(d->dim + 7) / 8 * 16;
+        strides[i] = shape[i + 1] > 1 ? (cuuint64_t)steps[i] * bytes : (cuuint64_t)(d->dim * bytes + 15) / 16 * 16;
     for (int i = 0; i < 4; i++)
         if (shape[i] == 0)
             shape[i] = 1; /* no rows: nothing is read but zeros past the end */
     cuuint32_t ones[4] = {1, 1, 1, 1};
     for (int b = 0; b < (a->uniform ? 1 : BOXES); b++) {
-        cuuint32_t box[4] = {64, a->uniform ? 8u * (cuuint32_t)a->piece : 8u << b,
+        cuuint32_t box[4] = {(cuuint32_t)a->slab_elements, a->uniform ? 8u * (cuuint32_t)a->piece : 8u << b,
                              a->uniform ? (cuuint32_t)a->together : 1, 1};
         CUresult e = gpu->encode(
-            &a->maps[b], d->dtype == LIK_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 4,
-            (void *)d->data, shape, strides, box, ones, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+            &a->maps[b], types[d->dtype - LIK_F32], 4, (void *)d->data, shape, strides, box, ones, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
         if (e != CUDA_SUCCESS)
             return lik_fail(LIK_EDEVICE, "cuTensorMapEncodeTiled failed (%d) for d: %lld x %lld x %lld", (int)e,
@@ -734,14 +958,18 @@ int lik_score_sm90_launch(const struct lik_gpu *gpu, const struct score_args *sc
     struct sm90_args a = {};
     a.score = *score;
     a.slabs = slabs_of(&score->op);
+    a.planes = planes_of(&score->op);
+    a.slab_elements = a.planes ? 32 : 64;
     a.stages = shape.stages;
     a.warpgroups = shape.warpgroups;
-    a.deep = deep_of(a.slabs);
+    a.deep = deep_of(&score->op);
     a.slab_bytes = shape.slab_bytes;
     a.stage_bytes = shape.slab_bytes * a.deep;
     a.blocks = shape.blocks;
     a.together = shape.together;
     a.normalize = score->op.d.normalize != 0;
+    a.token_groups = a.planes ? 2 : a.normalize && shape.warpgroups == 1 ? 1 : 0;
+    a.norm_warps = !a.normalize ? 0 : a.token_groups ? 4 * a.token_groups : 2;
     a.uniform = is_uniform(&score->op);
     a.piece = shape.piece;
     int status = make_maps(gpu, &a);
@@ -751,7 +979,8 @@ int lik_score_sm90_launch(const struct lik_gpu *gpu, const struct score_args *sc
     unsigned grid = (unsigned)(total < gpu->processors ? total : gpu->processors);
     if (tiles <= grid) {
         int64_t chunks = grid / tiles, longest = (score->columns + chunks - 1) / chunks - (total + grid - 1) / grid;
-        double multiplied = 64.0 * shape.bands * shape.warpgroups * (double)score->op.d.len_max * 64.0 * a.slabs;
+        double multiplied = 64.0 * shape.bands * shape.warpgroups * (double)score->op.d.len_max * 64.0 * row_slabs_of(&score->op) *
+                            (a.planes ? (a.planes + 1) / 2.0 : 1.0);
         if ((double)longest * multiplied < ROWS_COST) {
             a.chunks = (int32_t)chunks;
             grid = (unsigned)(chunks * tiles);
@@ -764,11 +993,11 @@ int lik_score_sm90_launch(const struct lik_gpu *gpu, const struct score_args *sc
     early.val.programmaticStreamSerializationAllowed = 1;
     cudaLaunchConfig_t how = {};
     how.gridDim = grid;
-    how.blockDim = 128 * (unsigned)(shape.warpgroups + 1);
+    how.blockDim = 128 * (unsigned)(shape.warpgroups + a.token_groups + 1);
     how.dynamicSmemBytes = shape.bytes;
     how.stream = stream;
     how.attrs = &early;
     how.numAttrs = 1;
-    cudaLaunchKernelEx(&how, kernel_of(score->op.d.dtype == LIK_BF16, score->op.argmax != NULL, shape.bands > 1), a);
+    cudaLaunchKernelEx(&how, kernel_of(score->op.d.dtype, score->op.argmax != NULL, shape.bands > 1), a);
     return lik_cuda_launched("score_sm90");
 }

@@ -7,14 +7,15 @@
 #include "cuda/kernels.cuh"
 #include "cuda/score.cuh"
 
-#define SLAB_ROWS_BYTES     8192                       /* 64 query rows x 64 elements */
-#define BLOCK_BYTES         1024                       /* 8 columns x 64 elements */
+#define SLAB_ROWS_BYTES     8192                       /* 64 query rows x 64 elements of 16 bits */
+#define BLOCK_BYTES         1024                       /* 8 columns x 128 bytes */
 #define MAX_BLOCKS          32                         /* of a tile, of 8 columns each */
 #define MAX_BANDS           4                          /* of 64 query rows */
 #define MOST_COLUMNS(bands) (MAX_BLOCKS * 8 / (bands)) /* of a tile of so many bands */
 #define HEADS               16
 #define TOGETHER            8 /* documents that may share a tile, at most */
 #define MAX_STAGES          12
+#define PLANE_STAGES        2 /* of the second ring, which f32 tokens pass as planes */
 #define SUMS                4
 #define BOXES               6 /* tensor maps with boxes of 8, 16 ... 256 rows */
 
@@ -24,9 +25,11 @@ static_assert(HEADS >= MAX_STAGES + 3,
 struct sm90_args {
     CUtensorMap maps[BOXES]; /* a uniform stream has one, whose box is the tile */
     struct score_args score;
-    int32_t slabs; /* of 64 elements a token: one or an even number */
+    int32_t slabs;         /* of 128 bytes a token: one or an even number */
+    int32_t slab_elements; /* 64, of f32 32 */
+    int32_t planes;        /* of f32: an element is the sum of so many bf16; 0: multiplied as stored */
     int32_t stages, warpgroups;
-    int32_t deep;                    /* slabs of a stage: two, if the dim has two */
+    int32_t deep;                    /* slabs of a stage: two of 16 bits, if the dim has two */
     int32_t slab_bytes, stage_bytes; /* most that a slab of a tile takes, and a stage */
     int32_t blocks;                  /* most of a tile */
     int32_t together;                /* most documents of a tile */
@@ -34,6 +37,8 @@ struct sm90_args {
     int32_t in_turn;                 /* uniform: they take the documents of a tile each in turn */
     int32_t group_size;              /* sequences of the third axis of the maps */
     int32_t normalize;               /* the documents: their norms are taken as they pass through the ring */
+    int32_t token_groups;            /* warpgroups that split tokens or take their norms, and nothing else */
+    int32_t norm_warps;              /* by so many warps: of those groups, or two of the producer's; 0: not */
     int32_t uniform;                 /* documents of one length, none masked or listed: produce_uniform */
     int32_t piece;                   /* uniform: blocks of a piece of a document, or of each document of a tile */
 };
@@ -60,7 +65,7 @@ struct sums {
 
 struct shared {
     uint64_t full[MAX_STAGES], empty[MAX_STAGES], sums_full[SUMS], sums_empty[SUMS];
-    uint64_t normed[HEADS];
+    uint64_t normed[HEADS], planes_full[PLANE_STAGES], planes_empty[PLANE_STAGES];
     struct head heads[HEADS];
     struct sums sums[SUMS];
     int64_t row_at[MAX_BANDS][64]; /* [band][row]: struct query_row */
@@ -277,7 +282,7 @@ LIK_DEVICE void copy_box(const struct sm90_args &a, struct shared &sm, char *rin
 {
     char *to = ring + at.stage * a.stage_bytes + box.block * BLOCK_BYTES;
     for (int i = 0; i < a.deep; i++)
-        tensor_copy(to + i * a.slab_bytes, box.map, &sm.full[at.stage], (slab + i) * 64, box.row, box.sequence,
+        tensor_copy(to + i * a.slab_bytes, box.map, &sm.full[at.stage], (slab + i) * a.slab_elements, box.row, box.sequence,
                     box.group);
 }
 

@@ -180,7 +180,7 @@ def random_case(device, seed, native):
     dim = r.choice([x for x in DIMS if not native or (x % 8 == 0 and x <= 1024)])
     q_len, d_len = r.choice(LQ), r.choice(LD)
     kind = r.choice(["unit", "ints"])
-    dtype = r.choice(["bf16", "f16"]) if native else r.choice(list(DTYPES))
+    dtype = r.choice(["bf16", "f16", "f32"]) if native else r.choice(list(DTYPES))
     q_dtype = dtype if native or r.random() < 0.5 else r.choice(list(DTYPES))
     pairing = r.choice(["all", "all", "candidates", "pairs", "list"])
     budget = max(1, 60000 // max(1, q_len * d_len)) if q_len * d_len else 40
@@ -256,7 +256,7 @@ def check_random(device, args):
 
 def check_batches(device, args):
     """The bits of a score depend on its query and document alone: any batch, padded or packed, 100 runs."""
-    for dtype, dim in (("bf16", 128), ("f16", 96), ("f32", 128), ("bf16", 320)):
+    for dtype, dim in (("bf16", 128), ("f16", 96), ("f32", 128), ("f32", 384), ("f32", 448), ("bf16", 320)):
         for q_len, d_len, nq, nd in (
             (32, 300, 20, 40),
             (300, 180, 3, 30),
@@ -373,6 +373,13 @@ def check_special(device, args):
             got.isnan().any(1).tolist() == [False, True, True, False] and bool(got[1:3].isnan().all()),
             f"special {variant}: query offsets out of range: {got[:, 0].tolist()}",
         )
+        # normalized tokens whose squares leave the range of f32, or come near its ends
+        for power in {"f32": (83, -33), "bf16": (50, -33), "f16": (10,)}[dtype]:
+            q, d = (Operand(g, n, m, 96, dtype, normalize=True) for n, m in ((4, 33), (11, 140)))
+            d.data.data.view(DTYPES[dtype][1]).mul_(2.0**power)
+            got, at, variant = score(device, problem(q, d), torch.int16)
+            pairs = pairs_of(lik.ALL, q, d, 0, [], [])
+            compare(f"special {variant}: norms of 2^{power}", q, d, pairs, got, at, lik.HIGHEST, False)
     print("special: done", flush=True)
 
 

@@ -721,7 +721,7 @@ struct grad_plan {
     int64_t q_factors, d_factors, padded; /* padded: keys of a sorted list */
     int lanes, q_kind, d_kind;            /* kinds of the rows that are gathered: q's for grad_d, d's for grad_q */
     size_t query_bytes, document_bytes;   /* shared memory */
-    int query_warps, few; /* few: no document has more than FEW entries */
+    int query_warps, few;                 /* few: no document has more than FEW entries */
 };
 
 /* The vector kinds count 32 bits of vectors, so that more than 64 GB, or strides below zero, are left to the general
@@ -855,8 +855,8 @@ static int sort_list(const struct grad_plan *p, const int64_t *list, int64_t cou
 
 typedef void (*grad_kernel)(struct grad_args);
 
-#define KERNELS_OF(name, lanes, ...)                                                        \
-    {name<lanes, ROWS_OF_F16, ##__VA_ARGS__>, name<lanes, ROWS_OF_BF16, ##__VA_ARGS__>,     \
+#define KERNELS_OF(name, lanes, ...)                                                    \
+    {name<lanes, ROWS_OF_F16, ##__VA_ARGS__>, name<lanes, ROWS_OF_BF16, ##__VA_ARGS__>, \
      name<lanes, ROWS_OF_F32, ##__VA_ARGS__>, name<lanes, ROWS_OF_ANY, ##__VA_ARGS__>}
 #define KERNELS(name, ...) \
     {KERNELS_OF(name, 8, ##__VA_ARGS__), KERNELS_OF(name, 16, ##__VA_ARGS__), KERNELS_OF(name, 32, ##__VA_ARGS__)}
@@ -921,8 +921,8 @@ int lik_cuda_grad_run(const struct lik_gpu *gpu, const struct lik_grad *op, char
     int64_t tokens = q->count * q->len_max, runs = d->count * a->ranges;
     if ((op->grad_q || op->grad_weights) && tokens) {
         int64_t blocks = (tokens + p.query_warps - 1) / p.query_warps;
-        kernel_of(QUERY_ROWS, p.lanes, p.d_kind)<<<(unsigned)(blocks < INT32_MAX ? blocks : INT32_MAX), 32 * p.query_warps,
-                                          p.query_bytes, stream>>>(*a);
+        kernel_of(QUERY_ROWS, p.lanes, p.d_kind)<<<(unsigned)(blocks < INT32_MAX ? blocks : INT32_MAX),
+                                                   32 * p.query_warps, p.query_bytes, stream>>>(*a);
         if ((status = lik_cuda_launched("query_rows")))
             return status;
     }

@@ -51,7 +51,7 @@ int lik_score_mma_launch(const struct lik_gpu *gpu, const struct score_args *a, 
 
 /* score_sm90.cu */
 struct sm90_shape {
-    int bands, warpgroups;                            /* warpgroups that multiply `bands` x 64 query rows each */
+    int bands, warpgroups;                           /* warpgroups that multiply `bands` x 64 query rows each */
     int blocks, piece, together, stages, slab_bytes; /* of the ring: struct sm90_args */
     size_t bytes;                                    /* of shared memory */
 };

@@ -1,4 +1,4 @@
-/* The forward pass on Hopper: f16 or bf16 tokens that the copy engine can take, multiplied by wgmma.
+/* The forward pass on Hopper: f16, bf16 or f32 tokens that the copy engine can take, multiplied by wgmma.
  *
  * A column tile is a piece of one document, or several short documents whole; its width is any number of blocks of 8
  * columns, for a document is cut into pieces as even as possible. One producer warp walks the documents, copies each
@@ -9,8 +9,13 @@
  * columns, or two bands by up to 128, where there are rows enough, since each band more is one reading of the documents
  * less. The rows stay in shared memory. A thread keeps a running maximum for each of its rows; at the document's end
  * each warp sums its 16 rows a band, and one more warp adds those sums up to scores. Documents that share a tile pass
- * their maxima through a small stash. Where documents are normalized, two more warps take the norms of the columns as
- * they pass through the ring, so that the documents are read once.
+ * their maxima through a small stash. Where documents are normalized, two or four more warps take the norms of the
+ * columns as they pass through the ring, so that the documents are read once.
+ *
+ * An f32 element is the sum of three bf16, or two or one where less precision is asked for: planes. Eight more warps
+ * split the tokens on their way from the ring to a second one; the products of planes i and j are added up for
+ * i + j < planes, the smallest first in every 64 elements of the dim, six of them at full precision. That leaves one
+ * warpgroup little but to multiply, and room for one.
  *
  * Blocks of the grid are persistent, one a processor; each takes an equal share of all (row tile, document) pairs, row
  * tile by row tile, so that blocks which share documents stream them at the same time, through L2. Where that makes the
@@ -136,8 +141,8 @@ LIK_DEVICE void load_queries(const struct sm90_args &a, struct shared &sm, struc
     named_barrier(1 + me.warpgroup, 128);
 }
 
-/* One band of f32 rows leaves half of the accumulators alone: two products of half the columns would read the rows twice,
- * and shared memory is what the products of planes wait for. */
+/* One band of f32 rows leaves half of the accumulators alone: two products of half the columns would read the rows
+ * twice, and shared memory is what the products of planes wait for. */
 template <int dtype, int bands> constexpr bool has_one_half()
 {
     return dtype == LIK_F32 && bands == 1;
@@ -489,14 +494,14 @@ template <int dtype> LIK_DEVICE void add_squares(uint4 raw, float (&squares)[4])
         squares[i & 3] = __fmaf_rn(v[i], v[i], squares[i & 3]);
 }
 
-/* Every tile's columns as they pass, 16 a warp at a time: two lanes a column, each half of the swizzled slab, so that
- * eight lanes meet all banks. Elements past the dim are zeros. */
-template <int dtype, int bands, int warps>
+/* Every tile's columns as they pass: a lane takes every 64th of them, or every 128th where there are four warps, chunk
+ * by chunk of the swizzled slab, so that eight lanes meet all banks. Elements past the dim are zeros. */
+template <int dtype, int bands>
 LIK_DEVICE void take_norms(const struct sm90_args &a, struct shared &sm, const char *ring, float *factors, int warp)
 {
-    const int step = 16 * warps, most = MOST_COLUMNS(bands) / step;
+    const int most = MOST_COLUMNS(bands) / 64;
     struct place at = {0, 0};
-    int lane = (int)threadIdx.x & 31, half = lane / 16, first = warp * 16, c = first + lane % 16;
+    int lane = (int)threadIdx.x & 31, c = warp * 32 + lane, step = 32 * a.norm_warps;
     for (int tile = 0;; tile = (tile + 1) % HEADS) {
         mbarrier_wait(&sm.full[at.stage], at.parity);
         const struct head &head = sm.heads[tile];
@@ -510,21 +515,20 @@ LIK_DEVICE void take_norms(const struct sm90_args &a, struct shared &sm, const c
             for (int of = 0; of < a.deep; of++) {
                 const char *row = ring + at.stage * a.stage_bytes + of * a.slab_bytes + c * 128;
 #pragma unroll
-                for (int n = 0; n < most; n++)
-                    if (first + n * step < columns)
+                for (int n = 0; n < most; n++, row += step * 128)
+                    if (c + n * step < columns)
 #pragma unroll
-                        for (int i = 0; i < 4; i++)
-                            add_squares<dtype>(
-                                *(const uint4 *)(row + n * step * 128 + (((half * 4 + i) ^ (c & 7)) << 4)), squares[n]);
+                        for (int i = 0; i < 8; i++)
+                            add_squares<dtype>(*(const uint4 *)(row + ((i ^ (c & 7)) << 4)), squares[n]);
             }
             __syncwarp();
             source<dtype>::give_back(a, sm, lane, at);
         }
 #pragma unroll
         for (int n = 0; n < most; n++)
-            if (first + n * step < columns) {
-                float sum = __fadd_rn(__fadd_rn(squares[n][0], squares[n][1]), __fadd_rn(squares[n][2], squares[n][3]));
-                float norm = __fsqrt_rn(__fadd_rn(sum, __shfl_xor_sync(~0u, sum, 16)));
+            if (c + n * step < columns) {
+                float norm = __fsqrt_rn(
+                    __fadd_rn(__fadd_rn(squares[n][0], squares[n][1]), __fadd_rn(squares[n][2], squares[n][3])));
                 factors[tile * MOST_COLUMNS(bands) + c + n * step] = __fdiv_rn(1.0f, norm < 1e-12f ? 1e-12f : norm);
             }
         __syncwarp();
@@ -535,8 +539,8 @@ LIK_DEVICE void take_norms(const struct sm90_args &a, struct shared &sm, const c
 
 /* ---- The warps that split f32 tokens into planes ---- */
 
-/* From the ring, where 64 elements are two stages, to the ring of planes, where they are one: [plane][column]. Two lanes
- * take a column, as above. */
+/* From the ring, where 64 elements are two stages, to the ring of planes, where they are one: [plane][column]. Two
+ * lanes take a column, as above. */
 template <int bands, int planes>
 LIK_DEVICE void split_tokens(const struct sm90_args &a, struct shared &sm, const char *ring, char *out, float *factors,
                              int warp)
@@ -646,29 +650,30 @@ static __global__ void __launch_bounds__(dtype == LIK_F32 ? 512 : 384, 1)
         count = total / round * a.together + max((int64_t)0, min(last, (int64_t)a.together));
     }
     int role = __shfl_sync(~0u, (int)threadIdx.x / 128, 0), warp = __shfl_sync(~0u, (int)threadIdx.x / 32 & 3, 0);
-    if (role >= a.warpgroups && role < a.warpgroups + a.token_groups) {
-        int of = (role - a.warpgroups) * 4 + warp;
-        if constexpr (!wide) {
-            take_norms<dtype, bands, 4>(a, sm, ring, factors, of);
-        } else {
+    if (role >= a.warpgroups) {
+        int group = role - a.warpgroups, last = group == a.token_groups;
+        int norms = !last ? warp : a.token_groups ? -1 : warp - 2;
+        if (wide && !last)
             registers_give<104>();
+        else
+            registers_give<88>(); /* of 168, and of 128 with f32: others take what is left */
+        if (wide && !last) {
+            int of = group * 4 + warp;
             if (a.planes == 3)
                 split_tokens<bands, 3>(a, sm, ring, planes, factors, of);
             else if (a.planes == 2)
                 split_tokens<bands, 2>(a, sm, ring, planes, factors, of);
             else
                 split_tokens<bands, 1>(a, sm, ring, planes, factors, of);
-        }
-    } else if (role >= a.warpgroups) {
-        registers_give<88>(); /* 88 + 2 x 208 is what three warpgroups of 168 have together; f32: 88 + 2 x 104 + 208 */
-        if (warp == 0 && a.uniform)
+        } else if (last && warp == 0 && a.uniform) {
             produce_uniform(a, sm, ring, first, count);
-        else if (warp == 0)
+        } else if (last && warp == 0) {
             produce(a, sm, ring, first, count);
-        else if (warp == 1 && !a.score.partial)
+        } else if (last && warp == 1 && !a.score.partial) {
             finish_scores(a, sm, count);
-        else if (!wide && warp >= 2 && a.norm_warps == 2)
-            take_norms<dtype, bands, 2>(a, sm, ring, factors, warp - 2);
+        } else if (!wide && a.normalize && norms >= 0) {
+            take_norms<dtype, bands>(a, sm, ring, factors, norms);
+        }
     } else {
         registers_take<208>();
         struct consumer<bands> me;
@@ -681,8 +686,8 @@ static __global__ void __launch_bounds__(dtype == LIK_F32 ? 512 : 384, 1)
         struct maxima<bands> *stash =
             (struct maxima<bands> *)((char *)factors + (a.normalize ? HEADS * MOST_COLUMNS(bands) * 4 : 0));
         consume<dtype, bands, want_argmax>(a, sm, me, shared_address(wide ? planes : ring),
-                                          stash + role * a.together * 128 + (threadIdx.x & 127), factors,
-                                          (int)(first / a.score.columns));
+                                           stash + role * a.together * 128 + (threadIdx.x & 127), factors,
+                                           (int)(first / a.score.columns));
     }
 #else
     __trap(); /* the driver never launches this elsewhere */
@@ -802,7 +807,8 @@ static int piece_of(int waits, int64_t blocks, int most)
     return (int)((blocks + pieces - 1) / pieces);
 }
 
-/* Shared memory beside the rings: the rows, norms, and the stash, maxima of all threads for each of several documents. */
+/* Shared memory beside the rings: the rows, norms, and the stash, maxima of all threads for each of several documents.
+ */
 static size_t fixed_bytes(const struct lik_score *op, int bands, int warpgroups, int together)
 {
     size_t bytes = sizeof(struct shared) + 1024 + (size_t)warpgroups * bands * row_slabs_of(op) * SLAB_ROWS_BYTES;
@@ -831,7 +837,9 @@ static int fit(const struct lik_gpu *gpu, const struct lik_score *op, struct sm9
         return 0;
     int deep = deep_of(op), unit = shape->bands == 1 && !planes ? 2 : 1,
         ring = (int)((gpu->shared_bytes - fixed) / BLOCK_BYTES), narrowest = planes ? NARROWEST : unit,
-        least = planes ? 3 : slabs > 2 ? 4 : 3 - waits;
+        least = planes      ? 3
+                : slabs > 2 ? 4
+                            : 3 - waits;
     auto stages = [&](int width) { return (ring - planes * width) / (width * deep); };
     auto enough = [&](int width) { return (IN_FLIGHT - 1) / (width * deep * BLOCK_BYTES) + 1; };
     while (planes && waits && most > narrowest && stages(most) < enough(most))
@@ -861,8 +869,7 @@ static int fit(const struct lik_gpu *gpu, const struct lik_score *op, struct sm9
     if (shape->stages > MAX_STAGES)
         shape->stages = MAX_STAGES;
     /* A mixed tile is multiplied in full width from wherever it begins in the ring. */
-    size_t rest = fixed - sizeof(struct shared),
-           past = 1024 + (size_t)(widest * BLOCK_BYTES - shape->slab_bytes);
+    size_t rest = fixed - sizeof(struct shared), past = 1024 + (size_t)(widest * BLOCK_BYTES - shape->slab_bytes);
     rest = rest > past ? rest : past;
     auto bytes = [&]() { return (size_t)(shape->stages * deep + planes) * shape->slab_bytes + rest; };
     while (bytes() + sizeof(struct shared) > gpu->shared_bytes)
@@ -942,9 +949,9 @@ static int make_maps(const struct lik_gpu *gpu, struct sm90_args *a)
     for (int b = 0; b < (a->uniform ? 1 : BOXES); b++) {
         cuuint32_t box[4] = {(cuuint32_t)a->slab_elements, a->uniform ? 8u * (cuuint32_t)a->piece : 8u << b,
                              a->uniform ? (cuuint32_t)a->together : 1, 1};
-        CUresult e = gpu->encode(
-            &a->maps[b], types[d->dtype - LIK_F32], 4, (void *)d->data, shape, strides, box, ones, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-            CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+        CUresult e = gpu->encode(&a->maps[b], types[d->dtype - LIK_F32], 4, (void *)d->data, shape, strides, box, ones,
+                                 CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                                 CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
         if (e != CUDA_SUCCESS)
             return lik_fail(LIK_EDEVICE, "cuTensorMapEncodeTiled failed (%d) for d: %lld x %lld x %lld", (int)e,
                             (long long)d->count, (long long)d->len_max, (long long)d->dim);
@@ -979,8 +986,8 @@ int lik_score_sm90_launch(const struct lik_gpu *gpu, const struct score_args *sc
     unsigned grid = (unsigned)(total < gpu->processors ? total : gpu->processors);
     if (tiles <= grid) {
         int64_t chunks = grid / tiles, longest = (score->columns + chunks - 1) / chunks - (total + grid - 1) / grid;
-        double multiplied = 64.0 * shape.bands * shape.warpgroups * (double)score->op.d.len_max * 64.0 * row_slabs_of(&score->op) *
-                            (a.planes ? (a.planes + 1) / 2.0 : 1.0);
+        double multiplied = 64.0 * shape.bands * shape.warpgroups * (double)score->op.d.len_max * 64.0 *
+                            row_slabs_of(&score->op) * (a.planes ? (a.planes + 1) / 2.0 : 1.0);
         if ((double)longest * multiplied < ROWS_COST) {
             a.chunks = (int32_t)chunks;
             grid = (unsigned)(chunks * tiles);

@@ -19,8 +19,9 @@
 #define SUMS                4
 #define BOXES               6 /* tensor maps with boxes of 8, 16 ... 256 rows */
 
-static_assert(HEADS >= MAX_STAGES + 3,
-              "a head must outlive its tile's slabs: one tile is planned ahead, one not yet taken");
+static_assert(
+    HEADS >= MAX_STAGES + 3,
+    "a head must outlive its tile's slabs: one tile is planned ahead, one not yet taken (f32: two stages a tile)");
 
 struct sm90_args {
     CUtensorMap maps[BOXES]; /* a uniform stream has one, whose box is the tile */
@@ -282,8 +283,8 @@ LIK_DEVICE void copy_box(const struct sm90_args &a, struct shared &sm, char *rin
 {
     char *to = ring + at.stage * a.stage_bytes + box.block * BLOCK_BYTES;
     for (int i = 0; i < a.deep; i++)
-        tensor_copy(to + i * a.slab_bytes, box.map, &sm.full[at.stage], (slab + i) * a.slab_elements, box.row, box.sequence,
-                    box.group);
+        tensor_copy(to + i * a.slab_bytes, box.map, &sm.full[at.stage], (slab + i) * a.slab_elements, box.row,
+                    box.sequence, box.group);
 }
 
 /* All documents have d.len_max tokens, all of which count: no walk, and a tile is one box. One thread does it. */

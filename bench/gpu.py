@@ -484,7 +484,8 @@ def ceilings():
     return x.numel() * 4 / min(read), 2 * 4096**3 / statistics.median(rate)
 
 
-# bf16 products that one of f32 costs: at full precision three of TF32 or six of bf16, one of TF32 (two), one of bf16.
+# What one product of f32 costs at the least, in bf16 products: six (or three of TF32) at full precision; two, for one
+# of TF32, at "high", where ours takes three; one at "medium".
 FLOPS_OF_F32 = 6, 2, 1
 
 

@@ -584,7 +584,7 @@ def prepare(make, name, sets, limit, ours, args):
         raise ValueError(f"wrong by {error:.2e} a query token")
     if case.train and ours:
         record["grads_apart"] = apart(calls[0].grads(), ours.grads())
-        if not record["grads_apart"] < 0.05:
+        if not record["grads_apart"] < (0.05 if case.dtype == torch.float32 else 0.03):  # the peers round f32
             raise ValueError(f"gradients {record['grads_apart']:.2e} from ours")
     record["peak_bytes"] = calls[0].peak_bytes()
     repeats = max(2, min(64, int(4 / max(limit, 0.01))))

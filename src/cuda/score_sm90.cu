@@ -377,10 +377,11 @@ template <int dtype> LIK_DEVICE void next(struct shared &sm, struct tile &t)
     await<dtype>(sm, t);
 }
 
-/* Multiplies and takes pieces of documents, all of one width, up to a document's end (true) or to a tile of another
- * width or row tile (false): the loop where the time goes. */
+/* Multiplies and takes pieces of documents, all of one width, up to a tile of another width or row tile: the loop where
+ * the time goes. It has its own copy of what a document's end takes, for code that lies apart has to be fetched anew at
+ * every document. */
 template <int dtype, int bands, bool want_argmax, int blocks>
-LIK_DEVICE bool take_pieces(const struct sm90_args &a, struct shared &sm, struct consumer<bands> &me, uint32_t ring,
+LIK_DEVICE void take_pieces(const struct sm90_args &a, struct shared &sm, struct consumer<bands> &me, uint32_t ring,
                             const float *factors, struct tile &t)
 {
     const int second = bands == 2 ? 0 : blocks * 8; /* column that the second half begins with */
@@ -411,17 +412,17 @@ LIK_DEVICE bool take_pieces(const struct sm90_args &a, struct shared &sm, struct
             take_half<want_argmax, blocks, masked>(c[1], t.head.x - second, t.head.w + second,
                                                    &me.m.best[2 * bands - 2], &me.m.at[2 * bands - 2]);
         if (documents_of(t))
-            return true;
+            finish_rows<bands, want_argmax>(a, sm, me, sm.heads[t.index], 1, NULL);
         next<dtype>(sm, t);
         if (width_of<dtype, bands>(t) != blocks || t.head.z != row_tile)
-            return false;
+            return;
     }
 }
 
 /* take_pieces for a width that is known at run time. Two halves of one band may be a block wider than the tile: the
  * columns past it are whatever the ring holds, and no one looks at their products. */
 template <int dtype, int bands, bool want_argmax>
-LIK_DEVICE bool take_pieces_of(int width, const struct sm90_args &a, struct shared &sm, struct consumer<bands> &me,
+LIK_DEVICE void take_pieces_of(int width, const struct sm90_args &a, struct shared &sm, struct consumer<bands> &me,
                                uint32_t ring, const float *factors, struct tile &t)
 {
     switch (width) {
@@ -460,23 +461,23 @@ LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, struct con
             row_tile = t.head.z;
             load_queries<dtype>(a, sm, me, row_tile);
         }
-        struct maxima<bands> *shared_tile = documents_of(t) > 1 ? stash : NULL;
-        if (is_mixed(t)) {
-            halves c;
-            multiply<dtype, bands, 16, false>(a, sm, me, ring, c, t.at);
-            wgmma_wait<0>();
-            source<dtype>::give_back(a, sm, me.lane, t.at);
-            if (a.normalize) {
-                const float *factor = factors + t.index * MOST_COLUMNS(bands);
-                mbarrier_wait(&sm.normed[t.index], t.pass);
-                scale_products<16>(c[0], factor);
-                if (!has_one_half<dtype, bands>())
-                    scale_products<16>(c[1], bands == 2 ? factor : factor + 128);
-            }
-            take_mixed<bands, want_argmax>(c, sm.heads[t.index], me.m, shared_tile);
-        } else if (!take_pieces_of<dtype, bands, want_argmax>(width_of<dtype, bands>(t), a, sm, me, ring, factors, t)) {
+        if (!is_mixed(t)) {
+            take_pieces_of<dtype, bands, want_argmax>(width_of<dtype, bands>(t), a, sm, me, ring, factors, t);
             continue;
         }
+        halves c;
+        multiply<dtype, bands, 16, false>(a, sm, me, ring, c, t.at);
+        wgmma_wait<0>();
+        source<dtype>::give_back(a, sm, me.lane, t.at);
+        if (a.normalize) {
+            const float *factor = factors + t.index * MOST_COLUMNS(bands);
+            mbarrier_wait(&sm.normed[t.index], t.pass);
+            scale_products<16>(c[0], factor);
+            if (!has_one_half<dtype, bands>())
+                scale_products<16>(c[1], bands == 2 ? factor : factor + 128);
+        }
+        struct maxima<bands> *shared_tile = documents_of(t) > 1 ? stash : NULL;
+        take_mixed<bands, want_argmax>(c, sm.heads[t.index], me.m, shared_tile);
         if (documents_of(t))
             finish_rows<bands, want_argmax>(a, sm, me, sm.heads[t.index], documents_of(t), shared_tile);
         next<dtype>(sm, t);

@@ -48,11 +48,15 @@ LIK_DEVICE void named_barrier(int id, int threads)
 }
 
 #if __CUDA_ARCH__ >= 900
-/* A kernel launched with programmatic stream serialization begins while those before it in the stream still run: it
- * waits here before it touches what they may write, or read. The next one, in turn, may begin now. */
-LIK_DEVICE void wait_for_kernels_before()
+/* A kernel launched with programmatic stream serialization begins while those before it in the stream still run, as
+ * soon as all their blocks have let it: it waits before it touches what they may write, or read. */
+LIK_DEVICE void let_next_kernel_begin()
 {
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
+
+LIK_DEVICE void wait_for_kernels_before()
+{
     asm volatile("griddepcontrol.wait;" ::: "memory");
 }
 

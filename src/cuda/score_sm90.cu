@@ -33,6 +33,7 @@ LIK_DEVICE void finish_scores(const struct sm90_args &a, struct shared &sm, int6
     const struct tiling &t = a.score.tiling;
     int lane = (int)threadIdx.x & 31, blocks = t.blocks, queries = t.parts ? 1 : t.tile_blocks / blocks, row_tile = -1;
     int64_t mine = -1; /* the scores of lane's query of the row tile */
+    wait_for_kernels_before();
     for (unsigned turn = 0; documents > 0; turn++) {
         int slot = turn % SUMS;
         struct sums &sums = sm.sums[slot];
@@ -82,12 +83,11 @@ template <int dtype> LIK_DEVICE int row_slabs(const struct sm90_args &a)
     return dtype == LIK_F32 ? a.slabs / 2 * a.planes : a.slabs;
 }
 
-/* Query rows of a row tile to shared memory, as wgmma wants them, and what belongs to the lane's row. */
-template <int dtype, int bands>
-LIK_DEVICE void load_queries(const struct sm90_args &a, struct shared &sm, struct consumer<bands> &me, int64_t row_tile)
+/* Where the warpgroup's rows of a row tile lie and what they count, and what belongs to the lane's row. */
+template <int bands>
+LIK_DEVICE void place_queries(const struct sm90_args &a, struct shared &sm, struct consumer<bands> &me, int row_tile)
 {
-    const struct lik_tokens &q = a.score.op.q;
-    int thread = (int)threadIdx.x & 127, chunk = thread & 7, first_band = me.warpgroup * bands;
+    int thread = (int)threadIdx.x & 127, first_band = me.warpgroup * bands;
     named_barrier(1 + me.warpgroup, 128);
     if (thread < 64 * bands) {
         struct block_place place = locate_block(a.score.tiling, row_tile, first_band * 4 + thread / 16);
@@ -97,31 +97,50 @@ LIK_DEVICE void load_queries(const struct sm90_args &a, struct shared &sm, struc
         sm.row_weight[first_band][thread] = row.weight;
         sm.row_counts[first_band][thread] = row.counts ? (row.at != LIK_NOWHERE ? 1 : 2) : 0;
     }
+    int band = first_band + (me.lane >> 1) % bands;
+    struct block_place place = locate_block(a.score.tiling, row_tile, band * 4 + me.warp);
+    me.first = place.row < 0 ? -1 : place.row * a.score.columns;
+    me.block = place.block;
     named_barrier(1 + me.warpgroup, 128);
-    const int planes = dtype == LIK_F32 ? a.planes : 1;
-    for (int slab = 0; slab < row_slabs<dtype>(a); slab += planes)
-#pragma unroll 4
+}
+
+/* The rows so placed to shared memory, as wgmma wants them. */
+template <int dtype, int bands>
+LIK_DEVICE void load_queries(const struct sm90_args &a, struct shared &sm, const struct consumer<bands> &me)
+{
+    const struct lik_tokens &q = a.score.op.q;
+    const int thread = (int)threadIdx.x & 127, chunk = thread & 7, first_band = me.warpgroup * bands;
+    const int slabs = row_slabs<dtype>(a), planes = dtype == LIK_F32 ? a.planes : 1;
+    int64_t at[4 * bands]; /* of rows thread / 8, 16 more, ... */
+#pragma unroll
+    for (int i = 0; i < 4 * bands; i++)
+        at[i] = sm.row_at[first_band][thread / 8 + 16 * i];
+    for (int slab = 0, k = chunk * 8; slab < slabs; slab += planes, k += 64) {
+        int n = min(max((int)q.dim - k, 0), 8);
+        char *to = me.rows + slab * SLAB_ROWS_BYTES + thread / 8 * 128 + ((chunk ^ (thread / 8 & 7)) << 4);
+        auto place = [&](int i) { return to + i / 4 * slabs * SLAB_ROWS_BYTES + i % 4 * 16 * 128; };
+        if (dtype != LIK_F32 && a.score.q_vector) {
+#pragma unroll
+            for (int i = 0; i < 4 * bands; i++)
+                copy_async_16(place(i), (const uint16_t *)q.data + (at[i] == LIK_NOWHERE ? 0 : at[i] + k),
+                              at[i] == LIK_NOWHERE ? 0 : 2 * n);
+            continue;
+        }
+#pragma unroll 1
         for (int i = 0; i < 4 * bands; i++) {
-            int r = thread / 8 + 16 * i, k = slab / planes * 64 + chunk * 8, n = (int)q.dim - k;
-            int64_t at = sm.row_at[first_band][r];
-            char *band = me.rows + (i / 4 * row_slabs<dtype>(a) + slab) * SLAB_ROWS_BYTES;
-            uint16_t *to = (uint16_t *)(band + (r & 63) * 128 + ((chunk ^ (r & 7)) << 4));
+            int64_t row = sm.row_at[first_band][thread / 8 + 16 * i];
             if (dtype == LIK_F32) {
                 float v[8] = {};
-                if (at != LIK_NOWHERE)
-                    load_8(q, at, k, a.score.q_vector, v);
-                split_8(v, planes, (char *)to, SLAB_ROWS_BYTES);
-                continue;
-            }
-            const uint16_t *from = (const uint16_t *)q.data + at + k * q.dim_stride;
-            if (at == LIK_NOWHERE || n <= 0)
-                *(uint4 *)to = make_uint4(0, 0, 0, 0);
-            else if (a.score.q_vector && n >= 8)
-                copy_async_16(to, from, 16);
-            else
+                if (row != LIK_NOWHERE)
+                    load_8(q, row, k, a.score.q_vector, v);
+                split_8(v, planes, place(i), SLAB_ROWS_BYTES);
+            } else {
+                const uint16_t *from = (const uint16_t *)q.data + row + k * q.dim_stride;
                 for (int e = 0; e < 8; e++)
-                    to[e] = e < n ? from[e * q.dim_stride] : 0;
+                    ((uint16_t *)place(i))[e] = row != LIK_NOWHERE && e < n ? from[e * q.dim_stride] : 0;
+            }
         }
+    }
     copy_async_commit();
     if (q.normalize) {
         for (int r = thread / 8; r < 64 * bands; r += 16) {
@@ -130,12 +149,7 @@ LIK_DEVICE void load_queries(const struct sm90_args &a, struct shared &sm, struc
             if (chunk == 0)
                 sm.row_weight[first_band][r] = __fmul_rn(sm.row_weight[first_band][r], factor);
         }
-        named_barrier(1 + me.warpgroup, 128);
     }
-    int band = first_band + (me.lane >> 1) % bands;
-    struct block_place place = locate_block(a.score.tiling, row_tile, band * 4 + me.warp);
-    me.first = place.row < 0 ? -1 : place.row * a.score.columns;
-    me.block = place.block;
     copy_async_wait<0>();
     fence_async_shared();
     named_barrier(1 + me.warpgroup, 128);
@@ -453,13 +467,19 @@ LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, struct con
                         struct maxima<bands> *stash, const float *factors, int row_tile)
 {
     struct tile t = {};
-    load_queries<dtype>(a, sm, me, row_tile);
+    if (a.rows_in_memory)
+        wait_for_kernels_before();
+    place_queries(a, sm, me, row_tile);
+    wait_for_kernels_before();
+    registers_take<208>();
+    load_queries<dtype>(a, sm, me);
     reset(me.m);
     await<dtype>(sm, t);
     while (t.head.z >= 0) {
         if (t.head.z != row_tile) {
             row_tile = t.head.z;
-            load_queries<dtype>(a, sm, me, row_tile);
+            place_queries(a, sm, me, row_tile);
+            load_queries<dtype>(a, sm, me);
         }
         if (!is_mixed(t)) {
             take_pieces_of<dtype, bands, want_argmax>(width_of<dtype, bands>(t), a, sm, me, ring, factors, t);
@@ -622,34 +642,27 @@ static __global__ void __launch_bounds__(dtype == LIK_F32 ? 512 : 384, 1)
     char *rows = planes + (wide ? PLANE_STAGES * a.planes * a.slab_bytes : 0);
     int rows_bytes = bands * row_slabs<dtype>(a) * SLAB_ROWS_BYTES;
     float *factors = (float *)(rows + a.warpgroups * rows_bytes);
-    if (threadIdx.x == 0) {
-        for (int i = 0; i < a.stages; i++) {
+    let_next_kernel_begin();
+    if (threadIdx.x < 32) {
+        int i = (int)threadIdx.x;
+        if (i < a.stages) {
             mbarrier_init(&sm.full[i], 1);
             mbarrier_init(&sm.empty[i], wide ? 4 * a.token_groups : 4 * a.warpgroups + a.norm_warps);
         }
-        for (int i = 0; wide && i < PLANE_STAGES; i++) {
+        if (wide && i < PLANE_STAGES) {
             mbarrier_init(&sm.planes_full[i], 4 * a.token_groups);
             mbarrier_init(&sm.planes_empty[i], 4 * a.warpgroups);
         }
-        for (int i = 0; i < SUMS; i++) {
+        if (i < SUMS) {
             mbarrier_init(&sm.sums_full[i], 4 * a.warpgroups);
             mbarrier_init(&sm.sums_empty[i], 1);
         }
-        for (int i = 0; i < HEADS; i++)
+        if (a.norm_warps && i < HEADS)
             mbarrier_init(&sm.normed[i], a.norm_warps);
         mbarrier_init_done();
     }
-    wait_for_kernels_before();
     __syncthreads();
-    int64_t total = a.chunks ? a.score.columns : a.score.tiling.tiles * a.score.columns;
-    int parts = a.chunks ? a.chunks : (int)gridDim.x, part = (int)blockIdx.x % parts, tile = (int)blockIdx.x / parts;
-    int64_t share = total / parts, rest = total % parts, count = share + (part < rest);
-    int64_t first = tile * a.score.columns + share * part + min((int64_t)part, rest);
-    if (a.in_turn) {
-        int64_t round = (int64_t)a.together * parts, last = total % round - (int64_t)part * a.together;
-        first = tile * a.score.columns + (int64_t)part * a.together;
-        count = total / round * a.together + max((int64_t)0, min(last, (int64_t)a.together));
-    }
+    struct share mine = share_of(a);
     int role = __shfl_sync(~0u, (int)threadIdx.x / 128, 0), warp = __shfl_sync(~0u, (int)threadIdx.x / 32 & 3, 0);
     if (role >= a.warpgroups) {
         int group = role - a.warpgroups, last = group == a.token_groups;
@@ -667,16 +680,15 @@ static __global__ void __launch_bounds__(dtype == LIK_F32 ? 512 : 384, 1)
             else
                 split_tokens<bands, 1>(a, sm, ring, planes, factors, of);
         } else if (last && warp == 0 && a.uniform) {
-            produce_uniform(a, sm, ring, first, count);
+            produce_uniform(a, sm, ring, mine);
         } else if (last && warp == 0) {
-            produce(a, sm, ring, first, count);
+            produce(a, sm, ring, mine);
         } else if (last && warp == 1 && !a.score.partial) {
-            finish_scores(a, sm, count);
+            finish_scores(a, sm, mine.count);
         } else if (!wide && a.normalize && norms >= 0) {
             take_norms<dtype, bands>(a, sm, ring, factors, norms);
         }
     } else {
-        registers_take<208>();
         struct consumer<bands> me;
         me.warpgroup = role;
         me.lane = (int)threadIdx.x & 31;
@@ -688,7 +700,7 @@ static __global__ void __launch_bounds__(dtype == LIK_F32 ? 512 : 384, 1)
             (struct maxima<bands> *)((char *)factors + (a.normalize ? HEADS * MOST_COLUMNS(bands) * 4 : 0));
         consume<dtype, bands, want_argmax>(a, sm, me, shared_address(wide ? planes : ring),
                                            stash + role * a.together * 128 + (threadIdx.x & 127), factors,
-                                           (int)(first / a.score.columns));
+                                           mine.row_tile);
     }
 #else
     __trap(); /* the driver never launches this elsewhere */
@@ -983,10 +995,10 @@ int lik_score_sm90_launch(const struct lik_gpu *gpu, const struct score_args *sc
     int status = make_maps(gpu, &a);
     if (status)
         return status;
-    int64_t tiles = score->tiling.tiles, total = tiles * score->columns;
+    int64_t columns = score->columns, tiles = score->tiling.tiles, total = tiles * columns;
     unsigned grid = (unsigned)(total < gpu->processors ? total : gpu->processors);
     if (tiles <= grid) {
-        int64_t chunks = grid / tiles, longest = (score->columns + chunks - 1) / chunks - (total + grid - 1) / grid;
+        int64_t chunks = grid / tiles, longest = (columns + chunks - 1) / chunks - (total + grid - 1) / grid;
         double multiplied = 64.0 * shape.bands * shape.warpgroups * (double)score->op.d.len_max * 64.0 *
                             row_slabs_of(&score->op) * (a.planes ? (a.planes + 1) / 2.0 : 1.0);
         if ((double)longest * multiplied < ROWS_COST) {
@@ -995,7 +1007,12 @@ int lik_score_sm90_launch(const struct lik_gpu *gpu, const struct score_args *sc
         }
     }
     /* Memory is read faster where all blocks read from one region of it. */
-    a.in_turn = a.chunks && a.uniform && (a.together == 1 || score->columns >= (int64_t)4 * a.together * a.chunks);
+    a.in_turn = a.chunks && a.uniform && (a.together == 1 || columns >= (int64_t)4 * a.together * a.chunks);
+    int64_t parts = a.chunks ? a.chunks : grid, unit = a.in_turn ? a.together : 1;
+    a.share = (a.chunks ? columns : total) / (parts * unit) * unit;
+    a.rest = (int32_t)((a.chunks ? columns : total) - a.share * parts);
+    const struct lik_tokens *q = &score->op.q;
+    a.rows_in_memory = q->mask || q->offsets || q->weights || q->scale || score->op.pairing == LIK_LIST;
     cudaLaunchAttribute early = {};
     early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     early.val.programmaticStreamSerializationAllowed = 1;

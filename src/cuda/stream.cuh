@@ -36,6 +36,9 @@ struct sm90_args {
     int32_t together;                /* most documents of a tile */
     int32_t chunks;                  /* blocks that share each row tile; 0: a block may go on to the next */
     int32_t in_turn;                 /* uniform: they take the documents of a tile each in turn */
+    int32_t rest;                    /* documents beyond their shares: one, or a tile, for each of the first */
+    int64_t share;                   /* least documents of a block */
+    int32_t rows_in_memory;          /* which rows the queries have is read from memory, not known from here */
     int32_t group_size;              /* sequences of the third axis of the maps */
     int32_t normalize;               /* the documents: their norms are taken as they pass through the ring */
     int32_t token_groups;            /* warpgroups that split tokens or take their norms, and nothing else */
@@ -90,6 +93,26 @@ LIK_DEVICE void advance(struct place &at, int stages)
         at.stage = 0;
         at.parity ^= 1;
     }
+}
+
+/* What a block scores: `count` (row tile, document) pairs in a row; in turn, every so many-th document. */
+struct share {
+    int row_tile; /* of the first */
+    int64_t column, count;
+};
+
+LIK_DEVICE struct share share_of(const struct sm90_args &a)
+{
+    struct share s;
+    int parts = a.chunks ? a.chunks : (int)gridDim.x, part = (int)blockIdx.x % parts, unit = a.in_turn ? a.together : 1;
+    s.row_tile = (int)blockIdx.x / parts;
+    s.count = a.share + min(max(a.rest - part * unit, 0), unit);
+    s.column = a.in_turn ? part * unit : a.share * part + min(part, a.rest);
+    if (!a.chunks) {
+        s.row_tile = (int)(s.column / a.score.columns);
+        s.column -= s.row_tile * a.score.columns;
+    }
+    return s;
 }
 
 /* Its place in the stream, the same in all lanes but for what is said to be of a lane. */
@@ -288,7 +311,7 @@ LIK_DEVICE void copy_box(const struct sm90_args &a, struct shared &sm, char *rin
 }
 
 /* All documents have d.len_max tokens, all of which count: no walk, and a tile is one box. One thread does it. */
-LIK_DEVICE void produce_uniform(const struct sm90_args &a, struct shared &sm, char *ring, int64_t first, int64_t count)
+LIK_DEVICE void produce_uniform(const struct sm90_args &a, struct shared &sm, char *ring, const struct share &mine)
 {
     if (threadIdx.x & 31)
         return;
@@ -305,8 +328,8 @@ LIK_DEVICE void produce_uniform(const struct sm90_args &a, struct shared &sm, ch
         }
     struct place at = {0, 1};
     struct box box = {&a.maps[0]}; /* its row is the token */
-    int row_tile = (int)(first / a.score.columns);
-    int64_t column = first - (int64_t)row_tile * a.score.columns, left = count;
+    int row_tile = mine.row_tile;
+    int64_t column = mine.column, left = mine.count;
     auto locate = [&]() {
         int64_t row = a.score.tiling.parts ? row_tile / a.score.tiling.parts : 0;
         int document = (int)lik_score_document(&op, row, column);
@@ -315,6 +338,7 @@ LIK_DEVICE void produce_uniform(const struct sm90_args &a, struct shared &sm, ch
     };
     locate();
     tensor_map_prefetch(&a.maps[0]);
+    wait_for_kernels_before();
     for (int tile = 0;; tile = (tile + 1) % HEADS) {
         struct head &head = sm.heads[tile];
         if (left == 0) {
@@ -366,17 +390,18 @@ LIK_DEVICE void produce_uniform(const struct sm90_args &a, struct shared &sm, ch
 }
 
 /* Any other documents; the whole warp walks them. */
-LIK_DEVICE void produce(const struct sm90_args &a, struct shared &sm, char *ring, int64_t first, int64_t count)
+LIK_DEVICE void produce(const struct sm90_args &a, struct shared &sm, char *ring, const struct share &mine)
 {
     int lane = (int)threadIdx.x & 31;
     struct place at = {0, 1};
     struct walk w = {};
-    w.left = count;
-    w.row_tile = (int)(first / a.score.columns);
-    w.column = first - (int64_t)w.row_tile * a.score.columns;
+    w.left = mine.count;
+    w.row_tile = mine.row_tile;
+    w.column = mine.column;
     w.batch = -64;
     if (lane < BOXES)
         tensor_map_prefetch(&a.maps[lane]);
+    wait_for_kernels_before();
     for (int tile = 0;; tile = (tile + 1) % HEADS) {
         struct box box = {};
         int used = plan_tile(w, a, sm.heads[tile], box, lane);

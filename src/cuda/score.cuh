@@ -37,18 +37,20 @@ struct block_place {
     int block;   /* of the row's query */
 };
 
-LIK_DEVICE struct block_place locate_block(const struct tiling &t, int64_t tile, int i)
+/* By 32-bit divisions: there are less than 2^31 tiles, and a query has less than 2^27 blocks. */
+LIK_DEVICE struct block_place locate_block(const struct tiling &t, uint32_t tile, uint32_t i)
 {
     struct block_place place;
-    if (t.parts == 0) {
-        int64_t g = tile * t.tile_blocks + i;
-        place.row = g / t.blocks;
-        place.block = (int)(g - place.row * t.blocks);
+    uint32_t of = t.parts ? t.parts : t.blocks, whole = tile / of, block = (tile - whole * of) * t.tile_blocks + i;
+    if (t.parts == 0) { /* the tiles of as many queries as a tile has blocks, and what is beyond them */
+        uint32_t queries = block / t.blocks;
+        place.row = (int64_t)whole * t.tile_blocks + queries;
+        place.block = (int)(block - queries * t.blocks);
         if (place.row >= t.rows)
             place.row = -1;
     } else {
-        place.row = tile / t.parts;
-        place.block = (int)(tile - place.row * t.parts) * t.tile_blocks + i;
+        place.row = whole;
+        place.block = (int)block;
         if (place.block >= t.blocks)
             place.row = -1;
     }
@@ -92,7 +94,21 @@ LIK_DEVICE int token_of_row(const struct lik_tokens &q, int64_t i, int length, i
     return token;
 }
 
-/* Row r (0 to 15) of a block; 16 neighboring lanes call together, one a row. */
+/* Row r (0 to 15) of a block, where it follows from the strides alone: no masks, offsets, weights, scales, groups or
+ * list. */
+LIK_DEVICE struct query_row locate_plain_row(const struct score_args &a, struct block_place place, int r)
+{
+    struct query_row row = {LIK_NOWHERE, place.block * LIK_BLOCK_ROWS + r, 0.0f, 1.0f, false};
+    const struct lik_tokens &q = a.op.q;
+    if (place.row < 0 || row.token >= q.len_max)
+        return row;
+    row.at = place.row * q.strides.sequence + row.token * q.strides.token;
+    row.weight = 1.0f;
+    row.counts = true;
+    return row;
+}
+
+/* Any row r (0 to 15) of a block; 16 neighboring lanes call together, one a row. */
 LIK_DEVICE struct query_row locate_row(const struct score_args &a, struct block_place place, int r)
 {
     struct query_row row = {LIK_NOWHERE, place.block * LIK_BLOCK_ROWS + r, 0.0f, 1.0f, false};

@@ -90,18 +90,21 @@ LIK_DEVICE void place_queries(const struct sm90_args &a, struct shared &sm, stru
     int thread = (int)threadIdx.x & 127, first_band = me.warpgroup * bands;
     named_barrier(1 + me.warpgroup, 128);
     if (thread < 64 * bands) {
-        struct block_place place = locate_block(a.score.tiling, row_tile, first_band * 4 + thread / 16);
-        struct query_row row = locate_row(a.score, place, thread & 15);
+        int block = first_band * 4 + thread / 16;
+        struct block_place place = locate_block(a.score.tiling, row_tile, block);
+        struct query_row row = a.rows_in_memory ? locate_row(a.score, place, thread & 15)
+                                                : locate_plain_row(a.score, place, thread & 15);
         sm.row_at[first_band][thread] = row.at;
         sm.row_token[first_band][thread] = row.token;
         sm.row_weight[first_band][thread] = row.weight;
         sm.row_counts[first_band][thread] = row.counts ? (row.at != LIK_NOWHERE ? 1 : 2) : 0;
+        if (thread % 16 == 0)
+            sm.blocks[block] = place;
     }
-    int band = first_band + (me.lane >> 1) % bands;
-    struct block_place place = locate_block(a.score.tiling, row_tile, band * 4 + me.warp);
+    named_barrier(1 + me.warpgroup, 128);
+    struct block_place place = sm.blocks[(first_band + (me.lane >> 1) % bands) * 4 + me.warp];
     me.first = place.row < 0 ? -1 : place.row * a.score.columns;
     me.block = place.block;
-    named_barrier(1 + me.warpgroup, 128);
 }
 
 /* The rows so placed to shared memory, as wgmma wants them. */
@@ -376,19 +379,14 @@ LIK_DEVICE int documents_of(const struct tile &t)
     return t.head.y >> 8 & 0xff;
 }
 
-template <int dtype> LIK_DEVICE void await(struct shared &sm, struct tile &t)
-{
-    source<dtype>::await(sm, t.at);
-    t.head = *(const int4 *)&sm.heads[t.index];
-}
-
 template <int dtype> LIK_DEVICE void next(struct shared &sm, struct tile &t)
 {
     if (++t.index == HEADS) {
         t.index = 0;
         t.pass ^= 1;
     }
-    await<dtype>(sm, t);
+    source<dtype>::await(sm, t.at);
+    t.head = *(const int4 *)&sm.heads[t.index];
 }
 
 /* Multiplies and takes pieces of documents, all of one width, up to a tile of another width or row tile: the loop where
@@ -467,40 +465,41 @@ LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, struct con
                         struct maxima<bands> *stash, const float *factors, int row_tile)
 {
     struct tile t = {};
-    if (a.rows_in_memory)
-        wait_for_kernels_before();
-    place_queries(a, sm, me, row_tile);
-    wait_for_kernels_before();
+    t.index = -1;
+    t.head.z = row_tile;
     registers_take<208>();
-    load_queries<dtype>(a, sm, me);
     reset(me.m);
-    await<dtype>(sm, t);
     while (t.head.z >= 0) {
-        if (t.head.z != row_tile) {
-            row_tile = t.head.z;
-            place_queries(a, sm, me, row_tile);
-            load_queries<dtype>(a, sm, me);
+        row_tile = t.head.z;
+        if (a.rows_in_memory)
+            wait_for_kernels_before();
+        place_queries(a, sm, me, row_tile);
+        wait_for_kernels_before();
+        load_queries<dtype>(a, sm, me);
+        if (t.index < 0)
+            next<dtype>(sm, t);
+        while (t.head.z == row_tile) {
+            if (!is_mixed(t)) {
+                take_pieces_of<dtype, bands, want_argmax>(width_of<dtype, bands>(t), a, sm, me, ring, factors, t);
+                continue;
+            }
+            halves c;
+            multiply<dtype, bands, 16, false>(a, sm, me, ring, c, t.at);
+            wgmma_wait<0>();
+            source<dtype>::give_back(a, sm, me.lane, t.at);
+            if (a.normalize) {
+                const float *factor = factors + t.index * MOST_COLUMNS(bands);
+                mbarrier_wait(&sm.normed[t.index], t.pass);
+                scale_products<16>(c[0], factor);
+                if (!has_one_half<dtype, bands>())
+                    scale_products<16>(c[1], bands == 2 ? factor : factor + 128);
+            }
+            struct maxima<bands> *shared_tile = documents_of(t) > 1 ? stash : NULL;
+            take_mixed<bands, want_argmax>(c, sm.heads[t.index], me.m, shared_tile);
+            if (documents_of(t))
+                finish_rows<bands, want_argmax>(a, sm, me, sm.heads[t.index], documents_of(t), shared_tile);
+            next<dtype>(sm, t);
         }
-        if (!is_mixed(t)) {
-            take_pieces_of<dtype, bands, want_argmax>(width_of<dtype, bands>(t), a, sm, me, ring, factors, t);
-            continue;
-        }
-        halves c;
-        multiply<dtype, bands, 16, false>(a, sm, me, ring, c, t.at);
-        wgmma_wait<0>();
-        source<dtype>::give_back(a, sm, me.lane, t.at);
-        if (a.normalize) {
-            const float *factor = factors + t.index * MOST_COLUMNS(bands);
-            mbarrier_wait(&sm.normed[t.index], t.pass);
-            scale_products<16>(c[0], factor);
-            if (!has_one_half<dtype, bands>())
-                scale_products<16>(c[1], bands == 2 ? factor : factor + 128);
-        }
-        struct maxima<bands> *shared_tile = documents_of(t) > 1 ? stash : NULL;
-        take_mixed<bands, want_argmax>(c, sm.heads[t.index], me.m, shared_tile);
-        if (documents_of(t))
-            finish_rows<bands, want_argmax>(a, sm, me, sm.heads[t.index], documents_of(t), shared_tile);
-        next<dtype>(sm, t);
     }
 }
 
@@ -643,27 +642,23 @@ static __global__ void __launch_bounds__(dtype == LIK_F32 ? 512 : 384, 1)
     int rows_bytes = bands * row_slabs<dtype>(a) * SLAB_ROWS_BYTES;
     float *factors = (float *)(rows + a.warpgroups * rows_bytes);
     let_next_kernel_begin();
-    if (threadIdx.x < 32) {
-        int i = (int)threadIdx.x;
-        if (i < a.stages) {
-            mbarrier_init(&sm.full[i], 1);
-            mbarrier_init(&sm.empty[i], wide ? 4 * a.token_groups : 4 * a.warpgroups + a.norm_warps);
-        }
-        if (wide && i < PLANE_STAGES) {
-            mbarrier_init(&sm.planes_full[i], 4 * a.token_groups);
-            mbarrier_init(&sm.planes_empty[i], 4 * a.warpgroups);
-        }
-        if (i < SUMS) {
-            mbarrier_init(&sm.sums_full[i], 4 * a.warpgroups);
-            mbarrier_init(&sm.sums_empty[i], 1);
-        }
-        if (a.norm_warps && i < HEADS)
-            mbarrier_init(&sm.normed[i], a.norm_warps);
+    int role = __shfl_sync(~0u, (int)threadIdx.x / 128, 0), warp = __shfl_sync(~0u, (int)threadIdx.x / 32 & 3, 0);
+    if (threadIdx.x % 32 == 0) { /* a warp some of the barriers each */
+        auto init = [&](uint64_t *barriers, int count, int arrivals) {
+            for (int i = role * 4 + warp; i < count; i += (int)blockDim.x / 32)
+                mbarrier_init(&barriers[i], arrivals);
+        };
+        init(sm.full, a.stages, 1);
+        init(sm.empty, a.stages, wide ? 4 * a.token_groups : 4 * a.warpgroups + a.norm_warps);
+        init(sm.planes_full, wide ? PLANE_STAGES : 0, 4 * a.token_groups);
+        init(sm.planes_empty, wide ? PLANE_STAGES : 0, 4 * a.warpgroups);
+        init(sm.sums_full, SUMS, 4 * a.warpgroups);
+        init(sm.sums_empty, SUMS, 1);
+        init(sm.normed, a.norm_warps ? HEADS : 0, a.norm_warps);
         mbarrier_init_done();
     }
     __syncthreads();
     struct share mine = share_of(a);
-    int role = __shfl_sync(~0u, (int)threadIdx.x / 128, 0), warp = __shfl_sync(~0u, (int)threadIdx.x / 32 & 3, 0);
     if (role >= a.warpgroups) {
         int group = role - a.warpgroups, last = group == a.token_groups;
         int norms = !last ? warp : a.token_groups ? -1 : warp - 2;
@@ -1012,7 +1007,7 @@ int lik_score_sm90_launch(const struct lik_gpu *gpu, const struct score_args *sc
     a.share = (a.chunks ? columns : total) / (parts * unit) * unit;
     a.rest = (int32_t)((a.chunks ? columns : total) - a.share * parts);
     const struct lik_tokens *q = &score->op.q;
-    a.rows_in_memory = q->mask || q->offsets || q->weights || q->scale || score->op.pairing == LIK_LIST;
+    a.rows_in_memory = q->mask || q->offsets || q->weights || q->group_size > 0 || score->op.pairing == LIK_LIST;
     cudaLaunchAttribute early = {};
     early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     early.val.programmaticStreamSerializationAllowed = 1;

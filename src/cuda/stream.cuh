@@ -38,7 +38,7 @@ struct sm90_args {
     int32_t in_turn;                 /* uniform: they take the documents of a tile each in turn */
     int32_t rest;                    /* documents beyond their shares: one, or a tile, for each of the first */
     int64_t share;                   /* least documents of a block */
-    int32_t rows_in_memory;          /* which rows the queries have is read from memory, not known from here */
+    int32_t rows_in_memory;          /* where query rows lie and what they count is not known from their strides alone */
     int32_t group_size;              /* sequences of the third axis of the maps */
     int32_t normalize;               /* the documents: their norms are taken as they pass through the ring */
     int32_t token_groups;            /* warpgroups that split tokens or take their norms, and nothing else */
@@ -76,6 +76,7 @@ struct shared {
     int row_token[MAX_BANDS][64];
     float row_weight[MAX_BANDS][64];
     int row_counts[MAX_BANDS][64]; /* 0, 1, or 2 where the query is out of range */
+    struct block_place blocks[4 * MAX_BANDS];
 };
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
@@ -104,8 +105,9 @@ struct share {
 LIK_DEVICE struct share share_of(const struct sm90_args &a)
 {
     struct share s;
-    int parts = a.chunks ? a.chunks : (int)gridDim.x, part = (int)blockIdx.x % parts, unit = a.in_turn ? a.together : 1;
-    s.row_tile = (int)blockIdx.x / parts;
+    unsigned parts = a.chunks ? (unsigned)a.chunks : gridDim.x;
+    int part = (int)(blockIdx.x % parts), unit = a.in_turn ? a.together : 1;
+    s.row_tile = (int)(blockIdx.x / parts);
     s.count = a.share + min(max(a.rest - part * unit, 0), unit);
     s.column = a.in_turn ? part * unit : a.share * part + min(part, a.rest);
     if (!a.chunks) {

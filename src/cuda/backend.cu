@@ -1,4 +1,5 @@
-/* The CUDA backend's door: finds the driver at run time, looks at the GPU once, hands operations to the kernels' drivers.
+/* The CUDA backend's door: finds the driver at run time, looks at the GPU once, hands operations to the kernels'
+ * drivers.
  *
  * The CUDA runtime is linked statically and loads libcuda.so.1 itself when the first function is called, so that the
  * library loads on machines without a driver. Every operation only enqueues; LIK_CHECK=1 makes it wait, and checks the
@@ -28,6 +29,22 @@ int lik_cuda_status(cudaError_t error, const char *what)
 int lik_cuda_launched(const char *kernel)
 {
     return lik_cuda_status(cudaGetLastError(), kernel);
+}
+
+int lik_cuda_launch_early(const struct lik_gpu *gpu, const void *kernel, const char *name, unsigned blocks,
+                          unsigned threads, size_t shared_bytes, cudaStream_t stream, void *args)
+{
+    cudaLaunchAttribute early = {};
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t how = {};
+    how.gridDim = blocks;
+    how.blockDim = threads;
+    how.dynamicSmemBytes = shared_bytes;
+    how.stream = stream;
+    how.attrs = &early;
+    how.numAttrs = gpu->hopper ? 1 : 0;
+    return lik_cuda_status(cudaLaunchKernelExC(&how, kernel, &args), name);
 }
 
 /* Makes `device` current for this thread while it lives. */
@@ -75,7 +92,8 @@ static int inspect(struct lik_gpu *gpu, int device)
             return lik_fail(LIK_EINVAL, "LIK_CUDA_ARCH is \"%.20s\", must be a compute capability from 75 on", text);
     }
     if (arch < 75)
-        return lik_fail(LIK_EDEVICE, "device %d has compute capability %d.%d, at least 7.5 is needed", device, major, minor);
+        return lik_fail(LIK_EDEVICE, "device %d has compute capability %d.%d, at least 7.5 is needed", device, major,
+                        minor);
     const char *check = getenv("LIK_CHECK");
     *gpu = {};
     gpu->device = device;
@@ -101,7 +119,8 @@ static int cuda_open(struct lik_context *ctx, const char *level)
     if (e != cudaSuccess)
         return lik_fail(LIK_EDEVICE, "cuda:%ld: no usable GPU or driver: %s", device, cudaGetErrorString(e));
     if (device >= count || device >= MAX_GPUS)
-        return lik_fail(LIK_EDEVICE, "device is cuda:%ld, this machine has %d GPU%s", device, count, count == 1 ? "" : "s");
+        return lik_fail(LIK_EDEVICE, "device is cuda:%ld, this machine has %d GPU%s", device, count,
+                        count == 1 ? "" : "s");
     struct current_device current((int)device);
     if (current.status)
         return current.status;
@@ -249,8 +268,8 @@ static int grad_run(const struct lik_context *ctx, const struct lik_grad *op, co
 
 /* ---- memory and streams ---- */
 
-/* The status of one call with the context's GPU current. An error that is not sticky is taken off the runtime, where the
- * next launch would find it. */
+/* The status of one call with the context's GPU current. An error that is not sticky is taken off the runtime, where
+ * the next launch would find it. */
 template <class Call> static int with_device(const struct lik_context *ctx, const char *what, Call call)
 {
     struct current_device current(ctx->device);
@@ -323,6 +342,6 @@ static void stream_destroy(const struct lik_context *ctx, void *stream)
 
 extern "C" const struct lik_backend lik_backend_cuda = {
     "cuda",       0,           cuda_open,   score_plan,  score_run,     topk_plan,          topk_run,
-    grad_plan,    grad_run,    /* operations; what follows is memory */
+    grad_plan,    grad_run, /* operations; what follows is memory */
     memory_alloc, memory_free, memory_copy, memory_info, stream_create, stream_synchronize, stream_destroy,
 };

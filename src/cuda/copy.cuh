@@ -47,19 +47,23 @@ LIK_DEVICE void named_barrier(int id, int threads)
     asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
-#if __CUDA_ARCH__ >= 900
-/* A kernel launched with programmatic stream serialization begins while those before it in the stream still run, as
- * soon as all their blocks have let it: it waits before it touches what they may write, or read. */
+/* A kernel that lik_cuda_launch_early launched begins while those before it in the stream still run, as soon as all
+ * their blocks have let it: it waits before it touches what they may write, or read. */
 LIK_DEVICE void let_next_kernel_begin()
 {
+#if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
 }
 
 LIK_DEVICE void wait_for_kernels_before()
 {
+#if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
 }
 
+#if __CUDA_ARCH__ >= 900
 LIK_DEVICE void mbarrier_init(uint64_t *barrier, int arrivals)
 {
     asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(arrivals) : "memory");

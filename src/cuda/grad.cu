@@ -391,6 +391,8 @@ static __global__ void __launch_bounds__(32 * WARPS, resident_blocks(kind))
     const struct lik_tokens &q = a.op.score.q, &d = a.op.score.d;
     int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x & 31, k = (lane & (lanes - 1)) * 8;
     float *kept = kept_rows + warp * a.slices * lanes * 8;
+    let_next_kernel_begin();
+    wait_for_kernels_before();
     int64_t tokens = q.count * q.len_max, step = (int64_t)gridDim.x * (blockDim.x / 32);
     for (int64_t token = (int64_t)blockIdx.x * (blockDim.x / 32) + warp; token < tokens; token += step) {
         int64_t i = tokens <= UINT32_MAX ? (int64_t)((uint32_t)token / (uint32_t)q.len_max) : token / q.len_max;
@@ -610,6 +612,8 @@ static __global__ void __launch_bounds__(32 * WARPS, resident_blocks(kind))
     sm.start = sm.counters + WARPS * range;
     sm.staged = (uint16_t *)(sm.start + range + 1);
     sm.list = sm.staged + a.window;
+    let_next_kernel_begin();
+    wait_for_kernels_before();
     int64_t j = (a.first_run + blockIdx.x) / a.ranges;
     int first_token = (int)(a.first_run + blockIdx.x - j * a.ranges) * range, length = sequence_length(d, j);
     int here = min(range, length - first_token);
@@ -921,16 +925,17 @@ int lik_cuda_grad_run(const struct lik_gpu *gpu, const struct lik_grad *op, char
     int64_t tokens = q->count * q->len_max, runs = d->count * a->ranges;
     if ((op->grad_q || op->grad_weights) && tokens) {
         int64_t blocks = (tokens + p.query_warps - 1) / p.query_warps;
-        kernel_of(QUERY_ROWS, p.lanes, p.d_kind)<<<(unsigned)(blocks < INT32_MAX ? blocks : INT32_MAX),
-                                                   32 * p.query_warps, p.query_bytes, stream>>>(*a);
-        if ((status = lik_cuda_launched("query_rows")))
+        if ((status = lik_cuda_launch_early(gpu, (const void *)kernel_of(QUERY_ROWS, p.lanes, p.d_kind), "query_rows",
+                                            (unsigned)(blocks < INT32_MAX ? blocks : INT32_MAX),
+                                            32 * (unsigned)p.query_warps, p.query_bytes, stream, a)))
             return status;
     }
     for (; op->grad_d && a->first_run < runs && !status; a->first_run += INT32_MAX) {
         int64_t blocks = runs - a->first_run;
         grad_kernel kernel = kernel_of(p.few ? DOCUMENT_ROWS_OF_FEW : DOCUMENT_ROWS, p.lanes, p.q_kind);
-        kernel<<<(unsigned)(blocks < INT32_MAX ? blocks : INT32_MAX), 32 * WARPS, p.document_bytes, stream>>>(*a);
-        status = lik_cuda_launched("document_rows");
+        status = lik_cuda_launch_early(gpu, (const void *)kernel, "document_rows",
+                                       (unsigned)(blocks < INT32_MAX ? blocks : INT32_MAX), 32 * WARPS,
+                                       p.document_bytes, stream, a);
     }
     return status;
 }

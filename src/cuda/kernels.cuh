@@ -43,6 +43,11 @@ int lik_cuda_status(cudaError_t error, const char *what);
 /* The status of the launch just made. */
 int lik_cuda_launched(const char *kernel);
 
+/* Launches a kernel, which takes the one argument `args` and calls wait_for_kernels_before: on Hopper, before those
+ * ahead of it in the stream have ended. */
+int lik_cuda_launch_early(const struct lik_gpu *gpu, const void *kernel, const char *name, unsigned blocks,
+                          unsigned threads, size_t shared_bytes, cudaStream_t stream, void *args);
+
 /* score_mma.cu */
 int lik_score_mma_prepare(const struct lik_gpu *gpu);
 int lik_score_mma_tile_blocks(int64_t blocks);

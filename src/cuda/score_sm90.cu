@@ -92,8 +92,8 @@ LIK_DEVICE void place_queries(const struct sm90_args &a, struct shared &sm, stru
     if (thread < 64 * bands) {
         int block = first_band * 4 + thread / 16;
         struct block_place place = locate_block(a.score.tiling, row_tile, block);
-        struct query_row row = a.rows_in_memory ? locate_row(a.score, place, thread & 15)
-                                                : locate_plain_row(a.score, place, thread & 15);
+        struct query_row row =
+            a.rows_in_memory ? locate_row(a.score, place, thread & 15) : locate_plain_row(a.score, place, thread & 15);
         sm.row_at[first_band][thread] = row.at;
         sm.row_token[first_band][thread] = row.token;
         sm.row_weight[first_band][thread] = row.weight;
@@ -1008,16 +1008,7 @@ int lik_score_sm90_launch(const struct lik_gpu *gpu, const struct score_args *sc
     a.rest = (int32_t)((a.chunks ? columns : total) - a.share * parts);
     const struct lik_tokens *q = &score->op.q;
     a.rows_in_memory = q->mask || q->offsets || q->weights || q->group_size > 0 || score->op.pairing == LIK_LIST;
-    cudaLaunchAttribute early = {};
-    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    early.val.programmaticStreamSerializationAllowed = 1;
-    cudaLaunchConfig_t how = {};
-    how.gridDim = grid;
-    how.blockDim = 128 * (unsigned)(shape.warpgroups + a.token_groups + 1);
-    how.dynamicSmemBytes = shape.bytes;
-    how.stream = stream;
-    how.attrs = &early;
-    how.numAttrs = 1;
-    cudaLaunchKernelEx(&how, kernel_of(score->op.d.dtype, score->op.argmax != NULL, shape.bands > 1), a);
-    return lik_cuda_launched("score_sm90");
+    return lik_cuda_launch_early(
+        gpu, (const void *)kernel_of(score->op.d.dtype, score->op.argmax != NULL, shape.bands > 1), "score_sm90", grid,
+        128 * (unsigned)(shape.warpgroups + a.token_groups + 1), shape.bytes, stream, &a);
 }

@@ -38,13 +38,13 @@ struct sm90_args {
     int32_t in_turn;                 /* uniform: they take the documents of a tile each in turn */
     int32_t rest;                    /* documents beyond their shares: one, or a tile, for each of the first */
     int64_t share;                   /* least documents of a block */
-    int32_t rows_in_memory;          /* where query rows lie and what they count is not known from their strides alone */
-    int32_t group_size;              /* sequences of the third axis of the maps */
-    int32_t normalize;               /* the documents: their norms are taken as they pass through the ring */
-    int32_t token_groups;            /* warpgroups that split tokens or take their norms, and nothing else */
-    int32_t norm_warps;              /* by so many warps: of those groups, or two of the producer's; 0: not */
-    int32_t uniform;                 /* documents of one length, none masked or listed: produce_uniform */
-    int32_t piece;                   /* uniform: blocks of a piece of a document, or of each document of a tile */
+    int32_t rows_in_memory; /* where query rows lie and what they count is not known from their strides alone */
+    int32_t group_size;     /* sequences of the third axis of the maps */
+    int32_t normalize;      /* the documents: their norms are taken as they pass through the ring */
+    int32_t token_groups;   /* warpgroups that split tokens or take their norms, and nothing else */
+    int32_t norm_warps;     /* by so many warps: of those groups, or two of the producer's; 0: not */
+    int32_t uniform;        /* documents of one length, none masked or listed: produce_uniform */
+    int32_t piece;          /* uniform: blocks of a piece of a document, or of each document of a tile */
 };
 
 /* What a column tile holds: a piece of one document, all of whose tokens count, or ("mixed") one with dropped tokens or

@@ -239,22 +239,23 @@ template <> struct eight<ROWS_OF_ANY> {
     }
 };
 
-/* Adds the rows of the warp's first `n` entries (one a lane; the others have no row) to `sum`, elements k ... k + 7 of
- * them: each group of `lanes` lanes takes every so many-th. */
+/* Adds the rows of the warp's entries from ... to - 1 (one a lane) to `sum`, elements k ... k + 7 of them: each group
+ * of `lanes` lanes takes every so many-th. */
 template <int lanes, int kind>
-LIK_DEVICE void add_rows(const struct lik_tokens &x, bool vector, const struct entry<kind> &mine, int n, int k,
-                         float (&sum)[8])
+LIK_DEVICE void add_rows(const struct lik_tokens &x, bool vector, const struct entry<kind> &mine, int from, int to,
+                         int k, float (&sum)[8])
 {
     const int groups = 32 / lanes, batch = kind == ROWS_OF_ANY ? 2 : 4;
     int group = ((int)threadIdx.x & 31) / lanes;
     bool inside = k < (int)x.dim;
-    for (int first = 0; first < n; first += batch * groups) {
+    for (int first = from; first < to; first += batch * groups) {
         struct eight<kind> rows[batch];
         bool here[batch];
 #pragma unroll
         for (int u = 0; u < batch; u++) {
-            auto at = __shfl_sync(~0u, mine.at, first + u * groups + group);
-            here[u] = inside && entry<kind>::is_row(at);
+            int n = first + u * groups + group;
+            auto at = __shfl_sync(~0u, mine.at, n);
+            here[u] = inside && n < to && entry<kind>::is_row(at);
             if (here[u])
                 rows[u].load(x, at, k, vector);
         }
@@ -305,71 +306,67 @@ LIK_DEVICE void store_8(void *gradient, int dtype, int64_t dim, int64_t at, int 
         }
         return;
     }
-    uint32_t half[8];
+    uint32_t pair[4];
 #pragma unroll
-    for (int i = 0; i < 8; i++)
-        half[i] = dtype == LIK_BF16 ? __bfloat16_as_ushort(__float2bfloat16_rn(v[i]))
-                                    : __half_as_ushort(__float2half_rn(v[i]));
+    for (int i = 0; i < 4; i++) {
+        __nv_bfloat162 b = __floats2bfloat162_rn(v[2 * i], v[2 * i + 1]);
+        __half2 h = __floats2half2_rn(v[2 * i], v[2 * i + 1]);
+        pair[i] = dtype == LIK_BF16 ? *(const uint32_t *)&b : *(const uint32_t *)&h;
+    }
     uint16_t *out = (uint16_t *)gradient + at + k;
     if (whole) {
-        *(uint4 *)out = make_uint4(half[0] | half[1] << 16, half[2] | half[3] << 16, half[4] | half[5] << 16,
-                                   half[6] | half[7] << 16);
+        *(uint4 *)out = make_uint4(pair[0], pair[1], pair[2], pair[3]);
     } else {
+#pragma unroll
         for (int i = 0; i < 8; i++)
             if (i < n)
-                out[i] = (uint16_t)half[i];
+                out[i] = (uint16_t)(pair[i / 2] >> i % 2 * 16);
     }
 }
 
-/* Takes a finished sum (in `sum` if the row is one slice, else in `kept`) of the vectors that count to the gradient of
- * the stored token t of sequence i and writes it. Returns <sum, the token as it counts> where that is needed: with
+/* Takes a finished sum (in `kept`, or in `sum` if that is NULL) of the vectors that count to the gradient of the stored
+ * token t of sequence i, `row` of all, and writes it. Returns <sum, the token as it counts> where that is needed: with
  * normalize or `want_product`. The whole warp calls; a token whose norm is below the clamp has no direction and gets 0.
  */
 template <int lanes>
 LIK_DEVICE float finish_row(const struct grad_args &a, const struct lik_tokens &x, bool vector, const float *factors,
-                            int64_t i, int t, float (&sum)[8], const float *kept, void *gradient, float times,
-                            bool want_product)
+                            int64_t i, int t, int64_t row, const float (&sum)[8], const float *kept, void *gradient,
+                            float times, bool want_product)
 {
     int k = ((int)threadIdx.x & (lanes - 1)) * 8;
     bool first_group = ((int)threadIdx.x & 31) < lanes;
-    int64_t at = lik_tokens_base(&x, &x.strides, i) + t * x.strides.token, out = (lik_tokens_row(&x, i) + t) * x.dim;
-    float own = token_scale(x, lik_tokens_base(&x, &x.scale_strides, i), t),
-          factor = factors ? factor_at(x, factors, i, t) : own;
+    int64_t at = 0;
+    float own = x.scale ? token_scale(x, lik_tokens_base(&x, &x.scale_strides, i), t) : 1.0f,
+          factor = factors ? factors[row] : own;
     float along = 0.0f;
     if (x.normalize || want_product) {
-        for (int slice = 0; slice < a.slices; slice++) {
-            int from = slice * lanes * 8 + k;
-            if (from < (int)x.dim) {
-                float v[8];
-                load_8(x, at, from, vector, v);
+        at = lik_tokens_base(&x, &x.strides, i) + t * x.strides.token;
+        for (int from = k; from < (int)x.dim; from += lanes * 8) {
+            float v[8];
+            load_8(x, at, from, vector, v);
 #pragma unroll
-                for (int e = 0; e < 8; e++)
-                    along = __fmaf_rn(a.slices > 1 && from + e < (int)x.dim ? kept[from + e] : sum[e], v[e] * factor,
-                                      along);
-            }
+            for (int e = 0; e < 8; e++)
+                along = __fmaf_rn(kept ? kept[from + e] : sum[e], v[e] * factor, along);
         }
 #pragma unroll
         for (int o = 1; o < lanes; o *= 2)
             along = __fadd_rn(along, __shfl_xor_sync(~0u, along, o));
     }
-    if (!gradient)
+    if (!gradient || !first_group)
         return along;
     bool lost = x.normalize && factor == __fdiv_rn(own, 1e-12f);
-    for (int slice = 0; slice < a.slices; slice++) {
-        int from = slice * lanes * 8 + k;
-        if (!first_group || from >= (int)x.dim)
-            continue;
+    for (int from = k; from < (int)x.dim; from += lanes * 8) {
         float v[8] = {};
         if (x.normalize)
             load_8(x, at, from, vector, v);
 #pragma unroll
         for (int e = 0; e < 8; e++) {
-            float g = a.slices > 1 && from + e < (int)x.dim ? kept[from + e] : sum[e];
+            float g = kept ? kept[from + e] : sum[e];
             if (x.normalize)
                 g -= along * (v[e] * factor);
             v[e] = lost ? 0.0f : g * factor * times;
         }
-        store_8(gradient, x.dtype, x.dim, out, from, a.op.accumulate, v);
+        store_8(gradient, x.dtype, x.dim, row * x.dim, from, a.op.accumulate, v);
     }
     return along;
 }
@@ -391,15 +388,22 @@ static __global__ void __launch_bounds__(32 * WARPS, resident_blocks(kind))
     const struct lik_tokens &q = a.op.score.q, &d = a.op.score.d;
     int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x & 31, k = (lane & (lanes - 1)) * 8;
     float *kept = kept_rows + warp * a.slices * lanes * 8;
+    __shared__ struct incidence of_warps[WARPS]; /* in shared memory to spare registers */
+    struct incidence &in = of_warps[warp];
     let_next_kernel_begin();
     wait_for_kernels_before();
-    int64_t tokens = q.count * q.len_max, step = (int64_t)gridDim.x * (blockDim.x / 32);
-    for (int64_t token = (int64_t)blockIdx.x * (blockDim.x / 32) + warp; token < tokens; token += step) {
+    const int64_t tokens = q.count * q.len_max;
+    for (int64_t block = blockIdx.x;; block += gridDim.x) {
+        int64_t token = block * (blockDim.x / 32) + warp;
+        if (token >= tokens)
+            break;
         int64_t i = tokens <= UINT32_MAX ? (int64_t)((uint32_t)token / (uint32_t)q.len_max) : token / q.len_max;
         int s = (int)(token - i * q.len_max);
         if (s >= sequence_length(q, i))
             continue;
-        struct incidence in = scores_of(a, true, i);
+        if (lane == 0)
+            in = scores_of(a, true, i);
+        __syncwarp();
         bool met = false;
         float sum[8];
         for (int slice = 0; slice < a.slices; slice++) {
@@ -413,8 +417,8 @@ static __global__ void __launch_bounds__(32 * WARPS, resident_blocks(kind))
                 if (!__any_sync(~0u, entry<kind>::is_row(mine.at)))
                     continue;
                 met = true;
-                add_rows<lanes, kind>(d, a.d_vector, mine, (int)min((int64_t)32, in.count - n), slice * lanes * 8 + k,
-                                      sum);
+                add_rows<lanes, kind>(d, a.d_vector, mine, 0, (int)min((int64_t)32, in.count - n),
+                                      slice * lanes * 8 + k, sum);
             }
             add_groups<lanes>(sum);
             if (a.slices > 1 && lane < lanes) {
@@ -429,8 +433,8 @@ static __global__ void __launch_bounds__(32 * WARPS, resident_blocks(kind))
         if (met) {
             float weight =
                 q.weights ? q.weights[lik_tokens_base(&q, &q.weights_strides, i) + s * q.weights_strides.token] : 1.0f;
-            product = finish_row<lanes>(a, q, a.q_vector, a.q_factor, i, s, sum, kept, a.op.grad_q, weight,
-                                        a.op.grad_weights != NULL);
+            product = finish_row<lanes>(a, q, a.q_vector, a.q_factor, i, s, out, sum, a.slices > 1 ? kept : NULL,
+                                        a.op.grad_q, weight, a.op.grad_weights != NULL);
         } else if (a.op.grad_q && !a.op.accumulate) {
             store_zeros(a.op.grad_q, q.dtype, q.dim, out * q.dim, lane * 8, 256);
         }
@@ -442,48 +446,61 @@ static __global__ void __launch_bounds__(32 * WARPS, resident_blocks(kind))
 
 /* The block's shared memory: sizes by the arguments. */
 struct document_shared {
-    int *counters;    /* [WARPS][range] */
-    int *start;       /* [range + 1] */
-    uint16_t *staged; /* [window]: token of each entry, counted from the block's first, or NOT_HERE */
-    uint16_t *list;   /* [window]: entries sorted by token */
+    int *counters;    /* [WARPS][slots] */
+    int *start;       /* [slots + 1] */
+    uint16_t *staged; /* [window]: slot of each entry's token, or NOT_HERE */
+    uint16_t *list;   /* [window]: entries sorted by slot */
     float *kept;      /* [range][slices * lanes * 8] */
 };
 
+/* A warp's tokens of a block's run are every WARPS-th; so many at the most. */
+static __host__ __device__ int warp_tokens(int range)
+{
+    return (range + WARPS - 1) / WARPS;
+}
+
+/* The slot of token t of the run: in the order of the warps, so that each has its entries in one piece. */
+LIK_DEVICE uint32_t slot_of(uint32_t t, int range)
+{
+    return t % WARPS * (uint32_t)warp_tokens(range) + t / WARPS;
+}
+
 static __host__ __device__ size_t document_shared_bytes(int range, int window, int row_floats)
 {
-    size_t ints = (size_t)(WARPS * range + range + 1) * 4, halves = (size_t)window * 4;
+    size_t ints = (size_t)(WARPS * warp_tokens(range) * (WARPS + 1) + 1) * 4, halves = (size_t)window * 4;
     return ints + halves + (size_t)range * (size_t)row_floats * 4;
 }
 
 /* A warp gives the entries staged from `first` to `end`, a multiple of 32 of them, their places in the list: those of
- * token t from next[t] on. The first is number first - less. */
+ * slot i from next[i] on. The first is number first - less. */
 LIK_DEVICE void place_entries(const struct document_shared &sm, int *next, int first, int end, int less)
 {
     int lane = (int)threadIdx.x & 31;
     for (int e = first + lane; e < end; e += 32) {
-        uint32_t token = sm.staged[e];
-        if (!__any_sync(~0u, token != NOT_HERE))
+        uint32_t slot = sm.staged[e];
+        if (!__any_sync(~0u, slot != NOT_HERE))
             continue;
-        unsigned peers = __match_any_sync(~0u, token);
+        unsigned peers = __match_any_sync(~0u, slot);
         int rank = __popc(peers & ((1u << lane) - 1u));
-        if (token != NOT_HERE)
-            sm.list[next[token] + rank] = (uint16_t)(e - less);
+        if (slot != NOT_HERE)
+            sm.list[next[slot] + rank] = (uint16_t)(e - less);
         __syncwarp();
-        if (token != NOT_HERE && rank == 0)
-            next[token] += __popc(peers);
+        if (slot != NOT_HERE && rank == 0)
+            next[slot] += __popc(peers);
         __syncwarp();
     }
 }
 
-/* Sorts the window's entries by token: list[start[t] ... start[t + 1]) are those of token t, in their order. */
+/* Sorts the window's entries by slot: list[start[i] ... start[i + 1]) are those of slot i, in their order. */
 LIK_DEVICE void sort_window(const struct grad_args &a, const struct document_shared &sm, const struct incidence &in,
                             int64_t base, int entries, int first_token, int here, int range)
 {
     const struct lik_score &op = a.op.score;
     int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x & 31, share = a.window / WARPS;
-    int *mine = sm.counters + warp * range;
-    for (int t = (int)threadIdx.x; t < WARPS * range; t += 32 * WARPS)
-        sm.counters[t] = 0;
+    const int slots = WARPS * warp_tokens(range);
+    int *mine = sm.counters + warp * slots;
+    for (int i = (int)threadIdx.x; i < WARPS * slots; i += 32 * WARPS)
+        sm.counters[i] = 0;
     __syncthreads();
     int end = (warp + 1) * share, len = (int)op.q.len_max, s = (int)((base + warp * share + lane) % len);
     int64_t n = (base + warp * share + lane) / len; /* entry n len + s is at hand */
@@ -518,17 +535,18 @@ LIK_DEVICE void sort_window(const struct grad_args &a, const struct document_sha
             if (token >= (uint32_t)here || s >= sequence_length(op.q, lik_score_query(&op, row)))
                 token = NOT_HERE;
             next(n, s);
+            uint32_t slot = token == NOT_HERE ? NOT_HERE : slot_of(token, range);
             if (e < end)
-                sm.staged[e] = (uint16_t)token;
-            if (token != NOT_HERE)
-                atomicAdd(&mine[token], 1);
+                sm.staged[e] = (uint16_t)slot;
+            if (slot != NOT_HERE)
+                atomicAdd(&mine[slot], 1);
         }
     }
     __syncthreads();
-    /* A thread a token: its entries in all warps, then their sum over the tokens before. */
-    int t = (int)threadIdx.x, own = 0;
+    /* A thread a slot: its entries in all warps, then their sum over the slots before. */
+    int slot = (int)threadIdx.x, own = 0;
     for (int w = 0; w < WARPS; w++)
-        own += t < range ? sm.counters[w * range + t] : 0;
+        own += slot < slots ? sm.counters[w * slots + slot] : 0;
     int sum = own;
 #pragma unroll
     for (int o = 1; o < 32; o *= 2) {
@@ -541,14 +559,14 @@ LIK_DEVICE void sort_window(const struct grad_args &a, const struct document_sha
     __syncthreads();
     for (int w = 0; w < warp; w++)
         sum += warp_sums[w];
-    if (t < range) {
+    if (slot < slots) {
         int at = sum - own;
-        sm.start[t] = at;
-        if (t == range - 1)
-            sm.start[range] = sum;
+        sm.start[slot] = at;
+        if (slot == slots - 1)
+            sm.start[slots] = sum;
         for (int w = 0; w < WARPS; w++) {
-            int here = sm.counters[w * range + t];
-            sm.counters[w * range + t] = at;
+            int here = sm.counters[w * slots + slot];
+            sm.counters[w * slots + slot] = at;
             at += here;
         }
     }
@@ -564,13 +582,14 @@ LIK_DEVICE void sort_few(const struct grad_args &a, const struct document_shared
 {
     const struct lik_score &op = a.op.score;
     int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x & 31, len = (int)op.q.len_max;
-    int own = warp + lane * WARPS, share = warp * (a.window / WARPS), *ends = sm.counters,
+    int own = warp * warp_tokens(range) + lane, share = warp * (a.window / WARPS), *ends = sm.counters,
         padded = (entries + 31) / 32 * 32;
-    if (own < range)
+    bool has_own = lane < warp_tokens(range);
+    if (has_own)
         ends[own] = 0;
     __syncwarp();
     for (int e = lane; e < padded; e += 32) {
-        uint32_t token = NOT_HERE;
+        uint32_t slot = NOT_HERE;
         if (e < entries) {
             int64_t row, column;
             int n = e / len, s = e - n * len;
@@ -578,20 +597,20 @@ LIK_DEVICE void sort_few(const struct grad_args &a, const struct document_shared
             uint32_t t = (uint32_t)winner_at(op, (row * a.columns + column) * len + s) - (uint32_t)first_token;
             if (t < (uint32_t)here && t % WARPS == (uint32_t)warp &&
                 s < sequence_length(op.q, lik_score_query(&op, row))) {
-                token = t;
-                atomicAdd(&ends[t], 1);
+                slot = slot_of(t, range);
+                atomicAdd(&ends[slot], 1);
             }
         }
-        sm.staged[share + e] = (uint16_t)token;
+        sm.staged[share + e] = (uint16_t)slot;
     }
     __syncwarp();
-    int count = own < range ? ends[own] : 0, sum = count;
+    int count = has_own ? ends[own] : 0, sum = count;
 #pragma unroll
     for (int o = 1; o < 32; o *= 2) {
         int before = __shfl_up_sync(~0u, sum, o);
         sum += lane >= o ? before : 0;
     }
-    if (own < range)
+    if (has_own)
         sm.start[own] = ends[own] = share + sum - count;
     __syncwarp();
     place_entries(sm, ends, share, share + padded, share);
@@ -609,8 +628,8 @@ static __global__ void __launch_bounds__(32 * WARPS, resident_blocks(kind))
     struct document_shared sm;
     sm.kept = memory;
     sm.counters = (int *)(memory + (a.keep_rows ? range * row_floats : 0));
-    sm.start = sm.counters + WARPS * range;
-    sm.staged = (uint16_t *)(sm.start + range + 1);
+    sm.start = sm.counters + WARPS * WARPS * warp_tokens(range);
+    sm.staged = (uint16_t *)(sm.start + WARPS * warp_tokens(range) + 1);
     sm.list = sm.staged + a.window;
     let_next_kernel_begin();
     wait_for_kernels_before();
@@ -620,72 +639,100 @@ static __global__ void __launch_bounds__(32 * WARPS, resident_blocks(kind))
     if (here <= 0)
         return;
     __shared__ struct incidence in; /* in shared memory to spare registers */
-    if (threadIdx.x == 0)
+    __shared__ int64_t document, first_row;
+    if (threadIdx.x == 0) {
         in = scores_of(a, false, j);
+        document = j;
+        first_row = lik_tokens_row(&d, j) + first_token;
+    }
     __syncthreads();
     int64_t entries = in.count * q.len_max;
-    auto end_of = [&](int t) { return few ? sm.counters[t] : sm.start[t + 1]; };
-    /* Bit n of a set of rows is the warp's n-th token, warp + n WARPS. Zeros are stored by a group of lanes a row. */
+    const int per = warp_tokens(range), slots = warp * per; /* tokens of a warp, and the first of their slots */
+    auto end_of = [&](int slot) { return few ? sm.counters[slot] : sm.start[slot + 1]; };
+    auto finish = [&](int n, const float (&sum)[8], const float *kept) {
+        int t = warp + n * WARPS;
+        finish_row<lanes>(a, d, a.d_vector, a.d_factor, document, first_token + t, first_row + t, sum, kept,
+                          a.op.grad_d, 1.0f, false);
+    };
+    auto kept_row = [&](int n) { return sm.kept + (warp + n * WARPS) * row_floats; };
+    /* Bit n of a set of rows is the warp's n-th token. Zeros are stored by a group of lanes a row. */
     uint32_t met = 0; /* has won something so far */
     auto clear_rows = [&](uint32_t which) {
-        int64_t row = lik_tokens_row(&d, j) + first_token;
         const int bytes = (int)d.dim * (d.dtype == LIK_F32 ? 4 : 2), vectors = bytes / 16;
-        const bool plain = few && bytes % 16 == 0 && (uintptr_t)a.op.grad_d % 16 == 0;
-        uint4 *out = (uint4 *)a.op.grad_d + row * vectors;
-        for (int n = lane / lanes, t; !a.op.accumulate && (t = warp + n * WARPS) < here; n += groups)
+        const bool plain = bytes % 16 == 0 && (uintptr_t)a.op.grad_d % 16 == 0;
+        uint4 *out = (uint4 *)a.op.grad_d + first_row * vectors;
+        for (int n = lane / lanes, t; !a.op.accumulate && (t = warp + n * WARPS) < here; n += groups) {
             if (!(which >> n & 1))
                 continue;
-            else if (plain)
+            if (plain)
                 for (int v = lane & (lanes - 1); v < vectors; v += lanes)
                     out[t * vectors + v] = make_uint4(0, 0, 0, 0);
             else
-                store_zeros(a.op.grad_d, d.dtype, d.dim, (row + t) * d.dim, k, lanes * 8);
+                store_zeros(a.op.grad_d, d.dtype, d.dim, (first_row + t) * d.dim, k, lanes * 8);
+        }
     };
     for (int64_t base = 0; base < entries; base += a.window) {
-        bool last = base + a.window >= entries;
+        bool last = few || base + a.window >= entries;
         if (few)
             sort_few(a, sm, in, (int)entries, first_token, here, range);
         else
             sort_window(a, sm, in, base, (int)min(entries - base, (int64_t)a.window), first_token, here, range);
-        int own = warp + lane * WARPS;
-        uint32_t winners = __ballot_sync(~0u, own < here && sm.start[own] < end_of(own));
+        const uint16_t *staged = sm.staged + (few ? warp * (a.window / WARPS) : 0);
+        int begin = sm.start[slots], end = end_of(slots + per - 1);
+        uint32_t winners = __ballot_sync(~0u, lane < per && sm.start[slots + lane] < end_of(slots + lane));
         if (last)
             clear_rows(~(met | winners));
-        for (uint32_t rows = last ? met | winners : winners; rows; rows &= rows - 1) {
-            int n_row = __ffs(rows) - 1, t = warp + n_row * WARPS, from = sm.start[t], to = end_of(t);
-            bool before = met >> n_row & 1; /* its sum stands in `kept` */
-            float sum[8];
-            float *kept = sm.kept + t * row_floats;
-            for (int slice = 0; slice < a.slices; slice++) {
-#pragma unroll
-                for (int e = 0; e < 8; e++)
-                    sum[e] = 0.0f;
-                for (int n = from; n < to; n += 32) {
-                    struct entry<kind> mine = entry<kind>::none();
-                    if (n + lane < to)
-                        mine = winning_row<kind>(a, in, base + sm.list[n + lane]);
-                    add_rows<lanes, kind>(q, a.q_vector, mine, min(32, to - n), slice * lanes * 8 + k, sum);
+        for (int slice = 0; slice < a.slices; slice++) {
+            float sum[8] = {};
+            /* 32 entries at once: of several tokens whole, or a part of those of one. */
+            for (int e = begin; e < end;) {
+                struct entry<kind> mine = entry<kind>::none();
+                int count = min(32, end - e), slot = -1;
+                if (lane < count) {
+                    int entry = sm.list[e + lane];
+                    slot = staged[entry];
+                    mine = winning_row<kind>(a, in, base + entry);
                 }
-                add_groups<lanes>(sum);
-                if (a.keep_rows && before)
-#pragma unroll
-                    for (int e = 0; e < 8; e++)
-                        sum[e] = __fadd_rn(kept[slice * lanes * 8 + k + e], sum[e]);
-                if (a.keep_rows && (a.slices > 1 || !last)) {
-                    __syncwarp();
-                    if (lane < lanes)
-#pragma unroll
-                        for (int e = 0; e < 8; e++)
-                            kept[slice * lanes * 8 + k + e] = sum[e];
+                int slot_before = __shfl_up_sync(~0u, slot, 1);
+                uint32_t firsts = __ballot_sync(~0u, lane < count && slot != slot_before) | 1u;
+                bool whole = end_of(__shfl_sync(~0u, slot, count - 1)) == e + count;
+                if (!whole && firsts != 1u) { /* the last token comes next */
+                    count = 31 - __clz(firsts);
+                    firsts ^= 1u << count;
+                    whole = true;
                 }
+                while (firsts) {
+                    int from = __ffs(firsts) - 1;
+                    firsts &= firsts - 1;
+                    int to = firsts ? __ffs(firsts) - 1 : count;
+                    add_rows<lanes, kind>(q, a.q_vector, mine, from, to, slice * lanes * 8 + k, sum);
+                    if (!firsts && !whole)
+                        break;
+                    add_groups<lanes>(sum);
+                    int n = __shfl_sync(~0u, slot, from) - slots;
+                    if (!a.keep_rows)
+                        finish(n, sum, NULL);
+                    else if (lane < lanes)
+#pragma unroll
+                        for (int i = 0; i < 8; i++) {
+                            float *kept = kept_row(n) + slice * lanes * 8 + k + i;
+                            *kept = met >> n & 1 ? __fadd_rn(*kept, sum[i]) : sum[i];
+                        }
+#pragma unroll
+                    for (int i = 0; i < 8; i++)
+                        sum[i] = 0.0f;
+                }
+                e += count;
             }
-            __syncwarp();
-            if (last)
-                finish_row<lanes>(a, d, a.d_vector, a.d_factor, j, first_token + t, sum, kept, a.op.grad_d, 1.0f,
-                                  false);
-            __syncwarp();
         }
         met |= winners;
+        __syncwarp();
+        for (uint32_t rows = a.keep_rows && last ? met : 0u; rows; rows &= rows - 1) {
+            const float none[8] = {};
+            finish(__ffs(rows) - 1, none, kept_row(__ffs(rows) - 1));
+        }
+        if (last)
+            break;
     }
     if (entries == 0)
         clear_rows(~0u);

@@ -71,6 +71,7 @@ struct incidence {
     int64_t count, row, column;
     int32_t row_step, column_step;
     const uint64_t *order;
+    int64_t winners, winners_step; /* elements of the argmax: where those of score 0 begin, and to those of the next */
 };
 
 LIK_DEVICE int64_t first_of(const struct sorted_list &l, int64_t sequence)
@@ -89,7 +90,7 @@ LIK_DEVICE int64_t first_of(const struct sorted_list &l, int64_t sequence)
 LIK_DEVICE struct incidence scores_of(const struct grad_args &a, bool of_query, int64_t i)
 {
     const struct lik_score &op = a.op.score;
-    struct incidence in = {1, i, 0, 0, 0, NULL};
+    struct incidence in = {1, i};
     if (op.pairing == LIK_LIST) {
         const struct sorted_list &l = of_query ? a.by_q : a.by_d;
         int64_t from = first_of(l, i);
@@ -107,6 +108,8 @@ LIK_DEVICE struct incidence scores_of(const struct grad_args &a, bool of_query, 
         in.row = i / op.per_query;
         in.column = i - in.row * op.per_query;
     }
+    in.winners = (in.row * a.columns + in.column) * op.q.len_max;
+    in.winners_step = (in.row_step * a.columns + in.column_step) * op.q.len_max;
     return in;
 }
 
@@ -116,8 +119,10 @@ LIK_DEVICE void incidence_at(const struct incidence &in, int64_t n, int64_t &row
     column = in.column + n * in.column_step;
 }
 
-LIK_DEVICE int winner_at(const struct lik_score &op, int64_t at)
+/* The document token that query token s met in the n-th score. */
+LIK_DEVICE int winner_at(const struct lik_score &op, const struct incidence &in, int64_t n, int s)
 {
+    int64_t at = (in.order ? (int64_t)(uint32_t)in.order[n] * op.q.len_max : in.winners + n * in.winners_step) + s;
     return op.argmax_dtype == LIK_I16 ? ((const int16_t *)op.argmax)[at] : ((const int32_t *)op.argmax)[at];
 }
 
@@ -172,7 +177,7 @@ LIK_DEVICE struct entry<kind> met_row(const struct grad_args &a, const struct in
     struct entry<kind> e = entry<kind>::none();
     int64_t row, column;
     incidence_at(in, n, row, column);
-    int t = winner_at(op, (row * a.columns + column) * op.q.len_max + s);
+    int t = winner_at(op, in, n, s);
     int64_t j = lik_score_document(&op, row, column);
     if (t < 0 || t >= sequence_length(op.d, j))
         return e;
@@ -181,7 +186,7 @@ LIK_DEVICE struct entry<kind> met_row(const struct grad_args &a, const struct in
     return e;
 }
 
-/* The query row of entry n * len_max + s of a document. */
+/* The query row of entry n * len_max + s of a document; none where the query has no such token. */
 template <int kind>
 LIK_DEVICE struct entry<kind> winning_row(const struct grad_args &a, const struct incidence &in, int64_t at)
 {
@@ -190,6 +195,8 @@ LIK_DEVICE struct entry<kind> winning_row(const struct grad_args &a, const struc
     int s = (int)(at - n * q.len_max);
     incidence_at(in, n, row, column);
     int64_t i = lik_score_query(&a.op.score, row);
+    if (s >= sequence_length(q, i))
+        return entry<kind>::none();
     float g = a.op.grad_scores[row * a.op.grad_scores_stride + column];
     if (q.weights)
         g *= q.weights[lik_tokens_base(&q, &q.weights_strides, i) + s * q.weights_strides.token];
@@ -324,21 +331,24 @@ LIK_DEVICE void store_8(void *gradient, int dtype, int64_t dim, int64_t at, int 
     }
 }
 
-/* Takes a finished sum (in `kept`, or in `sum` if that is NULL) of the vectors that count to the gradient of the stored
- * token t of sequence i, `row` of all, and writes it. Returns <sum, the token as it counts> where that is needed: with
- * normalize or `want_product`. The whole warp calls; a token whose norm is below the clamp has no direction and gets 0.
+/* Takes a finished sum (in `kept`, or in `sum` if that is NULL; `sum` is lost) of the vectors that count to the
+ * gradient of the stored token t of sequence i, `row` of all, and writes it. Returns <sum, the token as it counts>
+ * where that is needed: with normalize or `want_product`. The whole warp calls; a token whose norm is below the clamp
+ * has no direction and gets 0.
  */
 template <int lanes>
 LIK_DEVICE float finish_row(const struct grad_args &a, const struct lik_tokens &x, bool vector, const float *factors,
-                            int64_t i, int t, int64_t row, const float (&sum)[8], const float *kept, void *gradient,
+                            int64_t i, int t, int64_t row, float (&sum)[8], const float *kept, void *gradient,
                             float times, bool want_product)
 {
     int k = ((int)threadIdx.x & (lanes - 1)) * 8;
     bool first_group = ((int)threadIdx.x & 31) < lanes;
+    float own = 1.0f, factor = 1.0f, along = 0.0f;
     int64_t at = 0;
-    float own = x.scale ? token_scale(x, lik_tokens_base(&x, &x.scale_strides, i), t) : 1.0f,
-          factor = factors ? factors[row] : own;
-    float along = 0.0f;
+    if (x.scale)
+        own = factor = token_scale(x, lik_tokens_base(&x, &x.scale_strides, i), t);
+    if (factors)
+        factor = factors[row];
     if (x.normalize || want_product) {
         at = lik_tokens_base(&x, &x.strides, i) + t * x.strides.token;
         for (int from = k; from < (int)x.dim; from += lanes * 8) {
@@ -356,17 +366,22 @@ LIK_DEVICE float finish_row(const struct grad_args &a, const struct lik_tokens &
         return along;
     bool lost = x.normalize && factor == __fdiv_rn(own, 1e-12f);
     for (int from = k; from < (int)x.dim; from += lanes * 8) {
-        float v[8] = {};
-        if (x.normalize)
+        if (kept)
+#pragma unroll
+            for (int e = 0; e < 8; e++)
+                sum[e] = kept[from + e];
+        if (x.normalize) {
+            float v[8];
             load_8(x, at, from, vector, v);
 #pragma unroll
-        for (int e = 0; e < 8; e++) {
-            float g = kept ? kept[from + e] : sum[e];
-            if (x.normalize)
-                g -= along * (v[e] * factor);
-            v[e] = lost ? 0.0f : g * factor * times;
+            for (int e = 0; e < 8; e++)
+                sum[e] = lost ? 0.0f : (sum[e] - along * (v[e] * factor)) * factor * times;
+        } else {
+#pragma unroll
+            for (int e = 0; e < 8; e++)
+                sum[e] *= factor * times;
         }
-        store_8(gradient, x.dtype, x.dim, row * x.dim, from, a.op.accumulate, v);
+        store_8(gradient, x.dtype, x.dim, row * x.dim, from, a.op.accumulate, sum);
     }
     return along;
 }
@@ -476,6 +491,7 @@ static __host__ __device__ size_t document_shared_bytes(int range, int window, i
 LIK_DEVICE void place_entries(const struct document_shared &sm, int *next, int first, int end, int less)
 {
     int lane = (int)threadIdx.x & 31;
+#pragma unroll 1
     for (int e = first + lane; e < end; e += 32) {
         uint32_t slot = sm.staged[e];
         if (!__any_sync(~0u, slot != NOT_HERE))
@@ -502,44 +518,35 @@ LIK_DEVICE void sort_window(const struct grad_args &a, const struct document_sha
     for (int i = (int)threadIdx.x; i < WARPS * slots; i += 32 * WARPS)
         sm.counters[i] = 0;
     __syncthreads();
-    int end = (warp + 1) * share, len = (int)op.q.len_max, s = (int)((base + warp * share + lane) % len);
+    const int end = (warp + 1) * share, len = (int)op.q.len_max;
     int64_t n = (base + warp * share + lane) / len; /* entry n len + s is at hand */
-    auto next = [&](int64_t &n, int &s) {
-        n += 32 / len;
-        s += 32 % len;
-        if (s >= len) {
-            s -= len;
-            n++;
-        }
-    };
+    int s = (int)((base + warp * share + lane) % len);
+#pragma unroll 1
     for (int from = warp * share + lane; from < end; from += 32 * AHEAD) {
-        int winner[AHEAD], s_read = s;
-        int64_t n_read = n;
+        int winner[AHEAD];
 #pragma unroll
         for (int u = 0; u < AHEAD; u++) {
             int e = from + 32 * u;
             winner[u] = -1;
-            if (e < end && e < entries) {
-                int64_t row, column;
-                incidence_at(in, n_read, row, column);
-                winner[u] = winner_at(op, (row * a.columns + column) * len + s_read);
+            if (e < end && e < entries)
+                winner[u] = winner_at(op, in, n, s);
+            n += 32 / len;
+            s += 32 % len;
+            if (s >= len) {
+                n++;
+                s -= len;
             }
-            next(n_read, s_read);
         }
 #pragma unroll
         for (int u = 0; u < AHEAD; u++) {
             int e = from + 32 * u;
-            uint32_t token = (uint32_t)winner[u] - (uint32_t)first_token;
-            int64_t row, column;
-            incidence_at(in, token < (uint32_t)here ? n : 0, row, column); /* n may be past the last score */
-            if (token >= (uint32_t)here || s >= sequence_length(op.q, lik_score_query(&op, row)))
-                token = NOT_HERE;
-            next(n, s);
-            uint32_t slot = token == NOT_HERE ? NOT_HERE : slot_of(token, range);
+            uint32_t token = (uint32_t)winner[u] - (uint32_t)first_token, slot = NOT_HERE;
+            if (token < (uint32_t)here) {
+                slot = slot_of(token, range);
+                atomicAdd(&mine[slot], 1);
+            }
             if (e < end)
                 sm.staged[e] = (uint16_t)slot;
-            if (slot != NOT_HERE)
-                atomicAdd(&mine[slot], 1);
         }
     }
     __syncthreads();
@@ -591,12 +598,8 @@ LIK_DEVICE void sort_few(const struct grad_args &a, const struct document_shared
     for (int e = lane; e < padded; e += 32) {
         uint32_t slot = NOT_HERE;
         if (e < entries) {
-            int64_t row, column;
-            int n = e / len, s = e - n * len;
-            incidence_at(in, n, row, column);
-            uint32_t t = (uint32_t)winner_at(op, (row * a.columns + column) * len + s) - (uint32_t)first_token;
-            if (t < (uint32_t)here && t % WARPS == (uint32_t)warp &&
-                s < sequence_length(op.q, lik_score_query(&op, row))) {
+            uint32_t t = (uint32_t)winner_at(op, in, e / len, e % len) - (uint32_t)first_token;
+            if (t < (uint32_t)here && t % WARPS == (uint32_t)warp) {
                 slot = slot_of(t, range);
                 atomicAdd(&ends[slot], 1);
             }
@@ -649,7 +652,7 @@ static __global__ void __launch_bounds__(32 * WARPS, resident_blocks(kind))
     int64_t entries = in.count * q.len_max;
     const int per = warp_tokens(range), slots = warp * per; /* tokens of a warp, and the first of their slots */
     auto end_of = [&](int slot) { return few ? sm.counters[slot] : sm.start[slot + 1]; };
-    auto finish = [&](int n, const float (&sum)[8], const float *kept) {
+    auto finish = [&](int n, float (&sum)[8], const float *kept) {
         int t = warp + n * WARPS;
         finish_row<lanes>(a, d, a.d_vector, a.d_factor, document, first_token + t, first_row + t, sum, kept,
                           a.op.grad_d, 1.0f, false);
@@ -728,8 +731,8 @@ static __global__ void __launch_bounds__(32 * WARPS, resident_blocks(kind))
         met |= winners;
         __syncwarp();
         for (uint32_t rows = a.keep_rows && last ? met : 0u; rows; rows &= rows - 1) {
-            const float none[8] = {};
-            finish(__ffs(rows) - 1, none, kept_row(__ffs(rows) - 1));
+            float sum[8];
+            finish(__ffs(rows) - 1, sum, kept_row(__ffs(rows) - 1));
         }
         if (last)
             break;

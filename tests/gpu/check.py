@@ -256,7 +256,17 @@ def check_random(device, args):
 
 def check_batches(device, args):
     """The bits of a score depend on its query and document alone: any batch, padded or packed, 100 runs."""
-    for dtype, dim in (("bf16", 128), ("f16", 96), ("f32", 128), ("f32", 384), ("f32", 448), ("bf16", 320)):
+    for dtype, dim, normalize, precision in (
+        ("bf16", 128, False, lik.HIGHEST),
+        ("f16", 96, False, lik.HIGHEST),
+        ("f32", 128, False, lik.HIGHEST),
+        ("f32", 384, False, lik.HIGHEST),
+        ("f32", 448, False, lik.HIGHEST),
+        ("bf16", 320, False, lik.HIGHEST),
+        ("bf16", 128, True, lik.HIGHEST),
+        ("f32", 96, True, lik.HIGH),
+        ("f32", 200, False, lik.MEDIUM),
+    ):
         for q_len, d_len, nq, nd in (
             (32, 300, 20, 40),
             (300, 180, 3, 30),
@@ -265,17 +275,17 @@ def check_batches(device, args):
             (5, 9, 40, 90),
         ):
             g = torch.Generator(device="cuda").manual_seed(7)
-            q, d = Operand(g, nq, q_len, dim, dtype), Operand(g, nd, d_len, dim, dtype)
-            op = problem(q, d)
+            q, d = (Operand(g, n, m, dim, dtype, normalize=normalize) for n, m in ((nq, q_len), (nd, d_len)))
+            op = problem(q, d, precision=precision)
             whole, at, variant = score(device, op, torch.int32)
-            name = f"batches {dtype} {dim} {nq}x{q_len} {nd}x{d_len} [{variant}]"
+            name = f"batches {dtype} {dim} {nq}x{q_len} {nd}x{d_len} precision {precision} [{variant}]"
             for _ in range(100):
                 again, at2, _ = score(device, op, torch.int32)
                 if not fail(torch.equal(whole, again) and torch.equal(at, at2), f"{name}: two runs differ"):
                     break
             for i, j in ((0, 0), (nq - 1, nd - 1), (nq // 2, nd // 3)):
                 q1, d1 = op.q, op.d
-                part = problem(q, d)
+                part = problem(q, d, precision=precision)
                 size = 4 if dtype == "f32" else 2
                 part.q.data, part.q.count = q1.data + i * q_len * dim * size, 1
                 part.d.data, part.d.count = d1.data + j * d_len * dim * size, 1
@@ -284,13 +294,13 @@ def check_batches(device, args):
                     bool(alone[0, 0] == whole[i, j]) and torch.equal(at1[0, 0], at[i, j]),
                     f"{name}: alone ({small}) {float(alone[0, 0])!r}, in the batch {float(whole[i, j])!r}",
                 )
-            packed = problem(q, d)
+            packed = problem(q, d, precision=precision)
             offsets = torch.arange(nd + 1, dtype=torch.int64, device="cuda") * d_len
             packed.d.offsets, packed.d.offsets_dtype, packed.d.total = offsets.data_ptr(), lik.I64, nd * d_len
             other, _, _ = score(device, packed)
             fail(torch.equal(other, whole), f"{name}: packed and padded differ")
             lists = (torch.arange(nq, device="cuda").repeat(2), torch.arange(2 * nq, device="cuda") % nd)
-            listed, _, _ = score(device, problem(q, d, lik.LIST, 0, lists))
+            listed, _, _ = score(device, problem(q, d, lik.LIST, 0, lists, precision))
             fail(torch.equal(listed[:, 0], whole[lists[0], lists[1]]), f"{name}: a list and all pairs differ")
     print("batches: done", flush=True)
 
@@ -458,6 +468,9 @@ def check_grad(device, args):
         ("f16", 5, 15, 33, 100, 64, 3, False),
         ("f32", 9, 11, 20, 70, 36, 0, False),
         ("bf16", 2, 3, 5, 9, 4096, 0, True),
+        ("f16", 32, 9, 128, 3000, 128, 0, False),  # less than two entries a token
+        ("bf16", 50, 7, 40, 3, 128, 0, False),  # hundreds a token
+        *((("bf16", "f32")[n % 2], 7, 21, n, 37, 96, 3, n == 64) for n in (1, 32, 64, 65, 128, 129)),  # few a document
     ):
         g = torch.Generator(device="cuda").manual_seed(11)
         q, d = (Operand(g, n, m, dim, dtype, normalize=normalize) for n, m in ((nq, q_len), (nd, d_len)))

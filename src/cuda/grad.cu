@@ -32,6 +32,7 @@
 
 static_assert(RANGE_MOST <= 32 * WARPS, "a thread a token in the prefix sum, a bit a token of a warp's");
 static_assert(WINDOW_MOST < NOT_HERE, "entries are sorted as 16-bit numbers");
+static_assert(FEW * WARPS <= WINDOW_MOST, "each warp has a list of few entries");
 
 /* How rows are stored, as the innermost loop needs it. */
 enum row_kind {

@@ -84,8 +84,8 @@ template <int count> LIK_DEVICE void registers_take()
 }
 
 /* wgmma<bf16, add, blocks>: c += a b, or c = a b, for the first `blocks` blocks of 8 columns (c: 4 a block);
- * asynchronous until wgmma_wait. PTX wants every register of c named: LIK_C_n are the operands of the first n blocks, as
- * PTX numbers them after a and b, LIK_R_n what they are bound to: "+f" or "=f". */
+ * asynchronous until wgmma_wait. PTX wants every register of c named: LIK_C_n are the operands of the first n blocks,
+ * as PTX numbers them after a and b, LIK_R_n what they are bound to: "+f" or "=f". */
 /* clang-format off */
 #define LIK_C_1 "%2, %3, %4, %5"
 #define LIK_C_2 LIK_C_1 ", %6, %7, %8, %9"

@@ -20,7 +20,7 @@
  * Blocks of the grid are persistent, one a processor; each takes an equal share of all (row tile, document) pairs, row
  * tile by row tile, so that blocks which share documents stream them at the same time, through L2. Where that makes the
  * longest share little longer, a block has documents of one row tile only: it need not stop for other rows, and blocks
- * take documents in turn, so that all read from one region of memory. */
+ * take documents in turn, so that all read from one region of memory; or, if they are packed, as many tokens each. */
 #include "cuda/maxima.cuh"
 #include "cuda/mma.cuh"
 
@@ -28,12 +28,15 @@
 
 /* ---- The warp that finishes scores ---- */
 
-LIK_DEVICE void finish_scores(const struct sm90_args &a, struct shared &sm, int64_t documents)
+LIK_DEVICE void finish_scores(const struct sm90_args &a, struct shared &sm, struct share share)
 {
     const struct tiling &t = a.score.tiling;
     int lane = (int)threadIdx.x & 31, blocks = t.blocks, queries = t.parts ? 1 : t.tile_blocks / blocks, row_tile = -1;
     int64_t mine = -1; /* the scores of lane's query of the row tile */
     wait_for_kernels_before();
+    if (a.by_tokens)
+        share_by_tokens(a, share);
+    int64_t documents = share.count;
     for (unsigned turn = 0; documents > 0; turn++) {
         int slot = turn % SUMS;
         struct sums &sums = sm.sums[slot];
@@ -77,12 +80,6 @@ template <int bands> struct consumer {
     unsigned turn;          /* tiles with documents' ends so far */
 };
 
-/* Slabs of a band of query rows: of f32 in all planes. */
-template <int dtype> LIK_DEVICE int row_slabs(const struct sm90_args &a)
-{
-    return dtype == LIK_F32 ? a.slabs / 2 * a.planes : a.slabs;
-}
-
 /* Where the warpgroup's rows of a row tile lie and what they count, and what belongs to the lane's row. */
 template <int bands>
 LIK_DEVICE void place_queries(const struct sm90_args &a, struct shared &sm, struct consumer<bands> &me, int row_tile)
@@ -113,7 +110,7 @@ LIK_DEVICE void load_queries(const struct sm90_args &a, struct shared &sm, const
 {
     const struct lik_tokens &q = a.score.op.q;
     const int thread = (int)threadIdx.x & 127, chunk = thread & 7, first_band = me.warpgroup * bands;
-    const int slabs = row_slabs<dtype>(a), planes = dtype == LIK_F32 ? a.planes : 1;
+    const int slabs = a.row_slabs, planes = dtype == LIK_F32 ? a.planes : 1;
     int64_t at[4 * bands]; /* of rows thread / 8, 16 more, ... */
 #pragma unroll
     for (int i = 0; i < 4 * bands; i++)
@@ -247,7 +244,7 @@ LIK_DEVICE void multiply(const struct sm90_args &a, struct shared &sm, const str
     uint32_t next_slab = (uint32_t)a.slab_bytes >> 4, q[2], d[2];
     q[0] = q[1] = wgmma_descriptor(shared_address(me.rows));
     if (bands == 2)
-        q[1] += (uint32_t)row_slabs<dtype>(a) * (SLAB_ROWS_BYTES >> 4);
+        q[1] += (uint32_t)a.row_slabs * (SLAB_ROWS_BYTES >> 4);
     auto columns = [&]() {
         d[0] = d[1] = wgmma_descriptor(ring + at.stage * (dtype == LIK_F32 ? a.slab_bytes * a.planes : a.stage_bytes));
         if (dtype == LIK_F32) /* the last plane, of the first pair */
@@ -263,7 +260,7 @@ LIK_DEVICE void multiply(const struct sm90_args &a, struct shared &sm, const str
             multiply_pair<blocks, false>(c[1], q[1], d[1]);
             multiply_pairs<blocks>(c[1], q[1], d[1], next_slab, a.planes);
         }
-        for (int slab = a.planes; slab < row_slabs<dtype>(a); slab += a.planes) {
+        for (int slab = a.planes; slab < a.row_slabs; slab += a.planes) {
             struct place before = at;
             advance(at, PLANE_STAGES);
             source<dtype>::await(sm, at);
@@ -405,7 +402,7 @@ LIK_DEVICE void take_pieces(const struct sm90_args &a, struct shared &sm, struct
     for (;;) {
         halves c;
         multiply<dtype, bands, blocks, split>(a, sm, me, ring, c, t.at);
-        const float *factor = factors + t.index * MOST_COLUMNS(bands);
+        const float *factor = factors + t.index * most_columns(dtype, bands);
         if (a.normalize)
             mbarrier_wait(&sm.normed[t.index], t.pass);
         wgmma_wait<split>();
@@ -488,7 +485,7 @@ LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, struct con
             wgmma_wait<0>();
             source<dtype>::give_back(a, sm, me.lane, t.at);
             if (a.normalize) {
-                const float *factor = factors + t.index * MOST_COLUMNS(bands);
+                const float *factor = factors + t.index * most_columns(dtype, bands);
                 mbarrier_wait(&sm.normed[t.index], t.pass);
                 scale_products<16>(c[0], factor);
                 if (!has_one_half<dtype, bands>())
@@ -519,7 +516,7 @@ template <int dtype> LIK_DEVICE void add_squares(uint4 raw, float (&squares)[4])
 template <int dtype, int bands>
 LIK_DEVICE void take_norms(const struct sm90_args &a, struct shared &sm, const char *ring, float *factors, int warp)
 {
-    const int most = MOST_COLUMNS(bands) / 64;
+    const int most = most_columns(dtype, bands) / 64;
     struct place at = {0, 0};
     int lane = (int)threadIdx.x & 31, c = warp * 32 + lane, step = 32 * a.norm_warps;
     for (int tile = 0;; tile = (tile + 1) % HEADS) {
@@ -549,7 +546,8 @@ LIK_DEVICE void take_norms(const struct sm90_args &a, struct shared &sm, const c
             if (c + n * step < columns) {
                 float norm = __fsqrt_rn(
                     __fadd_rn(__fadd_rn(squares[n][0], squares[n][1]), __fadd_rn(squares[n][2], squares[n][3])));
-                factors[tile * MOST_COLUMNS(bands) + c + n * step] = __fdiv_rn(1.0f, norm < 1e-12f ? 1e-12f : norm);
+                factors[tile * most_columns(dtype, bands) + c + n * step] =
+                    __fdiv_rn(1.0f, norm < 1e-12f ? 1e-12f : norm);
             }
         __syncwarp();
         if (lane == 0)
@@ -560,7 +558,7 @@ LIK_DEVICE void take_norms(const struct sm90_args &a, struct shared &sm, const c
 /* ---- The warps that split f32 tokens into planes ---- */
 
 /* From the ring, where 64 elements are two stages, to the ring of planes, where they are one: [plane][column]. Two
- * lanes take a column, as above. */
+ * lanes take a column, and its norm where that is wanted. */
 template <int bands, int planes>
 LIK_DEVICE void split_tokens(const struct sm90_args &a, struct shared &sm, const char *ring, char *out, float *factors,
                              int warp)
@@ -616,7 +614,7 @@ LIK_DEVICE void split_tokens(const struct sm90_args &a, struct shared &sm, const
             squares = __fadd_rn(squares, __shfl_xor_sync(~0u, squares, 16));
             scaled = __fadd_rn(scaled, __shfl_xor_sync(~0u, scaled, 16));
             float norm = squares < 1e37f ? __fsqrt_rn(squares) : __fmul_rn(__fsqrt_rn(scaled), 0x1p70f);
-            factors[tile * MOST_COLUMNS(bands) + c] = __fdiv_rn(1.0f, norm < 1e-12f ? 1e-12f : norm);
+            factors[tile * most_columns(LIK_F32, bands) + c] = __fdiv_rn(1.0f, norm < 1e-12f ? 1e-12f : norm);
             __syncwarp();
             if (lane == 0)
                 mbarrier_arrive(&sm.normed[tile]);
@@ -639,7 +637,7 @@ static __global__ void __launch_bounds__(dtype == LIK_F32 ? 512 : 384, 1)
     char *ring = dynamic + (-shared_address(dynamic) & 1023u); /* the swizzle counts from multiples of 1024 */
     char *planes = ring + a.stages * a.stage_bytes;
     char *rows = planes + (wide ? PLANE_STAGES * a.planes * a.slab_bytes : 0);
-    int rows_bytes = bands * row_slabs<dtype>(a) * SLAB_ROWS_BYTES;
+    int rows_bytes = bands * a.row_slabs * SLAB_ROWS_BYTES;
     float *factors = (float *)(rows + a.warpgroups * rows_bytes);
     let_next_kernel_begin();
     int role = __shfl_sync(~0u, (int)threadIdx.x / 128, 0), warp = __shfl_sync(~0u, (int)threadIdx.x / 32 & 3, 0);
@@ -679,7 +677,7 @@ static __global__ void __launch_bounds__(dtype == LIK_F32 ? 512 : 384, 1)
         } else if (last && warp == 0) {
             produce(a, sm, ring, mine);
         } else if (last && warp == 1 && !a.score.partial) {
-            finish_scores(a, sm, mine.count);
+            finish_scores(a, sm, mine);
         } else if (!wide && a.normalize && norms >= 0) {
             take_norms<dtype, bands>(a, sm, ring, factors, norms);
         }
@@ -692,7 +690,7 @@ static __global__ void __launch_bounds__(dtype == LIK_F32 ? 512 : 384, 1)
         me.row = warp * 16 + me.lane / 4 + (me.lane & 1) * 8;
         me.rows = rows + role * rows_bytes;
         struct maxima<bands> *stash =
-            (struct maxima<bands> *)((char *)factors + (a.normalize ? HEADS * MOST_COLUMNS(bands) * 4 : 0));
+            (struct maxima<bands> *)((char *)factors + (a.normalize ? HEADS * most_columns(dtype, bands) * 4 : 0));
         consume<dtype, bands, want_argmax>(a, sm, me, shared_address(wide ? planes : ring),
                                            stash + role * a.together * 128 + (threadIdx.x & 127), factors,
                                            mine.row_tile);
@@ -821,7 +819,7 @@ static size_t fixed_bytes(const struct lik_score *op, int bands, int warpgroups,
 {
     size_t bytes = sizeof(struct shared) + 1024 + (size_t)warpgroups * bands * row_slabs_of(op) * SLAB_ROWS_BYTES;
     if (op->d.normalize)
-        bytes += HEADS * MOST_COLUMNS(bands) * sizeof(float);
+        bytes += (size_t)(HEADS * most_columns(op->d.dtype, bands)) * sizeof(float);
     if (together > 1)
         bytes += (size_t)warpgroups * together * 128 * sizeof(struct maxima<1>) * bands;
     return bytes;
@@ -973,6 +971,7 @@ int lik_score_sm90_launch(const struct lik_gpu *gpu, const struct score_args *sc
     struct sm90_args a = {};
     a.score = *score;
     a.slabs = slabs_of(&score->op);
+    a.row_slabs = row_slabs_of(&score->op);
     a.planes = planes_of(&score->op);
     a.slab_elements = a.planes ? 32 : 64;
     a.stages = shape.stages;
@@ -994,8 +993,8 @@ int lik_score_sm90_launch(const struct lik_gpu *gpu, const struct score_args *sc
     unsigned grid = (unsigned)(total < gpu->processors ? total : gpu->processors);
     if (tiles <= grid) {
         int64_t chunks = grid / tiles, longest = (columns + chunks - 1) / chunks - (total + grid - 1) / grid;
-        double multiplied = 64.0 * shape.bands * shape.warpgroups * (double)score->op.d.len_max * 64.0 *
-                            row_slabs_of(&score->op) * (a.planes ? (a.planes + 1) / 2.0 : 1.0);
+        double multiplied = 64.0 * shape.bands * shape.warpgroups * (double)score->op.d.len_max * 64.0 * a.row_slabs *
+                            (a.planes ? (a.planes + 1) / 2.0 : 1.0);
         if ((double)longest * multiplied < ROWS_COST) {
             a.chunks = (int32_t)chunks;
             grid = (unsigned)(chunks * tiles);
@@ -1003,6 +1002,7 @@ int lik_score_sm90_launch(const struct lik_gpu *gpu, const struct score_args *sc
     }
     /* Memory is read faster where all blocks read from one region of it. */
     a.in_turn = a.chunks && a.uniform && (a.together == 1 || columns >= (int64_t)4 * a.together * a.chunks);
+    a.by_tokens = a.chunks && score->op.d.offsets && score->op.pairing == LIK_ALL;
     int64_t parts = a.chunks ? a.chunks : grid, unit = a.in_turn ? a.together : 1;
     a.share = (a.chunks ? columns : total) / (parts * unit) * unit;
     a.rest = (int32_t)((a.chunks ? columns : total) - a.share * parts);

@@ -637,19 +637,19 @@ static __global__ void __launch_bounds__(32 * WARPS, resident_blocks(kind))
     sm.list = sm.staged + a.window;
     let_next_kernel_begin();
     wait_for_kernels_before();
-    int64_t j = (a.first_run + blockIdx.x) / a.ranges;
-    int first_token = (int)(a.first_run + blockIdx.x - j * a.ranges) * range, length = sequence_length(d, j);
-    int here = min(range, length - first_token);
-    if (here <= 0)
-        return;
-    __shared__ struct incidence in; /* in shared memory to spare registers */
+    __shared__ struct incidence in; /* in shared memory to spare registers; so is the run of tokens */
     __shared__ int64_t document, first_row;
+    __shared__ int first_token, here;
     if (threadIdx.x == 0) {
-        in = scores_of(a, false, j);
-        document = j;
-        first_row = lik_tokens_row(&d, j) + first_token;
+        document = (a.first_run + blockIdx.x) / a.ranges;
+        first_token = (int)(a.first_run + blockIdx.x - document * a.ranges) * range;
+        here = min(range, sequence_length(d, document) - first_token);
+        in = scores_of(a, false, document);
+        first_row = lik_tokens_row(&d, document) + first_token;
     }
     __syncthreads();
+    if (here <= 0)
+        return;
     int64_t entries = in.count * q.len_max;
     const int per = warp_tokens(range), slots = warp * per; /* tokens of a warp, and the first of their slots */
     auto end_of = [&](int slot) { return few ? sm.counters[slot] : sm.start[slot + 1]; };

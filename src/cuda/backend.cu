@@ -44,7 +44,8 @@ int lik_cuda_launch_early(const struct lik_gpu *gpu, const void *kernel, const c
     how.stream = stream;
     how.attrs = &early;
     how.numAttrs = gpu->hopper ? 1 : 0;
-    return lik_cuda_status(cudaLaunchKernelExC(&how, kernel, &args), name);
+    cudaLaunchKernelExC(&how, kernel, &args);
+    return lik_cuda_launched(name); /* takes a failure off the runtime, too */
 }
 
 /* Makes `device` current for this thread while it lives. */

@@ -30,7 +30,7 @@
 #define KEPT_MOST   65536   /* bytes of the sums that a block keeps in shared memory */
 #define NOT_HERE    0xffffu /* a staged entry of no token of this block */
 
-static_assert(RANGE_MOST <= 32 * WARPS, "a thread a token in the prefix sum, a bit a token of a warp's");
+static_assert(RANGE_MOST <= 32 * WARPS, "a thread a slot in the prefix sum, a bit a token of a warp's");
 static_assert(WINDOW_MOST < NOT_HERE, "entries are sorted as 16-bit numbers");
 static_assert(FEW * WARPS <= WINDOW_MOST, "each warp has a list of few entries");
 
@@ -72,7 +72,8 @@ struct incidence {
     int64_t count, row, column;
     int32_t row_step, column_step;
     const uint64_t *order;
-    int64_t winners, winners_step; /* elements of the argmax: where those of score 0 begin, and to those of the next */
+    int64_t winners,
+        winners_step; /* without an order: element of the argmax where score 0 begins; from one to the next */
 };
 
 LIK_DEVICE int64_t first_of(const struct sorted_list &l, int64_t sequence)
@@ -187,7 +188,8 @@ LIK_DEVICE struct entry<kind> met_row(const struct grad_args &a, const struct in
     return e;
 }
 
-/* The query row of entry n * len_max + s of a document; none where the query has no such token. */
+/* The query row of entry n * len_max + s of a document; none where the query has no such token, which no argmax of ours
+ * names. */
 template <int kind>
 LIK_DEVICE struct entry<kind> winning_row(const struct grad_args &a, const struct incidence &in, int64_t at)
 {
@@ -400,7 +402,7 @@ template <int lanes, int kind>
 static __global__ void __launch_bounds__(32 * WARPS, resident_blocks(kind))
     query_rows(const __grid_constant__ struct grad_args a)
 {
-    extern __shared__ float kept_rows[];
+    extern __shared__ __align__(16) float kept_rows[];
     const struct lik_tokens &q = a.op.score.q, &d = a.op.score.d;
     int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x & 31, k = (lane & (lanes - 1)) * 8;
     float *kept = kept_rows + warp * a.slices * lanes * 8;
@@ -584,7 +586,7 @@ LIK_DEVICE void sort_window(const struct grad_args &a, const struct document_sha
 }
 
 /* The same for a document of few entries, without a barrier: each warp reads all of them and sorts those of its own
- * tokens into its own share of the list, list[start[t] ... counters[t]). */
+ * tokens into its own share of the list, list[start[i] ... counters[i]) for slot i. */
 LIK_DEVICE void sort_few(const struct grad_args &a, const struct document_shared &sm, const struct incidence &in,
                          int entries, int first_token, int here, int range)
 {
@@ -651,7 +653,7 @@ static __global__ void __launch_bounds__(32 * WARPS, resident_blocks(kind))
     if (here <= 0)
         return;
     int64_t entries = in.count * q.len_max;
-    const int per = warp_tokens(range), slots = warp * per; /* tokens of a warp, and the first of their slots */
+    const int per = warp_tokens(range), first_slot = warp * per;
     auto end_of = [&](int slot) { return few ? sm.counters[slot] : sm.start[slot + 1]; };
     auto finish = [&](int n, float (&sum)[8], const float *kept) {
         int t = warp + n * WARPS;
@@ -682,8 +684,8 @@ static __global__ void __launch_bounds__(32 * WARPS, resident_blocks(kind))
         else
             sort_window(a, sm, in, base, (int)min(entries - base, (int64_t)a.window), first_token, here, range);
         const uint16_t *staged = sm.staged + (few ? warp * (a.window / WARPS) : 0);
-        int begin = sm.start[slots], end = end_of(slots + per - 1);
-        uint32_t winners = __ballot_sync(~0u, lane < per && sm.start[slots + lane] < end_of(slots + lane));
+        int begin = sm.start[first_slot], end = end_of(first_slot + per - 1);
+        uint32_t winners = __ballot_sync(~0u, lane < per && sm.start[first_slot + lane] < end_of(first_slot + lane));
         if (last)
             clear_rows(~(met | winners));
         for (int slice = 0; slice < a.slices; slice++) {
@@ -693,9 +695,9 @@ static __global__ void __launch_bounds__(32 * WARPS, resident_blocks(kind))
                 struct entry<kind> mine = entry<kind>::none();
                 int count = min(32, end - e), slot = -1;
                 if (lane < count) {
-                    int entry = sm.list[e + lane];
-                    slot = staged[entry];
-                    mine = winning_row<kind>(a, in, base + entry);
+                    int number = sm.list[e + lane];
+                    slot = staged[number];
+                    mine = winning_row<kind>(a, in, base + number);
                 }
                 int slot_before = __shfl_up_sync(~0u, slot, 1);
                 uint32_t firsts = __ballot_sync(~0u, lane < count && slot != slot_before) | 1u;
@@ -713,14 +715,14 @@ static __global__ void __launch_bounds__(32 * WARPS, resident_blocks(kind))
                     if (!firsts && !whole)
                         break;
                     add_groups<lanes>(sum);
-                    int n = __shfl_sync(~0u, slot, from) - slots;
+                    int n = __shfl_sync(~0u, slot, from) - first_slot;
                     if (!a.keep_rows)
                         finish(n, sum, NULL);
                     else if (lane < lanes)
 #pragma unroll
                         for (int i = 0; i < 8; i++) {
-                            float *kept = kept_row(n) + slice * lanes * 8 + k + i;
-                            *kept = met >> n & 1 ? __fadd_rn(*kept, sum[i]) : sum[i];
+                            float &kept = kept_row(n)[slice * lanes * 8 + k + i];
+                            kept = met >> n & 1 ? __fadd_rn(kept, sum[i]) : sum[i];
                         }
 #pragma unroll
                     for (int i = 0; i < 8; i++)
@@ -835,6 +837,8 @@ static int plan_documents(const struct lik_gpu *gpu, struct grad_plan *p)
     int row_floats = a->keep_rows ? a->slices * p->lanes * 8 : 0;
     int64_t memory = (int64_t)gpu->shared_bytes - 1024, fixed = (int64_t)document_shared_bytes(0, window, row_floats),
             most = (memory - fixed) / ((int64_t)document_shared_bytes(1, window, row_floats) - fixed);
+    while (most < RANGE_MOST && document_shared_bytes((int)most + 1, window, row_floats) <= (size_t)memory)
+        most++; /* slots come in eights */
     if (most < 1)
         return lik_fail(LIK_EUNSUPPORTED, "d.dim is %lld: the gradient's rows pass a block's shared memory",
                         (long long)a->op.score.d.dim);

@@ -37,7 +37,7 @@ struct block_place {
     int block;   /* of the row's query */
 };
 
-/* By 32-bit divisions: there are less than 2^31 tiles, and a query has less than 2^27 blocks. */
+/* By 32-bit divisions: there are less than 2^31 tiles, and a query has at most 2^27 blocks. */
 LIK_DEVICE struct block_place locate_block(const struct tiling &t, uint32_t tile, uint32_t i)
 {
     struct block_place place;

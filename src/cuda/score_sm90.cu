@@ -28,15 +28,15 @@
 
 /* ---- The warp that finishes scores ---- */
 
-LIK_DEVICE void finish_scores(const struct sm90_args &a, struct shared &sm, struct share share)
+LIK_DEVICE void finish_scores(const struct sm90_args &a, struct shared &sm, struct share mine)
 {
     const struct tiling &t = a.score.tiling;
     int lane = (int)threadIdx.x & 31, blocks = t.blocks, queries = t.parts ? 1 : t.tile_blocks / blocks, row_tile = -1;
-    int64_t mine = -1; /* the scores of lane's query of the row tile */
+    int64_t lane_scores = -1; /* of lane's query of the row tile */
     wait_for_kernels_before();
     if (a.by_tokens)
-        share_by_tokens(a, share);
-    int64_t documents = share.count;
+        share_by_tokens(a, mine);
+    int64_t documents = mine.count;
     for (unsigned turn = 0; documents > 0; turn++) {
         int slot = turn % SUMS;
         struct sums &sums = sm.sums[slot];
@@ -46,11 +46,11 @@ LIK_DEVICE void finish_scores(const struct sm90_args &a, struct shared &sm, stru
         if (sums.row_tile != row_tile) {
             row_tile = sums.row_tile;
             struct block_place place = locate_block(t, row_tile, lane * blocks);
-            mine = lane < queries && place.row >= 0 ? place.row * a.score.op.scores_stride : -1;
+            lane_scores = lane < queries && place.row >= 0 ? place.row * a.score.op.scores_stride : -1;
         }
         for (int from = 0; from < n * queries; from += 32) { /* a lane a document and query */
             int i = (from + lane) / queries, q = from + lane - i * queries;
-            int64_t at = __shfl_sync(~0u, mine, q);
+            int64_t at = __shfl_sync(~0u, lane_scores, q);
             if (i >= n || at < 0)
                 continue;
             float score = sums.of[i][q * blocks];
@@ -111,7 +111,7 @@ LIK_DEVICE void load_queries(const struct sm90_args &a, struct shared &sm, const
     const struct lik_tokens &q = a.score.op.q;
     const int thread = (int)threadIdx.x & 127, chunk = thread & 7, first_band = me.warpgroup * bands;
     const int slabs = a.row_slabs, planes = dtype == LIK_F32 ? a.planes : 1;
-    int64_t at[4 * bands]; /* of rows thread / 8, 16 more, ... */
+    int64_t at[4 * bands]; /* of rows thread / 8, 16 more, ...: in registers for the quick copies */
 #pragma unroll
     for (int i = 0; i < 4 * bands; i++)
         at[i] = sm.row_at[first_band][thread / 8 + 16 * i];
@@ -471,7 +471,7 @@ LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, struct con
         if (a.rows_in_memory)
             wait_for_kernels_before();
         place_queries(a, sm, me, row_tile);
-        wait_for_kernels_before();
+        wait_for_kernels_before(); /* the first time; later it returns at once */
         load_queries<dtype>(a, sm, me);
         if (t.index < 0)
             next<dtype>(sm, t);
@@ -725,8 +725,9 @@ int lik_score_sm90_prepare(struct lik_gpu *gpu)
         return LIK_OK;
     cudaFuncAttributes attributes;
     cudaError_t e = cudaFuncGetAttributes(&attributes, (const void *)kernel_of(LIK_BF16, false, false));
-    if (e == cudaErrorNoKernelImageForDevice || e == cudaErrorInvalidDeviceFunction) {
-        cudaGetLastError(); /* this build has no sm_90a: mma.sync it is */
+    if (e == cudaErrorNoKernelImageForDevice || e == cudaErrorInvalidDeviceFunction ||
+        (e == cudaSuccess && attributes.sharedSizeBytes < sizeof(struct shared))) {
+        cudaGetLastError(); /* this build has no sm_90a, or the kernel without its body: mma.sync it is */
         return LIK_OK;
     }
     void *encode = NULL;
@@ -1003,9 +1004,9 @@ int lik_score_sm90_launch(const struct lik_gpu *gpu, const struct score_args *sc
     /* Memory is read faster where all blocks read from one region of it. */
     a.in_turn = a.chunks && a.uniform && (a.together == 1 || columns >= (int64_t)4 * a.together * a.chunks);
     a.by_tokens = a.chunks && score->op.d.offsets && score->op.pairing == LIK_ALL;
-    int64_t parts = a.chunks ? a.chunks : grid, unit = a.in_turn ? a.together : 1;
-    a.share = (a.chunks ? columns : total) / (parts * unit) * unit;
-    a.rest = (int32_t)((a.chunks ? columns : total) - a.share * parts);
+    int64_t pairs = a.chunks ? columns : total, parts = a.chunks ? a.chunks : grid, unit = a.in_turn ? a.together : 1;
+    a.least = pairs / (parts * unit) * unit;
+    a.rest = (int32_t)(pairs - a.least * parts);
     const struct lik_tokens *q = &score->op.q;
     a.rows_in_memory = q->mask || q->offsets || q->weights || q->group_size > 0 || score->op.pairing == LIK_LIST;
     return lik_cuda_launch_early(

@@ -44,8 +44,8 @@ struct sm90_args {
     int32_t chunks;                  /* blocks that share each row tile; 0: a block may go on to the next */
     int32_t in_turn;                 /* uniform: they take the documents of a tile each in turn */
     int32_t by_tokens;               /* packed: they take as many tokens each, not documents */
-    int32_t rest;                    /* documents beyond their shares: one, or a tile, for each of the first */
-    int64_t share;                   /* least documents of a block */
+    int32_t rest;                    /* pairs beyond their shares: one, or a tile, for each of the first */
+    int64_t least;                   /* pairs (row tile, document) of every block */
     int32_t rows_in_memory; /* where query rows lie and what they count is not known from their strides alone */
     int32_t group_size;     /* sequences of the third axis of the maps */
     int32_t normalize;      /* the documents: their norms are taken as they pass through the ring */
@@ -116,8 +116,8 @@ LIK_DEVICE struct share share_of(const struct sm90_args &a)
     unsigned parts = a.chunks ? (unsigned)a.chunks : gridDim.x;
     int part = (int)(blockIdx.x % parts), unit = a.in_turn ? a.together : 1;
     s.row_tile = (int)(blockIdx.x / parts);
-    s.count = a.share + min(max(a.rest - part * unit, 0), unit);
-    s.column = a.in_turn ? part * unit : a.share * part + min(part, a.rest);
+    s.count = a.least + min(max(a.rest - part * unit, 0), unit);
+    s.column = a.in_turn ? part * unit : a.least * part + min(part, a.rest);
     if (!a.chunks) {
         s.row_tile = (int)(s.column / a.score.columns);
         s.column -= s.row_tile * a.score.columns;
@@ -126,19 +126,22 @@ LIK_DEVICE struct share share_of(const struct sm90_args &a)
 }
 
 /* The first of the packed documents that begin in the part-th of `parts` parts of all their tokens; a warp searches.
- * Two parts never overlap and none is left out, whatever the offsets hold. */
+ * Searches for later parts take the same steps or turn off to later documents, so that no two parts overlap and none is
+ * left out, whatever the offsets hold. */
 LIK_DEVICE int64_t first_document(const struct sm90_args &a, int part, int parts)
 {
     const struct lik_tokens &d = a.score.op.d;
     const int lane = (int)threadIdx.x & 31;
     int64_t from = 0, to = a.score.columns; /* the answer is one of those, or `to` */
-    const uint64_t end = (uint64_t)(d.total + DOCUMENT_COST * to) * (uint64_t)part / (uint64_t)parts;
     if (part == 0 || part == parts)
         return part ? to : 0;
+    int64_t begin = min(max(lik_offset_at(&d, 0), (int64_t)0), d.total),
+            tokens = min(max(lik_offset_at(&d, to), begin), d.total) - begin,
+            end = begin + (tokens + DOCUMENT_COST * to) * part / parts;
     while (from < to) {
         int64_t step = (to - from + 31) / 32, last = min(from + (lane + 1) * step, to) - 1;
-        uint64_t begins = (uint64_t)lik_offset_at(&d, last) + (uint64_t)(DOCUMENT_COST * last);
-        unsigned beyond = __ballot_sync(~0u, (int64_t)begins >= (int64_t)end);
+        uint64_t begins = (uint64_t)lik_offset_at(&d, last) + (uint64_t)(DOCUMENT_COST * last); /* may wrap */
+        unsigned beyond = __ballot_sync(~0u, (int64_t)begins >= end);
         if (!beyond)
             return to;
         int first = __ffs(beyond) - 1;

@@ -20,7 +20,7 @@
  * Blocks of the grid are persistent, one a processor; each takes an equal share of all (row tile, document) pairs, row
  * tile by row tile, so that blocks which share documents stream them at the same time, through L2. Where that makes the
  * longest share little longer, a block has documents of one row tile only: it need not stop for other rows, and blocks
- * take documents in turn, so that all read from one region of memory; or, if they are packed, as many tokens each. */
+ * take documents in turn, so that all read from one region of memory. */
 #include "cuda/maxima.cuh"
 #include "cuda/mma.cuh"
 
@@ -28,15 +28,12 @@
 
 /* ---- The warp that finishes scores ---- */
 
-LIK_DEVICE void finish_scores(const struct sm90_args &a, struct shared &sm, struct share mine)
+LIK_DEVICE void finish_scores(const struct sm90_args &a, struct shared &sm, int64_t documents)
 {
     const struct tiling &t = a.score.tiling;
     int lane = (int)threadIdx.x & 31, blocks = t.blocks, queries = t.parts ? 1 : t.tile_blocks / blocks, row_tile = -1;
     int64_t lane_scores = -1; /* of lane's query of the row tile */
     wait_for_kernels_before();
-    if (a.by_tokens)
-        share_by_tokens(a, mine);
-    int64_t documents = mine.count;
     for (unsigned turn = 0; documents > 0; turn++) {
         int slot = turn % SUMS;
         struct sums &sums = sm.sums[slot];
@@ -677,7 +674,7 @@ static __global__ void __launch_bounds__(dtype == LIK_F32 ? 512 : 384, 1)
         } else if (last && warp == 0) {
             produce(a, sm, ring, mine);
         } else if (last && warp == 1 && !a.score.partial) {
-            finish_scores(a, sm, mine);
+            finish_scores(a, sm, mine.count);
         } else if (!wide && a.normalize && norms >= 0) {
             take_norms<dtype, bands>(a, sm, ring, factors, norms);
         }
@@ -1003,7 +1000,6 @@ int lik_score_sm90_launch(const struct lik_gpu *gpu, const struct score_args *sc
     }
     /* Memory is read faster where all blocks read from one region of it. */
     a.in_turn = a.chunks && a.uniform && (a.together == 1 || columns >= (int64_t)4 * a.together * a.chunks);
-    a.by_tokens = a.chunks && score->op.d.offsets && score->op.pairing == LIK_ALL;
     int64_t pairs = a.chunks ? columns : total, parts = a.chunks ? a.chunks : grid, unit = a.in_turn ? a.together : 1;
     a.least = pairs / (parts * unit) * unit;
     a.rest = (int32_t)(pairs - a.least * parts);

@@ -17,7 +17,6 @@
 #define PLANE_STAGES    2 /* of the second ring, which f32 tokens pass as planes */
 #define SUMS            4
 #define BOXES           6 /* tensor maps with boxes of 8, 16 ... 256 rows */
-#define DOCUMENT_COST   8 /* of a packed document, in tokens, beside its own */
 
 /* Most columns of a tile. */
 static constexpr __host__ __device__ int most_columns(int dtype, int bands)
@@ -43,7 +42,6 @@ struct sm90_args {
     int32_t together;                /* most documents of a tile */
     int32_t chunks;                  /* blocks that share each row tile; 0: a block may go on to the next */
     int32_t in_turn;                 /* uniform: they take the documents of a tile each in turn */
-    int32_t by_tokens;               /* packed: they take as many tokens each, not documents */
     int32_t rest;                    /* pairs beyond their shares: one, or a tile, for each of the first */
     int64_t least;                   /* pairs (row tile, document) of every block */
     int32_t rows_in_memory; /* where query rows lie and what they count is not known from their strides alone */
@@ -123,39 +121,6 @@ LIK_DEVICE struct share share_of(const struct sm90_args &a)
         s.column -= s.row_tile * a.score.columns;
     }
     return s;
-}
-
-/* The first of the packed documents that begin in the part-th of `parts` parts of all their tokens; a warp searches.
- * Searches for later parts take the same steps or turn off to later documents, so that no two parts overlap and none is
- * left out, whatever the offsets hold. */
-LIK_DEVICE int64_t first_document(const struct sm90_args &a, int part, int parts)
-{
-    const struct lik_tokens &d = a.score.op.d;
-    const int lane = (int)threadIdx.x & 31;
-    int64_t from = 0, to = a.score.columns; /* the answer is one of those, or `to` */
-    if (part == 0 || part == parts)
-        return part ? to : 0;
-    int64_t begin = min(max(lik_offset_at(&d, 0), (int64_t)0), d.total),
-            tokens = min(max(lik_offset_at(&d, to), begin), d.total) - begin,
-            end = begin + (tokens + DOCUMENT_COST * to) * part / parts;
-    while (from < to) {
-        int64_t step = (to - from + 31) / 32, last = min(from + (lane + 1) * step, to) - 1;
-        uint64_t begins = (uint64_t)lik_offset_at(&d, last) + (uint64_t)(DOCUMENT_COST * last); /* may wrap */
-        unsigned beyond = __ballot_sync(~0u, (int64_t)begins >= end);
-        if (!beyond)
-            return to;
-        int first = __ffs(beyond) - 1;
-        to = min(from + (first + 1) * step, to) - 1;
-        from += first * step;
-    }
-    return from;
-}
-
-LIK_DEVICE void share_by_tokens(const struct sm90_args &a, struct share &s)
-{
-    int part = (int)blockIdx.x - s.row_tile * a.chunks;
-    s.column = first_document(a, part, a.chunks);
-    s.count = first_document(a, part + 1, a.chunks) - s.column;
 }
 
 /* Its place in the stream, the same in all lanes but for what is said to be of a lane. */
@@ -433,20 +398,18 @@ LIK_DEVICE void produce_uniform(const struct sm90_args &a, struct shared &sm, ch
 }
 
 /* Any other documents; the whole warp walks them. */
-LIK_DEVICE void produce(const struct sm90_args &a, struct shared &sm, char *ring, struct share mine)
+LIK_DEVICE void produce(const struct sm90_args &a, struct shared &sm, char *ring, const struct share &mine)
 {
     int lane = (int)threadIdx.x & 31;
-    if (lane < BOXES)
-        tensor_map_prefetch(&a.maps[lane]);
-    wait_for_kernels_before();
-    if (a.by_tokens)
-        share_by_tokens(a, mine);
     struct place at = {0, 1};
     struct walk w = {};
     w.left = mine.count;
     w.row_tile = mine.row_tile;
     w.column = mine.column;
     w.batch = -64;
+    if (lane < BOXES)
+        tensor_map_prefetch(&a.maps[lane]);
+    wait_for_kernels_before();
     for (int tile = 0;; tile = (tile + 1) % HEADS) {
         struct box box = {};
         int used = plan_tile(w, a, sm.heads[tile], box, lane);

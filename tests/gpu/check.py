@@ -26,8 +26,8 @@ class Device:
     def __init__(self, path):
         self.c = lik.Library(path, "cuda:0")
 
-    def launch(self, kind, op, stream=None):
-        """Plans and enqueues; returns (plan, buffers that must live until the stream is done)."""
+    def plan(self, kind, op):
+        """(plan, workspace, lik_exec) of an operation."""
         plan = lik.Plan(struct_size=ctypes.sizeof(lik.Plan))
         how = lik.Exec(struct_size=ctypes.sizeof(lik.Exec))
         self.c.check(
@@ -36,10 +36,19 @@ class Device:
             )
         )
         workspace = Guarded(plan.workspace_bytes, torch.uint8, fill=0xFF)
-        torch.cuda.synchronize()
         how.workspace, how.workspace_bytes = workspace.ptr(), plan.workspace_bytes
-        how.stream = (stream or torch.cuda.current_stream()).cuda_stream
+        return plan, workspace, how
+
+    def run(self, kind, op, how):
+        """Enqueues on torch's current stream."""
+        how.stream = torch.cuda.current_stream().cuda_stream
         self.c.check(getattr(self.c.c, f"lik_{kind}_run")(self.c.context, ctypes.byref(op), ctypes.byref(how)))
+
+    def launch(self, kind, op):
+        """Plans and enqueues; returns (plan, the workspace, which must live until the stream is done)."""
+        plan, workspace, how = self.plan(kind, op)
+        torch.cuda.synchronize()
+        self.run(kind, op, how)
         return plan, workspace
 
 
@@ -299,6 +308,9 @@ def check_batches(device, args):
             packed.d.offsets, packed.d.offsets_dtype, packed.d.total = offsets.data_ptr(), lik.I64, nd * d_len
             other, _, _ = score(device, packed)
             fail(torch.equal(other, whole), f"{name}: packed and padded differ")
+            packed.d.offsets, packed.d.count = offsets.data_ptr() + 8 * (nd // 3), nd // 2  # some of them, as they lie
+            other, _, _ = score(device, packed)
+            fail(torch.equal(other, whole[:, nd // 3 : nd // 3 + nd // 2]), f"{name}: a slice of the packed differs")
             lists = (torch.arange(nq, device="cuda").repeat(2), torch.arange(2 * nq, device="cuda") % nd)
             listed, _, _ = score(device, problem(q, d, lik.LIST, 0, lists, precision))
             fail(torch.equal(listed[:, 0], whole[lists[0], lists[1]]), f"{name}: a list and all pairs differ")
@@ -402,6 +414,7 @@ def check_topk(device, args):
         ("f16", 4, 6000, 3000, 0, "all"),
         ("bf16", 6, 30, 7, 0, "candidates"),
         ("bf16", 1100, 17000, 20, 0, "all"),
+        ("bf16", 3, 9000, 50, 0, "packed"),
     ):
         g = torch.Generator(device="cuda").manual_seed(5)
         per = nd if pairing == "candidates" else 0
@@ -409,7 +422,10 @@ def check_topk(device, args):
         d = Operand(g, nq * nd if per else nd, 6, 64, dtype, "ints")
         if nd > 20 and dtype != "i8":
             d.data.data.view(DTYPES[dtype][1]).view(-1, 6, 64)[11] = NAN
-        op = problem(q, d, PAIRINGS[pairing], per)
+        op = problem(q, d, PAIRINGS.get(pairing, lik.ALL), per)
+        if pairing == "packed":
+            offsets = torch.arange(nd + 1, device="cuda") * 6
+            op.d.offsets, op.d.offsets_dtype, op.d.total = offsets.data_ptr(), lik.I64, nd * 6
         whole, _, _ = score(device, op)
         values, ids = Guarded(nq * k, torch.float32), Guarded(nq * k, torch.int64)
         top = lik.TopK(
@@ -515,21 +531,12 @@ def check_streams(device, args):
         want, _, variant = score(device, op)
         out = [Guarded(8 * 200, torch.float32) for _ in range(2)]
         streams = [torch.cuda.Stream(), torch.cuda.Stream()]
-        keep = []
-        for _ in range(20):
-            for s in range(2):
-                op.scores = out[s].ptr()
-                with torch.cuda.stream(streams[s]):
-                    plan = lik.Plan(struct_size=ctypes.sizeof(lik.Plan))
-                    how = lik.Exec(struct_size=ctypes.sizeof(lik.Exec))
-                    device.c.check(
-                        device.c.c.lik_score_plan(device.c.context, ctypes.byref(op), None, ctypes.byref(plan))
-                    )
-                    workspace = torch.empty(plan.workspace_bytes + 256, dtype=torch.uint8, device="cuda")
-                    how.workspace = (workspace.data_ptr() + 255) // 256 * 256
-                    how.workspace_bytes, how.stream = plan.workspace_bytes, streams[s].cuda_stream
-                    device.c.check(device.c.c.lik_score_run(device.c.context, ctypes.byref(op), ctypes.byref(how)))
-                    keep.append(workspace)
+        plans = [device.plan("score", op) for _ in range(40)]
+        torch.cuda.synchronize()
+        for n, (_, _, how) in enumerate(plans):
+            op.scores = out[n % 2].ptr()
+            with torch.cuda.stream(streams[n % 2]):
+                device.run("score", op, how)
         torch.cuda.synchronize()
         for s in range(2):
             fail(torch.equal(out[s].data.view(8, 200), want), f"streams {variant}: stream {s} differs")
@@ -537,13 +544,44 @@ def check_streams(device, args):
         graph = torch.cuda.CUDAGraph()
         op.scores = out[0].ptr()
         with torch.cuda.graph(graph):
-            how.stream = torch.cuda.current_stream().cuda_stream
-            device.c.check(device.c.c.lik_score_run(device.c.context, ctypes.byref(op), ctypes.byref(how)))
+            device.run("score", op, plans[0][2])
         torch.cuda.synchronize()
         fail(bool((out[0].data == 0).all()), f"graph {variant}: capture ran something")
         graph.replay()
         torch.cuda.synchronize()
         fail(torch.equal(out[0].data.view(8, 200), want), f"graph {variant}: the replay differs")
+        # a whole step, beside other work: each kernel may begin while the one before it ends
+        d = Operand(g, 50, 140, dim, dtype, normalize=True)
+        op = problem(q, d)
+        _, at, variant = score(device, op, torch.int16)
+        grad_scores = torch.randn(8, 50, generator=g, device="cuda")
+        want = gradients(device, op, q, d, grad_scores, at)[0]
+        scores, again = torch.empty(8, 50, device="cuda"), torch.empty_like(at)
+        op.scores, op.argmax = scores.data_ptr(), again.data_ptr()
+        got = [torch.empty_like(x) for x in want]
+        grad = lik.Grad(
+            struct_size=ctypes.sizeof(lik.Grad),
+            score=op,
+            grad_scores=grad_scores.data_ptr(),
+            grad_q=got[0].data_ptr(),
+            grad_d=got[1].data_ptr(),
+        )
+        steps = [("score", op, device.plan("score", op)), ("grad", grad, device.plan("grad", grad))]
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            for _ in range(3):
+                again.fill_(-1)
+                for x in got:
+                    x.fill_(NAN)
+                for kind, operation, (_, _, how) in steps:
+                    device.run(kind, operation, how)
+        for _ in range(5):
+            graph.replay()
+            torch.cuda.synchronize()
+            same = torch.equal(again, at) and all(torch.equal(x, y) for x, y in zip(got, want))
+            if not fail(same, f"graph {variant}: a replayed step differs"):
+                break
     print("streams: done", flush=True)
 
 

@@ -54,15 +54,18 @@ int lik_score_mma_tile_blocks(int64_t blocks);
 const char *lik_score_mma_name(const struct lik_gpu *gpu, const struct lik_score *op);
 int lik_score_mma_launch(const struct lik_gpu *gpu, const struct score_args *a, cudaStream_t stream);
 
-/* score_sm90.cu */
+/* shape_sm90.cu */
 struct sm90_shape {
     int bands, warpgroups;                           /* warpgroups that multiply `bands` x 64 query rows each */
-    int blocks, piece, together, stages, slab_bytes; /* of the ring: struct sm90_args */
-    size_t bytes;                                    /* of shared memory */
+    int blocks, piece, together, stages, slab_bytes; /* of the ring: struct sm90_args; so are the next */
+    int slabs, row_slabs, planes, deep, uniform;
+    size_t bytes; /* of shared memory */
 };
-int lik_score_sm90_prepare(struct lik_gpu *gpu);
 int lik_score_sm90_takes(const struct lik_gpu *gpu, const struct lik_score *op);
 struct sm90_shape lik_score_sm90_shape(const struct lik_gpu *gpu, const struct lik_score *op, int64_t blocks);
+
+/* score_sm90.cu */
+int lik_score_sm90_prepare(struct lik_gpu *gpu);
 int lik_score_sm90_launch(const struct lik_gpu *gpu, const struct score_args *a, struct sm90_shape shape,
                           cudaStream_t stream);
 

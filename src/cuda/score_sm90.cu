@@ -699,9 +699,7 @@ static __global__ void __launch_bounds__(dtype == LIK_F32 ? 512 : 384, 1)
 
 /* ---- The host's side ---- */
 
-#define IN_FLIGHT (64 * 1024) /* bytes that a block asks of memory at once */
-#define ROWS_COST 8e6         /* products in the time that a block takes to change to other query rows */
-#define NARROWEST 4           /* blocks of a tile of f32 columns, where shared memory is short */
+#define ROWS_COST 8e6 /* products in the time that a block takes to change to other query rows */
 
 typedef void (*kernel)(struct sm90_args);
 
@@ -740,190 +738,6 @@ int lik_score_sm90_prepare(struct lik_gpu *gpu)
     gpu->encode = (decltype(gpu->encode))encode;
     gpu->hopper = e == cudaSuccess;
     return lik_cuda_status(e, "cudaFuncSetAttribute");
-}
-
-/* Planes of the tokens; 0: they are multiplied as they are stored. */
-static int planes_of(const struct lik_score *op)
-{
-    return op->d.dtype == LIK_F32 ? lik_f32_planes(op->precision) : 0;
-}
-
-/* Slabs of 128 bytes: one of 64 elements, or pairs; the copy engine fills up with zeros. */
-static int slabs_of(const struct lik_score *op)
-{
-    int elements = op->d.dtype == LIK_F32 ? 64 : 128;
-    return op->d.dtype != LIK_F32 && op->d.dim <= 64 ? 1 : (int)((op->d.dim + elements - 1) / elements) * 2;
-}
-
-/* Slabs of a band of query rows. */
-static int row_slabs_of(const struct lik_score *op)
-{
-    int planes = planes_of(op);
-    return planes ? slabs_of(op) / 2 * planes : slabs_of(op);
-}
-
-/* Slabs of a stage of the ring. */
-static int deep_of(const struct lik_score *op)
-{
-    return !planes_of(op) && slabs_of(op) > 1 ? 2 : 1;
-}
-
-/* Are the documents' strides what a tensor map takes: positive multiples of 16 bytes? */
-static int map_strides(const struct lik_tokens *d)
-{
-    if ((uintptr_t)d->data % 16 || d->dim_stride != 1)
-        return 0;
-    int unit = 16 / (int)lik_dtype_bytes(d->dtype);
-    if ((d->len_max > 1 || d->offsets) && (d->strides.token <= 0 || d->strides.token % unit))
-        return 0;
-    if (d->offsets)
-        return d->total <= INT32_MAX - 4096;
-    int64_t members = d->group_size > 0 ? d->group_size : d->count;
-    if (members > 1 && (d->strides.sequence <= 0 || d->strides.sequence % unit))
-        return 0;
-    if (d->group_size > 0 && d->count > members && (d->strides.group <= 0 || d->strides.group % unit))
-        return 0;
-    int64_t far = 1ll << 38; /* 2^40 bytes */
-    return members < INT32_MAX && d->count / (members ? members : 1) < INT32_MAX && d->strides.token < far &&
-           d->strides.sequence < far && d->strides.group < far;
-}
-
-/* Is the stream of documents uniform: of one length, none masked or listed? */
-static int is_uniform(const struct lik_score *op)
-{
-    const struct lik_tokens *d = &op->d;
-    return !d->mask && !d->offsets && op->pairing != LIK_LIST && d->len_max > 0 && d->len_max < 1 << 24 &&
-           d->count <= INT32_MAX;
-}
-
-/* Length of the pieces that documents of so many blocks are cut into: as long as can be, evenly; if the loop waits for
- * memory, no more than 20 blocks and no fewer than 13, so that the last piece lacks the least. */
-static int piece_of(int waits, int64_t blocks, int most)
-{
-    if (waits && most > 20 && blocks > 20) {
-        int best = 20;
-        for (int n = 19; n >= 13; n--)
-            if ((n - blocks % n) % n < (best - blocks % best) % best)
-                best = n;
-        return best;
-    }
-    int64_t pieces = (blocks + most - 1) / most;
-    return (int)((blocks + pieces - 1) / pieces);
-}
-
-/* Shared memory beside the rings: the rows, norms, and the stash, maxima of all threads for each of several documents.
- */
-static size_t fixed_bytes(const struct lik_score *op, int bands, int warpgroups, int together)
-{
-    size_t bytes = sizeof(struct shared) + 1024 + (size_t)warpgroups * bands * row_slabs_of(op) * SLAB_ROWS_BYTES;
-    if (op->d.normalize)
-        bytes += (size_t)(HEADS * most_columns(op->d.dtype, bands)) * sizeof(float);
-    if (together > 1)
-        bytes += (size_t)warpgroups * together * 128 * sizeof(struct maxima<1>) * bands;
-    return bytes;
-}
-
-/* Fits column tiles and a ring of three stages or more (four where a tile takes several), and the ring of planes,
- * beside what else is needed; 0 if that cannot be. A uniform stream that one band waits for has two stages or more, but
- * no more than keep IN_FLIGHT bytes coming: memory serves no more, and takes longer where it is asked for more. */
-static int fit(const struct lik_gpu *gpu, const struct lik_score *op, struct sm90_shape *shape)
-{
-    int slabs = slabs_of(op), planes = PLANE_STAGES * planes_of(op);
-    const int widest = planes ? MAX_BLOCKS / 2 : MAX_BLOCKS / shape->bands;
-    int most = widest;
-    int64_t columns = lik_score_columns(op), blocks = op->d.len_max > 0 ? (op->d.len_max + 7) / 8 : 1;
-    int uniform = is_uniform(op), waits = uniform && shape->bands == 1 && !op->d.normalize;
-    shape->together = uniform && (blocks > most / 2 || op->d.group_size > 0) ? 1 : TOGETHER;
-    if (shape->together > columns)
-        shape->together = (int)columns;
-    size_t fixed = fixed_bytes(op, shape->bands, shape->warpgroups, shape->together);
-    if (fixed >= gpu->shared_bytes)
-        return 0;
-    int deep = deep_of(op), unit = shape->bands == 1 && !planes ? 2 : 1,
-        ring = (int)((gpu->shared_bytes - fixed) / BLOCK_BYTES), narrowest = planes ? NARROWEST : unit,
-        least = planes      ? 3
-                : slabs > 2 ? 4
-                            : 3 - waits;
-    auto stages = [&](int width) { return (ring - planes * width) / (width * deep); };
-    auto enough = [&](int width) { return (IN_FLIGHT - 1) / (width * deep * BLOCK_BYTES) + 1; };
-    while (planes && waits && most > narrowest && stages(most) < enough(most))
-        most--; /* planes take half of the memory, and narrower tiles leave more of it in flight */
-    if (stages(most) < least)
-        most = widest;
-    while (most > narrowest && stages(most) < least)
-        most -= unit;
-    if (stages(most) < least)
-        return 0;
-    if (uniform && shape->together > 1) /* whole documents */
-        shape->together = (int)(blocks * shape->together <= most ? shape->together
-                                : blocks * 2 <= most             ? most / blocks
-                                                                 : 1);
-    if (uniform) {
-        shape->piece = piece_of(waits && !op->argmax, blocks, most);
-        most = shape->piece * shape->together;
-    } else if (most > blocks * shape->together) {
-        most = (int)(blocks * shape->together);
-    }
-    shape->blocks = most;
-    shape->slab_bytes = (most + most % unit) * BLOCK_BYTES;
-    most += most % unit;
-    shape->stages = stages(most);
-    if (waits && shape->stages > enough(most))
-        shape->stages = max(enough(most), least);
-    if (shape->stages > MAX_STAGES)
-        shape->stages = MAX_STAGES;
-    /* A mixed tile is multiplied in full width from wherever it begins in the ring. */
-    size_t rest = fixed - sizeof(struct shared), past = 1024 + (size_t)(widest * BLOCK_BYTES - shape->slab_bytes);
-    rest = rest > past ? rest : past;
-    auto bytes = [&]() { return (size_t)(shape->stages * deep + planes) * shape->slab_bytes + rest; };
-    while (bytes() + sizeof(struct shared) > gpu->shared_bytes)
-        shape->stages--;
-    shape->bytes = bytes();
-    return shape->stages >= least;
-}
-
-/* Does the dim fit, whatever the documents: bits may not depend on what else is scored? */
-static int fits(const struct lik_gpu *gpu, const struct lik_score *op)
-{
-    int planes = planes_of(op), blocks = planes ? (PLANE_STAGES * planes + 3) * NARROWEST : 4 * 2 * deep_of(op);
-    return fixed_bytes(op, 1, 1, TOGETHER) + (size_t)blocks * BLOCK_BYTES <= gpu->shared_bytes;
-}
-
-int lik_score_sm90_takes(const struct lik_gpu *gpu, const struct lik_score *op)
-{
-    const struct lik_tokens *q = &op->q, *d = &op->d;
-    return gpu->hopper && q->dtype == d->dtype && d->dtype <= LIK_BF16 && !q->scale && !d->scale && map_strides(d) &&
-           fits(gpu, op);
-}
-
-/* The rows of a tile: those that make the grid's longest share of products the shortest. One warpgroup keeps the tensor
- * cores busy half of the time, but that the products of planes leave little else to do; two bands read the documents
- * half as often. */
-struct sm90_shape lik_score_sm90_shape(const struct lik_gpu *gpu, const struct lik_score *op, int64_t blocks)
-{
-    static const struct choice {
-        int bands, warpgroups;
-        double cost; /* of a row */
-    } stored[] = {{1, 1, 2.0}, {1, 2, 1.1}, {2, 2, 1.0}}, split[] = {{1, 1, 1.1}, {2, 1, 1.0}};
-    const struct choice *shapes = planes_of(op) ? split : stored, *end = planes_of(op) ? split + 2 : stored + 3;
-    struct sm90_shape best = {};
-    double least = 0.0;
-    int64_t units = op->pairing == LIK_ALL ? op->d.count : lik_score_rows(op) * lik_score_columns(op);
-    for (const struct choice *c = shapes; c < end; c++) {
-        struct sm90_shape shape = {};
-        shape.bands = c->bands;
-        shape.warpgroups = c->warpgroups;
-        int rows = 4 * shape.bands * shape.warpgroups; /* in blocks */
-        if ((c > shapes && blocks <= rows / 2) || !fit(gpu, op, &shape))
-            continue;
-        int64_t tiles = (blocks + rows - 1) / rows;
-        double cost = (double)((tiles * units + gpu->processors - 1) / gpu->processors) * rows * c->cost;
-        if (best.stages && cost >= least)
-            continue;
-        least = cost;
-        best = shape;
-    }
-    return best;
 }
 
 /* Tensor maps of the documents, (dim, token, sequence, group): of the one box of a uniform stream, or one for each box
@@ -968,13 +782,13 @@ int lik_score_sm90_launch(const struct lik_gpu *gpu, const struct score_args *sc
 {
     struct sm90_args a = {};
     a.score = *score;
-    a.slabs = slabs_of(&score->op);
-    a.row_slabs = row_slabs_of(&score->op);
-    a.planes = planes_of(&score->op);
+    a.slabs = shape.slabs;
+    a.row_slabs = shape.row_slabs;
+    a.planes = shape.planes;
     a.slab_elements = a.planes ? 32 : 64;
     a.stages = shape.stages;
     a.warpgroups = shape.warpgroups;
-    a.deep = deep_of(&score->op);
+    a.deep = shape.deep;
     a.slab_bytes = shape.slab_bytes;
     a.stage_bytes = shape.slab_bytes * a.deep;
     a.blocks = shape.blocks;
@@ -982,7 +796,7 @@ int lik_score_sm90_launch(const struct lik_gpu *gpu, const struct score_args *sc
     a.normalize = score->op.d.normalize != 0;
     a.token_groups = a.planes ? 2 : a.normalize && shape.warpgroups == 1 ? 1 : 0;
     a.norm_warps = !a.normalize ? 0 : a.token_groups ? 4 * a.token_groups : 2;
-    a.uniform = is_uniform(&score->op);
+    a.uniform = shape.uniform;
     a.piece = shape.piece;
     int status = make_maps(gpu, &a);
     if (status)

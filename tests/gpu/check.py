@@ -454,19 +454,23 @@ def check_topk(device, args):
     print("topk: done", flush=True)
 
 
+def grad_problem(op, grad_scores, grad_q, grad_d, accumulate=0):
+    """The gradients of a forward, which has its argmax, at these addresses."""
+    return lik.Grad(
+        struct_size=ctypes.sizeof(lik.Grad),
+        score=op,
+        grad_scores=grad_scores.data_ptr(),
+        grad_q=grad_q,
+        grad_d=grad_d,
+        accumulate=accumulate,
+    )
+
+
 def gradients(device, op, q, d, grad_scores, at, accumulate=0):
     """(grad_q, grad_d) of a forward whose argmax is `at`; buffers between guard bands."""
     op.argmax, op.argmax_dtype = at.data_ptr(), lik.I16 if at.dtype == torch.int16 else lik.I32
     out = [Guarded(x.count * x.len_max * x.dim, DTYPES[x.dtype][1]) for x in (q, d)]
-    grad = lik.Grad(
-        struct_size=ctypes.sizeof(lik.Grad),
-        score=op,
-        grad_scores=grad_scores.data_ptr(),
-        grad_q=out[0].ptr(),
-        grad_d=out[1].ptr(),
-        accumulate=accumulate,
-    )
-    plan, workspace = device.launch("grad", grad)
+    plan, workspace = device.launch("grad", grad_problem(op, grad_scores, *(g.ptr() for g in out), accumulate))
     torch.cuda.synchronize()
     intact = out[0].intact() and out[1].intact() and workspace.intact()
     fail(intact, f"gradient [{plan.variant.decode()}]: wrote past a buffer")
@@ -559,13 +563,7 @@ def check_streams(device, args):
         scores, again = torch.empty(8, 50, device="cuda"), torch.empty_like(at)
         op.scores, op.argmax = scores.data_ptr(), again.data_ptr()
         got = [torch.empty_like(x) for x in want]
-        grad = lik.Grad(
-            struct_size=ctypes.sizeof(lik.Grad),
-            score=op,
-            grad_scores=grad_scores.data_ptr(),
-            grad_q=got[0].data_ptr(),
-            grad_d=got[1].data_ptr(),
-        )
+        grad = grad_problem(op, grad_scores, *(x.data_ptr() for x in got))
         steps = [("score", op, device.plan("score", op)), ("grad", grad, device.plan("grad", grad))]
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()

@@ -1,0 +1,258 @@
+/* The entries of a gradient: the argmax of the scores that a query or a document takes part in, and how a block sorts
+ * those of its document by token. See grad.cu. */
+#ifndef LIK_CUDA_ENTRIES_CUH
+#define LIK_CUDA_ENTRIES_CUH
+
+#include "cuda/codec.cuh"
+
+#define WARPS       8
+#define WINDOW_MOST 8192    /* entries that a block sorts at once */
+#define AHEAD       4       /* of them that a lane reads at once */
+#define FEW         128     /* entries of a document that every warp reads, for no barrier to be needed */
+#define RANGE_MOST  256     /* document tokens a block */
+#define NOT_HERE    0xffffu /* a staged entry of no token of this block */
+
+static_assert(RANGE_MOST <= 32 * WARPS, "a thread a slot in the prefix sum, a bit a token of a warp's");
+static_assert(WINDOW_MOST < NOT_HERE, "entries are sorted as 16-bit numbers");
+static_assert(FEW * WARPS <= WINDOW_MOST, "each warp has a list of few entries");
+
+/* Numbers of scores below those of the query or the document that they belong to, ascending (LIK_LIST). */
+struct sorted_list {
+    uint64_t *keys;
+    int64_t count;
+};
+
+struct grad_args {
+    struct lik_grad op;
+    int64_t columns;                  /* documents of a score row */
+    const float *q_factor, *d_factor; /* what normalizes the tokens, one a row of their array; NULL without */
+    struct sorted_list by_q, by_d;
+    int32_t q_vector, d_vector; /* load_8 */
+    int32_t slices;             /* of a row: what a warp takes at once */
+    int32_t keep_rows;          /* the block's sums stand in shared memory between slices or windows */
+    int32_t window, range;      /* document_rows: entries at once, tokens a block */
+    int64_t ranges, first_run;  /* of a document; of this launch's blocks */
+};
+
+/* The scores that one sequence takes part in: n = 0 ... count - 1. */
+struct incidence {
+    int64_t count, row, column;
+    int32_t row_step, column_step;
+    const uint64_t *order;
+    int64_t winners,
+        winners_step; /* without an order: element of the argmax where score 0 begins; from one to the next */
+};
+
+LIK_DEVICE int64_t first_of(const struct sorted_list &l, int64_t sequence)
+{
+    int64_t from = 0, to = l.count;
+    while (from < to) {
+        int64_t middle = (from + to) / 2;
+        if ((int64_t)(l.keys[middle] >> 32) < sequence)
+            from = middle + 1;
+        else
+            to = middle;
+    }
+    return from;
+}
+
+LIK_DEVICE struct incidence scores_of(const struct grad_args &a, bool of_query, int64_t i)
+{
+    const struct lik_score &op = a.op.score;
+    struct incidence in = {1, i};
+    if (op.pairing == LIK_LIST) {
+        const struct sorted_list &l = of_query ? a.by_q : a.by_d;
+        int64_t from = first_of(l, i);
+        in.order = l.keys + from;
+        in.count = first_of(l, i + 1) - from;
+    } else if (of_query) {
+        in.count = a.columns;
+        in.column_step = 1;
+    } else if (op.pairing == LIK_ALL) {
+        in.count = op.q.count;
+        in.row = 0;
+        in.column = i;
+        in.row_step = 1;
+    } else if (op.pairing == LIK_CANDIDATES) {
+        in.row = i / op.per_query;
+        in.column = i - in.row * op.per_query;
+    }
+    in.winners = (in.row * a.columns + in.column) * op.q.len_max;
+    in.winners_step = (in.row_step * a.columns + in.column_step) * op.q.len_max;
+    return in;
+}
+
+LIK_DEVICE void incidence_at(const struct incidence &in, int64_t n, int64_t &row, int64_t &column)
+{
+    row = in.order ? (int64_t)(uint32_t)in.order[n] : in.row + n * in.row_step;
+    column = in.column + n * in.column_step;
+}
+
+/* The document token that query token s met in the n-th score. */
+LIK_DEVICE int winner_at(const struct lik_score &op, const struct incidence &in, int64_t n, int s)
+{
+    int64_t at = (in.order ? (int64_t)(uint32_t)in.order[n] * op.q.len_max : in.winners + n * in.winners_step) + s;
+    return op.argmax_dtype == LIK_I16 ? ((const int16_t *)op.argmax)[at] : ((const int32_t *)op.argmax)[at];
+}
+
+/* The block's shared memory: sizes by the arguments. */
+struct document_shared {
+    int *counters;    /* [WARPS][slots] */
+    int *start;       /* [slots + 1] */
+    uint16_t *staged; /* [window]: slot of each entry's token, or NOT_HERE */
+    uint16_t *list;   /* [window]: entries sorted by slot */
+    float *kept;      /* [range][slices * lanes * 8] */
+};
+
+/* A warp's tokens of a block's run are every WARPS-th; so many at the most. */
+static __host__ __device__ int warp_tokens(int range)
+{
+    return (range + WARPS - 1) / WARPS;
+}
+
+/* The slot of token t of the run: in the order of the warps, so that each has its entries in one piece. */
+LIK_DEVICE uint32_t slot_of(uint32_t t, int range)
+{
+    return t % WARPS * (uint32_t)warp_tokens(range) + t / WARPS;
+}
+
+static __host__ __device__ size_t document_shared_bytes(int range, int window, int row_floats)
+{
+    size_t ints = (size_t)(WARPS * warp_tokens(range) * (WARPS + 1) + 1) * 4, halves = (size_t)window * 4;
+    return ints + halves + (size_t)range * (size_t)row_floats * 4;
+}
+
+/* A warp gives the entries staged from `first` to `end`, a multiple of 32 of them, their places in the list: those of
+ * slot i from next[i] on. The first is number first - less. */
+LIK_DEVICE void place_entries(const struct document_shared &sm, int *next, int first, int end, int less)
+{
+    int lane = (int)threadIdx.x & 31;
+#pragma unroll 1
+    for (int e = first + lane; e < end; e += 32) {
+        uint32_t slot = sm.staged[e];
+        if (!__any_sync(~0u, slot != NOT_HERE))
+            continue;
+        unsigned peers = __match_any_sync(~0u, slot);
+        int rank = __popc(peers & ((1u << lane) - 1u));
+        if (slot != NOT_HERE)
+            sm.list[next[slot] + rank] = (uint16_t)(e - less);
+        __syncwarp();
+        if (slot != NOT_HERE && rank == 0)
+            next[slot] += __popc(peers);
+        __syncwarp();
+    }
+}
+
+/* Sorts the window's entries by slot: list[start[i] ... start[i + 1]) are those of slot i, in their order. */
+LIK_DEVICE void sort_window(const struct grad_args &a, const struct document_shared &sm, const struct incidence &in,
+                            int64_t base, int entries, int first_token, int here, int range)
+{
+    const struct lik_score &op = a.op.score;
+    int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x & 31, share = a.window / WARPS;
+    const int slots = WARPS * warp_tokens(range);
+    int *mine = sm.counters + warp * slots;
+    for (int i = (int)threadIdx.x; i < WARPS * slots; i += 32 * WARPS)
+        sm.counters[i] = 0;
+    __syncthreads();
+    const int end = (warp + 1) * share, len = (int)op.q.len_max;
+    int64_t n = (base + warp * share + lane) / len; /* entry n len + s is at hand */
+    int s = (int)((base + warp * share + lane) % len);
+#pragma unroll 1
+    for (int from = warp * share + lane; from < end; from += 32 * AHEAD) {
+        int winner[AHEAD];
+#pragma unroll
+        for (int u = 0; u < AHEAD; u++) {
+            int e = from + 32 * u;
+            winner[u] = -1;
+            if (e < end && e < entries)
+                winner[u] = winner_at(op, in, n, s);
+            n += 32 / len;
+            s += 32 % len;
+            if (s >= len) {
+                n++;
+                s -= len;
+            }
+        }
+#pragma unroll
+        for (int u = 0; u < AHEAD; u++) {
+            int e = from + 32 * u;
+            uint32_t token = (uint32_t)winner[u] - (uint32_t)first_token, slot = NOT_HERE;
+            if (token < (uint32_t)here) {
+                slot = slot_of(token, range);
+                atomicAdd(&mine[slot], 1);
+            }
+            if (e < end)
+                sm.staged[e] = (uint16_t)slot;
+        }
+    }
+    __syncthreads();
+    /* A thread a slot: its entries in all warps, then their sum over the slots before. */
+    int slot = (int)threadIdx.x, own = 0;
+    for (int w = 0; w < WARPS; w++)
+        own += slot < slots ? sm.counters[w * slots + slot] : 0;
+    int sum = own;
+#pragma unroll
+    for (int o = 1; o < 32; o *= 2) {
+        int before = __shfl_up_sync(~0u, sum, o);
+        sum += lane >= o ? before : 0;
+    }
+    __shared__ int warp_sums[WARPS];
+    if (lane == 31)
+        warp_sums[warp] = sum;
+    __syncthreads();
+    for (int w = 0; w < warp; w++)
+        sum += warp_sums[w];
+    if (slot < slots) {
+        int at = sum - own;
+        sm.start[slot] = at;
+        if (slot == slots - 1)
+            sm.start[slots] = sum;
+        for (int w = 0; w < WARPS; w++) {
+            int here = sm.counters[w * slots + slot];
+            sm.counters[w * slots + slot] = at;
+            at += here;
+        }
+    }
+    __syncthreads();
+    place_entries(sm, mine, warp * share, (warp + 1) * share, 0);
+    __syncthreads();
+}
+
+/* The same for a document of few entries, without a barrier: each warp reads all of them and sorts those of its own
+ * tokens into its own share of the list, list[start[i] ... counters[i]) for slot i. */
+LIK_DEVICE void sort_few(const struct grad_args &a, const struct document_shared &sm, const struct incidence &in,
+                         int entries, int first_token, int here, int range)
+{
+    const struct lik_score &op = a.op.score;
+    int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x & 31, len = (int)op.q.len_max;
+    int own = warp * warp_tokens(range) + lane, share = warp * (a.window / WARPS), *ends = sm.counters,
+        padded = (entries + 31) / 32 * 32;
+    bool has_own = lane < warp_tokens(range);
+    if (has_own)
+        ends[own] = 0;
+    __syncwarp();
+    for (int e = lane; e < padded; e += 32) {
+        uint32_t slot = NOT_HERE;
+        if (e < entries) {
+            uint32_t t = (uint32_t)winner_at(op, in, e / len, e % len) - (uint32_t)first_token;
+            if (t < (uint32_t)here && t % WARPS == (uint32_t)warp) {
+                slot = slot_of(t, range);
+                atomicAdd(&ends[slot], 1);
+            }
+        }
+        sm.staged[share + e] = (uint16_t)slot;
+    }
+    __syncwarp();
+    int count = has_own ? ends[own] : 0, sum = count;
+#pragma unroll
+    for (int o = 1; o < 32; o *= 2) {
+        int before = __shfl_up_sync(~0u, sum, o);
+        sum += lane >= o ? before : 0;
+    }
+    if (has_own)
+        sm.start[own] = ends[own] = share + sum - count;
+    __syncwarp();
+    place_entries(sm, ends, share, share + padded, share);
+}
+
+#endif

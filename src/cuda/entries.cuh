@@ -27,11 +27,14 @@ struct grad_args {
     int64_t columns;                  /* documents of a score row */
     const float *q_factor, *d_factor; /* what normalizes the tokens, one a row of their array; NULL without */
     struct sorted_list by_q, by_d;
-    int32_t q_vector, d_vector; /* load_8 */
-    int32_t slices;             /* of a row: what a warp takes at once */
-    int32_t keep_rows;          /* the block's sums stand in shared memory between slices or windows */
-    int32_t window, range;      /* document_rows: entries at once, tokens a block */
-    int64_t ranges, first_run;  /* of a document; of this launch's blocks */
+    int32_t q_vector, d_vector;     /* load_8 */
+    int32_t slices;                 /* of a row: what a warp takes at once */
+    int32_t keep_rows;              /* the block's sums stand in shared memory between slices or windows */
+    int32_t window, range;          /* document_rows: entries at once, tokens a block */
+    int32_t query_warps;            /* of a block, each with a query token */
+    uint32_t document_blocks;       /* of this launch */
+    int64_t ranges;                 /* of a document */
+    int64_t first_run, first_token; /* of this launch: of the documents' runs, of the query tokens */
 };
 
 /* The scores that one sequence takes part in: n = 0 ... count - 1. */

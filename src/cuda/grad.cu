@@ -21,8 +21,9 @@
 
 #include <stdio.h>
 
-#define SCAN_SHARE 0.1   /* reading a document's entries once, of the time to add all of its rows */
-#define KEPT_MOST  65536 /* bytes of the sums that a block keeps in shared memory */
+#define SCAN_SHARE  0.1       /* reading a document's entries once, of the time to add all of its rows */
+#define BLOCKS_MOST (1 << 29) /* of either kind in one launch */
+#define KEPT_MOST   65536     /* bytes of the sums that a block keeps in shared memory */
 
 /* How rows are stored, as the innermost loop needs it. */
 enum row_kind {
@@ -308,77 +309,65 @@ LIK_DEVICE void store_zeros(void *gradient, int dtype, int64_t dim, int64_t at, 
     }
 }
 
-/* grad_q and grad_weights: a warp a query token, [q.count, q.len_max]. */
-template <int lanes, int kind>
-static __global__ void __launch_bounds__(32 * WARPS, resident_blocks(kind))
-    query_rows(const __grid_constant__ struct grad_args a)
+/* grad_q and grad_weights: a warp a query token, `token` of [q.count, q.len_max]. */
+template <int lanes, int kind> LIK_DEVICE void query_row(const struct grad_args &a, int64_t token, float *kept)
 {
-    extern __shared__ __align__(16) float kept_rows[];
     const struct lik_tokens &q = a.op.score.q, &d = a.op.score.d;
-    int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x & 31, k = (lane & (lanes - 1)) * 8;
-    float *kept = kept_rows + warp * a.slices * lanes * 8;
-    __shared__ struct incidence of_warps[WARPS]; /* in shared memory to spare registers */
-    struct incidence &in = of_warps[warp];
-    let_next_kernel_begin();
-    wait_for_kernels_before();
+    int lane = (int)threadIdx.x & 31, k = (lane & (lanes - 1)) * 8;
     const int64_t tokens = q.count * q.len_max;
-    for (int64_t block = blockIdx.x;; block += gridDim.x) {
-        int64_t token = block * (blockDim.x / 32) + warp;
-        if (token >= tokens)
-            break;
-        int64_t i = tokens <= UINT32_MAX ? (int64_t)((uint32_t)token / (uint32_t)q.len_max) : token / q.len_max;
-        int s = (int)(token - i * q.len_max);
-        if (s >= sequence_length(q, i))
-            continue;
-        if (lane == 0)
-            in = scores_of(a, true, i);
-        __syncwarp();
-        bool met = false;
-        float sum[8];
-        for (int slice = 0; slice < a.slices; slice++) {
+    if (token >= tokens)
+        return;
+    int64_t i = tokens <= UINT32_MAX ? (int64_t)((uint32_t)token / (uint32_t)q.len_max) : token / q.len_max;
+    int s = (int)(token - i * q.len_max);
+    if (s >= sequence_length(q, i))
+        return;
+    __shared__ struct incidence of_warps[WARPS]; /* in shared memory to spare registers */
+    struct incidence &in = of_warps[threadIdx.x / 32];
+    if (lane == 0)
+        in = scores_of(a, true, i);
+    __syncwarp();
+    bool met = false;
+    float sum[8];
+    for (int slice = 0; slice < a.slices; slice++) {
 #pragma unroll
-            for (int e = 0; e < 8; e++)
-                sum[e] = 0.0f;
-            for (int64_t n = 0; n < in.count; n += 32) {
-                struct entry<kind> mine = entry<kind>::none();
-                if (n + lane < in.count)
-                    mine = met_row<kind>(a, in, n + lane, s);
-                if (!__any_sync(~0u, entry<kind>::is_row(mine.at)))
-                    continue;
-                met = true;
-                add_rows<lanes, kind>(d, a.d_vector, mine, 0, (int)min((int64_t)32, in.count - n),
-                                      slice * lanes * 8 + k, sum);
-            }
-            add_groups<lanes>(sum);
-            if (a.slices > 1 && lane < lanes) {
-                float4 *to = (float4 *)(kept + slice * lanes * 8 + k);
-                to[0] = make_float4(sum[0], sum[1], sum[2], sum[3]);
-                to[1] = make_float4(sum[4], sum[5], sum[6], sum[7]);
-            }
+        for (int e = 0; e < 8; e++)
+            sum[e] = 0.0f;
+        for (int64_t n = 0; n < in.count; n += 32) {
+            struct entry<kind> mine = entry<kind>::none();
+            if (n + lane < in.count)
+                mine = met_row<kind>(a, in, n + lane, s);
+            if (!__any_sync(~0u, entry<kind>::is_row(mine.at)))
+                continue;
+            met = true;
+            add_rows<lanes, kind>(d, a.d_vector, mine, 0, (int)min((int64_t)32, in.count - n), slice * lanes * 8 + k,
+                                  sum);
         }
-        __syncwarp();
-        int64_t out = lik_tokens_row(&q, i) + s;
-        float product = 0.0f;
-        if (met) {
-            float weight =
-                q.weights ? q.weights[lik_tokens_base(&q, &q.weights_strides, i) + s * q.weights_strides.token] : 1.0f;
-            product = finish_row<lanes>(a, q, a.q_vector, a.q_factor, i, s, out, sum, a.slices > 1 ? kept : NULL,
-                                        a.op.grad_q, weight, a.op.grad_weights != NULL);
-        } else if (a.op.grad_q && !a.op.accumulate) {
-            store_zeros(a.op.grad_q, q.dtype, q.dim, out * q.dim, lane * 8, 256);
+        add_groups<lanes>(sum);
+        if (a.slices > 1 && lane < lanes) {
+            float4 *to = (float4 *)(kept + slice * lanes * 8 + k);
+            to[0] = make_float4(sum[0], sum[1], sum[2], sum[3]);
+            to[1] = make_float4(sum[4], sum[5], sum[6], sum[7]);
         }
-        if (a.op.grad_weights && lane == 0)
-            a.op.grad_weights[out] = (a.op.accumulate ? a.op.grad_weights[out] : 0.0f) + product;
-        __syncwarp();
     }
+    __syncwarp();
+    int64_t out = lik_tokens_row(&q, i) + s;
+    float product = 0.0f;
+    if (met) {
+        float weight =
+            q.weights ? q.weights[lik_tokens_base(&q, &q.weights_strides, i) + s * q.weights_strides.token] : 1.0f;
+        product = finish_row<lanes>(a, q, a.q_vector, a.q_factor, i, s, out, sum, a.slices > 1 ? kept : NULL,
+                                    a.op.grad_q, weight, a.op.grad_weights != NULL);
+    } else if (a.op.grad_q && !a.op.accumulate) {
+        store_zeros(a.op.grad_q, q.dtype, q.dim, out * q.dim, lane * 8, 256);
+    }
+    if (a.op.grad_weights && lane == 0)
+        a.op.grad_weights[out] = (a.op.accumulate ? a.op.grad_weights[out] : 0.0f) + product;
 }
 
 /* grad_d: block (document, run of tokens); `few`: of a document with no more than FEW entries. */
 template <int lanes, int kind, bool few>
-static __global__ void __launch_bounds__(32 * WARPS, resident_blocks(kind))
-    document_rows(const __grid_constant__ struct grad_args a)
+LIK_DEVICE void document_rows(const struct grad_args &a, int64_t run, float *memory)
 {
-    extern __shared__ float memory[];
     const struct lik_tokens &q = a.op.score.q, &d = a.op.score.d;
     const int groups = 32 / lanes, row_floats = a.slices * lanes * 8;
     int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x & 31, k = (lane & (lanes - 1)) * 8, range = a.range;
@@ -388,14 +377,12 @@ static __global__ void __launch_bounds__(32 * WARPS, resident_blocks(kind))
     sm.start = sm.counters + WARPS * WARPS * warp_tokens(range);
     sm.staged = (uint16_t *)(sm.start + WARPS * warp_tokens(range) + 1);
     sm.list = sm.staged + a.window;
-    let_next_kernel_begin();
-    wait_for_kernels_before();
     __shared__ struct incidence in; /* in shared memory to spare registers; so is the run of tokens */
     __shared__ int64_t document, first_row;
     __shared__ int first_token, here;
     if (threadIdx.x == 0) {
-        document = (a.first_run + blockIdx.x) / a.ranges;
-        first_token = (int)(a.first_run + blockIdx.x - document * a.ranges) * range;
+        document = run / a.ranges;
+        first_token = (int)(run - document * a.ranges) * range;
         here = min(range, sequence_length(d, document) - first_token);
         in = scores_of(a, false, document);
         first_row = lik_tokens_row(&d, document) + first_token;
@@ -495,6 +482,22 @@ static __global__ void __launch_bounds__(32 * WARPS, resident_blocks(kind))
         clear_rows(~0u);
 }
 
+/* A launch's blocks: `document_blocks` runs of documents, then, to fill what those leave, the query tokens. */
+template <int lanes, int kind, bool few>
+static __global__ void __launch_bounds__(32 * WARPS, resident_blocks(kind))
+    gradient_rows(const __grid_constant__ struct grad_args a)
+{
+    extern __shared__ __align__(16) float memory[];
+    const int warp = (int)threadIdx.x / 32;
+    let_next_kernel_begin();
+    wait_for_kernels_before();
+    if (blockIdx.x < a.document_blocks)
+        document_rows<lanes, kind, few>(a, a.first_run + blockIdx.x, memory);
+    else if (warp < a.query_warps)
+        query_row<lanes, kind>(a, a.first_token + (int64_t)(blockIdx.x - a.document_blocks) * a.query_warps + warp,
+                               memory + warp * a.slices * lanes * 8);
+}
+
 /* Rows of a packed gradient that no sequence covers; a thread an element. */
 static __global__ void clear_outside(const __grid_constant__ struct lik_tokens x, void *gradient, int dtype,
                                      int64_t row_elements)
@@ -529,7 +532,7 @@ struct grad_plan {
     int64_t q_factors, d_factors, padded; /* padded: keys of a sorted list */
     int lanes, q_kind, d_kind;            /* kinds of the rows that are gathered: q's for grad_d, d's for grad_q */
     size_t query_bytes, document_bytes;   /* shared memory */
-    int query_warps, few;                 /* few: no document has more than FEW entries */
+    int few, together;                    /* no document has more than FEW entries; one launch for both gradients */
 };
 
 /* The vector kinds count 32 bits of vectors, so that more than 64 GB, or strides below zero, are left to the general
@@ -602,6 +605,7 @@ static int plan_documents(const struct lik_gpu *gpu, struct grad_plan *p)
     a->range = (int32_t)((length + runs - 1) / runs);
     a->ranges = a->range ? (length + a->range - 1) / a->range : runs;
     p->document_bytes = document_shared_bytes(a->range, window, row_floats);
+    p->together = p->q_kind == p->d_kind && p->query_bytes <= p->document_bytes && resident >= limit;
     return LIK_OK;
 }
 
@@ -622,11 +626,11 @@ static int make_plan(const struct lik_gpu *gpu, const struct lik_grad *op, struc
         p->q_factors = lik_tokens_rows(&score->q);
     if (score->d.normalize)
         p->d_factors = lik_tokens_rows(&score->d);
-    p->query_warps = WARPS;
+    a->query_warps = WARPS;
     size_t row_bytes = a->slices > 1 ? (size_t)a->slices * (size_t)p->lanes * 32 : 0;
-    while (p->query_warps > 1 && (size_t)p->query_warps * row_bytes > KEPT_MOST)
-        p->query_warps /= 2;
-    p->query_bytes = (size_t)p->query_warps * row_bytes;
+    while (a->query_warps > 1 && (size_t)a->query_warps * row_bytes > KEPT_MOST)
+        a->query_warps /= 2;
+    p->query_bytes = (size_t)a->query_warps * row_bytes;
     if (p->query_bytes > gpu->shared_bytes - 1024)
         return lik_fail(LIK_EUNSUPPORTED, "q.dim is %lld: a gradient's row passes a block's shared memory",
                         (long long)score->q.dim);
@@ -664,25 +668,21 @@ static int sort_list(const struct grad_plan *p, const int64_t *list, int64_t cou
 
 typedef void (*grad_kernel)(struct grad_args);
 
-#define KERNELS_OF(name, lanes, ...)                                                    \
-    {name<lanes, ROWS_OF_F16, ##__VA_ARGS__>, name<lanes, ROWS_OF_BF16, ##__VA_ARGS__>, \
-     name<lanes, ROWS_OF_F32, ##__VA_ARGS__>, name<lanes, ROWS_OF_ANY, ##__VA_ARGS__>}
-#define KERNELS(name, ...) \
-    {KERNELS_OF(name, 8, ##__VA_ARGS__), KERNELS_OF(name, 16, ##__VA_ARGS__), KERNELS_OF(name, 32, ##__VA_ARGS__)}
+#define KERNELS_OF(lanes, few)                                                        \
+    {gradient_rows<lanes, ROWS_OF_F16, few>, gradient_rows<lanes, ROWS_OF_BF16, few>, \
+     gradient_rows<lanes, ROWS_OF_F32, few>, gradient_rows<lanes, ROWS_OF_ANY, few>}
+#define KERNELS(few) {KERNELS_OF(8, few), KERNELS_OF(16, few), KERNELS_OF(32, few)}
 
-enum { QUERY_ROWS, DOCUMENT_ROWS, DOCUMENT_ROWS_OF_FEW, GRAD_KERNELS };
-
-static grad_kernel kernel_of(int which, int lanes, int kind)
+static grad_kernel kernel_of(int few, int lanes, int kind)
 {
-    static const grad_kernel kernels[GRAD_KERNELS][3][ROW_KINDS] = {KERNELS(query_rows), KERNELS(document_rows, false),
-                                                                    KERNELS(document_rows, true)};
-    return kernels[which][lanes / 16][kind];
+    static const grad_kernel kernels[2][3][ROW_KINDS] = {KERNELS(false), KERNELS(true)};
+    return kernels[few][lanes / 16][kind];
 }
 
 int lik_grad_prepare(const struct lik_gpu *gpu)
 {
     cudaError_t e = cudaSuccess;
-    for (int i = 0; i < 3 * ROW_KINDS * GRAD_KERNELS && e == cudaSuccess; i++) {
+    for (int i = 0; i < 2 * 3 * ROW_KINDS && e == cudaSuccess; i++) {
         cudaFuncAttributes attributes;
         const void *kernel = (const void *)kernel_of(i / (3 * ROW_KINDS), 8 << i / ROW_KINDS % 3, i % ROW_KINDS);
         e = cudaFuncGetAttributes(&attributes, kernel);
@@ -699,6 +699,28 @@ static int clear(const struct lik_tokens *x, void *gradient, int dtype, int64_t 
         return LIK_OK;
     clear_outside<<<64, 256, 0, stream>>>(*x, gradient, dtype, row_elements);
     return lik_cuda_launched("clear_outside");
+}
+
+/* Launches the blocks of the next of both, no more than there may be in a launch. */
+static int launch_rows(const struct lik_gpu *gpu, struct grad_plan *p, int kind, size_t bytes, int64_t runs,
+                       int64_t tokens, cudaStream_t stream)
+{
+    struct grad_args *a = &p->args;
+    int status = LIK_OK;
+    while (!status && (runs || tokens)) {
+        int64_t documents = runs < BLOCKS_MOST ? runs : BLOCKS_MOST;
+        int64_t queries = (tokens + a->query_warps - 1) / a->query_warps;
+        queries = queries < BLOCKS_MOST ? queries : BLOCKS_MOST;
+        int64_t taken = queries * a->query_warps < tokens ? queries * a->query_warps : tokens;
+        a->document_blocks = (uint32_t)documents;
+        status = lik_cuda_launch_early(gpu, (const void *)kernel_of(p->few, p->lanes, kind), "gradient_rows",
+                                       (unsigned)(documents + queries), 32 * WARPS, bytes, stream, a);
+        a->first_run += documents;
+        a->first_token += taken;
+        runs -= documents;
+        tokens -= taken;
+    }
+    return status;
 }
 
 int lik_cuda_grad_run(const struct lik_gpu *gpu, const struct lik_grad *op, char *workspace, cudaStream_t stream)
@@ -727,20 +749,12 @@ int lik_cuda_grad_run(const struct lik_gpu *gpu, const struct lik_grad *op, char
             (status = sort_list(&p, op->score.list_d, d->count, &a->by_d, stream)))
             return status;
     }
-    int64_t tokens = q->count * q->len_max, runs = d->count * a->ranges;
-    if ((op->grad_q || op->grad_weights) && tokens) {
-        int64_t blocks = (tokens + p.query_warps - 1) / p.query_warps;
-        if ((status = lik_cuda_launch_early(gpu, (const void *)kernel_of(QUERY_ROWS, p.lanes, p.d_kind), "query_rows",
-                                            (unsigned)(blocks < INT32_MAX ? blocks : INT32_MAX),
-                                            32 * (unsigned)p.query_warps, p.query_bytes, stream, a)))
+    int64_t runs = op->grad_d ? d->count * a->ranges : 0;
+    int64_t tokens = op->grad_q || op->grad_weights ? q->count * q->len_max : 0;
+    if (!runs || !p.together) {
+        if ((status = launch_rows(gpu, &p, p.d_kind, p.query_bytes, 0, tokens, stream)))
             return status;
+        tokens = 0;
     }
-    for (; op->grad_d && a->first_run < runs && !status; a->first_run += INT32_MAX) {
-        int64_t blocks = runs - a->first_run;
-        grad_kernel kernel = kernel_of(p.few ? DOCUMENT_ROWS_OF_FEW : DOCUMENT_ROWS, p.lanes, p.q_kind);
-        status = lik_cuda_launch_early(gpu, (const void *)kernel, "document_rows",
-                                       (unsigned)(blocks < INT32_MAX ? blocks : INT32_MAX), 32 * WARPS,
-                                       p.document_bytes, stream, a);
-    }
-    return status;
+    return launch_rows(gpu, &p, p.q_kind, p.document_bytes, runs, tokens, stream);
 }

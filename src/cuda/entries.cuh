@@ -6,14 +6,13 @@
 #include "cuda/codec.cuh"
 
 #define WARPS       8
-#define WINDOW_MOST 8192    /* entries that a block sorts at once */
-#define AHEAD       4       /* of them that a lane reads at once */
-#define FEW         128     /* entries of a document that every warp reads, for no barrier to be needed */
-#define RANGE_MOST  256     /* document tokens a block */
-#define NOT_HERE    0xffffu /* a staged entry of no token of this block */
+#define WINDOW_MOST 8192 /* entries that a block sorts at once */
+#define AHEAD       4    /* entries that a lane reads at once */
+#define FEW         128  /* entries of a document that every warp reads, for no barrier to be needed */
+#define RANGE_MOST  256  /* document tokens a block */
 
 static_assert(RANGE_MOST <= 32 * WARPS, "a thread a slot in the prefix sum, a bit a token of a warp's");
-static_assert(WINDOW_MOST < NOT_HERE, "entries are sorted as 16-bit numbers");
+static_assert(WINDOW_MOST <= 65536, "entries are sorted as 16-bit numbers");
 static_assert(FEW * WARPS <= WINDOW_MOST, "each warp has a list of few entries");
 
 /* Numbers of scores below those of the query or the document that they belong to, ascending (LIK_LIST). */
@@ -27,13 +26,15 @@ struct grad_args {
     int64_t columns;                  /* documents of a score row */
     const float *q_factor, *d_factor; /* what normalizes the tokens, one a row of their array; NULL without */
     struct sorted_list by_q, by_d;
-    int32_t q_vector, d_vector;     /* load_8 */
-    int32_t slices;                 /* of a row: what a warp takes at once */
-    int32_t keep_rows;              /* the block's sums stand in shared memory between slices or windows */
-    int32_t window, range;          /* document_rows: entries at once, tokens a block */
-    int32_t query_warps;            /* of a block, each with a query token */
-    uint32_t document_blocks;       /* of this launch */
-    int64_t ranges;                 /* of a document */
+    int32_t q_vector, d_vector; /* load_8 */
+    int32_t argmax_vector;      /* AHEAD winners are aligned, and of one query: winners_at */
+    int32_t plain;              /* rows of grad_d are the sums as they are, rounded to the dtype of the rows added */
+    int32_t slices;             /* of a row: what a warp takes at once */
+    int32_t keep_rows;          /* the block's sums stand in shared memory between slices or windows */
+    int32_t window, range;      /* document_rows: entries at once, tokens a block */
+    int32_t query_warps;        /* of a block, each with a query token */
+    uint32_t document_blocks;   /* of this launch */
+    int64_t ranges;             /* of a document */
     int64_t first_run, first_token; /* of this launch: of the documents' runs, of the query tokens */
 };
 
@@ -91,20 +92,26 @@ LIK_DEVICE void incidence_at(const struct incidence &in, int64_t n, int64_t &row
     column = in.column + n * in.column_step;
 }
 
+/* Element of the argmax where the n-th score's winners begin. */
+LIK_DEVICE int64_t first_winner(const struct lik_score &op, const struct incidence &in, int64_t n)
+{
+    return in.order ? (int64_t)(uint32_t)in.order[n] * op.q.len_max : in.winners + n * in.winners_step;
+}
+
 /* The document token that query token s met in the n-th score. */
 LIK_DEVICE int winner_at(const struct lik_score &op, const struct incidence &in, int64_t n, int s)
 {
-    int64_t at = (in.order ? (int64_t)(uint32_t)in.order[n] * op.q.len_max : in.winners + n * in.winners_step) + s;
+    int64_t at = first_winner(op, in, n) + s;
     return op.argmax_dtype == LIK_I16 ? ((const int16_t *)op.argmax)[at] : ((const int32_t *)op.argmax)[at];
 }
 
 /* The block's shared memory: sizes by the arguments. */
 struct document_shared {
+    float *kept;      /* [range][slices * lanes * 8] */
     int *counters;    /* [WARPS][slots] */
     int *start;       /* [slots + 1] */
-    uint16_t *staged; /* [window]: slot of each entry's token, or NOT_HERE */
-    uint16_t *list;   /* [window]: entries sorted by slot */
-    float *kept;      /* [range][slices * lanes * 8] */
+    uint32_t *hits;   /* [window]: entries of tokens of this block, the slot times 65536 + the number of the entry */
+    uint16_t *sorted; /* [window]: numbers of hits, by slot */
 };
 
 /* A warp's tokens of a block's run are every WARPS-th; so many at the most. */
@@ -121,75 +128,111 @@ LIK_DEVICE uint32_t slot_of(uint32_t t, int range)
 
 static __host__ __device__ size_t document_shared_bytes(int range, int window, int row_floats)
 {
-    size_t ints = (size_t)(WARPS * warp_tokens(range) * (WARPS + 1) + 1) * 4, halves = (size_t)window * 4;
-    return ints + halves + (size_t)range * (size_t)row_floats * 4;
+    size_t ints = (size_t)(WARPS * warp_tokens(range) * (WARPS + 1) + 1) * 4;
+    return ints + (size_t)window * 6 + (size_t)range * (size_t)row_floats * 4;
 }
 
-/* A warp gives the entries staged from `first` to `end`, a multiple of 32 of them, their places in the list: those of
- * slot i from next[i] on. The first is number first - less. */
-LIK_DEVICE void place_entries(const struct document_shared &sm, int *next, int first, int end, int less)
+/* AHEAD winners, of query tokens s ... of the n-th score. */
+LIK_DEVICE void winners_at(const struct lik_score &op, const struct incidence &in, int64_t n, int s,
+                           int (&winner)[AHEAD])
+{
+    int64_t at = first_winner(op, in, n) + s;
+    if (op.argmax_dtype == LIK_I16) {
+        short4 w = *(const short4 *)((const int16_t *)op.argmax + at);
+        winner[0] = w.x, winner[1] = w.y, winner[2] = w.z, winner[3] = w.w;
+    } else {
+        int4 w = *(const int4 *)((const int32_t *)op.argmax + at);
+        winner[0] = w.x, winner[1] = w.y, winner[2] = w.z, winner[3] = w.w;
+    }
+}
+
+/* A warp looks at the entries base + first ... base + end - 1, in rounds of AHEAD a lane, and lists those of the run's
+ * tokens, of all or of its own: their slots, and their numbers from `base` on. It counts them by slot. Returns how many
+ * there are. */
+template <bool own>
+LIK_DEVICE int find_hits(const struct grad_args &a, const struct incidence &in, int64_t base, int first, int end,
+                         int first_token, int here, int range, uint32_t *hits, int *counters)
+{
+    const struct lik_score &op = a.op.score;
+    const int lane = (int)threadIdx.x & 31, warp = (int)threadIdx.x / 32, len = (int)op.q.len_max;
+    int count = 0;
+    int64_t n = (base + first + lane * AHEAD) / len; /* entry n len + s is at hand */
+    int s = (int)((base + first + lane * AHEAD) % len);
+#pragma unroll 1
+    for (int from = first; from < end; from += 32 * AHEAD) {
+        int e = from + lane * AHEAD, winner[AHEAD];
+        if (a.argmax_vector) {
+            if (e < end)
+                winners_at(op, in, n, s, winner);
+        } else {
+            int64_t m = n;
+            for (int u = 0, t = s; u < AHEAD; u++) {
+                if (e + u < end)
+                    winner[u] = winner_at(op, in, m, t);
+                if (++t == len) {
+                    t = 0;
+                    m++;
+                }
+            }
+        }
+        n += 32 * AHEAD / len;
+        s += 32 * AHEAD % len;
+        if (s >= len) {
+            n++;
+            s -= len;
+        }
+#pragma unroll
+        for (int u = 0; u < AHEAD; u++) {
+            uint32_t token = (uint32_t)winner[u] - (uint32_t)first_token;
+            bool hit = e + u < end && token < (uint32_t)here && (!own || token % WARPS == (uint32_t)warp);
+            uint32_t which = __ballot_sync(~0u, hit);
+            if (hit) {
+                uint32_t slot = slot_of(token, range);
+                atomicAdd(&counters[slot], 1);
+                hits[count + __popc(which & ((1u << lane) - 1u))] = slot << 16 | (uint32_t)(e + u);
+            }
+            count += __popc(which);
+        }
+    }
+    __syncwarp();
+    return count;
+}
+
+/* A warp gives `count` hits, whose numbers begin with `first`, their places: those of slot i from next[i] on. */
+LIK_DEVICE void place_hits(const struct document_shared &sm, int *next, int first, int count)
 {
     int lane = (int)threadIdx.x & 31;
 #pragma unroll 1
-    for (int e = first + lane; e < end; e += 32) {
-        uint32_t slot = sm.staged[e];
-        if (!__any_sync(~0u, slot != NOT_HERE))
-            continue;
+    for (int from = 0; from < count; from += 32) {
+        int number = first + from + lane;
+        bool is_hit = from + lane < count;
+        uint32_t slot = is_hit ? sm.hits[number] >> 16 : UINT32_MAX;
         unsigned peers = __match_any_sync(~0u, slot);
         int rank = __popc(peers & ((1u << lane) - 1u));
-        if (slot != NOT_HERE)
-            sm.list[next[slot] + rank] = (uint16_t)(e - less);
+        if (is_hit)
+            sm.sorted[next[slot] + rank] = (uint16_t)number;
         __syncwarp();
-        if (slot != NOT_HERE && rank == 0)
+        if (is_hit && rank == 0)
             next[slot] += __popc(peers);
         __syncwarp();
     }
 }
 
-/* Sorts the window's entries by slot: list[start[i] ... start[i + 1]) are those of slot i, in their order. */
+/* Sorts the window's hits by slot: sorted[start[i] ... start[i + 1]) are those of slot i. */
 LIK_DEVICE void sort_window(const struct grad_args &a, const struct document_shared &sm, const struct incidence &in,
                             int64_t base, int entries, int first_token, int here, int range)
 {
-    const struct lik_score &op = a.op.score;
-    int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x & 31, share = a.window / WARPS;
+    int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x & 31, share = a.window / WARPS, first = warp * share;
     const int slots = WARPS * warp_tokens(range);
     int *mine = sm.counters + warp * slots;
-    for (int i = (int)threadIdx.x; i < WARPS * slots; i += 32 * WARPS)
-        sm.counters[i] = 0;
+    __syncthreads(); /* the window before has been worked up */
+    for (int i = lane; i < slots; i += 32)
+        mine[i] = 0;
+    __syncwarp();
+    int count = find_hits<false>(a, in, base, first, min(first + share, entries), first_token, here, range,
+                                 sm.hits + first, mine);
     __syncthreads();
-    const int end = (warp + 1) * share, len = (int)op.q.len_max;
-    int64_t n = (base + warp * share + lane) / len; /* entry n len + s is at hand */
-    int s = (int)((base + warp * share + lane) % len);
-#pragma unroll 1
-    for (int from = warp * share + lane; from < end; from += 32 * AHEAD) {
-        int winner[AHEAD];
-#pragma unroll
-        for (int u = 0; u < AHEAD; u++) {
-            int e = from + 32 * u;
-            winner[u] = -1;
-            if (e < end && e < entries)
-                winner[u] = winner_at(op, in, n, s);
-            n += 32 / len;
-            s += 32 % len;
-            if (s >= len) {
-                n++;
-                s -= len;
-            }
-        }
-#pragma unroll
-        for (int u = 0; u < AHEAD; u++) {
-            int e = from + 32 * u;
-            uint32_t token = (uint32_t)winner[u] - (uint32_t)first_token, slot = NOT_HERE;
-            if (token < (uint32_t)here) {
-                slot = slot_of(token, range);
-                atomicAdd(&mine[slot], 1);
-            }
-            if (e < end)
-                sm.staged[e] = (uint16_t)slot;
-        }
-    }
-    __syncthreads();
-    /* A thread a slot: its entries in all warps, then their sum over the slots before. */
+    /* A thread a slot: its hits in all warps, then their sum over the slots before. */
     int slot = (int)threadIdx.x, own = 0;
     for (int w = 0; w < WARPS; w++)
         own += slot < slots ? sm.counters[w * slots + slot] : 0;
@@ -217,35 +260,22 @@ LIK_DEVICE void sort_window(const struct grad_args &a, const struct document_sha
         }
     }
     __syncthreads();
-    place_entries(sm, mine, warp * share, (warp + 1) * share, 0);
+    place_hits(sm, mine, first, count);
     __syncthreads();
 }
 
 /* The same for a document of few entries, without a barrier: each warp reads all of them and sorts those of its own
- * tokens into its own share of the list, list[start[i] ... counters[i]) for slot i. */
+ * tokens into its own share of the lists, sorted[start[i] ... counters[i]) for slot i. */
 LIK_DEVICE void sort_few(const struct grad_args &a, const struct document_shared &sm, const struct incidence &in,
                          int entries, int first_token, int here, int range)
 {
-    const struct lik_score &op = a.op.score;
-    int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x & 31, len = (int)op.q.len_max;
-    int own = warp * warp_tokens(range) + lane, share = warp * (a.window / WARPS), *ends = sm.counters,
-        padded = (entries + 31) / 32 * 32;
+    int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x & 31;
+    int own = warp * warp_tokens(range) + lane, first = warp * (a.window / WARPS), *ends = sm.counters;
     bool has_own = lane < warp_tokens(range);
     if (has_own)
         ends[own] = 0;
     __syncwarp();
-    for (int e = lane; e < padded; e += 32) {
-        uint32_t slot = NOT_HERE;
-        if (e < entries) {
-            uint32_t t = (uint32_t)winner_at(op, in, e / len, e % len) - (uint32_t)first_token;
-            if (t < (uint32_t)here && t % WARPS == (uint32_t)warp) {
-                slot = slot_of(t, range);
-                atomicAdd(&ends[slot], 1);
-            }
-        }
-        sm.staged[share + e] = (uint16_t)slot;
-    }
-    __syncwarp();
+    int hits = find_hits<true>(a, in, 0, 0, entries, first_token, here, range, sm.hits + first, ends);
     int count = has_own ? ends[own] : 0, sum = count;
 #pragma unroll
     for (int o = 1; o < 32; o *= 2) {
@@ -253,9 +283,9 @@ LIK_DEVICE void sort_few(const struct grad_args &a, const struct document_shared
         sum += lane >= o ? before : 0;
     }
     if (has_own)
-        sm.start[own] = ends[own] = share + sum - count;
+        sm.start[own] = ends[own] = first + sum - count;
     __syncwarp();
-    place_entries(sm, ends, share, share + padded, share);
+    place_hits(sm, ends, first, hits);
 }
 
 #endif

@@ -40,6 +40,11 @@ static constexpr int resident_blocks(int kind)
     return kind <= ROWS_OF_BF16 ? 3 : 2;
 }
 
+static constexpr int dtype_of(int kind)
+{
+    return kind == ROWS_OF_F32 ? LIK_F32 : kind == ROWS_OF_BF16 ? LIK_BF16 : LIK_F16;
+}
+
 /* What makes the vector that counts of token t of sequence i. */
 LIK_DEVICE float factor_at(const struct lik_tokens &x, const float *factors, int64_t i, int t)
 {
@@ -161,21 +166,20 @@ template <> struct eight<ROWS_OF_ANY> {
     }
 };
 
-/* Adds the rows of the warp's entries from ... to - 1 (one a lane) to `sum`, elements k ... k + 7 of them: each group
- * of `lanes` lanes takes every so many-th. */
-template <int lanes, int kind>
+/* Adds the rows of the warp's entries (one a lane) from, from + step, ... below `to` to `sum`, elements k ... k + 7 of
+ * them. Each group of lanes has its own such entries; the warp calls together. */
+template <int kind>
 LIK_DEVICE void add_rows(const struct lik_tokens &x, bool vector, const struct entry<kind> &mine, int from, int to,
-                         int k, float (&sum)[8])
+                         int step, int k, float (&sum)[8])
 {
-    const int groups = 32 / lanes, batch = kind == ROWS_OF_ANY ? 2 : 4;
-    int group = ((int)threadIdx.x & 31) / lanes;
+    const int batch = kind == ROWS_OF_ANY ? 2 : 4;
     bool inside = k < (int)x.dim;
-    for (int first = from; first < to; first += batch * groups) {
-        struct eight<kind> rows[batch];
+    for (int first = from; __any_sync(~0u, first < to); first += batch * step) {
+        struct eight<kind> rows[batch] = {}; /* or ptxas keeps those of the batch before */
         bool here[batch];
 #pragma unroll
         for (int u = 0; u < batch; u++) {
-            int n = first + u * groups + group;
+            int n = first + u * step;
             auto at = __shfl_sync(~0u, mine.at, n);
             here[u] = inside && n < to && entry<kind>::is_row(at);
             if (here[u])
@@ -183,7 +187,7 @@ LIK_DEVICE void add_rows(const struct lik_tokens &x, bool vector, const struct e
         }
 #pragma unroll
         for (int u = 0; u < batch; u++) {
-            float coefficient = __shfl_sync(~0u, mine.coefficient, first + u * groups + group);
+            float coefficient = __shfl_sync(~0u, mine.coefficient, first + u * step);
             if (here[u]) {
                 float v[8];
                 rows[u].unpack(v);
@@ -205,6 +209,27 @@ template <int lanes> LIK_DEVICE void add_groups(float (&sum)[8])
             sum[i] = __fadd_rn(sum[i], __shfl_xor_sync(~0u, sum[i], o));
 }
 
+LIK_DEVICE uint32_t pack_halves(int dtype, float x, float y)
+{
+    __nv_bfloat162 b = __floats2bfloat162_rn(x, y);
+    __half2 h = __floats2half2_rn(x, y);
+    return dtype == LIK_BF16 ? *(const uint32_t *)&b : *(const uint32_t *)&h;
+}
+
+/* Eight elements of a gradient, aligned, from element `at` on. */
+LIK_DEVICE void store_vector(void *gradient, int dtype, int64_t at, const float (&v)[8])
+{
+    if (dtype == LIK_F32) {
+        float4 *out = (float4 *)((float *)gradient + at);
+        out[0] = make_float4(v[0], v[1], v[2], v[3]);
+        out[1] = make_float4(v[4], v[5], v[6], v[7]);
+    } else {
+        *(uint4 *)((uint16_t *)gradient + at) =
+            make_uint4(pack_halves(dtype, v[0], v[1]), pack_halves(dtype, v[2], v[3]), pack_halves(dtype, v[4], v[5]),
+                       pack_halves(dtype, v[6], v[7]));
+    }
+}
+
 /* Eight elements of a gradient row, from element k of the row at `at` on. */
 LIK_DEVICE void store_8(void *gradient, int dtype, int64_t dim, int64_t at, int k, bool accumulate, float (&v)[8])
 {
@@ -216,48 +241,30 @@ LIK_DEVICE void store_8(void *gradient, int dtype, int64_t dim, int64_t at, int 
             if (i < n)
                 v[i] += load_element(gradient, dtype, at + k + i);
     bool whole = n >= 8 && dim % 8 == 0 && (uintptr_t)gradient % 16 == 0;
-    if (dtype == LIK_F32) {
-        float *out = (float *)gradient + at + k;
-        if (whole) {
-            ((float4 *)out)[0] = make_float4(v[0], v[1], v[2], v[3]);
-            ((float4 *)out)[1] = make_float4(v[4], v[5], v[6], v[7]);
-        } else {
-            for (int i = 0; i < 8; i++)
-                if (i < n)
-                    out[i] = v[i];
-        }
+    if (whole) {
+        store_vector(gradient, dtype, at + k, v);
         return;
     }
-    uint32_t pair[4];
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        __nv_bfloat162 b = __floats2bfloat162_rn(v[2 * i], v[2 * i + 1]);
-        __half2 h = __floats2half2_rn(v[2 * i], v[2 * i + 1]);
-        pair[i] = dtype == LIK_BF16 ? *(const uint32_t *)&b : *(const uint32_t *)&h;
-    }
-    uint16_t *out = (uint16_t *)gradient + at + k;
-    if (whole) {
-        *(uint4 *)out = make_uint4(pair[0], pair[1], pair[2], pair[3]);
-    } else {
-#pragma unroll
-        for (int i = 0; i < 8; i++)
-            if (i < n)
-                out[i] = (uint16_t)(pair[i / 2] >> i % 2 * 16);
-    }
+    for (int i = 0; i < 8; i++)
+        if (i < n) {
+            if (dtype == LIK_F32)
+                ((float *)gradient)[at + k + i] = v[i];
+            else
+                ((uint16_t *)gradient)[at + k + i] = (uint16_t)(pack_halves(dtype, v[i], 0.0f) & 0xffffu);
+        }
 }
 
 /* Takes a finished sum (in `kept`, or in `sum` if that is NULL; `sum` is lost) of the vectors that count to the
- * gradient of the stored token t of sequence i, `row` of all, and writes it. Returns <sum, the token as it counts>
- * where that is needed: with normalize or `want_product`. The whole warp calls; a token whose norm is below the clamp
- * has no direction and gets 0.
+ * gradient of the stored token t of sequence i, `row` of all, and writes it, or leaves that to another group of lanes.
+ * Returns <sum, the token as it counts> where that is needed: with normalize or `want_product`. The whole warp calls; a
+ * token whose norm is below the clamp has no direction and gets 0.
  */
 template <int lanes>
 LIK_DEVICE float finish_row(const struct grad_args &a, const struct lik_tokens &x, bool vector, const float *factors,
                             int64_t i, int t, int64_t row, float (&sum)[8], const float *kept, void *gradient,
-                            float times, bool want_product)
+                            float times, bool want_product, bool writes)
 {
     int k = ((int)threadIdx.x & (lanes - 1)) * 8;
-    bool first_group = ((int)threadIdx.x & 31) < lanes;
     float own = 1.0f, factor = 1.0f, along = 0.0f;
     int64_t at = 0;
     if (x.scale)
@@ -277,7 +284,7 @@ LIK_DEVICE float finish_row(const struct grad_args &a, const struct lik_tokens &
         for (int o = 1; o < lanes; o *= 2)
             along = __fadd_rn(along, __shfl_xor_sync(~0u, along, o));
     }
-    if (!gradient || !first_group)
+    if (!gradient || !writes)
         return along;
     bool lost = x.normalize && factor == __fdiv_rn(own, 1e-12f);
     for (int from = k; from < (int)x.dim; from += lanes * 8) {
@@ -339,8 +346,8 @@ template <int lanes, int kind> LIK_DEVICE void query_row(const struct grad_args 
             if (!__any_sync(~0u, entry<kind>::is_row(mine.at)))
                 continue;
             met = true;
-            add_rows<lanes, kind>(d, a.d_vector, mine, 0, (int)min((int64_t)32, in.count - n), slice * lanes * 8 + k,
-                                  sum);
+            add_rows<kind>(d, a.d_vector, mine, lane / lanes, (int)min((int64_t)32, in.count - n), 32 / lanes,
+                           slice * lanes * 8 + k, sum);
         }
         add_groups<lanes>(sum);
         if (a.slices > 1 && lane < lanes) {
@@ -356,7 +363,7 @@ template <int lanes, int kind> LIK_DEVICE void query_row(const struct grad_args 
         float weight =
             q.weights ? q.weights[lik_tokens_base(&q, &q.weights_strides, i) + s * q.weights_strides.token] : 1.0f;
         product = finish_row<lanes>(a, q, a.q_vector, a.q_factor, i, s, out, sum, a.slices > 1 ? kept : NULL,
-                                    a.op.grad_q, weight, a.op.grad_weights != NULL);
+                                    a.op.grad_q, weight, a.op.grad_weights != NULL, lane < lanes);
     } else if (a.op.grad_q && !a.op.accumulate) {
         store_zeros(a.op.grad_q, q.dtype, q.dim, out * q.dim, lane * 8, 256);
     }
@@ -369,59 +376,59 @@ template <int lanes, int kind, bool few>
 LIK_DEVICE void document_rows(const struct grad_args &a, int64_t run, float *memory)
 {
     const struct lik_tokens &q = a.op.score.q, &d = a.op.score.d;
-    const int groups = 32 / lanes, row_floats = a.slices * lanes * 8;
-    int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x & 31, k = (lane & (lanes - 1)) * 8, range = a.range;
+    const int groups = 32 / lanes, row_floats = a.slices * lanes * 8, range = a.range;
+    const int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x & 31, group = lane / lanes;
+    const int k = (lane & (lanes - 1)) * 8;
     struct document_shared sm;
     sm.kept = memory;
     sm.counters = (int *)(memory + (a.keep_rows ? range * row_floats : 0));
     sm.start = sm.counters + WARPS * WARPS * warp_tokens(range);
-    sm.staged = (uint16_t *)(sm.start + WARPS * warp_tokens(range) + 1);
-    sm.list = sm.staged + a.window;
+    sm.hits = (uint32_t *)(sm.start + WARPS * warp_tokens(range) + 1);
+    sm.sorted = (uint16_t *)(sm.hits + a.window);
     __shared__ struct incidence in; /* in shared memory to spare registers; so is the run of tokens */
-    __shared__ int64_t document, first_row;
+    __shared__ int64_t document, first_row, entries;
     __shared__ int first_token, here;
     if (threadIdx.x == 0) {
         document = run / a.ranges;
         first_token = (int)(run - document * a.ranges) * range;
         here = min(range, sequence_length(d, document) - first_token);
         in = scores_of(a, false, document);
+        entries = in.count * q.len_max;
         first_row = lik_tokens_row(&d, document) + first_token;
     }
     __syncthreads();
     if (here <= 0)
         return;
-    int64_t entries = in.count * q.len_max;
-    const int per = warp_tokens(range), first_slot = warp * per;
-    auto end_of = [&](int slot) { return few ? sm.counters[slot] : sm.start[slot + 1]; };
-    auto finish = [&](int n, float (&sum)[8], const float *kept) {
-        int t = warp + n * WARPS;
-        finish_row<lanes>(a, d, a.d_vector, a.d_factor, document, first_token + t, first_row + t, sum, kept,
-                          a.op.grad_d, 1.0f, false);
-    };
-    auto kept_row = [&](int n) { return sm.kept + (warp + n * WARPS) * row_floats; };
-    /* Bit n of a set of rows is the warp's n-th token. Zeros are stored by a group of lanes a row. */
-    uint32_t met = 0; /* has won something so far */
-    auto clear_rows = [&](uint32_t which) {
-        const int bytes = (int)d.dim * (d.dtype == LIK_F32 ? 4 : 2), vectors = bytes / 16;
-        const bool plain = bytes % 16 == 0 && (uintptr_t)a.op.grad_d % 16 == 0;
-        uint4 *out = (uint4 *)a.op.grad_d + first_row * vectors;
-        for (int n = lane / lanes, t; !a.op.accumulate && (t = warp + n * WARPS) < here; n += groups) {
-            if (!(which >> n & 1))
-                continue;
-            if (plain)
-                for (int v = lane & (lanes - 1); v < vectors; v += lanes)
-                    out[t * vectors + v] = make_uint4(0, 0, 0, 0);
-            else
-                store_zeros(a.op.grad_d, d.dtype, d.dim, (first_row + t) * d.dim, k, lanes * 8);
-        }
-    };
-    for (int64_t base = 0; base < entries; base += a.window) {
-        bool last = few || base + a.window >= entries;
+    uint32_t met = 0; /* has won something so far: bit n is the warp's n-th token */
+    for (int64_t base = 0;; base += a.window) {
         if (few)
             sort_few(a, sm, in, (int)entries, first_token, here, range);
         else
             sort_window(a, sm, in, base, (int)min(entries - base, (int64_t)a.window), first_token, here, range);
-        const uint16_t *staged = sm.staged + (few ? warp * (a.window / WARPS) : 0);
+        const int per = warp_tokens(range), first_slot = warp * per;
+        auto end_of = [&](int slot) { return few ? sm.counters[slot] : sm.start[slot + 1]; };
+        auto finish = [&](int n, float (&sum)[8], const float *kept, bool writes) {
+            int t = warp + n * WARPS;
+            finish_row<lanes>(a, d, a.d_vector, a.d_factor, document, first_token + t, first_row + t, sum, kept,
+                              a.op.grad_d, 1.0f, false, writes);
+        };
+        auto kept_row = [&](int n) { return sm.kept + (warp + n * WARPS) * row_floats; };
+        /* Zeros are stored by a group of lanes a row. */
+        auto clear_rows = [&](uint32_t which) {
+            const int bytes = (int)d.dim * (d.dtype == LIK_F32 ? 4 : 2), vectors = bytes / 16;
+            const bool plain = bytes % 16 == 0 && (uintptr_t)a.op.grad_d % 16 == 0;
+            uint4 *out = (uint4 *)a.op.grad_d + first_row * vectors;
+            for (int n = group, t; !a.op.accumulate && (t = warp + n * WARPS) < here; n += groups) {
+                if (!(which >> n & 1))
+                    continue;
+                if (plain)
+                    for (int v = lane & (lanes - 1); v < vectors; v += lanes)
+                        out[t * vectors + v] = make_uint4(0, 0, 0, 0);
+                else
+                    store_zeros(a.op.grad_d, d.dtype, d.dim, (first_row + t) * d.dim, k, lanes * 8);
+            }
+        };
+        const bool last = few || base + a.window >= entries;
         int begin = sm.start[first_slot], end = end_of(first_slot + per - 1);
         uint32_t winners = __ballot_sync(~0u, lane < per && sm.start[first_slot + lane] < end_of(first_slot + lane));
         if (last)
@@ -433,9 +440,9 @@ LIK_DEVICE void document_rows(const struct grad_args &a, int64_t run, float *mem
                 struct entry<kind> mine = entry<kind>::none();
                 int count = min(32, end - e), slot = -1;
                 if (lane < count) {
-                    int number = sm.list[e + lane];
-                    slot = staged[number];
-                    mine = winning_row<kind>(a, in, base + number);
+                    uint32_t hit = sm.hits[sm.sorted[e + lane]];
+                    slot = (int)(hit >> 16);
+                    mine = winning_row<kind>(a, in, base + (hit & 0xffffu));
                 }
                 int slot_before = __shfl_up_sync(~0u, slot, 1);
                 uint32_t firsts = __ballot_sync(~0u, lane < count && slot != slot_before) | 1u;
@@ -446,22 +453,41 @@ LIK_DEVICE void document_rows(const struct grad_args &a, int64_t run, float *mem
                     whole = true;
                 }
                 while (firsts) {
-                    int from = __ffs(firsts) - 1;
-                    firsts &= firsts - 1;
-                    int to = firsts ? __ffs(firsts) - 1 : count;
-                    add_rows<lanes, kind>(q, a.q_vector, mine, from, to, slice * lanes * 8 + k, sum);
+                    /* A group of lanes a token, or all of them for one. */
+                    const bool apart = firsts & (firsts - 1);
+                    int from = __ffs(firsts) - 1, to = from, n = __shfl_sync(~0u, slot, from) - first_slot;
+                    bool writes = !apart && group == 0;
+#pragma unroll
+                    for (int g = 0; g < groups && firsts; g++) {
+                        int at = __ffs(firsts) - 1;
+                        firsts &= firsts - 1;
+                        int next = firsts ? __ffs(firsts) - 1 : count;
+                        if (!apart || g == group) {
+                            from = at + (apart ? 0 : group);
+                            to = next;
+                            writes |= apart;
+                        }
+                    }
+                    add_rows<kind>(q, a.q_vector, mine, from, to, apart ? 1 : groups, slice * lanes * 8 + k, sum);
                     if (!firsts && !whole)
                         break;
-                    add_groups<lanes>(sum);
-                    int n = __shfl_sync(~0u, slot, from) - first_slot;
-                    if (!a.keep_rows)
-                        finish(n, sum, NULL);
-                    else if (lane < lanes)
+                    if (apart)
+                        n = __shfl_sync(~0u, slot, from) - first_slot;
+                    else
+                        add_groups<lanes>(sum);
+                    if (a.keep_rows) {
+                        if (writes)
 #pragma unroll
-                        for (int i = 0; i < 8; i++) {
-                            float &kept = kept_row(n)[slice * lanes * 8 + k + i];
-                            kept = met >> n & 1 ? __fadd_rn(kept, sum[i]) : sum[i];
-                        }
+                            for (int i = 0; i < 8; i++) {
+                                float &kept = kept_row(n)[slice * lanes * 8 + k + i];
+                                kept = met >> n & 1 ? __fadd_rn(kept, sum[i]) : sum[i];
+                            }
+                    } else if (kind != ROWS_OF_ANY && a.plain) {
+                        if (writes && k < (int)d.dim)
+                            store_vector(a.op.grad_d, dtype_of(kind), (first_row + warp + n * WARPS) * d.dim + k, sum);
+                    } else {
+                        finish(n, sum, NULL, writes);
+                    }
 #pragma unroll
                     for (int i = 0; i < 8; i++)
                         sum[i] = 0.0f;
@@ -473,13 +499,11 @@ LIK_DEVICE void document_rows(const struct grad_args &a, int64_t run, float *mem
         __syncwarp();
         for (uint32_t rows = a.keep_rows && last ? met : 0u; rows; rows &= rows - 1) {
             float sum[8];
-            finish(__ffs(rows) - 1, sum, kept_row(__ffs(rows) - 1));
+            finish(__ffs(rows) - 1, sum, kept_row(__ffs(rows) - 1), lane < lanes);
         }
         if (last)
             break;
     }
-    if (entries == 0)
-        clear_rows(~0u);
 }
 
 /* A launch's blocks: `document_blocks` runs of documents, then, to fill what those leave, the query tokens. */
@@ -620,6 +644,10 @@ static int make_plan(const struct lik_gpu *gpu, const struct lik_grad *op, struc
     a->d_vector = lik_cuda_vector_loads(&score->d);
     p->q_kind = kind_of(&score->q, a->q_vector);
     p->d_kind = kind_of(&score->d, a->d_vector);
+    a->argmax_vector = score->q.len_max % AHEAD == 0 &&
+                       (uintptr_t)score->argmax % (AHEAD * (score->argmax_dtype == LIK_I16 ? 2 : 4)) == 0;
+    a->plain = p->q_kind != ROWS_OF_ANY && score->d.dtype == dtype_of(p->q_kind) && !score->d.scale &&
+               !score->d.normalize && !op->accumulate && (uintptr_t)op->grad_d % 16 == 0;
     p->lanes = score->q.dim <= 64 ? 8 : score->q.dim <= 128 ? 16 : 32;
     a->slices = (int32_t)((score->q.dim + p->lanes * 8 - 1) / (p->lanes * 8));
     if (score->q.normalize)

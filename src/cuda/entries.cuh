@@ -229,8 +229,11 @@ LIK_DEVICE void sort_window(const struct grad_args &a, const struct document_sha
     for (int i = lane; i < slots; i += 32)
         mine[i] = 0;
     __syncwarp();
+    __shared__ int warp_sums[WARPS], hits[WARPS];
     int count = find_hits<false>(a, in, base, first, min(first + share, entries), first_token, here, range,
                                  sm.hits + first, mine);
+    if (lane == 0)
+        hits[warp] = count; /* to spare a register */
     __syncthreads();
     /* A thread a slot: its hits in all warps, then their sum over the slots before. */
     int slot = (int)threadIdx.x, own = 0;
@@ -242,7 +245,6 @@ LIK_DEVICE void sort_window(const struct grad_args &a, const struct document_sha
         int before = __shfl_up_sync(~0u, sum, o);
         sum += lane >= o ? before : 0;
     }
-    __shared__ int warp_sums[WARPS];
     if (lane == 31)
         warp_sums[warp] = sum;
     __syncthreads();
@@ -260,7 +262,7 @@ LIK_DEVICE void sort_window(const struct grad_args &a, const struct document_sha
         }
     }
     __syncthreads();
-    place_hits(sm, mine, first, count);
+    place_hits(sm, mine, first, hits[warp]);
     __syncthreads();
 }
 

@@ -1,20 +1,21 @@
-/* Gradients from the argmax: gathers of winning rows, every output row owned by one warp and written once.
+/* Gradients from the argmax: gathers of winning rows, every output row written once, by the lanes that added it up.
  *
- *     grad_q[i, s] = sum over scores n of query i of  g[n] w[i, s] d[n][argmax[n, s]]          query_rows: a warp a row
+ *     grad_q[i, s] = sum over scores n of query i of  g[n] w[i, s] d[n][argmax[n, s]]          query_row: a warp a row
  *     grad_d[j, t] = sum over the (n, s) of document j with argmax[n, s] = t  of  g[n] w[i, s] q[i, s]    document_rows
  *
  * A row of 128 halves is 256 bytes; the rows of a training batch lie in L2, which is the limit of both: one row read a
  * query token and score. A warp takes 32 entries at once, one a lane: where its row is, what it is multiplied by. Then
- * groups of lanes, eight elements a lane, read and add the rows in turn, four a group under way.
+ * groups of lanes, eight elements a lane, read and add the rows in turn, two a group under way.
  *
- * For grad_d a block owns a document's run of tokens. It walks the argmax entries of the document in windows, sorts
- * those of its tokens by token (counting sort, stable: a warp ranks its entries with __match_any_sync, integer counters
- * do the rest), and gives each token to a warp. No float atomics and no one-hot products; the order of every sum is
- * that of the entries.
+ * For grad_d a block owns a document's run of tokens. It walks the argmax entries of the document in windows, lists
+ * those of its tokens and sorts them by token (counting sort: a warp ranks its entries with __match_any_sync, integer
+ * counters do the rest), and gives each token to a warp, or to a group of its lanes where tokens have few entries. No
+ * float atomics and no one-hot products; the order of every sum follows from the entries.
  *
  * The sums are f32. A row goes through its normalization's Jacobian and is rounded to the operand's dtype once. Rows
  * longer than a warp takes at once (256 elements), and those of documents with more entries than a window, stay in
- * shared memory meanwhile. An explicit list of pairs is first sorted by query and by document. */
+ * shared memory meanwhile. An explicit list of pairs is first sorted by query and by document. Both gradients depend on
+ * the scores alone, and are one launch where the rows that they read are stored alike. */
 #include "cuda/entries.cuh"
 #include "cuda/kernels.cuh"
 #include "cuda/sort.cuh"
@@ -34,10 +35,17 @@ enum row_kind {
     ROW_KINDS,
 };
 
-/* Blocks that a processor holds at once: as far as the kernels' registers are concerned. */
-static constexpr int resident_blocks(int kind)
+#ifdef __CUDA_ARCH__
+#define COMPILED_ARCH (__CUDA_ARCH__ / 10)
+#else
+#define COMPILED_ARCH 0
+#endif
+
+/* Blocks that a processor holds at once: as far as the kernels' registers are concerned. Four take what ptxas makes of
+ * them for Hopper and later; for earlier ones it does not get by without local memory. */
+static constexpr int resident_blocks(int kind, int arch)
 {
-    return kind <= ROWS_OF_BF16 ? 3 : 2;
+    return kind <= ROWS_OF_BF16 ? (arch >= 90 ? 4 : 3) : kind == ROWS_OF_F32 ? 3 : 2;
 }
 
 static constexpr int dtype_of(int kind)
@@ -126,12 +134,23 @@ LIK_DEVICE struct entry<kind> winning_row(const struct grad_args &a, const struc
     return e;
 }
 
+/* 16 bytes, or zeros if not `here`. Else ptxas keeps those of the row before in registers of their own. */
+LIK_DEVICE uint4 load_if(bool here, const void *from)
+{
+    uint4 v;
+    asm volatile("{\n.reg .pred here;\nsetp.ne.s32 here, %5, 0;\nmov.u32 %0, 0;\nmov.u32 %1, 0;\nmov.u32 %2, 0;\n"
+                 "mov.u32 %3, 0;\n@here ld.global.v4.u32 {%0, %1, %2, %3}, [%4];\n}"
+                 : "=&r"(v.x), "=&r"(v.y), "=&r"(v.z), "=&r"(v.w)
+                 : "l"(from), "r"((int)here));
+    return v;
+}
+
 /* Elements k ... k + 7 of the row at `at`, as the kind has them. */
 template <int kind> struct eight {
     uint4 raw;
-    LIK_MEMBER void load(const struct lik_tokens &x, uint32_t at, int k, bool)
+    LIK_MEMBER void load(bool here, const struct lik_tokens &x, uint32_t at, int k, bool)
     {
-        raw = ((const uint4 *)((const uint16_t *)x.data + k))[at];
+        raw = load_if(here, (const uint4 *)((const uint16_t *)x.data + k) + at);
     }
     LIK_MEMBER void unpack(float (&v)[8]) const
     {
@@ -140,24 +159,31 @@ template <int kind> struct eight {
 };
 
 template <> struct eight<ROWS_OF_F32> {
-    float4 a, b;
-    LIK_MEMBER void load(const struct lik_tokens &x, uint32_t at, int k, bool)
+    uint4 raw[2];
+    LIK_MEMBER void load(bool here, const struct lik_tokens &x, uint32_t at, int k, bool)
     {
-        const float4 *p = (const float4 *)((const float *)x.data + k) + at;
-        a = p[0];
-        b = p[1];
+        const uint4 *from = (const uint4 *)((const float *)x.data + k) + at;
+        raw[0] = load_if(here, from);
+        raw[1] = load_if(here, from + 1);
     }
     LIK_MEMBER void unpack(float (&v)[8]) const
     {
-        v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w, v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            v[4 * i] = __uint_as_float(raw[i].x);
+            v[4 * i + 1] = __uint_as_float(raw[i].y);
+            v[4 * i + 2] = __uint_as_float(raw[i].z);
+            v[4 * i + 3] = __uint_as_float(raw[i].w);
+        }
     }
 };
 
 template <> struct eight<ROWS_OF_ANY> {
     float v[8];
-    LIK_MEMBER void load(const struct lik_tokens &x, int64_t at, int k, bool vector)
+    LIK_MEMBER void load(bool here, const struct lik_tokens &x, int64_t at, int k, bool vector)
     {
-        load_8(x, at, k, vector, v);
+        if (here)
+            load_8(x, at, k, vector, v);
     }
     LIK_MEMBER void unpack(float (&out)[8]) const
     {
@@ -172,18 +198,17 @@ template <int kind>
 LIK_DEVICE void add_rows(const struct lik_tokens &x, bool vector, const struct entry<kind> &mine, int from, int to,
                          int step, int k, float (&sum)[8])
 {
-    const int batch = kind == ROWS_OF_ANY ? 2 : 4;
+    const int batch = 2;
     bool inside = k < (int)x.dim;
     for (int first = from; __any_sync(~0u, first < to); first += batch * step) {
-        struct eight<kind> rows[batch] = {}; /* or ptxas keeps those of the batch before */
+        struct eight<kind> rows[batch];
         bool here[batch];
 #pragma unroll
         for (int u = 0; u < batch; u++) {
             int n = first + u * step;
             auto at = __shfl_sync(~0u, mine.at, n);
             here[u] = inside && n < to && entry<kind>::is_row(at);
-            if (here[u])
-                rows[u].load(x, at, k, vector);
+            rows[u].load(here[u], x, at, k, vector);
         }
 #pragma unroll
         for (int u = 0; u < batch; u++) {
@@ -308,12 +333,17 @@ LIK_DEVICE float finish_row(const struct grad_args &a, const struct lik_tokens &
     return along;
 }
 
-LIK_DEVICE void store_zeros(void *gradient, int dtype, int64_t dim, int64_t at, int first, int step)
+/* A gradient row of zeros, by `lanes` lanes of which the caller is number `lane`. */
+LIK_DEVICE void store_zeros(void *gradient, int dtype, int64_t dim, int64_t row, int lane, int lanes)
 {
-    for (int k = first; k < (int)dim; k += step) {
-        float zeros[8] = {};
-        store_8(gradient, dtype, dim, at, k, false, zeros);
-    }
+    const int bytes = (int)dim * (dtype == LIK_F32 ? 4 : 2);
+    char *out = (char *)gradient + row * bytes;
+    if (bytes % 16 == 0 && (uintptr_t)gradient % 16 == 0)
+        for (int v = lane; v < bytes / 16; v += lanes)
+            ((uint4 *)out)[v] = make_uint4(0, 0, 0, 0);
+    else
+        for (int v = lane; v < bytes / 2; v += lanes)
+            ((uint16_t *)out)[v] = 0;
 }
 
 /* grad_q and grad_weights: a warp a query token, `token` of [q.count, q.len_max]. */
@@ -365,7 +395,7 @@ template <int lanes, int kind> LIK_DEVICE void query_row(const struct grad_args 
         product = finish_row<lanes>(a, q, a.q_vector, a.q_factor, i, s, out, sum, a.slices > 1 ? kept : NULL,
                                     a.op.grad_q, weight, a.op.grad_weights != NULL, lane < lanes);
     } else if (a.op.grad_q && !a.op.accumulate) {
-        store_zeros(a.op.grad_q, q.dtype, q.dim, out * q.dim, lane * 8, 256);
+        store_zeros(a.op.grad_q, q.dtype, q.dim, out, lane, 32);
     }
     if (a.op.grad_weights && lane == 0)
         a.op.grad_weights[out] = (a.op.accumulate ? a.op.grad_weights[out] : 0.0f) + product;
@@ -415,24 +445,15 @@ LIK_DEVICE void document_rows(const struct grad_args &a, int64_t run, float *mem
         auto kept_row = [&](int n) { return sm.kept + (warp + n * WARPS) * row_floats; };
         /* Zeros are stored by a group of lanes a row. */
         auto clear_rows = [&](uint32_t which) {
-            const int bytes = (int)d.dim * (d.dtype == LIK_F32 ? 4 : 2), vectors = bytes / 16;
-            const bool plain = bytes % 16 == 0 && (uintptr_t)a.op.grad_d % 16 == 0;
-            uint4 *out = (uint4 *)a.op.grad_d + first_row * vectors;
-            for (int n = group, t; !a.op.accumulate && (t = warp + n * WARPS) < here; n += groups) {
-                if (!(which >> n & 1))
-                    continue;
-                if (plain)
-                    for (int v = lane & (lanes - 1); v < vectors; v += lanes)
-                        out[t * vectors + v] = make_uint4(0, 0, 0, 0);
-                else
-                    store_zeros(a.op.grad_d, d.dtype, d.dim, (first_row + t) * d.dim, k, lanes * 8);
-            }
+            for (int n = group, t; !a.op.accumulate && (t = warp + n * WARPS) < here; n += groups)
+                if (which >> n & 1)
+                    store_zeros(a.op.grad_d, d.dtype, d.dim, first_row + t, lane & (lanes - 1), lanes);
         };
         const bool last = few || base + a.window >= entries;
-        int begin = sm.start[first_slot], end = end_of(first_slot + per - 1);
         uint32_t winners = __ballot_sync(~0u, lane < per && sm.start[first_slot + lane] < end_of(first_slot + lane));
         if (last)
             clear_rows(~(met | winners));
+        const int begin = sm.start[first_slot], end = end_of(first_slot + per - 1);
         for (int slice = 0; slice < a.slices; slice++) {
             float sum[8] = {};
             /* 32 entries at once: of several tokens whole, or a part of those of one. */
@@ -508,7 +529,7 @@ LIK_DEVICE void document_rows(const struct grad_args &a, int64_t run, float *mem
 
 /* A launch's blocks: `document_blocks` runs of documents, then, to fill what those leave, the query tokens. */
 template <int lanes, int kind, bool few>
-static __global__ void __launch_bounds__(32 * WARPS, resident_blocks(kind))
+static __global__ void __launch_bounds__(32 * WARPS, resident_blocks(kind, COMPILED_ARCH))
     gradient_rows(const __grid_constant__ struct grad_args a)
 {
     extern __shared__ __align__(16) float memory[];
@@ -624,7 +645,7 @@ static int plan_documents(const struct lik_gpu *gpu, struct grad_plan *p)
     most = most < kept ? most : kept;
     int64_t least = length ? (length + most - 1) / most : 1;
     size_t bytes = document_shared_bytes((int)((length + least - 1) / least), window, row_floats) + 1024;
-    int64_t resident = (int64_t)(gpu->shared_bytes / bytes), limit = resident_blocks(p->q_kind);
+    int64_t resident = (int64_t)(gpu->shared_bytes / bytes), limit = resident_blocks(p->q_kind, gpu->arch);
     int64_t runs = runs_of(a->op.score.d.count, length, least, gpu->processors * (resident < limit ? resident : limit));
     a->range = (int32_t)((length + runs - 1) / runs);
     a->ranges = a->range ? (length + a->range - 1) / a->range : runs;

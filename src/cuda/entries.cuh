@@ -6,13 +6,15 @@
 #include "cuda/codec.cuh"
 
 #define WARPS       8
-#define WINDOW_MOST 8192 /* entries that a block sorts at once */
+#define WINDOW_MOST 8192 /* hits, entries of its tokens, that a block sorts at once */
 #define AHEAD       4    /* entries that a lane reads at once */
 #define FEW         128  /* entries of a document that every warp reads, for no barrier to be needed */
 #define RANGE_MOST  256  /* document tokens a block */
+#define ENTRY_BITS  24   /* of the number of an entry, counted from the first that its warp looked at in a window */
 
 static_assert(RANGE_MOST <= 32 * WARPS, "a thread a slot in the prefix sum, a bit a token of a warp's");
-static_assert(WINDOW_MOST <= 65536, "entries are sorted as 16-bit numbers");
+static_assert(RANGE_MOST <= 1 << (32 - ENTRY_BITS), "a hit is a slot and an entry");
+static_assert(WINDOW_MOST <= 65536, "hits are sorted as 16-bit numbers");
 static_assert(FEW * WARPS <= WINDOW_MOST, "each warp has a list of few entries");
 
 /* Numbers of scores below those of the query or the document that they belong to, ascending (LIK_LIST). */
@@ -31,7 +33,7 @@ struct grad_args {
     int32_t plain;              /* rows of grad_d are the sums as they are, rounded to the dtype of the rows added */
     int32_t slices;             /* of a row: what a warp takes at once */
     int32_t keep_rows;          /* the block's sums stand in shared memory between slices or windows */
-    int32_t window, range;      /* document_rows: entries at once, tokens a block */
+    int32_t window, range;      /* document_rows: hits at once, tokens a block */
     int32_t query_warps;        /* of a block, each with a query token */
     uint32_t document_blocks;   /* of this launch */
     int64_t ranges;             /* of a document */
@@ -110,7 +112,7 @@ struct document_shared {
     float *kept;      /* [range][slices * lanes * 8] */
     int *counters;    /* [WARPS][slots] */
     int *start;       /* [slots + 1] */
-    uint32_t *hits;   /* [window]: entries of tokens of this block, the slot times 65536 + the number of the entry */
+    uint32_t *hits;   /* [window]: slot << ENTRY_BITS | number of the entry */
     uint16_t *sorted; /* [window]: numbers of hits, by slot */
 };
 
@@ -146,21 +148,19 @@ LIK_DEVICE void winners_at(const struct lik_score &op, const struct incidence &i
     }
 }
 
-/* A warp looks at the entries base + first ... base + end - 1, in rounds of AHEAD a lane, and lists those of the run's
- * tokens, of all or of its own: their slots, and their numbers from `base` on. It counts them by slot. Returns how many
- * there are. */
+/* A warp looks at the entries base ... base + end - 1, in rounds of AHEAD a lane, and lists those of the run's tokens,
+ * of all or of its own: their slots, and their numbers from `base` on. It counts them by slot. Stops where there might
+ * be more than `most`; `from` becomes how many it has looked at. Returns how many it has listed. */
 template <bool own>
-LIK_DEVICE int find_hits(const struct grad_args &a, const struct incidence &in, int64_t base, int first, int end,
-                         int first_token, int here, int range, uint32_t *hits, int *counters)
+LIK_DEVICE int find_hits(const struct grad_args &a, const struct incidence &in, int64_t base, int end, int most,
+                         int first_token, int here, int range, uint32_t *hits, int *counters, int &from)
 {
     const struct lik_score &op = a.op.score;
     const int lane = (int)threadIdx.x & 31, warp = (int)threadIdx.x / 32, len = (int)op.q.len_max;
-    int count = 0;
-    int64_t n = (base + first + lane * AHEAD) / len; /* entry n len + s is at hand */
-    int s = (int)((base + first + lane * AHEAD) % len);
-#pragma unroll 1
-    for (int from = first; from < end; from += 32 * AHEAD) {
-        int e = from + lane * AHEAD, winner[AHEAD];
+    int count = 0, winner[AHEAD];
+    int64_t n = (base + lane * AHEAD) / len; /* entry n len + s is read next */
+    int s = (int)((base + lane * AHEAD) % len);
+    auto read = [&](int e) {
         if (a.argmax_vector) {
             if (e < end)
                 winners_at(op, in, n, s, winner);
@@ -181,15 +181,24 @@ LIK_DEVICE int find_hits(const struct grad_args &a, const struct incidence &in, 
             n++;
             s -= len;
         }
+    };
+    read(lane * AHEAD);
+#pragma unroll 1
+    for (from = 0; from < end && count + 32 * AHEAD <= most; from += 32 * AHEAD) {
+        int e = from + lane * AHEAD, at_hand[AHEAD];
+#pragma unroll
+        for (int u = 0; u < AHEAD; u++)
+            at_hand[u] = winner[u];
+        read(e + 32 * AHEAD); /* meanwhile */
 #pragma unroll
         for (int u = 0; u < AHEAD; u++) {
-            uint32_t token = (uint32_t)winner[u] - (uint32_t)first_token;
+            uint32_t token = (uint32_t)at_hand[u] - (uint32_t)first_token;
             bool hit = e + u < end && token < (uint32_t)here && (!own || token % WARPS == (uint32_t)warp);
             uint32_t which = __ballot_sync(~0u, hit);
             if (hit) {
                 uint32_t slot = slot_of(token, range);
                 atomicAdd(&counters[slot], 1);
-                hits[count + __popc(which & ((1u << lane) - 1u))] = slot << 16 | (uint32_t)(e + u);
+                hits[count + __popc(which & ((1u << lane) - 1u))] = slot << ENTRY_BITS | (uint32_t)(e + u);
             }
             count += __popc(which);
         }
@@ -206,7 +215,7 @@ LIK_DEVICE void place_hits(const struct document_shared &sm, int *next, int firs
     for (int from = 0; from < count; from += 32) {
         int number = first + from + lane;
         bool is_hit = from + lane < count;
-        uint32_t slot = is_hit ? sm.hits[number] >> 16 : UINT32_MAX;
+        uint32_t slot = is_hit ? sm.hits[number] >> ENTRY_BITS : UINT32_MAX;
         unsigned peers = __match_any_sync(~0u, slot);
         int rank = __popc(peers & ((1u << lane) - 1u));
         if (is_hit)
@@ -218,23 +227,43 @@ LIK_DEVICE void place_hits(const struct document_shared &sm, int *next, int firs
     }
 }
 
-/* Sorts the window's hits by slot: sorted[start[i] ... start[i + 1]) are those of slot i. */
-LIK_DEVICE void sort_window(const struct grad_args &a, const struct document_shared &sm, const struct incidence &in,
-                            int64_t base, int entries, int first_token, int here, int range)
+/* Where the warps are: each has a part of the document's entries. */
+struct document_entries {
+    int64_t count, first[WARPS], next[WARPS]; /* of each warp's entries: the first of the window, of the next window */
+    int last, keep;                           /* the window is the last; sums are kept for windows or slices to come */
+};
+
+LIK_DEVICE int64_t entries_of_warp(const struct document_entries &entries)
 {
-    int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x & 31, share = a.window / WARPS, first = warp * share;
+    return (entries.count + WARPS * AHEAD - 1) / (WARPS * AHEAD) * AHEAD;
+}
+
+/* Sorts the next window of hits by slot: sorted[start[i] ... start[i + 1]) are those of slot i. */
+LIK_DEVICE void sort_window(const struct grad_args &a, const struct document_shared &sm, const struct incidence &in,
+                            struct document_entries &entries, int first_token, int here, int range)
+{
+    int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x & 31, most = a.window / WARPS;
     const int slots = WARPS * warp_tokens(range);
-    int *mine = sm.counters + warp * slots;
-    __syncthreads(); /* the window before has been worked up */
+    int *mine = sm.counters + warp * slots, from;
+    __shared__ int warp_sums[WARPS], hits[WARPS]; /* in shared memory to spare registers */
+    __syncthreads();                              /* the window before has been worked up */
     for (int i = lane; i < slots; i += 32)
         mine[i] = 0;
     __syncwarp();
-    __shared__ int warp_sums[WARPS], hits[WARPS];
-    int count = find_hits<false>(a, in, base, first, min(first + share, entries), first_token, here, range,
-                                 sm.hits + first, mine);
-    if (lane == 0)
-        hits[warp] = count; /* to spare a register */
-    __syncthreads();
+    const int64_t first = entries.next[warp];
+    const int64_t left = min((warp + 1) * entries_of_warp(entries), entries.count) - first;
+    int count = find_hits<false>(a, in, first, (int)min(left, (int64_t)1 << ENTRY_BITS), most, first_token, here, range,
+                                 sm.hits + warp * most, mine, from);
+    if (lane == 0) {
+        hits[warp] = count;
+        entries.first[warp] = first;
+        entries.next[warp] = first + from;
+    }
+    const bool last = __syncthreads_and(from >= left);
+    if (threadIdx.x == 0) {
+        entries.last = last;
+        entries.keep = a.keep_rows && !(last && first == 0 && a.slices == 1);
+    }
     /* A thread a slot: its hits in all warps, then their sum over the slots before. */
     int slot = (int)threadIdx.x, own = 0;
     for (int w = 0; w < WARPS; w++)
@@ -262,7 +291,7 @@ LIK_DEVICE void sort_window(const struct grad_args &a, const struct document_sha
         }
     }
     __syncthreads();
-    place_hits(sm, mine, first, hits[warp]);
+    place_hits(sm, mine, warp * most, hits[warp]);
     __syncthreads();
 }
 
@@ -277,7 +306,7 @@ LIK_DEVICE void sort_few(const struct grad_args &a, const struct document_shared
     if (has_own)
         ends[own] = 0;
     __syncwarp();
-    int hits = find_hits<true>(a, in, 0, 0, entries, first_token, here, range, sm.hits + first, ends);
+    int from, hits = find_hits<true>(a, in, 0, entries, FEW, first_token, here, range, sm.hits + first, ends, from);
     int count = has_own ? ends[own] : 0, sum = count;
 #pragma unroll
     for (int o = 1; o < 32; o *= 2) {

@@ -416,25 +416,30 @@ LIK_DEVICE void document_rows(const struct grad_args &a, int64_t run, float *mem
     sm.hits = (uint32_t *)(sm.start + WARPS * warp_tokens(range) + 1);
     sm.sorted = (uint16_t *)(sm.hits + a.window);
     __shared__ struct incidence in; /* in shared memory to spare registers; so is the run of tokens */
-    __shared__ int64_t document, first_row, entries;
+    __shared__ int64_t document, first_row;
+    __shared__ struct document_entries entries;
     __shared__ int first_token, here;
     if (threadIdx.x == 0) {
         document = run / a.ranges;
         first_token = (int)(run - document * a.ranges) * range;
         here = min(range, sequence_length(d, document) - first_token);
         in = scores_of(a, false, document);
-        entries = in.count * q.len_max;
+        entries.count = in.count * q.len_max;
+        for (int w = 0; w < WARPS; w++)
+            entries.next[w] = w * entries_of_warp(entries);
         first_row = lik_tokens_row(&d, document) + first_token;
     }
     __syncthreads();
     if (here <= 0)
         return;
     uint32_t met = 0; /* has won something so far: bit n is the warp's n-th token */
-    for (int64_t base = 0;; base += a.window) {
+    for (;;) {
         if (few)
-            sort_few(a, sm, in, (int)entries, first_token, here, range);
+            sort_few(a, sm, in, (int)entries.count, first_token, here, range);
         else
-            sort_window(a, sm, in, base, (int)min(entries - base, (int64_t)a.window), first_token, here, range);
+            sort_window(a, sm, in, entries, first_token, here, range);
+        auto last = [&]() { return few || entries.last; };
+        auto keep = [&]() { return few ? a.keep_rows : entries.keep; };
         const int per = warp_tokens(range), first_slot = warp * per;
         auto end_of = [&](int slot) { return few ? sm.counters[slot] : sm.start[slot + 1]; };
         auto finish = [&](int n, float (&sum)[8], const float *kept, bool writes) {
@@ -449,21 +454,23 @@ LIK_DEVICE void document_rows(const struct grad_args &a, int64_t run, float *mem
                 if (which >> n & 1)
                     store_zeros(a.op.grad_d, d.dtype, d.dim, first_row + t, lane & (lanes - 1), lanes);
         };
-        const bool last = few || base + a.window >= entries;
         uint32_t winners = __ballot_sync(~0u, lane < per && sm.start[first_slot + lane] < end_of(first_slot + lane));
-        if (last)
+        if (last())
             clear_rows(~(met | winners));
         const int begin = sm.start[first_slot], end = end_of(first_slot + per - 1);
         for (int slice = 0; slice < a.slices; slice++) {
             float sum[8] = {};
+            bool begun = false; /* the groups have sums of the first token's entries before */
             /* 32 entries at once: of several tokens whole, or a part of those of one. */
             for (int e = begin; e < end;) {
                 struct entry<kind> mine = entry<kind>::none();
                 int count = min(32, end - e), slot = -1;
                 if (lane < count) {
-                    uint32_t hit = sm.hits[sm.sorted[e + lane]];
-                    slot = (int)(hit >> 16);
-                    mine = winning_row<kind>(a, in, base + (hit & 0xffffu));
+                    const int number = sm.sorted[e + lane];
+                    const uint32_t hit = sm.hits[number];
+                    const int64_t entry = hit & ((1u << ENTRY_BITS) - 1u);
+                    slot = (int)(hit >> ENTRY_BITS);
+                    mine = winning_row<kind>(a, in, few ? entry : entries.first[number / (a.window / WARPS)] + entry);
                 }
                 int slot_before = __shfl_up_sync(~0u, slot, 1);
                 uint32_t firsts = __ballot_sync(~0u, lane < count && slot != slot_before) | 1u;
@@ -475,11 +482,11 @@ LIK_DEVICE void document_rows(const struct grad_args &a, int64_t run, float *mem
                 }
                 while (firsts) {
                     /* A group of lanes a token, or all of them for one. */
-                    const bool apart = firsts & (firsts - 1);
+                    const bool apart = !begun && (firsts & (firsts - 1));
                     int from = __ffs(firsts) - 1, to = from, n = __shfl_sync(~0u, slot, from) - first_slot;
                     bool writes = !apart && group == 0;
 #pragma unroll
-                    for (int g = 0; g < groups && firsts; g++) {
+                    for (int g = 0; g < (apart ? groups : 1) && firsts; g++) {
                         int at = __ffs(firsts) - 1;
                         firsts &= firsts - 1;
                         int next = firsts ? __ffs(firsts) - 1 : count;
@@ -490,13 +497,14 @@ LIK_DEVICE void document_rows(const struct grad_args &a, int64_t run, float *mem
                         }
                     }
                     add_rows<kind>(q, a.q_vector, mine, from, to, apart ? 1 : groups, slice * lanes * 8 + k, sum);
-                    if (!firsts && !whole)
+                    begun = !firsts && !whole;
+                    if (begun)
                         break;
                     if (apart)
                         n = __shfl_sync(~0u, slot, from) - first_slot;
                     else
                         add_groups<lanes>(sum);
-                    if (a.keep_rows) {
+                    if (keep()) {
                         if (writes)
 #pragma unroll
                             for (int i = 0; i < 8; i++) {
@@ -518,11 +526,11 @@ LIK_DEVICE void document_rows(const struct grad_args &a, int64_t run, float *mem
         }
         met |= winners;
         __syncwarp();
-        for (uint32_t rows = a.keep_rows && last ? met : 0u; rows; rows &= rows - 1) {
+        for (uint32_t rows = keep() && last() ? met : 0u; rows; rows &= rows - 1) {
             float sum[8];
             finish(__ffs(rows) - 1, sum, kept_row(__ffs(rows) - 1), lane < lanes);
         }
-        if (last)
+        if (last())
             break;
     }
 }
@@ -629,7 +637,9 @@ static int plan_documents(const struct lik_gpu *gpu, struct grad_plan *p)
     p->few = entries <= FEW;
     int64_t room = p->few ? WARPS * entries : entries; /* each warp has its own list of few */
     int window = WINDOW_MOST;
-    while (window > 32 * WARPS && window / 2 >= room)
+    while (window > 32 * WARPS * AHEAD && window / 2 >= room)
+        window /= 2;
+    if (entries > window) /* it has a part of them, its tokens' */
         window /= 2;
     a->window = window;
     a->keep_rows = a->slices > 1 || entries > window;

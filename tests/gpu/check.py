@@ -481,7 +481,10 @@ def check_grad(device, args):
     """Gradients of problems too large for the C suite against autograd in f64 at the same argmax; 100 runs alike."""
     for dtype, nq, nd, q_len, d_len, dim, per_query, normalize in (
         ("bf16", 64, 64, 32, 300, 128, 0, False),
+        ("bf16", 256, 16, 32, 300, 128, 0, False),  # 27 winners a token, some more than 32, some less
+        ("f16", 100, 7, 16, 50, 64, 0, False),
         ("bf16", 40, 6, 300, 520, 128, 0, False),  # more entries a document than a window holds
+        ("f16", 600, 2, 99, 3, 128, 0, True),  # twenty thousand a token, many windows
         ("f16", 300, 5, 32, 1030, 128, 0, True),
         ("f32", 70, 4, 130, 64, 320, 0, True),  # rows of several slices as well
         ("bf16", 3, 12, 17, 300, 1024, 4, True),

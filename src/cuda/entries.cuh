@@ -16,6 +16,8 @@ static_assert(RANGE_MOST <= 32 * WARPS, "a thread a slot in the prefix sum, a bi
 static_assert(RANGE_MOST <= 1 << (32 - ENTRY_BITS), "a hit is a slot and an entry");
 static_assert(WINDOW_MOST <= 65536, "hits are sorted as 16-bit numbers");
 static_assert(FEW * WARPS <= WINDOW_MOST, "each warp has a list of few entries");
+static_assert(FEW <= 32 * AHEAD, "few entries are looked at in one round");
+static_assert((1 << ENTRY_BITS) % (32 * AHEAD) == 0, "rounds are whole");
 
 /* Numbers of scores below those of the query or the document that they belong to, ascending (LIK_LIST). */
 struct sorted_list {
@@ -156,7 +158,7 @@ LIK_DEVICE int find_hits(const struct grad_args &a, const struct incidence &in, 
                          int first_token, int here, int range, uint32_t *hits, int *counters, int &from)
 {
     const struct lik_score &op = a.op.score;
-    const int lane = (int)threadIdx.x & 31, warp = (int)threadIdx.x / 32, len = (int)op.q.len_max;
+    const int lane = (int)threadIdx.x & 31, warp = (int)threadIdx.x / 32, len = max((int)op.q.len_max, 1);
     int count = 0, winner[AHEAD];
     int64_t n = (base + lane * AHEAD) / len; /* entry n len + s is read next */
     int s = (int)((base + lane * AHEAD) % len);
@@ -190,18 +192,24 @@ LIK_DEVICE int find_hits(const struct grad_args &a, const struct incidence &in, 
         for (int u = 0; u < AHEAD; u++)
             at_hand[u] = winner[u];
         read(e + 32 * AHEAD); /* meanwhile */
+        uint32_t before = (1u << lane) - 1u;
+        int number = count; /* of the lane's next hit: they stay in the order of the entries */
+        bool hit[AHEAD];
 #pragma unroll
         for (int u = 0; u < AHEAD; u++) {
             uint32_t token = (uint32_t)at_hand[u] - (uint32_t)first_token;
-            bool hit = e + u < end && token < (uint32_t)here && (!own || token % WARPS == (uint32_t)warp);
-            uint32_t which = __ballot_sync(~0u, hit);
-            if (hit) {
-                uint32_t slot = slot_of(token, range);
-                atomicAdd(&counters[slot], 1);
-                hits[count + __popc(which & ((1u << lane) - 1u))] = slot << ENTRY_BITS | (uint32_t)(e + u);
-            }
+            hit[u] = e + u < end && token < (uint32_t)here && (!own || token % WARPS == (uint32_t)warp);
+            uint32_t which = __ballot_sync(~0u, hit[u]);
+            number += __popc(which & before);
             count += __popc(which);
         }
+#pragma unroll
+        for (int u = 0; u < AHEAD; u++)
+            if (hit[u]) {
+                uint32_t slot = slot_of((uint32_t)at_hand[u] - (uint32_t)first_token, range);
+                atomicAdd(&counters[slot], 1);
+                hits[number++] = slot << ENTRY_BITS | (uint32_t)(e + u);
+            }
     }
     __syncwarp();
     return count;

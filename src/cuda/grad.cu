@@ -9,11 +9,11 @@
  *
  * For grad_d a block owns a document's run of tokens. It walks the argmax entries of the document in windows, lists
  * those of its tokens and sorts them by token (counting sort: a warp ranks its entries with __match_any_sync, integer
- * counters do the rest), and gives each token to a warp, or to a group of its lanes where tokens have few entries. No
- * float atomics and no one-hot products; the order of every sum follows from the entries.
+ * counters do the rest), and gives each token to a warp, or to a group of its lanes if it has few entries. No float
+ * atomics and no one-hot products; the order of a token's sum follows from its own entries alone, in any layout.
  *
  * The sums are f32. A row goes through its normalization's Jacobian and is rounded to the operand's dtype once. Rows
- * longer than a warp takes at once (256 elements), and those of documents with more entries than a window, stay in
+ * longer than a warp takes at once (256 elements), and those of blocks with more entries than a window, stay in
  * shared memory meanwhile. An explicit list of pairs is first sorted by query and by document. Both gradients depend on
  * the scores alone, and are one launch where the rows that they read are stored alike. */
 #include "cuda/entries.cuh"
@@ -22,6 +22,7 @@
 
 #include <stdio.h>
 
+#define APART       8         /* entries of a token that a group of lanes adds by itself */
 #define SCAN_SHARE  0.1       /* reading a document's entries once, of the time to add all of its rows */
 #define BLOCKS_MOST (1 << 29) /* of either kind in one launch */
 #define KEPT_MOST   65536     /* bytes of the sums that a block keeps in shared memory */
@@ -468,9 +469,9 @@ LIK_DEVICE void document_rows(const struct grad_args &a, int64_t run, float *mem
                 if (lane < count) {
                     const int number = sm.sorted[e + lane];
                     const uint32_t hit = sm.hits[number];
-                    const int64_t entry = hit & ((1u << ENTRY_BITS) - 1u);
+                    const int64_t ahead = hit & ((1u << ENTRY_BITS) - 1u);
                     slot = (int)(hit >> ENTRY_BITS);
-                    mine = winning_row<kind>(a, in, few ? entry : entries.first[number / (a.window / WARPS)] + entry);
+                    mine = winning_row<kind>(a, in, few ? ahead : entries.first[number / (a.window / WARPS)] + ahead);
                 }
                 int slot_before = __shfl_up_sync(~0u, slot, 1);
                 uint32_t firsts = __ballot_sync(~0u, lane < count && slot != slot_before) | 1u;
@@ -481,15 +482,17 @@ LIK_DEVICE void document_rows(const struct grad_args &a, int64_t run, float *mem
                     whole = true;
                 }
                 while (firsts) {
-                    /* A group of lanes a token, or all of them for one. */
-                    const bool apart = !begun && (firsts & (firsts - 1));
+                    /* A group of lanes a token of few entries, or all of them for another. */
                     int from = __ffs(firsts) - 1, to = from, n = __shfl_sync(~0u, slot, from) - first_slot;
+                    auto end_at = [&](uint32_t rest) { return rest ? __ffs(rest) - 1 : count; };
+                    const bool apart = !begun && end_at(firsts & (firsts - 1)) - from <= APART;
                     bool writes = !apart && group == 0;
 #pragma unroll
                     for (int g = 0; g < (apart ? groups : 1) && firsts; g++) {
-                        int at = __ffs(firsts) - 1;
+                        const int at = __ffs(firsts) - 1, next = end_at(firsts & (firsts - 1));
+                        if (apart && next - at > APART)
+                            break;
                         firsts &= firsts - 1;
-                        int next = firsts ? __ffs(firsts) - 1 : count;
                         if (!apart || g == group) {
                             from = at + (apart ? 0 : group);
                             to = next;
@@ -639,7 +642,7 @@ static int plan_documents(const struct lik_gpu *gpu, struct grad_plan *p)
     int window = WINDOW_MOST;
     while (window > 32 * WARPS * AHEAD && window / 2 >= room)
         window /= 2;
-    if (entries > window) /* it has a part of them, its tokens' */
+    if (entries > window) /* a block lists those of its tokens alone */
         window /= 2;
     a->window = window;
     a->keep_rows = a->slices > 1 || entries > window;
@@ -654,7 +657,7 @@ static int plan_documents(const struct lik_gpu *gpu, struct grad_plan *p)
     kept = kept < 1 ? 1 : kept < RANGE_MOST ? kept : RANGE_MOST;
     most = most < kept ? most : kept;
     int64_t least = length ? (length + most - 1) / most : 1;
-    size_t bytes = document_shared_bytes((int)((length + least - 1) / least), window, row_floats) + 1024;
+    size_t bytes = document_shared_bytes((int)((length + least - 1) / least), window, row_floats) + 2048;
     int64_t resident = (int64_t)(gpu->shared_bytes / bytes), limit = resident_blocks(p->q_kind, gpu->arch);
     int64_t runs = runs_of(a->op.score.d.count, length, least, gpu->processors * (resident < limit ? resident : limit));
     a->range = (int32_t)((length + runs - 1) / runs);

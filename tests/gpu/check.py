@@ -479,24 +479,31 @@ def gradients(device, op, q, d, grad_scores, at, accumulate=0):
 
 def check_grad(device, args):
     """Gradients of problems too large for the C suite against autograd in f64 at the same argmax; 100 runs alike."""
-    for dtype, nq, nd, q_len, d_len, dim, per_query, normalize in (
-        ("bf16", 64, 64, 32, 300, 128, 0, False),
-        ("bf16", 256, 16, 32, 300, 128, 0, False),  # 27 winners a token, some more than 32, some less
-        ("f16", 100, 7, 16, 50, 64, 0, False),
-        ("bf16", 40, 6, 300, 520, 128, 0, False),  # more entries a document than a window holds
-        ("f16", 600, 2, 99, 3, 128, 0, True),  # twenty thousand a token, many windows
-        ("f16", 300, 5, 32, 1030, 128, 0, True),
-        ("f32", 70, 4, 130, 64, 320, 0, True),  # rows of several slices as well
-        ("bf16", 3, 12, 17, 300, 1024, 4, True),
-        ("f16", 5, 15, 33, 100, 64, 3, False),
-        ("f32", 9, 11, 20, 70, 36, 0, False),
-        ("bf16", 2, 3, 5, 9, 4096, 0, True),
-        ("f16", 32, 9, 128, 3000, 128, 0, False),  # less than two entries a token
-        ("bf16", 50, 7, 40, 3, 128, 0, False),  # hundreds a token
-        *((("bf16", "f32")[n % 2], 7, 21, n, 37, 96, 3, n == 64) for n in (1, 32, 64, 65, 128, 129)),  # few a document
+    for dtype, nq, nd, q_len, d_len, dim, per_query, kind in (
+        ("bf16", 64, 64, 32, 300, 128, 0, "unit"),
+        ("bf16", 256, 16, 32, 300, 128, 0, "unit"),  # 27 winners a token, some more than 32, some less
+        ("bf16", 256, 300, 16, 100, 128, 0, "unit"),  # several tokens a warp, of 40 winners
+        ("f16", 200, 280, 16, 120, 24, 0, "ints"),  # some of hundreds, most of few
+        ("f32", 900, 150, 16, 90, 40, 0, "ints"),  # several windows of a block's entries, of several tokens a warp
+        ("bf16", 40, 6, 300, 520, 128, 0, "unit"),  # more entries a document than a window holds, fewer a block
+        ("f16", 600, 2, 99, 3, 128, 0, "normalized"),  # twenty thousand a token, many windows
+        ("f16", 300, 5, 32, 1030, 128, 0, "normalized"),
+        ("f32", 70, 4, 130, 64, 320, 0, "normalized"),  # rows of several slices, more entries than a window
+        ("bf16", 3, 12, 17, 300, 1024, 4, "normalized"),
+        ("f16", 5, 15, 33, 100, 64, 3, "unit"),
+        ("f32", 9, 11, 20, 70, 36, 0, "unit"),
+        ("bf16", 2, 3, 5, 9, 4096, 0, "normalized"),
+        ("f16", 32, 9, 128, 3000, 128, 0, "unit"),  # less than two entries a token
+        ("bf16", 50, 7, 40, 3, 128, 0, "unit"),  # hundreds a token
+        *(
+            (("bf16", "f32")[n % 2], 7, 21, n, 37, 96, 3, "normalized" if n == 64 else "unit")
+            for n in (1, 32, 64, 65, 128, 129)
+        ),  # few a document
     ):
+        normalize = kind == "normalized"
+        kind = "ints" if kind == "ints" else "unit"
         g = torch.Generator(device="cuda").manual_seed(11)
-        q, d = (Operand(g, n, m, dim, dtype, normalize=normalize) for n, m in ((nq, q_len), (nd, d_len)))
+        q, d = (Operand(g, n, m, dim, dtype, kind, normalize=normalize) for n, m in ((nq, q_len), (nd, d_len)))
         op = problem(q, d, lik.CANDIDATES if per_query else lik.ALL, per_query)
         _, at, _ = score(device, op, torch.int16)
         columns = per_query or nd

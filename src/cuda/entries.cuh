@@ -39,7 +39,7 @@ struct grad_args {
     int32_t query_warps;        /* of a block, each with a query token */
     uint32_t document_blocks;   /* of this launch */
     int64_t ranges;             /* of a document */
-    int64_t first_run, first_token; /* of this launch: of the documents' runs, of the query tokens */
+    int64_t first_run, first_query_token; /* of this launch */
 };
 
 /* The scores that one sequence takes part in: n = 0 ... count - 1. */
@@ -235,10 +235,23 @@ LIK_DEVICE void place_hits(const struct document_shared &sm, int *next, int firs
     }
 }
 
+/* The sum over the warp's lanes up to this one. */
+LIK_DEVICE int sum_to_lane(int own)
+{
+    int lane = (int)threadIdx.x & 31, sum = own;
+#pragma unroll
+    for (int o = 1; o < 32; o *= 2) {
+        int before = __shfl_up_sync(~0u, sum, o);
+        sum += lane >= o ? before : 0;
+    }
+    return sum;
+}
+
 /* Where the warps are: each has a part of the document's entries. */
 struct document_entries {
-    int64_t count, first[WARPS], next[WARPS]; /* of each warp's entries: the first of the window, of the next window */
-    int last, keep;                           /* the window is the last; sums are kept for windows or slices to come */
+    int64_t count;                     /* of all */
+    int64_t first[WARPS], next[WARPS]; /* of each warp's entries: the first of the window, of the next window */
+    int last, keep;                    /* the window is the last; sums are kept for windows or slices to come */
 };
 
 LIK_DEVICE int64_t entries_of_warp(const struct document_entries &entries)
@@ -276,12 +289,7 @@ LIK_DEVICE void sort_window(const struct grad_args &a, const struct document_sha
     int slot = (int)threadIdx.x, own = 0;
     for (int w = 0; w < WARPS; w++)
         own += slot < slots ? sm.counters[w * slots + slot] : 0;
-    int sum = own;
-#pragma unroll
-    for (int o = 1; o < 32; o *= 2) {
-        int before = __shfl_up_sync(~0u, sum, o);
-        sum += lane >= o ? before : 0;
-    }
+    int sum = sum_to_lane(own);
     if (lane == 31)
         warp_sums[warp] = sum;
     __syncthreads();
@@ -315,12 +323,7 @@ LIK_DEVICE void sort_few(const struct grad_args &a, const struct document_shared
         ends[own] = 0;
     __syncwarp();
     int from, hits = find_hits<true>(a, in, 0, entries, FEW, first_token, here, range, sm.hits + first, ends, from);
-    int count = has_own ? ends[own] : 0, sum = count;
-#pragma unroll
-    for (int o = 1; o < 32; o *= 2) {
-        int before = __shfl_up_sync(~0u, sum, o);
-        sum += lane >= o ? before : 0;
-    }
+    int count = has_own ? ends[own] : 0, sum = sum_to_lane(count);
     if (has_own)
         sm.start[own] = ends[own] = first + sum - count;
     __syncwarp();

@@ -10,7 +10,8 @@
  * For grad_d a block owns a document's run of tokens. It walks the argmax entries of the document in windows, lists
  * those of its tokens and sorts them by token (counting sort: a warp ranks its entries with __match_any_sync, integer
  * counters do the rest), and gives each token to a warp, or to a group of its lanes if it has few entries. No float
- * atomics and no one-hot products; the order of a token's sum follows from its own entries alone, in any layout.
+ * atomics and no one-hot products; the order of a token's sum follows from its own entries alone, in any
+ * layout, unless the block's take several windows.
  *
  * The sums are f32. A row goes through its normalization's Jacobian and is rounded to the operand's dtype once. Rows
  * longer than a warp takes at once (256 elements), and those of blocks with more entries than a window, stay in
@@ -550,7 +551,8 @@ static __global__ void __launch_bounds__(32 * WARPS, resident_blocks(kind, COMPI
     if (blockIdx.x < a.document_blocks)
         document_rows<lanes, kind, few>(a, a.first_run + blockIdx.x, memory);
     else if (warp < a.query_warps)
-        query_row<lanes, kind>(a, a.first_token + (int64_t)(blockIdx.x - a.document_blocks) * a.query_warps + warp,
+        query_row<lanes, kind>(a,
+                               a.first_query_token + (int64_t)(blockIdx.x - a.document_blocks) * a.query_warps + warp,
                                memory + warp * a.slices * lanes * 8);
 }
 
@@ -778,7 +780,7 @@ static int launch_rows(const struct lik_gpu *gpu, struct grad_plan *p, int kind,
         status = lik_cuda_launch_early(gpu, (const void *)kernel_of(p->few, p->lanes, kind), "gradient_rows",
                                        (unsigned)(documents + queries), 32 * WARPS, bytes, stream, a);
         a->first_run += documents;
-        a->first_token += taken;
+        a->first_query_token += taken;
         runs -= documents;
         tokens -= taken;
     }

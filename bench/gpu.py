@@ -52,6 +52,7 @@ class Case:
     dim: int = 128
     dtype: torch.dtype = torch.bfloat16
     packed: bool = False  # document lengths from 20 to 2 ld - 20
+    masked: bool = False  # documents of ld / 2 to ld tokens, a tenth of them dropped
     normalize: bool = False
     topk: int = 0
     argmax: bool = False
@@ -82,6 +83,8 @@ CASES = [
     Case("long-queries-768-argmax", 64, 64, 768, 512, argmax=True),
     Case("packed-64", 64, 64, 32, 312, packed=True, target_ms=0.030),
     Case("packed-10k", 1, 10000, 32, 300, packed=True, target_x=1.08),
+    Case("masked-10k", 1, 10000, 32, 300, masked=True),
+    Case("masked-128", 128, 128, 32, 300, masked=True),
     Case("normalize-10k", 1, 10000, 32, 300, normalize=True, target_x=1.05),
     Case("topk-100k", 8, 100000, 32, 128, topk=100, target_ms=1.6),
     Case("f16-train-128", 128, 128, 32, 300, dtype=torch.float16),
@@ -90,6 +93,7 @@ CASES = [
     Case("f32-corpus-high", 1, 2000, 32, 300, dtype=torch.float32, precision=1),
     Case("f32-train-128-high", 128, 128, 32, 300, dtype=torch.float32, precision=1),
     Case("train-step-256", 256, 256, 32, 300, train=True, target_ms=0.75),
+    Case("masked-train-step-256", 256, 256, 32, 300, masked=True, train=True),
     Case("f32-train-step-256", 256, 256, 32, 300, dtype=torch.float32, train=True),
     Case("train-step-colpali", 128, 128, 32, 1030, train=True, target_ms=0.45),
     Case("train-step-1030", 64, 64, 1030, 1030, train=True, target_ms=3.0),
@@ -127,6 +131,12 @@ class Inputs:
         else:
             self.longest, self.total = case.ld, case.nd * case.ld
             self.d = self.unit(g, (case.nd, case.ld, case.dim))
+        self.mask = None
+        if case.masked:
+            lengths = torch.randint(case.ld // 2, case.ld + 1, (case.nd, 1), generator=g, device="cuda")
+            kept = torch.rand(case.nd, case.ld, generator=g, device="cuda") < 0.9
+            self.mask = kept & (torch.arange(case.ld, device="cuda") < lengths)
+            self.total = int(self.mask.sum())
         columns = case.candidates or case.nd
         self.grad = torch.randn(case.nq, columns, generator=g, device="cuda")
 
@@ -138,9 +148,11 @@ class Inputs:
         return out
 
     def bytes(self):
-        return (self.q.numel() + self.d.numel()) * self.q.element_size()
+        return (self.q.numel() + self.total * self.case.dim) * self.q.element_size()
 
     def document(self, j):
+        if self.mask is not None:
+            return self.d[j][self.mask[j]]
         return self.d[self.offsets[j] : self.offsets[j + 1]] if self.case.packed else self.d[j]
 
     def expected(self, queries, documents):
@@ -171,6 +183,8 @@ class Ours:
         )
         op.q = self.tokens(inputs.q, case)
         op.d = self.tokens(inputs.d, case)
+        if case.masked:
+            op.d.mask, op.d.mask_strides = inputs.mask.data_ptr(), lik.Strides(0, case.ld, 1)
         if case.packed:
             op.d.offsets, op.d.offsets_dtype = inputs.offsets.data_ptr(), lik.I64
             op.d.count, op.d.len_max, op.d.total = case.nd, inputs.longest, inputs.total
@@ -310,7 +324,7 @@ class Upstream(Peer):
             self.cu_d = inputs.offsets.int()
 
     def train(self):
-        return self.up.maxsim(self.q, self.documents())
+        return self.up.maxsim(self.q, self.documents(), d_mask=self.inputs.mask)
 
     def score(self):
         case, up, x = self.case, self.up, self.inputs
@@ -320,7 +334,7 @@ class Upstream(Peer):
             return up.maxsim_varlen(x.q.view(-1, case.dim), x.d, self.cu_q, self.cu_d, case.lq, x.longest)
         if case.argmax:
             return self.forward(x.q, x.d, save_argmax=True)[0]
-        return up.maxsim(x.q, x.d, normalize=case.normalize)
+        return up.maxsim(x.q, x.d, d_mask=x.mask, normalize=case.normalize)
 
 
 class Flash(Peer):
@@ -330,7 +344,7 @@ class Flash(Peer):
         import flash_maxsim as flash
 
         case = inputs.case
-        if case.topk or case.normalize or case.argmax or (case.packed and case.nq > 1):
+        if case.topk or case.normalize or case.argmax or case.masked or (case.packed and case.nq > 1):
             raise NotImplementedError  # top-k is approximate, the others are not there
         if case.train and case.lq > 256:
             raise RuntimeError("its loop over query tokens is unrolled: 16 configurations, 10 to 40 s each to compile")
@@ -413,7 +427,7 @@ def package_host(case, package):
             return package.retrieve(q, documents, top_k=case.topk, normalize=False)
         if case.packed:
             return package.maxsim_varlen(q.view(-1, case.dim), documents, offsets, x.offsets, case.lq, x.longest)
-        scores = package.maxsim(q, documents, normalize=case.normalize)
+        scores = package.maxsim(q, documents, d_mask=x.mask, normalize=case.normalize)
         if case.train:
             q.grad = x.d.grad = None
             scores.backward(x.grad)
@@ -507,7 +521,7 @@ def work_of(inputs):
     documents = case.candidates or case.nd
     flops = 2.0 * case.nq * case.lq * (documents * case.ld if case.candidates else inputs.total) * case.dim
     dtype = str(case.dtype)[6:]
-    length = f"about {case.ld}" if case.packed else case.ld
+    length = f"about {case.ld}" if case.packed else f"{case.ld}, a third dropped" if case.masked else case.ld
     shape = f"{case.nq} x {case.lq} against {case.nd} x {length}, d {case.dim}, {dtype}"
     return {"shape": shape, "flops": flops, "bytes": inputs.bytes(), "train": case.train}
 

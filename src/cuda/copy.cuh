@@ -56,6 +56,21 @@ LIK_DEVICE void let_next_kernel_begin()
 #endif
 }
 
+/* A byte, or 0. Volatile: such loads are under way in the order that they are written, with one address at a time. */
+LIK_DEVICE uint32_t load_byte_if(bool load, const uint8_t *from)
+{
+    uint32_t byte;
+    asm volatile("{\n.reg .pred load;\nsetp.ne.b32 load, %2, 0;\nmov.b32 %0, 0;\n@load ld.global.u8 %0, [%1];\n}"
+                 : "=&r"(byte)
+                 : "l"(from), "r"((int)load));
+    return byte;
+}
+
+LIK_DEVICE void prefetch_l2(const void *from)
+{
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(from));
+}
+
 LIK_DEVICE void wait_for_kernels_before()
 {
 #if __CUDA_ARCH__ >= 900

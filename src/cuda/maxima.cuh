@@ -1,5 +1,5 @@
 /* How the Hopper loop takes a tile's products, in the registers where wgmma left them, into row maxima and positions:
- * pieces of one document in straight code, mixed tiles with a look at every block, rare values by the letter. */
+ * pieces of one document in straight code, shared tiles with a look at every block, rare values by the letter. */
 #ifndef LIK_CUDA_MAXIMA_CUH
 #define LIK_CUDA_MAXIMA_CUH
 
@@ -38,7 +38,23 @@ template <int blocks> LIK_DEVICE void scale_products(float (&c)[64], const float
     }
 }
 
-/* How a mixed tile's products are taken into row maxima, two rows at a time. With the argmax, strictly larger pairs of
+/* -inf for a half's products with columns that do not count, the half's first being column 8 * `from`. */
+template <int blocks, int from> LIK_DEVICE void drop_columns(float (&c)[64], const uint32_t (&counts)[8])
+{
+    int pair = ((int)threadIdx.x & 3) * 2;
+    uint32_t bits = 0;
+#pragma unroll
+    for (int j = 0; j < blocks; j++) {
+        if (j == 0 || (from + j) % 4 == 0)
+            bits = counts[(from + j) / 4] >> pair;
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            if (!(bits >> ((from + j) % 4 * 8 + i % 2) & 1))
+                c[j * 4 + i] = -INFINITY;
+    }
+}
+
+/* How a shared tile's products are taken into row maxima, two rows at a time. With the argmax, strictly larger pairs of
  * columns replace the best, so that ties stay with the lowest token; which of a pair it was is settled in the end, from
  * its first product. */
 template <bool want_argmax> struct scan {
@@ -190,7 +206,7 @@ LIK_DEVICE void take_half(const float (&c)[64], int columns, int token, float *b
     }
 }
 
-/* The argmax of a mixed tile by the rules of NaN, of ties and of products of -inf to the letter; for the rare tile
+/* The argmax of a shared tile by the rules of NaN, of ties and of products of -inf to the letter; for the rare tile
  * where the scan met one of them. */
 template <int bands>
 LIK_DEVICE void scan_carefully(const halves &c, const struct head &head, struct maxima<bands> &m,
@@ -207,7 +223,7 @@ LIK_DEVICE void scan_carefully(const halves &c, const struct head &head, struct 
                 for (int i = 0; i < 2 * bands; i++)
                     keep_better(m.best[i], m.at[i], c[bands == 2 ? i / 2 : j / 16][j % 16 * 4 + i % 2 * 2 + e],
                                 base + j * 8 + e);
-        if (stash && head.ends >> j & 1) {
+        if (head.ends >> j & 1) {
             *stash = m;
             stash += 128;
             reset(m);
@@ -216,28 +232,19 @@ LIK_DEVICE void scan_carefully(const halves &c, const struct head &head, struct 
     }
 }
 
-/* Takes a tile with dropped columns or several documents, whose halves are 16 blocks wide; the maxima of each of
- * several documents go to the stash. */
+/* Takes a tile of several documents, whose halves are 16 blocks wide: the maxima of each go to the stash. */
 template <int bands, bool want_argmax>
-LIK_DEVICE void take_mixed(const halves &c, const struct head &head, struct maxima<bands> &m,
-                           struct maxima<bands> *stash)
+LIK_DEVICE void take_shared(const halves &c, const struct head &head, struct maxima<bands> &m,
+                            struct maxima<bands> *stash)
 {
     struct scan<want_argmax> scan[bands];
-    struct maxima<bands> before = m, *const stash_before = stash;
-    int base = head.token, blocks = head.shape & 0xff;
-    uint32_t ends = stash ? head.ends : 0;
+    struct maxima<bands> *const stash_before = stash;
+    int base = 0, blocks = head.shape & 0xff;
     bool strange = false;
     auto begin = [&]() {
 #pragma unroll
         for (int b = 0; b < bands; b++)
             scan[b].begin();
-    };
-    auto settle = [&]() {
-#pragma unroll
-        for (int b = 0; b < bands; b++) {
-            scan[b].settle(&m.best[2 * b], &m.at[2 * b], base);
-            strange |= !(m.best[2 * b] > -INFINITY) || !(m.best[2 * b + 1] > -INFINITY);
-        }
     };
     if (want_argmax)
         begin();
@@ -248,9 +255,13 @@ LIK_DEVICE void take_mixed(const halves &c, const struct head &head, struct maxi
             for (int b = 0; b < bands; b++)
                 scan[b].some(&c[bands == 2 ? b : j / 16][j % 16 * 4], j, head.counts[j / 4] >> j % 4 * 8,
                              &m.best[2 * b]);
-        if (ends >> j & 1) {
+        if (head.ends >> j & 1) {
             if (want_argmax) {
-                settle();
+#pragma unroll
+                for (int b = 0; b < bands; b++) {
+                    scan[b].settle(&m.best[2 * b], &m.at[2 * b], base);
+                    strange |= !(m.best[2 * b] > -INFINITY) || !(m.best[2 * b + 1] > -INFINITY);
+                }
                 begin();
             }
             *stash = m;
@@ -259,14 +270,8 @@ LIK_DEVICE void take_mixed(const halves &c, const struct head &head, struct maxi
             base = -(j + 1) * 8;
         }
     }
-    if (want_argmax) {
-        if (!ends)
-            settle();
-        if (__any_sync(~0u, strange)) {
-            m = before;
-            scan_carefully<bands>(c, head, m, stash_before);
-        }
-    }
+    if (want_argmax && __any_sync(~0u, strange))
+        scan_carefully<bands>(c, head, m, stash_before);
 }
 
 /* The row that is left to this lane of the rows that four lanes share, with the best of all four. */

@@ -28,12 +28,14 @@
 
 /* ---- The warp that finishes scores ---- */
 
-LIK_DEVICE void finish_scores(const struct sm90_args &a, struct shared &sm, int64_t documents)
+LIK_DEVICE void finish_scores(const struct sm90_args &a, struct shared &sm, struct share mine)
 {
     const struct tiling &t = a.score.tiling;
     int lane = (int)threadIdx.x & 31, blocks = t.blocks, queries = t.parts ? 1 : t.tile_blocks / blocks, row_tile = -1;
     int64_t lane_scores = -1; /* of lane's query of the row tile */
     wait_for_kernels_before();
+    share_tokens(a, mine);
+    int64_t documents = mine.count;
     for (unsigned turn = 0; documents > 0; turn++) {
         int slot = turn % SUMS;
         struct sums &sums = sm.sums[slot];
@@ -357,15 +359,30 @@ LIK_DEVICE int blocks_of(const struct tile &t)
     return t.head.y & 0xff;
 }
 
-LIK_DEVICE bool is_mixed(const struct tile &t)
+/* A piece that is multiplied in just its width? */
+LIK_DEVICE bool is_exact(const struct tile &t)
 {
-    return t.head.y >> 16;
+    return t.head.y >> 16 == 0;
 }
 
-/* Blocks of a half of the accumulators; 0 for a mixed tile. */
-template <int dtype, int bands> LIK_DEVICE int width_of(const struct tile &t)
+LIK_DEVICE bool is_loose(const struct tile &t)
 {
-    return is_mixed(t) ? 0 : bands == 2 || has_one_half<dtype, bands>() ? blocks_of(t) : (blocks_of(t) + 1) / 2;
+    return t.head.y & LOOSE;
+}
+
+/* Blocks of a half of the accumulators that a tile's blocks take. */
+template <int dtype, int bands> LIK_DEVICE int half_of(const struct tile &t)
+{
+    return bands == 2 || has_one_half<dtype, bands>() ? blocks_of(t) : (blocks_of(t) + 1) / 2;
+}
+
+/* Those that are multiplied; 0 for a shared tile. */
+template <int dtype, int bands, bool loose = false> LIK_DEVICE int width_of(const struct tile &t)
+{
+    int half = half_of<dtype, bands>(t);
+    if (loose)
+        return !is_loose(t) ? 0 : half <= 8 ? 8 : bands == 1 || half > 14 ? 16 : half > 12 ? 14 : 12;
+    return is_exact(t) ? half : 0;
 }
 
 LIK_DEVICE int documents_of(const struct tile &t)
@@ -385,13 +402,13 @@ template <int dtype> LIK_DEVICE void next(struct shared &sm, struct tile &t)
 
 /* Multiplies and takes pieces of documents, all of one width, up to a tile of another width or row tile: the loop where
  * the time goes. It has its own copy of what a document's end takes, for code that lies apart has to be fetched anew at
- * every document. */
-template <int dtype, int bands, bool want_argmax, int blocks>
+ * every document. `loose`: pieces of up to that width, of which any columns may be dropped. */
+template <int dtype, int bands, bool want_argmax, int blocks, bool loose = false>
 LIK_DEVICE void take_pieces(const struct sm90_args &a, struct shared &sm, struct consumer<bands> &me, uint32_t ring,
                             const float *factors, struct tile &t)
 {
     const int second = bands == 2 ? 0 : blocks * 8; /* column that the second half begins with */
-    const int masked = bands == 1 && blocks > 1 ? 2 : 1;
+    const int masked = loose ? 0 : bands == 1 && blocks > 1 ? 2 : 1;
     const bool one = has_one_half<dtype, bands>();
     /* The second half is multiplied while the first is looked at. */
     const bool split = !one && (want_argmax || bands == 1 || dtype == LIK_F32);
@@ -407,20 +424,27 @@ LIK_DEVICE void take_pieces(const struct sm90_args &a, struct shared &sm, struct
             source<dtype>::give_back(a, sm, me.lane, t.at);
         if (a.normalize)
             scale_products<blocks>(c[0], factor);
-        take_half<want_argmax, blocks, 1>(c[0], t.head.x, t.head.w, &me.m.best[0], &me.m.at[0]);
+        if (loose)
+            drop_columns<blocks, 0>(c[0], sm.heads[t.index].counts);
+        take_half<want_argmax, blocks, loose ? 0 : 1>(c[0], t.head.x, t.head.w, &me.m.best[0], &me.m.at[0]);
         if (split) {
             wgmma_wait<0>();
             source<dtype>::give_back(a, sm, me.lane, t.at);
         }
         if (a.normalize && !one)
             scale_products<blocks>(c[1], factor + second);
+        if (loose && !one)
+            drop_columns<blocks, second / 8>(c[1], sm.heads[t.index].counts);
         if (!one)
             take_half<want_argmax, blocks, masked>(c[1], t.head.x - second, t.head.w + second,
                                                    &me.m.best[2 * bands - 2], &me.m.at[2 * bands - 2]);
+        if (loose && want_argmax && documents_of(t))
+            for (int i = 0; i < 2 * bands; i++) /* if all products are -inf, the first kept token has it */
+                me.m.at[i] = me.m.at[i] < 0 ? sm.heads[t.index].first : me.m.at[i];
         if (documents_of(t))
             finish_rows<bands, want_argmax>(a, sm, me, sm.heads[t.index], 1, NULL);
         next<dtype>(sm, t);
-        if (width_of<dtype, bands>(t) != blocks || t.head.z != row_tile)
+        if (width_of<dtype, bands, loose>(t) != blocks || t.head.z != row_tile)
             return;
     }
 }
@@ -473,8 +497,20 @@ LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, struct con
         if (t.index < 0)
             next<dtype>(sm, t);
         while (t.head.z == row_tile) {
-            if (!is_mixed(t)) {
+            if (is_exact(t)) {
                 take_pieces_of<dtype, bands, want_argmax>(width_of<dtype, bands>(t), a, sm, me, ring, factors, t);
+                continue;
+            }
+            if (is_loose(t)) {
+                int width = width_of<dtype, bands, true>(t);
+                if (width == 8)
+                    take_pieces<dtype, bands, want_argmax, 8, true>(a, sm, me, ring, factors, t);
+                else if (bands == 1 || width == 16)
+                    take_pieces<dtype, bands, want_argmax, 16, true>(a, sm, me, ring, factors, t);
+                else if (width == 14)
+                    take_pieces<dtype, bands, want_argmax, 14, true>(a, sm, me, ring, factors, t);
+                else
+                    take_pieces<dtype, bands, want_argmax, 12, true>(a, sm, me, ring, factors, t);
                 continue;
             }
             halves c;
@@ -488,10 +524,8 @@ LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, struct con
                 if (!has_one_half<dtype, bands>())
                     scale_products<16>(c[1], bands == 2 ? factor : factor + 128);
             }
-            struct maxima<bands> *shared_tile = documents_of(t) > 1 ? stash : NULL;
-            take_mixed<bands, want_argmax>(c, sm.heads[t.index], me.m, shared_tile);
-            if (documents_of(t))
-                finish_rows<bands, want_argmax>(a, sm, me, sm.heads[t.index], documents_of(t), shared_tile);
+            take_shared<bands, want_argmax>(c, sm.heads[t.index], me.m, stash);
+            finish_rows<bands, want_argmax>(a, sm, me, sm.heads[t.index], documents_of(t), stash);
             next<dtype>(sm, t);
         }
     }
@@ -674,7 +708,7 @@ static __global__ void __launch_bounds__(dtype == LIK_F32 ? 512 : 384, 1)
         } else if (last && warp == 0) {
             produce(a, sm, ring, mine);
         } else if (last && warp == 1 && !a.score.partial) {
-            finish_scores(a, sm, mine.count);
+            finish_scores(a, sm, mine);
         } else if (!wide && a.normalize && norms >= 0) {
             take_norms<dtype, bands>(a, sm, ring, factors, norms);
         }
@@ -814,6 +848,11 @@ int lik_score_sm90_launch(const struct lik_gpu *gpu, const struct score_args *sc
     }
     /* Memory is read faster where all blocks read from one region of it. */
     a.in_turn = a.chunks && a.uniform && (a.together == 1 || columns >= (int64_t)4 * a.together * a.chunks);
+    /* Packed documents of several lengths: shares by tokens; and one band has time for products that no one looks at,
+     * but not for the code of many widths. */
+    bool differ = score->op.d.offsets && score->op.d.total != score->op.d.count * score->op.d.len_max;
+    a.by_tokens = a.chunks && differ && score->op.pairing == LIK_ALL;
+    a.loose = differ && shape.bands == 1 && !a.planes;
     int64_t pairs = a.chunks ? columns : total, parts = a.chunks ? a.chunks : grid, unit = a.in_turn ? a.together : 1;
     a.least = pairs / (parts * unit) * unit;
     a.rest = (int32_t)(pairs - a.least * parts);

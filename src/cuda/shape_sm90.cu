@@ -96,7 +96,10 @@ static int fit(const struct lik_gpu *gpu, const struct lik_score *op, struct sm9
     int most = widest;
     int64_t columns = lik_score_columns(op), blocks = op->d.len_max > 0 ? (op->d.len_max + 7) / 8 : 1;
     int waits = shape->uniform && shape->bands == 1 && !op->d.normalize;
-    shape->together = shape->uniform && (blocks > most / 2 || op->d.group_size > 0) ? 1 : TOGETHER;
+    bool alone = shape->uniform  ? blocks > most / 2 || op->d.group_size > 0
+                 : op->d.mask    ? op->d.len_max > SHORT
+                                 : !op->d.offsets && blocks > SHARED_BLOCKS;
+    shape->together = alone ? 1 : TOGETHER;
     if (shape->together > columns)
         shape->together = (int)columns;
     size_t fixed = fixed_bytes(op, shape->bands, shape->warpgroups, shape->together);
@@ -135,7 +138,7 @@ static int fit(const struct lik_gpu *gpu, const struct lik_score *op, struct sm9
         shape->stages = max(enough(most), least);
     if (shape->stages > MAX_STAGES)
         shape->stages = MAX_STAGES;
-    /* A mixed tile is multiplied in full width from wherever it begins in the ring. */
+    /* A shared tile is multiplied in full width from wherever it begins in the ring. */
     size_t rest = fixed - sizeof(struct shared), past = 1024 + (size_t)(widest * BLOCK_BYTES - shape->slab_bytes);
     rest = rest > past ? rest : past;
     auto bytes = [&]() { return (size_t)(shape->stages * deep + planes) * shape->slab_bytes + rest; };

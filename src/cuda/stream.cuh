@@ -13,9 +13,12 @@
 #define MAX_BANDS       4    /* of 64 query rows */
 #define HEADS           16
 #define TOGETHER        8 /* documents that may share a tile, at most */
+#define SHARED_BLOCKS   15  /* of each of them, where lengths differ: no more than four boxes */
+#define SHORT           128 /* tokens of documents whose masks are read together */
 #define MAX_STAGES      12
 #define PLANE_STAGES    2 /* of the second ring, which f32 tokens pass as planes */
 #define SUMS            4
+#define DOCUMENT_COST   16 /* tokens in the time that a packed document takes beside its own */
 #define BOXES           6 /* tensor maps with boxes of 8, 16 ... 256 rows */
 
 /* Most columns of a tile. */
@@ -42,6 +45,8 @@ struct sm90_args {
     int32_t together;                /* most documents of a tile */
     int32_t chunks;                  /* blocks that share each row tile; 0: a block may go on to the next */
     int32_t in_turn;                 /* uniform: they take the documents of a tile each in turn */
+    int32_t by_tokens;               /* packed: their shares have as many tokens, not documents */
+    int32_t loose;                   /* pieces are LOOSE from the first on */
     int32_t rest;                    /* pairs beyond their shares: one, or a tile, for each of the first */
     int64_t least;                   /* pairs (row tile, document) of every block */
     int32_t rows_in_memory; /* where query rows lie and what they count is not known from their strides alone */
@@ -53,16 +58,21 @@ struct sm90_args {
     int32_t piece;          /* uniform: blocks of a piece of a document, or of each document of a tile */
 };
 
-/* What a column tile holds: a piece of one document, all of whose tokens count, or ("mixed") one with dropped tokens or
- * several whole documents. */
+#define SHARED (1 << 16)
+#define LOOSE  (1 << 17)
+
+/* What a column tile holds: a piece of one document, or (SHARED) several whole documents. A piece is multiplied in just
+ * its width, or (LOOSE) in one of a few, where any of its tokens may be dropped. A block's pieces
+ * stay loose once one was, for code that changes has to be fetched anew. */
 struct __align__(16) head {
-    int32_t columns;     /* of a piece: that count; the rest of the last block doesn't */
-    int32_t shape;       /* blocks | documents that end here << 8 | mixed << 16 */
+    int32_t columns;     /* of a piece; the rest of the last block doesn't count */
+    int32_t shape;       /* blocks | documents that end here << 8 | SHARED, LOOSE */
     int32_t row_tile;    /* -1: there are no more */
     int32_t token;       /* index in its document of column 0 */
-    uint32_t counts[8];  /* mixed: columns that count, a bit each */
-    uint32_t ends;       /* mixed; bit j: a document ends with block j */
+    uint32_t counts[8];  /* SHARED, LOOSE: columns that count, a bit each */
+    uint32_t ends;       /* SHARED; bit j: a document ends with block j */
     uint32_t empty, bad; /* bit i: the i-th document that ends here has no kept token; is out of range */
+    int32_t first;       /* LOOSE: the document's first kept token */
     int64_t column;      /* of the scores: the first document that ends here */
 };
 
@@ -71,6 +81,13 @@ struct sums {
     int64_t column; /* of the scores: the first document */
     int32_t row_tile, documents;
     float of[TOGETHER][4 * MAX_BANDS]; /* [document][block] */
+};
+
+/* The next documents, for the producer. */
+struct batch {
+    int64_t mask[32];                                    /* where each lies in the mask */
+    int32_t length[32], row[32], sequence[32], group[32]; /* -1: out of range; and in the tensor maps */
+    uint32_t kept[32][SHORT / 32];                       /* short documents with a mask: tokens kept */
 };
 
 struct shared {
@@ -83,6 +100,7 @@ struct shared {
     float row_weight[MAX_BANDS][64];
     int row_counts[MAX_BANDS][64]; /* 0, 1, or 2 where the query is out of range */
     struct block_place blocks[4 * MAX_BANDS];
+    struct batch batch;
 };
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
@@ -123,187 +141,318 @@ LIK_DEVICE struct share share_of(const struct sm90_args &a)
     return s;
 }
 
+/* A block's share of packed documents: they are of many lengths, and its `count` is what has as many tokens as that of
+ * any other block, or nearly. Where it begins and ends is looked for among the offsets, from where it would be if all
+ * documents were as long. Offsets that are not in order cannot make a document have no block, for one begins where
+ * another ends. A warp's work. */
+LIK_DEVICE void share_tokens(const struct sm90_args &a, struct share &s)
+{
+    if (!a.by_tokens)
+        return;
+    const struct lik_tokens &d = a.score.op.d;
+    const int64_t columns = a.score.columns, all = d.total + columns * DOCUMENT_COST;
+    const int lane = (int)threadIdx.x & 31, parts = a.chunks;
+    int64_t target[2] = {}, from[2], to[2]; /* documents: the last that is before, the first that is not */
+    auto before = [&](int i, int64_t j) {
+        return j < 0 || (j < columns && lik_offset_at(&d, j) + j * DOCUMENT_COST < target[i]);
+    };
+    const int64_t first = lik_offset_at(&d, 0), step = columns / (8 * parts) + 1;
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        int64_t part = blockIdx.x % parts + i, guess = columns * part / parts;
+        target[i] = part == 0 ? INT64_MIN : part == parts ? INT64_MAX : first + all * part / parts;
+        int n = __popc(__ballot_sync(~0u, before(i, guess + (lane - 16) * step)));
+        from[i] = n == 0 ? -1 : max(guess + (n - 17) * step, (int64_t)-1);
+        to[i] = n == 32 ? columns : min(guess + (n - 16) * step, columns);
+    }
+#pragma unroll 1
+    while (to[0] - from[0] > 1 || to[1] - from[1] > 1)
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            int64_t step = (to[i] - from[i] + 32) / 33, j = from[i] + (lane + 1) * step;
+            int n = __popc(__ballot_sync(~0u, j < to[i] && before(i, j)));
+            from[i] += n * step;
+            to[i] = min(to[i], from[i] + step);
+        }
+    s.column = to[0];
+    s.count = max(to[1] - to[0], (int64_t)0);
+}
+
 /* Its place in the stream, the same in all lanes but for what is said to be of a lane. */
 struct walk {
     int64_t left; /* documents still to open */
     int row_tile;
     int64_t column;
-    bool open;                            /* in the midst of a document */
-    int length, done, piece, blocks_left; /* done: tokens; blocks of a piece */
-    bool holes, bad, none;
-    int64_t index;                /* the open document */
-    int row, sequence, group;     /* its place in the tensor maps */
-    int64_t batch;                /* score column of lane 0's document in the batch */
-    int64_t lane_index, lane_row; /* of a lane: one document of the batch */
-    int lane_length;
+    int blocks_left, piece;   /* of the open document, 0: none is open; of each of its pieces but the last */
+    int length, done, first;  /* of its tokens up to the last kept one; those in tiles; the first kept one */
+    bool holes, loose;        /* some before the last are dropped; pieces are LOOSE */
+    uint32_t window;          /* of a lane: which of 32 tokens are kept, from window_from + 32 lane on */
+    int window_from;
+    int from;                 /* the next or open document in struct batch; 32 or more: the batch is to be read */
 };
 
-/* One copy of 8 << map rows; lane i holds the i-th of the tile. */
+/* One copy of 8 << map rows. */
 struct box {
-    const CUtensorMap *map;
+    const CUtensorMap *map; /* NULL: none */
     int block, row, sequence, group;
 };
 
-/* Cuts `blocks` blocks of rows from the one `at` begins with into boxes, the largest first. */
-LIK_DEVICE void cut_boxes(const struct sm90_args &a, struct box at, int blocks, struct box &box, int &boxes, int lane)
+/* The box of `blocks` blocks of rows that bit `bit` of them stands for; the largest come first. `at`: where the first
+ * of them goes and is. */
+LIK_DEVICE struct box cut_box(const struct sm90_args &a, struct box at, int blocks, int bit)
 {
+    int before = blocks >> (bit + 1) << (bit + 1);
+    at.map = blocks >> bit & 1 ? &a.maps[bit] : NULL;
+    at.block += before;
+    at.row += before * 8;
+    return at;
+}
+
+/* The first n of 32 bits. */
+LIK_DEVICE uint32_t first_bits(int n)
+{
+    return n >= 32 ? ~0u : n > 0 ? (1u << n) - 1u : 0u;
+}
+
+/* Which of 1024 tokens from `from` on are kept, 32 a lane. */
+LIK_DEVICE uint32_t read_mask(const struct lik_tokens &d, int64_t base, int from, int length, int lane)
+{
+    const uint8_t *mask = d.mask + base + (from + lane) * d.mask_strides.token;
+    int left = length - from - lane;
+    uint32_t kept = 0;
+#pragma unroll 1
+    for (int w = 0; w < 32 && from + w * 32 < length; w += 16) {
+        uint32_t keep[16];
 #pragma unroll
-    for (int b = BOXES - 1; b >= 0; b--)
-        if (blocks >> b & 1) {
-            if (lane == boxes) {
-                box = at;
-                box.map = &a.maps[b];
-            }
-            boxes++;
-            at.block += 1 << b;
-            at.row += 8 << b;
+        for (int i = 0; i < 16; i++, left -= 32, mask += 32 * d.mask_strides.token)
+            keep[i] = load_byte_if(left > 0, mask);
+#pragma unroll
+        for (int i = 0; i < 16; i++) {
+            uint32_t ballot = __ballot_sync(~0u, keep[i]);
+            kept = lane == w + i ? ballot : kept;
         }
-}
-
-LIK_DEVICE void read_batch(struct walk &w, const struct score_args &a, int64_t row, int lane)
-{
-    const struct lik_tokens &d = a.op.d;
-    w.batch = w.column;
-    int64_t column = w.column + lane;
-    w.lane_length = 0;
-    w.lane_row = w.lane_index = 0;
-    if (column < a.columns) {
-        w.lane_index = lik_score_document(&a.op, row, column);
-        w.lane_length = sequence_length(d, w.lane_index);
-        if (d.offsets && w.lane_length >= 0)
-            w.lane_row = lik_offset_at(&d, w.lane_index);
     }
+    return kept;
 }
 
-/* Tokens up to the last kept one, and whether some before it are dropped. */
-LIK_DEVICE int kept_length(const struct lik_tokens &d, int64_t i, int length, int lane, bool &holes)
+/* The same of all documents of a batch, where they are short; their lengths become those up to the last kept token. */
+LIK_DEVICE void read_masks(struct batch &batch, const struct lik_tokens &d, int documents, int lane)
 {
-    int64_t base = lik_tokens_base(&d, &d.mask_strides, i);
-    int last = 0, kept = 0;
-    for (int t = 0; t < length; t += 32) {
-        bool keep = t + lane < length && d.mask[base + (t + lane) * d.mask_strides.token];
-        unsigned ballot = __ballot_sync(~0u, keep);
-        kept += __popc(ballot);
-        if (ballot)
-            last = t + 32 - __clz(ballot);
+#pragma unroll 1
+    for (int from = 0; from < documents; from += 2) {
+        uint8_t keep[2][SHORT / 32] = {};
+#pragma unroll
+        for (int i = 0; i < 2; i++)
+            if (batch.length[from + i] > 0)
+#pragma unroll
+                for (int k = 0; k < SHORT / 32; k++)
+                    keep[i][k] = d.mask[batch.mask[from + i] +
+                                        min(k * 32 + lane, batch.length[from + i] - 1) * d.mask_strides.token];
+#pragma unroll
+        for (int i = 0; i < 2; i++)
+#pragma unroll
+            for (int k = 0; k < SHORT / 32; k++)
+                batch.kept[from + i][k] =
+                    __ballot_sync(~0u, keep[i][k]) & first_bits(batch.length[from + i] - k * 32);
     }
-    holes = kept != last;
-    return last;
+    __syncwarp();
+    int length = min(batch.length[lane], 0);
+#pragma unroll
+    for (int k = 0; k < SHORT / 32; k++)
+        if (batch.length[lane] > 0 && batch.kept[lane][k])
+            length = k * 32 + 32 - __clz(batch.kept[lane][k]);
+    __syncwarp();
+    batch.length[lane] = length;
+    __syncwarp();
 }
 
-LIK_DEVICE void open_document(struct walk &w, const struct sm90_args &a, int lane)
+LIK_DEVICE void read_batch(struct walk &w, struct batch &batch, const struct sm90_args &a, int lane)
+{
+    const struct score_args &score = a.score;
+    const struct lik_tokens &d = score.op.d;
+    const int64_t column = w.column + lane, query = score.tiling.parts ? w.row_tile / score.tiling.parts : 0;
+    int length = 0, row = 0, sequence = 0, group = 0;
+    __syncwarp();
+    w.from = 0;
+    if (column < score.columns) {
+        int64_t i = lik_score_document(&score.op, query, column);
+        length = sequence_length(d, i);
+        if (length >= 0 && d.offsets) {
+            row = (int)lik_offset_at(&d, i);
+        } else if (length >= 0) {
+            group = d.group_size > 0 ? (int)(i / a.group_size) : 0;
+            sequence = (int)(i - (int64_t)group * a.group_size);
+        }
+        if (length >= 0 && d.mask) {
+            batch.mask[lane] = lik_tokens_base(&d, &d.mask_strides, i);
+            for (int t = 0; t < min(length, 4096) && lane < w.left && d.mask_strides.token == 1; t += 128)
+                prefetch_l2(d.mask + batch.mask[lane] + t);
+        }
+    }
+    batch.length[lane] = length;
+    batch.row[lane] = row;
+    batch.sequence[lane] = sequence;
+    batch.group[lane] = group;
+    __syncwarp();
+    if (d.mask && d.len_max <= SHORT)
+        read_masks(batch, d, (int)min(min(w.left, score.columns - w.column), (int64_t)32), lane);
+}
+
+/* Where the open document's last kept token is, and its first, and whether some between are dropped. */
+LIK_DEVICE void look_at_mask(struct walk &w, const struct batch &batch, const struct lik_tokens &d, int lane)
+{
+    int length = w.length, solid = 0; /* tokens before the first that is dropped */
+    w.length = 0;
+#pragma unroll 1
+    for (w.window_from = 0; w.window_from < length; w.window_from += 1024) {
+        if (d.len_max <= SHORT)
+            w.window = lane < SHORT / 32 ? batch.kept[w.from][lane] : 0;
+        else
+            w.window = read_mask(d, batch.mask[w.from], w.window_from, length, lane);
+        unsigned some = __ballot_sync(~0u, w.window), part = __ballot_sync(~0u, ~w.window);
+        if (!some)
+            continue;
+        int last = 31 - __clz(some), first = __ffs(some) - 1, open = part ? __ffs(part) - 1 : 31;
+        if (solid == w.window_from)
+            solid += open * 32 + __clz(__brev(~__shfl_sync(~0u, w.window, open)));
+        if (w.length == 0)
+            w.first = w.window_from + first * 32 + __ffs(__shfl_sync(~0u, w.window, first)) - 1;
+        w.length = w.window_from + last * 32 + 32 - __clz(__shfl_sync(~0u, w.window, last));
+    }
+    w.window_from -= 1024;
+    w.holes = solid < w.length;
+}
+
+LIK_DEVICE void open_document(struct walk &w, const struct batch &batch, const struct sm90_args &a, int lane)
 {
     const struct lik_tokens &d = a.score.op.d;
-    const struct tiling &t = a.score.tiling;
-    if (w.column < w.batch || w.column >= w.batch + 32)
-        read_batch(w, a.score, t.parts ? w.row_tile / t.parts : 0, lane);
-    int from = (int)(w.column - w.batch);
-    w.index = __shfl_sync(~0u, w.lane_index, from);
-    w.length = __shfl_sync(~0u, w.lane_length, from);
-    int64_t row = __shfl_sync(~0u, w.lane_row, from);
-    w.bad = w.length < 0;
+    w.length = max(batch.length[w.from], 0);
     w.holes = false;
-    w.done = 0;
-    w.open = true;
-    w.row = (int)row;
-    w.sequence = w.group = 0;
-    if (w.bad) {
-        w.length = 0;
-        w.row = 0;
-    } else if (!d.offsets) {
-        w.group = d.group_size > 0 ? (int)(w.index / a.group_size) : 0;
-        w.sequence = (int)(w.index - (int64_t)w.group * a.group_size);
-    }
+    w.first = w.done = 0;
     if (d.mask && w.length > 0)
-        w.length = kept_length(d, w.index, w.length, lane, w.holes);
-    w.none = w.length == 0;
-    w.blocks_left = w.none ? 1 : (w.length + 7) / 8;
-    int pieces = (w.blocks_left + a.blocks - 1) / a.blocks;
-    w.piece = (w.blocks_left + pieces - 1) / pieces;
-}
-
-/* Bits of columns from ... to - 1 in the word of columns first ... first + 31. */
-LIK_DEVICE uint32_t column_bits(int first, int from, int to)
-{
-    from = max(from - first, 0);
-    to = min(to - first, 32);
-    return from >= to ? 0u : (~0u >> (32 - (to - from))) << from;
-}
-
-/* Plans the next tile: fills the head and each lane's box; returns its blocks, 0 at the end of the stream. */
-LIK_DEVICE int plan_tile(struct walk &w, const struct sm90_args &a, struct head &head, struct box &box, int lane)
-{
-    const struct lik_tokens &d = a.score.op.d;
-    int used = 0, columns = 0, documents = 0, token = 0, row_tile = -1, boxes = 0;
-    uint32_t ends = 0, empty = 0, bad = 0, counts = 0;
-    int64_t column = 0;
-    bool mixed = false;
-    for (;;) {
-        if (!w.open) {
-            if (w.left == 0)
-                break;
-            if (w.column == a.score.columns) {
-                if (used)
-                    break; /* a tile is of one row tile */
-                w.column = 0;
-                w.row_tile++;
-                if (a.score.tiling.parts)
-                    w.batch = -64;
-            }
-            open_document(w, a, lane);
-        }
-        if (used && used + w.blocks_left > a.blocks)
-            break; /* documents share a tile whole or not at all */
-        if (used == 0) {
-            token = w.done;
-            column = w.column;
-            row_tile = w.row_tile;
-        }
-        int take = min(w.piece, w.blocks_left), from = used * 8;
-        columns = min(take * 8, w.length - w.done);
-        cut_boxes(a, {NULL, used, w.row + w.done, w.sequence, w.group}, take, box, boxes, lane);
-        if (!w.holes) {
-            counts |= column_bits(lane * 32, from, from + columns); /* lanes 0 to 7 hold the eight words */
-        } else {
-            mixed = true;
-            int64_t base = lik_tokens_base(&d, &d.mask_strides, w.index);
-            for (int i = 0; i < columns; i += 32) {
-                bool keep = i + lane < columns && d.mask[base + (w.done + i + lane) * d.mask_strides.token];
-                uint64_t kept = (uint64_t)__ballot_sync(~0u, keep) << (from & 31);
-                if (lane == (from + i) / 32)
-                    counts |= (uint32_t)kept;
-                if (lane == (from + i) / 32 + 1)
-                    counts |= (uint32_t)(kept >> 32);
-            }
-        }
-        used += take;
-        w.done += take * 8;
-        w.blocks_left -= take;
-        if (w.blocks_left)
-            break; /* a piece has its tile for itself */
-        ends |= 1u << (used - 1);
-        empty |= (uint32_t)w.none << documents;
-        bad |= (uint32_t)w.bad << documents;
-        documents++;
-        w.open = false;
-        w.column++;
-        w.left--;
-        if (token || documents == a.together || used == a.blocks)
-            break;
+        look_at_mask(w, batch, d, lane);
+    w.blocks_left = max((w.length + 7) / 8, 1);
+    w.piece = w.blocks_left;
+    if (w.piece > a.blocks) {
+        int pieces = (w.piece + a.blocks - 1) / a.blocks;
+        w.piece = (w.piece + pieces - 1) / pieces;
     }
-    mixed |= documents > 1;
-    if (mixed && lane < 8)
-        head.counts[lane] = counts;
+    w.loose |= w.holes;
+}
+
+/* How many documents, from the next one on, share a tile: of those that can, as many as it holds; `blocks`: of a lane,
+ * of all documents up to the lane-th. */
+LIK_DEVICE int count_shared(const struct walk &w, const struct batch &batch, const struct sm90_args &a, int &blocks,
+                            int lane)
+{
+    if (a.together == 1)
+        return 1;
+    int most = (int)min(min(w.left, a.score.columns - w.column), (int64_t)a.together);
+    int own = max((batch.length[min(w.from + lane, 31)] + 7) / 8, 1);
+    bool can = lane < min(most, 32 - w.from) && own <= SHARED_BLOCKS;
+    blocks = can ? own : 0;
+#pragma unroll
+    for (int o = 1; o < TOGETHER; o *= 2) {
+        int before = __shfl_up_sync(~0u, blocks, o);
+        blocks += lane >= o ? before : 0;
+    }
+    return __ffs(~__ballot_sync(~0u, can && blocks <= a.blocks)) - 1;
+}
+
+/* Plans a tile of the next `n` documents: the head, and each lane's box; returns its blocks. */
+LIK_DEVICE int plan_shared(struct walk &w, const struct batch &batch, const struct sm90_args &a, struct head &head,
+                           struct box &box, int n, int blocks, int lane)
+{
+    int used = __shfl_sync(~0u, blocks, n - 1), length = batch.length[min(w.from + lane, 31)];
+    uint32_t ends = __reduce_or_sync(~0u, lane < n ? 1u << (blocks - 1) : 0);
+    uint32_t empty = __ballot_sync(~0u, lane < n && length <= 0), bad = __ballot_sync(~0u, lane < n && length < 0);
+    if (lane < used) { /* a lane a block: the document that it is of, and which of its eight columns count */
+        uint32_t before = ends & ((1u << lane) - 1u);
+        int document = w.from + __popc(before), block = lane - (32 - __clz(before));
+        uint32_t counts = first_bits(min(batch.length[document] - block * 8, 8));
+        if (a.score.op.d.mask)
+            counts &= batch.kept[document][block / 4] >> block % 4 * 8;
+        ((uint8_t *)head.counts)[lane] = (uint8_t)counts;
+    }
+    int document = min(lane / 4, n - 1), end = __shfl_sync(~0u, blocks, document); /* four lanes a document: a box each */
+    document += w.from;
+    int own = max((batch.length[document] + 7) / 8, 1);
+    box = {NULL, end - own, batch.row[document], batch.sequence[document], batch.group[document]};
+    box = cut_box(a, box, lane / 4 < n ? own : 0, 3 - lane % 4);
     if (lane == 0) {
-        head.columns = columns;
-        head.shape = used | documents << 8 | (int)mixed << 16;
-        head.row_tile = row_tile;
-        head.token = token;
+        *(int4 *)&head = make_int4(0, used | n << 8 | SHARED, w.row_tile, 0);
         head.ends = ends;
         head.empty = empty;
         head.bad = bad;
-        head.column = column;
+        head.column = w.column;
     }
+    w.column += n;
+    w.from += n;
+    w.left -= n;
+    return used;
+}
+
+/* Plans a tile of the next piece of the open document. */
+LIK_DEVICE int plan_piece(struct walk &w, const struct batch &batch, const struct sm90_args &a, struct head &head,
+                          struct box &box, int lane)
+{
+    int take = min(w.piece, w.blocks_left), columns = min(take * 8, w.length - w.done);
+    bool last = take == w.blocks_left;
+    box = {NULL, 0, batch.row[w.from] + w.done, batch.sequence[w.from], batch.group[w.from]};
+    box = cut_box(a, box, lane < BOXES ? take : 0, max(BOXES - 1 - lane, 0));
+    if (w.holes) {
+        if (w.done < w.window_from || w.done + columns > w.window_from + 1024) {
+            w.window_from = w.done & ~31;
+            w.window = read_mask(a.score.op.d, batch.mask[w.from], w.window_from, w.length, lane);
+        }
+        int word = (w.done - w.window_from) / 32 + lane;
+        uint32_t low = __shfl_sync(~0u, w.window, word), high = __shfl_sync(~0u, w.window, word + 1);
+        if (lane < 8)
+            head.counts[lane] = __funnelshift_r(low, high, w.done & 31) & first_bits(columns - lane * 32);
+    } else if (w.loose && lane < 8) {
+        head.counts[lane] = first_bits(columns - lane * 32);
+    }
+    if (lane == 0) {
+        *(int4 *)&head = make_int4(columns, take | last << 8 | (w.loose ? LOOSE : 0), w.row_tile, w.done);
+        if (last) {
+            head.empty = w.length == 0;
+            head.bad = batch.length[w.from] < 0;
+            head.first = w.first;
+            head.column = w.column;
+        }
+    }
+    w.done += take * 8;
+    w.blocks_left -= take;
+    w.column += last;
+    w.from += last;
+    w.left -= last;
+    return take;
+}
+
+/* Plans the next tile: the head, and each lane's box; returns its blocks, 0 at the end of the stream. */
+LIK_DEVICE int plan_tile(struct walk &w, struct batch &batch, const struct sm90_args &a, struct head &head,
+                         struct box &box, int lane)
+{
+    int used, n = 1, blocks = 0;
+    if (w.blocks_left == 0) {
+        if (w.left == 0) {
+            if (lane == 0)
+                head.row_tile = -1;
+            __syncwarp();
+            return 0;
+        }
+        if (w.column == a.score.columns) {
+            w.column = 0;
+            w.row_tile++;
+            w.from = 32; /* the documents may depend on the query */
+        }
+        if (w.from >= 32)
+            read_batch(w, batch, a, lane);
+        n = count_shared(w, batch, a, blocks, lane);
+        if (n <= 1)
+            open_document(w, batch, a, lane);
+    }
+    used = n > 1 ? plan_shared(w, batch, a, head, box, n, blocks, lane) : plan_piece(w, batch, a, head, box, lane);
     __syncwarp();
     return used;
 }
@@ -365,7 +514,7 @@ LIK_DEVICE void produce_uniform(const struct sm90_args &a, struct shared &sm, ch
             blocks = documents * piece;
         }
         mbarrier_wait(&sm.empty[at.stage], at.parity);
-        *(int4 *)&head = make_int4(columns, blocks | documents << 8 | (documents > 1) << 16, row_tile, token);
+        *(int4 *)&head = make_int4(columns, blocks | documents << 8 | (documents > 1 ? SHARED : 0), row_tile, token);
         if (documents) {
             head.ends = blocks == 32 ? ends : ends & ((1u << blocks) - 1u);
             head.empty = head.bad = 0;
@@ -398,21 +547,23 @@ LIK_DEVICE void produce_uniform(const struct sm90_args &a, struct shared &sm, ch
 }
 
 /* Any other documents; the whole warp walks them. */
-LIK_DEVICE void produce(const struct sm90_args &a, struct shared &sm, char *ring, const struct share &mine)
+LIK_DEVICE void produce(const struct sm90_args &a, struct shared &sm, char *ring, struct share mine)
 {
     int lane = (int)threadIdx.x & 31;
     struct place at = {0, 1};
+    if (lane < BOXES)
+        tensor_map_prefetch(&a.maps[lane]);
+    wait_for_kernels_before();
+    share_tokens(a, mine);
     struct walk w = {};
     w.left = mine.count;
     w.row_tile = mine.row_tile;
     w.column = mine.column;
-    w.batch = -64;
-    if (lane < BOXES)
-        tensor_map_prefetch(&a.maps[lane]);
-    wait_for_kernels_before();
+    w.from = 32;
+    w.loose = a.loose;
     for (int tile = 0;; tile = (tile + 1) % HEADS) {
         struct box box = {};
-        int used = plan_tile(w, a, sm.heads[tile], box, lane);
+        int used = plan_tile(w, sm.batch, a, sm.heads[tile], box, lane);
         if (used == 0)
             break;
         for (int slab = 0; slab < a.slabs; slab += a.deep) {

@@ -317,6 +317,56 @@ def check_batches(device, args):
     print("batches: done", flush=True)
 
 
+def check_masks(device, args):
+    """Documents with dropped tokens have the bits and the winners of the same documents packed without them, whatever
+    their lengths, and however far apart the mask's bytes lie."""
+    for dtype, dim, nq, q_len, nd, d_len, mask, normalize in (
+        ("bf16", 128, 1, 32, 1500, 300, "holes", False),
+        ("bf16", 128, 1, 32, 3000, 90, "tail", False),  # several a tile
+        ("bf16", 64, 8, 32, 900, 24, "holes", False),
+        ("f16", 96, 20, 33, 50, 2500, "holes", False),  # masks longer than a warp holds at once
+        ("f16", 128, 3, 32, 70, 1025, "tail", False),
+        ("f32", 128, 5, 32, 60, 1100, "holes", False),
+        ("f32", 40, 30, 17, 200, 129, "tail", False),
+        ("bf16", 320, 5, 20, 100, 1030, "holes", False),
+        ("bf16", 128, 40, 32, 300, 128, "holes", True),
+        ("f32", 96, 2, 32, 300, 200, "holes", True),
+    ):
+        g = torch.Generator(device="cuda").manual_seed(21)
+        q = Operand(g, nq, q_len, dim, dtype, normalize=normalize)
+        d = Operand(g, nd, d_len, dim, dtype, mask=mask, normalize=normalize)
+        kept = torch.stack(d.masks)
+        kept[nd // 2] = False
+        d.masks = list(kept)
+        d.struct = d.lay_out("padded", 0)
+        op = problem(q, d)
+        got, at, variant = score(device, op, torch.int16)
+        name = f"masks {mask} {dtype} {dim} {nq}x{q_len} {nd}x{d_len} [{variant}]"
+        twice = torch.zeros(nd, d_len, 2, dtype=torch.uint8, device="cuda")
+        twice[:, :, 0] = kept
+        op.d.mask, op.d.mask_strides = twice.data_ptr(), lik.Strides(0, 2 * d_len, 2)
+        again, at2, _ = score(device, op, torch.int16)
+        fail(torch.equal(got, again) and torch.equal(at, at2), f"{name}: another stride of the mask, another result")
+        rows = torch.cat([row[mask] for row, mask in zip(d.rows, kept)])
+        offsets = torch.cat([kept.new_zeros(1, dtype=torch.int64), kept.sum(1).cumsum(0)])
+        packed = problem(q, d)
+        packed.d.mask, packed.d.data, packed.d.strides = None, rows.data_ptr(), lik.Strides(0, 0, dim)
+        packed.d.offsets, packed.d.offsets_dtype, packed.d.total = offsets.data_ptr(), lik.I64, len(rows)
+        other, at2, _ = score(device, packed, torch.int16)
+        fail(torch.equal(got, other), f"{name}: packed without the dropped tokens, another score")
+        places = kept.int().sort(dim=1, stable=True, descending=True)[1]  # of a document's kept tokens, in order
+        want = places[None].expand(nq, -1, -1).gather(2, at2.long().clamp_min(0)).where(at2 >= 0, at2.long())
+        fail(torch.equal(at.long(), want), f"{name}: packed without the dropped tokens, other winners")
+        if dtype != "f32" and not normalize:
+            torch_dtype = DTYPES[dtype][1]
+            d.data.data.view(torch_dtype)[:] = -float("inf")
+            q.data.data.view(torch_dtype)[:] = 1
+            got, at, _ = score(device, problem(q, d), torch.int16)
+            first = places[:, 0].where(kept.any(1), -1)
+            fail(bool((at == first[None, :, None]).all()), f"{name}: the first kept token of products of -inf")
+    print("masks: done", flush=True)
+
+
 def check_special(device, args):
     """NaN, infinities, ties, and what is out of range on the device."""
     for dtype in ("bf16", "f16", "f32"):
@@ -662,6 +712,7 @@ CHECKS = {
     "special": check_special,
     "random": check_random,
     "batches": check_batches,
+    "masks": check_masks,
     "topk": check_topk,
     "grad": check_grad,
     "streams": check_streams,

@@ -511,7 +511,8 @@ def limit_of(inputs, bandwidth, rate):
     if case.train:  # the forward, then each gradient gathers or scatters one row a query token and document through L2
         documents = case.candidates or case.nd
         gather = 2 * case.nq * case.lq * documents * case.dim * inputs.q.element_size() / 5.5e9
-        return max(times) + gather + inputs.bytes() / bandwidth
+        written = (inputs.q.numel() + inputs.d.numel()) * inputs.q.element_size()  # of dropped tokens too
+        return max(times) + gather + written / bandwidth
     return max(times)
 
 

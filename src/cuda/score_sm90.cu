@@ -20,7 +20,8 @@
  * Blocks of the grid are persistent, one a processor; each takes an equal share of all (row tile, document) pairs, row
  * tile by row tile, so that blocks which share documents stream them at the same time, through L2. Where that makes the
  * longest share little longer, a block has documents of one row tile only: it need not stop for other rows, and blocks
- * take documents in turn, so that all read from one region of memory. */
+ * take documents of one length in turn, so that all read from one region of memory; packed documents of many lengths are
+ * shared by their tokens. */
 #include "cuda/maxima.cuh"
 #include "cuda/mma.cuh"
 
@@ -439,6 +440,7 @@ LIK_DEVICE void take_pieces(const struct sm90_args &a, struct shared &sm, struct
             take_half<want_argmax, blocks, masked>(c[1], t.head.x - second, t.head.w + second,
                                                    &me.m.best[2 * bands - 2], &me.m.at[2 * bands - 2]);
         if (loose && want_argmax && documents_of(t))
+#pragma unroll
             for (int i = 0; i < 2 * bands; i++) /* if all products are -inf, the first kept token has it */
                 me.m.at[i] = me.m.at[i] < 0 ? sm.heads[t.index].first : me.m.at[i];
         if (documents_of(t))
@@ -794,9 +796,6 @@ static int make_maps(const struct lik_gpu *gpu, struct sm90_args *a)
     cuuint64_t strides[3];
     for (int i = 0; i < 3; i++) /* a stride that is never used may be anything, but the map wants it in range */
         strides[i] = shape[i + 1] > 1 ? (cuuint64_t)steps[i] * bytes : (cuuint64_t)(d->dim * bytes + 15) / 16 * 16;
-    for (int i = 0; i < 4; i++)
-        if (shape[i] == 0)
-            shape[i] = 1; /* no rows: nothing is read but zeros past the end */
     cuuint32_t ones[4] = {1, 1, 1, 1};
     for (int b = 0; b < (a->uniform ? 1 : BOXES); b++) {
         cuuint32_t box[4] = {(cuuint32_t)a->slab_elements, a->uniform ? 8u * (cuuint32_t)a->piece : 8u << b,

@@ -2,8 +2,9 @@
  * shared memory holds. See score_sm90.cu. */
 #include "cuda/maxima.cuh"
 
-#define IN_FLIGHT (64 * 1024) /* bytes that a block asks of memory at once */
-#define NARROWEST 4           /* blocks of a tile of f32 columns, where shared memory is short */
+#define IN_FLIGHT  (64 * 1024)  /* bytes that a block asks of memory at once */
+#define MOST_ASKED (120 * 1024) /* the same where tiles are of packed documents, most of them not full */
+#define NARROWEST  4            /* blocks of a tile of f32 columns, where shared memory is short */
 
 /* Planes of the tokens; 0: they are multiplied as they are stored. */
 static int planes_of(const struct lik_score *op)
@@ -31,10 +32,11 @@ static int deep_of(const struct lik_score *op)
     return !planes_of(op) && slabs_of(op) > 1 ? 2 : 1;
 }
 
-/* Are the documents' strides what a tensor map takes: positive multiples of 16 bytes? */
+/* Are there documents' rows, for an empty document's copy is of the first, and are their strides what a tensor map takes:
+ * positive multiples of 16 bytes? */
 static int map_strides(const struct lik_tokens *d)
 {
-    if ((uintptr_t)d->data % 16 || d->dim_stride != 1)
+    if ((uintptr_t)d->data % 16 || d->dim_stride != 1 || !(d->offsets ? d->total : d->len_max) || !d->count)
         return 0;
     int unit = 16 / (int)lik_dtype_bytes(d->dtype);
     if ((d->len_max > 1 || d->offsets) && (d->strides.token <= 0 || d->strides.token % unit))
@@ -88,7 +90,8 @@ static size_t fixed_bytes(const struct lik_score *op, int bands, int warpgroups,
 
 /* Fits column tiles and a ring of three stages or more (four where a tile takes several), and the ring of planes,
  * beside what else is needed; 0 if that cannot be. A uniform stream that one band waits for has two stages or more, but
- * no more than keep IN_FLIGHT bytes coming: memory serves no more, and takes longer where it is asked for more. */
+ * no more than keep IN_FLIGHT bytes coming: memory serves no more, and takes longer where it is asked for more. Packed
+ * documents likewise. */
 static int fit(const struct lik_gpu *gpu, const struct lik_score *op, struct sm90_shape *shape)
 {
     int planes = PLANE_STAGES * shape->planes;
@@ -96,6 +99,7 @@ static int fit(const struct lik_gpu *gpu, const struct lik_score *op, struct sm9
     int most = widest;
     int64_t columns = lik_score_columns(op), blocks = op->d.len_max > 0 ? (op->d.len_max + 7) / 8 : 1;
     int waits = shape->uniform && shape->bands == 1 && !op->d.normalize;
+    int packed = op->d.offsets && shape->bands == 1 && !op->d.normalize && !planes;
     bool alone = shape->uniform  ? blocks > most / 2 || op->d.group_size > 0
                  : op->d.mask    ? op->d.len_max > SHORT
                                  : !op->d.offsets && blocks > SHARED_BLOCKS;
@@ -111,10 +115,13 @@ static int fit(const struct lik_gpu *gpu, const struct lik_score *op, struct sm9
                 : shape->slabs > 2 ? 4
                                    : 3 - waits;
     auto stages = [&](int width) { return (ring - planes * width) / (width * deep); };
-    auto enough = [&](int width) { return (IN_FLIGHT - 1) / (width * deep * BLOCK_BYTES) + 1; };
+    int flight = packed ? MOST_ASKED : IN_FLIGHT;
+    auto enough = [&](int width) { return (flight - 1) / (width * deep * BLOCK_BYTES) + 1; };
+    if (packed && most > 20)
+        most = 20;
     while (planes && waits && most > narrowest && stages(most) < enough(most))
         most--; /* planes take half of the memory, and narrower tiles leave more of it in flight */
-    if (stages(most) < least)
+    if (planes && stages(most) < least)
         most = widest;
     while (most > narrowest && stages(most) < least)
         most -= unit;
@@ -134,11 +141,11 @@ static int fit(const struct lik_gpu *gpu, const struct lik_score *op, struct sm9
     shape->slab_bytes = (most + most % unit) * BLOCK_BYTES;
     most += most % unit;
     shape->stages = stages(most);
-    if (waits && shape->stages > enough(most))
+    if ((waits || packed) && shape->stages > enough(most))
         shape->stages = max(enough(most), least);
     if (shape->stages > MAX_STAGES)
         shape->stages = MAX_STAGES;
-    /* A shared tile is multiplied in full width from wherever it begins in the ring. */
+    /* A shared tile is multiplied in full width, from wherever it begins in the ring; a loose one nearly so. */
     size_t rest = fixed - sizeof(struct shared), past = 1024 + (size_t)(widest * BLOCK_BYTES - shape->slab_bytes);
     rest = rest > past ? rest : past;
     auto bytes = [&]() { return (size_t)(shape->stages * deep + planes) * shape->slab_bytes + rest; };

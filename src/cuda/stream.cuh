@@ -18,7 +18,7 @@
 #define MAX_STAGES      12
 #define PLANE_STAGES    2 /* of the second ring, which f32 tokens pass as planes */
 #define SUMS            4
-#define DOCUMENT_COST   16 /* tokens in the time that a packed document takes beside its own */
+#define DOCUMENT_COST   64 /* tokens in the time that a packed document takes beside its own */
 #define BOXES           6 /* tensor maps with boxes of 8, 16 ... 256 rows */
 
 /* Most columns of a tile. */
@@ -85,9 +85,10 @@ struct sums {
 
 /* The next documents, for the producer. */
 struct batch {
-    int64_t mask[32];                                    /* where each lies in the mask */
-    int32_t length[32], row[32], sequence[32], group[32]; /* -1: out of range; and in the tensor maps */
-    uint32_t kept[32][SHORT / 32];                       /* short documents with a mask: tokens kept */
+    int64_t mask[32];                         /* where each lies in the mask */
+    int32_t length[32];                       /* -1: out of range; of short documents, up to the last kept token */
+    int32_t row[32], sequence[32], group[32]; /* where each lies in the tensor maps; 0 if it is out of range */
+    uint32_t kept[32][SHORT / 32];            /* short documents with a mask: tokens kept */
 };
 
 struct shared {
@@ -102,6 +103,8 @@ struct shared {
     struct block_place blocks[4 * MAX_BANDS];
     struct batch batch;
 };
+
+static_assert(TOGETHER * 4 <= 32 && SHARED_BLOCKS < 16, "plan_shared: four lanes a document, a box each");
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
@@ -120,7 +123,7 @@ LIK_DEVICE void advance(struct place &at, int stages)
     }
 }
 
-/* What a block scores: `count` (row tile, document) pairs in a row; in turn, every so many-th document. */
+/* What a block scores: `count` (row tile, document) pairs in a row, or none; in turn, every so many-th document. */
 struct share {
     int row_tile; /* of the first */
     int64_t column, count;
@@ -141,29 +144,29 @@ LIK_DEVICE struct share share_of(const struct sm90_args &a)
     return s;
 }
 
-/* A block's share of packed documents: they are of many lengths, and its `count` is what has as many tokens as that of
- * any other block, or nearly. Where it begins and ends is looked for among the offsets, from where it would be if all
- * documents were as long. Offsets that are not in order cannot make a document have no block, for one begins where
- * another ends. A warp's work. */
+/* A block's share of packed documents of many lengths: as many tokens as any other block's, or nearly; it may be none.
+ * Where it begins and ends is looked for among the offsets, from where it would be if all documents were as long.
+ * Offsets that are not in order cannot make a document have no block, for one begins where another ends. A warp's work. */
 LIK_DEVICE void share_tokens(const struct sm90_args &a, struct share &s)
 {
     if (!a.by_tokens)
         return;
     const struct lik_tokens &d = a.score.op.d;
-    const int64_t columns = a.score.columns, all = d.total + columns * DOCUMENT_COST;
     const int lane = (int)threadIdx.x & 31, parts = a.chunks;
+    const int64_t columns = a.score.columns, begin = lik_offset_at(&d, 0), end = lik_offset_at(&d, columns);
+    const int64_t cost = min(max(end - begin, (int64_t)0), d.total) + columns * DOCUMENT_COST, /* of all */
+        apart = columns / (8 * parts) + 1;
     int64_t target[2] = {}, from[2], to[2]; /* documents: the last that is before, the first that is not */
     auto before = [&](int i, int64_t j) {
         return j < 0 || (j < columns && lik_offset_at(&d, j) + j * DOCUMENT_COST < target[i]);
     };
-    const int64_t first = lik_offset_at(&d, 0), step = columns / (8 * parts) + 1;
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         int64_t part = blockIdx.x % parts + i, guess = columns * part / parts;
-        target[i] = part == 0 ? INT64_MIN : part == parts ? INT64_MAX : first + all * part / parts;
-        int n = __popc(__ballot_sync(~0u, before(i, guess + (lane - 16) * step)));
-        from[i] = n == 0 ? -1 : max(guess + (n - 17) * step, (int64_t)-1);
-        to[i] = n == 32 ? columns : min(guess + (n - 16) * step, columns);
+        target[i] = part == 0 ? INT64_MIN : part == parts ? INT64_MAX : begin + cost * part / parts;
+        int n = __popc(__ballot_sync(~0u, before(i, guess + (lane - 16) * apart)));
+        from[i] = n == 0 ? -1 : max(guess + (n - 17) * apart, (int64_t)-1);
+        to[i] = n == 32 ? columns : min(guess + (n - 16) * apart, columns);
     }
 #pragma unroll 1
     while (to[0] - from[0] > 1 || to[1] - from[1] > 1)
@@ -187,7 +190,7 @@ struct walk {
     int length, done, first;  /* of its tokens up to the last kept one; those in tiles; the first kept one */
     bool holes, loose;        /* some before the last are dropped; pieces are LOOSE */
     uint32_t window;          /* of a lane: which of 32 tokens are kept, from window_from + 32 lane on */
-    int window_from;
+    int window_from;          /* (if there are holes) */
     int from;                 /* the next or open document in struct batch; 32 or more: the batch is to be read */
 };
 
@@ -259,9 +262,8 @@ LIK_DEVICE void read_masks(struct batch &batch, const struct lik_tokens &d, int 
     int length = min(batch.length[lane], 0);
 #pragma unroll
     for (int k = 0; k < SHORT / 32; k++)
-        if (batch.length[lane] > 0 && batch.kept[lane][k])
+        if (lane < documents && batch.length[lane] > 0 && batch.kept[lane][k])
             length = k * 32 + 32 - __clz(batch.kept[lane][k]);
-    __syncwarp();
     batch.length[lane] = length;
     __syncwarp();
 }
@@ -272,7 +274,6 @@ LIK_DEVICE void read_batch(struct walk &w, struct batch &batch, const struct sm9
     const struct lik_tokens &d = score.op.d;
     const int64_t column = w.column + lane, query = score.tiling.parts ? w.row_tile / score.tiling.parts : 0;
     int length = 0, row = 0, sequence = 0, group = 0;
-    __syncwarp();
     w.from = 0;
     if (column < score.columns) {
         int64_t i = lik_score_document(&score.op, query, column);

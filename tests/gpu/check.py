@@ -337,11 +337,16 @@ def check_masks(device, args):
         d = Operand(g, nd, d_len, dim, dtype, mask=mask, normalize=normalize)
         kept = torch.stack(d.masks)
         kept[nd // 2] = False
+        kept[0, : d_len // 2] = False
+        kept[1] = True
+        kept[1, d_len * 2 // 3] = False
         d.masks = list(kept)
         d.struct = d.lay_out("padded", 0)
         op = problem(q, d)
         got, at, variant = score(device, op, torch.int16)
         name = f"masks {mask} {dtype} {dim} {nq}x{q_len} {nd}x{d_len} [{variant}]"
+        alone, _, _ = score(device, op)
+        fail(torch.equal(got, alone), f"{name}: without the argmax, another score")
         twice = torch.zeros(nd, d_len, 2, dtype=torch.uint8, device="cuda")
         twice[:, :, 0] = kept
         op.d.mask, op.d.mask_strides = twice.data_ptr(), lik.Strides(0, 2 * d_len, 2)
@@ -354,14 +359,29 @@ def check_masks(device, args):
         packed.d.offsets, packed.d.offsets_dtype, packed.d.total = offsets.data_ptr(), lik.I64, len(rows)
         other, at2, _ = score(device, packed, torch.int16)
         fail(torch.equal(got, other), f"{name}: packed without the dropped tokens, another score")
+        holes = Operand(g, nd, d_len, dim, dtype, layout="packed", mask=mask, normalize=normalize, lengths=[d_len] * nd)
+        holes.rows, holes.masks = d.rows, d.masks
+        holes.struct = holes.lay_out("packed", 0)
+        other, at3, _ = score(device, problem(q, holes), torch.int16)
+        fail(torch.equal(got, other) and torch.equal(at, at3), f"{name}: packed with the mask, another result")
+        if nd > 1000:  # offsets out of order, where blocks look among them for their documents
+            swapped, changed = offsets.clone(), torch.randint(1, nd - 1, (40,), generator=g, device="cuda").unique()
+            swapped[changed] = offsets[changed.flip(0)]
+            packed.d.offsets = swapped.data_ptr()
+            other, _, _ = score(device, packed)
+            lengths, same = swapped.diff(), (swapped == offsets)[1:] & (swapped == offsets)[:-1]
+            fail(torch.equal(other[:, same], got[:, same]), f"{name}: offsets out of order change other documents")
+            bad = (lengths < 0) | (lengths > d_len)
+            fail(bool((other.isnan() == bad).all()), f"{name}: offsets out of order: NaN where they are not, or none")
         places = kept.int().sort(dim=1, stable=True, descending=True)[1]  # of a document's kept tokens, in order
         want = places[None].expand(nq, -1, -1).gather(2, at2.long().clamp_min(0)).where(at2 >= 0, at2.long())
         fail(torch.equal(at.long(), want), f"{name}: packed without the dropped tokens, other winners")
         if dtype != "f32" and not normalize:
             torch_dtype = DTYPES[dtype][1]
-            d.data.data.view(torch_dtype)[:] = -float("inf")
+            data = d.data.data.view(torch_dtype).view(nd, d_len, dim)
+            data[kept] = -float("inf")
             q.data.data.view(torch_dtype)[:] = 1
-            got, at, _ = score(device, problem(q, d), torch.int16)
+            _, at, _ = score(device, problem(q, d), torch.int16)
             first = places[:, 0].where(kept.any(1), -1)
             fail(bool((at == first[None, :, None]).all()), f"{name}: the first kept token of products of -inf")
     print("masks: done", flush=True)

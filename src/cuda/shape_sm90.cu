@@ -4,6 +4,7 @@
 
 #define IN_FLIGHT  (64 * 1024)  /* bytes that a block asks of memory at once */
 #define MOST_ASKED (120 * 1024) /* the same where tiles are of packed documents, most of them not full */
+#define LONGEST    20           /* blocks of a tile where memory is waited for */
 #define NARROWEST  4            /* blocks of a tile of f32 columns, where shared memory is short */
 
 /* Planes of the tokens; 0: they are multiplied as they are stored. */
@@ -62,12 +63,12 @@ static int is_uniform(const struct lik_score *op)
 }
 
 /* Length of the pieces that documents of so many blocks are cut into: as long as can be, evenly; if the loop waits for
- * memory, no more than 20 blocks and no fewer than 13, so that the last piece lacks the least. */
+ * memory, no more than LONGEST and no fewer than 13, so that the last piece lacks the least. */
 static int piece_of(int waits, int64_t blocks, int most)
 {
-    if (waits && most > 20 && blocks > 20) {
-        int best = 20;
-        for (int n = 19; n >= 13; n--)
+    if (waits && most > LONGEST && blocks > LONGEST) {
+        int best = LONGEST;
+        for (int n = LONGEST - 1; n >= 13; n--)
             if ((n - blocks % n) % n < (best - blocks % best) % best)
                 best = n;
         return best;
@@ -98,8 +99,8 @@ static int fit(const struct lik_gpu *gpu, const struct lik_score *op, struct sm9
     const int widest = planes ? MAX_BLOCKS / 2 : MAX_BLOCKS / shape->bands;
     int most = widest;
     int64_t columns = lik_score_columns(op), blocks = op->d.len_max > 0 ? (op->d.len_max + 7) / 8 : 1;
-    int waits = shape->uniform && shape->bands == 1 && !op->d.normalize;
-    int packed = op->d.offsets && shape->bands == 1 && !op->d.normalize && !planes;
+    bool by_memory = shape->bands == 1 && !op->d.normalize; /* what it waits for */
+    bool waits = by_memory && shape->uniform, packed = by_memory && op->d.offsets && !planes;
     bool alone = shape->uniform  ? blocks > most / 2 || op->d.group_size > 0
                  : op->d.mask    ? op->d.len_max > SHORT
                                  : !op->d.offsets && blocks > SHARED_BLOCKS;
@@ -117,8 +118,8 @@ static int fit(const struct lik_gpu *gpu, const struct lik_score *op, struct sm9
     auto stages = [&](int width) { return (ring - planes * width) / (width * deep); };
     int flight = packed ? MOST_ASKED : IN_FLIGHT;
     auto enough = [&](int width) { return (flight - 1) / (width * deep * BLOCK_BYTES) + 1; };
-    if (packed && most > 20)
-        most = 20;
+    if (packed && most > LONGEST)
+        most = LONGEST;
     while (planes && waits && most > narrowest && stages(most) < enough(most))
         most--; /* planes take half of the memory, and narrower tiles leave more of it in flight */
     if (planes && stages(most) < least)

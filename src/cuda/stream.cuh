@@ -324,6 +324,12 @@ LIK_DEVICE void look_at_mask(struct walk &w, const struct batch &batch, const st
     w.holes = solid < w.length;
 }
 
+/* Blocks of a document of so many tokens: none has one as well, and so has one out of range (-1). */
+LIK_DEVICE int document_blocks(int length)
+{
+    return max((length + 7) / 8, 1);
+}
+
 LIK_DEVICE void open_document(struct walk &w, const struct batch &batch, const struct sm90_args &a, int lane)
 {
     const struct lik_tokens &d = a.score.op.d;
@@ -332,7 +338,7 @@ LIK_DEVICE void open_document(struct walk &w, const struct batch &batch, const s
     w.first = w.done = 0;
     if (d.mask && w.length > 0)
         look_at_mask(w, batch, d, lane);
-    w.blocks_left = max((w.length + 7) / 8, 1);
+    w.blocks_left = document_blocks(w.length);
     w.piece = w.blocks_left;
     if (w.piece > a.blocks) {
         int pieces = (w.piece + a.blocks - 1) / a.blocks;
@@ -349,7 +355,7 @@ LIK_DEVICE int count_shared(const struct walk &w, const struct batch &batch, con
     if (a.together == 1)
         return 1;
     int most = (int)min(min(w.left, a.score.columns - w.column), (int64_t)a.together);
-    int own = max((batch.length[min(w.from + lane, 31)] + 7) / 8, 1);
+    int own = document_blocks(batch.length[min(w.from + lane, 31)]);
     bool can = lane < min(most, 32 - w.from) && own <= SHARED_BLOCKS;
     blocks = can ? own : 0;
 #pragma unroll
@@ -377,7 +383,7 @@ LIK_DEVICE int plan_shared(struct walk &w, const struct batch &batch, const stru
     }
     int document = min(lane / 4, n - 1), end = __shfl_sync(~0u, blocks, document); /* four lanes a document: a box each */
     document += w.from;
-    int own = max((batch.length[document] + 7) / 8, 1);
+    int own = document_blocks(batch.length[document]);
     box = {NULL, end - own, batch.row[document], batch.sequence[document], batch.group[document]};
     box = cut_box(a, box, lane / 4 < n ? own : 0, 3 - lane % 4);
     if (lane == 0) {

@@ -409,8 +409,8 @@ LIK_DEVICE void take_pieces(const struct sm90_args &a, struct shared &sm, struct
                             const float *factors, struct tile &t)
 {
     const int second = bands == 2 ? 0 : blocks * 8; /* column that the second half begins with */
-    const int masked = loose ? 0 : bands == 1 && blocks > 1 ? 2 : 1;
     const bool one = has_one_half<dtype, bands>();
+    const int masked = loose ? 0 : one || blocks == 1 ? 1 : 2; /* blocks whose columns may not count */
     /* The second half is multiplied while the first is looked at. */
     const bool split = !one && (want_argmax || bands == 1 || dtype == LIK_F32);
     int row_tile = t.head.z;
@@ -427,7 +427,8 @@ LIK_DEVICE void take_pieces(const struct sm90_args &a, struct shared &sm, struct
             scale_products<blocks>(c[0], factor);
         if (loose)
             drop_columns<blocks, 0>(c[0], sm.heads[t.index].counts);
-        take_half<want_argmax, blocks, loose ? 0 : 1>(c[0], t.head.x, t.head.w, &me.m.best[0], &me.m.at[0]);
+        take_half<want_argmax, blocks, bands == 2 || loose ? masked : 1>(c[0], t.head.x, t.head.w, &me.m.best[0],
+                                                                         &me.m.at[0]);
         if (split) {
             wgmma_wait<0>();
             source<dtype>::give_back(a, sm, me.lane, t.at);
@@ -590,12 +591,13 @@ LIK_DEVICE void take_norms(const struct sm90_args &a, struct shared &sm, const c
 
 /* ---- The warps that split f32 tokens into planes ---- */
 
-/* From the ring, where 64 elements are two stages, to the ring of planes, where they are one: [plane][column]. Two
+/* From the ring, where 64 elements are two slabs, to the ring of planes, where they are a stage: [plane][column]. Two
  * lanes take a column, and its norm where that is wanted. */
 template <int bands, int planes>
 LIK_DEVICE void split_tokens(const struct sm90_args &a, struct shared &sm, const char *ring, char *out, float *factors,
                              int warp)
 {
+    constexpr int deep = most_deep(bands, planes);
     int lane = (int)threadIdx.x & 31, half = lane / 16, c = warp * 16 + lane % 16;
     struct place at = {0, 0}, to = {0, 1};
     for (int tile = 0;; tile = (tile + 1) % HEADS) {
@@ -605,42 +607,46 @@ LIK_DEVICE void split_tokens(const struct sm90_args &a, struct shared &sm, const
             break;
         int columns = (head.shape & 0xff) * 8;
         float squares = 0.0f, scaled = 0.0f; /* sums of the elements' squares; of the elements times 2^-70 */
-        for (int slab = 0; slab < a.slabs; slab++) {
+        for (int slab = 0; slab < a.slabs; slab += deep) {
+            const int part = deep == 1 ? slab & 1 : 0; /* half of the 64 elements */
+            const bool ends = deep == 2 || part;
             if (slab)
                 mbarrier_wait(&sm.full[at.stage], at.parity);
-            if (slab % 2 == 0)
+            if (!part)
                 mbarrier_wait(&sm.planes_empty[to.stage], to.parity);
             if (c < columns) {
                 const char *from = ring + at.stage * a.stage_bytes + c * 128;
                 char *row = out + to.stage * planes * a.slab_bytes + c * 128;
-                float v[2][8];
+                float v[2 * deep][8];
 #pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    const float4 x = *(const float4 *)(from + (((half * 4 + i) ^ (c & 7)) << 4));
+                for (int i = 0; i < 4 * deep; i++) {
+                    const float4 x =
+                        *(const float4 *)(from + i / 4 * a.slab_bytes + (((half * 4 + i % 4) ^ (c & 7)) << 4));
                     float *four = &v[i / 2][i % 2 * 4];
                     four[0] = x.x, four[1] = x.y, four[2] = x.z, four[3] = x.w;
                 }
                 if (a.normalize)
 #pragma unroll
-                    for (int e = 0; e < 16; e++) {
+                    for (int e = 0; e < 16 * deep; e++) {
                         float x = v[e / 8][e % 8], less = __fmul_rn(x, 0x1p-70f);
                         squares = __fmaf_rn(x, x, squares);
                         scaled = __fmaf_rn(less, less, scaled);
                     }
 #pragma unroll
-                for (int i = 0; i < 2; i++)
-                    split_8<planes>(v[i], row + (((slab % 2 * 4 + half * 2 + i) ^ (c & 7)) << 4), a.slab_bytes);
+                for (int i = 0; i < 2 * deep; i++)
+                    split_8<planes>(v[i], row + ((((part + i / 2) * 4 + half * 2 + i % 2) ^ (c & 7)) << 4),
+                                    a.slab_bytes);
             }
-            if (slab % 2)
+            if (ends)
                 fence_async_shared();
             __syncwarp();
             if (lane == 0) {
                 mbarrier_arrive(&sm.empty[at.stage]);
-                if (slab % 2)
+                if (ends)
                     mbarrier_arrive(&sm.planes_full[to.stage]);
             }
             advance(at, a.stages);
-            if (slab % 2)
+            if (ends)
                 advance(to, PLANE_STAGES);
         }
         if (a.normalize) {
@@ -831,6 +837,7 @@ int lik_score_sm90_launch(const struct lik_gpu *gpu, const struct score_args *sc
     a.norm_warps = !a.normalize ? 0 : a.token_groups ? 4 * a.token_groups : 2;
     a.uniform = shape.uniform;
     a.piece = shape.piece;
+    a.one_width = shape.bands == 2; /* one band waits for memory, not for code */
     int status = make_maps(gpu, &a);
     if (status)
         return status;

@@ -5,7 +5,7 @@
 #define IN_FLIGHT  (64 * 1024)  /* bytes that a block asks of memory at once */
 #define MOST_ASKED (120 * 1024) /* the same where tiles are of packed documents, most of them not full */
 #define LONGEST    20           /* blocks of a tile where memory is waited for */
-#define NARROWEST  4            /* blocks of a tile of f32 columns, where shared memory is short */
+#define NARROWEST  3            /* blocks of a tile of f32 columns, where shared memory is short */
 
 /* Planes of the tokens; 0: they are multiplied as they are stored. */
 static int planes_of(const struct lik_score *op)
@@ -28,9 +28,9 @@ static int row_slabs_of(const struct lik_score *op)
 }
 
 /* Slabs of a stage of the ring. */
-static int deep_of(const struct lik_score *op)
+static int deep_of(const struct lik_score *op, int bands)
 {
-    return !planes_of(op) && slabs_of(op) > 1 ? 2 : 1;
+    return min(slabs_of(op), most_deep(bands, planes_of(op)));
 }
 
 /* Are there documents' rows, for an empty document's copy is of the first, and are their strides what a tensor map takes:
@@ -89,8 +89,8 @@ static size_t fixed_bytes(const struct lik_score *op, int bands, int warpgroups,
     return bytes;
 }
 
-/* Fits column tiles and a ring of three stages or more (four where a tile takes several), and the ring of planes,
- * beside what else is needed; 0 if that cannot be. A uniform stream that one band waits for has two stages or more, but
+/* Fits column tiles and a ring of three stages or more (four where a tile takes several; of f32 three slabs or two
+ * stages of two), and the ring of planes, beside what else is needed; 0 if that cannot be. A uniform stream that one band waits for has two stages or more, but
  * no more than keep IN_FLIGHT bytes coming: memory serves no more, and takes longer where it is asked for more. Packed
  * documents likewise. */
 static int fit(const struct lik_gpu *gpu, const struct lik_score *op, struct sm90_shape *shape)
@@ -110,9 +110,9 @@ static int fit(const struct lik_gpu *gpu, const struct lik_score *op, struct sm9
     size_t fixed = fixed_bytes(op, shape->bands, shape->warpgroups, shape->together);
     if (fixed >= gpu->shared_bytes)
         return 0;
-    int deep = shape->deep, unit = shape->bands == 1 && !planes ? 2 : 1,
+    int deep = shape->deep = deep_of(op, shape->bands), unit = shape->bands == 1 && !planes ? 2 : 1,
         ring = (int)((gpu->shared_bytes - fixed) / BLOCK_BYTES), narrowest = planes ? NARROWEST : unit,
-        least = planes             ? 3
+        least = planes             ? 4 - deep
                 : shape->slabs > 2 ? 4
                                    : 3 - waits;
     auto stages = [&](int width) { return (ring - planes * width) / (width * deep); };
@@ -159,7 +159,8 @@ static int fit(const struct lik_gpu *gpu, const struct lik_score *op, struct sm9
 /* Does the dim fit, whatever the documents: bits may not depend on what else is scored? */
 static int fits(const struct lik_gpu *gpu, const struct lik_score *op)
 {
-    int planes = planes_of(op), blocks = planes ? (PLANE_STAGES * planes + 3) * NARROWEST : 4 * 2 * deep_of(op);
+    int planes = planes_of(op), deep = deep_of(op, 1);
+    int blocks = planes ? (PLANE_STAGES * planes + 2 * deep) * NARROWEST : 4 * 2 * deep;
     return fixed_bytes(op, 1, 1, TOGETHER) + (size_t)blocks * BLOCK_BYTES <= gpu->shared_bytes;
 }
 
@@ -183,7 +184,6 @@ struct sm90_shape lik_score_sm90_shape(const struct lik_gpu *gpu, const struct l
     shape.slabs = slabs_of(op);
     shape.row_slabs = row_slabs_of(op);
     shape.planes = planes_of(op);
-    shape.deep = deep_of(op);
     shape.uniform = is_uniform(op);
     const struct choice *shapes = shape.planes ? split : stored, *end = shape.planes ? split + 2 : stored + 3;
     double least = 0.0;

@@ -27,9 +27,14 @@ static constexpr __host__ __device__ int most_columns(int dtype, int bands)
     return bands == 2 || dtype == LIK_F32 ? MAX_BLOCKS * 4 : MAX_BLOCKS * 8;
 }
 
-static_assert(
-    HEADS >= MAX_STAGES + 3,
-    "a head must outlive its tile's slabs: one tile is planned ahead, one not yet taken (f32: two stages a tile)");
+/* Most slabs of a stage of the ring: where the rows and planes of f32 leave little room, one. */
+static constexpr __host__ __device__ int most_deep(int bands, int planes)
+{
+    return bands == 2 && planes == 3 ? 1 : 2;
+}
+
+static_assert(HEADS >= MAX_STAGES + PLANE_STAGES + 2, "a head must outlive its tile's slabs and planes: one tile is "
+                                                      "planned ahead, one not yet taken");
 
 struct sm90_args {
     CUtensorMap maps[BOXES]; /* a uniform stream has one, whose box is the tile */
@@ -39,7 +44,7 @@ struct sm90_args {
     int32_t slab_elements; /* 64, of f32 32 */
     int32_t planes;        /* of f32: an element is the sum of so many bf16; 0: multiplied as stored */
     int32_t stages, warpgroups;
-    int32_t deep;                    /* slabs of a stage: two of 16 bits, if the dim has two */
+    int32_t deep;                    /* slabs of a stage */
     int32_t slab_bytes, stage_bytes; /* most that a slab of a tile takes, and a stage */
     int32_t blocks;                  /* most of a tile */
     int32_t together;                /* most documents of a tile */
@@ -47,6 +52,7 @@ struct sm90_args {
     int32_t in_turn;                 /* uniform: they take the documents of a tile each in turn */
     int32_t by_tokens;               /* packed: their shares have as many tokens, not documents */
     int32_t loose;                   /* pieces are LOOSE from the first on */
+    int32_t one_width; /* a last piece that lacks one block is multiplied in the width of those before it */
     int32_t rest;                    /* pairs beyond their shares: one, or a tile, for each of the first */
     int64_t least;                   /* pairs (row tile, document) of every block */
     int32_t rows_in_memory; /* where query rows lie and what they count is not known from their strides alone */
@@ -145,40 +151,35 @@ LIK_DEVICE struct share share_of(const struct sm90_args &a)
 }
 
 /* A block's share of packed documents of many lengths: as many tokens as any other block's, or nearly; it may be none.
- * Where it begins and ends is looked for among the offsets, from where it would be if all documents were as long.
- * Offsets that are not in order cannot make a document have no block, for one begins where another ends. A warp's work. */
+ * Where it begins and ends is looked for among the offsets, each by half a warp, from where it would be if all
+ * documents were as long. Offsets that are not in order cannot make a document have no block, for one begins where
+ * another ends. */
 LIK_DEVICE void share_tokens(const struct sm90_args &a, struct share &s)
 {
     if (!a.by_tokens)
         return;
     const struct lik_tokens &d = a.score.op.d;
-    const int lane = (int)threadIdx.x & 31, parts = a.chunks;
+    const int lane = (int)threadIdx.x & 31, half = lane & 16;
+    const int parts = a.chunks, part = (int)(blockIdx.x % parts) + half / 16;
     const int64_t columns = a.score.columns, begin = lik_offset_at(&d, 0), end = lik_offset_at(&d, columns);
-    const int64_t cost = min(max(end - begin, (int64_t)0), d.total) + columns * DOCUMENT_COST, /* of all */
-        apart = columns / (8 * parts) + 1;
-    int64_t target[2] = {}, from[2], to[2]; /* documents: the last that is before, the first that is not */
-    auto before = [&](int i, int64_t j) {
-        return j < 0 || (j < columns && lik_offset_at(&d, j) + j * DOCUMENT_COST < target[i]);
+    const int64_t cost = min(max(end - begin, (int64_t)0), d.total) + columns * DOCUMENT_COST; /* of all */
+    const int64_t target = part == 0 ? INT64_MIN : part == parts ? INT64_MAX : begin + cost / parts * part;
+    const int64_t guess = s.column + (half ? s.count : 0), apart = a.least / 8 + 1;
+    auto count_before = [&](int64_t j, int64_t below) { /* of the half's 16 documents */
+        bool before = j < 0 || (j < below && lik_offset_at(&d, j) + j * DOCUMENT_COST < target);
+        return __popc(__ballot_sync(~0u, before) >> half & 0xffffu);
     };
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-        int64_t part = blockIdx.x % parts + i, guess = columns * part / parts;
-        target[i] = part == 0 ? INT64_MIN : part == parts ? INT64_MAX : begin + cost * part / parts;
-        int n = __popc(__ballot_sync(~0u, before(i, guess + (lane - 16) * apart)));
-        from[i] = n == 0 ? -1 : max(guess + (n - 17) * apart, (int64_t)-1);
-        to[i] = n == 32 ? columns : min(guess + (n - 16) * apart, columns);
-    }
+    int n = count_before(guess + (lane % 16 - 8) * apart, columns);
+    int64_t from = n == 0 ? -1 : max(guess + (n - 9) * apart, (int64_t)-1); /* the last that is before, */
+    int64_t to = n == 16 ? columns : min(guess + (n - 8) * apart, columns); /* the first that is not */
 #pragma unroll 1
-    while (to[0] - from[0] > 1 || to[1] - from[1] > 1)
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            int64_t step = (to[i] - from[i] + 32) / 33, j = from[i] + (lane + 1) * step;
-            int n = __popc(__ballot_sync(~0u, j < to[i] && before(i, j)));
-            from[i] += n * step;
-            to[i] = min(to[i], from[i] + step);
-        }
-    s.column = to[0];
-    s.count = max(to[1] - to[0], (int64_t)0);
+    while (__any_sync(~0u, to - from > 1)) {
+        int64_t step = (to - from + 15) / 16;
+        from += step * count_before(from + (lane % 16 + 1) * step, to);
+        to = min(to, from + step);
+    }
+    s.column = __shfl_sync(~0u, to, 0);
+    s.count = max(__shfl_sync(~0u, to, 16) - s.column, (int64_t)0);
 }
 
 /* Its place in the stream, the same in all lanes but for what is said to be of a lane. */
@@ -420,7 +421,8 @@ LIK_DEVICE int plan_piece(struct walk &w, const struct batch &batch, const struc
         head.counts[lane] = first_bits(columns - lane * 32);
     }
     if (lane == 0) {
-        *(int4 *)&head = make_int4(columns, take | last << 8 | (w.loose ? LOOSE : 0), w.row_tile, w.done);
+        int width = take + (a.one_width && !w.loose && take == w.piece - 1);
+        *(int4 *)&head = make_int4(columns, width | last << 8 | (w.loose ? LOOSE : 0), w.row_tile, w.done);
         if (last) {
             head.empty = w.length == 0;
             head.bad = batch.length[w.from] < 0;
@@ -516,6 +518,7 @@ LIK_DEVICE void produce_uniform(const struct sm90_args &a, struct shared &sm, ch
         }
         int token = box.row;
         int columns = min(piece * 8, length - token), documents = token + columns == length, blocks = (columns + 7) / 8;
+        blocks += a.one_width && blocks == piece - 1;
         if (together > 1) {
             documents = (int)min((int64_t)together, min(left, a.score.columns - column));
             blocks = documents * piece;

@@ -387,6 +387,42 @@ def check_masks(device, args):
     print("masks: done", flush=True)
 
 
+def check_widths(device, args):
+    """Documents of every number of blocks between documents of NaN, whose tokens stand beside theirs wherever a tile is
+    multiplied wider than it is: the scores of f64, and the same bits and winners padded, packed and from one query."""
+    for dtype, dim, normalize in (("bf16", 128, False), ("f16", 96, True), ("f32", 128, False), ("f32", 40, True)):
+        for d_len in (1, 8, 9, 97, 105, 120, 128, 129, 137, 177, 180, 184, 185, 200, 289, 300, 305, 313, 520, 1030):
+            g = torch.Generator(device="cuda").manual_seed(d_len)
+            q = Operand(g, 8, 32, dim, dtype, normalize=normalize)
+            d = Operand(g, 300, d_len, dim, dtype, normalize=normalize)
+            clean = torch.arange(300, device="cuda") % 3 != 1
+            for rows in d.rows[1::3]:
+                rows.fill_(NAN)
+            d.struct = d.lay_out("padded", 0)
+            got, at, variant = score(device, problem(q, d), torch.int16)
+            name = f"widths {dtype} {dim} {d_len} [{variant}]"
+            q_rows, d_rows = (torch.stack([x.factor(i) for i in range(x.count)]) for x in (q, d))
+            want = torch.einsum("qsd,ntd->qnst", q_rows, d_rows[clean]).amax(3).sum(2)
+            scale = q_rows.norm(dim=2).sum(1).max() * d_rows[clean].norm(dim=2).max()
+            far = (got[:, clean].double() - want).abs().max()
+            fail(bool(far <= tolerance(q, d, lik.HIGHEST) * scale), f"{name}: {far:.2e} from f64")
+            fail(bool(got[:, ~clean].isnan().all()), f"{name}: NaN is lost")
+            alone, _, _ = score(device, problem(q, d))
+            fail(torch.equal(got[:, clean], alone[:, clean]), f"{name}: without the argmax, another score")
+            for layout, queries in (("padded", 1), ("packed", 8), ("packed", 1)):
+                other = copy.copy(d)
+                other.struct = other.lay_out(layout, 0)
+                op = problem(q, other)
+                op.q.count = queries
+                scores, at2, _ = score(device, op, torch.int16)
+                fail(
+                    torch.equal(got[:queries, clean], scores[:, clean])
+                    and torch.equal(at[:queries, clean], at2[:, clean]),
+                    f"{name}: {layout}, {queries} queries: another result",
+                )
+    print("widths: done", flush=True)
+
+
 def check_special(device, args):
     """NaN, infinities, ties, and what is out of range on the device."""
     for dtype in ("bf16", "f16", "f32"):
@@ -733,6 +769,7 @@ CHECKS = {
     "random": check_random,
     "batches": check_batches,
     "masks": check_masks,
+    "widths": check_widths,
     "topk": check_topk,
     "grad": check_grad,
     "streams": check_streams,

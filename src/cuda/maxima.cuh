@@ -54,6 +54,21 @@ template <int blocks, int from> LIK_DEVICE void drop_columns(float (&c)[64], con
     }
 }
 
+/* -inf for a half's products with columns from `columns` on, which lie in its last `last` blocks. */
+template <int blocks, int last> LIK_DEVICE void cut_columns(float (&c)[64], int columns)
+{
+    if (columns >= blocks * 8)
+        return;
+    uint32_t bits = (1u << max(columns - (blocks - last) * 8, 0)) - 1u;
+    bits >>= ((int)threadIdx.x & 3) * 2;
+#pragma unroll
+    for (int j = 0; j < last; j++)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            if (!(bits >> (j * 8 + i % 2) & 1))
+                c[(blocks - last + j) * 4 + i] = -INFINITY;
+}
+
 /* How a shared tile's products are taken into row maxima, two rows at a time. With the argmax, strictly larger pairs of
  * columns replace the best, so that ties stay with the lowest token; which of a pair it was is settled in the end, from
  * its first product. */
@@ -97,31 +112,6 @@ template <bool want_argmax> struct scan {
     }
 };
 
-/* The lane's columns of a half: two a block, of which those of all but the last `masked` blocks count, and those as far
- * as `columns` goes. */
-template <int blocks, int masked> struct lane_columns {
-    static const int count = 2 * blocks, whole = 2 * (blocks - masked);
-    int pair;
-    uint32_t bits;
-
-    LIK_MEMBER lane_columns(int columns)
-        : pair(((int)threadIdx.x & 3) * 2), bits((1u << min(max(columns - whole * 4, 0), masked * 8)) - 1u)
-    {
-        bits >>= pair;
-    }
-
-    LIK_MEMBER bool counts(int p) const
-    {
-        return p < whole || (p < count && (bits >> ((p - whole) / 2 * 8 + p % 2) & 1));
-    }
-
-    /* Column p of row i (lane / 4, or 8 more). */
-    LIK_MEMBER float of(const float (&c)[64], int i, int p) const
-    {
-        return c[p / 2 * 4 + 2 * i + p % 2];
-    }
-};
-
 /* Two pairs of columns, with which a row's maximum grew: which of the four it is can be told in the end. */
 struct quad {
     float place;  /* FIRST_PLACE + 256 i + the column of x0, in its bits, for row i */
@@ -150,14 +140,14 @@ LIK_DEVICE void keep_quad(struct quad &quad, int most, int more, const struct qu
  * maximum of three integers at once. For columns that do not count stands -inf, above all finite negatives there.
  * Rows that have met no product of +0 or more so far are gone through again, as floats; their positions stay -1 as long
  * as all products are -inf. */
-template <bool want_argmax, int blocks, int masked>
-LIK_DEVICE void take_half(const float (&c)[64], int columns, int token, float *best, int *at)
+template <bool want_argmax, int blocks>
+LIK_DEVICE void take_half(const float (&c)[64], int token, float *best, int *at)
 {
-    const lane_columns<blocks, masked> lane(columns);
-    auto product = [&](int i, int p) { return lane.counts(p) ? lane.of(c, i, p) : -INFINITY; };
+    const int count = 2 * blocks, pair = ((int)threadIdx.x & 3) * 2; /* the lane's columns: two a block */
+    auto product = [&](int i, int p) { return p < count ? c[p / 2 * 4 + 2 * i + p % 2] : -INFINITY; };
     if (!want_argmax) {
 #pragma unroll
-        for (int p = 0; p < lane.count; p += 2)
+        for (int p = 0; p < count; p += 2)
 #pragma unroll
             for (int i = 0; i < 2; i++)
                 best[i] = max_nan(best[i], max_nan(product(i, p), product(i, p + 1)));
@@ -170,12 +160,12 @@ LIK_DEVICE void take_half(const float (&c)[64], int columns, int token, float *b
     for (int i = 0; i < 2; i++)
         before[i] = most[i] = max(__float_as_int(best[i]), __float_as_int(-INFINITY));
 #pragma unroll
-    for (int p = 0; p < lane.count; p += 4)
+    for (int p = 0; p < count; p += 4)
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             int first = __vimax3_s32(most[i], bits(i, p), bits(i, p + 1)),
                 more = __vimax3_s32(first, bits(i, p + 2), bits(i, p + 3));
-            const struct quad next = {__int_as_float(FIRST_PLACE + 256 * i + lane.pair), __int_as_float(first),
+            const struct quad next = {__int_as_float(FIRST_PLACE + 256 * i + pair), __int_as_float(first),
                                       product(i, p), product(i, p + 2)};
             if (p == 0)
                 quad[i] = next;
@@ -185,13 +175,13 @@ LIK_DEVICE void take_half(const float (&c)[64], int columns, int token, float *b
         }
     if (__any_sync(~0u, (most[0] | most[1]) < 0))
 #pragma unroll
-        for (int p = 0; p < lane.count; p++)
+        for (int p = 0; p < count; p++)
 #pragma unroll
             for (int i = 0; i < 2; i++) {
-                float x = lane.of(c, i, p);
-                if (most[i] < 0 && lane.counts(p) && x > best[i]) {
+                float x = product(i, p);
+                if (most[i] < 0 && x > best[i]) {
                     best[i] = x;
-                    at[i] = token + p / 2 * 8 + lane.pair + p % 2;
+                    at[i] = token + p / 2 * 8 + pair + p % 2;
                 }
             }
 #pragma unroll

@@ -360,7 +360,7 @@ LIK_DEVICE int blocks_of(const struct tile &t)
     return t.head.y & 0xff;
 }
 
-/* A piece that is multiplied in just its width? */
+/* A piece that is multiplied in the width that its head says? */
 LIK_DEVICE bool is_exact(const struct tile &t)
 {
     return t.head.y >> 16 == 0;
@@ -410,7 +410,8 @@ LIK_DEVICE void take_pieces(const struct sm90_args &a, struct shared &sm, struct
 {
     const int second = bands == 2 ? 0 : blocks * 8; /* column that the second half begins with */
     const bool one = has_one_half<dtype, bands>();
-    const int masked = loose ? 0 : one || blocks == 1 ? 1 : 2; /* blocks whose columns may not count */
+    const int last = one || blocks == 1 ? 1 : 2; /* blocks of a half, some of whose columns may not count */
+    const bool whole = bands == 1 && !one && blocks > 1; /* the first half: all of its columns count */
     /* The second half is multiplied while the first is looked at. */
     const bool split = !one && (want_argmax || bands == 1 || dtype == LIK_F32);
     int row_tile = t.head.z;
@@ -427,8 +428,9 @@ LIK_DEVICE void take_pieces(const struct sm90_args &a, struct shared &sm, struct
             scale_products<blocks>(c[0], factor);
         if (loose)
             drop_columns<blocks, 0>(c[0], sm.heads[t.index].counts);
-        take_half<want_argmax, blocks, bands == 2 || loose ? masked : 1>(c[0], t.head.x, t.head.w, &me.m.best[0],
-                                                                         &me.m.at[0]);
+        else
+            cut_columns<blocks, whole ? 0 : last>(c[0], t.head.x);
+        take_half<want_argmax, blocks>(c[0], t.head.w, &me.m.best[0], &me.m.at[0]);
         if (split) {
             wgmma_wait<0>();
             source<dtype>::give_back(a, sm, me.lane, t.at);
@@ -437,9 +439,10 @@ LIK_DEVICE void take_pieces(const struct sm90_args &a, struct shared &sm, struct
             scale_products<blocks>(c[1], factor + second);
         if (loose && !one)
             drop_columns<blocks, second / 8>(c[1], sm.heads[t.index].counts);
+        else if (!one)
+            cut_columns<blocks, last>(c[1], t.head.x - second);
         if (!one)
-            take_half<want_argmax, blocks, masked>(c[1], t.head.x - second, t.head.w + second,
-                                                   &me.m.best[2 * bands - 2], &me.m.at[2 * bands - 2]);
+            take_half<want_argmax, blocks>(c[1], t.head.w + second, &me.m.best[2 * bands - 2], &me.m.at[2 * bands - 2]);
         if (loose && want_argmax && documents_of(t))
 #pragma unroll
             for (int i = 0; i < 2 * bands; i++) /* if all products are -inf, the first kept token has it */
@@ -452,8 +455,8 @@ LIK_DEVICE void take_pieces(const struct sm90_args &a, struct shared &sm, struct
     }
 }
 
-/* take_pieces for a width that is known at run time. Two halves of one band may be a block wider than the tile: the
- * columns past it are whatever the ring holds, and no one looks at their products. */
+/* take_pieces for a width that is known at run time. It may be a block more than the tile's: the columns past the end
+ * are whatever the ring holds, and their products are cut. */
 template <int dtype, int bands, bool want_argmax>
 LIK_DEVICE void take_pieces_of(int width, const struct sm90_args &a, struct shared &sm, struct consumer<bands> &me,
                                uint32_t ring, const float *factors, struct tile &t)

@@ -67,12 +67,12 @@ struct sm90_args {
 #define SHARED (1 << 16)
 #define LOOSE  (1 << 17)
 
-/* What a column tile holds: a piece of one document, or (SHARED) several whole documents. A piece is multiplied in just
- * its width, or (LOOSE) in one of a few, where any of its tokens may be dropped. A block's pieces
- * stay loose once one was, for code that changes has to be fetched anew. */
+/* What a column tile holds: a piece of one document, or (SHARED) several whole documents. A piece is multiplied in
+ * just its width, but that a last one may be a block wider (one_width), or (LOOSE) in one of a few, where any of its
+ * tokens may be dropped. A block's pieces stay loose once one was, for code that changes has to be fetched anew. */
 struct __align__(16) head {
-    int32_t columns;     /* of a piece; the rest of the last block doesn't count */
-    int32_t shape;       /* blocks | documents that end here << 8 | SHARED, LOOSE */
+    int32_t columns;     /* of a piece; the rest of its blocks doesn't count */
+    int32_t shape;       /* blocks to multiply | documents that end here << 8 | SHARED, LOOSE */
     int32_t row_tile;    /* -1: there are no more */
     int32_t token;       /* index in its document of column 0 */
     uint32_t counts[8];  /* SHARED, LOOSE: columns that count, a bit each */
@@ -151,35 +151,41 @@ LIK_DEVICE struct share share_of(const struct sm90_args &a)
 }
 
 /* A block's share of packed documents of many lengths: as many tokens as any other block's, or nearly; it may be none.
- * Where it begins and ends is looked for among the offsets, each by half a warp, from where it would be if all
- * documents were as long. Offsets that are not in order cannot make a document have no block, for one begins where
- * another ends. */
+ * Where it begins and ends is looked for among the offsets, from where it would be if all documents were as long.
+ * Offsets that are not in order cannot make a document have no block, for one begins where another ends. A warp's work.
+ */
 LIK_DEVICE void share_tokens(const struct sm90_args &a, struct share &s)
 {
     if (!a.by_tokens)
         return;
     const struct lik_tokens &d = a.score.op.d;
-    const int lane = (int)threadIdx.x & 31, half = lane & 16;
-    const int parts = a.chunks, part = (int)(blockIdx.x % parts) + half / 16;
-    const int64_t columns = a.score.columns, begin = lik_offset_at(&d, 0), end = lik_offset_at(&d, columns);
-    const int64_t cost = min(max(end - begin, (int64_t)0), d.total) + columns * DOCUMENT_COST; /* of all */
-    const int64_t target = part == 0 ? INT64_MIN : part == parts ? INT64_MAX : begin + cost / parts * part;
-    const int64_t guess = s.column + (half ? s.count : 0), apart = a.least / 8 + 1;
-    auto count_before = [&](int64_t j, int64_t below) { /* of the half's 16 documents */
-        bool before = j < 0 || (j < below && lik_offset_at(&d, j) + j * DOCUMENT_COST < target);
-        return __popc(__ballot_sync(~0u, before) >> half & 0xffffu);
+    const int lane = (int)threadIdx.x & 31, parts = a.chunks;
+    const int64_t columns = a.score.columns, apart = a.least / 8 + 1;
+    auto offset = [&](int64_t j) { return min(max(lik_offset_at(&d, j), (int64_t)0), d.total); };
+    const int64_t begin = offset(0), cost = max(offset(columns) - begin, (int64_t)0) + columns * DOCUMENT_COST;
+    int64_t target[2] = {}, from[2], to[2]; /* documents: the last that is before, the first that is not */
+    auto before = [&](int i, int64_t j) {
+        return j < 0 || (j < columns && offset(j) + j * DOCUMENT_COST < target[i]);
     };
-    int n = count_before(guess + (lane % 16 - 8) * apart, columns);
-    int64_t from = n == 0 ? -1 : max(guess + (n - 9) * apart, (int64_t)-1); /* the last that is before, */
-    int64_t to = n == 16 ? columns : min(guess + (n - 8) * apart, columns); /* the first that is not */
-#pragma unroll 1
-    while (__any_sync(~0u, to - from > 1)) {
-        int64_t step = (to - from + 15) / 16;
-        from += step * count_before(from + (lane % 16 + 1) * step, to);
-        to = min(to, from + step);
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        int64_t part = blockIdx.x % parts + i, guess = s.column + i * s.count;
+        target[i] = part == 0 ? INT64_MIN : part == parts ? INT64_MAX : begin + cost / parts * part;
+        int n = __popc(__ballot_sync(~0u, before(i, guess + (lane - 16) * apart)));
+        from[i] = n == 0 ? -1 : max(guess + (n - 17) * apart, (int64_t)-1);
+        to[i] = n == 32 ? columns : min(guess + (n - 16) * apart, columns);
     }
-    s.column = __shfl_sync(~0u, to, 0);
-    s.count = max(__shfl_sync(~0u, to, 16) - s.column, (int64_t)0);
+#pragma unroll 1
+    while (to[0] - from[0] > 1 || to[1] - from[1] > 1)
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            int64_t step = (to[i] - from[i] + 31) / 32, j = from[i] + (lane + 1) * step;
+            int n = __popc(__ballot_sync(~0u, j < to[i] && before(i, j)));
+            from[i] += n * step;
+            to[i] = min(to[i], from[i] + step);
+        }
+    s.column = to[0];
+    s.count = max(to[1] - to[0], (int64_t)0);
 }
 
 /* Its place in the stream, the same in all lanes but for what is said to be of a lane. */

@@ -435,14 +435,15 @@ LIK_DEVICE void take_pieces(const struct sm90_args &a, struct shared &sm, struct
             wgmma_wait<0>();
             source<dtype>::give_back(a, sm, me.lane, t.at);
         }
-        if (a.normalize && !one)
-            scale_products<blocks>(c[1], factor + second);
-        if (loose && !one)
-            drop_columns<blocks, second / 8>(c[1], sm.heads[t.index].counts);
-        else if (!one)
-            cut_columns<blocks, last>(c[1], t.head.x - second);
-        if (!one)
+        if (!one) {
+            if (a.normalize)
+                scale_products<blocks>(c[1], factor + second);
+            if (loose)
+                drop_columns<blocks, second / 8>(c[1], sm.heads[t.index].counts);
+            else
+                cut_columns<blocks, last>(c[1], t.head.x - second);
             take_half<want_argmax, blocks>(c[1], t.head.w + second, &me.m.best[2 * bands - 2], &me.m.at[2 * bands - 2]);
+        }
         if (loose && want_argmax && documents_of(t))
 #pragma unroll
             for (int i = 0; i < 2 * bands; i++) /* if all products are -inf, the first kept token has it */

@@ -52,7 +52,7 @@ struct sm90_args {
     int32_t in_turn;                 /* uniform: they take the documents of a tile each in turn */
     int32_t by_tokens;               /* packed: their shares have as many tokens, not documents */
     int32_t loose;                   /* pieces are LOOSE from the first on */
-    int32_t one_width; /* a last piece that lacks one block is multiplied in the width of those before it */
+    int32_t one_width;               /* a last piece that lacks one block is multiplied in the others' width */
     int32_t rest;                    /* pairs beyond their shares: one, or a tile, for each of the first */
     int64_t least;                   /* pairs (row tile, document) of every block */
     int32_t rows_in_memory; /* where query rows lie and what they count is not known from their strides alone */
@@ -164,9 +164,7 @@ LIK_DEVICE void share_tokens(const struct sm90_args &a, struct share &s)
     auto offset = [&](int64_t j) { return min(max(lik_offset_at(&d, j), (int64_t)0), d.total); };
     const int64_t begin = offset(0), cost = max(offset(columns) - begin, (int64_t)0) + columns * DOCUMENT_COST;
     int64_t target[2] = {}, from[2], to[2]; /* documents: the last that is before, the first that is not */
-    auto before = [&](int i, int64_t j) {
-        return j < 0 || (j < columns && offset(j) + j * DOCUMENT_COST < target[i]);
-    };
+    auto before = [&](int i, int64_t j) { return j < 0 || (j < columns && offset(j) + j * DOCUMENT_COST < target[i]); };
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         int64_t part = blockIdx.x % parts + i, guess = s.column + i * s.count;
@@ -406,6 +404,12 @@ LIK_DEVICE int plan_shared(struct walk &w, const struct batch &batch, const stru
     return used;
 }
 
+/* Blocks that are multiplied for those of a piece; `piece`: of each of the document's pieces but the last. */
+LIK_DEVICE int width_of_piece(const struct sm90_args &a, bool loose, int blocks, int piece)
+{
+    return blocks + (a.one_width && !loose && blocks == piece - 1);
+}
+
 /* Plans a tile of the next piece of the open document. */
 LIK_DEVICE int plan_piece(struct walk &w, const struct batch &batch, const struct sm90_args &a, struct head &head,
                           struct box &box, int lane)
@@ -427,7 +431,7 @@ LIK_DEVICE int plan_piece(struct walk &w, const struct batch &batch, const struc
         head.counts[lane] = first_bits(columns - lane * 32);
     }
     if (lane == 0) {
-        int width = take + (a.one_width && !w.loose && take == w.piece - 1);
+        int width = width_of_piece(a, w.loose, take, w.piece);
         *(int4 *)&head = make_int4(columns, width | last << 8 | (w.loose ? LOOSE : 0), w.row_tile, w.done);
         if (last) {
             head.empty = w.length == 0;
@@ -523,8 +527,8 @@ LIK_DEVICE void produce_uniform(const struct sm90_args &a, struct shared &sm, ch
             locate();
         }
         int token = box.row;
-        int columns = min(piece * 8, length - token), documents = token + columns == length, blocks = (columns + 7) / 8;
-        blocks += a.one_width && blocks == piece - 1;
+        int columns = min(piece * 8, length - token), documents = token + columns == length;
+        int blocks = width_of_piece(a, false, (columns + 7) / 8, piece);
         if (together > 1) {
             documents = (int)min((int64_t)together, min(left, a.score.columns - column));
             blocks = documents * piece;

@@ -414,8 +414,22 @@ def host_time(call, calls=20):
     return statistics.median(times)
 
 
+class Nothing(torch.autograd.Function):
+    """Results that are allocated and no more: what torch takes for any step of training."""
+
+    @staticmethod
+    def forward(ctx, q, d, shape):
+        ctx.save_for_backward(q, d)
+        return torch.empty(shape, device=q.device)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return *(torch.empty_like(x) for x in ctx.saved_tensors), None
+
+
 def package_host(case, package):
-    """Milliseconds to enqueue a case's call through the Python package, and the bytes it allocates at most."""
+    """Of a case's call through the Python package: milliseconds to enqueue it, the bytes it allocates at most, and
+    milliseconds of the same step with Nothing in its place (None if nothing is trained)."""
     torch.set_float32_matmul_precision(("highest", "high", "medium")[case.precision])
     x = Inputs(case, 1)
     q, d = x.q.requires_grad_(case.train), x.d.requires_grad_(case.train)
@@ -427,11 +441,13 @@ def package_host(case, package):
             return package.retrieve(q, documents, top_k=case.topk, normalize=False)
         if case.packed:
             return package.maxsim_varlen(q.view(-1, case.dim), documents, offsets, x.offsets, case.lq, x.longest)
-        scores = package.maxsim(q, documents, d_mask=x.mask, normalize=case.normalize)
         if case.train:
-            q.grad = x.d.grad = None
-            scores.backward(x.grad)
-        return scores
+            return step(package.maxsim(q, documents, d_mask=x.mask, normalize=case.normalize))
+        return package.maxsim(q, documents, d_mask=x.mask, normalize=case.normalize)
+
+    def step(scores):
+        q.grad = x.d.grad = None
+        scores.backward(x.grad)
 
     call()
     torch.cuda.synchronize()
@@ -440,7 +456,9 @@ def package_host(case, package):
     before = torch.cuda.memory_allocated()
     call()
     torch.cuda.synchronize()
-    return host_time(call), torch.cuda.max_memory_allocated() - before
+    peak = torch.cuda.max_memory_allocated() - before
+    nothing = host_time(lambda: step(Nothing.apply(q, documents, x.grad.shape))) if case.train else None
+    return host_time(call), peak, nothing
 
 
 def package_hosts(names):
@@ -471,10 +489,14 @@ def ask_package(folder, rows, seconds):
         if not (line.startswith("[") and line.endswith("]")):
             print(line, flush=True)
             continue
-        name, milliseconds, peak = json.loads(line)
+        name, milliseconds, peak, nothing = json.loads(line)
         row = next(row for row in rows if row["case"] == name)
-        row["python_host_ms"], row["python_peak_bytes"] = milliseconds, peak
-        print(f"{name:24s} a call from Python: host {milliseconds:.4f} ms, peak {peak / 1e6:.1f} MB", flush=True)
+        row |= {"python_host_ms": milliseconds, "python_peak_bytes": peak}
+        text = f"{name:24s} a call from Python: host {milliseconds:.4f} ms, peak {peak / 1e6:.1f} MB"
+        if nothing:
+            row["nothing_host_ms"] = nothing
+            text += f"; autograd alone {nothing:.4f} ms"
+        print(text, flush=True)
 
 
 @contextlib.contextmanager

@@ -83,6 +83,7 @@ def table(result):
             cells[0] += ", forward and backward"
         if "median_ms" in ours:
             python = f" / {row['python_host_ms']:.3f}" if "python_host_ms" in row else ""
+            python += f" ({row['nothing_host_ms']:.3f})" if "nothing_host_ms" in row else ""
             cells += [
                 target_cell(row, ours),
                 f"{ours['median_ms']:.4f}",
@@ -148,7 +149,8 @@ def main():
         f"{result['lik']}. The best read of memory in the run was {result['read_TB_s']:.2f} TB/s, torch's 4096^3 bf16 "
         f"product ran at {result['bf16_TFLOP_s']:.0f} TFLOP/s. Times in ms; of the peers kernel (how many times ours) "
         "/ host, peak. *Peak* is what a call (ours from Python) takes at most beyond its inputs: results, gradients, "
-        "what the backward pass needs. "
+        "what the backward pass needs. In brackets the host's time of a step whose `autograd.Function` allocates the "
+        "results and does no more. "
         f"All values: [`{path.name}`]({relative[:-3]}json).",
         "",
         f"![Roofline]({relative})",

@@ -178,10 +178,10 @@ template <int dtype> struct source {
     }
 };
 
-/* Starts the products of a stage: c of each half += `slabs` slabs of its rows and columns, or = that if not `add`.
- * `split`: one half after the other, each a group to wait for; else both in turn, one group. The commit stands in one
- * basic block with its products, or ptxas takes them one at a time. */
-template <int dtype, int blocks, int slabs, bool add, bool split>
+/* Starts the products of a stage: c of each half += `steps` times 16 elements of its rows and columns, or = that if
+ * not `add`. `split`: one half after the other, each a group to wait for; else both in turn, one group. The commit
+ * stands in one basic block with its products, or ptxas takes them one at a time. */
+template <int dtype, int blocks, int steps, bool add, bool split>
 LIK_DEVICE void multiply_stage(halves &c, const uint32_t (&q)[2], const uint32_t (&d)[2], uint32_t next_slab)
 {
     auto product = [&](int half, int k) {
@@ -194,12 +194,12 @@ LIK_DEVICE void multiply_stage(halves &c, const uint32_t (&q)[2], const uint32_t
     };
     wgmma_fence();
 #pragma unroll
-    for (int i = 0; i < 8 * slabs; i++) {
+    for (int i = 0; i < 2 * steps; i++) {
         if (split)
-            product(i / (4 * slabs), i % (4 * slabs));
+            product(i / steps, i % steps);
         else
             product(i % 2, i / 2);
-        if (split && i == 4 * slabs - 1)
+        if (split && i == steps - 1)
             wgmma_commit();
     }
     wgmma_commit();
@@ -278,11 +278,16 @@ LIK_DEVICE void multiply(const struct sm90_args &a, struct shared &sm, const str
         }
         return;
     }
-    if (a.slabs == 1) {
-        multiply_stage<dtype, blocks, 1, false, split>(c, q, d, 0);
+    if (__builtin_expect(a.steps < 8, 0)) { /* elements past the dim are zeros, and some of them are left out */
+        if (a.steps == 4)
+            multiply_stage<dtype, blocks, 4, false, split>(c, q, d, 0);
+        else if (a.steps == 6)
+            multiply_stage<dtype, blocks, 6, false, split>(c, q, d, next_slab);
+        else
+            multiply_stage<dtype, blocks, 3, false, split>(c, q, d, 0);
         return;
     }
-    multiply_stage<dtype, blocks, 2, false, split>(c, q, d, next_slab);
+    multiply_stage<dtype, blocks, 8, false, split>(c, q, d, next_slab);
     for (int slab = 2; slab < a.slabs; slab += 2) {
         wgmma_wait<0>();
         source<dtype>::give_back(a, sm, me.lane, at);
@@ -290,7 +295,7 @@ LIK_DEVICE void multiply(const struct sm90_args &a, struct shared &sm, const str
         columns();
         q[0] += 2 * SLAB_ROWS_BYTES >> 4;
         q[1] += 2 * SLAB_ROWS_BYTES >> 4;
-        multiply_stage<dtype, blocks, 2, true, split>(c, q, d, next_slab);
+        multiply_stage<dtype, blocks, 8, true, split>(c, q, d, next_slab);
     }
 }
 
@@ -827,6 +832,7 @@ int lik_score_sm90_launch(const struct lik_gpu *gpu, const struct score_args *sc
     a.score = *score;
     a.slabs = shape.slabs;
     a.row_slabs = shape.row_slabs;
+    a.steps = score->op.d.dim <= 48 ? 3 : score->op.d.dim <= 64 ? 4 : score->op.d.dim <= 96 ? 6 : 8;
     a.planes = shape.planes;
     a.slab_elements = a.planes ? 32 : 64;
     a.stages = shape.stages;

@@ -5,6 +5,7 @@
 #define IN_FLIGHT  (64 * 1024)  /* bytes that a block asks of memory at once */
 #define MOST_ASKED (120 * 1024) /* the same where tiles are of packed documents, most of them not full */
 #define LONGEST    20           /* blocks of a tile where memory is waited for */
+#define BRIEF      96           /* elements of tokens that come faster than the tiles of one band are worked through */
 #define NARROWEST  3            /* blocks of a tile of f32 columns, where shared memory is short */
 
 /* Planes of the tokens; 0: they are multiplied as they are stored. */
@@ -133,7 +134,7 @@ static int fit(const struct lik_gpu *gpu, const struct lik_score *op, struct sm9
                                 : blocks * 2 <= most             ? most / blocks
                                                                  : 1);
     if (shape->uniform) {
-        shape->piece = piece_of(waits && !op->argmax, blocks, most);
+        shape->piece = piece_of(waits && !op->argmax && op->d.dim > BRIEF, blocks, most);
         most = shape->piece * shape->together;
     } else if (most > blocks * shape->together) {
         most = (int)(blocks * shape->together);

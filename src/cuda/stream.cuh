@@ -41,6 +41,7 @@ struct sm90_args {
     struct score_args score;
     int32_t slabs;         /* of 128 bytes a token: one or an even number */
     int32_t row_slabs;     /* of a band of query rows: the same, of f32 in all planes */
+    int32_t steps;         /* of 16 elements that products of a tile's first stage take: 3, 4, 6 or 8; of f32 unused */
     int32_t slab_elements; /* 64, of f32 32 */
     int32_t planes;        /* of f32: an element is the sum of so many bf16; 0: multiplied as stored */
     int32_t stages, warpgroups;

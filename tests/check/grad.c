@@ -272,7 +272,8 @@ static void check_threads(struct grad_case *c, const struct lik_context *ctx)
 
 /* ---- finite differences ---- */
 
-/* The loss, sum over the scores of g * score, with element k of one token's stored vector moved by h. */
+/* The loss, sum over the scores of g * score, with element k of one token's stored vector moved by h. The winners are
+ * the device's: where precision is low, another product may be larger by a little. */
 static double loss(const struct grad_case *c, struct decoded *x, const struct lik_tokens *of, int64_t row, int64_t k,
                    double h)
 {
@@ -289,12 +290,9 @@ static double loss(const struct grad_case *c, struct decoded *x, const struct li
         int64_t i, j;
         problem_pair(p, n, &i, &j);
         for (int64_t s = 0; s < p->q.len; s++) {
-            double best = -INFINITY;
-            for (int64_t t = 0; t < p->d.len && p->q.kept[i * p->q.len + s]; t++)
-                if (p->d.kept[j * p->d.len + t])
-                    best = fmax(best, problem_product(p, i, s, j, t));
-            if (best > -INFINITY)
-                total += grad_score(c, n) * p->weights[i * p->q.len + s] * best;
+            int64_t won = problem_argmax(p, n, s);
+            if (won >= 0)
+                total += grad_score(c, n) * p->weights[i * p->q.len + s] * problem_product(p, i, s, j, won);
         }
     }
     raw[k] = kept_raw;

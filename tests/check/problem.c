@@ -10,7 +10,7 @@
 
 #include "base/dtype.h"
 
-static const int64_t dims[] = {1, 3, 7, 8, 15, 16, 17, 31, 48, 96, 127, 128, 129, 320, 768};
+static const int64_t dims[] = {1, 3, 7, 8, 15, 16, 17, 31, 40, 48, 56, 64, 72, 96, 127, 128, 129, 320, 768};
 static const int32_t dtypes[] = {LIK_F32, LIK_F16, LIK_BF16, LIK_E4M3, LIK_E5M2, LIK_I8};
 
 static const char *const layout_names[] = {"contiguous", "gaps",    "spread",   "transposed", "reversed",
@@ -488,6 +488,8 @@ double problem_product_tolerance(const struct problem *p, int64_t i, int64_t s, 
     double halves = 2 + (p->op.q.normalize != 0) + (p->op.d.normalize != 0);
     double tolerance = p->q.norm[row] * norm * UNIT_ROUNDOFF * (2 * sqrt((double)dim) * halves + 8);
     tolerance += (double)dim * 0x1p-149 * fmax(fabs(p->q.factor[row]), 1) * fmax(factor, 1);
+    if (p->q.factor[row] != 1) /* a query's elements are rounded once it is scaled */
+        tolerance += 0x1p-149 * l1;
     if (totals.gpu) { /* tensor cores truncate their sums; f32 is cut to what the precision allows */
         static const double cut[] = {0, 0x1p-14, 0x1p-7};
         int wide = p->op.q.dtype == LIK_F32 || p->op.d.dtype == LIK_F32;

@@ -6,7 +6,7 @@
 static const int64_t q_tails[] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12,  13, 14,
                                   15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27,  28, 29,
                                   30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 64, 100, 130};
-static const int64_t dims[] = {1, 3, 7, 8, 15, 16, 17, 31, 48, 96, 127, 128, 129, 320, 768, 4096};
+static const int64_t dims[] = {1, 3, 7, 8, 15, 16, 17, 31, 40, 48, 56, 64, 72, 96, 104, 127, 128, 129, 320, 768, 4096};
 static const int32_t dtypes[] = {LIK_F32, LIK_F16, LIK_BF16, LIK_E4M3, LIK_E5M2, LIK_I8};
 
 /* Scores of integers are exact in f32 whatever the order of the sums. */
@@ -130,9 +130,9 @@ void check_score(void)
     int64_t number = 0;
     for (int64_t a = 0; a < COUNT(q_tails); a++)
         for (int64_t d_len = 1; d_len <= 71; d_len++, number++) {
-            struct spec spec = spec_plain(q_tails[a], d_len > 70 ? 300 : d_len, dims[number % 11], (uint64_t)number);
-            spec.q.dtype = dtypes[number / 11 % 6];
-            spec.d.dtype = dtypes[(number / 7 + number / 66) % 6];
+            struct spec spec = spec_plain(q_tails[a], d_len > 70 ? 300 : d_len, dims[number % 17], (uint64_t)number);
+            spec.q.dtype = dtypes[number / 17 % 6];
+            spec.d.dtype = dtypes[(number / 7 + number / 102) % 6];
             spec.q.values = spec.d.values = number % 3 ? NORMAL : number % 2 ? INTEGERS : TIES;
             spec.d.count = 1 + number % 3 * (d_len < 20);
             spec.precision = (int32_t)(number / 5 % 3);

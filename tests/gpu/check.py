@@ -177,7 +177,7 @@ def compare(describe, q, d, pairs, got, at, precision, exact):
             return
 
 
-DIMS = [1, 3, 8, 16, 24, 48, 64, 65, 96, 100, 128, 128, 128, 192, 256, 320, 512, 768, 1024, 1032, 2048]
+DIMS = [1, 3, 8, 16, 24, 48, 56, 64, 65, 72, 96, 100, 104, 128, 128, 128, 192, 256, 320, 512, 768, 1024, 1032, 2048]
 LQ = [0, 1, 2, 15, 16, 17, 31, 32, 32, 33, 48, 64, 65, 100, 128, 129, 260, 300]
 LD = [0, 1, 2, 7, 8, 9, 15, 16, 24, 31, 64, 100, 127, 128, 129, 180, 255, 256, 300, 520]
 PAIRINGS = {"all": lik.ALL, "candidates": lik.CANDIDATES, "pairs": lik.PAIRS, "list": lik.LIST}
@@ -269,6 +269,7 @@ def check_batches(device, args):
     for dtype, dim, normalize, precision in (
         ("bf16", 128, False, lik.HIGHEST),
         ("f16", 96, False, lik.HIGHEST),
+        ("bf16", 48, False, lik.HIGHEST),
         ("f32", 128, False, lik.HIGHEST),
         ("f32", 384, False, lik.HIGHEST),
         ("f32", 448, False, lik.HIGHEST),

@@ -278,7 +278,7 @@ LIK_DEVICE void multiply(const struct sm90_args &a, struct shared &sm, const str
         }
         return;
     }
-    if (__builtin_expect(a.steps < 8, 0)) { /* elements past the dim are zeros, and some of them are left out */
+    if (__builtin_expect(a.steps < 8, 0)) { /* one stage holds the whole dim */
         if (a.steps == 4)
             multiply_stage<dtype, blocks, 4, false, split>(c, q, d, 0);
         else if (a.steps == 6)

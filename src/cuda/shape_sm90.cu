@@ -92,7 +92,7 @@ static size_t fixed_bytes(const struct lik_score *op, int bands, int warpgroups,
 
 /* Fits column tiles and a ring of three stages or more (four where a tile takes several; of f32 three of one slab, two
  * of two), and the ring of planes, beside what else is needed; 0 if that cannot be. A uniform stream that one band
- * waits for has two stages or more, but no more than keep IN_FLIGHT bytes coming: memory serves no more, and takes
+ * waits for has two stages, and more only as far as they keep IN_FLIGHT bytes coming: memory serves no more, and takes
  * longer where it is asked for more. Packed documents likewise. */
 static int fit(const struct lik_gpu *gpu, const struct lik_score *op, struct sm90_shape *shape)
 {

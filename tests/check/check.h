@@ -164,6 +164,8 @@ double problem_product(const struct problem *p, int64_t i, int64_t s, int64_t j,
 double problem_product_tolerance(const struct problem *p, int64_t i, int64_t s, int64_t j);
 int64_t problem_length(const struct lik_tokens *x, int64_t i);
 int64_t problem_argmax(const struct problem *p, int64_t n, int64_t s);
+/* The document token a kernel names must be kept, score as high as the best does, and be the first of its likes. */
+void check_winner(const struct problem *p, int64_t n, int64_t s);
 float problem_score(const struct problem *p, int64_t n);
 
 /* Is the query of this problem rounded to integers by CPU kernels? */

@@ -1,5 +1,6 @@
-/* Gradients of every device against the gather formula, taken in f64 from the device's own argmax, and that formula
- * against finite differences of the score. Then bitwise equality across threads, and accumulation.
+/* Winners as in score.c. Gradients of every device against the gather formula, taken in f64 from the device's winners,
+ * and that formula against finite differences of their products. Then bitwise equality across threads, and
+ * accumulation.
  *
  * With v the vector a token counts as (scale * x, or x / |x|) and G what v receives, x receives scale * G, or
  * (G - <G, v> v) * scale / |x|. An element is a sum of `meetings` products: its tolerance is
@@ -390,6 +391,9 @@ static void check_case(int64_t number, const struct spec *spec)
         check_describe("grad, case %lld on %s: %s", (long long)number, devices[i].name, text);
         check_variant(c, &devices[i]);
         check_ok(problem_run(c->p, devices[i].ctx, NULL), "lik_score_run");
+        for (int64_t n = 0; n < c->p->scores; n++)
+            for (int64_t s = 0; s < c->p->op.q.len_max; s++)
+                check_winner(c->p, n, s);
         expect(c);
         poison(c);
         run(c, devices[i].ctx, NULL);

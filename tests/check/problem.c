@@ -4,8 +4,8 @@
  *
  *     sum over s of |w[s]| * |q[s]| * max|d[t]| * u * (4 sqrt(dim) * (1 + half a norm each) + 4 sqrt(len) + 8)
  *
- * plus dim smallest denormals a product, plus, where the query is rounded to integers, half a step times the documents'
- * 1-norm. */
+ * plus dim smallest denormals a product, plus, times the documents' 1-norm, one more where the query is scaled or
+ * normalized, and half a step where it is rounded to integers. */
 #include "check.h"
 
 #include "base/dtype.h"

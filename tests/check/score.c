@@ -31,8 +31,7 @@ static int same_token(const struct problem *p, int64_t j, int64_t a, int64_t b)
            !memcmp(p->d.raw + row_a * p->d.dim, p->d.raw + row_b * p->d.dim, dim * sizeof(double));
 }
 
-/* The document token a kernel names must be kept, score as high as the best does, and be the first of its likes. */
-static void check_winner(const struct problem *p, int64_t n, int64_t s)
+void check_winner(const struct problem *p, int64_t n, int64_t s)
 {
     int64_t i, j, got = problem_argmax(p, n, s), want = p->winner[n * p->q.len + s];
     problem_pair(p, n, &i, &j);
@@ -135,7 +134,7 @@ void check_score(void)
             spec.d.dtype = dtypes[(number / 7 + number / 102) % 6];
             spec.q.values = spec.d.values = number % 3 ? NORMAL : number % 2 ? INTEGERS : TIES;
             spec.d.count = 1 + number % 3 * (d_len < 20);
-            spec.precision = (int32_t)(number / 5 % 3);
+            spec.precision = (int32_t)(number / 7 % 3);
             spec.placement = number % 2 ? AT_BEGIN : AT_END;
             if (check_wanted(number, 97))
                 check_case("tails", number, &spec);

@@ -445,11 +445,12 @@ def package_host(case, package):
             return package.retrieve(q, documents, top_k=case.topk, normalize=False)
         if case.packed:
             return package.maxsim_varlen(q.view(-1, case.dim), documents, offsets, x.offsets, case.lq, x.longest)
+        scores = package.maxsim(q, documents, d_mask=x.mask, normalize=case.normalize)
         if case.train:
-            return step(package.maxsim(q, documents, d_mask=x.mask, normalize=case.normalize))
-        return package.maxsim(q, documents, d_mask=x.mask, normalize=case.normalize)
+            backward(scores)
+        return scores
 
-    def step(scores):
+    def backward(scores):
         q.grad = x.d.grad = None
         scores.backward(x.grad)
 
@@ -461,7 +462,7 @@ def package_host(case, package):
     call()
     torch.cuda.synchronize()
     peak = torch.cuda.max_memory_allocated() - before
-    nothing = host_time(lambda: step(Nothing.apply(q, documents, x.grad.shape))) if case.train else None
+    nothing = host_time(lambda: backward(Nothing.apply(q, documents, x.grad.shape))) if case.train else None
     return host_time(call), peak, nothing
 
 

@@ -274,12 +274,13 @@ static void check_copies(const char *how, struct problem *p, const struct baseli
     int same = by_hopper(base->device, &op) == base->hopper || (op.d.dtype != LIK_F32 && !op.d.normalize);
     if (check_ok(run_score(base->device->ctx, &op, NULL), how))
         for (int64_t a = 0; a < n; a++) {
-            if (!same)
+            if (same)
+                check(bits_of(op.scores[a]) == bits_of(base->scores[which[a]]),
+                      "%s (layouts %d%s and %d%s): scores[%lld] is %a, was %a", how, layout_q,
+                      compress_q ? " compressed" : "", layout_d, compress_d ? " compressed" : "", (long long)which[a],
+                      (double)op.scores[a], (double)base->scores[which[a]]);
+            else
                 check_close(how, which[a], (double)op.scores[a], p->expected[which[a]], p->tolerance[which[a]]);
-            check(!same || bits_of(op.scores[a]) == bits_of(base->scores[which[a]]),
-                  "%s (layouts %d%s and %d%s): scores[%lld] is %a, was %a", how, layout_q,
-                  compress_q ? " compressed" : "", layout_d, compress_d ? " compressed" : "", (long long)which[a],
-                  (double)op.scores[a], (double)base->scores[which[a]]);
             for (int64_t s = 0; s < problem_length(&q.x, a); s++) {
                 if (q.x.mask && !q.x.mask[place_of(&q.x, q.x.mask_strides, a, s)])
                     continue;

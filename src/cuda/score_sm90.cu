@@ -545,13 +545,13 @@ LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, struct con
 
 /* ---- The warps that take the norms of the documents' tokens ---- */
 
-template <int dtype> LIK_DEVICE void add_squares(uint4 raw, float (&squares)[4])
+template <int dtype> LIK_DEVICE void add_squares(uint4 raw, float &squares)
 {
     float v[8];
     unpack_halves(raw, dtype, v);
 #pragma unroll
     for (int i = 0; i < 8; i++)
-        squares[i & 3] = __fmaf_rn(v[i], v[i], squares[i & 3]);
+        squares = __fmaf_rn(v[i], v[i], squares);
 }
 
 /* Every tile's columns as they pass: a lane takes every 64th of them, or every 128th where there are four warps, chunk
@@ -568,7 +568,7 @@ LIK_DEVICE void take_norms(const struct sm90_args &a, struct shared &sm, const c
         if (head.row_tile < 0)
             break;
         int columns = (head.shape & 0xff) * 8;
-        float squares[most][4] = {}; /* four sums, or each addition waits for the one before */
+        float squares[most][8] = {}; /* of every eighth chunk, in the order of unit_factor */
         for (int slab = 0; slab < a.slabs; slab += a.deep) {
             if (slab)
                 mbarrier_wait(&sm.full[at.stage], at.parity);
@@ -579,7 +579,7 @@ LIK_DEVICE void take_norms(const struct sm90_args &a, struct shared &sm, const c
                     if (c + n * step < columns)
 #pragma unroll
                         for (int i = 0; i < 8; i++)
-                            add_squares<dtype>(*(const uint4 *)(row + ((i ^ (c & 7)) << 4)), squares[n]);
+                            add_squares<dtype>(*(const uint4 *)(row + ((i ^ (c & 7)) << 4)), squares[n][i]);
             }
             __syncwarp();
             source<dtype>::give_back(a, sm, lane, at);
@@ -587,8 +587,9 @@ LIK_DEVICE void take_norms(const struct sm90_args &a, struct shared &sm, const c
 #pragma unroll
         for (int n = 0; n < most; n++)
             if (c + n * step < columns) {
-                float norm = __fsqrt_rn(
-                    __fadd_rn(__fadd_rn(squares[n][0], squares[n][1]), __fadd_rn(squares[n][2], squares[n][3])));
+                const float(&s)[8] = squares[n];
+                float norm = __fsqrt_rn(__fadd_rn(__fadd_rn(__fadd_rn(s[0], s[1]), __fadd_rn(s[2], s[3])),
+                                                  __fadd_rn(__fadd_rn(s[4], s[5]), __fadd_rn(s[6], s[7]))));
                 factors[tile * most_columns(dtype, bands) + c + n * step] =
                     __fdiv_rn(1.0f, norm < 1e-12f ? 1e-12f : norm);
             }
@@ -615,7 +616,9 @@ LIK_DEVICE void split_tokens(const struct sm90_args &a, struct shared &sm, const
         if (head.row_tile < 0)
             break;
         int columns = (head.shape & 0xff) * 8;
-        float squares = 0.0f, scaled = 0.0f; /* sums of the elements' squares; of the elements times 2^-70 */
+        /* Sums of the elements' squares, in the order of unit_factor: of each of the lane's four runs of 8 elements in 64.
+         * The same of the elements times 2^-70. */
+        float squares[4] = {}, scaled[4] = {};
         for (int slab = 0; slab < a.slabs; slab += deep) {
             const int part = deep == 1 ? slab & 1 : 0; /* half of the 64 elements */
             const bool ends = deep == 2 || part;
@@ -638,8 +641,8 @@ LIK_DEVICE void split_tokens(const struct sm90_args &a, struct shared &sm, const
 #pragma unroll
                     for (int e = 0; e < 16 * deep; e++) {
                         float x = v[e / 8][e % 8], less = __fmul_rn(x, 0x1p-70f);
-                        squares = __fmaf_rn(x, x, squares);
-                        scaled = __fmaf_rn(less, less, scaled);
+                        squares[e / 8] = __fmaf_rn(x, x, squares[e / 8]);
+                        scaled[e / 8] = __fmaf_rn(less, less, scaled[e / 8]);
                     }
 #pragma unroll
                 for (int i = 0; i < 2 * deep; i++)
@@ -657,11 +660,22 @@ LIK_DEVICE void split_tokens(const struct sm90_args &a, struct shared &sm, const
             advance(at, a.stages);
             if (ends)
                 advance(to, PLANE_STAGES);
+            if (deep == 1) /* the next slab has the other two of the four runs */
+#pragma unroll
+                for (int i = 0; i < 2; i++) {
+                    float kept = squares[i], kept_scaled = scaled[i];
+                    squares[i] = squares[i + 2], squares[i + 2] = kept;
+                    scaled[i] = scaled[i + 2], scaled[i + 2] = kept_scaled;
+                }
         }
         if (a.normalize) {
-            squares = __fadd_rn(squares, __shfl_xor_sync(~0u, squares, 16));
-            scaled = __fadd_rn(scaled, __shfl_xor_sync(~0u, scaled, 16));
-            float norm = squares < 1e37f ? __fsqrt_rn(squares) : __fmul_rn(__fsqrt_rn(scaled), 0x1p70f);
+            auto total = [](const float (&s)[4]) {
+                float first = __fadd_rn(s[0], s[1]), second = __fadd_rn(s[2], s[3]);
+                first = __fadd_rn(first, __shfl_xor_sync(~0u, first, 16));
+                return __fadd_rn(first, __fadd_rn(second, __shfl_xor_sync(~0u, second, 16)));
+            };
+            float sum = total(squares), less = total(scaled);
+            float norm = sum < 1e37f ? __fsqrt_rn(sum) : __fmul_rn(__fsqrt_rn(less), 0x1p70f);
             factors[tile * most_columns(LIK_F32, bands) + c] = __fdiv_rn(1.0f, norm < 1e-12f ? 1e-12f : norm);
             __syncwarp();
             if (lane == 0)

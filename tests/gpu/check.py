@@ -313,6 +313,13 @@ def check_batches(device, args):
             packed.d.offsets, packed.d.count = offsets.data_ptr() + 8 * (nd // 3), nd // 2  # some of them, as they lie
             other, _, _ = score(device, packed)
             fail(torch.equal(other, whole[:, nd // 3 : nd // 3 + nd // 2]), f"{name}: a slice of the packed differs")
+            rows = d.data.data.view(DTYPES[dtype][1]).view(-1, dim)
+            apart = torch.nn.functional.pad(rows, (0, 1))  # too odd for the copy engine
+            odd = problem(q, d, precision=precision)
+            odd.d.data, odd.d.strides = apart.data_ptr(), lik.Strides(0, d_len * (dim + 1), dim + 1)
+            other, at3, kernel = score(device, odd, torch.int32)
+            same = torch.equal(other, whole) and torch.equal(at3, at)
+            fail(same or (dtype == "f32" and precision != lik.MEDIUM), f"{name}: tokens far apart [{kernel}] differ")
             lists = (torch.arange(nq, device="cuda").repeat(2), torch.arange(2 * nq, device="cuda") % nd)
             listed, _, _ = score(device, problem(q, d, lik.LIST, 0, lists, precision))
             fail(torch.equal(listed[:, 0], whole[lists[0], lists[1]]), f"{name}: a list and all pairs differ")

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""The table and the roofline of a GPU benchmark's JSON, as the CUDA figures of docs/performance.md:
+"""The table and the roofline of a GPU benchmark's JSON, as the figures of that GPU in docs/performance.md:
 
     python bench/gpu_report.py bench/results/gpu-....json
 
-The plot goes beside the JSON. Text outside the markers is left alone."""
+The plot goes beside the JSON. Text outside the GPU's markers is left alone; a GPU that has none gets them at the end."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from pathlib import Path
 from report import begin_plot, end_plot
 
 ROOT = Path(__file__).resolve().parent.parent
-BEGIN, END = "<!-- gpu:begin (written by bench/gpu_report.py) -->", "<!-- gpu:end -->"
+END = "<!-- gpu:end -->"
 COLORS = {"ours": "#4477aa", "upstream": "#228833", "flash-maxsim": "#ee6677"}
 
 
@@ -161,13 +161,12 @@ def main():
     ]
     page = ROOT / "docs/performance.md"
     content = page.read_text(encoding="utf-8")
-    block = "\n".join([BEGIN, *text, END])
-    if BEGIN in content:
-        content = re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: block, content, flags=re.DOTALL)
+    begin = f"<!-- gpu:begin {result['gpu']} (written by bench/gpu_report.py) -->"
+    block = "\n".join([begin, *text, END])
+    if begin in content:
+        content = re.sub(f"{re.escape(begin)}.*?{re.escape(END)}", lambda _: block, content, flags=re.DOTALL)
     else:
-        content += (
-            f"\n## CUDA\n\nMade by `python bench/gpu_report.py` from the results of `make bench-gpu`.\n\n{block}\n"
-        )
+        content += f"\n### {result['gpu']}\n\n{block}\n"
     page.write_text(content, encoding="utf-8")
     print(f"wrote {page} and {plot}")
 

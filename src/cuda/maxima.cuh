@@ -25,16 +25,16 @@ template <int bands> LIK_DEVICE void reset(struct maxima<bands> &m)
     }
 }
 
-/* A half's products times what normalizes their columns. */
-template <int blocks> LIK_DEVICE void scale_products(float (&c)[64], const float *factor)
+/* The products of one half, or of two of the same columns, times what normalizes the columns. */
+template <int blocks, int count> LIK_DEVICE void scale_products(float (*c)[64], const float *factor)
 {
     int pair = ((int)threadIdx.x & 3) * 2;
 #pragma unroll
     for (int j = 0; j < blocks; j++) {
         float2 f = *(const float2 *)&factor[j * 8 + pair];
 #pragma unroll
-        for (int i = 0; i < 4; i++)
-            c[j * 4 + i] = __fmul_rn(c[j * 4 + i], i & 1 ? f.y : f.x);
+        for (int i = 0; i < 4 * count; i++)
+            c[i / 4][j * 4 + i % 4] = __fmul_rn(c[i / 4][j * 4 + i % 4], i & 1 ? f.y : f.x);
     }
 }
 
@@ -140,8 +140,7 @@ LIK_DEVICE void keep_quad(struct quad &quad, int most, int more, const struct qu
  * maximum of three integers at once. For columns that do not count stands -inf, above all finite negatives there.
  * Rows that have met no product of +0 or more so far are gone through again, as floats; their positions stay -1 as long
  * as all products are -inf. */
-template <bool want_argmax, int blocks>
-LIK_DEVICE void take_half(const float (&c)[64], int token, float *best, int *at)
+template <bool want_argmax, int blocks> LIK_DEVICE void take_half(const float (&c)[64], int token, float *best, int *at)
 {
     const int count = 2 * blocks, pair = ((int)threadIdx.x & 3) * 2; /* the lane's columns: two a block */
     auto product = [&](int i, int p) { return p < count ? c[p / 2 * 4 + 2 * i + p % 2] : -INFINITY; };

@@ -20,8 +20,8 @@
  * Blocks of the grid are persistent, one a processor; each takes an equal share of all (row tile, document) pairs, row
  * tile by row tile, so that blocks which share documents stream them at the same time, through L2. Where that makes the
  * longest share little longer, a block has documents of one row tile only: it need not stop for other rows, and blocks
- * take documents of one length in turn, so that all read from one region of memory; packed documents of many lengths are
- * shared by their tokens. */
+ * take documents of one length in turn, so that all read from one region of memory; packed documents of many lengths
+ * are shared by their tokens. */
 #include "cuda/maxima.cuh"
 #include "cuda/mma.cuh"
 
@@ -415,10 +415,11 @@ LIK_DEVICE void take_pieces(const struct sm90_args &a, struct shared &sm, struct
 {
     const int second = bands == 2 ? 0 : blocks * 8; /* column that the second half begins with */
     const bool one = has_one_half<dtype, bands>();
-    const int last = one || blocks == 1 ? 1 : 2; /* blocks of a half, some of whose columns may not count */
+    const int last = one || blocks == 1 ? 1 : 2;         /* blocks of a half, some of whose columns may not count */
     const bool whole = bands == 1 && !one && blocks > 1; /* the first half: all of its columns count */
     /* The second half is multiplied while the first is looked at. */
     const bool split = !one && (want_argmax || bands == 1 || dtype == LIK_F32);
+    const bool at_once = bands == 2 && !split; /* both halves are ready, and are of the same columns */
     int row_tile = t.head.z;
     for (;;) {
         halves c;
@@ -430,7 +431,7 @@ LIK_DEVICE void take_pieces(const struct sm90_args &a, struct shared &sm, struct
         if (!split)
             source<dtype>::give_back(a, sm, me.lane, t.at);
         if (a.normalize)
-            scale_products<blocks>(c[0], factor);
+            scale_products<blocks, at_once ? 2 : 1>(&c[0], factor);
         if (loose)
             drop_columns<blocks, 0>(c[0], sm.heads[t.index].counts);
         else
@@ -441,8 +442,8 @@ LIK_DEVICE void take_pieces(const struct sm90_args &a, struct shared &sm, struct
             source<dtype>::give_back(a, sm, me.lane, t.at);
         }
         if (!one) {
-            if (a.normalize)
-                scale_products<blocks>(c[1], factor + second);
+            if (a.normalize && !at_once)
+                scale_products<blocks, 1>(&c[1], factor + second);
             if (loose)
                 drop_columns<blocks, second / 8>(c[1], sm.heads[t.index].counts);
             else
@@ -532,9 +533,9 @@ LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, struct con
             if (a.normalize) {
                 const float *factor = factors + t.index * most_columns(dtype, bands);
                 mbarrier_wait(&sm.normed[t.index], t.pass);
-                scale_products<16>(c[0], factor);
-                if (!has_one_half<dtype, bands>())
-                    scale_products<16>(c[1], bands == 2 ? factor : factor + 128);
+                scale_products<16, bands>(&c[0], factor);
+                if (bands == 1 && !has_one_half<dtype, bands>())
+                    scale_products<16, 1>(&c[1], factor + 128);
             }
             take_shared<bands, want_argmax>(c, sm.heads[t.index], me.m, stash);
             finish_rows<bands, want_argmax>(a, sm, me, sm.heads[t.index], documents_of(t), stash);
@@ -554,40 +555,49 @@ template <int dtype> LIK_DEVICE void add_squares(uint4 raw, float &squares)
         squares = __fmaf_rn(v[i], v[i], squares);
 }
 
-/* Every tile's columns as they pass: a lane takes every 64th of them, or every 128th where there are four warps, chunk
- * by chunk of the swizzled slab, so that eight lanes meet all banks. Elements past the dim are zeros. */
-template <int dtype, int bands>
+/* The columns of tiles as they pass: a team of `warps` takes those of every tile, or two teams those of every other
+ * one, for a tile keeps a warp waiting more than busy. A lane takes a column of each round, chunk by chunk of the
+ * swizzled slab, so that eight lanes meet all banks; sums as in unit_factor. Elements past the dim are zeros. */
+template <int dtype, int bands, int warps>
 LIK_DEVICE void take_norms(const struct sm90_args &a, struct shared &sm, const char *ring, float *factors, int warp)
 {
-    const int most = most_columns(dtype, bands) / 64;
+    constexpr int step = 32 * warps, rounds = most_columns(dtype, bands) / step;
+    const int lane = (int)threadIdx.x & 31, team = warp / warps, c = warp % warps * 32 + lane;
     struct place at = {0, 0};
-    int lane = (int)threadIdx.x & 31, c = warp * 32 + lane, step = 32 * a.norm_warps;
-    for (int tile = 0;; tile = (tile + 1) % HEADS) {
+    auto skip = [&](int tiles) {
+        for (int i = tiles * a.slabs; i > 0; i -= a.deep)
+            advance(at, a.stages);
+    };
+    skip(team);
+    for (int tile = team;; tile = (tile + a.norm_teams) % HEADS) {
         mbarrier_wait(&sm.full[at.stage], at.parity);
         const struct head &head = sm.heads[tile];
         if (head.row_tile < 0)
             break;
-        int columns = (head.shape & 0xff) * 8;
-        float squares[most][8] = {}; /* of every eighth chunk, in the order of unit_factor */
+        const int columns = (head.shape & 0xff) * 8, last = columns - 8 + (c & 7);
+        float squares[rounds][8] = {}; /* of every eighth chunk */
         for (int slab = 0; slab < a.slabs; slab += a.deep) {
             if (slab)
                 mbarrier_wait(&sm.full[at.stage], at.parity);
             for (int of = 0; of < a.deep; of++) {
-                const char *row = ring + at.stage * a.stage_bytes + of * a.slab_bytes + c * 128;
+                const char *from = ring + at.stage * a.stage_bytes + of * a.slab_bytes;
 #pragma unroll
-                for (int n = 0; n < most; n++, row += step * 128)
-                    if (c + n * step < columns)
+                for (int n = 0; n < rounds; n++) {
+                    if (n * step >= columns)
+                        break;
+                    const char *row = from + min(c + n * step, last) * 128;
 #pragma unroll
-                        for (int i = 0; i < 8; i++)
-                            add_squares<dtype>(*(const uint4 *)(row + ((i ^ (c & 7)) << 4)), squares[n][i]);
+                    for (int i = 0; i < 8; i++)
+                        add_squares<dtype>(*(const uint4 *)(row + ((i ^ (c & 7)) << 4)), squares[n][i]);
+                }
             }
             __syncwarp();
             source<dtype>::give_back(a, sm, lane, at);
         }
 #pragma unroll
-        for (int n = 0; n < most; n++)
+        for (int n = 0; n < rounds; n++)
             if (c + n * step < columns) {
-                const float(&s)[8] = squares[n];
+                const float (&s)[8] = squares[n];
                 float norm = __fsqrt_rn(__fadd_rn(__fadd_rn(__fadd_rn(s[0], s[1]), __fadd_rn(s[2], s[3])),
                                                   __fadd_rn(__fadd_rn(s[4], s[5]), __fadd_rn(s[6], s[7]))));
                 factors[tile * most_columns(dtype, bands) + c + n * step] =
@@ -596,6 +606,7 @@ LIK_DEVICE void take_norms(const struct sm90_args &a, struct shared &sm, const c
         __syncwarp();
         if (lane == 0)
             mbarrier_arrive(&sm.normed[tile]);
+        skip(a.norm_teams - 1);
     }
 }
 
@@ -616,8 +627,8 @@ LIK_DEVICE void split_tokens(const struct sm90_args &a, struct shared &sm, const
         if (head.row_tile < 0)
             break;
         int columns = (head.shape & 0xff) * 8;
-        /* Sums of the elements' squares, in the order of unit_factor: of each of the lane's four runs of 8 elements in 64.
-         * The same of the elements times 2^-70. */
+        /* Sums of the elements' squares, in the order of unit_factor: of each of the lane's four runs of 8 elements
+         * in 64. The same of the elements times 2^-70. */
         float squares[4] = {}, scaled[4] = {};
         for (int slab = 0; slab < a.slabs; slab += deep) {
             const int part = deep == 1 ? slab & 1 : 0; /* half of the 64 elements */
@@ -741,7 +752,10 @@ static __global__ void __launch_bounds__(dtype == LIK_F32 ? 512 : 384, 1)
         } else if (last && warp == 1 && !a.score.partial) {
             finish_scores(a, sm, mine);
         } else if (!wide && a.normalize && norms >= 0) {
-            take_norms<dtype, bands>(a, sm, ring, factors, norms);
+            if (bands == 1 && a.norm_warps == 4)
+                take_norms<dtype, bands, 4>(a, sm, ring, factors, norms);
+            else
+                take_norms<dtype, bands, 2>(a, sm, ring, factors, norms);
         }
     } else {
         struct consumer<bands> me;
@@ -858,7 +872,9 @@ int lik_score_sm90_launch(const struct lik_gpu *gpu, const struct score_args *sc
     a.together = shape.together;
     a.normalize = score->op.d.normalize != 0;
     a.token_groups = a.planes ? 2 : a.normalize && shape.warpgroups == 1 ? 1 : 0;
-    a.norm_warps = !a.normalize ? 0 : a.token_groups ? 4 * a.token_groups : 2;
+    /* Four warps are two teams where the two tiles that they hold leave as much of the ring to others. */
+    a.norm_teams = a.normalize && a.token_groups == 1 && a.stages >= 4 * a.slabs / a.deep ? 2 : 1;
+    a.norm_warps = !a.normalize ? 0 : a.token_groups ? 4 * a.token_groups / a.norm_teams : 2;
     a.uniform = shape.uniform;
     a.piece = shape.piece;
     a.one_width = shape.bands == 2; /* one band waits for memory, not for code */

@@ -34,8 +34,8 @@ static int deep_of(const struct lik_score *op, int bands)
     return min(slabs_of(op), most_deep(bands, planes_of(op)));
 }
 
-/* Are there documents' rows, for an empty document's copy is of the first, and are their strides what a tensor map takes:
- * positive multiples of 16 bytes? */
+/* Are there documents' rows, for an empty document's copy is of the first, and are their strides what a tensor map
+ * takes: positive multiples of 16 bytes? */
 static int map_strides(const struct lik_tokens *d)
 {
     if ((uintptr_t)d->data % 16 || d->dim_stride != 1 || !(d->offsets ? d->total : d->len_max) || !d->count)
@@ -64,12 +64,12 @@ static int is_uniform(const struct lik_score *op)
 }
 
 /* Length of the pieces that documents of so many blocks are cut into: as long as can be, evenly; if the loop waits for
- * memory, no more than LONGEST and no fewer than 13, so that the last piece lacks the least. */
+ * memory, no more than LONGEST, and no fewer than 13 but halves, so that the last piece lacks the least. */
 static int piece_of(int waits, int64_t blocks, int most)
 {
     if (waits && most > LONGEST && blocks > LONGEST) {
         int best = LONGEST;
-        for (int n = LONGEST - 1; n >= 13; n--)
+        for (int n = LONGEST - 1; n >= 13 || 2 * n >= blocks; n--)
             if ((n - blocks % n) % n < (best - blocks % best) % best)
                 best = n;
         return best;
@@ -102,9 +102,9 @@ static int fit(const struct lik_gpu *gpu, const struct lik_score *op, struct sm9
     int64_t columns = lik_score_columns(op), blocks = op->d.len_max > 0 ? (op->d.len_max + 7) / 8 : 1;
     bool by_memory = shape->bands == 1 && !op->d.normalize; /* what it waits for */
     bool waits = by_memory && shape->uniform, packed = by_memory && op->d.offsets && !planes;
-    bool alone = shape->uniform  ? blocks > most / 2 || op->d.group_size > 0
-                 : op->d.mask    ? op->d.len_max > SHORT
-                                 : !op->d.offsets && blocks > SHARED_BLOCKS;
+    bool alone = shape->uniform ? blocks > most / 2 || op->d.group_size > 0
+                 : op->d.mask   ? op->d.len_max > SHORT
+                                : !op->d.offsets && blocks > SHARED_BLOCKS;
     shape->together = alone ? 1 : TOGETHER;
     if (shape->together > columns)
         shape->together = (int)columns;
@@ -118,7 +118,9 @@ static int fit(const struct lik_gpu *gpu, const struct lik_score *op, struct sm9
                                    : 3 - waits;
     auto stages = [&](int width) { return (ring - planes * width) / (width * deep); };
     int flight = packed ? MOST_ASKED : IN_FLIGHT;
-    auto enough = [&](int width) { return (flight - 1) / (width * deep * BLOCK_BYTES) + 1; };
+    int row =
+        planes ? deep * 128 : (int)op->d.dim * 2 * deep / shape->slabs; /* bytes that a column asks for in a stage */
+    auto enough = [&](int width) { return (flight - 1) / (width * 8 * row) + 1; };
     if (packed && most > LONGEST)
         most = LONGEST;
     while (planes && waits && most > narrowest && stages(most) < enough(most))

@@ -12,14 +12,14 @@
 #define MAX_BLOCKS      32   /* of a tile, of 8 columns each */
 #define MAX_BANDS       4    /* of 64 query rows */
 #define HEADS           16
-#define TOGETHER        8 /* documents that may share a tile, at most */
+#define TOGETHER        8   /* documents that may share a tile, at most */
 #define SHARED_BLOCKS   15  /* of each of them, where lengths differ: no more than four boxes */
 #define SHORT           128 /* tokens of documents whose masks are read together */
 #define MAX_STAGES      12
 #define PLANE_STAGES    2 /* of the second ring, which f32 tokens pass as planes */
 #define SUMS            4
 #define DOCUMENT_COST   64 /* tokens in the time that a packed document takes beside its own */
-#define BOXES           6 /* tensor maps with boxes of 8, 16 ... 256 rows */
+#define BOXES           6  /* tensor maps with boxes of 8, 16 ... 256 rows */
 
 /* Most columns of a tile. */
 static constexpr __host__ __device__ int most_columns(int dtype, int bands)
@@ -60,7 +60,8 @@ struct sm90_args {
     int32_t group_size;     /* sequences of the third axis of the maps */
     int32_t normalize;      /* the documents: their norms are taken as they pass through the ring */
     int32_t token_groups;   /* warpgroups that split tokens or take their norms, and nothing else */
-    int32_t norm_warps;     /* by so many warps: of those groups, or two of the producer's; 0: not */
+    int32_t norm_warps;     /* by so many warps: of those groups, or of the producer's; 0: not */
+    int32_t norm_teams;     /* so many teams of them, which take the tiles in turn */
     int32_t uniform;        /* documents of one length, none masked or listed: produce_uniform */
     int32_t piece;          /* uniform: blocks of a piece of a document, or of each document of a tile */
 };
@@ -192,12 +193,12 @@ struct walk {
     int64_t left; /* documents still to open */
     int row_tile;
     int64_t column;
-    int blocks_left, piece;   /* of the open document, 0: none is open; of each of its pieces but the last */
-    int length, done, first;  /* of its tokens up to the last kept one; those in tiles; the first kept one */
-    bool holes, loose;        /* some before the last are dropped; pieces are LOOSE */
-    uint32_t window;          /* of a lane: which of 32 tokens are kept, from window_from + 32 lane on */
-    int window_from;          /* (if there are holes) */
-    int from;                 /* the next or open document in struct batch; 32 or more: the batch is to be read */
+    int blocks_left, piece;  /* of the open document, 0: none is open; of each of its pieces but the last */
+    int length, done, first; /* of its tokens up to the last kept one; those in tiles; the first kept one */
+    bool holes, loose;       /* some before the last are dropped; pieces are LOOSE */
+    uint32_t window;         /* of a lane: which of 32 tokens are kept, from window_from + 32 lane on */
+    int window_from;         /* (if there are holes) */
+    int from;                /* the next or open document in struct batch; 32 or more: the batch is to be read */
 };
 
 /* One copy of 8 << map rows. */
@@ -261,8 +262,7 @@ LIK_DEVICE void read_masks(struct batch &batch, const struct lik_tokens &d, int 
         for (int i = 0; i < 2; i++)
 #pragma unroll
             for (int k = 0; k < SHORT / 32; k++)
-                batch.kept[from + i][k] =
-                    __ballot_sync(~0u, keep[i][k]) & first_bits(batch.length[from + i] - k * 32);
+                batch.kept[from + i][k] = __ballot_sync(~0u, keep[i][k]) & first_bits(batch.length[from + i] - k * 32);
     }
     __syncwarp();
     int length = min(batch.length[lane], 0);
@@ -387,7 +387,8 @@ LIK_DEVICE int plan_shared(struct walk &w, const struct batch &batch, const stru
             counts &= batch.kept[document][block / 4] >> block % 4 * 8;
         ((uint8_t *)head.counts)[lane] = (uint8_t)counts;
     }
-    int document = min(lane / 4, n - 1), end = __shfl_sync(~0u, blocks, document); /* four lanes a document: a box each */
+    int document = min(lane / 4, n - 1); /* four lanes a document: a box each */
+    int end = __shfl_sync(~0u, blocks, document);
     document += w.from;
     int own = document_blocks(batch.length[document]);
     box = {NULL, end - own, batch.row[document], batch.sequence[document], batch.group[document]};
@@ -455,12 +456,8 @@ LIK_DEVICE int plan_tile(struct walk &w, struct batch &batch, const struct sm90_
 {
     int used, n = 1, blocks = 0;
     if (w.blocks_left == 0) {
-        if (w.left == 0) {
-            if (lane == 0)
-                head.row_tile = -1;
-            __syncwarp();
+        if (w.left == 0)
             return 0;
-        }
         if (w.column == a.score.columns) {
             w.column = 0;
             w.row_tile++;
@@ -485,6 +482,18 @@ LIK_DEVICE void copy_box(const struct sm90_args &a, struct shared &sm, char *rin
     for (int i = 0; i < a.deep; i++)
         tensor_copy(to + i * a.slab_bytes, box.map, &sm.full[at.stage], (slab + i) * a.slab_elements, box.row,
                     box.sequence, box.group);
+}
+
+/* Tells those who wait for a tile that there is none: a team that takes every other tile may wait for the one after. */
+LIK_DEVICE void end_stream(const struct sm90_args &a, struct shared &sm, struct place at, int tile)
+{
+    for (int i = 0; i < a.norm_teams; i++) {
+        mbarrier_wait(&sm.empty[at.stage], at.parity);
+        sm.heads[(tile + i) % HEADS].row_tile = -1;
+        mbarrier_arrive(&sm.full[at.stage]);
+        for (int slab = 0; slab < a.slabs; slab += a.deep)
+            advance(at, a.stages);
+    }
 }
 
 /* All documents have d.len_max tokens, all of which count: no walk, and a tile is one box. One thread does it. */
@@ -516,12 +525,9 @@ LIK_DEVICE void produce_uniform(const struct sm90_args &a, struct shared &sm, ch
     locate();
     tensor_map_prefetch(&a.maps[0]);
     wait_for_kernels_before();
-    for (int tile = 0;; tile = (tile + 1) % HEADS) {
+    int tile = 0;
+    for (; left > 0; tile = (tile + 1) % HEADS) {
         struct head &head = sm.heads[tile];
-        if (left == 0) {
-            head.row_tile = -1;
-            break;
-        }
         if (column == a.score.columns) {
             column = 0;
             row_tile++;
@@ -563,8 +569,7 @@ LIK_DEVICE void produce_uniform(const struct sm90_args &a, struct shared &sm, ch
                 locate();
         }
     }
-    mbarrier_wait(&sm.empty[at.stage], at.parity);
-    mbarrier_arrive(&sm.full[at.stage]);
+    end_stream(a, sm, at, tile);
 }
 
 /* Any other documents; the whole warp walks them. */
@@ -582,7 +587,8 @@ LIK_DEVICE void produce(const struct sm90_args &a, struct shared &sm, char *ring
     w.column = mine.column;
     w.from = 32;
     w.loose = a.loose;
-    for (int tile = 0;; tile = (tile + 1) % HEADS) {
+    int tile = 0;
+    for (;; tile = (tile + 1) % HEADS) {
         struct box box = {};
         int used = plan_tile(w, sm.batch, a, sm.heads[tile], box, lane);
         if (used == 0)
@@ -598,9 +604,8 @@ LIK_DEVICE void produce(const struct sm90_args &a, struct shared &sm, char *ring
             advance(at, a.stages);
         }
     }
-    mbarrier_wait(&sm.empty[at.stage], at.parity);
     if (lane == 0)
-        mbarrier_arrive(&sm.full[at.stage]);
+        end_stream(a, sm, at, tile);
 }
 
 #endif

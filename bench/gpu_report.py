@@ -3,7 +3,7 @@
 
     python bench/gpu_report.py bench/results/gpu-....json
 
-The plot goes beside the JSON. Text outside the GPU's markers is left alone; a GPU that has none gets them at the end."""
+The plot goes beside the JSON. Text outside the GPU's markers is left alone; one that has none gets them at the end."""
 
 import json
 import re

@@ -872,8 +872,13 @@ int lik_score_sm90_launch(const struct lik_gpu *gpu, const struct score_args *sc
     a.together = shape.together;
     a.normalize = score->op.d.normalize != 0;
     a.token_groups = a.planes ? 2 : a.normalize && shape.warpgroups == 1 ? 1 : 0;
-    /* Four warps are two teams where the two tiles that they hold leave as much of the ring to others. */
-    a.norm_teams = a.normalize && a.token_groups == 1 && a.stages >= 4 * a.slabs / a.deep ? 2 : 1;
+    /* Four warps are two teams where the two tiles that they hold leave as much of the ring to others. A stage has the
+     * tiles of one team only: a wait tells the filling of a stage by its parity, and one that a team does not wait for
+     * could be taken for the next. */
+    int tile_stages = a.slabs / a.deep;
+    a.norm_teams = a.normalize && a.token_groups == 1 && a.stages >= 4 * tile_stages ? 2 : 1;
+    if (a.norm_teams == 2)
+        a.stages -= a.stages % (2 * tile_stages);
     a.norm_warps = !a.normalize ? 0 : a.token_groups ? 4 * a.token_groups / a.norm_teams : 2;
     a.uniform = shape.uniform;
     a.piece = shape.piece;

@@ -6,6 +6,7 @@
 #define MOST_ASKED (120 * 1024) /* the same where tiles are of packed documents, most of them not full */
 #define LONGEST    20           /* blocks of a tile where memory is waited for */
 #define ONE_WIDTH  16           /* of packed documents: their pieces are all multiplied in one width then */
+#define FEW_TOKENS 48           /* of packed documents of which a tile had better hold many */
 #define BRIEF      96           /* elements of tokens that come faster than the tiles of one band are worked through */
 #define NARROWEST  3            /* blocks of a tile of f32 columns, where shared memory is short */
 
@@ -122,8 +123,8 @@ static int fit(const struct lik_gpu *gpu, const struct lik_score *op, struct sm9
     int row =
         planes ? deep * 128 : (int)op->d.dim * 2 * deep / shape->slabs; /* bytes that a column asks for in a stage */
     auto enough = [&](int width) { return (flight - 1) / (width * 8 * row) + 1; };
-    if (packed && most > ONE_WIDTH)
-        most = ONE_WIDTH;
+    if (packed)
+        most = min(most, op->d.mask || op->d.total < FEW_TOKENS * op->d.count ? LONGEST : ONE_WIDTH);
     while (planes && waits && most > narrowest && stages(most) < enough(most))
         most--; /* planes take half of the memory, and narrower tiles leave more of it in flight */
     if (planes && stages(most) < least)

@@ -275,8 +275,11 @@ def check_batches(device, args):
         ("f32", 448, False, lik.HIGHEST),
         ("bf16", 320, False, lik.HIGHEST),
         ("bf16", 128, True, lik.HIGHEST),
+        ("bf16", 48, True, lik.HIGHEST),
+        ("f16", 320, True, lik.HIGHEST),
         ("f32", 96, True, lik.HIGH),
         ("f32", 200, False, lik.MEDIUM),
+        ("f32", 200, True, lik.MEDIUM),
     ):
         for q_len, d_len, nq, nd in (
             (32, 300, 20, 40),
@@ -284,6 +287,8 @@ def check_batches(device, args):
             (20, 1030, 9, 20),
             (48, 64, 7, 50),
             (5, 9, 40, 90),
+            (32, 130, 1, 4000),  # more tiles a block than there are heads
+            (17, 300, 1, 3000),
         ):
             g = torch.Generator(device="cuda").manual_seed(7)
             q, d = (Operand(g, n, m, dim, dtype, normalize=normalize) for n, m in ((nq, q_len), (nd, d_len)))
@@ -319,7 +324,9 @@ def check_batches(device, args):
             odd.d.data, odd.d.strides = apart.data_ptr(), lik.Strides(0, d_len * (dim + 1), dim + 1)
             other, at3, kernel = score(device, odd, torch.int32)
             same = torch.equal(other, whole) and torch.equal(at3, at)
-            fail(same or (dtype == "f32" and precision != lik.MEDIUM), f"{name}: tokens far apart [{kernel}] differ")
+            if dtype == "f32" and precision != lik.MEDIUM:
+                same = float((other - whole).abs().max()) <= 1e-4 * float(whole.abs().max())
+            fail(same and "_sm90_" not in kernel, f"{name}: tokens far apart [{kernel}] differ")
             lists = (torch.arange(nq, device="cuda").repeat(2), torch.arange(2 * nq, device="cuda") % nd)
             listed, _, _ = score(device, problem(q, d, lik.LIST, 0, lists, precision))
             fail(torch.equal(listed[:, 0], whole[lists[0], lists[1]]), f"{name}: a list and all pairs differ")

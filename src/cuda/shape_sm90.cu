@@ -120,8 +120,8 @@ static int fit(const struct lik_gpu *gpu, const struct lik_score *op, struct sm9
                                    : 3 - waits;
     auto stages = [&](int width) { return (ring - planes * width) / (width * deep); };
     int flight = packed ? MOST_ASKED : IN_FLIGHT;
-    int row =
-        planes ? deep * 128 : (int)op->d.dim * 2 * deep / shape->slabs; /* bytes that a column asks for in a stage */
+    /* Bytes that a column asks for in a stage. */
+    int row = planes ? deep * 128 : (int)op->d.dim * 2 * deep / shape->slabs;
     auto enough = [&](int width) { return (flight - 1) / (width * 8 * row) + 1; };
     if (packed)
         most = min(most, op->d.mask || op->d.total < FEW_TOKENS * op->d.count ? LONGEST : ONE_WIDTH);

@@ -48,15 +48,32 @@ int lik_cuda_launch_early(const struct lik_gpu *gpu, const void *kernel, const c
     return lik_cuda_launched(name); /* takes a failure off the runtime, too */
 }
 
-/* Makes `device` current for this thread while it lives. */
+/* The driver's cuCtxGetCurrent, found when the first context is opened. */
+static CUresult (*current_context)(CUcontext *);
+static pthread_once_t driver_once = PTHREAD_ONCE_INIT;
+
+static void find_driver(void)
+{
+    void *found = NULL;
+    cudaDriverEntryPointQueryResult result;
+    if (cudaGetDriverEntryPointByVersion("cuCtxGetCurrent", &found, 12000, cudaEnableDefault, &result) != cudaSuccess)
+        cudaGetLastError(); /* no driver, which the next call of the runtime says */
+    current_context = (decltype(current_context))found;
+}
+
+/* Makes `device` current for this thread while it lives. A thread that has not used the runtime has a device, but no
+ * context of the driver's, which the runtime's functions make as they are called and the driver's do not. */
 struct current_device {
     int before, status;
     explicit current_device(int device) : before(-1)
     {
+        CUcontext context = NULL;
         cudaError_t e = cudaGetDevice(&before);
-        if (e == cudaSuccess && before != device)
+        int bound = e == cudaSuccess && before == device && current_context &&
+                    current_context(&context) == CUDA_SUCCESS && context;
+        if (e == cudaSuccess && !bound)
             e = cudaSetDevice(device);
-        else
+        if (before == device || e != cudaSuccess)
             before = -1;
         status = lik_cuda_status(e, "cudaSetDevice");
     }
@@ -116,6 +133,7 @@ static int cuda_open(struct lik_context *ctx, const char *level)
     if (level && (!*level || *end || device < 0))
         return lik_fail(LIK_EINVAL, "device is \"cuda:%.20s\", must be \"cuda:N\"", level);
     int count = 0;
+    pthread_once(&driver_once, find_driver);
     cudaError_t e = cudaGetDeviceCount(&count);
     if (e != cudaSuccess)
         return lik_fail(LIK_EDEVICE, "cuda:%ld: no usable GPU or driver: %s", device, cudaGetErrorString(e));

@@ -6,6 +6,7 @@
 
 #ifdef LIK_WITH_CUDA
 #include <cuda_runtime_api.h>
+#include <pthread.h>
 
 enum { GUARD = 1024, ARRAYS = 32 };
 
@@ -143,14 +144,39 @@ static struct lik_exec make_workspace(const struct lik_plan *plan)
     return how;
 }
 
+/* Every tenth run is the first CUDA call of a fresh thread, as a server's worker has it. */
 #define GPU_RUN(verb)                                                                     \
+    struct verb##_call {                                                                  \
+        const struct lik_context *ctx;                                                    \
+        const struct lik_##verb *op;                                                      \
+        const struct lik_exec *how;                                                       \
+        int status;                                                                       \
+        char error[512];                                                                  \
+    };                                                                                    \
+                                                                                          \
+    static void *call_##verb(void *argument)                                              \
+    {                                                                                     \
+        struct verb##_call *c = argument;                                                 \
+        c->status = lik_##verb##_run(c->ctx, c->op, c->how);                              \
+        snprintf(c->error, sizeof c->error, "%s", lik_last_error());                      \
+        return NULL;                                                                      \
+    }                                                                                     \
+                                                                                          \
     static int launch_##verb(const struct lik_context *ctx, const struct lik_##verb *gpu) \
     {                                                                                     \
         struct lik_plan plan = {.struct_size = sizeof plan};                              \
         int status = lik_##verb##_plan(ctx, gpu, NULL, &plan);                            \
         if (!status) {                                                                    \
             struct lik_exec how = make_workspace(&plan);                                  \
-            status = lik_##verb##_run(ctx, gpu, &how);                                    \
+            struct verb##_call call = {.ctx = ctx, .op = gpu, .how = &how};               \
+            pthread_t thread;                                                             \
+            if (totals.launched % 10 == 0 && !pthread_create(&thread, NULL, call_##verb, &call)) { \
+                pthread_join(thread, NULL);                                               \
+                check(!call.status, "lik_" #verb "_run in a fresh thread: %s", call.error); \
+            } else {                                                                      \
+                call_##verb(&call);                                                       \
+            }                                                                             \
+            status = call.status;                                                         \
             need(cudaDeviceSynchronize(), "lik_" #verb "_run");                           \
             totals.launched++;                                                            \
         }                                                                                 \

@@ -11,6 +11,7 @@ import ctypes
 import os
 import random
 import sys
+import threading
 import time
 
 import torch
@@ -22,10 +23,10 @@ NAN = float("nan")
 
 
 class Device:
-    """The library with its context on cuda:0."""
+    """The library with a context on a GPU."""
 
-    def __init__(self, path):
-        self.c = lik.Library(path, "cuda:0")
+    def __init__(self, path, name="cuda:0"):
+        self.c = lik.Library(path, name)
 
     def plan(self, kind, op):
         """(plan, workspace, lik_exec) of an operation."""
@@ -727,6 +728,81 @@ def check_streams(device, args):
     print("streams: done", flush=True)
 
 
+def check_threads(device, args):
+    """Each function of the library as the first CUDA call of a fresh thread, on every GPU; the thread's own current
+    device is as it was."""
+
+    def fresh(name, action):
+        out = []
+
+        def body():
+            try:
+                action()
+                out.append(torch.cuda.current_device())
+            except Exception as error:
+                out.append(error)
+
+        thread = threading.Thread(target=body)
+        thread.start()
+        thread.join()
+        fail(out == [0], f"threads: {name} in a fresh thread: {out[0]!r}")
+
+    for index in range(torch.cuda.device_count()):
+        with torch.cuda.device(index):
+            g = torch.Generator(device="cuda").manual_seed(5)
+            gpu = Device(args.lib, f"cuda:{index}")
+            for dtype, normalize in (("bf16", False), ("f32", True), ("i8", False)):
+                q, d = Operand(g, 4, 32, 128, dtype, normalize=normalize), Operand(g, 50, 64, 128, dtype, normalize=normalize)
+                op = problem(q, d)
+                scores, at = torch.empty(4, 50, device="cuda"), torch.empty(4, 50, 32, device="cuda", dtype=torch.int32)
+                op.scores, op.argmax, op.argmax_dtype = scores.data_ptr(), at.data_ptr(), lik.I32
+                values, ids = torch.empty(4, 5, device="cuda"), torch.empty(4, 5, device="cuda", dtype=torch.int64)
+                best = lik.TopK(struct_size=ctypes.sizeof(lik.TopK), score=op, k=5)
+                best.values, best.ids = values.data_ptr(), ids.data_ptr()
+                operations = [("score", op), ("topk", best)]
+                if dtype != "i8":
+                    grads = [torch.empty(4, 32, 128, device="cuda"), torch.empty(50, 64, 128, device="cuda")]
+                    weights = torch.ones(4, 50, device="cuda")
+                    operations.append(("grad", grad_problem(op, weights, *(x.data_ptr() for x in grads))))
+                for kind, operation in operations:
+                    _, workspace, how = gpu.plan(kind, operation)
+                    stream = torch.cuda.current_stream().cuda_stream
+                    torch.cuda.synchronize()
+
+                    def run(kind=kind, operation=operation, how=how, stream=stream, gpu=gpu):
+                        how.stream = stream
+                        code = getattr(gpu.c.c, f"lik_{kind}_run")(gpu.c.context, ctypes.byref(operation), ctypes.byref(how))
+                        gpu.c.check(code)
+
+                    for _ in range(3):
+                        fresh(f"{kind} of {dtype} on cuda:{index}", run)
+                    torch.cuda.synchronize()
+                    fail(workspace.intact(), f"threads: {kind} wrote past its workspace")
+                want = torch.empty_like(scores)
+                op.scores, op.argmax = want.data_ptr(), None
+                gpu.launch("score", op)
+                torch.cuda.synchronize()
+                fail(torch.equal(scores, want), f"threads: scores of {dtype} on cuda:{index} differ")
+        c, memory, stream = gpu.c.c, ctypes.c_void_p(), ctypes.c_void_p()
+        back, there = ctypes.create_string_buffer(1000), ctypes.create_string_buffer(bytes(range(250)) * 4, 1000)
+        sizes, bytes_ = (ctypes.c_size_t(), ctypes.c_size_t()), ctypes.c_size_t(1000)
+        calls = {
+            "lik_context_create": lambda: lik.Library(args.lib, f"cuda:{index}"),
+            "lik_memory_alloc": lambda: gpu.c.check(c.lik_memory_alloc(gpu.c.context, bytes_, ctypes.byref(memory))),
+            "lik_memory_copy there": lambda: gpu.c.check(c.lik_memory_copy(gpu.c.context, memory, there, bytes_)),
+            "lik_memory_copy back": lambda: gpu.c.check(c.lik_memory_copy(gpu.c.context, back, memory, bytes_)),
+            "lik_memory_info": lambda: gpu.c.check(c.lik_memory_info(gpu.c.context, *map(ctypes.byref, sizes))),
+            "lik_memory_free": lambda: c.lik_memory_free(gpu.c.context, memory),
+            "lik_stream_create": lambda: gpu.c.check(c.lik_stream_create(gpu.c.context, ctypes.byref(stream))),
+            "lik_stream_synchronize": lambda: gpu.c.check(c.lik_stream_synchronize(gpu.c.context, stream)),
+            "lik_stream_destroy": lambda: c.lik_stream_destroy(gpu.c.context, stream),
+        }
+        for name, action in calls.items():
+            fresh(f"{name} on cuda:{index}", action)
+        fail(back.raw == there.raw and sizes[1].value >> 30, f"threads: memory of cuda:{index}")
+    print(f"threads: done on {torch.cuda.device_count()} GPUs", flush=True)
+
+
 def check_refused(device, args):
     """With LIK_CHECK=1 what lies on the device is looked at, and refused by name; a GPU that is not there always is."""
 
@@ -801,6 +877,7 @@ CHECKS = {
     "topk": check_topk,
     "grad": check_grad,
     "streams": check_streams,
+    "threads": check_threads,
     "refused": check_refused,
     "large": check_large,
 }

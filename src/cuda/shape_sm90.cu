@@ -37,24 +37,19 @@ static int deep_of(const struct lik_score *op, int bands)
 }
 
 /* Are there documents' rows, for an empty document's copy is of the first, and are their strides what a tensor map
- * takes: positive multiples of 16 bytes? */
+ * takes: positive multiples of 16 bytes? Those that no second entry follows count as well: a slice of a view, of one
+ * document too, then takes the kernel that the whole view takes, and has its bits. */
 static int map_strides(const struct lik_tokens *d)
 {
     if ((uintptr_t)d->data % 16 || d->dim_stride != 1 || !(d->offsets ? d->total : d->len_max) || !d->count)
         return 0;
-    int unit = 16 / (int)lik_dtype_bytes(d->dtype);
-    if ((d->len_max > 1 || d->offsets) && (d->strides.token <= 0 || d->strides.token % unit))
-        return 0;
+    const int64_t far = 1ll << 38, unit = 16 / (int)lik_dtype_bytes(d->dtype); /* far: 2^40 bytes */
+    auto takes = [=](int64_t stride) { return stride > 0 && stride < far && stride % unit == 0; };
     if (d->offsets)
-        return d->total <= INT32_MAX - 4096;
+        return takes(d->strides.token) && d->total <= INT32_MAX - 4096;
     int64_t members = d->group_size > 0 ? d->group_size : d->count;
-    if (members > 1 && (d->strides.sequence <= 0 || d->strides.sequence % unit))
-        return 0;
-    if (d->group_size > 0 && d->count > members && (d->strides.group <= 0 || d->strides.group % unit))
-        return 0;
-    int64_t far = 1ll << 38; /* 2^40 bytes */
-    return members < INT32_MAX && d->count / (members ? members : 1) < INT32_MAX && d->strides.token < far &&
-           d->strides.sequence < far && d->strides.group < far;
+    return takes(d->strides.token) && takes(d->strides.sequence) && (!d->group_size || takes(d->strides.group)) &&
+           members < INT32_MAX && d->count / members < INT32_MAX;
 }
 
 /* Is the stream of documents uniform: of one length, none masked or listed? */

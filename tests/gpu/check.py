@@ -728,6 +728,42 @@ def check_streams(device, args):
     print("streams: done", flush=True)
 
 
+def check_slices(device, args):
+    """The bits of a score do not depend on where a slice of a view begins, nor on how much of it is taken: tokens in
+    padded rows and sequences, from any first element."""
+    r = random.Random(args.seed)
+    kernels = set()
+    for case in range(60 if args.seconds < 60 else 200):
+        dtype = r.choice(["f32", "f32", "f32", "bf16"])
+        size, torch_dtype = (4, torch.float32) if dtype == "f32" else (2, torch.bfloat16)
+        dim, length, n = r.choice([5, 64, 65, 128, 130]), r.choice([1, 1, 2, 9, 40]), r.choice([2, 5, 33])
+        unit = 16 // size
+        token = dim + r.choice([0, 1, 3, -dim % unit])
+        sequence = token * length + r.choice([0, 0, 1, 2, -token * length % unit])
+        first, normalize = r.choice([0, 0, 1, unit]), r.random() < 0.3
+        g = torch.Generator(device="cuda").manual_seed(1000 * args.seed + case)
+        memory = torch.randn(first + n * sequence + token, generator=g, device="cuda").to(torch_dtype)
+        q = Operand(g, 3, 7, dim, dtype, normalize=normalize)
+        d = lik.Tokens(struct_size=ctypes.sizeof(lik.Tokens), dtype=DTYPES[dtype][0], count=n, len_max=length, dim=dim)
+        d.data, d.dim_stride, d.normalize = memory.data_ptr() + first * size, 1, int(normalize)
+        d.strides = lik.Strides(0, sequence, token)
+        op = lik.Score(struct_size=ctypes.sizeof(lik.Score), q=q.struct, d=d, precision=r.choice([lik.HIGHEST, lik.HIGH]))
+        whole, at, variant = score(device, op, torch.int32)
+        kernels.add("_sm90_" in variant)
+        for a, b in [(i, i + 1) for i in range(n)] + [sorted(r.sample(range(n + 1), 2)) for _ in range(4)]:
+            op.d.data, op.d.count = memory.data_ptr() + (first + a * sequence) * size, b - a
+            part, at2, other = score(device, op, torch.int32)
+            if not fail(
+                torch.equal(part, whole[:, a:b]) and torch.equal(at2, at[:, a:b]),
+                f"slices {dtype} dim {dim} {n}x{length} strides {sequence}, {token} from {first}: {a} to {b} "
+                f"[{other}] differ from the whole [{variant}]",
+            ):
+                return
+    hopper = torch.cuda.get_device_capability() == (9, 0) and not os.environ.get("LIK_CUDA_ARCH")
+    fail(kernels == ({True, False} if hopper else {False}), f"slices: kernels {kernels} were met")
+    print("slices: done", flush=True)
+
+
 def check_threads(device, args):
     """Each function of the library as the first CUDA call of a fresh thread, on every GPU; the thread's own current
     device is as it was."""
@@ -877,6 +913,7 @@ CHECKS = {
     "topk": check_topk,
     "grad": check_grad,
     "streams": check_streams,
+    "slices": check_slices,
     "threads": check_threads,
     "refused": check_refused,
     "large": check_large,

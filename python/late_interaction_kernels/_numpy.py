@@ -182,6 +182,11 @@ def topk(problem: Problem, k: int, id_base: int, smallest: bool) -> tuple[Any, A
     return values, ids
 
 
+def topk_scratch(problem: Problem, k: int) -> int:
+    """On CPUs scratch grows with k and not with the documents: a chunk would bound nothing."""
+    return 0
+
+
 def merge(values: list[Any], ids: list[Any], k: int, smallest: bool) -> tuple[Any, Any]:
     rows = values[0].shape[0]
     best = np.empty((rows, k), np.float32), np.empty((rows, k), np.int64)

@@ -582,5 +582,12 @@ def run_topk(problem: Problem, k: int, id_base: int, smallest: bool) -> tuple[An
     return values, ids
 
 
+def topk_scratch(problem: Problem, k: int) -> int:
+    """Bytes of scratch on a GPU that topk takes; 0 elsewhere, where documents do not add to it."""
+    if not problem.q.is_cuda or tracing(problem.q, problem.d) or not _native_serves(problem):
+        return 0
+    return _native.topk_scratch(*_lend_all(_settled(problem)), k)
+
+
 def merge(values: list[Any], ids: list[Any], k: int, smallest: bool) -> tuple[Any, Any]:
     return _fallback.merge(values, ids, k, smallest)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from . import _native
-from ._problem import ALL, FOLLOW, LIST, NORMALIZE, check_rank, first_of, padded, whole_number
+from ._problem import ALL, FOLLOW, LIST, NORMALIZE, Framework, Problem, check_rank, first_of, padded, whole_number
 from .autograd import compiling
+
+SCRATCH = 64 << 20  # bytes: a call that takes no more has nothing for a chunk to bound
 
 
 def maxsim_topk(
@@ -31,7 +33,8 @@ def maxsim_topk(
         D: ``[Nd, Ld, d]``; with ``storage="int8"`` also a (values, scales) pair.
         k: how many, at least 1.
         q_mask, d_mask, normalize, q_weights, storage: as in :func:`maxsim`.
-        chunk_size: score that many documents at a time. Results do not depend on it: memory is bounded without it.
+        chunk_size: score that many documents at a time where the call would take more than 64 MiB of scratch, which
+            it does for thousands of queries or a large k on a GPU. Results do not depend on it.
         largest: False for the lowest scores, ascending.
         sorted: results are always sorted.
         return_argmax: also return which document token matched, int32 ``[Nq, k, Lq]``.
@@ -64,14 +67,10 @@ def maxsim_topk(
     )
     queries, documents = problem.q.shape[0], problem.d.shape[0]
     k = min(k, documents)
-    if k == 0 or chunk_size is None or chunk_size >= documents:
+    if k == 0 or chunk_size is None or chunk_size >= documents or fw.topk_scratch(problem, k) <= SCRATCH:
         values, ids = fw.topk(problem, max(k, 1), 0, not largest)
     else:
-        parts = [
-            fw.topk(document_slice(problem, a, min(a + chunk_size, documents)), k, a, not largest)
-            for a in range(0, documents, chunk_size)
-        ]
-        values, ids = fw.merge([v for v, _ in parts], [i for _, i in parts], k, not largest)
+        values, ids = by_chunks(fw, problem, k, chunk_size, not largest)
     values, ids = values[:, :k], ids[:, :k]
     result = (values, ids) if len(shape) == 2 else (values[0], ids[0])
     if not return_argmax:
@@ -89,7 +88,18 @@ def fw_detach(x: Any) -> Any:
     return x.detach() if hasattr(x, "detach") else x
 
 
-def document_slice(problem: Any, start: int, end: int) -> Any:
+def by_chunks(fw: Framework, problem: Problem, k: int, chunk_size: int, smallest: bool) -> tuple[Any, Any]:
+    """The k best, of chunk_size documents at a time: no more than two sets of k are held."""
+    documents = problem.d.shape[0]
+    best: tuple[Any, Any] | None = None
+    for a in range(0, documents, chunk_size):
+        part = fw.topk(document_slice(problem, a, min(a + chunk_size, documents)), k, a, smallest)
+        best = part if best is None else fw.merge([best[0], part[0]], [best[1], part[1]], k, smallest)
+    assert best is not None
+    return best
+
+
+def document_slice(problem: Problem, start: int, end: int) -> Problem:
     """The same queries against documents start ... end - 1."""
     part = {name: getattr(problem, name) for name in ("d", "d_mask", "d_scale")}
     return problem._replace(**{name: x if x is None or x.ndim == 0 else x[start:end] for name, x in part.items()})

@@ -324,6 +324,24 @@ static PyObject *native_topk(PyObject *self, PyObject *const *args, Py_ssize_t n
     return finish(&p, failed);
 }
 
+/* topk_scratch(*problem, k) -> bytes of workspace that topk() takes. */
+static PyObject *native_topk_scratch(PyObject *self, PyObject *const *args, Py_ssize_t n)
+{
+    (void)self;
+    struct problem p;
+    if (expect_arguments("topk_scratch", n, FIELDS + 1))
+        return NULL;
+    struct lik_topk op = {.struct_size = sizeof op};
+    op.k = PyLong_AsLongLong(args[FIELDS]);
+    if (PyErr_Occurred() || problem_read(&p, args))
+        return NULL;
+    op.score = p.op;
+    size_t bytes = 0;
+    int failed = run_workspace_bytes(RUN_TOPK, &op, p.device, &bytes);
+    problem_release(&p);
+    return failed ? NULL : PyLong_FromSize_t(bytes);
+}
+
 /* Multiply-adds of a backward pass: two rows for every winner. */
 static double grad_work(const struct problem *p)
 {
@@ -869,6 +887,7 @@ static PyMethodDef methods[] = {
     FAST(best),
     FAST(score),
     FAST(topk),
+    FAST(topk_scratch),
     FAST(forward),
     FAST(backward),
     FAST(grad),

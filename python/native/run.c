@@ -335,6 +335,15 @@ static int run_cpu(enum run_verb verb, const struct lik_context *ctx, const void
     return status;
 }
 
+int run_workspace_bytes(enum run_verb verb, const void *op, int32_t device, size_t *bytes)
+{
+    const struct lik_context *ctx = run_context(device);
+    struct lik_plan plan = {.struct_size = sizeof plan};
+    int status = ctx ? plan_of(verb, ctx, op, NULL, &plan) : LIK_EDEVICE;
+    *bytes = plan.workspace_bytes;
+    return !ctx ? -1 : status ? run_raise(status) : 0;
+}
+
 int run_operation(enum run_verb verb, const void *op, int32_t device, double work)
 {
     const struct lik_context *ctx = run_context(device);

@@ -28,6 +28,9 @@ enum run_verb { RUN_SCORE, RUN_TOPK, RUN_GRAD };
  * 0, or -1 with a Python exception. */
 int run_operation(enum run_verb verb, const void *op, int32_t device, double work);
 
+/* Workspace that run_operation would take on this device by one thread. 0, or -1 with a Python exception. */
+int run_workspace_bytes(enum run_verb verb, const void *op, int32_t device, size_t *bytes);
+
 /* Runs task(arg, i) for i in 0 ... n - 1 on the CPU threads, without the GIL. */
 void run_parallel(int64_t n, void (*task)(void *arg, int64_t i), void *arg);
 

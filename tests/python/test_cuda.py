@@ -98,6 +98,28 @@ def test_other_storages():
     got.sum().backward()
 
 
+@needs_backend
+def test_a_chunk_costs_nothing_and_bounds_what_is_large():
+    q, d = unit(8, 32, 128, dtype=torch.bfloat16), unit(20000, 64, 128, dtype=torch.bfloat16)
+
+    def peak(**chunk):
+        retrieve(q, d, 100, **chunk)
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        out = retrieve(q, d, 100, **chunk)
+        return out, torch.cuda.max_memory_allocated() - before
+
+    whole, most = peak()
+    chunked, least = peak(chunk=512)
+    assert least <= most and all(torch.equal(a, b) for a, b in zip(whole, chunked, strict=True))
+    q = unit(3000, 8, 64, dtype=torch.bfloat16)
+    d = unit(20000, 8, 64, dtype=torch.bfloat16)
+    whole, most = peak()
+    chunked, least = peak(chunk=512)
+    assert least < most / 2 and all(torch.equal(a, b) for a, b in zip(whole, chunked, strict=True))
+
+
 def entry_points(device):
     """Every public function that computes on a GPU, by name."""
 

@@ -7,9 +7,19 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from late_interaction_kernels import MaxSimScorer, maxsim, retrieve
+from late_interaction_kernels import MaxSimScorer, _numpy, _torch, maxsim, retrieve, topk
 from late_interaction_kernels.int8 import quantize_int8_per_token
 from late_interaction_kernels.topk import maxsim_topk
+
+
+@pytest.fixture(scope="module", params=["whole", "chunks"])
+def scratch(request):
+    """Calls that take their documents whole though a chunk is given, and calls that do not."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "chunks":
+            for framework in (_numpy, _torch):
+                patch.setattr(framework, "topk_scratch", lambda problem, k: topk.SCRATCH + 1)
+        yield
 
 
 @given(
@@ -20,7 +30,7 @@ from late_interaction_kernels.topk import maxsim_topk
     st.sampled_from([None, 1, 3, 7, 40]),
     st.booleans(),
 )
-def test_topk_is_the_sorted_scores(seed, queries, documents, k, chunk, largest):
+def test_topk_is_the_sorted_scores(scratch, seed, queries, documents, k, chunk, largest):
     torch.manual_seed(seed)
     q = torch.randn(queries, 5, 16)
     d = torch.randn(documents // 3 + 1, 6, 16).repeat(3, 1, 1)[:documents]  # ties across chunks
@@ -34,12 +44,24 @@ def test_topk_is_the_sorted_scores(seed, queries, documents, k, chunk, largest):
     assert np.array_equal(got[0], values.numpy()) and np.array_equal(got[1], ids.numpy())
 
 
-def test_k_larger_than_a_chunk():
+def test_k_larger_than_a_chunk(scratch):
     q, d = torch.randn(2, 3, 8), torch.randn(9, 4, 8)
     assert torch.equal(retrieve(q, d, 8, chunk=2)[1], retrieve(q, d, 8)[1])
+    for largest in (True, False):
+        whole = maxsim_topk(q.numpy(), d.numpy(), 5, largest=largest)
+        parts = maxsim_topk(q.numpy(), d.numpy(), 5, largest=largest, chunk_size=2)
+        assert all(np.array_equal(a, b) for a, b in zip(whole, parts, strict=True))
 
 
-def test_nan_comes_last():
+def test_a_chunk_that_bounds_nothing_is_not_taken(monkeypatch):
+    """Scoring 4,096 documents at a time took 1.8 times as long as scoring 100,000 at once, and more memory."""
+    monkeypatch.setattr(topk, "by_chunks", None)
+    q, d = torch.randn(2, 3, 8), torch.randn(9, 4, 8)
+    assert torch.equal(retrieve(q, d, 4, chunk=2)[0], retrieve(q, d, 4)[0])
+    assert np.array_equal(*(retrieve(q.numpy(), d.numpy(), 4, chunk=c)[0] for c in (2, None)))
+
+
+def test_nan_comes_last(scratch):
     q, d = torch.randn(1, 3, 8), torch.randn(5, 4, 8)
     d[2, 1] = torch.nan
     for chunk in (None, 2):
@@ -66,7 +88,7 @@ def test_matched_tokens():
     assert torch.equal(argmax, full.gather(1, ids[..., None].expand(-1, -1, 3)))
 
 
-def test_int8_storage():
+def test_int8_storage(scratch):
     q, d = torch.randn(2, 3, 64), torch.randn(50, 4, 64)
     pair = quantize_int8_per_token(d)
     a, b = maxsim_topk(q, d, 5, storage="int8"), maxsim_topk(q, pair, 5, storage="int8", chunk_size=7)

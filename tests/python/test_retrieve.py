@@ -5,23 +5,22 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from late_interaction_kernels import MaxSimScorer, _numpy, _torch, maxsim, retrieve, topk
 from late_interaction_kernels.int8 import quantize_int8_per_token
 from late_interaction_kernels.topk import maxsim_topk
 
 
-@pytest.fixture(scope="module", params=["whole", "chunks"])
-def scratch(request):
+@pytest.fixture(params=["whole", "chunks"])
+def scratch(request, monkeypatch):
     """Calls that take their documents whole though a chunk is given, and calls that do not."""
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param == "chunks":
-            for framework in (_numpy, _torch):
-                patch.setattr(framework, "topk_scratch", lambda problem, k: topk.SCRATCH + 1)
-        yield
+    if request.param == "chunks":
+        for framework in (_numpy, _torch):
+            monkeypatch.setattr(framework, "topk_scratch", lambda problem, k: topk.SCRATCH + 1)
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.integers(0, 10**6),
     st.integers(0, 4),

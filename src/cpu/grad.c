@@ -85,11 +85,10 @@ static const float *token_at(const struct grad_job *job, const struct lik_tokens
                              float *factor)
 {
     int64_t base = lik_tokens_base(x, &x->strides, i) + t * x->strides.token;
-    const float *token = (const float *)x->data + base;
-    if (x->dtype != LIK_F32 || x->dim_stride != 1) {
+    int in_place = x->dtype == LIK_F32 && x->dim_stride == 1;
+    if (!in_place)
         lik_cpu_load_token(job->kernels, x, base, buffer);
-        token = buffer;
-    }
+    const float *token = in_place ? (const float *)x->data + base : buffer;
     float scale = x->scale ? x->scale[lik_tokens_base(x, &x->scale_strides, i) + t * x->scale_strides.token] : 1.0f;
     *factor = lik_cpu_token_factor(job->kernels, x, scale, token);
     return token;
@@ -270,13 +269,17 @@ static int lay_out(const struct lik_grad *op, const struct lik_exec *exec, struc
 {
     const struct lik_score *score = &op->score;
     int64_t per_document = score->pairing == LIK_ALL ? score->q.count : score->pairing == LIK_LIST ? score->list_count : 1;
-    int64_t entries, listed = score->pairing == LIK_LIST ? score->list_count : 0;
+    int64_t entries, listed = 0, q_starts = 0, d_starts = 0;
     *layout = (struct grad_layout){.slot_count = exec->threads};
-    if (lik_mul_i64(op->grad_d ? per_document : 0, score->q.len_max, &entries))
+    if (score->pairing == LIK_LIST)
+        listed = score->list_count;
+    if (lik_mul_i64(op->grad_d ? per_document : 0, score->q.len_max, &entries) ||
+        (score->pairing == LIK_LIST &&
+         (lik_add_i64(score->q.count, 1, &q_starts) || lik_add_i64(score->d.count, 1, &d_starts))))
         return lik_fail(LIK_EINVAL, "the gradient's workspace passes 2^63 bytes");
-    if (reserve(&layout->q_start, &layout->bytes, score->pairing == LIK_LIST ? score->q.count + 1 : 0, 8) ||
+    if (reserve(&layout->q_start, &layout->bytes, q_starts, 8) ||
         reserve(&layout->q_order, &layout->bytes, listed, 8) ||
-        reserve(&layout->d_start, &layout->bytes, score->pairing == LIK_LIST ? score->d.count + 1 : 0, 8) ||
+        reserve(&layout->d_start, &layout->bytes, d_starts, 8) ||
         reserve(&layout->d_order, &layout->bytes, listed, 8) ||
         reserve(&layout->sums, &layout->slot_bytes, GROUP * score->q.dim, 4) ||
         reserve(&layout->row, &layout->slot_bytes, 2 * score->q.dim + GROUP, 4) ||

@@ -105,8 +105,8 @@ static void number_lanes(const struct lik_score *op, struct lik_cpu_block *block
     block->query_lane[0] = 0;
     for (int64_t n = 0; n < block->queries; n++) {
         int64_t i = lik_score_query(op, block->row + n), length = lik_tokens_length(q, i);
-        const uint8_t *mask = q->mask ? q->mask + lik_tokens_base(q, &q->mask_strides, i) : NULL;
-        const float *weights = q->weights ? q->weights + lik_tokens_base(q, &q->weights_strides, i) : NULL;
+        const uint8_t *mask = q->mask && length ? q->mask + lik_tokens_base(q, &q->mask_strides, i) : NULL;
+        const float *weights = q->weights && length ? q->weights + lik_tokens_base(q, &q->weights_strides, i) : NULL;
         for (int64_t t = 0; t < length; t++) {
             if (mask && !mask[t * q->mask_strides.token])
                 continue;
@@ -174,11 +174,10 @@ void lik_cpu_pack(const struct lik_cpu_kernels *kernels, const struct lik_score 
             int64_t t = block->lane_token[lane], at = base + t * q->strides.token;
             if (lane == panel.first_lane + 4 * panel.shape)
                 begin_panel(block, &panel, lane, depth, group, depth > q->dim);
-            const float *token = (const float *)q->data + at;
-            if (!in_place) {
-                lik_cpu_load_token(kernels, q, at, slot->token + waiting * q->dim);
-                token = slot->token + waiting * q->dim;
-            }
+            float *own = slot->token + waiting * q->dim;
+            if (!in_place)
+                lik_cpu_load_token(kernels, q, at, own);
+            const float *token = in_place ? (const float *)q->data + at : own;
             float factor = lik_cpu_token_factor(kernels, q, q->scale ? q->scale[scale_base + t * q->scale_strides.token] : 1.0f, token);
             if (group > 1) {
                 pack_integers(q, &panel, lane, token, factor, group, slot);

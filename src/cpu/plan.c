@@ -19,11 +19,6 @@
 #define SLICE_MAX 224
 #define SERIAL_PRODUCTS 4000000 /* about 100 us of work: below it one thread is faster */
 
-static int64_t divide_up(int64_t a, int64_t b)
-{
-    return (a + b - 1) / b;
-}
-
 static enum lik_cpu_loader choose_loader(const struct lik_score *op)
 {
     const struct lik_tokens *d = &op->d;
@@ -62,15 +57,15 @@ static void cut_items(const struct lik_score *op, const struct lik_exec *exec, s
     plan->lanes = lik_round_up(lik_max_i64(block_queries * op->q.len_max, 1), 8);
 
     /* Long enough items that packing does not show, short enough that every thread gets several. */
-    int64_t least = divide_up(ITEM_TOKENS, length), all = divide_up(rows, plan->rows_per_item) * columns;
-    int64_t share = divide_up(lik_max_i64(all, 1), 8 * exec->threads);
+    int64_t least = lik_divide_up(ITEM_TOKENS, length), all = lik_divide_up(rows, plan->rows_per_item) * columns;
+    int64_t share = lik_divide_up(lik_max_i64(all, 1), 8 * exec->threads);
     plan->columns_per_item = lik_max_i64(lik_min_i64(lik_max_i64(share, least), columns), 1);
     if (op->pairing != LIK_ALL && columns < least) {
-        share = divide_up(lik_max_i64(rows, 1), 8 * exec->threads);
-        plan->rows_per_item = lik_max_i64(lik_min_i64(divide_up(least, lik_max_i64(columns, 1)), share), 1);
+        share = lik_divide_up(lik_max_i64(rows, 1), 8 * exec->threads);
+        plan->rows_per_item = lik_max_i64(lik_min_i64(lik_divide_up(least, lik_max_i64(columns, 1)), share), 1);
     }
-    plan->item_rows = divide_up(rows, plan->rows_per_item);
-    plan->item_columns = divide_up(columns, plan->columns_per_item);
+    plan->item_rows = lik_divide_up(rows, plan->rows_per_item);
+    plan->item_columns = lik_divide_up(columns, plan->columns_per_item);
 
     double products = (double)rows * (double)columns * (double)length * (double)tokens * (double)dim;
     int64_t items = plan->item_rows * plan->item_columns;
@@ -99,10 +94,10 @@ int lik_cpu_plan_score(const struct lik_score *op, const struct lik_exec *exec, 
     cut_items(op, exec, plan);
     int64_t dim = op->q.dim, block_queries = op->pairing == LIK_ALL ? plan->rows_per_item : 1;
     int integer = plan->loader == LIK_LOAD_I8_Q16 || plan->loader == LIK_LOAD_I8_Q7;
-    plan->panels = divide_up(plan->lanes, LIK_PANEL_LANES);
+    plan->panels = lik_divide_up(plan->lanes, LIK_PANEL_LANES);
     plan->slice = dim;
     if (!integer && dim > SLICE_MAX)
-        plan->slice = lik_round_up(divide_up(dim, divide_up(dim, SLICE_MAX)), 16);
+        plan->slice = lik_round_up(lik_divide_up(dim, lik_divide_up(dim, SLICE_MAX)), 16);
     plan->stream_rows = STREAM_ROWS;
     if (plan->panels > 1 || plan->loader == LIK_LOAD_GATHER)
         plan->stream_rows = lik_min_i64(lik_max_i64(STREAM_BYTES / (4 * dim) / 24, 1) * 24, STREAM_ROWS);

@@ -17,7 +17,7 @@
 struct cursor {
     int64_t column, column_end;
     int64_t token, length; /* of the current document */
-    int64_t base, scale_base;
+    int64_t base;
     const uint8_t *mask;
     int open;              /* is the current document entered? */
 };
@@ -40,8 +40,9 @@ static inline void enter_document(const struct lik_score *op, int64_t row, struc
     at->token = 0;
     at->length = lik_tokens_length(d, j);
     at->base = lik_tokens_base(d, &d->strides, j);
-    at->scale_base = d->scale ? lik_tokens_base(d, &d->scale_strides, j) : 0;
-    at->mask = d->mask ? d->mask + lik_tokens_base(d, &d->mask_strides, j) : NULL;
+    at->mask = NULL;
+    if (d->mask && at->length > 0) /* what no token stands at may lie outside of the array, or there is none */
+        at->mask = d->mask + lik_tokens_base(d, &d->mask_strides, j);
     at->open = 1;
 }
 
@@ -102,8 +103,8 @@ static void fill_stream(const struct lik_score *op, int64_t row, const struct li
         const int64_t room = plan->stream_rows - n;
         if (!at->mask) {
             int64_t take = lik_min_i64(room, at->length - at->token);
-            const char *address = token_address(d, at);
-            int64_t step = d->strides.token * (int64_t)lik_dtype_bytes(d->dtype);
+            const char *address = take > 0 ? token_address(d, at) : NULL;
+            int64_t step = take > 1 ? d->strides.token * (int64_t)lik_dtype_bytes(d->dtype) : 0;
             for (int64_t r = 0; r < take; r++) {
                 stream->rows[n + r] = address + r * step;
                 stream->index[n + r] = (int32_t)(at->token + r);
@@ -180,7 +181,9 @@ static int load_stream(const struct lik_cpu_job *job, int64_t row, struct stream
     int64_t r = 0;
     for (int64_t s = 0; s < stream->segments; s++) {
         int64_t j = lik_score_document(job->op, row, stream->column[s]);
-        const float *scales = d->scale ? d->scale + lik_tokens_base(d, &d->scale_strides, j) : NULL;
+        const float *scales = NULL;
+        if (d->scale && r < stream->ends[s])
+            scales = d->scale + lik_tokens_base(d, &d->scale_strides, j);
         for (; r < stream->ends[s]; r++) {
             float scale = scales ? scales[stream->index[r] * d->scale_strides.token] : 1.0f;
             if (d->normalize) {
@@ -284,7 +287,7 @@ static void finish_stream(struct lik_cpu_job *job, const struct stream *stream, 
     int64_t stride = job->plan.lanes + 8, columns = lik_score_columns(op);
     for (int64_t s = 0; s < stream->segments - !stream->last_complete; s++) {
         const float *maxima = slot->maxima + s * stride;
-        const int32_t *winners = slot->winners + s * stride;
+        const int32_t *winners = op->argmax ? slot->winners + s * stride : NULL;
         int64_t column = stream->column[s];
         for (int64_t n = 0; n < block->queries; n++) {
             int64_t row = block->row + n, lane = block->query_lane[n], lanes = block->query_lane[n + 1] - lane;

@@ -336,6 +336,98 @@ static void check_running(void)
         }
 }
 
+/* Legal problems at the ends of what sizes and strides can be: nothing of them may overflow, no pointer be made to where
+ * no token is. The sanitizers see it; here the calls must succeed, or be refused by name. */
+static void extreme(const char *what, struct call call, int verbs, int may_refuse)
+{
+    totals.cases++;
+    for (int64_t i = 0; i < device_count; i++)
+        for (int verb = SCORE; verb <= GRAD && devices[i].ctx; verb *= 2) {
+            struct call c = call;
+            if (!(verbs & verb))
+                continue;
+            check_describe("arguments: %s, verb %d on %s", what, verb, devices[i].name);
+            int status = enter(devices[i].ctx, verb, 1, &c);
+            if (may_refuse && status == LIK_EINVAL)
+                check(strstr(lik_last_error(), "2^63") != NULL, "refused by \"%s\"", lik_last_error());
+            else if (!check_ok(status, "plan"))
+                continue;
+            if (status || (verbs & PLANS_ONLY) || totals.gpu)
+                continue;
+            memset(&out, 0xcb, sizeof out);
+            c.exec.workspace_bytes = c.plan.workspace_bytes;
+            check_ok(enter(devices[i].ctx, verb, 0, &c), "run");
+            int scored = verb == SCORE && c.score.q.count == Q_COUNT && c.score.d.count == D_COUNT;
+            for (int n = 0; n < Q_COUNT * D_COUNT && scored && !(c.score.q.len_max && c.score.d.len_max); n++)
+                check(out.scores[n] == 0, "scores[%d] is %g", n, (double)out.scores[n]);
+        }
+}
+#define EXTREME(change, verbs, may_refuse)         \
+    do {                                           \
+        struct call c = good_call();               \
+        change;                                    \
+        extreme(#change, c, verbs, may_refuse);    \
+    } while (0)
+
+static void no_tokens(struct lik_tokens *x, int64_t count)
+{
+    x->count = count;
+    x->len_max = 0;
+    x->data = NULL;
+    x->strides = x->weights_strides = (struct lik_strides){0, 0, 0};
+}
+
+/* Strides that no entry is reached by, but that arithmetic might be done with. */
+static void wild_strides(struct lik_tokens *x, int64_t stride)
+{
+    x->mask = (const uint8_t *)in.weights;
+    x->scale = in.weights;
+    x->strides = x->mask_strides = x->scale_strides = (struct lik_strides){stride, stride, stride};
+}
+
+static void wild_packed(struct call *c, int64_t stride)
+{
+    make_packed(c);
+    wild_strides(&c->score.d, stride);
+    c->score.d.strides.sequence = c->score.d.strides.group = INT64_MAX;
+    c->score.d.mask_strides.sequence = c->score.d.scale_strides.sequence = INT64_MIN;
+    for (int64_t k = 0; k <= D_COUNT; k++) /* one token, then documents that begin behind it */
+        in.offsets[k] = k > 0;
+    c->score.d.total = 1;
+    memset(in.argmax_in, 0xff, sizeof in.argmax_in);
+}
+
+static void check_extremes(void)
+{
+    EXTREME((c.score.q.count = 0, no_tokens(&c.score.d, INT64_MAX)), SCORE | TOPK, 0);
+    EXTREME((c.score.q.count = 0, no_tokens(&c.score.d, INT64_MAX)), GRAD | PLANS_ONLY, 0);
+    EXTREME((no_tokens(&c.score.q, INT64_MAX), c.score.d.count = 0), SCORE, 0);
+    EXTREME((no_tokens(&c.score.q, INT64_MAX), c.score.d.count = 0), GRAD | PLANS_ONLY, 0);
+    EXTREME((no_tokens(&c.score.q, INT64_MAX / 64), no_tokens(&c.score.d, 1)), SCORE | GRAD | PLANS_ONLY, 0);
+    EXTREME((no_tokens(&c.score.q, INT64_MAX / 64), no_tokens(&c.score.d, 1)), TOPK | PLANS_ONLY, 1);
+    EXTREME((no_tokens(&c.score.q, 1), no_tokens(&c.score.d, INT64_MAX / 64)), ANY_VERB | PLANS_ONLY, 1);
+    EXTREME((make_list(&c), no_tokens(&c.score.q, INT64_MAX), no_tokens(&c.score.d, INT64_MAX), c.score.list_count = 0),
+            SCORE, 0);
+    EXTREME((make_list(&c), no_tokens(&c.score.q, INT64_MAX), no_tokens(&c.score.d, INT64_MAX), c.score.list_count = 0),
+            GRAD | PLANS_ONLY, 1);
+    EXTREME((make_candidates(&c), no_tokens(&c.score.q, INT64_MAX), no_tokens(&c.score.d, 0), c.score.per_query = 0),
+            SCORE, 0);
+    for (int sign = -1; sign <= 1; sign += 2) {
+        EXTREME((no_tokens(&c.score.d, D_COUNT), wild_strides(&c.score.d, sign * (INT64_MAX / 16)),
+                 memset(in.argmax_in, 0xff, sizeof in.argmax_in)), ANY_VERB, 0);
+        EXTREME((no_tokens(&c.score.q, Q_COUNT), wild_strides(&c.score.q, sign * (INT64_MAX / 16)),
+                 c.score.q.weights_strides = c.score.q.strides), ANY_VERB, 0);
+        EXTREME((no_tokens(&c.score.d, 1), wild_strides(&c.score.d, sign < 0 ? INT64_MIN : INT64_MAX),
+                 memset(in.argmax_in, 0xff, sizeof in.argmax_in)), ANY_VERB, 0);
+        EXTREME((no_tokens(&c.score.d, 0), wild_strides(&c.score.d, sign < 0 ? INT64_MIN : INT64_MAX)), ANY_VERB, 0);
+        EXTREME(wild_packed(&c, sign * (INT64_MAX / 8)), ANY_VERB, 0);
+        EXTREME(wild_packed(&c, sign < 0 ? INT64_MIN : INT64_MAX), ANY_VERB, 1);
+    }
+    EXTREME((c.score.q.count = 1, c.score.d.count = 1, c.score.scores_stride = INT64_MIN,
+             c.grad.grad_scores_stride = INT64_MIN), SCORE | GRAD, 0);
+    EXTREME((c.score.d.dim_stride = INT64_MAX, c.score.d.dim = c.score.q.dim = 1), ANY_VERB, 0);
+}
+
 /* NULL for each pointer of each entry; newer structs; what the plan ignores. */
 static void check_pointers(void)
 {
@@ -616,6 +708,7 @@ void check_arguments(void)
     check_pairings();
     check_results();
     check_running();
+    check_extremes();
     check_pointers();
     check_memory();
     check_newer_structs();

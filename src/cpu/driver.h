@@ -7,6 +7,7 @@
 #ifndef LIK_CPU_DRIVER_H
 #define LIK_CPU_DRIVER_H
 
+#include "base/layout.h"
 #include "core/backend.h"
 #include "cpu/kernels.h"
 #include "shared/heap.h"
@@ -59,7 +60,9 @@ struct lik_cpu_slot {
     int32_t *winners, *integers; /* integers: [dim], that token quantized */
 };
 
-int lik_cpu_plan_score(const struct lik_score *op, const struct lik_exec *exec, struct lik_cpu_plan *plan);
+/* Lays the slots out at the beginning of the workspace. */
+int lik_cpu_plan_score(const struct lik_score *op, const struct lik_exec *exec, struct lik_cpu_plan *plan,
+                       struct lik_layout *layout);
 const char *lik_cpu_loader_name(enum lik_cpu_loader loader);
 void lik_cpu_slot_init(const struct lik_cpu_plan *plan, char *scratch, struct lik_cpu_slot *slot);
 

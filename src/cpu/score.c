@@ -407,13 +407,12 @@ int lik_cpu_score_plan(const struct lik_context *ctx, const struct lik_score *op
                        struct lik_plan *out)
 {
     struct lik_cpu_plan plan;
-    int64_t bytes;
-    int status = lik_cpu_plan_score(op, exec, &plan);
+    struct lik_layout layout = {0};
+    int status = lik_cpu_plan_score(op, exec, &plan, &layout);
     if (status)
         return status;
-    if (lik_mul_i64((int64_t)plan.slot_bytes, plan.slots, &bytes))
-        return lik_fail(LIK_EINVAL, "the workspace of %lld threads passes 2^63 bytes", (long long)plan.slots);
-    out->workspace_bytes = (size_t)bytes;
+    lik_layout_planned(&layout);
+    out->workspace_bytes = (size_t)layout.bytes;
     if (out->struct_size)
         lik_cpu_name(ctx, "score", op, &plan, out->variant, sizeof out->variant);
     return LIK_OK;
@@ -422,7 +421,8 @@ int lik_cpu_score_plan(const struct lik_context *ctx, const struct lik_score *op
 int lik_cpu_score_run(const struct lik_context *ctx, const struct lik_score *op, const struct lik_exec *exec)
 {
     struct lik_cpu_job job = {.kernels = ctx->kernels, .op = op, .exec = exec};
-    int status = lik_cpu_plan_score(op, exec, &job.plan);
+    struct lik_layout layout = {0};
+    int status = lik_cpu_plan_score(op, exec, &job.plan, &layout);
     if (status)
         return status;
     lik_cpu_run(&job, exec->workspace);

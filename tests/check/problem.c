@@ -662,6 +662,17 @@ int problem_run(struct problem *p, const struct lik_context *ctx, const struct l
     return status;
 }
 
+/* To MemorySanitizer, bytes that nobody wrote: what the library may not read before it does. */
+#if defined(__clang__)
+#if __has_feature(memory_sanitizer)
+#include <sanitizer/msan_interface.h>
+#define UNDEFINED(data, bytes) __msan_poison(data, bytes)
+#endif
+#endif
+#ifndef UNDEFINED
+#define UNDEFINED(data, bytes) (void)0
+#endif
+
 /* plan, allocate exactly that, run: the same for each verb. */
 #define RUN_VERB(verb)                                                                                      \
     int run_##verb(const struct lik_context *ctx, const struct lik_##verb *op, const struct lik_exec *exec) \
@@ -677,6 +688,7 @@ int problem_run(struct problem *p, const struct lik_context *ctx, const struct l
             return status;                                                                                  \
         struct buffer workspace = buffer_make(plan.workspace_bytes, AT_END, 64);                            \
         memset(workspace.data, 0xee, workspace.bytes);                                                      \
+        UNDEFINED(workspace.data, workspace.bytes);                                                         \
         how.workspace = workspace.data;                                                                     \
         how.workspace_bytes = plan.workspace_bytes;                                                         \
         status = lik_##verb##_run(ctx, op, &how);                                                           \

@@ -108,7 +108,7 @@ static void through_token(const struct grad_job *job, const struct lik_tokens *x
     const float *token = token_at(job, x, i, t, buffer, &factor);
     if (x->normalize) {
         float scale = x->scale ? x->scale[lik_tokens_base(x, &x->scale_strides, i) + t * x->scale_strides.token] : 1.0f;
-        if (fabsf(scale) * sqrtf(job->kernels->sum_squares(token, x->dim)) < 1e-12f) {
+        if (fabsf(scale) * lik_cpu_norm(job->kernels, token, x->dim) < 1e-12f) {
             memset(sums, 0, (size_t)x->dim * sizeof *sums);
             return;
         }
@@ -127,6 +127,21 @@ static void store_row(const struct grad_job *job, const struct lik_tokens *x, vo
         job->kernels->add_scaled(sums, buffer, 1.0f, x->dim);
     }
     job->kernels->narrow(out, sums, x->dtype, x->dim);
+}
+
+/* g times the product of a query token and a document token. Where the stored elements' product leaves the range of f32, or
+ * that of the factors does, the query's elements take its factor first, in `room`. */
+static float weight_term(const struct grad_job *job, float g, const float *query, float q_factor, const float *token,
+                         float factor, float *room)
+{
+    int64_t dim = job->op->score.q.dim;
+    float product = job->kernels->dot(query, token, dim), size = fabsf(product), factors = fabsf(factor * q_factor);
+    int underflow = size < 0x1p-110f && (size > 0 || factors > 1e9f); /* 0 is mostly what it seems */
+    if (size <= FLT_MAX && !underflow && factors >= FLT_MIN && factors <= FLT_MAX)
+        return g * factor * q_factor * product;
+    for (int64_t k = 0; k < dim; k++)
+        room[k] = query[k] * q_factor;
+    return g * factor * job->kernels->dot(room, token, dim);
 }
 
 static void query_task(struct grad_job *job, char *scratch, int64_t i, int64_t first)
@@ -159,7 +174,7 @@ static void query_task(struct grad_job *job, char *scratch, int64_t i, int64_t f
             if (job->op->grad_weights) {
                 float q_factor;
                 const float *query = token_at(job, q, i, s, buffer + dim, &q_factor);
-                weight_sums[s - first] += g * factor * q_factor * job->kernels->dot(query, token, dim);
+                weight_sums[s - first] += weight_term(job, g, query, q_factor, token, factor, buffer + dim);
             }
         }
     }

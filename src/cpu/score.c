@@ -171,7 +171,7 @@ static int load_stream(const struct lik_cpu_job *job, int64_t row, struct stream
         for (int64_t r = 0; r < stream->count; r++) {
             const float *raw = load_row(job, stream, r, slot);
             if (d->normalize) /* the scale is applied below */
-                stream->row_scale[r] = job->kernels->sum_squares(raw, d->dim);
+                stream->row_scale[r] = lik_cpu_norm(job->kernels, raw, d->dim);
         }
         for (int64_t r = stream->count; copied && r < stream->count + 2 * LIK_TILE_ROWS; r++)
             stream->rows[r] = stream->rows[stream->count - 1];
@@ -187,7 +187,7 @@ static int load_stream(const struct lik_cpu_job *job, int64_t row, struct stream
         for (; r < stream->ends[s]; r++) {
             float scale = scales ? scales[stream->index[r] * d->scale_strides.token] : 1.0f;
             if (d->normalize) {
-                float norm = fabsf(scale) * sqrtf(stream->row_scale[r]);
+                float norm = fabsf(scale) * stream->row_scale[r];
                 scale /= norm < 1e-12f ? 1e-12f : norm;
             }
             stream->row_scale[r] = scale;

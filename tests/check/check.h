@@ -211,6 +211,8 @@ void check_invariance(void);
 void check_grad(void);
 void check_topk(void);
 void check_arguments(void);
+void check_entries(void); /* a part of it */
 void check_pool(void);
+void check_files(void);
 
 #endif

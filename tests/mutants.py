@@ -195,27 +195,33 @@ SHARED = ["-DLIK_GUARD_WORKSPACE=ON", "-DLIK_CUDA=OFF", "-DLIK_BUILD_CLI=OFF", "
 
 def build(name: str, jobs: int) -> bool:
     command = ["cmake", "--build", str(WORK / name), "--target", "lik_check", "-j", str(jobs)]
-    return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return any(subprocess.run(command, **quiet).returncode == 0 for _ in range(2))
 
 
-def suite(name: str, *groups: str) -> bool:
-    """Did the quick suite pass?"""
+def suite(name: str, *groups: str) -> str:
+    """The first complaint of the quick suite; "" if it passes."""
     command = [str(WORK / name / "tests/lik_check"), "--quick", *groups]
     try:
-        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=SECONDS)
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=SECONDS, text=True,
+                              errors="replace")
     except subprocess.TimeoutExpired:
-        return False
-    return done.returncode == 0
+        return f"it takes longer than {SECONDS} s"
+    if not done.returncode:
+        return ""
+    words = ("FAILED", "CRASHED", "ERROR", "runtime error")
+    return next((line for line in done.stdout.splitlines() if any(w in line for w in words)), f"exit {done.returncode}")
 
 
-def verdict(file: str, jobs: int) -> str:
-    """Which build killed the mutant that stands in the tree; "" if none did."""
+def verdict(file: str, jobs: int) -> tuple[str, str]:
+    """Which build killed the mutant that stands in the tree, and by what; "" if none did."""
     for name in BUILDS:
         if not build(name, jobs):
-            return "NOT BUILT"
-        if not suite(name, GROUPS[Path(file).name]) or not suite(name):
-            return name
-    return ""
+            return "NOT BUILT", ""
+        complaint = suite(name, GROUPS[Path(file).name]) or suite(name)
+        if complaint:
+            return name, complaint
+    return "", ""
 
 
 def main() -> int:
@@ -235,8 +241,8 @@ def main() -> int:
     for name, arguments in BUILDS.items():
         subprocess.run(["cmake", "-S", str(TREE), "-B", str(WORK / name), *arguments, *SHARED], check=True,
                        stdout=subprocess.DEVNULL)
-        if not build(name, options.jobs) or not suite(name):
-            sys.exit(f"the suite does not pass in the {name} build without any mutant")
+        if not build(name, options.jobs) or suite(name):
+            sys.exit(f"the suite does not pass in the {name} build without any mutant: {suite(name)}")
     survivors, killed, start = [], 0, time.monotonic()
     for file, text, replacement in MUTANTS:
         if options.only not in file and options.only not in text:
@@ -244,14 +250,15 @@ def main() -> int:
         path, original = TREE / file, (ROOT / file).read_text()
         line = original[: original.index(text)].count("\n") + 1
         path.write_text(original.replace(text, replacement))
-        by = verdict(file, options.jobs)
+        by, complaint = verdict(file, options.jobs)
         path.write_text(original)
         reason = EQUIVALENT.get((file, text, replacement))
         what = f"{file}:{line}: {text!r} -> {replacement!r}"
         if by == "NOT BUILT":
             sys.exit(f"does not build: {what}")
         killed += bool(by)
-        print(f"{'killed by ' + by if by else 'equivalent' if reason else 'SURVIVED':20} {what}", flush=True)
+        print(f"{'killed by ' + by if by else 'equivalent' if reason else 'SURVIVED':20} {what}")
+        print(f"    {complaint[:150] or reason or 'nobody noticed'}", flush=True)
         if not by and not reason:
             survivors.append(what)
         elif by and reason:

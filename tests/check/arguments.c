@@ -495,6 +495,7 @@ static void check_extremes(void)
             SCORE | GRAD | PLANS_ONLY, 0);
     EXTREME((c.exec.threads = 4096, c.exec.parallel_for = lik_pool_parallel_for), ANY_VERB | PLANS_ONLY, 0);
     EXTREME((c.score.d.count = 0, c.score.d.data = NULL, c.score.scores = NULL, c.score.argmax = NULL), SCORE, 0);
+    EXTREME((no_tokens(&c.score.q, Q_COUNT), c.score.argmax = NULL), ANY_VERB, 0);
     EXTREME(c.score.d.strides.group = INT64_MAX, ANY_VERB, 0); /* without groups */
     EXTREME((c.score.d.group_size = 2, c.score.d.strides.group = 2 * D_LEN * DIM), ANY_VERB, 0);
     EXTREME((no_strides(&c.score.d), c.score.d.group_size = 2, c.score.d.strides.sequence = INT64_MAX / 8),

@@ -131,6 +131,21 @@ def suite_asan(tally: Tally) -> None:
         pytest(tally, "cli-asan", "tests/cli", LIK_BIN=str(BUILD / "asan/lik"), LIK_CLI_QUICK="1")
 
 
+def suite_asan_clang(tally: Tally) -> None:
+    """The C suite under clang's sanitizers: they know pointer arithmetic and conversions that gcc's do not."""
+    need("clang")
+    if build(tally, "asan-clang"):
+        ctest(tally, "asan-clang", "-L", "check", LIK_CHECK_QUICK="1", UBSAN_OPTIONS="print_stacktrace=1")
+
+
+def suite_msan(tally: Tally) -> None:
+    """The oracle and the baseline under MemorySanitizer, which takes intrinsics for reads of everything."""
+    need("clang")
+    if build(tally, "msan"):
+        for device in ("ref", "cpu:generic"):
+            call(tally, f"msan {device}", ["build/msan/tests/lik_check", "--quick", "--device", device])
+
+
 def suite_tsan(tally: Tally) -> None:
     """The pool and everything that uses it under ThreadSanitizer."""
     if build(tally, "tsan"):

@@ -25,6 +25,12 @@ static inline int64_t lik_max_i64(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
+/* a / b rounded up, for a >= 0 and b > 0: no sum that might not fit. */
+static inline int64_t lik_divide_up(int64_t a, int64_t b)
+{
+    return a / b + (a % b != 0);
+}
+
 /* n rounded up to a multiple of `to`, a power of two; n must leave room for it. */
 static inline int64_t lik_round_up(int64_t n, int64_t to)
 {

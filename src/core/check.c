@@ -34,7 +34,7 @@ static int check_aligned(const char *name, const char *field, const void *pointe
     return LIK_OK;
 }
 
-/* (n - 1) * |stride| summed over the axes must stay an offset in bytes. */
+/* The offset of the last entry, its index times |stride| summed over the axes, must stay one in bytes. */
 static int check_strides(const char *name, const char *field, const struct lik_tokens *x, const struct lik_strides *s,
                          int64_t dim, int64_t dim_stride, int64_t bytes)
 {
@@ -48,10 +48,10 @@ static int check_strides(const char *name, const char *field, const struct lik_t
     }
     int64_t reach = 0;
     for (int i = 0; i < 4; i++) {
-        int64_t term;
-        if (extents[i] <= 1)
+        int64_t term, last = i == 2 && x->offsets ? x->total : extents[i] - 1; /* packed: an empty sequence may end there */
+        if (last <= 0)
             continue;
-        if (strides[i] == INT64_MIN || lik_mul_i64(extents[i] - 1, strides[i] < 0 ? -strides[i] : strides[i], &term) ||
+        if (strides[i] == INT64_MIN || lik_mul_i64(last, strides[i] < 0 ? -strides[i] : strides[i], &term) ||
             lik_add_i64(reach, term, &reach) || lik_mul_i64(reach, bytes, &term))
             return lik_fail(LIK_EINVAL, "%s.%s: stride %lld over %lld entries passes 2^63 bytes", name, field,
                             (long long)strides[i], (long long)extents[i]);
@@ -93,6 +93,9 @@ static int check_layout(const struct lik_context *ctx, const char *name, const s
         if (x->group_size)
             return lik_fail(LIK_EINVAL, "%s.group_size is %lld, but %s is packed (offsets set)", name,
                             (long long)x->group_size, name);
+        if (lik_mul_i64(x->count, lik_max_i64(x->len_max, 8), &rows)) /* 8: the bytes of an offset */
+            return lik_fail(LIK_EINVAL, "%s.count is %lld and %s.len_max %lld: their product passes 2^63", name,
+                            (long long)x->count, name, (long long)x->len_max);
         if (check_aligned(name, ".offsets", x->offsets, lik_dtype_bytes(x->offsets_dtype)))
             return LIK_EINVAL;
         if (ctx->backend->host_memory && check_offsets(name, x))

@@ -1,5 +1,6 @@
 /* The front door: check, plan, call the backend. */
 #include "core/check.h"
+#include "core/guards.h"
 
 #include <string.h>
 
@@ -36,6 +37,13 @@ static int check_workspace(const struct lik_exec *exec, size_t needed)
     return LIK_OK;
 }
 
+/* The status of a run that had this one, its workspace looked at. */
+static int run_guarded(const struct lik_context *ctx, const struct lik_exec *exec, int status)
+{
+    int guards = lik_guards_check(ctx, exec); /* also takes the guards away */
+    return status ? status : guards;
+}
+
 /* One plan and one run function per verb; they differ in the struct alone. */
 #define LIK_OPERATION(verb)                                                                                          \
     int lik_##verb##_plan(const struct lik_context *ctx, const struct lik_##verb *op, const struct lik_exec *exec,   \
@@ -67,7 +75,9 @@ static int check_workspace(const struct lik_exec *exec, size_t needed)
         if (!status)                                                                                                 \
             status = check_workspace(&how, own.workspace_bytes);                                                     \
         if (!status)                                                                                                 \
-            status = ctx->backend->verb##_run(ctx, &checked, &how);                                                  \
+            status = lik_guards_paint(ctx, &how);                                                                    \
+        if (!status)                                                                                                 \
+            status = run_guarded(ctx, &how, ctx->backend->verb##_run(ctx, &checked, &how));                          \
         return status ? status : lik_succeed();                                                                      \
     }
 

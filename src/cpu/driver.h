@@ -7,10 +7,13 @@
 #ifndef LIK_CPU_DRIVER_H
 #define LIK_CPU_DRIVER_H
 
+#include "base/layout.h"
 #include "core/backend.h"
 #include "cpu/kernels.h"
 #include "shared/heap.h"
 
+#include <float.h>
+#include <math.h>
 #include <stdatomic.h>
 
 /* How document rows reach the kernel. */
@@ -59,7 +62,9 @@ struct lik_cpu_slot {
     int32_t *winners, *integers; /* integers: [dim], that token quantized */
 };
 
-int lik_cpu_plan_score(const struct lik_score *op, const struct lik_exec *exec, struct lik_cpu_plan *plan);
+/* Lays the slots out at the beginning of the workspace. */
+int lik_cpu_plan_score(const struct lik_score *op, const struct lik_exec *exec, struct lik_cpu_plan *plan,
+                       struct lik_layout *layout);
 const char *lik_cpu_loader_name(enum lik_cpu_loader loader);
 void lik_cpu_slot_init(const struct lik_cpu_plan *plan, char *scratch, struct lik_cpu_slot *slot);
 
@@ -69,6 +74,15 @@ void lik_cpu_pack(const struct lik_cpu_kernels *kernels, const struct lik_score 
 
 /* Token t of a sequence whose elements begin at `base`, as f32 with neither scale nor normalization. */
 void lik_cpu_load_token(const struct lik_cpu_kernels *kernels, const struct lik_tokens *x, int64_t base, float *dst);
+/* The same as lik_cpu_norm, where the sum of squares, `squares`, left the range of f32 or came near its lower end. */
+float lik_cpu_norm_again(const struct lik_cpu_kernels *kernels, const float *x, int64_t n, float squares);
+/* |x| of the elements as they are stored. Where nothing was lost the sum taken again has the same bits, so that its lower
+ * bound may be any. */
+static inline float lik_cpu_norm(const struct lik_cpu_kernels *kernels, const float *x, int64_t n)
+{
+    float squares = kernels->sum_squares(x, n);
+    return squares >= 1e-30f && squares <= FLT_MAX ? sqrtf(squares) : lik_cpu_norm_again(kernels, x, n, squares);
+}
 /* The factor that scale and normalization put on a token; `raw` is the token without them. */
 float lik_cpu_token_factor(const struct lik_cpu_kernels *kernels, const struct lik_tokens *x, float scale,
                            const float *raw);

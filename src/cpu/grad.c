@@ -9,25 +9,23 @@
  * query and by document in the same way. */
 #include "cpu/driver.h"
 
-#include "base/size.h"
-
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #define GROUP 32 /* query tokens of a task: their sums stay in L1 */
 
-struct grad_layout {
+struct grad_regions {
     size_t q_start, q_order, d_start, d_order; /* LIK_LIST: [count + 1] and [list_count] */
     size_t slots;                              /* from here the slots' scratch */
-    size_t sums, row, entries, heads, slot_bytes, bytes;
+    size_t sums, row, entries, heads, slot_bytes;
     int64_t slot_count;
 };
 
 struct grad_job {
     const struct lik_cpu_kernels *kernels;
     const struct lik_grad *op;
-    struct grad_layout layout;
+    struct grad_regions at;
     char *workspace;
     atomic_llong next;
 };
@@ -44,8 +42,8 @@ static struct incidence scores_of_query(const struct grad_job *job, int64_t i)
     const struct lik_score *op = &job->op->score;
     struct incidence in = {.count = lik_score_columns(op), .row = i, .column_step = 1};
     if (op->pairing == LIK_LIST) {
-        const int64_t *start = (const int64_t *)(const void *)(job->workspace + job->layout.q_start);
-        in.order = (const int64_t *)(const void *)(job->workspace + job->layout.q_order) + start[i];
+        const int64_t *start = (const int64_t *)(const void *)(job->workspace + job->at.q_start);
+        in.order = (const int64_t *)(const void *)(job->workspace + job->at.q_order) + start[i];
         in.count = start[i + 1] - start[i];
         in.column_step = 0;
     }
@@ -61,8 +59,8 @@ static struct incidence scores_of_document(const struct grad_job *job, int64_t j
     } else if (op->pairing == LIK_CANDIDATES) {
         in = (struct incidence){.count = 1, .row = j / op->per_query, .column = j % op->per_query};
     } else if (op->pairing == LIK_LIST) {
-        const int64_t *start = (const int64_t *)(const void *)(job->workspace + job->layout.d_start);
-        in.order = (const int64_t *)(const void *)(job->workspace + job->layout.d_order) + start[j];
+        const int64_t *start = (const int64_t *)(const void *)(job->workspace + job->at.d_start);
+        in.order = (const int64_t *)(const void *)(job->workspace + job->at.d_order) + start[j];
         in.count = start[j + 1] - start[j];
     }
     return in;
@@ -85,11 +83,10 @@ static const float *token_at(const struct grad_job *job, const struct lik_tokens
                              float *factor)
 {
     int64_t base = lik_tokens_base(x, &x->strides, i) + t * x->strides.token;
-    const float *token = (const float *)x->data + base;
-    if (x->dtype != LIK_F32 || x->dim_stride != 1) {
+    int in_place = x->dtype == LIK_F32 && x->dim_stride == 1;
+    if (!in_place)
         lik_cpu_load_token(job->kernels, x, base, buffer);
-        token = buffer;
-    }
+    const float *token = in_place ? (const float *)x->data + base : buffer;
     float scale = x->scale ? x->scale[lik_tokens_base(x, &x->scale_strides, i) + t * x->scale_strides.token] : 1.0f;
     *factor = lik_cpu_token_factor(job->kernels, x, scale, token);
     return token;
@@ -111,7 +108,7 @@ static void through_token(const struct grad_job *job, const struct lik_tokens *x
     const float *token = token_at(job, x, i, t, buffer, &factor);
     if (x->normalize) {
         float scale = x->scale ? x->scale[lik_tokens_base(x, &x->scale_strides, i) + t * x->scale_strides.token] : 1.0f;
-        if (fabsf(scale) * sqrtf(job->kernels->sum_squares(token, x->dim)) < 1e-12f) {
+        if (fabsf(scale) * lik_cpu_norm(job->kernels, token, x->dim) < 1e-12f) {
             memset(sums, 0, (size_t)x->dim * sizeof *sums);
             return;
         }
@@ -132,12 +129,27 @@ static void store_row(const struct grad_job *job, const struct lik_tokens *x, vo
     job->kernels->narrow(out, sums, x->dtype, x->dim);
 }
 
+/* g times the product of a query token and a document token. Where the stored elements' product leaves the range of f32, or
+ * that of the factors does, the query's elements take its factor first, in `room`. */
+static float weight_term(const struct grad_job *job, float g, const float *query, float q_factor, const float *token,
+                         float factor, float *room)
+{
+    int64_t dim = job->op->score.q.dim;
+    float product = job->kernels->dot(query, token, dim), size = fabsf(product), factors = fabsf(factor * q_factor);
+    int underflow = size < 0x1p-110f && (size > 0 || factors > 1e9f); /* 0 is mostly what it seems */
+    if (size <= FLT_MAX && !underflow && factors >= FLT_MIN && factors <= FLT_MAX)
+        return g * factor * q_factor * product;
+    for (int64_t k = 0; k < dim; k++)
+        room[k] = query[k] * q_factor;
+    return g * factor * job->kernels->dot(room, token, dim);
+}
+
 static void query_task(struct grad_job *job, char *scratch, int64_t i, int64_t first)
 {
     const struct lik_score *op = &job->op->score;
     const struct lik_tokens *q = &op->q;
     int64_t dim = q->dim, last = lik_min_i64(first + GROUP, lik_tokens_length(q, i)), out = lik_tokens_row(q, i);
-    float *sums = (float *)(void *)(scratch + job->layout.sums), *buffer = (float *)(void *)(scratch + job->layout.row);
+    float *sums = (float *)(void *)(scratch + job->at.sums), *buffer = (float *)(void *)(scratch + job->at.row);
     float *weight_sums = buffer + 2 * dim;
     if (first >= last)
         return;
@@ -162,7 +174,7 @@ static void query_task(struct grad_job *job, char *scratch, int64_t i, int64_t f
             if (job->op->grad_weights) {
                 float q_factor;
                 const float *query = token_at(job, q, i, s, buffer + dim, &q_factor);
-                weight_sums[s - first] += g * factor * q_factor * job->kernels->dot(query, token, dim);
+                weight_sums[s - first] += weight_term(job, g, query, q_factor, token, factor, buffer + dim);
             }
         }
     }
@@ -209,9 +221,9 @@ static void document_task(struct grad_job *job, char *scratch, int64_t j)
     const struct lik_score *op = &job->op->score;
     const struct lik_tokens *q = &op->q, *d = &op->d;
     int64_t dim = d->dim, length = lik_tokens_length(d, j), out = lik_tokens_row(d, j);
-    float *sums = (float *)(void *)(scratch + job->layout.sums), *buffer = (float *)(void *)(scratch + job->layout.row);
-    int64_t *entries = (int64_t *)(void *)(scratch + job->layout.entries);
-    int64_t *heads = (int64_t *)(void *)(scratch + job->layout.heads);
+    float *sums = (float *)(void *)(scratch + job->at.sums), *buffer = (float *)(void *)(scratch + job->at.row);
+    int64_t *entries = (int64_t *)(void *)(scratch + job->at.entries);
+    int64_t *heads = (int64_t *)(void *)(scratch + job->at.heads);
     struct incidence in = scores_of_document(job, j);
     sort_winners(job, &in, length, entries, heads);
     for (int64_t t = 0; t < length; t++) {
@@ -242,7 +254,7 @@ static void query_slot(void *arg, int64_t slot)
     struct grad_job *job = arg;
     const struct lik_score *op = &job->op->score;
     int64_t groups = query_groups(op), tasks = op->q.count * groups, n;
-    char *scratch = job->workspace + job->layout.slots + (size_t)slot * job->layout.slot_bytes;
+    char *scratch = job->workspace + job->at.slots + (size_t)slot * job->at.slot_bytes;
     while ((n = atomic_fetch_add_explicit(&job->next, 1, memory_order_relaxed)) < tasks)
         query_task(job, scratch, n / groups, n % groups * GROUP);
 }
@@ -250,46 +262,39 @@ static void query_slot(void *arg, int64_t slot)
 static void document_slot(void *arg, int64_t slot)
 {
     struct grad_job *job = arg;
-    char *scratch = job->workspace + job->layout.slots + (size_t)slot * job->layout.slot_bytes;
+    char *scratch = job->workspace + job->at.slots + (size_t)slot * job->at.slot_bytes;
     int64_t n;
     while ((n = atomic_fetch_add_explicit(&job->next, 1, memory_order_relaxed)) < job->op->score.d.count)
         document_task(job, scratch, n);
 }
 
-static int reserve(size_t *offset, size_t *total, int64_t count, int64_t bytes)
-{
-    int64_t size, end;
-    if (lik_mul_i64(count, bytes, &size) || lik_add_i64(size, (int64_t)*total + 63, &end))
-        return lik_fail(LIK_EINVAL, "the gradient's workspace passes 2^63 bytes");
-    *offset = *total;
-    *total = (size_t)(end & ~(int64_t)63);
-    return LIK_OK;
-}
-
-static int lay_out(const struct lik_grad *op, const struct lik_exec *exec, struct grad_layout *layout)
+static int lay_out(const struct lik_grad *op, const struct lik_exec *exec, struct grad_regions *at,
+                   struct lik_layout *layout)
 {
     const struct lik_score *score = &op->score;
     int64_t per_document = score->pairing == LIK_ALL ? score->q.count : score->pairing == LIK_LIST ? score->list_count : 1;
-    int64_t entries, listed = score->pairing == LIK_LIST ? score->list_count : 0;
-    *layout = (struct grad_layout){.slot_count = exec->threads};
+    int64_t entries, listed = 0, q_starts = 0, d_starts = 0;
+    struct lik_layout slot = {0};
+    *at = (struct grad_regions){.slot_count = exec->threads};
     if (lik_mul_i64(op->grad_d ? per_document : 0, score->q.len_max, &entries))
-        return lik_fail(LIK_EINVAL, "the gradient's workspace passes 2^63 bytes");
-    if (reserve(&layout->q_start, &layout->bytes, score->pairing == LIK_LIST ? score->q.count + 1 : 0, 8) ||
-        reserve(&layout->q_order, &layout->bytes, listed, 8) ||
-        reserve(&layout->d_start, &layout->bytes, score->pairing == LIK_LIST ? score->d.count + 1 : 0, 8) ||
-        reserve(&layout->d_order, &layout->bytes, listed, 8) ||
-        reserve(&layout->sums, &layout->slot_bytes, GROUP * score->q.dim, 4) ||
-        reserve(&layout->row, &layout->slot_bytes, 2 * score->q.dim + GROUP, 4) ||
-        reserve(&layout->entries, &layout->slot_bytes, entries, 8) ||
-        reserve(&layout->heads, &layout->slot_bytes, op->grad_d ? score->d.len_max + 2 : 0, 8))
-        return LIK_EINVAL;
-    layout->slots = layout->bytes;
-    int64_t all;
-    if (lik_mul_i64((int64_t)layout->slot_bytes, layout->slot_count, &all) ||
-        lik_add_i64(all, (int64_t)layout->bytes, &all))
+        layout->failed = 1;
+    if (score->pairing == LIK_LIST) {
+        listed = score->list_count;
+        if (lik_add_i64(score->q.count, 1, &q_starts) || lik_add_i64(score->d.count, 1, &d_starts))
+            layout->failed = 1;
+    }
+    at->q_start = lik_layout_take(layout, q_starts, 8, 64);
+    at->q_order = lik_layout_take(layout, listed, 8, 64);
+    at->d_start = lik_layout_take(layout, d_starts, 8, 64);
+    at->d_order = lik_layout_take(layout, listed, 8, 64);
+    at->sums = lik_layout_take(&slot, GROUP * score->q.dim, 4, 64);
+    at->row = lik_layout_take(&slot, 2 * score->q.dim + GROUP, 4, 64);
+    at->entries = lik_layout_take(&slot, entries, 8, 64);
+    at->heads = lik_layout_take(&slot, op->grad_d ? score->d.len_max + 2 : 0, 8, 64);
+    at->slots = lik_layout_repeat(layout, &slot, at->slot_count, 64, &at->slot_bytes);
+    if (layout->failed)
         return lik_fail(LIK_EINVAL, "the gradient's workspace for %lld threads passes 2^63 bytes",
-                        (long long)layout->slot_count);
-    layout->bytes = (size_t)all;
+                        (long long)at->slot_count);
     return LIK_OK;
 }
 
@@ -297,11 +302,13 @@ int lik_cpu_grad_plan(const struct lik_context *ctx, const struct lik_grad *op, 
                       struct lik_plan *out)
 {
     const struct lik_cpu_kernels *kernels = ctx->kernels;
-    struct grad_layout layout;
-    int status = lay_out(op, exec, &layout);
+    struct grad_regions at;
+    struct lik_layout layout = {0};
+    int status = lay_out(op, exec, &at, &layout);
     if (status)
         return status;
-    out->workspace_bytes = layout.bytes;
+    lik_layout_planned(&layout);
+    out->workspace_bytes = (size_t)layout.bytes;
     if (!out->struct_size)
         return LIK_OK;
     snprintf(out->variant, sizeof out->variant, "grad_%s_d%lld_%s", lik_dtype_name(op->score.d.dtype),
@@ -337,15 +344,16 @@ int lik_cpu_grad_run(const struct lik_context *ctx, const struct lik_grad *op, c
 {
     const struct lik_score *score = &op->score;
     struct grad_job job = {.kernels = ctx->kernels, .op = op, .workspace = exec->workspace};
-    int status = lay_out(op, exec, &job.layout);
+    struct lik_layout layout = {0};
+    int status = lay_out(op, exec, &job.at, &layout);
     if (status)
         return status;
     if (score->pairing == LIK_LIST) {
         char *w = job.workspace;
-        sort_list(score->list_q, score->list_count, score->q.count, (int64_t *)(void *)(w + job.layout.q_start),
-                  (int64_t *)(void *)(w + job.layout.q_order));
-        sort_list(score->list_d, score->list_count, score->d.count, (int64_t *)(void *)(w + job.layout.d_start),
-                  (int64_t *)(void *)(w + job.layout.d_order));
+        sort_list(score->list_q, score->list_count, score->q.count, (int64_t *)(void *)(w + job.at.q_start),
+                  (int64_t *)(void *)(w + job.at.q_order));
+        sort_list(score->list_d, score->list_count, score->d.count, (int64_t *)(void *)(w + job.at.d_start),
+                  (int64_t *)(void *)(w + job.at.d_order));
     }
     if (!op->accumulate) {
         clear_outside(&score->q, op->grad_q, score->q.dim * (int64_t)lik_dtype_bytes(score->q.dtype));
@@ -355,11 +363,11 @@ int lik_cpu_grad_run(const struct lik_context *ctx, const struct lik_grad *op, c
     if (op->grad_q || op->grad_weights) {
         int64_t tasks = score->q.count * query_groups(score);
         atomic_store(&job.next, 0);
-        exec->parallel_for(exec->pool, lik_min_i64(job.layout.slot_count, lik_max_i64(tasks, 1)), query_slot, &job);
+        exec->parallel_for(exec->pool, lik_min_i64(job.at.slot_count, lik_max_i64(tasks, 1)), query_slot, &job);
     }
     if (op->grad_d) {
         atomic_store(&job.next, 0);
-        exec->parallel_for(exec->pool, lik_min_i64(job.layout.slot_count, lik_max_i64(score->d.count, 1)), document_slot,
+        exec->parallel_for(exec->pool, lik_min_i64(job.at.slot_count, lik_max_i64(score->d.count, 1)), document_slot,
                            &job);
     }
     return LIK_OK;

@@ -54,6 +54,7 @@ struct lik_cpu_kernels {
     void (*widen)(float *dst, const void *src, int32_t dtype, int64_t n);
     void (*narrow)(void *dst, const float *src, int32_t dtype, int64_t n);
     float (*sum_squares)(const float *x, int64_t n);
+    float (*sum_squares_of)(float scale, const float *x, int64_t n); /* of scale * x, in the same order */
     float (*dot)(const float *x, const float *y, int64_t n);
     /* sum of x[i] * w[i] (w NULL: of x[i]) in an order that depends on n alone. */
     float (*sum)(const float *x, const float *w, int64_t n);

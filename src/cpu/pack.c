@@ -22,12 +22,26 @@ void lik_cpu_load_token(const struct lik_cpu_kernels *kernels, const struct lik_
         dst[k] = lik_load_f32(x->data, x->dtype, base + k * x->dim_stride);
 }
 
+/* With the elements scaled by a power of two. */
+float lik_cpu_norm_again(const struct lik_cpu_kernels *kernels, const float *x, int64_t n, float squares)
+{
+    float largest = 0;
+    int exponent;
+    for (int64_t k = 0; k < n; k++)
+        largest = fmaxf(largest, fabsf(x[k]));
+    if (isnan(squares) || isinf(largest) || largest == 0)
+        return sqrtf(squares);
+    frexpf(largest, &exponent);
+    float scale = ldexpf(1.0f, exponent > 120 ? -120 : exponent < -120 ? 120 : -exponent);
+    return sqrtf(kernels->sum_squares_of(scale, x, n)) / scale;
+}
+
 float lik_cpu_token_factor(const struct lik_cpu_kernels *kernels, const struct lik_tokens *x, float scale,
                            const float *raw)
 {
     if (!x->normalize)
         return scale;
-    float norm = fabsf(scale) * sqrtf(kernels->sum_squares(raw, x->dim));
+    float norm = fabsf(scale) * lik_cpu_norm(kernels, raw, x->dim);
     return scale / (norm < 1e-12f ? 1e-12f : norm); /* a NaN norm stays one */
 }
 
@@ -105,8 +119,8 @@ static void number_lanes(const struct lik_score *op, struct lik_cpu_block *block
     block->query_lane[0] = 0;
     for (int64_t n = 0; n < block->queries; n++) {
         int64_t i = lik_score_query(op, block->row + n), length = lik_tokens_length(q, i);
-        const uint8_t *mask = q->mask ? q->mask + lik_tokens_base(q, &q->mask_strides, i) : NULL;
-        const float *weights = q->weights ? q->weights + lik_tokens_base(q, &q->weights_strides, i) : NULL;
+        const uint8_t *mask = q->mask && length ? q->mask + lik_tokens_base(q, &q->mask_strides, i) : NULL;
+        const float *weights = q->weights && length ? q->weights + lik_tokens_base(q, &q->weights_strides, i) : NULL;
         for (int64_t t = 0; t < length; t++) {
             if (mask && !mask[t * q->mask_strides.token])
                 continue;
@@ -174,11 +188,10 @@ void lik_cpu_pack(const struct lik_cpu_kernels *kernels, const struct lik_score 
             int64_t t = block->lane_token[lane], at = base + t * q->strides.token;
             if (lane == panel.first_lane + 4 * panel.shape)
                 begin_panel(block, &panel, lane, depth, group, depth > q->dim);
-            const float *token = (const float *)q->data + at;
-            if (!in_place) {
-                lik_cpu_load_token(kernels, q, at, slot->token + waiting * q->dim);
-                token = slot->token + waiting * q->dim;
-            }
+            float *own = slot->token + waiting * q->dim;
+            if (!in_place)
+                lik_cpu_load_token(kernels, q, at, own);
+            const float *token = in_place ? (const float *)q->data + at : own;
             float factor = lik_cpu_token_factor(kernels, q, q->scale ? q->scale[scale_base + t * q->scale_strides.token] : 1.0f, token);
             if (group > 1) {
                 pack_integers(q, &panel, lane, token, factor, group, slot);

@@ -10,19 +10,12 @@
  *   product sums wait in `partial` between slices, in the same order of addition. */
 #include "cpu/driver.h"
 
-#include "base/size.h"
-
 #define BLOCK_BYTES (256 << 10)
 #define ITEM_TOKENS 2048
 #define STREAM_BYTES (48 << 10)
 #define STREAM_ROWS 192
 #define SLICE_MAX 224
 #define SERIAL_PRODUCTS 4000000 /* about 100 us of work: below it one thread is faster */
-
-static int64_t divide_up(int64_t a, int64_t b)
-{
-    return (a + b - 1) / b;
-}
 
 static enum lik_cpu_loader choose_loader(const struct lik_score *op)
 {
@@ -62,15 +55,15 @@ static void cut_items(const struct lik_score *op, const struct lik_exec *exec, s
     plan->lanes = lik_round_up(lik_max_i64(block_queries * op->q.len_max, 1), 8);
 
     /* Long enough items that packing does not show, short enough that every thread gets several. */
-    int64_t least = divide_up(ITEM_TOKENS, length), all = divide_up(rows, plan->rows_per_item) * columns;
-    int64_t share = divide_up(lik_max_i64(all, 1), 8 * exec->threads);
+    int64_t least = lik_divide_up(ITEM_TOKENS, length), all = lik_divide_up(rows, plan->rows_per_item) * columns;
+    int64_t share = lik_divide_up(lik_max_i64(all, 1), 8 * exec->threads);
     plan->columns_per_item = lik_max_i64(lik_min_i64(lik_max_i64(share, least), columns), 1);
     if (op->pairing != LIK_ALL && columns < least) {
-        share = divide_up(lik_max_i64(rows, 1), 8 * exec->threads);
-        plan->rows_per_item = lik_max_i64(lik_min_i64(divide_up(least, lik_max_i64(columns, 1)), share), 1);
+        share = lik_divide_up(lik_max_i64(rows, 1), 8 * exec->threads);
+        plan->rows_per_item = lik_max_i64(lik_min_i64(lik_divide_up(least, lik_max_i64(columns, 1)), share), 1);
     }
-    plan->item_rows = divide_up(rows, plan->rows_per_item);
-    plan->item_columns = divide_up(columns, plan->columns_per_item);
+    plan->item_rows = lik_divide_up(rows, plan->rows_per_item);
+    plan->item_columns = lik_divide_up(columns, plan->columns_per_item);
 
     double products = (double)rows * (double)columns * (double)length * (double)tokens * (double)dim;
     int64_t items = plan->item_rows * plan->item_columns;
@@ -81,28 +74,17 @@ static void cut_items(const struct lik_score *op, const struct lik_exec *exec, s
     }
 }
 
-/* Reserves count elements of `bytes` in the slot's scratch, aligned to 64. */
-static int reserve(size_t *offset, struct lik_cpu_plan *plan, int64_t count, int64_t bytes)
-{
-    int64_t size, end;
-    if (lik_mul_i64(count, bytes, &size) || lik_add_i64(size, 63, &end) ||
-        lik_add_i64((int64_t)plan->slot_bytes, end & ~(int64_t)63, &end))
-        return lik_fail(LIK_EINVAL, "the workspace for queries of %lld lanes passes 2^63 bytes", (long long)plan->lanes);
-    *offset = plan->slot_bytes;
-    plan->slot_bytes = (size_t)end;
-    return LIK_OK;
-}
-
-int lik_cpu_plan_score(const struct lik_score *op, const struct lik_exec *exec, struct lik_cpu_plan *plan)
+int lik_cpu_plan_score(const struct lik_score *op, const struct lik_exec *exec, struct lik_cpu_plan *plan,
+                       struct lik_layout *layout)
 {
     *plan = (struct lik_cpu_plan){.loader = choose_loader(op)};
     cut_items(op, exec, plan);
     int64_t dim = op->q.dim, block_queries = op->pairing == LIK_ALL ? plan->rows_per_item : 1;
     int integer = plan->loader == LIK_LOAD_I8_Q16 || plan->loader == LIK_LOAD_I8_Q7;
-    plan->panels = divide_up(plan->lanes, LIK_PANEL_LANES);
+    plan->panels = lik_divide_up(plan->lanes, LIK_PANEL_LANES);
     plan->slice = dim;
     if (!integer && dim > SLICE_MAX)
-        plan->slice = lik_round_up(divide_up(dim, divide_up(dim, SLICE_MAX)), 16);
+        plan->slice = lik_round_up(lik_divide_up(dim, lik_divide_up(dim, SLICE_MAX)), 16);
     plan->stream_rows = STREAM_ROWS;
     if (plan->panels > 1 || plan->loader == LIK_LOAD_GATHER)
         plan->stream_rows = lik_min_i64(lik_max_i64(STREAM_BYTES / (4 * dim) / 24, 1) * 24, STREAM_ROWS);
@@ -115,18 +97,25 @@ int lik_cpu_plan_score(const struct lik_score *op, const struct lik_exec *exec, 
         plan->widened_rows = 0;
 
     /* The half vector of a panel is stored twice, hence 4 lanes more; 64 bytes so that whole vectors may be read. */
-    if (reserve(&plan->packed, plan, (plan->lanes + 8) * lik_round_up(dim, 4), 4) ||
-        reserve(&plan->lane_bias, plan, plan->lanes + 32, 4) ||
-        reserve(&plan->lane_token, plan, plan->lanes, 4) || reserve(&plan->lane_weight, plan, plan->lanes, 4) ||
-        reserve(&plan->query_lane, plan, block_queries + 1, 8) ||
-        reserve(&plan->maxima, plan, plan->segments * (plan->lanes + 8), 4) ||
-        reserve(&plan->winners, plan, op->argmax ? plan->segments * (plan->lanes + 8) : 0, 4) ||
-        reserve(&plan->partial, plan,
-                plan->slice < dim ? (plan->stream_rows + LIK_TILE_ROWS) * (LIK_PANEL_LANES + 8) : 0, 4) ||
-        reserve(&plan->widened, plan, plan->widened_rows * plan->widened_stride, 4) ||
-        reserve(&plan->token, plan, 8 * dim, 4) || reserve(&plan->integers, plan, integer ? dim : 0, 4) ||
-        reserve(&plan->gathered, plan, integer && op->d.dim_stride != 1 ? (plan->stream_rows + 2 * LIK_TILE_ROWS) * dim : 0, 1))
-        return LIK_EINVAL;
+    struct lik_layout slot = {0};
+    plan->packed = lik_layout_take(&slot, (plan->lanes + 8) * lik_round_up(dim, 4), 4, 64);
+    plan->lane_bias = lik_layout_take(&slot, plan->lanes + 32, 4, 64);
+    plan->lane_token = lik_layout_take(&slot, plan->lanes, 4, 64);
+    plan->lane_weight = lik_layout_take(&slot, plan->lanes, 4, 64);
+    plan->query_lane = lik_layout_take(&slot, block_queries + 1, 8, 64);
+    plan->maxima = lik_layout_take(&slot, plan->segments * (plan->lanes + 8), 4, 64);
+    plan->winners = lik_layout_take(&slot, op->argmax ? plan->segments * (plan->lanes + 8) : 0, 4, 64);
+    plan->partial = lik_layout_take(
+        &slot, plan->slice < dim ? (plan->stream_rows + LIK_TILE_ROWS) * (LIK_PANEL_LANES + 8) : 0, 4, 64);
+    plan->widened = lik_layout_take(&slot, plan->widened_rows * plan->widened_stride, 4, 64);
+    plan->token = lik_layout_take(&slot, 8 * dim, 4, 64);
+    plan->integers = lik_layout_take(&slot, integer ? dim : 0, 4, 64);
+    plan->gathered = lik_layout_take(
+        &slot, integer && op->d.dim_stride != 1 ? (plan->stream_rows + 2 * LIK_TILE_ROWS) * dim : 0, 1, 64);
+    lik_layout_repeat(layout, &slot, plan->slots, 64, &plan->slot_bytes);
+    if (layout->failed)
+        return lik_fail(LIK_EINVAL, "the workspace of %lld threads for queries of %lld lanes passes 2^63 bytes",
+                        (long long)plan->slots, (long long)plan->lanes);
     return LIK_OK;
 }
 

@@ -17,7 +17,7 @@
 struct cursor {
     int64_t column, column_end;
     int64_t token, length; /* of the current document */
-    int64_t base, scale_base;
+    int64_t base;
     const uint8_t *mask;
     int open;              /* is the current document entered? */
 };
@@ -40,8 +40,9 @@ static inline void enter_document(const struct lik_score *op, int64_t row, struc
     at->token = 0;
     at->length = lik_tokens_length(d, j);
     at->base = lik_tokens_base(d, &d->strides, j);
-    at->scale_base = d->scale ? lik_tokens_base(d, &d->scale_strides, j) : 0;
-    at->mask = d->mask ? d->mask + lik_tokens_base(d, &d->mask_strides, j) : NULL;
+    at->mask = NULL;
+    if (d->mask && at->length > 0) /* what no token stands at may lie outside of the array, or there is none */
+        at->mask = d->mask + lik_tokens_base(d, &d->mask_strides, j);
     at->open = 1;
 }
 
@@ -102,8 +103,8 @@ static void fill_stream(const struct lik_score *op, int64_t row, const struct li
         const int64_t room = plan->stream_rows - n;
         if (!at->mask) {
             int64_t take = lik_min_i64(room, at->length - at->token);
-            const char *address = token_address(d, at);
-            int64_t step = d->strides.token * (int64_t)lik_dtype_bytes(d->dtype);
+            const char *address = take > 0 ? token_address(d, at) : NULL;
+            int64_t step = take > 1 ? d->strides.token * (int64_t)lik_dtype_bytes(d->dtype) : 0;
             for (int64_t r = 0; r < take; r++) {
                 stream->rows[n + r] = address + r * step;
                 stream->index[n + r] = (int32_t)(at->token + r);
@@ -170,7 +171,7 @@ static int load_stream(const struct lik_cpu_job *job, int64_t row, struct stream
         for (int64_t r = 0; r < stream->count; r++) {
             const float *raw = load_row(job, stream, r, slot);
             if (d->normalize) /* the scale is applied below */
-                stream->row_scale[r] = job->kernels->sum_squares(raw, d->dim);
+                stream->row_scale[r] = lik_cpu_norm(job->kernels, raw, d->dim);
         }
         for (int64_t r = stream->count; copied && r < stream->count + 2 * LIK_TILE_ROWS; r++)
             stream->rows[r] = stream->rows[stream->count - 1];
@@ -180,11 +181,13 @@ static int load_stream(const struct lik_cpu_job *job, int64_t row, struct stream
     int64_t r = 0;
     for (int64_t s = 0; s < stream->segments; s++) {
         int64_t j = lik_score_document(job->op, row, stream->column[s]);
-        const float *scales = d->scale ? d->scale + lik_tokens_base(d, &d->scale_strides, j) : NULL;
+        const float *scales = NULL;
+        if (d->scale && r < stream->ends[s])
+            scales = d->scale + lik_tokens_base(d, &d->scale_strides, j);
         for (; r < stream->ends[s]; r++) {
             float scale = scales ? scales[stream->index[r] * d->scale_strides.token] : 1.0f;
             if (d->normalize) {
-                float norm = fabsf(scale) * sqrtf(stream->row_scale[r]);
+                float norm = fabsf(scale) * stream->row_scale[r];
                 scale /= norm < 1e-12f ? 1e-12f : norm;
             }
             stream->row_scale[r] = scale;
@@ -284,7 +287,7 @@ static void finish_stream(struct lik_cpu_job *job, const struct stream *stream, 
     int64_t stride = job->plan.lanes + 8, columns = lik_score_columns(op);
     for (int64_t s = 0; s < stream->segments - !stream->last_complete; s++) {
         const float *maxima = slot->maxima + s * stride;
-        const int32_t *winners = slot->winners + s * stride;
+        const int32_t *winners = op->argmax ? slot->winners + s * stride : NULL;
         int64_t column = stream->column[s];
         for (int64_t n = 0; n < block->queries; n++) {
             int64_t row = block->row + n, lane = block->query_lane[n], lanes = block->query_lane[n + 1] - lane;
@@ -404,13 +407,12 @@ int lik_cpu_score_plan(const struct lik_context *ctx, const struct lik_score *op
                        struct lik_plan *out)
 {
     struct lik_cpu_plan plan;
-    int64_t bytes;
-    int status = lik_cpu_plan_score(op, exec, &plan);
+    struct lik_layout layout = {0};
+    int status = lik_cpu_plan_score(op, exec, &plan, &layout);
     if (status)
         return status;
-    if (lik_mul_i64((int64_t)plan.slot_bytes, plan.slots, &bytes))
-        return lik_fail(LIK_EINVAL, "the workspace of %lld threads passes 2^63 bytes", (long long)plan.slots);
-    out->workspace_bytes = (size_t)bytes;
+    lik_layout_planned(&layout);
+    out->workspace_bytes = (size_t)layout.bytes;
     if (out->struct_size)
         lik_cpu_name(ctx, "score", op, &plan, out->variant, sizeof out->variant);
     return LIK_OK;
@@ -419,7 +421,8 @@ int lik_cpu_score_plan(const struct lik_context *ctx, const struct lik_score *op
 int lik_cpu_score_run(const struct lik_context *ctx, const struct lik_score *op, const struct lik_exec *exec)
 {
     struct lik_cpu_job job = {.kernels = ctx->kernels, .op = op, .exec = exec};
-    int status = lik_cpu_plan_score(op, exec, &job.plan);
+    struct lik_layout layout = {0};
+    int status = lik_cpu_plan_score(op, exec, &job.plan, &layout);
     if (status)
         return status;
     lik_cpu_run(&job, exec->workspace);

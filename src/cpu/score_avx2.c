@@ -393,6 +393,23 @@ static float sum_squares(const float *x, int64_t n)
     return dot(x, x, n);
 }
 
+static float sum_squares_of(float scale, const float *x, int64_t n)
+{
+    __m256 acc[4], f = _mm256_set1_ps(scale);
+    int64_t k = 0;
+    for (int i = 0; i < 4; i++)
+        acc[i] = _mm256_setzero_ps();
+    for (; k + 8 <= n; k += 8) { /* 32 at a time into four sums, what is left of whole vectors into the first */
+        int64_t i = k < n - n % 32 ? k / 8 % 4 : 0;
+        __m256 y = _mm256_mul_ps(f, _mm256_loadu_ps(x + k));
+        acc[i] = _mm256_fmadd_ps(y, y, acc[i]);
+    }
+    float rest = 0;
+    for (; k < n; k++)
+        rest += scale * x[k] * (scale * x[k]);
+    return horizontal(_mm256_add_ps(_mm256_add_ps(acc[0], acc[1]), _mm256_add_ps(acc[2], acc[3]))) + rest;
+}
+
 static float sum(const float *x, const float *w, int64_t n)
 {
     __m256 acc = _mm256_setzero_ps();
@@ -438,6 +455,7 @@ const struct lik_cpu_kernels lik_kernels_avx2 = {
     .widen = widen,
     .narrow = narrow,
     .sum_squares = sum_squares,
+    .sum_squares_of = sum_squares_of,
     .dot = dot,
     .sum = sum,
     .add_scaled = add_scaled,

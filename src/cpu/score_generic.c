@@ -148,6 +148,14 @@ static float sum_squares(const float *x, int64_t n)
     return dot(x, x, n);
 }
 
+static float sum_squares_of(float scale, const float *x, int64_t n)
+{
+    float acc[8] = {0};
+    for (int64_t k = 0; k < n; k++)
+        acc[k & 7] += scale * x[k] * (scale * x[k]);
+    return ((acc[0] + acc[4]) + (acc[2] + acc[6])) + ((acc[1] + acc[5]) + (acc[3] + acc[7]));
+}
+
 static float sum(const float *x, const float *w, int64_t n)
 {
     float total = 0;
@@ -176,6 +184,7 @@ const struct lik_cpu_kernels lik_kernels_generic = {
     .widen = widen,
     .narrow = narrow,
     .sum_squares = sum_squares,
+    .sum_squares_of = sum_squares_of,
     .dot = dot,
     .sum = sum,
     .add_scaled = add_scaled,

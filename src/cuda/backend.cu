@@ -252,10 +252,26 @@ static int run(const struct lik_context *ctx, const Op *op, const struct lik_sco
     return status;
 }
 
+/* The plan functions: bytes for what was laid out, and to align it. */
+template <class Op>
+static int plan_of(const struct lik_context *ctx, const Op *op, struct lik_plan *plan,
+                   int (*lay_out)(const struct lik_gpu *, const Op *, struct lik_layout *, struct lik_plan *))
+{
+    struct lik_layout layout = {};
+    int status = lay_out(gpu_of(ctx), op, &layout, plan);
+    if (status)
+        return status;
+    if (layout.failed || layout.bytes > INT64_MAX - 512)
+        return lik_fail(LIK_EINVAL, "the workspace passes 2^63 bytes");
+    lik_layout_planned(&layout);
+    plan->workspace_bytes = layout.bytes ? (size_t)lik_round_up(layout.bytes, 256) + 256 : 0;
+    return LIK_OK;
+}
+
 static int score_plan(const struct lik_context *ctx, const struct lik_score *op, const struct lik_exec *,
                       struct lik_plan *plan)
 {
-    return lik_cuda_score_plan(gpu_of(ctx), op, plan);
+    return plan_of(ctx, op, plan, lik_cuda_score_plan);
 }
 
 static int score_run(const struct lik_context *ctx, const struct lik_score *op, const struct lik_exec *exec)
@@ -266,7 +282,7 @@ static int score_run(const struct lik_context *ctx, const struct lik_score *op, 
 static int topk_plan(const struct lik_context *ctx, const struct lik_topk *op, const struct lik_exec *,
                      struct lik_plan *plan)
 {
-    return lik_cuda_topk_plan(gpu_of(ctx), op, plan);
+    return plan_of(ctx, op, plan, lik_cuda_topk_plan);
 }
 
 static int topk_run(const struct lik_context *ctx, const struct lik_topk *op, const struct lik_exec *exec)
@@ -277,7 +293,7 @@ static int topk_run(const struct lik_context *ctx, const struct lik_topk *op, co
 static int grad_plan(const struct lik_context *ctx, const struct lik_grad *op, const struct lik_exec *,
                      struct lik_plan *plan)
 {
-    return lik_cuda_grad_plan(gpu_of(ctx), op, plan);
+    return plan_of(ctx, op, plan, lik_cuda_grad_plan);
 }
 
 static int grad_run(const struct lik_context *ctx, const struct lik_grad *op, const struct lik_exec *exec)

@@ -588,6 +588,7 @@ static __global__ void list_keys(const int64_t *list, int64_t count, int64_t n, 
 struct grad_plan {
     struct grad_args args;
     int64_t q_factors, d_factors, padded; /* padded: keys of a sorted list */
+    size_t q_factor, d_factor, by_q, by_d; /* where they stand in the workspace */
     int lanes, q_kind, d_kind;            /* kinds of the rows that are gathered: q's for grad_d, d's for grad_q */
     size_t query_bytes, document_bytes;   /* shared memory */
     int few, together;                    /* no document has more than FEW entries; one launch for both gradients */
@@ -599,7 +600,10 @@ static int kind_of(const struct lik_tokens *x, int vector)
 {
     const struct lik_strides *by = &x->strides;
     int64_t members = x->group_size > 0 ? x->group_size : x->count, groups = members ? x->count / members : 0;
-    int64_t last = by->token * ((x->offsets ? x->total : x->len_max) - 1);
+    int64_t tokens = x->offsets ? x->total : x->len_max;
+    if (tokens < 1 || members < 1) /* nothing is read; the strides may be anything */
+        return ROWS_OF_ANY;
+    int64_t last = by->token * (tokens - 1);
     if (!x->offsets)
         last += by->sequence * (members - 1) + by->group * (groups > 1 ? groups - 1 : 0);
     if (!vector || x->dim % 8 || x->dtype > LIK_BF16 || by->token < 0 || by->sequence < 0 || by->group < 0 ||
@@ -612,7 +616,7 @@ static int kind_of(const struct lik_tokens *x, int vector)
 static int64_t most_entries(const struct lik_score *op)
 {
     int64_t scores = op->pairing == LIK_ALL ? op->q.count : op->pairing == LIK_LIST ? op->list_count : 1;
-    return scores * op->q.len_max;
+    return scores * op->q.len_max; /* in range: a count of queries times their length is, and so is all of an argmax */
 }
 
 /* Into how many runs of tokens each document is cut, `least` or more. The processors hold `at_once` blocks, and others
@@ -669,7 +673,8 @@ static int plan_documents(const struct lik_gpu *gpu, struct grad_plan *p)
     return LIK_OK;
 }
 
-static int make_plan(const struct lik_gpu *gpu, const struct lik_grad *op, struct grad_plan *p)
+static int make_plan(const struct lik_gpu *gpu, const struct lik_grad *op, struct grad_plan *p,
+                     struct lik_layout *layout)
 {
     *p = {};
     struct grad_args *a = &p->args;
@@ -706,17 +711,20 @@ static int make_plan(const struct lik_gpu *gpu, const struct lik_grad *op, struc
             p->padded *= 2;
         a->by_q.count = a->by_d.count = score->list_count;
     }
+    p->q_factor = lik_cuda_take(layout, p->q_factors, 4);
+    p->d_factor = lik_cuda_take(layout, p->d_factors, 4);
+    p->by_q = lik_cuda_take(layout, p->padded, 8);
+    p->by_d = lik_cuda_take(layout, p->padded, 8);
     return plan_documents(gpu, p);
 }
 
-int lik_cuda_grad_plan(const struct lik_gpu *gpu, const struct lik_grad *op, struct lik_plan *plan)
+int lik_cuda_grad_plan(const struct lik_gpu *gpu, const struct lik_grad *op, struct lik_layout *layout,
+                       struct lik_plan *plan)
 {
     struct grad_plan p;
-    int status = make_plan(gpu, op, &p);
+    int status = make_plan(gpu, op, &p, layout);
     if (status)
         return status;
-    int64_t bytes = lik_round_256(p.q_factors * 4) + lik_round_256(p.d_factors * 4) + 2 * lik_round_256(p.padded * 8);
-    plan->workspace_bytes = (size_t)(bytes ? bytes + 256 : 0);
     snprintf(plan->variant, sizeof plan->variant, "grad_%s_%s_d%lld_cuda_%dx%d", lik_dtype_name(op->score.q.dtype),
              lik_dtype_name(op->score.d.dtype), (long long)op->score.q.dim, p.args.range, p.args.window);
     return LIK_OK;
@@ -790,7 +798,8 @@ static int launch_rows(const struct lik_gpu *gpu, struct grad_plan *p, int kind,
 int lik_cuda_grad_run(const struct lik_gpu *gpu, const struct lik_grad *op, char *workspace, cudaStream_t stream)
 {
     struct grad_plan p;
-    int status = make_plan(gpu, op, &p);
+    struct lik_layout layout = {};
+    int status = make_plan(gpu, op, &p, &layout);
     struct grad_args *a = &p.args;
     const struct lik_tokens *q = &op->score.q, *d = &op->score.d;
     if (status)
@@ -799,7 +808,7 @@ int lik_cuda_grad_run(const struct lik_gpu *gpu, const struct lik_grad *op, char
                             (status = clear(d, op->grad_d, d->dtype, d->dim, stream)) ||
                             (status = clear(q, op->grad_weights, LIK_F32, 1, stream))))
         return status;
-    float *q_factor = (float *)workspace, *d_factor = (float *)(workspace + lik_round_256(p.q_factors * 4));
+    float *q_factor = (float *)(workspace + p.q_factor), *d_factor = (float *)(workspace + p.d_factor);
     if (p.q_factors && (status = lik_cuda_unit_factors(q, a->q_vector, q_factor, p.q_factors, stream)))
         return status;
     if (p.d_factors && (status = lik_cuda_unit_factors(d, a->d_vector, d_factor, p.d_factors, stream)))
@@ -807,8 +816,8 @@ int lik_cuda_grad_run(const struct lik_gpu *gpu, const struct lik_grad *op, char
     a->q_factor = p.q_factors ? q_factor : NULL;
     a->d_factor = p.d_factors ? d_factor : NULL;
     if (p.padded) {
-        a->by_q.keys = (uint64_t *)((char *)d_factor + lik_round_256(p.d_factors * 4));
-        a->by_d.keys = (uint64_t *)((char *)a->by_q.keys + lik_round_256(p.padded * 8));
+        a->by_q.keys = (uint64_t *)(workspace + p.by_q);
+        a->by_d.keys = (uint64_t *)(workspace + p.by_d);
         if ((status = sort_list(&p, op->score.list_q, q->count, &a->by_q, stream)) ||
             (status = sort_list(&p, op->score.list_d, d->count, &a->by_d, stream)))
             return status;

@@ -1,9 +1,10 @@
 /* What the files of this room call of each other: the GPU's properties and one launch function a kernel family.
- * Every function returns a lik_status. */
+ * Every function returns a lik_status; plans lay the workspace out and name the variant, backend.cu counts the bytes. */
 #ifndef LIK_CUDA_KERNELS_CUH
 #define LIK_CUDA_KERNELS_CUH
 
 extern "C" {
+#include "base/layout.h"
 #include "core/backend.h"
 }
 
@@ -13,10 +14,10 @@ extern "C" {
 
 struct score_args;
 
-/* Workspaces are laid out in units of 256 bytes. */
-static inline int64_t lik_round_256(int64_t bytes)
+/* The offset of a workspace's next region: all begin at multiples of 256 bytes. */
+static inline size_t lik_cuda_take(struct lik_layout *layout, int64_t count, int64_t size)
 {
-    return (bytes + 255) / 256 * 256;
+    return lik_layout_take(layout, count, size, 256);
 }
 
 /* One GPU. `arch` is 10 major + minor, lowered by LIK_CUDA_ARCH: which kernels run. */
@@ -73,16 +74,19 @@ int lik_score_sm90_launch(const struct lik_gpu *gpu, const struct score_args *a,
 int lik_cuda_vector_loads(const struct lik_tokens *x); /* may load_8 take the tokens of x in vectors? */
 unsigned lik_cuda_blocks(int64_t threads);             /* of 256 threads; kernels stride over what is left */
 int lik_cuda_unit_factors(const struct lik_tokens *x, int vector, float *out, int64_t rows, cudaStream_t stream);
-int lik_cuda_score_plan(const struct lik_gpu *gpu, const struct lik_score *op, struct lik_plan *plan);
+int lik_cuda_score_plan(const struct lik_gpu *gpu, const struct lik_score *op, struct lik_layout *layout,
+                        struct lik_plan *plan);
 int lik_cuda_score_run(const struct lik_gpu *gpu, const struct lik_score *op, char *workspace, cudaStream_t stream);
 
 /* topk.cu */
-int lik_cuda_topk_plan(const struct lik_gpu *gpu, const struct lik_topk *op, struct lik_plan *plan);
+int lik_cuda_topk_plan(const struct lik_gpu *gpu, const struct lik_topk *op, struct lik_layout *layout,
+                       struct lik_plan *plan);
 int lik_cuda_topk_run(const struct lik_gpu *gpu, const struct lik_topk *op, char *workspace, cudaStream_t stream);
 
 /* grad.cu */
 int lik_grad_prepare(const struct lik_gpu *gpu);
-int lik_cuda_grad_plan(const struct lik_gpu *gpu, const struct lik_grad *op, struct lik_plan *plan);
+int lik_cuda_grad_plan(const struct lik_gpu *gpu, const struct lik_grad *op, struct lik_layout *layout,
+                       struct lik_plan *plan);
 int lik_cuda_grad_run(const struct lik_gpu *gpu, const struct lik_grad *op, char *workspace, cudaStream_t stream);
 
 #endif

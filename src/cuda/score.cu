@@ -7,12 +7,13 @@
 
 #include <stdio.h>
 
-/* How one problem runs. The workspace holds `factor`, then `partial`, then `scores` where the caller has none. */
+/* How one problem runs. The workspace holds the documents' factors, then partial scores. */
 struct score_plan {
     struct score_args args;
     struct sm90_shape shape;
     int hopper;
     int64_t factor_count, partial_count;
+    size_t factor, partial; /* where they stand in the workspace */
 };
 
 static __global__ void unit_factors(const __grid_constant__ struct lik_tokens x, int vector, float *out, int64_t rows)
@@ -59,7 +60,7 @@ int lik_cuda_vector_loads(const struct lik_tokens *x)
 {
     int64_t bytes = (int64_t)lik_dtype_bytes(x->dtype), unit = bytes == 1 ? 8 : 16;
     int64_t strides = x->strides.token | (x->offsets ? 0 : x->strides.sequence | x->strides.group);
-    return x->dim_stride == 1 && (int64_t)(uintptr_t)x->data % unit == 0 && strides * bytes % unit == 0;
+    return x->dim_stride == 1 && (int64_t)(uintptr_t)x->data % unit == 0 && strides % (unit / bytes) == 0;
 }
 
 /* What normalizes each token of x, one a row of its array. */
@@ -87,7 +88,8 @@ static void make_tiling(struct score_args *a, int tile_blocks)
     }
 }
 
-static int make_plan(const struct lik_gpu *gpu, const struct lik_score *op, struct score_plan *p)
+static int make_plan(const struct lik_gpu *gpu, const struct lik_score *op, struct score_plan *p,
+                     struct lik_layout *layout)
 {
     *p = {};
     struct score_args *a = &p->args;
@@ -116,18 +118,18 @@ static int make_plan(const struct lik_gpu *gpu, const struct lik_score *op, stru
         p->partial_count = count * blocks;
     if (op->d.normalize && !p->hopper) /* the Hopper loop takes norms as tokens pass */
         p->factor_count = lik_tokens_rows(&op->d);
+    p->factor = lik_cuda_take(layout, p->factor_count, 4);
+    p->partial = lik_cuda_take(layout, p->partial_count, 4);
     return LIK_OK;
 }
 
-int lik_cuda_score_plan(const struct lik_gpu *gpu, const struct lik_score *op, struct lik_plan *plan)
+int lik_cuda_score_plan(const struct lik_gpu *gpu, const struct lik_score *op, struct lik_layout *layout,
+                        struct lik_plan *plan)
 {
     struct score_plan p;
-    int status = make_plan(gpu, op, &p);
+    int status = make_plan(gpu, op, &p, layout);
     if (status)
         return status;
-    plan->workspace_bytes = (size_t)(lik_round_256(p.factor_count * 4) + lik_round_256(p.partial_count * 4));
-    if (plan->workspace_bytes)
-        plan->workspace_bytes += 256; /* to align it */
     if (p.hopper)
         snprintf(plan->variant, sizeof plan->variant, "score_%s_d%lld_sm90_%dx%d", lik_dtype_name(op->d.dtype),
                  (long long)op->d.dim, 64 * p.shape.bands * p.shape.warpgroups, 8 * p.shape.blocks);
@@ -140,7 +142,8 @@ int lik_cuda_score_plan(const struct lik_gpu *gpu, const struct lik_score *op, s
 int lik_cuda_score_run(const struct lik_gpu *gpu, const struct lik_score *op, char *workspace, cudaStream_t stream)
 {
     struct score_plan p;
-    int status = make_plan(gpu, op, &p);
+    struct lik_layout layout = {};
+    int status = make_plan(gpu, op, &p, &layout);
     struct score_args *a = &p.args;
     int64_t count = lik_score_rows(op) * a->columns;
     if (status || count == 0)
@@ -150,12 +153,13 @@ int lik_cuda_score_run(const struct lik_gpu *gpu, const struct lik_score *op, ch
         return lik_cuda_launched("no_query_tokens");
     }
     if (p.factor_count) {
-        a->factor = (float *)workspace;
-        if ((status = lik_cuda_unit_factors(&op->d, a->d_vector, (float *)workspace, p.factor_count, stream)) != LIK_OK)
+        float *factor = (float *)(workspace + p.factor);
+        a->factor = factor;
+        if ((status = lik_cuda_unit_factors(&op->d, a->d_vector, factor, p.factor_count, stream)) != LIK_OK)
             return status;
     }
     if (p.partial_count)
-        a->partial = (float *)(workspace + lik_round_256(p.factor_count * 4));
+        a->partial = (float *)(workspace + p.partial);
     status = p.hopper ? lik_score_sm90_launch(gpu, a, p.shape, stream) : lik_score_mma_launch(gpu, a, stream);
     if (status || !p.partial_count)
         return status;

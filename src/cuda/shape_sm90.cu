@@ -119,7 +119,7 @@ static int fit(const struct lik_gpu *gpu, const struct lik_score *op, struct sm9
     int row = planes ? deep * 128 : (int)op->d.dim * 2 * deep / shape->slabs;
     auto enough = [&](int width) { return (flight - 1) / (width * 8 * row) + 1; };
     if (packed)
-        most = min(most, op->d.mask || op->d.total < FEW_TOKENS * op->d.count ? LONGEST : ONE_WIDTH);
+        most = min(most, op->d.mask || op->d.total / FEW_TOKENS < op->d.count ? LONGEST : ONE_WIDTH);
     while (planes && waits && most > narrowest && stages(most) < enough(most))
         most--; /* planes take half of the memory, and narrower tiles leave more of it in flight */
     if (planes && stages(most) < least)

@@ -102,7 +102,7 @@ static __global__ void write_best(const uint64_t *keys, int64_t count, int64_t i
 struct topk_plan {
     int64_t queries, columns; /* of a chunk, at most */
     int64_t padded;           /* large k: keys a query that are sorted; else 0 */
-    int64_t scores_bytes, score_workspace, keys_bytes, best_bytes;
+    size_t scores, score_workspace, keys[2], best[2]; /* where they stand in the workspace */
     struct lik_plan score;
 };
 
@@ -111,12 +111,18 @@ static void cut(struct lik_tokens *x, int64_t first, int64_t count)
 {
     struct lik_strides *const strides[] = {&x->strides, &x->mask_strides, &x->scale_strides, &x->weights_strides};
     int64_t by[4];
-    for (int i = 0; i < 4; i++)
-        by[i] = x->group_size > 0 ? first / x->group_size * strides[i]->group : first * strides[i]->sequence;
     x->count = count;
+    if (first == 0) /* and so where there is no data */
+        return;
     if (x->offsets) {
         x->offsets = (const char *)x->offsets + first * (int64_t)lik_dtype_bytes(x->offsets_dtype);
         return;
+    }
+    const void *const used[] = {x->data, x->mask, x->scale, x->weights};
+    for (int i = 0; i < 4; i++) {
+        by[i] = 0;
+        if (used[i] && x->len_max > 0) /* other strides may be anything */
+            by[i] = x->group_size > 0 ? first / x->group_size * strides[i]->group : first * strides[i]->sequence;
     }
     x->data = (const char *)x->data + by[0] * (int64_t)lik_dtype_bytes(x->dtype);
     x->mask = x->mask ? x->mask + by[1] : NULL;
@@ -153,7 +159,8 @@ static int64_t runs_of(int64_t n)
     return (n + RUN - 1) / RUN;
 }
 
-static int make_plan(const struct lik_gpu *gpu, const struct lik_topk *op, struct topk_plan *p)
+static int make_plan(const struct lik_gpu *gpu, const struct lik_topk *op, struct topk_plan *p,
+                     struct lik_layout *layout)
 {
     *p = {};
     const struct lik_score *s = &op->score;
@@ -172,34 +179,37 @@ static int make_plan(const struct lik_gpu *gpu, const struct lik_topk *op, struc
             chunk = queries; /* chunks would cut through groups */
         p->queries = round_to_groups(chunk > 1 ? chunk : 1, unit, queries);
     }
-    p->scores_bytes = lik_round_256(p->queries * p->columns * 4);
+    struct lik_layout score = {};
+    size_t step;
     if (p->queries && p->columns) {
         p->score.struct_size = sizeof p->score;
         struct lik_score chunk = chunk_of(s, 0, p->queries, 0, p->columns, NULL);
-        int status = lik_cuda_score_plan(gpu, &chunk, &p->score);
+        int status = lik_cuda_score_plan(gpu, &chunk, &score, &p->score);
         if (status)
             return status;
     }
-    p->score_workspace = lik_round_256((int64_t)p->score.workspace_bytes);
     if (k > RUN / 2) {
         p->padded = 2;
         while (p->padded < k + p->columns)
             p->padded *= 2;
-        p->keys_bytes = lik_round_256(p->queries * p->padded * 8);
-    } else {
-        p->keys_bytes = lik_round_256(p->queries * (runs_of(p->columns) + 1) * k * 8);
     }
-    p->best_bytes = lik_round_256(p->queries * k * 8);
+    int64_t keys = p->padded ? p->padded : (runs_of(p->columns) + 1) * k; /* a query */
+    p->scores = lik_cuda_take(layout, p->queries * p->columns, 4);
+    p->score_workspace = lik_layout_repeat(layout, &score, 1, 256, &step);
+    for (int i = 0; i < 2; i++)
+        p->keys[i] = lik_cuda_take(layout, p->queries, keys * 8);
+    for (int i = 0; i < 2; i++)
+        p->best[i] = lik_cuda_take(layout, p->queries, k * 8);
     return LIK_OK;
 }
 
-int lik_cuda_topk_plan(const struct lik_gpu *gpu, const struct lik_topk *op, struct lik_plan *plan)
+int lik_cuda_topk_plan(const struct lik_gpu *gpu, const struct lik_topk *op, struct lik_layout *layout,
+                       struct lik_plan *plan)
 {
     struct topk_plan p;
-    int status = make_plan(gpu, op, &p);
+    int status = make_plan(gpu, op, &p, layout);
     if (status)
         return status;
-    plan->workspace_bytes = (size_t)(p.scores_bytes + p.score_workspace + 2 * p.keys_bytes + 2 * p.best_bytes + 256);
     snprintf(plan->variant, sizeof plan->variant, "topk_%.56s", p.score.variant);
     return LIK_OK;
 }
@@ -267,11 +277,10 @@ static int run_rows(const struct lik_gpu *gpu, const struct lik_topk *op, const 
                     int64_t rows, char *workspace, cudaStream_t stream)
 {
     int64_t columns = lik_score_columns(&op->score);
-    float *scores = (float *)workspace;
-    char *score_workspace = workspace + p->scores_bytes, *rest = score_workspace + p->score_workspace;
-    uint64_t *keys[2] = {(uint64_t *)rest, (uint64_t *)(rest + p->keys_bytes)};
-    uint64_t *best[2] = {(uint64_t *)(rest + 2 * p->keys_bytes),
-                         (uint64_t *)(rest + 2 * p->keys_bytes + p->best_bytes)};
+    float *scores = (float *)(workspace + p->scores);
+    char *score_workspace = workspace + p->score_workspace;
+    uint64_t *keys[2] = {(uint64_t *)(workspace + p->keys[0]), (uint64_t *)(workspace + p->keys[1])};
+    uint64_t *best[2] = {(uint64_t *)(workspace + p->best[0]), (uint64_t *)(workspace + p->best[1])};
     uint64_t *before = NULL;
     int turn = 0;
     for (int64_t column = 0; column < columns; column += p->columns) {
@@ -293,7 +302,8 @@ static int run_rows(const struct lik_gpu *gpu, const struct lik_topk *op, const 
 int lik_cuda_topk_run(const struct lik_gpu *gpu, const struct lik_topk *op, char *workspace, cudaStream_t stream)
 {
     struct topk_plan p;
-    int status = make_plan(gpu, op, &p);
+    struct lik_layout layout = {};
+    int status = make_plan(gpu, op, &p, &layout);
     for (int64_t row = 0; !status && row < op->score.q.count; row += p.queries) {
         int64_t rows = op->score.q.count - row < p.queries ? op->score.q.count - row : p.queries;
         status = run_rows(gpu, op, &p, row, rows, workspace, stream);

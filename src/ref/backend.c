@@ -1,4 +1,5 @@
 /* The oracle as a backend: device "ref", no levels, no workspace. */
+#include "base/layout.h"
 #include "ref/ref.h"
 
 #include <stdio.h>
@@ -13,6 +14,7 @@ static int ref_open(struct lik_context *ctx, const char *level)
 
 static int plan_as(struct lik_plan *plan, const char *variant)
 {
+    lik_layout_planned(&(struct lik_layout){0});
     plan->workspace_bytes = 0;
     snprintf(plan->variant, sizeof plan->variant, "%s", variant);
     return LIK_OK;

@@ -87,7 +87,7 @@ int lik_ref_score_run(const struct lik_context *ctx, const struct lik_score *op,
     (void)ctx;
     (void)exec;
     int64_t rows = lik_score_rows(op), columns = lik_score_columns(op);
-    for (int64_t row = 0; row < rows; row++)
+    for (int64_t row = 0; columns > 0 && row < rows; row++)
         for (int64_t column = 0; column < columns; column++) {
             int64_t i = lik_score_query(op, row), j = lik_score_document(op, row, column);
             float score = lik_ref_score(op, i, j, row * columns + column, op->argmax != NULL);

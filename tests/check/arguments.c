@@ -25,6 +25,7 @@ enum verbs { SCORE = 1, TOPK = 2, GRAD = 4, PLANS_ONLY = 8, RUNS_ONLY = 16 };
 static struct {
     float q[Q_COUNT * Q_LEN * DIM], d[D_COUNT * D_LEN * DIM], weights[Q_COUNT * Q_LEN], grad_scores[Q_COUNT * D_COUNT];
     int64_t offsets[D_COUNT + 1], list_q[3], list_d[3];
+    int32_t offsets_i32[D_COUNT + 1];
     int32_t argmax_in[Q_COUNT * D_COUNT * Q_LEN];
     _Alignas(64) unsigned char workspace[1 << 20];
 } in;
@@ -84,6 +85,15 @@ static void make_packed(struct call *c)
     c->score.d = lik_tokens_packed(in.d, LIK_F32, D_COUNT, D_LEN, D_COUNT * D_LEN, DIM, in.offsets, LIK_I64);
 }
 
+static void make_packed_i32(struct call *c)
+{
+    make_packed(c);
+    for (int32_t k = 0; k <= D_COUNT; k++)
+        in.offsets_i32[k] = k * D_LEN;
+    c->score.d.offsets = in.offsets_i32;
+    c->score.d.offsets_dtype = LIK_I32;
+}
+
 static void make_list(struct call *c)
 {
     c->score.pairing = LIK_LIST;
@@ -100,7 +110,7 @@ static void make_candidates(struct call *c)
 
 static int untouched(const struct call *before, const struct call *after)
 {
-    unsigned char poison[sizeof out];
+    static unsigned char poison[sizeof out];
     memset(poison, 0xcb, sizeof poison);
     return !memcmp(&out, poison, sizeof out) && !memcmp(&before->plan, &after->plan, sizeof after->plan);
 }
@@ -158,6 +168,12 @@ static void refused(const char *what, struct call call, int verbs, int status, c
     } while (0)
 #define INVALID(change, a, b, c_) REFUSED(change, ANY_VERB, LIK_EINVAL, a, b, c_)
 
+/* Tokens that all lie in one place: sizes may be anything. */
+static void no_strides(struct lik_tokens *x)
+{
+    x->strides = x->weights_strides = (struct lik_strides){0, 0, 0};
+}
+
 static void check_operands(void)
 {
     INVALID(c.score.q.struct_size = 8, "q.struct_size", "8", "must be");
@@ -195,6 +211,23 @@ static void check_operands(void)
     INVALID((c.score.d.scale = in.d, c.score.d.scale_strides.token = INT64_MIN), "d.scale_strides", "5 entries",
             "2^63");
     INVALID(c.score.q.weights_strides.sequence = INT64_MAX, "q.weights_strides", "2 entries", "2^63");
+    INVALID(c.score.d.strides.sequence = -(INT64_MAX / 8), "d.strides", "-1152921504606846975", "4 entries");
+    INVALID((c.score.d.strides.sequence = INT64_MAX / 20, c.score.d.strides.token = INT64_MAX / 20), "d.strides",
+            "461168601842738790", "5 entries"); /* each fits, their sum does not */
+    INVALID((c.score.d.dtype = LIK_I8, c.score.d.strides.sequence = INT64_MIN), "d.strides", "-9223372036854775808",
+            "4 entries");
+    INVALID((c.score.d.mask = (const uint8_t *)in.d, c.score.d.mask_strides.sequence = INT64_MIN), "d.mask_strides",
+            "-9223372036854775808", "4 entries");
+    INVALID((no_strides(&c.score.d), c.score.d.count = INT64_C(1) << 59, c.score.d.len_max = 1), "d has",
+            "576460752303423488 tokens of dim 8", "2^63");
+    INVALID((no_strides(&c.score.d), c.score.d.count = INT64_C(1) << 61, c.score.d.len_max = 4), "d.count is 2305843009213693952",
+            "d.len_max 4", "2^63");
+    INVALID((no_strides(&c.score.q), no_strides(&c.score.d), c.score.q.count = 1 << 29, c.score.d.count = 1 << 30,
+             c.score.q.len_max = 8, c.score.d.len_max = 1), "536870912 x 1073741824 scores", "8 query tokens", "2^63");
+    INVALID((c.score.q.count = c.score.q.len_max = 1, c.score.q.data = NULL), "q.data", "NULL", "1 tokens");
+    INVALID(c.score.q.struct_size = sizeof c.score.q + 8, "q.struct_size", "must be", "");
+    REFUSED(c.score.q.reserved[5] = in.d, ANY_VERB, LIK_EUNSUPPORTED, "q.reserved[5]", "", "zero");
+    INVALID(c.score.d.dim = 65537, "d.dim", "65537", "65536");
     INVALID(c.score.d.group_size = -3, "d.group_size", "-3", "negative");
     INVALID(c.score.d.group_size = 3, "d.count", "4", "3");
 }
@@ -210,6 +243,16 @@ static void check_packed(void)
     INVALID((make_packed(&c), c.score.d.data = NULL), "d.data", "NULL", "20 tokens");
     INVALID((make_packed(&c), in.offsets[0] = -1), "d.offsets[0]", "-1", "negative");
     INVALID((make_packed(&c), in.offsets[2] = 4), "d.offsets[2]", "4", "5");
+    INVALID((make_packed_i32(&c), in.offsets_i32[0] = -1), "d.offsets[0]", "is -1", "negative");
+    INVALID((make_packed_i32(&c), in.offsets_i32[3] = -7), "d.offsets[3]", "is -7", "10");
+    INVALID((make_packed(&c), c.score.d.total = 19), "d.offsets[4]", "20", "d.total is 19");
+    INVALID((make_packed(&c), c.score.d.len_max = 5, in.offsets[4] = 21, c.score.d.total = 21), "d.len_max is 5",
+            "sequence 3", "6 tokens");
+    INVALID((make_packed(&c), c.score.d.count = INT64_MAX / 4), "d.count is 2305843009213693951", "d.len_max 5", "2^63");
+    INVALID((make_packed(&c), c.score.d.len_max = 0, c.score.d.count = INT64_MAX / 4), "d.count is 2305843009213693951",
+            "d.len_max 0", "2^63");
+    INVALID((make_packed(&c), no_strides(&c.score.d), c.score.d.total = 1, memset(in.offsets, 0, sizeof in.offsets),
+             c.score.d.strides.token = INT64_MAX / 2), "d.strides", "1 entries", "2^63");
     INVALID((make_packed(&c), in.offsets[4] = INT64_MIN), "d.offsets[4]", "-9223372036854775808", "15");
     INVALID((make_packed(&c), in.offsets[4] = INT64_MAX), "d.", "9223372036854775", "4");
     INVALID((make_packed(&c), c.score.d.len_max = 4), "d.len_max", "4", "5 tokens");
@@ -225,14 +268,19 @@ static void check_pairings(void)
     INVALID(c.score.pairing = -1, "pairing", "", "");
     REFUSED(c.score.pairing = 4, SCORE | GRAD, LIK_EINVAL, "pairing", "4", "LIK_LIST");
     REFUSED(c.score.pairing = LIK_PAIRS, SCORE | GRAD, LIK_EINVAL, "d.count is 4", "q.count is 2", "");
+    REFUSED((c.score.pairing = LIK_PAIRS, c.score.d.count = 1), SCORE | GRAD, LIK_EINVAL, "d.count is 1", "q.count is 2", "");
     REFUSED(c.score.pairing = LIK_PAIRS, TOPK, LIK_EINVAL, "pairing", "LIK_PAIRS", "LIK_CANDIDATES");
+    REFUSED(c.score.pairing = 77, TOPK, LIK_EINVAL, "pairing", "unknown", "LIK_CANDIDATES");
     REFUSED(make_list(&c), TOPK, LIK_EINVAL, "pairing", "LIK_LIST", "LIK_ALL");
     INVALID((make_candidates(&c), c.score.per_query = 3), "d.count is 4", "2", "3");
+    INVALID((make_candidates(&c), c.score.per_query = 1), "d.count is 4", "2", "1");
     INVALID((make_candidates(&c), c.score.per_query = -1), "per_query", "-1", "negative");
     INVALID((make_candidates(&c), c.score.per_query = INT64_MAX), "d.count is 4", "9223372036854775807", "per_query");
     REFUSED((make_list(&c), c.score.list_count = -5), SCORE | GRAD, LIK_EINVAL, "list_count", "-5", "negative");
     REFUSED((make_list(&c), c.score.list_q = NULL), SCORE | GRAD, LIK_EINVAL, "list_q", "NULL", "3");
     REFUSED((make_list(&c), c.score.list_d = NULL), SCORE | GRAD, LIK_EINVAL, "list_d", "NULL", "3");
+    REFUSED((make_list(&c), c.score.list_count = 1, c.score.list_q = NULL), SCORE | GRAD, LIK_EINVAL, "list_q", "NULL", "1");
+    REFUSED((make_list(&c), in.list_d[2] = D_COUNT), SCORE | GRAD, LIK_EINVAL, "list_d[2]", "4", "0 to 3");
     REFUSED((make_list(&c), in.list_q[1] = 2), SCORE | GRAD, LIK_EINVAL, "list_q[1]", "2", "0 to 1");
     REFUSED((make_list(&c), in.list_d[2] = -1), SCORE | GRAD, LIK_EINVAL, "list_d[2]", "-1", "0 to 3");
     REFUSED((make_list(&c), in.list_d[0] = INT64_MAX), SCORE | GRAD, LIK_EINVAL, "list_d[0]", "9223372036854775807",
@@ -243,6 +291,15 @@ static void check_pairings(void)
     INVALID(c.score.precision = -1, "precision", "-1", "LIK_HIGHEST");
 }
 
+/* Of one token and of two: fewer than len_max, which is what an argmax has room for. */
+static void make_packed_queries(struct call *c)
+{
+    c->score.q = lik_tokens_packed(in.q, LIK_F32, Q_COUNT, Q_LEN, 3, DIM, in.offsets, LIK_I64);
+    c->score.q.weights = in.weights;
+    for (int64_t k = 0; k <= Q_COUNT; k++)
+        in.offsets[k] = k * (k + 1) / 2;
+}
+
 static void check_results(void)
 {
     REFUSED(c.score.scores = NULL, SCORE | RUNS_ONLY, LIK_EINVAL, "scores", "NULL", "2 x 4");
@@ -251,6 +308,9 @@ static void check_results(void)
     REFUSED(c.score.scores_stride = 3, SCORE, LIK_EINVAL, "scores_stride", "3", "4");
     REFUSED(c.score.scores_stride = -4, SCORE, LIK_EINVAL, "scores_stride", "-4", "4");
     REFUSED(c.score.scores_stride = INT64_MAX, SCORE, LIK_EINVAL, "scores", "2^63", "2");
+    REFUSED(c.score.scores_stride = INT64_MAX / 4, SCORE, LIK_EINVAL, "scores_stride", "2305843009213693951", "2^63");
+    REFUSED(c.grad.grad_scores_stride = INT64_MAX, GRAD, LIK_EINVAL, "grad_scores_stride", "9223372036854775807", "2^63");
+    REFUSED(c.grad.grad_scores_stride = INT64_MAX / 4, GRAD, LIK_EINVAL, "grad_scores_stride", "2 rows", "2^63");
     REFUSED(c.score.argmax_dtype = 0, SCORE | GRAD, LIK_EINVAL, "argmax_dtype", "0", "LIK_I16");
     REFUSED(c.score.argmax_dtype = LIK_I64, SCORE | GRAD, LIK_EINVAL, "argmax_dtype", "9", "LIK_I32");
     REFUSED((c.score.argmax_dtype = LIK_I16, c.score.d.len_max = 32768, c.score.d.strides.token = 0), SCORE | GRAD,
@@ -261,6 +321,7 @@ static void check_results(void)
 
     REFUSED(c.topk.k = 0, TOPK, LIK_EINVAL, "k is 0", "at least 1", "");
     REFUSED(c.topk.k = -7, TOPK, LIK_EINVAL, "k is -7", "at least 1", "");
+    REFUSED(c.topk.k = INT64_C(1) << 58, TOPK, LIK_EINVAL, "k", "288230376151711744", "2");
     REFUSED(c.topk.k = INT64_MAX, TOPK, LIK_EINVAL, "k", "9223372036854775807", "2");
     REFUSED(c.topk.id_base = -1, TOPK, LIK_EINVAL, "id_base", "-1", "4 documents");
     REFUSED(c.topk.id_base = INT64_MAX - 2, TOPK, LIK_EINVAL, "id_base", "9223372036854775805", "4 documents");
@@ -283,6 +344,10 @@ static void check_results(void)
     REFUSED(c.score.d.dtype = LIK_E4M3, GRAD, LIK_EINVAL, "grad_d", "d.dtype is e4m3", "f32");
     REFUSED(c.score.q.weights = NULL, GRAD, LIK_EINVAL, "grad_weights", "q.weights", "NULL");
     REFUSED(in.argmax_in[5] = D_LEN, GRAD | RUNS_ONLY, LIK_EINVAL, "argmax", "5", "");
+    REFUSED(in.argmax_in[Q_COUNT * D_COUNT * Q_LEN - 1] = D_LEN, GRAD | RUNS_ONLY, LIK_EINVAL, "score [1, 3]",
+            "query token 2 is 5", "5 tokens");
+    REFUSED((make_packed_queries(&c), in.argmax_in[4 * Q_LEN] = D_LEN), GRAD | RUNS_ONLY, LIK_EINVAL, "score [1, 0]",
+            "query token 0 is 5", "5 tokens");
     REFUSED(in.argmax_in[7] = -2, GRAD | RUNS_ONLY, LIK_EINVAL, "argmax", "-2", "");
 }
 
@@ -291,6 +356,7 @@ static void check_running(void)
     INVALID(c.exec.struct_size = 3, "exec.struct_size", "3", "at least");
     INVALID(c.exec.threads = -1, "exec.threads", "-1", "0 to");
     INVALID(c.exec.threads = INT_MAX, "exec.threads", "2147483647", "0 to");
+    INVALID((c.exec.threads = 4097, c.exec.parallel_for = lik_pool_parallel_for), "exec.threads", "4097", "0 to 4096");
     INVALID(c.exec.threads = 2, "exec.threads", "2", "exec.parallel_for is NULL");
     REFUSED(c.score.struct_size = 0, SCORE, LIK_EINVAL, "score.struct_size", "0", "at least");
     REFUSED(c.score.struct_size = 1 << 20, SCORE, LIK_EINVAL, "score.struct_size", "1048576", "");
@@ -334,6 +400,109 @@ static void check_running(void)
             check_ok(enter(devices[i].ctx, verb, 0, &spoilt), "run with exactly the planned bytes");
             check(!strcmp(lik_last_error(), ""), "after a success the message is \"%s\"", lik_last_error());
         }
+}
+
+/* Legal problems at the ends of what sizes and strides can be: nothing of them may overflow, no pointer be made to where
+ * no token is. The sanitizers see it; here the calls must succeed, or be refused by name. */
+static void extreme(const char *what, struct call call, int verbs, int may_refuse)
+{
+    totals.cases++;
+    for (int64_t i = 0; i < device_count; i++)
+        for (int verb = SCORE; verb <= GRAD && devices[i].ctx; verb *= 2) {
+            struct call c = call;
+            if (!(verbs & verb))
+                continue;
+            check_describe("arguments: %s, verb %d on %s", what, verb, devices[i].name);
+            int status = enter(devices[i].ctx, verb, 1, &c);
+            if (may_refuse && status == LIK_EINVAL)
+                check(strstr(lik_last_error(), "2^63") != NULL, "refused by \"%s\"", lik_last_error());
+            else if (!check_ok(status, "plan"))
+                continue;
+            if (status || (verbs & PLANS_ONLY) || totals.gpu)
+                continue;
+            memset(&out, 0xcb, sizeof out);
+            c.exec.workspace_bytes = c.plan.workspace_bytes;
+            check_ok(enter(devices[i].ctx, verb, 0, &c), "run");
+            int scored = verb == SCORE && c.score.q.count == Q_COUNT && c.score.d.count == D_COUNT;
+            for (int n = 0; n < Q_COUNT * D_COUNT && scored && !(c.score.q.len_max && c.score.d.len_max); n++)
+                check(out.scores[n] == 0, "scores[%d] is %g", n, (double)out.scores[n]);
+        }
+}
+#define EXTREME(change, verbs, may_refuse)         \
+    do {                                           \
+        struct call c = good_call();               \
+        change;                                    \
+        extreme(#change, c, verbs, may_refuse);    \
+    } while (0)
+
+static void no_tokens(struct lik_tokens *x, int64_t count)
+{
+    x->count = count;
+    x->len_max = 0;
+    x->data = NULL;
+    x->strides = x->weights_strides = (struct lik_strides){0, 0, 0};
+}
+
+/* Strides that no entry is reached by, but that arithmetic might be done with. */
+static void wild_strides(struct lik_tokens *x, int64_t stride)
+{
+    x->mask = (const uint8_t *)in.weights;
+    x->scale = in.weights;
+    x->strides = x->mask_strides = x->scale_strides = (struct lik_strides){stride, stride, stride};
+}
+
+static void wild_packed(struct call *c, int64_t stride)
+{
+    make_packed(c);
+    wild_strides(&c->score.d, stride);
+    c->score.d.strides.sequence = c->score.d.strides.group = INT64_MAX;
+    c->score.d.mask_strides.sequence = c->score.d.scale_strides.sequence = INT64_MIN;
+    for (int64_t k = 0; k <= D_COUNT; k++) /* one token, then documents that begin behind it */
+        in.offsets[k] = k > 0;
+    c->score.d.total = 1;
+    memset(in.argmax_in, 0xff, sizeof in.argmax_in);
+}
+
+static void check_extremes(void)
+{
+    EXTREME((c.score.q.count = 0, no_tokens(&c.score.d, INT64_MAX)), SCORE | TOPK, 0);
+    EXTREME((c.score.q.count = 0, no_tokens(&c.score.d, INT64_MAX)), GRAD | PLANS_ONLY, 0);
+    EXTREME((no_tokens(&c.score.q, INT64_MAX), c.score.d.count = 0), SCORE, 0);
+    EXTREME((no_tokens(&c.score.q, INT64_MAX), c.score.d.count = 0), GRAD | PLANS_ONLY, 0);
+    EXTREME((no_tokens(&c.score.q, INT64_MAX / 64), no_tokens(&c.score.d, 1)), SCORE | GRAD | PLANS_ONLY, 0);
+    EXTREME((no_tokens(&c.score.q, INT64_MAX / 64), no_tokens(&c.score.d, 1)), TOPK | PLANS_ONLY, 1);
+    EXTREME((no_tokens(&c.score.q, 1), no_tokens(&c.score.d, INT64_MAX / 64)), ANY_VERB | PLANS_ONLY, 1);
+    EXTREME((make_list(&c), no_tokens(&c.score.q, INT64_MAX), no_tokens(&c.score.d, INT64_MAX), c.score.list_count = 0),
+            SCORE, 0);
+    EXTREME((make_list(&c), no_tokens(&c.score.q, INT64_MAX), no_tokens(&c.score.d, INT64_MAX), c.score.list_count = 0),
+            GRAD | PLANS_ONLY, 1);
+    EXTREME((make_candidates(&c), no_tokens(&c.score.q, INT64_MAX), no_tokens(&c.score.d, 0), c.score.per_query = 0),
+            SCORE, 0);
+    for (int sign = -1; sign <= 1; sign += 2) {
+        EXTREME((no_tokens(&c.score.d, D_COUNT), wild_strides(&c.score.d, sign * (INT64_MAX / 16)),
+                 memset(in.argmax_in, 0xff, sizeof in.argmax_in)), ANY_VERB, 0);
+        EXTREME((no_tokens(&c.score.q, Q_COUNT), wild_strides(&c.score.q, sign * (INT64_MAX / 16)),
+                 c.score.q.weights_strides = c.score.q.strides), ANY_VERB, 0);
+        EXTREME((no_tokens(&c.score.d, 1), wild_strides(&c.score.d, sign < 0 ? INT64_MIN : INT64_MAX),
+                 memset(in.argmax_in, 0xff, sizeof in.argmax_in)), ANY_VERB, 0);
+        EXTREME((no_tokens(&c.score.d, 0), wild_strides(&c.score.d, sign < 0 ? INT64_MIN : INT64_MAX)), ANY_VERB, 0);
+        EXTREME(wild_packed(&c, sign * (INT64_MAX / 8)), ANY_VERB, 0);
+        EXTREME(wild_packed(&c, sign < 0 ? INT64_MIN : INT64_MAX), ANY_VERB, 1);
+    }
+    EXTREME(c.score.d.dim = c.score.q.dim = 65536, ANY_VERB | PLANS_ONLY, 0);
+    EXTREME((no_strides(&c.score.d), c.score.argmax = NULL, c.score.d.len_max = INT32_MAX), ANY_VERB | PLANS_ONLY, 0);
+    EXTREME((no_strides(&c.score.d), c.score.argmax_dtype = LIK_I16, c.score.d.len_max = INT16_MAX),
+            SCORE | GRAD | PLANS_ONLY, 0);
+    EXTREME((c.exec.threads = 4096, c.exec.parallel_for = lik_pool_parallel_for), ANY_VERB | PLANS_ONLY, 0);
+    EXTREME((c.score.d.count = 0, c.score.d.data = NULL, c.score.scores = NULL, c.score.argmax = NULL), SCORE, 0);
+    EXTREME((no_tokens(&c.score.q, Q_COUNT), c.score.argmax = NULL), ANY_VERB, 0);
+    EXTREME(c.score.d.strides.group = INT64_MAX, ANY_VERB, 0); /* without groups */
+    EXTREME((c.score.d.group_size = 2, c.score.d.strides.group = 2 * D_LEN * DIM), ANY_VERB, 0);
+    EXTREME((no_strides(&c.score.d), c.score.d.group_size = 2, c.score.d.strides.sequence = INT64_MAX / 8),
+            ANY_VERB | PLANS_ONLY, 0); /* far, but once a group */
+    EXTREME((c.score.q.count = 1, c.score.d.count = 1, c.score.scores_stride = INT64_MIN,
+             c.grad.grad_scores_stride = INT64_MIN), SCORE | GRAD, 0);
+    EXTREME((c.score.d.dim_stride = INT64_MAX, c.score.d.dim = c.score.q.dim = 1), ANY_VERB, 0);
 }
 
 /* NULL for each pointer of each entry; newer structs; what the plan ignores. */
@@ -477,129 +646,23 @@ static void check_newer_structs(void)
               "a field added and set: %s", lik_last_error());
         check(strstr(lik_last_error(), "score.struct_size") != NULL, "the message is \"%s\"", lik_last_error());
         check(untouched(&newer.c, &newer.c), "something was written");
-    }
-}
-
-static void check_devices(void)
-{
-    static const struct {
-        const char *device;
-        int status;
-        const char *piece;
-    } bad[] = {
-        {"", LIK_EINVAL, "\"\""},
-        {"gpu", LIK_EINVAL, "gpu"},
-        {"cpu:sse9", LIK_EINVAL, "sse9"},
-        {"cpu:", LIK_EINVAL, "level"},
-        {"CPU", LIK_EINVAL, "CPU"},
-        {"ref:avx2", LIK_EINVAL, "avx2"},
-        {"cpuavx2", LIK_EINVAL, "cpuavx2"},
-        {":generic", LIK_EINVAL, ":gen"},
-        {"cuda:x", 0, "cuda:x"},
-        {"cuda:-1", 0, "cuda"},
-    };
-    for (int64_t i = 0; i < COUNT(bad); i++) {
-        struct lik_context *ctx = (struct lik_context *)(void *)&in;
-        int status = lik_context_create(bad[i].device, &ctx);
-        check_describe("arguments: the device \"%s\"", bad[i].device);
-        check(bad[i].status ? status == bad[i].status : status == LIK_EINVAL || status == LIK_EDEVICE,
-              "the status is %s", lik_status_name(status));
-        check(!ctx, "a context came back");
-        check(strstr(lik_last_error(), bad[i].piece) != NULL, "the message is \"%s\"", lik_last_error());
-    }
-    char endless[5000];
-    memset(endless, 'x', sizeof endless - 1);
-    endless[sizeof endless - 1] = 0;
-    memcpy(endless, "cpu:", 4);
-    struct lik_context *ctx;
-    check(lik_context_create(endless, &ctx) == LIK_EINVAL && strlen(lik_last_error()) < 1000, "an endless device name");
-
-    static const char *const levels[] = {"generic", "avx2", "nonsense", ""};
-    const char *kept = getenv("LIK_CPU");
-    char *before = kept ? strdup(kept) : NULL;
-    for (int64_t i = 0; i < COUNT(levels); i++) {
-        setenv("LIK_CPU", levels[i], 1);
-        int status = lik_context_create("cpu", &ctx);
-        check_describe("arguments: LIK_CPU=%s", levels[i]);
-        if (i == 2) {
-            check(status == LIK_EINVAL && strstr(lik_last_error(), "LIK_CPU") && strstr(lik_last_error(), "nonsense"),
-                  "the status is %s: %s", lik_status_name(status), lik_last_error());
-            continue;
+        score.added[63] = 0;
+        for (int64_t at = 0; at < COUNT(score.added); at++) {
+            score.added[at] = 1;
+            check(lik_score_plan(devices[i].ctx, &score.score, NULL, &newer.c.plan) == LIK_EUNSUPPORTED,
+                  "byte %lld of what was added is set: %s", (long long)at, lik_last_error());
+            score.added[at] = 0;
         }
-        if (!check_ok(status, "lik_context_create"))
-            continue;
-        check(i != 0 || !strcmp(lik_context_name(ctx), "cpu:generic"), "the context is %s", lik_context_name(ctx));
-        check(!strncmp(lik_context_name(ctx), "cpu:", 4), "the context is %s", lik_context_name(ctx));
-        lik_context_destroy(ctx);
+        static union { /* the most that a later version may have added, and one byte more */
+            struct lik_score score;
+            char room[sizeof(struct lik_score) + 4097];
+        } most;
+        most.score = newer.c.score;
+        most.score.struct_size = sizeof most.room - 1;
+        check_ok(lik_score_plan(devices[i].ctx, &most.score, NULL, &newer.c.plan), "4096 bytes more");
+        most.score.struct_size++;
+        check(lik_score_plan(devices[i].ctx, &most.score, NULL, &newer.c.plan) == LIK_EINVAL, "4097 bytes more");
     }
-    if (before)
-        setenv("LIK_CPU", before, 1);
-    else
-        unsetenv("LIK_CPU");
-    free(before);
-}
-
-static void check_merges(void)
-{
-    static float values_in[12] = {0}, values[4];
-    static int64_t ids_in[12] = {0}, ids[4];
-    static const struct {
-        int64_t parts, queries, k_in, k;
-        int nothing; /* which pointer is NULL */
-        const char *a, *b;
-    } bad[] = {
-        {-1, 1, 1, 1, 0, "parts", "-1"},
-        {1, -2, 1, 1, 0, "queries", "-2"},
-        {1, 1, -3, 1, 0, "k_in", "-3"},
-        {1, 1, 1, 0, 0, "k is 0", "1"},
-        {1, 1, 1, -9, 0, "k is -9", "1"},
-        {INT64_MAX, 2, 2, 1, 0, "parts", "9223372036854775807"},
-        {1, INT64_MAX, 0, 2, 0, "queries", "9223372036854775807"},
-        {1, 1, 1, 1, 1, "values_in", "NULL"},
-        {1, 1, 1, 1, 2, "ids_in", "NULL"},
-        {1, 1, 1, 1, 3, "values", "NULL"},
-        {1, 1, 1, 1, 4, "ids", "NULL"},
-    };
-    for (int64_t i = 0; i < COUNT(bad); i++) {
-        memset(values, 0xcb, sizeof values);
-        memset(ids, 0xcb, sizeof ids);
-        int status = lik_merge_topk(bad[i].parts, bad[i].queries, bad[i].k_in, bad[i].nothing == 1 ? NULL : values_in,
-                                    bad[i].nothing == 2 ? NULL : ids_in, bad[i].k, 0,
-                                    bad[i].nothing == 3 ? NULL : values, bad[i].nothing == 4 ? NULL : ids);
-        totals.cases++;
-        check_describe("arguments: lik_merge_topk, case %lld", (long long)i);
-        check(status == LIK_EINVAL && strstr(lik_last_error(), bad[i].a) && strstr(lik_last_error(), bad[i].b),
-              "the status is %s: %s", lik_status_name(status), lik_last_error());
-        unsigned char poison[sizeof ids];
-        memset(poison, 0xcb, sizeof poison);
-        check(!memcmp(values, poison, sizeof values) && !memcmp(ids, poison, sizeof ids), "something was written");
-    }
-    check_describe("arguments: lik_merge_topk of misaligned values");
-    check(lik_merge_topk(1, 1, 1, (const float *)((const char *)values_in + 1), ids_in, 1, 0, values, ids) ==
-                  LIK_EINVAL &&
-              strstr(lik_last_error(), "aligned"),
-          "the message is \"%s\"", lik_last_error());
-    check_describe("arguments: lik_merge_topk of nothing");
-    check_ok(lik_merge_topk(0, 0, 0, NULL, NULL, 1, 0, NULL, NULL), "lik_merge_topk");
-    check_ok(lik_merge_topk(0, 1, 0, NULL, NULL, 2, 0, values, ids), "lik_merge_topk");
-    check(ids[0] == -1 && ids[1] == -1 && isnan(values[0]) && isnan(values[1]), "the filler");
-}
-
-static void check_names(void)
-{
-    static const char *const names[] = {"LIK_OK",         "LIK_EINVAL", "LIK_EUNSUPPORTED",
-                                        "LIK_EWORKSPACE", "LIK_ENOMEM", "LIK_EDEVICE"};
-    check_describe("arguments: names");
-    for (int i = 0; i < 6; i++)
-        check(!strcmp(lik_status_name(-i), names[i]), "status %d is called %s", -i, lik_status_name(-i));
-    check(!strcmp(lik_status_name(1), "?") && !strcmp(lik_status_name(-6), "?") &&
-              !strcmp(lik_status_name(INT_MIN), "?"),
-          "a status that is none has a name");
-    char version[32];
-    snprintf(version, sizeof version, "%d.%d.%d", LIK_VERSION_MAJOR, LIK_VERSION_MINOR, LIK_VERSION_PATCH);
-    check(!strcmp(lik_version(), version), "the version is %s, the header's %s", lik_version(), version);
-    check(strstr(lik_build_info(), version) && strstr(lik_build_info(), "cpu") && !strchr(lik_build_info(), '\n'),
-          "the build is \"%s\"", lik_build_info());
 }
 
 void check_arguments(void)
@@ -616,10 +679,9 @@ void check_arguments(void)
     check_pairings();
     check_results();
     check_running();
+    check_extremes();
     check_pointers();
     check_memory();
     check_newer_structs();
-    check_devices();
-    check_merges();
-    check_names();
+    check_entries();
 }

@@ -99,7 +99,20 @@ enum layout {
 };
 enum mask { UNMASKED, KEEP_ALL, PREFIX, RANDOM, ALTERNATE, SHARED, KEEP_NONE, MASKS };
 enum scale { UNSCALED, PER_TENSOR, PER_TOKEN, SCALES };
-enum values { NORMAL, INTEGERS, TIES, DENORMALS, WITH_NAN, WITH_INF, ZEROS, LARGE, SKEWED, VALUES };
+enum values {
+    NORMAL,
+    INTEGERS,
+    TIES,
+    DENORMALS,
+    WITH_NAN,
+    WITH_INF,
+    ZEROS,
+    LARGE,
+    SKEWED,
+    VALUES,
+    SQUARES_OVERFLOW = VALUES, /* f32 and bf16, in no random problem: elements whose squares leave the range of f32, */
+    SQUARES_UNDERFLOW          /* and those of tokens that only a scale makes large enough to have a direction */
+};
 
 struct side_spec {
     int32_t dtype;
@@ -152,6 +165,9 @@ struct spec spec_plain(int64_t q_len, int64_t d_len, int64_t dim, uint64_t seed)
 
 /* A random problem of about at most `work` multiplications. */
 struct spec spec_random(struct rng *rng, int64_t work);
+
+/* Problem `number` (0 to 63) of normalized tokens whose squares leave the range of f32. */
+struct spec spec_far(int64_t number);
 void spec_describe(const struct spec *spec, char *text, size_t size);
 
 struct problem *problem_make(const struct spec *spec);
@@ -195,6 +211,8 @@ void check_invariance(void);
 void check_grad(void);
 void check_topk(void);
 void check_arguments(void);
+void check_entries(void); /* a part of it */
 void check_pool(void);
+void check_files(void);
 
 #endif

@@ -449,4 +449,9 @@ void check_grad(void)
         if (check_wanted(number, 4))
             check_case(number, &spec);
     }
+    for (int64_t number = 0; number < 64 && !totals.gpu; number++) {
+        struct spec spec = spec_far(number);
+        if (check_wanted(3000 + number, 1))
+            check_case(3000 + number, &spec);
+    }
 }

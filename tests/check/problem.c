@@ -19,7 +19,8 @@ static const char *const mask_names[] = {
     "", " mask:all", " mask:prefix", " mask:random", " mask:alternate", " mask:shared", " mask:none-kept"};
 static const char *const scale_names[] = {"", " scale:tensor", " scale:token"};
 static const char *const value_names[] = {"normal", "integers", "ties",  "denormals", "nan",
-                                          "inf",    "zeros",    "large", "skewed"};
+                                          "inf",    "zeros",    "large", "skewed",    "huge",
+                                          "tiny"};
 
 struct spec spec_plain(int64_t q_len, int64_t d_len, int64_t dim, uint64_t seed)
 {
@@ -78,6 +79,27 @@ struct spec spec_random(struct rng *rng, int64_t work)
             spec.d.len /= 2;
         else
             spec.q.len /= 2;
+    }
+    return spec;
+}
+
+/* Normalized tokens whose squares leave the range of f32: problem `number` of 64. */
+struct spec spec_far(int64_t number)
+{
+    static const int64_t widths[] = {1, 7, 40, 128, 129, 320};
+    static const enum layout layouts[] = {CONTIGUOUS, SPREAD, PACKED_I32, GAPS};
+    struct spec spec = spec_plain(1 + number % 5, 1 + number % 33, widths[number % 6], (uint64_t)number + 500);
+    struct side_spec *sides[] = {&spec.q, &spec.d};
+    spec.weights = 1;
+    for (int i = 0; i < 2; i++) {
+        struct side_spec *side = sides[i];
+        int which = (int)(number >> (2 * i) & 3);
+        side->count = 2;
+        side->dtype = number >> (4 + i) & 1 ? LIK_BF16 : LIK_F32;
+        side->layout = layouts[(number + i) % 4];
+        side->normalize = 1;
+        side->values = which == 0 ? NORMAL : which == 1 ? SQUARES_OVERFLOW : SQUARES_UNDERFLOW;
+        side->scale = which == 3 || (which && number % 3 == 0) ? PER_TOKEN : UNSCALED;
     }
     return spec;
 }
@@ -215,6 +237,8 @@ static double draw(struct rng *rng, const struct side_spec *side, int64_t dim)
                                   : side->dtype == LIK_F16 ? 1e4
                                   : side->dtype > LIK_BF16 ? 4
                                                            : 1e12);
+    case SQUARES_OVERFLOW: return rng_normal(rng) * (rng_below(rng, 3) ? 1e30 : 1e18);
+    case SQUARES_UNDERFLOW: return rng_normal(rng) * (rng_below(rng, 3) ? 1e-24 : 1e-21);
     case SKEWED: return rng_normal(rng) * unit * (rng_below(rng, 8) ? 0.01 : 1) + unit / 4;
     default: return rng_normal(rng) * unit;
     }
@@ -281,10 +305,11 @@ static void make_scale(struct problem *p, struct lik_tokens *x, const struct sid
         x->scale_strides = array_strides(rng, x);
     float *scale = (float *)(void *)reserve(p, x, x->scale_strides, 1, 0, sizeof(float), 0xff);
     int exact = side->values == INTEGERS || side->values == TIES;
+    double unit = side->values == SQUARES_UNDERFLOW ? 1e20 : 1;
     for (int64_t i = 0; i < x->count; i++)
         for (int64_t t = 0; t < problem_length(x, i); t++)
             scale[place_of(x, x->scale_strides, i, t)] =
-                exact ? 0.5f : (float)((0.5 + rng_unit(rng)) / 40 * (rng_below(rng, 8) ? 1 : -1));
+                exact ? 0.5f : (float)((0.5 + rng_unit(rng)) / 40 * (rng_below(rng, 8) ? 1 : -1) * unit);
     x->scale = scale;
 }
 
@@ -662,6 +687,17 @@ int problem_run(struct problem *p, const struct lik_context *ctx, const struct l
     return status;
 }
 
+/* To MemorySanitizer, bytes that nobody wrote: what the library may not read before it does. */
+#if defined(__clang__)
+#if __has_feature(memory_sanitizer)
+#include <sanitizer/msan_interface.h>
+#define UNDEFINED(data, bytes) __msan_poison(data, bytes)
+#endif
+#endif
+#ifndef UNDEFINED
+#define UNDEFINED(data, bytes) (void)0
+#endif
+
 /* plan, allocate exactly that, run: the same for each verb. */
 #define RUN_VERB(verb)                                                                                      \
     int run_##verb(const struct lik_context *ctx, const struct lik_##verb *op, const struct lik_exec *exec) \
@@ -677,6 +713,7 @@ int problem_run(struct problem *p, const struct lik_context *ctx, const struct l
             return status;                                                                                  \
         struct buffer workspace = buffer_make(plan.workspace_bytes, AT_END, 64);                            \
         memset(workspace.data, 0xee, workspace.bytes);                                                      \
+        UNDEFINED(workspace.data, workspace.bytes);                                                         \
         how.workspace = workspace.data;                                                                     \
         how.workspace_bytes = plan.workspace_bytes;                                                         \
         status = lik_##verb##_run(ctx, op, &how);                                                           \

@@ -307,6 +307,47 @@ static void check_extreme_integers(int32_t q_dtype, int32_t precision, int64_t d
     free(d);
 }
 
+/* Normalized tokens times a power of two, stored or as their scale, have the same direction: the same bits, also where
+ * their squares leave the range of f32 and the norm has to be taken in another way. */
+static void check_powers_of_two(int64_t dim)
+{
+    enum { TOKENS = 9, WAYS = 5 };
+    static const int powers[WAYS] = {0, 0, 70, -60, -75}, scale_powers[WAYS] = {0, 20, 0, 60, 75};
+    struct rng rng = {.state = (uint64_t)dim};
+    size_t count = (size_t)(TOKENS * dim);
+    float *q = calloc(count, sizeof(float)), *d = calloc(count, sizeof(float)), *x = calloc(count, sizeof(float));
+    check_describe("special: powers of two, dim %lld", (long long)dim);
+    totals.cases++;
+    for (size_t k = 0; k < count; k++) {
+        q[k] = (float)rng_normal(&rng);
+        d[k] = (float)rng_normal(&rng);
+    }
+    FOR_EACH_DEVICE(device)
+    {
+        float scores[2][WAYS];
+        for (int way = 0; way < 2 * WAYS && !totals.gpu; way++) {
+            int power = powers[way / 2], documents = way % 2;
+            float scale = ldexpf(1, scale_powers[way / 2]);
+            for (size_t k = 0; k < count; k++)
+                x[k] = ldexpf(documents ? d[k] : q[k], power);
+            struct lik_score op = {.struct_size = sizeof op, .scores = &scores[documents][way / 2]};
+            op.q = lik_tokens_padded(documents ? q : x, LIK_F32, 1, TOKENS, dim);
+            op.d = lik_tokens_padded(documents ? x : d, LIK_F32, 1, TOKENS, dim);
+            struct lik_tokens *moved = documents ? &op.d : &op.q;
+            moved->normalize = 1;
+            moved->scale = &scale;
+            moved->scale_strides = (struct lik_strides){0, 0, 0};
+            check_ok(run_score(device->ctx, &op, NULL), "lik_score_run");
+            check(!memcmp(&scores[documents][way / 2], &scores[documents][0], sizeof(float)),
+                  "the score of %s times 2^%d goes from %.9g to %.9g on %s", documents ? "documents" : "queries", power,
+                  (double)scores[documents][0], (double)scores[documents][way / 2], device->name);
+        }
+    }
+    free(q);
+    free(d);
+    free(x);
+}
+
 /* Zero of each size in each pairing, all pointers NULL where nothing can be read. */
 static void check_nothing(void)
 {
@@ -366,6 +407,8 @@ void check_special(void)
         check_extreme_integers(LIK_F32, LIK_MEDIUM, flat[k]);
         check_extreme_integers(LIK_I8, LIK_HIGHEST, flat[k]);
     }
+    for (int64_t dim = 1; dim < 140; dim += totals.quick ? 7 : 1)
+        check_powers_of_two(dim);
     check_large_arrays(LIK_I8, 0);
     check_large_arrays(LIK_I8, 1);
     check_large_arrays(LIK_F32, 0);

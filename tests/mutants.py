@@ -1,0 +1,274 @@
+#!/usr/bin/env python3
+"""Breaks the library on purpose, one line at a time, and counts what the check suite notices: `make mutants`.
+
+Each row of MUTANTS is a file, a piece of it that must stand there exactly once, and what stands there instead. A copy
+of the sources is built with each, warnings allowed, and the quick suite runs in the build that watches workspaces; what
+survives that runs under the sanitizers. A mutant that the suite does not fail on shows a test that is missing; one that
+changes nothing anybody can see belongs to EQUIVALENT, with the reason.
+
+tests/mutants.py [--only TEXT] [--jobs N]        exit status 0: at least 90 of 100 were killed
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+WORK = ROOT / "build" / "mutants"
+TREE = WORK / "tree"
+GROUPS = {"check.c": "arguments", "plan.c": "score", "tokens.h": "score", "npy.c": "files"}  # what is likely to kill
+SECONDS = 300  # a suite that takes longer hangs
+
+CHECK, PLAN, TOKENS, NPY = "src/core/check.c", "src/cpu/plan.c", "src/shared/tokens.h", "src/io/npy.c"
+
+MUTANTS = [
+    # ---- bounds off by one, comparisons turned ----
+    (CHECK, "given < size)", "given <= size)"),
+    (CHECK, "given > size + 4096", "given > size + 4095"),
+    (CHECK, "given > size + 4096", "given > size + 4097"),
+    (CHECK, "i = size; i < given", "i = size + 1; i < given"),
+    (CHECK, "i = size; i < given", "i = size; i + 1 < given"),
+    (CHECK, "x->total : extents[i] - 1;", "x->total : extents[i];"),
+    (CHECK, "i <= x->count; i++", "i < x->count; i++"),
+    (CHECK, "if (next < last)", "if (next <= last)"),
+    (CHECK, "next - last > x->len_max", "next - last >= x->len_max"),
+    (CHECK, "next - last > x->len_max", "next - last > x->len_max + 1"),
+    (CHECK, "if (last > x->total)", "if (last >= x->total)"),
+    (CHECK, "if (last > x->total)", "if (last > x->total + 1)"),
+    (CHECK, "if (x->total < 0)", "if (x->total < -1)"),
+    (CHECK, "rows > 0 && !x->data", "rows > 1 && !x->data"),
+    (CHECK, "i < sizeof x->reserved / sizeof *x->reserved", "i + 1 < sizeof x->reserved / sizeof *x->reserved"),
+    (CHECK, "x->dtype > LIK_I8", "x->dtype > LIK_I16"),
+    (CHECK, "x->dim > DIM_MAX", "x->dim >= DIM_MAX"),
+    (CHECK, "x->dim > DIM_MAX", "x->dim > DIM_MAX + 1"),
+    (CHECK, "x->len_max > INT32_MAX", "x->len_max >= INT32_MAX"),
+    (CHECK, "n > 0 && !list", "n > 1 && !list"),
+    (CHECK, "list[i] >= count", "list[i] > count"),
+    (CHECK, "want != op->d.count", "want < op->d.count"),
+    (CHECK, "want != op->d.count", "want > op->d.count"),
+    (CHECK, "if (op->q.count != op->d.count)", "if (op->q.count < op->d.count)"),
+    (CHECK, "rows > 1 && op->scores_stride < columns", "rows > 2 && op->scores_stride < columns"),
+    (CHECK, "op->d.len_max > INT16_MAX", "op->d.len_max >= INT16_MAX"),
+    (CHECK, "op->d.len_max > INT16_MAX", "op->d.len_max > INT16_MAX + 1"),
+    (CHECK, "if (out->k < 1)", "if (out->k < 0)"),
+    (CHECK, "x->dtype > LIK_BF16", "x->dtype >= LIK_BF16"),
+    (CHECK, "t < -1 || t >= length", "t < -2 || t >= length"),
+    (CHECK, "t < -1 || t >= length", "t < -1 || t > length"),
+    (CHECK, "n < rows * columns", "n + 1 < rows * columns"),
+    (CHECK, "s < tokens; s++", "s + 1 < tokens; s++"),
+    (CHECK, "out->threads > 4096", "out->threads >= 4096"),
+    (CHECK, "out->threads > 4096", "out->threads > 4097"),
+    (CHECK, "out->threads > 1 && !out->parallel_for", "out->threads > 2 && !out->parallel_for"),
+    # ---- checks removed ----
+    (CHECK, "if (bytes && (uintptr_t)pointer % bytes)", "if (0)"),
+    (CHECK, "if (last < 0)", "if (0)"),
+    (CHECK, "if (x->group_size && x->count % x->group_size)", "if (0)"),
+    (CHECK, "if (x->group_size)", "if (0)"),
+    (CHECK, "if (x->offsets_dtype)", "if (0)"),
+    (CHECK, "if (x->storage != LIK_DENSE)", "if (0)"),
+    (CHECK, 'check_aligned(name, ".scale", x->scale, sizeof(float)) ||', ""),
+    (CHECK, "strides[i] == INT64_MIN || ", ""),
+    (CHECK, "(x->mask && check_strides(", "(0 && check_strides("),
+    (CHECK, "(x->scale && check_strides(", "(0 && check_strides("),
+    (CHECK, "if (op->d.weights)", "if (0)"),
+    (CHECK, "out->id_base < 0 || ", ""),
+    (CHECK, "(!out->values || !out->ids)", "!out->values"),
+    (CHECK, "if (out->grad_weights && !out->score.q.weights)", "if (0)"),
+    (CHECK, " && columns > 0 && !out->scores", " && !out->scores"),
+    (CHECK, "!out->score.argmax && out->score.q.len_max > 0", "!out->score.argmax"),
+    # ---- wrong operands, sizes and signs ----
+    (CHECK, "x->count / x->group_size : 1;", "x->count / x->group_size : x->count;"),
+    (CHECK, "x->group_size > 0 ? x->group_size : x->count;", "x->count;"),
+    (CHECK, "extents[0] = extents[1] = 1;", "extents[0] = 1;"),
+    (CHECK, "i == 2 && x->offsets ? x->total : extents[i] - 1", "extents[i] - 1"),
+    (CHECK, "strides[i] < 0 ? -strides[i] : strides[i]", "strides[i]"),
+    (CHECK, "lik_add_i64(reach, term, &reach)", "lik_add_i64(0, term, &reach)"),
+    (CHECK, "lik_mul_i64(reach, bytes, &term)", "lik_mul_i64(reach, 1, &term)"),
+    (CHECK, "lik_max_i64(x->len_max, 8)", "lik_max_i64(x->len_max, 1)"),
+    (CHECK, "lik_mul_i64(rows, x->dim * 4, &bytes)", "lik_mul_i64(rows, x->dim, &bytes)"),
+    (CHECK, "lik_mul_i64(rows, lik_max_i64(op->scores_stride, columns)", "lik_mul_i64(rows, columns"),
+    (CHECK, "lik_mul_i64(entries, 4 * lik_max_i64(", "lik_mul_i64(entries, lik_max_i64("),
+    (CHECK, "lik_mul_i64(entries, 16, &entries)", "lik_mul_i64(entries, 8, &entries)"),
+    (CHECK, "lik_mul_i64(rows, lik_max_i64(out->grad_scores_stride, columns)", "lik_mul_i64(rows, columns"),
+    (CHECK, "at = n * op->q.len_max + s;", "at = n * tokens + s;"),
+    (CHECK, 'check_list(ctx, "list_d", op->list_d, op->list_count, op->d.count)',
+     'check_list(ctx, "list_d", op->list_d, op->list_count, op->q.count)'),
+    # ---- regions of the workspace, one entry too small ----
+    (PLAN, "(plan->lanes + 8) * lik_round_up(dim, 4), 4, 64", "(plan->lanes + 8) * lik_round_up(dim, 4) - 1, 4, 64"),
+    (PLAN, "plan->lane_bias = lik_layout_take(&slot, plan->lanes + 32", "plan->lane_bias = lik_layout_take(&slot, plan->lanes + 31"),
+    (PLAN, "lane_token = lik_layout_take(&slot, plan->lanes", "lane_token = lik_layout_take(&slot, plan->lanes - 1"),
+    (PLAN, "lane_weight = lik_layout_take(&slot, plan->lanes", "lane_weight = lik_layout_take(&slot, plan->lanes - 1"),
+    (PLAN, "block_queries + 1, 8, 64", "block_queries, 8, 64"),
+    (PLAN, "maxima = lik_layout_take(&slot, plan->segments * (plan->lanes + 8)", "maxima = lik_layout_take(&slot, plan->segments * (plan->lanes + 8) - 1"),
+    (PLAN, "op->argmax ? plan->segments * (plan->lanes + 8) : 0", "op->argmax ? plan->segments * (plan->lanes + 8) - 1 : 0"),
+    (PLAN, "(LIK_PANEL_LANES + 8) : 0", "(LIK_PANEL_LANES + 8) - 1 : 0"),
+    (PLAN, "plan->widened_rows * plan->widened_stride, 4", "plan->widened_rows * plan->widened_stride - 1, 4"),
+    (PLAN, "8 * dim, 4, 64", "8 * dim - 1, 4, 64"),
+    (PLAN, "integer ? dim : 0", "integer ? dim - 1 : 0"),
+    (PLAN, "(plan->stream_rows + 2 * LIK_TILE_ROWS) * dim : 0", "(plan->stream_rows + 2 * LIK_TILE_ROWS) * dim - 1 : 0"),
+    (PLAN, "lik_layout_repeat(layout, &slot, plan->slots", "lik_layout_repeat(layout, &slot, 1"),
+    # ---- wrong cuts ----
+    (PLAN, "plan->item_rows = lik_divide_up(rows, plan->rows_per_item)", "plan->item_rows = rows / plan->rows_per_item"),
+    (PLAN, "plan->item_columns = lik_divide_up(columns, plan->columns_per_item)", "plan->item_columns = columns / plan->columns_per_item"),
+    (PLAN, "!d->offsets || d->count == 0", "!d->offsets"),
+    (PLAN, "plan->widened_rows = plan->stream_rows + 2 * LIK_TILE_ROWS", "plan->widened_rows = plan->stream_rows + LIK_TILE_ROWS"),
+    (PLAN, "(plan->panels > 1 && !integer)", "(plan->panels > 2 && !integer)"),
+    (PLAN, "op->precision == LIK_MEDIUM && op->q.dtype != LIK_I8", "op->precision == LIK_MEDIUM"),
+    (PLAN, "scratch + plan->lane_token", "scratch + plan->lane_bias"),
+    (PLAN, "scratch + plan->winners", "scratch + plan->maxima"),
+    (PLAN, "case LIK_F32: return native ? LIK_LOAD_F32 : LIK_LOAD_GATHER", "case LIK_F32: return LIK_LOAD_F32"),
+    # ---- wrong indices ----
+    (TOKENS, "(int64_t)((const int32_t *)x->offsets)[i]", "(int64_t)((const uint32_t *)x->offsets)[i]"),
+    (TOKENS, "lik_offset_at(x, i + 1) - lik_offset_at(x, i)", "lik_offset_at(x, i) - lik_offset_at(x, i)"),
+    (TOKENS, "return lik_offset_at(x, i) * strides->token;", "return i * strides->token;"),
+    (TOKENS, "(i / x->group_size) * strides->group", "(i / x->group_size) * strides->sequence"),
+    (TOKENS, "(i % x->group_size) * strides->sequence", "(i / x->group_size) * strides->sequence"),
+    (TOKENS, "lik_offset_at(x, i) : i * x->len_max", "lik_offset_at(x, i) : i"),
+    (TOKENS, "x->offsets ? x->total : x->count * x->len_max", "x->count * x->len_max"),
+    (TOKENS, "op->pairing == LIK_CANDIDATES ? op->per_query : 1", "op->per_query"),
+    (TOKENS, "op->pairing == LIK_LIST ? op->list_count : op->q.count", "op->q.count"),
+    (TOKENS, "op->pairing == LIK_LIST ? op->list_q[row] : row", "row"),
+    (TOKENS, "row * op->per_query + column", "column"),
+    (TOKENS, "case LIK_PAIRS: return row;", "case LIK_PAIRS: return column;"),
+    (TOKENS, "default: return op->list_d[row]", "default: return op->list_q[row]"),
+    (TOKENS, "return nan_b;", "return nan_a;"),
+    (TOKENS, "smallest ? a < b : a > b", "a > b"),
+    (TOKENS, "return id_a < id_b", "return id_a > id_b"),
+    (TOKENS, "!nan_a && a != b", "a != b"),
+    # ---- files ----
+    (NPY, "map->size >= 6", "map->size >= 7"),
+    (NPY, "map->size >= 6", "map->size >= 5"),
+    (NPY, "if (n + 1 < room)", "if (n < room)"),
+    (NPY, "if (n + 1 < room)", "if (n + 2 < room)"),
+    (NPY, "quote != '\\'' && quote != '\"'", "quote != '\\''"),
+    (NPY, "(size_t)(d->end - d->at) < length", "(size_t)(d->end - d->at) + 1 < length"),
+    (NPY, "*d->at <= '9'", "*d->at < '9'"),
+    (NPY, "lik_mul_i64(value, 10, &value) || ", "(value *= 10, 0) || "),
+    (NPY, "d->at == start || d->rank == LIK_ARRAY_RANK_MAX", "d->rank == LIK_ARRAY_RANK_MAX"),
+    (NPY, "d->at == start || d->rank == LIK_ARRAY_RANK_MAX", "d->at == start || d->rank > LIK_ARRAY_RANK_MAX"),
+    (NPY, "d->at == start || d->rank == LIK_ARRAY_RANK_MAX", "d->at == start || d->rank + 1 == LIK_ARRAY_RANK_MAX"),
+    (NPY, "*d->at == 'L'", "*d->at == 'l'"),
+    (NPY, "if (seen & which)", "if (0)"),
+    (NPY, "seen != 7", "seen < 3"),
+    (NPY, "return peek(d) ? -1 : 0;", "return 0;"),
+    (NPY, "descr[0] == '<' || descr[2] == '1'", "1"),
+    (NPY, "descr[0] != '<' && descr[0] != '|'", "descr[0] == '>'"),
+    (NPY, "map->size < 10", "map->size < 9"),
+    (NPY, "version > 3", "version > 4"),
+    (NPY, "map->data[7] != 0", "0"),
+    (NPY, "version == 1 ? 10 : 12", "10"),
+    (NPY, "map->data[8] | map->data[9] << 8", "map->data[8]"),
+    (NPY, "map->size >= 12", "map->size >= 13"),
+    (NPY, "(int64_t)map->data[11] << 24", "0"),
+    (NPY, "map->size < start || ", ""),
+    (NPY, "length > map->size - start", "length >= map->size - start"),
+    (NPY, "length > map->size - start", "length > map->size"),
+    (NPY, "d.fortran && d.rank > 1", "d.fortran && d.rank > 2"),
+    (NPY, "d.fortran && d.rank > 1", "d.fortran"),
+    (NPY, "array->bytes != held", "array->bytes > held"),
+    (NPY, "array->bytes != held", "array->bytes < held"),
+    (NPY, "rank == 1      ? \",\"", "rank == 1      ? \"\""),
+    (NPY, "lik_round_up(at + 1, 64)", "lik_round_up(at + 1, 32)"),
+    (NPY, "(char)((total - 10) & 255)", "(char)(total & 255)"),
+    (NPY, "text[total - 1] = '\\n'", "text[total - 1] = ' '"),
+]
+
+# (file, text, replacement): why nobody can tell.
+EQUIVALENT: dict[tuple[str, str, str], str] = {
+}
+
+BUILDS = {  # of the copy: the options of the presets dev and asan-clang, without the command
+    "guarded": ["-DCMAKE_BUILD_TYPE=RelWithDebInfo", "-DCMAKE_C_FLAGS_RELWITHDEBINFO=-O1 -g"],
+    "sanitized": [
+        "-DCMAKE_BUILD_TYPE=RelWithDebInfo",
+        "-DCMAKE_C_FLAGS_RELWITHDEBINFO=-O1 -g",
+        "-DCMAKE_C_COMPILER=clang",
+        "-DLIK_SANITIZE=address,undefined,float-cast-overflow",
+    ],
+}
+SHARED = ["-DLIK_GUARD_WORKSPACE=ON", "-DLIK_CUDA=OFF", "-DLIK_BUILD_CLI=OFF", "-DLIK_WERROR=OFF"]
+
+
+def build(name: str, jobs: int) -> bool:
+    command = ["cmake", "--build", str(WORK / name), "--target", "lik_check", "-j", str(jobs)]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return any(subprocess.run(command, **quiet).returncode == 0 for _ in range(2))
+
+
+def suite(name: str, *groups: str) -> str:
+    """The first complaint of the quick suite; "" if it passes."""
+    command = [str(WORK / name / "tests/lik_check"), "--quick", *groups]
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=SECONDS, text=True,
+                              errors="replace")
+    except subprocess.TimeoutExpired:
+        return f"it takes longer than {SECONDS} s"
+    if not done.returncode:
+        return ""
+    words = ("FAILED", "CRASHED", "ERROR", "runtime error")
+    return next((line for line in done.stdout.splitlines() if any(w in line for w in words)), f"exit {done.returncode}")
+
+
+def verdict(file: str, jobs: int) -> tuple[str, str]:
+    """Which build killed the mutant that stands in the tree, and by what; "" if none did."""
+    for name in BUILDS:
+        if not build(name, jobs):
+            return "NOT BUILT", ""
+        complaint = suite(name, GROUPS[Path(file).name]) or suite(name)
+        if complaint:
+            return name, complaint
+    return "", ""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="mutants whose file or text holds this")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    options = parser.parse_args()
+    for file, text, _ in MUTANTS:
+        count = (ROOT / file).read_text().count(text)
+        if count != 1:
+            sys.exit(f"{file}: {text!r} stands there {count} times, must be once: the table of mutants is behind")
+    shutil.rmtree(TREE, ignore_errors=True)
+    TREE.mkdir(parents=True)
+    for part in ("src", "include", "cmake", "tests"):
+        shutil.copytree(ROOT / part, TREE / part, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy2(ROOT / "CMakeLists.txt", TREE)
+    for name, arguments in BUILDS.items():
+        subprocess.run(["cmake", "-S", str(TREE), "-B", str(WORK / name), *arguments, *SHARED], check=True,
+                       stdout=subprocess.DEVNULL)
+        if not build(name, options.jobs) or suite(name):
+            sys.exit(f"the suite does not pass in the {name} build without any mutant: {suite(name)}")
+    survivors, killed, start = [], 0, time.monotonic()
+    for file, text, replacement in MUTANTS:
+        if options.only not in file and options.only not in text:
+            continue
+        path, original = TREE / file, (ROOT / file).read_text()
+        line = original[: original.index(text)].count("\n") + 1
+        path.write_text(original.replace(text, replacement))
+        by, complaint = verdict(file, options.jobs)
+        path.write_text(original)
+        reason = EQUIVALENT.get((file, text, replacement))
+        what = f"{file}:{line}: {text!r} -> {replacement!r}"
+        if by == "NOT BUILT":
+            sys.exit(f"does not build: {what}")
+        killed += bool(by)
+        print(f"{'killed by ' + by if by else 'equivalent' if reason else 'SURVIVED':20} {what}")
+        print(f"    {complaint[:150] or reason or 'nobody noticed'}", flush=True)
+        if not by and not reason:
+            survivors.append(what)
+        elif by and reason:
+            sys.exit(f"named equivalent, but was killed: {what}")
+    total = killed + len(survivors)
+    for what in survivors:
+        print(f"SURVIVED {what}")
+    print(f"{killed} of {total} mutants killed, {len(survivors)} survived, {time.monotonic() - start:.0f} s")
+    return 0 if total and killed >= 0.9 * total else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -14,6 +14,7 @@ note() { # of the target's first comment
     sed -n "/\*\//q; s/^ \* $1: //p" "$here/$target.c"
 }
 
+# `set -e` does not hold in these two, since their status is asked for.
 build() {
     sanitize="-fsanitize=address,undefined -fno-sanitize-recover=all"
     objects=
@@ -24,7 +25,7 @@ build() {
         case $source in *_avx2.c) level="-mavx2 -mfma -mf16c" ;; esac
         object=$work/$target/objects/$(echo "$source" | tr / -).o
         ${CC:-clang} -std=gnu11 -g -O1 -D_GNU_SOURCE -ffp-contract=off $sanitize -fsanitize=fuzzer-no-link $level \
-            -Wno-unused-command-line-argument -I src -I include $(note flags) -c "$source" -o "$object"
+            -Wno-unused-command-line-argument -I src -I include $(note flags) -c "$source" -o "$object" || return 1
         objects="$objects $object"
     done
     ${CC:-clang} -g $sanitize -fsanitize=fuzzer $objects $(note flags) -lm -lpthread -o "$work/$target/$target"
@@ -35,7 +36,7 @@ fuzz() {
     options="-max_len=4096 -timeout=20 -rss_limit_mb=2048 -malloc_limit_mb=1024 -close_fd_mask=2"
     set -- "$here/finds/$target"/*
     if [ -e "$1" ]; then
-        "./$target" $options "$@"
+        "./$target" $options "$@" || return 1
     fi
     "./$target" $options -max_total_time="$seconds" -print_final_stats=1 found "../corpus/$target"
 }

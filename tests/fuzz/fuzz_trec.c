@@ -2,11 +2,9 @@
  *
  * The input: a byte that says how, the length of the second file / 4, the first file, the second. What is accepted is
  * used in full: runs and judgments are measured, and every name must be found again and be shown without a character
- * that steers a terminal. Refusals go through the message as it is printed.
- *
- * sources: src/io/*.c src/base/error.c src/core/views.c cli/trec.c cli/terminal.c
- * flags: -Wl,--wrap=exit
- */
+ * that steers a terminal. Refusals go through the message as it is printed. */
+// sources: src/io/*.c src/base/error.c src/core/views.c cli/trec.c cli/terminal.c
+// flags: -Wl,--wrap=exit
 #define LIK_FUZZ_EXIT
 #include "fuzz.h"
 

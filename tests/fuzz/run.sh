@@ -1,17 +1,17 @@
 #!/bin/sh
 # Builds the fuzz targets with clang, replays what was found before, and fuzzes each from its seeds, two at a time.
 #     tests/fuzz/run.sh [SECONDS] [WORK_DIR] [TARGET ...]      default: 60 seconds each, ./build-fuzz, all targets
-# A target is a file fuzz_NAME.c, which says in its first comment what it is made of:
-#     sources: FILES          relative to the repository; a file *_avx2.c is compiled for that level
-#     flags: FLAGS            more of them, for the compiler and the linker; optional
+# A target is a file fuzz_NAME.c with lines that say what it is made of:
+#     // sources: FILES       relative to the repository; a file *_avx2.c is for that level, and x86 alone
+#     // flags: FLAGS         more of them, for the compiler and the linker; optional
 # Seeds come from make_corpus.py, old finds lie in finds/fuzz_NAME/. Exits non-zero on a finding; the input that caused it
 # is left in WORK_DIR/fuzz_NAME/. WORK_DIR/report.xml has one case a target.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 
-note() { # of the target's first comment
-    sed -n "/\*\//q; s/^ \* $1: //p" "$here/$target.c"
+note() {
+    sed -n "s,^// $1: ,,p" "$here/$target.c"
 }
 
 # `set -e` does not hold in these two, since their status is asked for.
@@ -22,7 +22,10 @@ build() {
     cd "$root"
     for source in "tests/fuzz/$target.c" $(note sources); do
         level=
-        case $source in *_avx2.c) level="-mavx2 -mfma -mf16c" ;; esac
+        case $(uname -m)/$source in
+        x86_64/*_avx2.c) level="-mavx2 -mfma -mf16c" ;;
+        */*_avx2.c) continue ;;
+        esac
         object=$work/$target/objects/$(echo "$source" | tr / -).o
         ${CC:-clang} -std=gnu11 -g -O1 -D_GNU_SOURCE -ffp-contract=off $sanitize -fsanitize=fuzzer-no-link $level \
             -Wno-unused-command-line-argument -I src -I include $(note flags) -c "$source" -o "$object" || return 1

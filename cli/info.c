@@ -148,7 +148,7 @@ static void put_array(struct sink *out, const struct lik_array *array, int json)
     char text[160];
     if (!json) {
         const char *name = array->name ? array->name : "array";
-        int64_t size = lik_min_i64((int64_t)strlen(name), 200);
+        int64_t size = text_prefix(name, (int64_t)strlen(name), 200);
         sink_put(out, "  ", 2);
         sink_clean(out, name, size);
         sink_printf(out, "%*s %s %s\n", (int)lik_max_i64(16 - text_columns(name, size), 0), "",

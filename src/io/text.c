@@ -30,6 +30,7 @@ static const struct {
     {"\x28\xb5\x2f\xfd", 4, "compressed with zstd" UNPACK},
     {"\3757zXZ\0", 6, "compressed with xz" UNPACK},
     {"\x04\x22\x4d\x18", 4, "compressed with lz4" UNPACK},
+    {"LZIP\1", 5, "compressed with lzip" UNPACK},
     {"7z\xbc\xaf\x27\x1c", 6, "a 7z archive" UNPACK},
     {"PK\3\4", 4,
      "a zip file (.npz, .pt or the like)\n    Save the arrays as .npy or .safetensors, unpack anything else."},

@@ -381,20 +381,26 @@ static void group(struct pairs *pairs, const struct trec *trec)
         all[i][2] = pairs->entries[i];
     }
     qsort(all, (size_t)pairs->count, sizeof *all, by_query);
+    const struct trec_entry *a = NULL, *b = NULL;
     for (int64_t i = 0; i < pairs->count; i++) {
         pairs->queries[i] = all[i][0];
         pairs->documents[i] = all[i][1];
-        if (i && !by_query(all[i - 1], all[i])) {
-            const struct trec_entry *a = &trec->entries[all[i - 1][2]], *b = &trec->entries[all[i][2]];
-            const struct trec_entry *first = a->line < b->line ? a : b, *second = first == a ? b : a;
-            die(EXIT_UNREADABLE,
-                "%s, lines %lld and %lld name one document for one query: '%.*s' for '%.*s', and '%.*s' for '%.*s'",
-                trec->path, (long long)first->line, (long long)second->line, (int)first->document_size, first->document,
-                (int)first->query_size, first->query, (int)second->document_size, second->document,
-                (int)second->query_size, second->query);
+        if (i && !a && !by_query(all[i - 1], all[i])) {
+            a = &trec->entries[all[i - 1][2]];
+            b = &trec->entries[all[i][2]];
         }
     }
     free(all);
+    if (a && a->line > b->line) {
+        const struct trec_entry *first = b;
+        b = a;
+        a = first;
+    }
+    if (a)
+        die(EXIT_UNREADABLE,
+            "%s, lines %lld and %lld name one document for one query: '%.*s' for '%.*s', and '%.*s' for '%.*s'",
+            trec->path, (long long)a->line, (long long)b->line, (int)a->document_size, a->document, (int)a->query_size,
+            a->query, (int)b->document_size, b->document, (int)b->query_size, b->query);
 }
 
 int command_rerank(struct options *options)

@@ -4,18 +4,28 @@
 #include "base/dtype.h"
 #include "base/size.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Do both names lead to one regular file? By whatever links and spellings; "-" is what standard input comes from. */
+/* Is there something that the name leads to? Links are followed; the input "-" is what standard input comes from. */
+static int look(const char *path, int input, struct stat *info)
+{
+    if (!(input && !strcmp(path, "-") ? fstat(STDIN_FILENO, info) : stat(path, info)))
+        return 1;
+    if (errno != EIO && errno != ENOMEM && errno != EOVERFLOW)
+        return 0; /* nothing, or nothing that can be opened */
+    die(errno == ENOMEM ? EXIT_EXHAUSTED : EXIT_UNREADABLE, "%s: cannot look for it: %s", path, strerror(errno));
+}
+
+/* Do both names lead to one regular file, by whatever links and spellings? */
 static int one_file(const char *output, const char *input)
 {
     struct stat a, b;
-    return !stat(output, &a) && S_ISREG(a.st_mode) &&
-           !(strcmp(input, "-") ? stat(input, &b) : fstat(STDIN_FILENO, &b)) && a.st_dev == b.st_dev &&
+    return look(output, 0, &a) && S_ISREG(a.st_mode) && look(input, 1, &b) && a.st_dev == b.st_dev &&
            a.st_ino == b.st_ino;
 }
 
@@ -60,11 +70,16 @@ void inputs_check(const struct command *command, const struct options *options)
     int written = outputs_of(command, options, outputs);
     for (int o = 0; o < written; o++) {
         for (int i = 0; i < count; i++) {
-            char *beside;
             if (sources[i])
                 inputs_keep(outputs[o], sources[i]);
-            for (int k = 0; sources[i] && k < 2 && (beside = lik_collection_beside(sources[i], k)); k++) {
-                inputs_keep(outputs[o], beside);
+            for (int k = 0; sources[i] && k < 2; k++) {
+                char *beside;
+                struct lik_io_error error;
+                int status = lik_collection_beside(sources[i], k, &beside, &error);
+                if (status)
+                    die_io(status, &error);
+                if (beside)
+                    inputs_keep(outputs[o], beside);
                 free(beside);
             }
         }

@@ -131,16 +131,18 @@ static int lengths_of_file(struct opening *o, const char *path)
     return status;
 }
 
-char *lik_collection_beside(const char *path, int which)
+int lik_collection_beside(const char *path, int which, char **name, struct lik_io_error *error)
 {
     const char *suffix = which ? "_len.npy" : ".doclens.npy";
+    *name = NULL;
     if (!ends_with(path, ".npy"))
-        return NULL;
+        return 0;
     size_t stem = strlen(path) - 4, size = stem + strlen(suffix) + 1;
-    char *name = malloc(size);
-    if (name)
-        snprintf(name, size, "%.*s%s", (int)stem, path, suffix);
-    return name;
+    *name = malloc(size);
+    if (!*name)
+        return lik_io_no_memory(error, path, "a file name", (int64_t)size);
+    snprintf(*name, size, "%.*s%s", (int)stem, path, suffix);
+    return 0;
 }
 
 /* Lengths beside x.npy, in x.doclens.npy or x_len.npy. */
@@ -149,14 +151,11 @@ static int lengths_beside(struct opening *o)
     const char *path = o->c->path;
     char *found = NULL;
     int status = 0;
-    if (!ends_with(path, ".npy"))
-        return 0;
     for (int i = 0; i < 2 && !status; i++) {
-        char *name = lik_collection_beside(path, i);
-        if (!name) {
-            status = lik_io_no_memory(o->error, path, "a file name", (int64_t)strlen(path));
+        char *name;
+        status = lik_collection_beside(path, i, &name, o->error);
+        if (!name)
             break;
-        }
         if (lik_file_exists(name) && found)
             status =
                 FAIL(o, LIK_IO_UNREADABLE, "both %s and %s exist\n    Say which one holds the lengths: --%slens FILE",

@@ -43,6 +43,11 @@ struct command {
 
 extern const struct command commands[]; /* ends with a NULL name */
 
+/* input.c: ends the program if a command would read standard input twice, or write over one of its inputs. */
+void inputs_check(const struct command *command, const struct options *options);
+/* The same for one more pair of files. */
+void inputs_keep(const char *output, const char *input);
+
 /* options.c */
 const struct command *options_parse(int argc, char **argv, struct options *options);
 void options_help(const struct command *command, FILE *out); /* command NULL: the overview */
@@ -65,7 +70,10 @@ struct terminal {
 };
 extern struct terminal terminal;
 void terminal_open(const struct options *options);
-/* Columns that text takes; control characters count as the one space that is printed for them. */
+/* One character of a text as it is shown: itself, a space for white space, an escape as \u202e for what cannot be seen or
+ * would steer the terminal, \x9b for a byte that is not UTF-8. Returns its bytes in the text; `columns` of `shown`. */
+int text_character(const char *at, const char *end, char shown[12], int *columns);
+/* Columns that text takes as it is shown. */
 int text_columns(const char *text, int64_t size);
 /* Bytes of the longest prefix of at most `columns` columns. */
 int64_t text_prefix(const char *text, int64_t size, int columns);
@@ -78,15 +86,17 @@ void progress_end(void);
 /* Buffered output to standard output or, atomically, to a file. A closed pipe ends the program quietly. */
 struct sink {
     struct lik_output file;
-    int to_file;
+    int to_file, tty;
     struct lik_bytes buffer;
 };
 void sink_open(struct sink *sink, const char *path); /* NULL: standard output */
 void sink_put(struct sink *sink, const char *text, int64_t size);
 __attribute__((format(printf, 2, 3))) void sink_printf(struct sink *sink, const char *format, ...);
-void sink_quote(struct sink *sink, const char *text, int64_t size);             /* JSON string */
+/* Text of a file, such as an id: as it is, or on a terminal as it is shown. */
+void sink_text(struct sink *sink, const char *text, int64_t size);
+void sink_quote(struct sink *sink, const char *text, int64_t size);             /* the same as a JSON string */
 void sink_number(struct sink *sink, double value);                              /* JSON number, null if not finite */
-void sink_clean(struct sink *sink, const char *text, int64_t size);             /* control characters as spaces */
+void sink_clean(struct sink *sink, const char *text, int64_t size);             /* as it is shown, in any case */
 void sink_fill(struct sink *sink, const char *text, int64_t size, int columns); /* clean, cut or padded to columns */
 void sink_close(struct sink *sink);
 

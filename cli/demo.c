@@ -76,10 +76,26 @@ static char *find_folder(const struct options *options)
         "LIK_DEMO_DATA.");
 }
 
+/* Neither the page nor the picture may be a link to one of the collection's files. */
+static void keep_files(const char *folder, const struct options *options)
+{
+    static const char *names[] = {"documents.safetensors", "queries.safetensors", "documents.jsonl",
+                                  "queries.jsonl",         "qrels.txt",           "bm25.run",
+                                  "meanpool.run"};
+    for (int i = 0; i < 2 * (int)(sizeof names / sizeof *names); i++) {
+        char *output = heatmap_path(options->output ? options->output : "lik-demo", i & 1),
+             *path = join(folder, names[i / 2]);
+        inputs_keep(output, path);
+        free(output);
+        free(path);
+    }
+}
+
 static void demo_open(struct demo *demo, const struct options *options)
 {
     struct options own = *options;
     *demo = (struct demo){.folder = find_folder(options)};
+    keep_files(demo->folder, options);
     char *documents = join(demo->folder, "documents.safetensors"), *queries = join(demo->folder, "queries.safetensors"),
          *texts = join(demo->folder, "documents.jsonl"), *query_texts = join(demo->folder, "queries.jsonl"),
          *judgments = join(demo->folder, "qrels.txt");
@@ -177,6 +193,12 @@ static int by_share(const void *left, const void *right)
     return (a->share < b->share) - (a->share > b->share);
 }
 
+/* Bytes of the characters of a label that are shown. */
+static int label_bytes(const char *label)
+{
+    return (int)text_prefix(label, lik_min_i64((int64_t)strlen(label), 160), 40);
+}
+
 /* The strongest token matches of a query's best document, on one line. */
 static void put_best_matches(struct sink *out, struct demo *demo, int64_t q, int64_t d)
 {
@@ -188,10 +210,11 @@ static void put_best_matches(struct sink *out, struct demo *demo, int64_t q, int
     int left = terminal.width - 16;
     sink_printf(out, "  best matches:");
     for (int64_t i = 0; i < map.match_count && i < 5; i++) {
-        char text[160];
-        snprintf(text, sizeof text, "%s %.40s ~ %.40s %.2f", i ? "," : "",
-                 spans_label(&map.query_spans, map.matches[i].query_token, a),
-                 spans_label(&map.document_spans, map.matches[i].document_token, b), (double)map.matches[i].similarity);
+        char text[512];
+        const char *s = spans_label(&map.query_spans, map.matches[i].query_token, a),
+                   *t = spans_label(&map.document_spans, map.matches[i].document_token, b);
+        snprintf(text, sizeof text, "%s %.*s ~ %.*s %.2f", i ? "," : "", label_bytes(s), s, label_bytes(t), t,
+                 (double)map.matches[i].similarity);
         left -= text_columns(text, (int64_t)strlen(text));
         if (left < 0)
             break;
@@ -306,21 +329,20 @@ static void write_heatmaps(struct demo *demo, const struct options *options, str
     char room[24];
     heatmap_open(&map, &demo->engine, &demo->inputs, query, document);
     for (int svg = 0; svg < 2; svg++) {
-        size_t size = strlen(prefix) + 8;
-        char *path = allocate((int64_t)size, 1, "a file name");
+        char *path = heatmap_path(prefix, svg);
         struct sink file;
-        snprintf(path, size, "%s%s", prefix, svg ? ".svg" : ".html");
         sink_open(&file, path);
         if (svg)
             heatmap_svg(&file, &map, 1, cmap);
         else
             heatmap_html(&file, &map, 1, cmap);
         sink_close(&file);
-        if (svg)
-            sink_printf(out, " and ");
-        else
-            sink_printf(out, "The token heat map of query %s and its best document: ",
-                        lik_collection_id(&demo->inputs.queries, query, room));
+        const char *id = lik_collection_id(&demo->inputs.queries, query, room);
+        sink_printf(out, svg ? " and " : "The token heat map of query ");
+        if (!svg) {
+            sink_clean(out, id, (int64_t)strlen(id));
+            sink_printf(out, " and its best document: ");
+        }
         sink_clean(out, path, (int64_t)strlen(path));
         free(path);
     }

@@ -5,6 +5,7 @@
 
 #include "base/dtype.h"
 #include "base/size.h"
+#include "io/text.h"
 
 #include <math.h>
 #include <sched.h>
@@ -63,9 +64,7 @@ void engine_open(struct engine *engine, const struct options *options)
     int64_t threads = options->threads;
     *engine = (struct engine){0};
     if (!threads && environment && *environment) {
-        char *end;
-        threads = strtoll(environment, &end, 10);
-        if (*end || threads < 1 || threads > 4096)
+        if (lik_text_whole(environment, (int64_t)strlen(environment), &threads) || threads < 1 || threads > 4096)
             die(EXIT_USAGE, "LIK_THREADS is '%s', must be a whole number from 1 to 4096", environment);
     }
     if (threads > 4096)

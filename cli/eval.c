@@ -24,9 +24,11 @@ static void print_lines(struct sink *out, const struct evaluation *e, const stru
                         int each)
 {
     for (int64_t q = 0; each && q < e->queries; q++)
-        for (int m = 0; m < count; m++)
-            sink_printf(out, "%s\t%.*s\t%.6f\n", measures[m].name, (int)e->of[q]->query_size, e->of[q]->query,
-                        e->values[q * count + m]);
+        for (int m = 0; m < count; m++) {
+            sink_printf(out, "%s\t", measures[m].name);
+            sink_text(out, e->of[q]->query, e->of[q]->query_size);
+            sink_printf(out, "\t%.6f\n", e->values[q * count + m]);
+        }
     for (int m = 0; m < count; m++)
         sink_printf(out, "%s\tall\t%.6f\n", measures[m].name, e->mean[m]);
 }
@@ -61,8 +63,6 @@ int command_eval(struct options *options)
     struct evaluation evaluation;
     struct sink out;
     int count = measures_parse(options->measures ? options->measures : "ndcg@10,mrr@10,recall@100,map", measures);
-    if (!strcmp(options->arguments[0], "-") && !strcmp(options->arguments[1], "-"))
-        die(EXIT_USAGE, "RUN and QRELS cannot both come from standard input");
     trec_read(&run, options->arguments[0], TREC_RUN);
     trec_read(&judgments, options->arguments[1], TREC_JUDGMENTS);
     evaluate(&run, &judgments, measures, count, options->complete, &evaluation);

@@ -56,6 +56,14 @@ void heatmap_close(struct heatmap *map)
     spans_free(&map->document_spans);
 }
 
+char *heatmap_path(const char *prefix, int svg)
+{
+    size_t size = strlen(prefix) + 8;
+    char *path = allocate((int64_t)size, 1, "a file name");
+    snprintf(path, size, "%s%s", prefix, svg ? ".svg" : ".html");
+    return path;
+}
+
 enum cmap heatmap_cmap(const char *name)
 {
     if (name && strcmp(name, "viridis") && strcmp(name, "grey") && strcmp(name, "gray"))
@@ -354,7 +362,8 @@ static void put_escaped(struct sink *out, const char *text, int64_t size)
     for (const char *at = text, *end = text + size; at < end;) {
         uint32_t code;
         int length = lik_utf8_decode(at, end, &code);
-        if (!length || (code < 0x20 && code != '\n') || code == 0x7f || code == 0xfffe || code == 0xffff)
+        if (!length || (code < 0x20 && code != '\n') || (code >= 0x7f && code < 0xa0) || code == 0xfffe ||
+            code == 0xffff)
             sink_put(out, " ", 1);
         else if (code == '<')
             sink_put(out, "&lt;", 4);
@@ -370,12 +379,24 @@ static void put_escaped(struct sink *out, const char *text, int64_t size)
     }
 }
 
+/* An id or a token, which must be told from others: what cannot be seen is written as in a terminal. Texts are not,
+ * since a page shows each in a paragraph of its own, as its writing system wants it. */
+static void put_name(struct sink *out, const char *text, int64_t size)
+{
+    for (const char *at = text, *end = text + size; at < end;) {
+        char shown[12];
+        int columns, length = text_character(at, end, shown, &columns);
+        put_escaped(out, shown, (int64_t)strlen(shown));
+        at += length;
+    }
+}
+
 static void put_escaped_label(struct sink *out, const struct spans *spans, int64_t t)
 {
     char room[24];
     const char *label = spans_label(spans, t, room);
     int64_t size = (int64_t)strlen(label), fit = text_prefix(label, size, LABEL_MAX);
-    put_escaped(out, label, fit);
+    put_name(out, label, fit);
     if (fit < size)
         sink_put(out, "\u2026", 3);
 }
@@ -490,10 +511,10 @@ static void put_caption(struct sink *out, const struct heatmap *map)
 {
     char room[24];
     const char *id = query_id(map, room);
-    put_escaped(out, id, (int64_t)strlen(id));
+    put_name(out, id, (int64_t)strlen(id));
     sink_printf(out, " \u00d7 ");
     id = document_id(map, room);
-    put_escaped(out, id, (int64_t)strlen(id));
+    put_name(out, id, (int64_t)strlen(id));
     sink_printf(out, ": score %.4f, mean similarity %.3f", (double)map->score, mean_similarity(map));
 }
 

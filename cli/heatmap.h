@@ -28,6 +28,8 @@ void heatmap_close(struct heatmap *map);
 void heatmap_terminal(struct sink *out, const struct heatmap *maps, int count);
 void heatmap_html(struct sink *out, const struct heatmap *maps, int count, enum cmap cmap);
 void heatmap_svg(struct sink *out, const struct heatmap *maps, int count, enum cmap cmap);
+/* "PREFIX.html" or, if `svg`, "PREFIX.svg" in fresh memory: what demo writes. */
+char *heatmap_path(const char *prefix, int svg);
 enum cmap heatmap_cmap(const char *name); /* NULL = viridis; ends the program if unknown */
 
 #endif

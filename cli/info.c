@@ -101,11 +101,14 @@ static void put_health(struct sink *out, const struct lik_collection *c, const s
     sink_printf(out, "zero rows  %lld\n", (long long)h->zero_rows);
     if (h->infinite_rows)
         sink_printf(out, "infinite   %lld rows\n", (long long)h->infinite_rows);
-    if (h->nan_rows)
-        sink_printf(out, "NaN        %lld rows, the first in sequence %s, token %lld\n", (long long)h->nan_rows,
-                    lik_collection_id(c, h->nan_sequence, number), (long long)h->nan_token);
-    else
+    if (!h->nan_rows) {
         sink_printf(out, "NaN        none\n");
+        return;
+    }
+    const char *id = lik_collection_id(c, h->nan_sequence, number);
+    sink_printf(out, "NaN        %lld rows, the first in sequence ", (long long)h->nan_rows);
+    sink_clean(out, id, (int64_t)strlen(id));
+    sink_printf(out, ", token %lld\n", (long long)h->nan_token);
 }
 
 static void put_table(struct sink *out, const struct lik_collection *c, const struct lengths *l)
@@ -145,7 +148,7 @@ static void put_array(struct sink *out, const struct lik_array *array, int json)
     char text[160];
     if (!json) {
         const char *name = array->name ? array->name : "array";
-        int64_t size = lik_min_i64((int64_t)strlen(name), 200);
+        int64_t size = text_prefix(name, (int64_t)strlen(name), 200);
         sink_put(out, "  ", 2);
         sink_clean(out, name, size);
         sink_printf(out, "%*s %s %s\n", (int)lik_max_i64(16 - text_columns(name, size), 0), "",

@@ -134,5 +134,6 @@ int main(int argc, char **argv)
         return EXIT_USAGE;
     }
     terminal_open(&options);
+    inputs_check(command, &options);
     return command->run(&options);
 }

@@ -1,7 +1,8 @@
 /* Options: one table for all commands, so that a name means the same everywhere. Options and arguments may be mixed. */
 #include "cli.h"
 
-#include <errno.h>
+#include "io/text.h"
+
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -136,12 +137,8 @@ static _Noreturn void unknown_option(const struct command *command, const char *
 
 static void set_count(int64_t *at, const char *name, const char *text)
 {
-    char *end;
-    errno = 0;
-    long long value = strtoll(text, &end, 10);
-    if (errno || *end || end == text || value < 1)
+    if (lik_text_whole(text, (int64_t)strlen(text), at) || *at < 1)
         die(EXIT_USAGE, "--%s needs a whole number of at least 1, not '%s'", name, text);
-    *at = value;
 }
 
 static void set(struct options *options, const struct option *option, const char *value)

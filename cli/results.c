@@ -163,14 +163,20 @@ static int has_suffix(const char *text, const char *suffix)
     return n >= m && !strcmp(text + n - m, suffix);
 }
 
+char *results_ids_path(const char *output)
+{
+    size_t stem = strlen(output) - 4;
+    char *ids = allocate((int64_t)stem + 16, 1, "a file name");
+    snprintf(ids, stem + 16, "%.*s.ids.npy", (int)stem, output);
+    return ids;
+}
+
 static void open_arrays(struct results *r, int64_t rows)
 {
     struct lik_io_error error;
     const char *path = r->options->output;
-    size_t stem = strlen(path) - 4;
-    char *ids = allocate((int64_t)stem + 16, 1, "a file name");
+    char *ids = results_ids_path(path);
     int64_t shape[2] = {rows, r->width};
-    snprintf(ids, stem + 16, "%.*s.ids.npy", (int)stem, path);
     sink_open(&r->out, path);
     sink_open(&r->ids, ids);
     free(ids);
@@ -218,10 +224,15 @@ static void put_arrays(struct results *r, const struct hit *hits, int64_t count)
 static void put_tsv(struct results *r, int64_t q, const struct hit *hits, int64_t count)
 {
     char a[24], b[24];
-    for (int64_t i = 0; i < count; i++)
-        sink_printf(&r->out, "%s\t%s\t%lld\t%.9g\n", lik_collection_id(&r->inputs->queries, q, a),
-                    lik_collection_id(&r->inputs->documents, hits[i].document, b), (long long)i + 1,
+    const char *query = lik_collection_id(&r->inputs->queries, q, a);
+    for (int64_t i = 0; i < count; i++) {
+        const char *id = lik_collection_id(&r->inputs->documents, hits[i].document, b);
+        sink_text(&r->out, query, (int64_t)strlen(query));
+        sink_put(&r->out, "\t", 1);
+        sink_text(&r->out, id, (int64_t)strlen(id));
+        sink_printf(&r->out, "\t%lld\t%.9g\n", (long long)i + 1,
                     isnan(hits[i].score) ? (double)NAN : (double)hits[i].score); /* without a sign */
+    }
 }
 
 static const struct lik_collection *sorted_documents; /* for the comparison below */
@@ -238,27 +249,32 @@ static int trec_before(const void *left, const void *right)
                   lik_collection_id(sorted_documents, a->document, room_a));
 }
 
-static const char *trec_id(const struct lik_collection *c, int64_t i, char room[24])
+static void put_trec_id(struct sink *out, const struct lik_collection *c, int64_t i)
 {
+    char room[24];
     const char *id = lik_collection_id(c, i, room);
     if (strpbrk(id, " \t"))
         die(EXIT_INCOMPATIBLE, "%s: the id '%s' holds white space, which a TREC run cannot", c->path, id);
-    return id;
+    sink_text(out, id, (int64_t)strlen(id));
 }
 
 static void put_trec(struct results *r, int64_t q, const struct hit *hits, int64_t count)
 {
-    char a[24], b[24];
+    struct sink *out = &r->out;
     struct hit *sorted = allocate(count, sizeof *sorted, "hits");
     if (count)
         memcpy(sorted, hits, (size_t)count * sizeof *hits);
     sorted_documents = &r->inputs->documents;
     if (count)
         qsort(sorted, (size_t)count, sizeof *sorted, trec_before);
-    for (int64_t i = 0; i < count && !isnan(sorted[i].score); i++) /* NaN comes last, and is no score of a run */
-        sink_printf(&r->out, "%s Q0 %s %lld %.9g %s\n", trec_id(&r->inputs->queries, q, a),
-                    trec_id(&r->inputs->documents, sorted[i].document, b), (long long)i + 1, (double)sorted[i].score,
-                    r->options->trec);
+    for (int64_t i = 0; i < count && !isnan(sorted[i].score); i++) { /* NaN comes last, and is no score of a run */
+        put_trec_id(out, &r->inputs->queries, q);
+        sink_put(out, " Q0 ", 4);
+        put_trec_id(out, &r->inputs->documents, sorted[i].document);
+        sink_printf(out, " %lld %.9g ", (long long)i + 1, (double)sorted[i].score);
+        sink_text(out, r->options->trec, (int64_t)strlen(r->options->trec));
+        sink_put(out, "\n", 1);
+    }
     free(sorted);
 }
 
@@ -366,8 +382,8 @@ static void put_id(struct sink *out, const char *id, int columns)
     int mark = terminal.utf8 ? 1 : 3;
     if (text_columns(id, size) > columns && columns > mark + 2) {
         while (size > 0 && text_columns(id, size) > columns - mark) {
-            int64_t step = text_prefix(id, size, 1);
-            step = step > 0 ? step : text_prefix(id, size, 2);
+            char shown[12];
+            int step = text_character(id, id + size, shown, &(int){0});
             id += step;
             size -= step;
         }

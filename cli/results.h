@@ -29,6 +29,9 @@ void results_query(struct results *results, int64_t q, const struct hit *hits, i
 /* Ends the output; returns EXIT_OK or, with --fail-empty, EXIT_EMPTY. */
 int results_close(struct results *results);
 
+/* x.ids.npy for the output x.npy, in fresh memory. */
+char *results_ids_path(const char *output);
+
 /* Best first: higher score, then lower number; NaN last. */
 void hits_sort(struct hit *hits, int64_t count);
 

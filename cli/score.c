@@ -207,8 +207,8 @@ static int run_all(struct scoring *s)
 /* ---- listed pairs ---- */
 
 struct pairs {
-    int64_t *queries, *documents; /* [count] */
-    float *scores;                /* [count] */
+    int64_t *queries, *documents, *entries; /* [count]; entries: of the file, one a pair */
+    float *scores;                          /* [count] */
     int64_t count, unknown;
 };
 
@@ -226,6 +226,7 @@ static void resolve(struct scoring *s, const struct trec *trec, struct pairs *pa
     *pairs = (struct pairs){0};
     pairs->queries = allocate(trec->count, sizeof *pairs->queries, "pairs");
     pairs->documents = allocate(trec->count, sizeof *pairs->documents, "pairs");
+    pairs->entries = allocate(trec->count, sizeof *pairs->entries, "pairs");
     pairs->scores = allocate(trec->count, sizeof *pairs->scores, "scores of pairs");
     const struct trec_entry *lost = NULL;
     int lost_query = 0;
@@ -241,6 +242,7 @@ static void resolve(struct scoring *s, const struct trec *trec, struct pairs *pa
             continue;
         }
         pairs->queries[pairs->count] = q;
+        pairs->entries[pairs->count] = i;
         pairs->documents[pairs->count++] = d;
     }
     if (pairs->unknown && s->options->skip_missing)
@@ -261,6 +263,7 @@ static void free_pairs(struct pairs *pairs)
 {
     free(pairs->queries);
     free(pairs->documents);
+    free(pairs->entries);
     free(pairs->scores);
 }
 
@@ -367,20 +370,37 @@ static int by_query(const void *left, const void *right)
     return a[0] != b[0] ? (a[0] > b[0]) - (a[0] < b[0]) : (a[1] > b[1]) - (a[1] < b[1]);
 }
 
-/* Orders pairs by query, so that each query's come together. */
-static void group(struct pairs *pairs)
+/* Orders pairs by query, so that each query's come together. Two names of a run may be one document, its id and its
+ * number: the result would name it twice, which no run may. */
+static void group(struct pairs *pairs, const struct trec *trec)
 {
-    int64_t *both = allocate(2 * pairs->count, sizeof *both, "pairs");
+    int64_t(*all)[3] = allocate(pairs->count, sizeof *all, "pairs");
     for (int64_t i = 0; i < pairs->count; i++) {
-        both[2 * i] = pairs->queries[i];
-        both[2 * i + 1] = pairs->documents[i];
+        all[i][0] = pairs->queries[i];
+        all[i][1] = pairs->documents[i];
+        all[i][2] = pairs->entries[i];
     }
-    qsort(both, (size_t)pairs->count, 2 * sizeof *both, by_query);
+    qsort(all, (size_t)pairs->count, sizeof *all, by_query);
+    const struct trec_entry *a = NULL, *b = NULL;
     for (int64_t i = 0; i < pairs->count; i++) {
-        pairs->queries[i] = both[2 * i];
-        pairs->documents[i] = both[2 * i + 1];
+        pairs->queries[i] = all[i][0];
+        pairs->documents[i] = all[i][1];
+        if (i && !a && !by_query(all[i - 1], all[i])) {
+            a = &trec->entries[all[i - 1][2]];
+            b = &trec->entries[all[i][2]];
+        }
     }
-    free(both);
+    free(all);
+    if (a && a->line > b->line) {
+        const struct trec_entry *first = b;
+        b = a;
+        a = first;
+    }
+    if (a)
+        die(EXIT_UNREADABLE,
+            "%s, lines %lld and %lld name one document for one query: '%.*s' for '%.*s', and '%.*s' for '%.*s'",
+            trec->path, (long long)a->line, (long long)b->line, (int)a->document_size, a->document, (int)a->query_size,
+            a->query, (int)b->document_size, b->document, (int)b->query_size, b->query);
 }
 
 int command_rerank(struct options *options)
@@ -395,7 +415,7 @@ int command_rerank(struct options *options)
     scoring_open(&s, options, options->arguments[1], options->arguments[0]);
     trec_read(&trec, options->arguments[2], TREC_RUN);
     resolve(&s, &trec, &pairs);
-    group(&pairs);
+    group(&pairs, &trec);
     int64_t queries = s.inputs.queries.tokens.count;
     int64_t *begin = allocate(queries + 1, sizeof *begin, "queries"); /* of each query's pairs */
     for (int64_t i = 0; i < pairs.count; i++)

@@ -7,6 +7,7 @@
 #include "engine.h"
 
 #include "base/size.h"
+#include "io/text.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -59,9 +60,8 @@ struct job {
 
 static int64_t positive(const char *text, const char *name)
 {
-    char *end;
-    long long value = strtoll(text, &end, 10);
-    if (*end || value < 1)
+    int64_t value;
+    if (lik_text_whole(text, (int64_t)strlen(text), &value) || value < 1)
         die(EXIT_USAGE, "%s is '%s', must be a whole number of at least 1", name, text);
     return value;
 }

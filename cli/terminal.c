@@ -2,6 +2,7 @@
 #include "cli.h"
 
 #include "base/size.h"
+#include "io/text.h"
 
 #include <errno.h>
 #include <math.h>
@@ -17,20 +18,29 @@ struct terminal terminal = {.width = 80};
 
 /* ---- messages ---- */
 
-/* Texts from files are part of messages: what could steer a terminal becomes a question mark. */
+/* Texts from files are part of messages, so a message is shown as such texts are; its own lines begin with spaces. */
 static void say(const char *kind, const char *format, va_list args)
 {
-    char text[16384]; /* a message names two paths at most */
+    char text[16384], out[16384]; /* a message names two paths at most */
+    size_t size = 0;
     progress_end();
     vsnprintf(text, sizeof text, format, args);
-    for (unsigned char *at = (unsigned char *)text; *at; at++) {
-        if (*at == 0xc2 && at[1] >= 0x80 && at[1] < 0xa0) /* a control character of two bytes */
-            *at++ = '?';
-        else if ((*at >= 0x20 && *at != 0x7f) || *at == '\n')
-            continue;
-        *at = '?';
+    fputs(kind, stderr);
+    for (const char *at = text, *end = text + strlen(text); at < end;) {
+        char shown[12];
+        int columns, length = text_character(at, end, shown, &columns);
+        if (!strncmp(at, "\n    ", 5))
+            memcpy(shown, "\n", 2);
+        if (size + sizeof shown > sizeof out) {
+            fwrite(out, 1, size, stderr);
+            size = 0;
+        }
+        memcpy(out + size, shown, strlen(shown));
+        size += strlen(shown);
+        at += length;
     }
-    fprintf(stderr, "%s%s\n", kind, text);
+    fwrite(out, 1, size, stderr);
+    fputc('\n', stderr);
 }
 
 void die(int code, const char *format, ...)
@@ -106,15 +116,17 @@ static int locale_is_utf8(void)
 void terminal_open(const struct options *options)
 {
     struct winsize size;
+    int64_t wide;
     const char *when = options->color ? options->color : "auto", *term = getenv("TERM"), *depth = getenv("COLORTERM");
+    const char *columns = getenv("COLUMNS");
     terminal.out_tty = isatty(STDOUT_FILENO);
     terminal.err_tty = isatty(STDERR_FILENO);
     terminal.quiet = options->quiet;
     terminal.utf8 = locale_is_utf8();
     if (terminal.out_tty && !ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) && size.ws_col)
         terminal.width = size.ws_col;
-    else if (set_and_not_empty("COLUMNS") && atoi(getenv("COLUMNS")) > 0)
-        terminal.width = (int)lik_min_i64(atoi(getenv("COLUMNS")), 10000);
+    else if (columns && !lik_text_whole(columns, (int64_t)strlen(columns), &wide) && wide > 0)
+        terminal.width = (int)lik_min_i64(wide, 10000);
     int able = term && *term && strcmp(term, "dumb");
     int wanted = !strcmp(when, "always") ||
                  (!strcmp(when, "auto") && terminal.out_tty && able && !set_and_not_empty("NO_COLOR"));
@@ -134,8 +146,7 @@ static int code_columns(uint32_t c)
     static const uint32_t none[][2] = {{0x300, 0x36f},   {0x483, 0x489},   {0x591, 0x5bd},   {0x610, 0x61a},
                                        {0x64b, 0x65f},   {0x6d6, 0x6dc},   {0x900, 0x902},   {0x93c, 0x93c},
                                        {0x941, 0x948},   {0xe31, 0xe31},   {0xe34, 0xe3a},   {0x1ab0, 0x1aff},
-                                       {0x1dc0, 0x1dff}, {0x200b, 0x200f}, {0x202a, 0x202e}, {0x2060, 0x2064},
-                                       {0x20d0, 0x20ff}, {0xfe00, 0xfe0f}, {0xfe20, 0xfe2f}, {0xfeff, 0xfeff}};
+                                       {0x1dc0, 0x1dff}, {0x20d0, 0x20ff}, {0xfe00, 0xfe0f}, {0xfe20, 0xfe2f}};
     for (size_t i = 0; i < sizeof none / sizeof *none; i++)
         if (c >= none[i][0] && c <= none[i][1])
             return 0;
@@ -145,13 +156,22 @@ static int code_columns(uint32_t c)
     return 1;
 }
 
-/* One character at `at`: its bytes and columns; what is not UTF-8 or a control character counts as one space. */
-static int character(const char *at, const char *end, int *columns, int *printable)
+int text_character(const char *at, const char *end, char shown[12], int *columns)
 {
     uint32_t code = 0;
     int length = lik_utf8_decode(at, end, &code);
-    *printable = length && code >= 0x20 && !(code >= 0x7f && code < 0xa0) && !(code >= 0x202a && code <= 0x202e);
-    *columns = *printable ? code_columns(code) : 1;
+    if (length && lik_text_shows(code)) {
+        memcpy(shown, at, (size_t)length);
+        shown[length] = 0;
+        *columns = code_columns(code);
+        return length;
+    }
+    if (!length)
+        *columns = snprintf(shown, 12, "\\x%02x", (unsigned char)*at);
+    else if (code >= '\t' && code <= '\r')
+        *columns = snprintf(shown, 12, " ");
+    else
+        *columns = snprintf(shown, 12, code < 0x10000 ? "\\u%04x" : "\\U%08x", code);
     return length ? length : 1;
 }
 
@@ -159,7 +179,8 @@ int64_t text_prefix(const char *text, int64_t size, int columns)
 {
     const char *at = text, *end = text + size;
     while (at < end) {
-        int wide, printable, length = character(at, end, &wide, &printable);
+        char shown[12];
+        int wide, length = text_character(at, end, shown, &wide);
         if (wide > columns)
             break;
         columns -= wide;
@@ -170,9 +191,10 @@ int64_t text_prefix(const char *text, int64_t size, int columns)
 
 int text_columns(const char *text, int64_t size)
 {
-    int columns = 0, wide, printable;
+    int columns = 0, wide;
+    char shown[12];
     for (const char *at = text, *end = text + size; at < end; columns += wide)
-        at += character(at, end, &wide, &printable);
+        at += text_character(at, end, shown, &wide);
     return columns;
 }
 
@@ -223,11 +245,12 @@ void progress_end(void)
 void sink_open(struct sink *sink, const char *path)
 {
     struct lik_io_error error;
-    *sink = (struct sink){.to_file = path != NULL};
+    *sink = (struct sink){.to_file = path != NULL, .tty = !path && terminal.out_tty};
     if (path) {
         int status = lik_output_open(&sink->file, path, &error);
         if (status)
             die_io(status, &error);
+        sink->tty = isatty(sink->file.fd);
     }
 }
 
@@ -286,7 +309,7 @@ void sink_printf(struct sink *sink, const char *format, ...)
 
 void sink_quote(struct sink *sink, const char *text, int64_t size)
 {
-    if (lik_json_quote(&sink->buffer, text, size))
+    if (lik_json_quote(&sink->buffer, text, size, sink->tty))
         die(EXIT_EXHAUSTED, "out of memory: the output needs %lld bytes", (long long)sink->buffer.size);
 }
 
@@ -301,10 +324,19 @@ void sink_number(struct sink *sink, double value)
 void sink_clean(struct sink *sink, const char *text, int64_t size)
 {
     for (const char *at = text, *end = text + size; at < end;) {
-        int columns, printable, length = character(at, end, &columns, &printable);
-        sink_put(sink, printable ? at : " ", printable ? length : 1);
+        char shown[12];
+        int columns, length = text_character(at, end, shown, &columns);
+        sink_put(sink, shown, (int64_t)strlen(shown));
         at += length;
     }
+}
+
+void sink_text(struct sink *sink, const char *text, int64_t size)
+{
+    if (sink->tty)
+        sink_clean(sink, text, size);
+    else
+        sink_put(sink, text, size);
 }
 
 void sink_fill(struct sink *sink, const char *text, int64_t size, int columns)

@@ -2,8 +2,8 @@
 #include "trec.h"
 
 #include "base/size.h"
+#include "io/text.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -74,27 +74,38 @@ static int split(const char *at, const char *end, struct field *fields, int most
     }
 }
 
-static int parse_score(struct field field, float *out)
+/* The beginning of a field, for a message: NUL bytes, which would end it, are written out. */
+static const char *field_text(struct field field, char text[64])
 {
-    char text[64], *end;
-    if (field.size >= (int64_t)sizeof text)
-        return -1;
-    memcpy(text, field.at, (size_t)field.size);
-    text[field.size] = 0;
-    *out = (float)strtod(text, &end);
-    return *end || isnan(*out) ? -1 : 0;
+    int64_t n = 0;
+    for (int64_t i = 0; i < lik_min_i64(field.size, 40) && n < 62; i++) {
+        text[n++] = field.at[i] ? field.at[i] : '\\';
+        if (!field.at[i])
+            text[n++] = '0';
+    }
+    text[n] = 0;
+    return text;
 }
 
-static int parse_grade(struct field field, int64_t *out)
+/* A score in f32, as trec_eval has it. What does not fit is no score: it would be equal to others that do not. */
+static const char *parse_score(struct field field, float *out)
 {
-    char text[24], *end;
-    if (field.size >= (int64_t)sizeof text)
-        return -1;
-    memcpy(text, field.at, (size_t)field.size);
-    text[field.size] = 0;
-    errno = 0;
-    *out = strtoll(text, &end, 10);
-    return *end || errno ? -1 : 0;
+    double value;
+    int status = lik_text_number(field.at, field.size, &value);
+    if (status < 0)
+        die(EXIT_EXHAUSTED, "out of memory: a score of %lld characters", (long long)field.size);
+    if (status)
+        return "is not a number";
+    int infinity = field.at[field.size - 1] > '9'; /* the word, not 1e400 */
+    if (!infinity && fabs(value) >= 3.4028235677973366e38)
+        return "does not fit float32";
+    *out = (float)value;
+    return NULL;
+}
+
+static const char *parse_grade(struct field field, int64_t *out)
+{
+    return lik_text_integer(field.at, field.size, out) ? "is not a whole number of 64 bits" : NULL;
 }
 
 static void read_line(struct trec *trec, enum trec_kind kind, const char *at, const char *end, int64_t line)
@@ -106,8 +117,9 @@ static void read_line(struct trec *trec, enum trec_kind kind, const char *at, co
     if (!n)
         return;
     if (n != wanted[kind])
-        die(EXIT_UNREADABLE, "%s, line %lld has %s%d fields, %d are needed: %s", trec->path, (long long)line,
-            n > wanted[kind] ? "more than " : "", n > wanted[kind] ? wanted[kind] : n, wanted[kind], forms[kind]);
+        die(EXIT_UNREADABLE, "%s, line %lld has %s%d field%s, %d are needed: %s", trec->path, (long long)line,
+            n > wanted[kind] ? "more than " : "", n > wanted[kind] ? wanted[kind] : n, n == 1 ? "" : "s", wanted[kind],
+            forms[kind]);
     struct field document = fields[kind == TREC_PAIRS ? 1 : 2];
     struct trec_entry *entry = &trec->entries[trec->count++];
     *entry = (struct trec_entry){.query = fields[0].at,
@@ -120,12 +132,15 @@ static void read_line(struct trec *trec, enum trec_kind kind, const char *at, co
         fault = lik_name_fault(entry->document, entry->document_size);
     if (fault)
         die(EXIT_UNREADABLE, "%s, line %lld: an id %s", trec->path, (long long)line, fault);
-    if (kind == TREC_RUN && parse_score(fields[4], &entry->score))
-        die(EXIT_UNREADABLE, "%s, line %lld: the score '%.*s' is not a number", trec->path, (long long)line,
-            (int)lik_min_i64(fields[4].size, 40), fields[4].at);
-    if (kind == TREC_JUDGMENTS && parse_grade(fields[3], &entry->grade))
-        die(EXIT_UNREADABLE, "%s, line %lld: the grade '%.*s' is not a whole number", trec->path, (long long)line,
-            (int)lik_min_i64(fields[3].size, 40), fields[3].at);
+    char text[64];
+    if (kind == TREC_RUN && (fault = parse_score(fields[4], &entry->score)))
+        die(EXIT_UNREADABLE, "%s, line %lld: the score '%s' %s", trec->path, (long long)line,
+            field_text(fields[4], text), fault);
+    if (kind == TREC_JUDGMENTS && (fault = parse_grade(fields[3], &entry->grade)))
+        die(EXIT_UNREADABLE, "%s, line %lld: the grade '%s' %s", trec->path, (long long)line,
+            field_text(fields[3], text), fault);
+    if (memchr(at, 0, (size_t)(end - at)))
+        die(EXIT_UNREADABLE, "%s, line %lld holds a NUL byte, which no text does", trec->path, (long long)line);
 }
 
 static void refuse_duplicates(const struct trec *trec)
@@ -136,11 +151,13 @@ static void refuse_duplicates(const struct trec *trec)
         memcpy(copy.entries, trec->entries, (size_t)trec->count * sizeof *trec->entries);
     trec_sort(&copy, TREC_JUDGMENTS);
     for (int64_t i = 1; i < copy.count; i++) {
-        const struct trec_entry *a = &copy.entries[i - 1], *b = &copy.entries[i];
-        if (!by_document(a, b))
-            die(EXIT_UNREADABLE, "%s, lines %lld and %lld both name document '%.*s' for query '%.*s'", trec->path,
-                (long long)lik_min_i64(a->line, b->line), (long long)lik_max_i64(a->line, b->line),
-                (int)a->document_size, a->document, (int)a->query_size, a->query);
+        struct trec_entry a = copy.entries[i - 1], b = copy.entries[i];
+        if (by_document(&a, &b))
+            continue;
+        free(copy.entries);
+        die(EXIT_UNREADABLE, "%s, lines %lld and %lld both name document '%.*s' for query '%.*s'", trec->path,
+            (long long)lik_min_i64(a.line, b.line), (long long)lik_max_i64(a.line, b.line), (int)a.document_size,
+            a.document, (int)a.query_size, a.query);
     }
     free(copy.entries);
 }
@@ -152,8 +169,10 @@ void trec_read(struct trec *trec, const char *path, enum trec_kind kind)
     int status = lik_map_open(path, &trec->map, &error);
     if (status)
         die_io(status, &error);
-    const char *begin = (const char *)trec->map.data, *end = begin + trec->map.size;
-    int64_t lines = 1, line = 0;
+    int64_t mark = lik_text_begin(&trec->map, trec->path, &error), lines = 1, line = 0;
+    if (mark < 0)
+        die_io((int)mark, &error);
+    const char *begin = (const char *)trec->map.data + mark, *end = (const char *)trec->map.data + trec->map.size;
     for (const char *at = begin; at < end && (at = memchr(at, '\n', (size_t)(end - at))); at++)
         lines++;
     trec->entries = allocate(lines, sizeof *trec->entries, "the lines of a TREC file");
@@ -197,9 +216,7 @@ int measures_parse(const char *list, struct measure measures[MEASURES_MAX])
         m->kind = (enum measure_kind)kind;
         m->depth = 0;
         if (name < size) {
-            char *end;
-            m->depth = strtoll(at + name + 1, &end, 10);
-            if (end != at + size || m->depth < 1 || at[name + 1] < '0' || at[name + 1] > '9')
+            if (lik_text_whole(at + name + 1, (int64_t)(size - name - 1), &m->depth) || m->depth < 1)
                 die(EXIT_USAGE, "measure '%.*s': a number of at least 1 must follow the @", (int)size, at);
         }
         snprintf(m->name, sizeof m->name, "%.*s", (int)size, at);

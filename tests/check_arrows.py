@@ -21,7 +21,7 @@ ALLOWED = {
     "core": ("base", "shared"),
     "io": ("base",),
     "cli": ("base", "io"),
-    "tests": ("base", "shared", "core", "io", *BACKENDS),
+    "tests": ("base", "shared", "core", "io", "cli", *BACKENDS),
 } | {backend: ("base", "shared", INTERFACE) for backend in BACKENDS}
 
 INCLUDE = re.compile(r'^\s*#\s*(?:include|import)\s*([<"])([^>"]+)[>"]')

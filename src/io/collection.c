@@ -2,6 +2,7 @@
 #include "io/collection.h"
 
 #include "base/size.h"
+#include "io/text.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -30,7 +31,7 @@ const char *lik_collection_recognize(const struct lik_map *map)
         return "npy";
     if (lik_safetensors_recognize(map))
         return "safetensors";
-    for (int64_t i = 0; i < map->size; i++) {
+    for (int64_t i = lik_text_has_mark((const char *)map->data, map->size) ? 3 : 0; i < map->size; i++) {
         uint8_t c = map->data[i];
         if (c != ' ' && c != '\t' && c != '\r' && c != '\n')
             return c == '{' ? "JSON lines" : NULL;
@@ -52,6 +53,9 @@ static int fail_unknown(struct opening *o)
     struct lik_array array;
     if (map->size == 0)
         return FAIL(o, LIK_IO_UNREADABLE, "%s is empty", path);
+    int status = lik_text_refuse(map, path, o->error);
+    if (status)
+        return status;
     if (ends_with(path, ".npy"))
         return lik_npy_read(map, path, &array, o->error);
     if (ends_with(path, ".safetensors") && map->size > 8 && map->data[8] != '{')
@@ -60,22 +64,6 @@ static int fail_unknown(struct opening *o)
                     map->data[8]);
     if (ends_with(path, ".safetensors"))
         return lik_safetensors_read(map, path, &o->c->tensors, o->error);
-    static const struct {
-        char magic[9];
-        const char *text;
-    } others[] = {
-        {"PK\3\4", "a zip file (.npz, .pt or the like)\n    Save the arrays as .npy or .safetensors."},
-        {"PAR1", "a Parquet file\n    Save the vectors as .npy or .safetensors."},
-        {"ARROW1", "an Arrow file\n    Save the vectors as .npy or .safetensors."},
-        {"\x89HDF", "an HDF5 file\n    Save the vectors as .npy or .safetensors."},
-        {"\x80", "a Python pickle, which is never loaded\n    Save the arrays as .npy or .safetensors."},
-        {"\x1f\x8b", "compressed with gzip\n    Unpack it first."},
-    };
-    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
-        size_t n = strlen(others[i].magic);
-        if (map->size >= (int64_t)n && !memcmp(map->data, others[i].magic, n))
-            return FAIL(o, LIK_IO_INCOMPATIBLE, "%s is %s", path, others[i].text);
-    }
     return FAIL(o, LIK_IO_UNREADABLE,
                 "%s is neither .npy nor .safetensors nor JSON lines: it begins with byte 0x%02x\n"
                 "    `lik score --help` lists what can be read.",
@@ -87,12 +75,15 @@ static int fail_unknown(struct opening *o)
 /* Lengths as text: a JSON array, or whole numbers between white space. */
 static int lengths_of_text(struct opening *o, const struct lik_map *map, const char *path)
 {
-    struct lik_json json = lik_json_open((const char *)map->data, map->size);
     struct lik_bytes list = {0};
     int bracket, more = 0, status = 0;
+    int64_t mark = lik_text_begin(map, path, o->error);
+    if (mark < 0)
+        return (int)mark;
+    struct lik_json json = lik_json_open((const char *)map->data + mark, map->size - mark);
     if (lik_bytes_reserve(&list, 8))
         return lik_io_no_memory(o->error, path, "the lengths", 8);
-    bracket = map->size > 0 && lik_json_peek(&json) == '[' && !lik_json_enter(&json, '[');
+    bracket = map->size > mark && lik_json_peek(&json) == '[' && !lik_json_enter(&json, '[');
     for (;;) {
         int64_t value;
         if (bracket)
@@ -110,7 +101,7 @@ static int lengths_of_text(struct opening *o, const struct lik_map *map, const c
         status = FAIL(o, LIK_IO_UNREADABLE,
                       "%s, byte %lld: %s\n    A file of lengths is an integer .npy, a JSON array, or whole "
                       "numbers between white space.",
-                      path, (long long)(json.at - json.begin), json.error);
+                      path, (long long)(json.at - json.begin + mark), json.error);
     if (status) {
         lik_bytes_free(&list);
         return status;
@@ -140,23 +131,31 @@ static int lengths_of_file(struct opening *o, const char *path)
     return status;
 }
 
+int lik_collection_beside(const char *path, int which, char **name, struct lik_io_error *error)
+{
+    const char *suffix = which ? "_len.npy" : ".doclens.npy";
+    *name = NULL;
+    if (!ends_with(path, ".npy"))
+        return 0;
+    size_t stem = strlen(path) - 4, size = stem + strlen(suffix) + 1;
+    *name = malloc(size);
+    if (!*name)
+        return lik_io_no_memory(error, path, "a file name", (int64_t)size);
+    snprintf(*name, size, "%.*s%s", (int)stem, path, suffix);
+    return 0;
+}
+
 /* Lengths beside x.npy, in x.doclens.npy or x_len.npy. */
 static int lengths_beside(struct opening *o)
 {
-    static const char *suffixes[] = {".doclens.npy", "_len.npy"};
     const char *path = o->c->path;
     char *found = NULL;
     int status = 0;
-    if (!strcmp(path, "-") || !ends_with(path, ".npy"))
-        return 0;
     for (int i = 0; i < 2 && !status; i++) {
-        size_t stem = strlen(path) - 4, size = stem + strlen(suffixes[i]) + 1;
-        char *name = malloc(size);
-        if (!name) {
-            status = lik_io_no_memory(o->error, path, "a file name", (int64_t)size);
+        char *name;
+        status = lik_collection_beside(path, i, &name, o->error);
+        if (!name)
             break;
-        }
-        snprintf(name, size, "%.*s%s", (int)stem, path, suffixes[i]);
         if (lik_file_exists(name) && found)
             status =
                 FAIL(o, LIK_IO_UNREADABLE, "both %s and %s exist\n    Say which one holds the lengths: --%slens FILE",
@@ -428,9 +427,18 @@ static int take_sequences(struct opening *o)
     o->vectors.name = NULL;
     o->vectors.shape[0] = o->vectors.elements = o->vectors.bytes = 0;
     for (int64_t i = 0; i < n; i++) {
+        char text[160];
+        if (all[i].rank != 2)
+            return FAIL(o, LIK_IO_INCOMPATIBLE,
+                        "%s: tensor '%.100s' is %s %s, not [tokens, dim]\n    One [tokens, dim] tensor a sequence is "
+                        "expected, or 'embeddings' with 'lengths'; --%skey NAME names another.",
+                        c->path, all[i].name, lik_array_shape_text(&all[i], text), lik_array_type_name(all[i].type),
+                        o->options->queries ? "query-" : "");
+    }
+    for (int64_t i = 0; i < n; i++) {
         char text[160], first[160];
         const char *fault = lik_name_fault(all[i].name, (int64_t)strlen(all[i].name));
-        if (all[i].rank != 2 || all[i].type != all[0].type || all[i].shape[1] != all[0].shape[1])
+        if (all[i].type != all[0].type || all[i].shape[1] != all[0].shape[1])
             return FAIL(o, LIK_IO_INCOMPATIBLE,
                         "%s: tensor '%.100s' is %s %s, tensor '%.100s' is %s %s\n    One [tokens, dim] tensor "
                         "a sequence is expected, or 'embeddings' with 'lengths'; --%skey NAME names another.",

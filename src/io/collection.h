@@ -58,7 +58,8 @@ void lik_collection_adopt_ids(struct lik_collection *c);
 
 /* Name of sequence i: its id, or its number written into `number`. */
 const char *lik_collection_id(const struct lik_collection *c, int64_t i, char number[24]);
-/* The sequence called so; "#17" is number 17 whatever its id. -1: there is none. */
+/* The sequence called so: the one with this id; without ids number 17 for "17"; and unless it is an id, number 17 for
+ * "#17". Numbers are written in one way, without leading zeros. -1: there is none. */
 int64_t lik_collection_find(const struct lik_collection *c, const char *id);
 /* Line of the texts of sequence i, or -1. */
 int64_t lik_collection_text_line(const struct lik_collection *c, int64_t i);
@@ -69,6 +70,10 @@ int lik_collection_keeps(const struct lik_collection *c, int64_t i, int64_t t);
 int lik_collection_own_mask(struct lik_collection *c, struct lik_io_error *error);
 /* Position of row t of sequence i in mask, scale, weights and data rows. */
 int64_t lik_collection_row(const struct lik_collection *c, int64_t i, int64_t t);
+
+/* The name of a file of lengths that is looked for beside `path`: x.doclens.npy (which = 0) or x_len.npy (1) of x.npy, in
+ * memory to be freed. NULL for the path of another kind. */
+int lik_collection_beside(const char *path, int which, char **name, struct lik_io_error *error);
 
 /* What kind of file this is, by its first bytes: "npy", "safetensors", "JSON lines", or NULL. */
 const char *lik_collection_recognize(const struct lik_map *map);

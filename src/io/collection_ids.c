@@ -2,6 +2,7 @@
 #include "io/collection.h"
 
 #include "base/size.h"
+#include "io/text.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -49,16 +50,19 @@ static int ids_of_map(struct lik_collection *c, struct lik_map *map, const char 
         struct lik_lines lines;
         status = lik_lines_read(&lines, map, path, NULL, error);
         if (!status && !lines.has_ids)
-            status = lik_io_fail(error, LIK_IO_INCOMPATIBLE, "%s: its entries have no member \"id\"", path);
+            status = lik_io_fail(error, LIK_IO_INCOMPATIBLE, "%s: its entries have no member \"id\" or \"_id\"", path);
         for (int64_t i = 0; i < lines.ids.count && !status; i++)
             status =
                 add_id(c, path, lik_names_get(&lines.ids, i), (int64_t)strlen(lik_names_get(&lines.ids, i)), error);
         lik_lines_free(&lines);
         return status;
     }
+    int64_t mark = lik_text_begin(map, path, error);
+    if (mark < 0)
+        return (int)mark;
+    const char *at = (const char *)map->data + mark, *end = (const char *)map->data + map->size;
     status = 0;
-    for (const char *at = (const char *)map->data, *end = at + map->size, *stop; at < end && !status;
-         at = stop + (stop < end)) {
+    for (const char *stop; at < end && !status; at = stop + (stop < end)) {
         stop = memchr(at, '\n', (size_t)(end - at));
         stop = stop ? stop : end;
         status = add_id(c, path, at, stop - at - (stop > at && stop[-1] == '\r'), error);
@@ -112,7 +116,8 @@ int lik_collection_read_texts(struct lik_collection *c, const char *path, struct
     }
     if (!c->texts.has_ids)
         return lik_io_fail(error, LIK_IO_INCOMPATIBLE,
-                           "%s: its entries have no member \"id\", the sequences of %s have ids", path, c->path);
+                           "%s: its entries have no member \"id\" or \"_id\", the sequences of %s have ids", path,
+                           c->path);
     c->text_line = malloc((size_t)lik_max_i64(c->tokens.count, 1) * sizeof *c->text_line);
     if (!c->text_line)
         return lik_io_no_memory(error, path, "the line numbers", c->tokens.count * 8);
@@ -138,14 +143,10 @@ const char *lik_collection_id(const struct lik_collection *c, int64_t i, char nu
 int64_t lik_collection_find(const struct lik_collection *c, const char *id)
 {
     int64_t i = c->has_ids ? lik_names_find(&c->ids, id, (int64_t)strlen(id)) : -1;
-    const char *digits = *id == '#' ? id + 1 : id;
-    if (i >= 0 || (c->has_ids && digits == id))
+    const char *number = *id == '#' ? id + 1 : id;
+    if (i >= 0 || (c->has_ids && number == id))
         return i;
-    char *end;
-    if (*digits < '0' || *digits > '9' || strlen(digits) > 18)
-        return -1;
-    i = strtoll(digits, &end, 10);
-    return *end || i >= c->tokens.count ? -1 : i;
+    return lik_text_whole(number, (int64_t)strlen(number), &i) || i >= c->tokens.count ? -1 : i;
 }
 
 int64_t lik_collection_text_line(const struct lik_collection *c, int64_t i)

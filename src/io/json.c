@@ -1,13 +1,14 @@
 /* The pull reader of json.h, and the writer's one function. */
 #include "io/json.h"
 
+#include "io/text.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define DEPTH_MAX  64
-#define NUMBER_MAX 400 /* characters; a longer one is no measurement */
+#define DEPTH_MAX 64
 
 static int fail(struct lik_json *json, const char *error)
 {
@@ -34,6 +35,8 @@ int lik_json_peek(struct lik_json *json)
     skip_space(json);
     if (json->at == json->end)
         return fail(json, "it ends in the middle"), 0;
+    if (!*json->at)
+        return fail(json, "a NUL byte stands here"), 0;
     return (unsigned char)*json->at;
 }
 
@@ -285,13 +288,7 @@ int lik_json_number(struct lik_json *json, double *out)
         *out = *start == '-' ? -value : value;
         return 0;
     }
-    char text[NUMBER_MAX + 1];
-    if (json->at - start > NUMBER_MAX)
-        return fail(json, "a number has more than 400 characters");
-    memcpy(text, start, (size_t)(json->at - start));
-    text[json->at - start] = 0;
-    *out = strtod(text, NULL);
-    return 0;
+    return lik_text_double(start, json->at - start, out) ? fail(json, "out of memory") : 0;
 }
 
 int lik_json_size(struct lik_json *json, int64_t *out)
@@ -356,10 +353,10 @@ int lik_json_finish(struct lik_json *json)
     return json->at == json->end ? 0 : fail(json, "something follows the end of the value");
 }
 
-int lik_json_quote(struct lik_bytes *out, const char *text, int64_t size)
+int lik_json_quote(struct lik_bytes *out, const char *text, int64_t size, int shown)
 {
     const char *at = text, *end = text + size;
-    char small[8];
+    char small[16];
     if (lik_bytes_append(out, "\"", 1))
         return -1;
     while (at < end) {
@@ -369,9 +366,12 @@ int lik_json_quote(struct lik_bytes *out, const char *text, int64_t size)
             status = lik_bytes_append(out, "\xef\xbf\xbd", 3);
         else if (*at == '"' || *at == '\\')
             status = lik_bytes_append(out, (char[]){'\\', *at}, 2);
-        else if (code < 0x20 || code == 0x7f) {
-            snprintf(small, sizeof small, "\\u%04x", code);
-            status = lik_bytes_append(out, small, 6);
+        else if (code < 0x20 || code == 0x7f || (shown && !lik_text_shows(code))) {
+            if (code < 0x10000)
+                snprintf(small, sizeof small, "\\u%04x", code);
+            else
+                snprintf(small, sizeof small, "\\u%04x\\u%04x", 0xd7c0 + (code >> 10), 0xdc00 + (code & 0x3ff));
+            status = lik_bytes_append(out, small, (int64_t)strlen(small));
         } else
             status = lik_bytes_append(out, at, length);
         if (status)

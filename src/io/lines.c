@@ -1,6 +1,8 @@
 /* Names with a hash index, and JSON-lines files; see lines.h. */
 #include "io/lines.h"
 
+#include "io/text.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +13,8 @@ const char *lik_name_fault(const char *name, int64_t size)
         return "is empty";
     if (size > 1000)
         return "has more than 1000 bytes";
+    if (lik_text_has_mark(name, size))
+        return "begins with a byte order mark";
     for (const char *at = name, *end = name + size; at < end;) {
         uint32_t code;
         int length = lik_utf8_decode(at, end, &code);
@@ -95,17 +99,23 @@ void lik_names_free(struct lik_names *names)
     *names = (struct lik_names){0};
 }
 
-/* A string, or a whole number, as the id of a line. */
+/* A string, or a whole number of any length as it is written, as the id of a line. */
 static int read_id(struct lik_json *json, struct lik_bytes *out)
 {
-    char text[24];
-    int64_t number;
+    double value;
     if (lik_json_peek(json) == '"')
         return lik_json_string(json, out);
-    if (lik_json_size(json, &number))
+    const char *start = json->at;
+    if (lik_json_number(json, &value))
         return -1;
+    for (const char *at = start + (*start == '-'); at < json->at; at++)
+        if (*at < '0' || *at > '9') {
+            json->at = start;
+            json->error = "an id is a string or a whole number";
+            return -1;
+        }
     out->size = 0;
-    return lik_bytes_append(out, text, snprintf(text, sizeof text, "%lld", (long long)number));
+    return lik_bytes_append(out, start, json->at - start);
 }
 
 static int read_tokens(struct lik_json *json, struct lik_bytes *scratch, struct lik_line *line)
@@ -127,14 +137,26 @@ static int read_tokens(struct lik_json *json, struct lik_bytes *scratch, struct 
 struct scan {
     struct lik_lines *lines;
     const struct lik_line_reader *reader;
-    struct lik_bytes key, value;
+    struct lik_bytes key, value, id, other; /* other: the member "_id" */
 };
+
+static int add_id(struct scan *scan, const struct lik_bytes *id, struct lik_io_error *error)
+{
+    struct lik_lines *lines = scan->lines;
+    const char *fault = lik_name_fault(id->data, id->size);
+    if (fault)
+        return lik_io_fail(error, LIK_IO_UNREADABLE, "%s, line %lld: the id %s", lines->path,
+                           (long long)lines->count + 1, fault);
+    if (lik_names_add(&lines->ids, id->data, id->size))
+        return lik_io_no_memory(error, lines->path, "the ids", lines->ids.text.size);
+    return 0;
+}
 
 /* One line's object. Returns 0, or a negative status with *error filled or left to json->error. */
 static int read_line(struct scan *scan, struct lik_json *json, struct lik_io_error *error)
 {
     struct lik_lines *lines = scan->lines;
-    int more, has_id = 0;
+    int more, has_id = 0, has_other = 0;
     if (lik_json_enter(json, '{'))
         return LIK_IO_UNREADABLE;
     while ((more = lik_json_next(json, '{')) > 0) {
@@ -147,14 +169,15 @@ static int read_line(struct scan *scan, struct lik_json *json, struct lik_io_err
                 json->error = "the member \"id\" is there twice";
                 return LIK_IO_UNREADABLE;
             }
-            if (read_id(json, &scan->value))
+            status = read_id(json, &scan->id);
+        } else if (!strcmp(key, "_id")) {
+            if (has_other) {
+                json->error = "the member \"_id\" is there twice";
                 return LIK_IO_UNREADABLE;
-            const char *fault = lik_name_fault(scan->value.data, scan->value.size);
-            if (fault)
-                return lik_io_fail(error, LIK_IO_UNREADABLE, "%s, line %lld: the id %s", lines->path,
-                                   (long long)lines->count + 1, fault);
-            if (lik_names_add(&lines->ids, scan->value.data, scan->value.size))
-                return lik_io_no_memory(error, lines->path, "the ids", lines->ids.text.size);
+            }
+            int c = lik_json_peek(json); /* databases have objects here, which are no names */
+            has_other = c == '"' || c == '-' || (c >= '0' && c <= '9');
+            status = has_other ? read_id(json, &scan->other) : lik_json_skip(json);
         } else if (!strcmp(key, "text")) {
             status = lik_json_string(json, &scan->value);
         } else if (!strcmp(key, "tokens")) {
@@ -169,6 +192,12 @@ static int read_line(struct scan *scan, struct lik_json *json, struct lik_io_err
     }
     if (more || lik_json_finish(json))
         return LIK_IO_UNREADABLE;
+    if (has_id || has_other) {
+        int status = add_id(scan, has_id ? &scan->id : &scan->other, error);
+        if (status)
+            return status;
+        has_id = 1;
+    }
     if (lines->count == 0)
         lines->has_ids = has_id;
     if (lines->has_ids != has_id)
@@ -181,8 +210,10 @@ static int scan_lines(struct scan *scan, struct lik_io_error *error)
 {
     struct lik_lines *lines = scan->lines;
     const char *begin = (const char *)lines->map.data, *end = begin + lines->map.size;
-    int64_t number = 0;
-    for (const char *at = begin, *stop; at < end; at = stop + (stop < end)) {
+    int64_t number = 0, mark = lik_text_begin(&lines->map, lines->path, error);
+    if (mark < 0)
+        return (int)mark;
+    for (const char *at = begin + mark, *stop; at < end; at = stop + (stop < end)) {
         stop = memchr(at, '\n', (size_t)(end - at));
         if (!stop)
             stop = end;
@@ -192,6 +223,10 @@ static int scan_lines(struct scan *scan, struct lik_io_error *error)
             c++;
         if (c == stop)
             continue;
+        if (lik_text_has_mark(c, stop - c))
+            return lik_io_fail(error, LIK_IO_UNREADABLE,
+                               "%s, line %lld begins with a byte order mark, which only a file may", lines->path,
+                               (long long)number);
         struct lik_json json = lik_json_open(at, stop - at);
         int64_t range[2] = {at - begin, stop - begin};
         error->text[0] = 0;
@@ -221,6 +256,8 @@ int lik_lines_read(struct lik_lines *lines, struct lik_map *map, const char *pat
     int status = scan_lines(&scan, error);
     lik_bytes_free(&scan.key);
     lik_bytes_free(&scan.value);
+    lik_bytes_free(&scan.id);
+    lik_bytes_free(&scan.other);
     if (status || !lines->has_ids)
         return status;
     status = lik_names_index(&lines->ids, pair);

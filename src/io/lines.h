@@ -14,7 +14,8 @@ struct lik_names {
     int64_t slot_count;
 };
 
-/* A name is valid UTF-8 of 1 to 1000 bytes without control characters. Returns what is wrong with it, or NULL. */
+/* A name is valid UTF-8 of 1 to 1000 bytes without control characters and without a byte order mark at its beginning.
+ * Returns what is wrong with it, or NULL. */
 const char *lik_name_fault(const char *name, int64_t size);
 int lik_names_add(struct lik_names *names, const char *name, int64_t size); /* -1: out of memory */
 /* Builds the index. 1: two names are equal, their positions in pair[2]; -1: out of memory. */
@@ -23,8 +24,9 @@ const char *lik_names_get(const struct lik_names *names, int64_t i);
 int64_t lik_names_find(const struct lik_names *names, const char *name, int64_t size); /* -1: not there */
 void lik_names_free(struct lik_names *names);
 
-/* A file of one JSON object a line: {"id": .., "text": "..", "tokens": ["..", ..], ..}. Every line is checked when the
- * file is opened; texts and tokens are read again when asked for, so that they take no memory. */
+/* A file of one JSON object a line: {"id": .., "text": "..", "tokens": ["..", ..], ..}; "_id" is the id of a line that
+ * has no "id". Every line is checked when the file is opened; texts and tokens are read again when asked for, so that
+ * they take no memory. */
 struct lik_lines {
     struct lik_map map;
     char *path;

@@ -5,6 +5,7 @@
  * is refused by name. */
 #include "base/size.h"
 #include "io/array.h"
+#include "io/text.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -45,7 +46,7 @@ static int take_string(struct dictionary *d, char *out, size_t room)
     if (quote != '\'' && quote != '"')
         return -1;
     for (d->at++; d->at < d->end && *d->at != quote; d->at++)
-        if (n + 1 < room)
+        if (*d->at && n + 1 < room)
             out[n++] = *d->at;
         else
             return -1;
@@ -130,7 +131,8 @@ static int take_dictionary(struct dictionary *d)
     }
     if (take(d, '}') || seen != 7)
         return -1;
-    return peek(d) ? -1 : 0;
+    peek(d);
+    return d->at == d->end ? 0 : -1;
 }
 
 static int descr_type(const char *descr)
@@ -173,6 +175,9 @@ static int refuse(const struct dictionary *d, const char *path, struct lik_io_er
 int lik_npy_read(const struct lik_map *map, const char *path, struct lik_array *array, struct lik_io_error *error)
 {
     *array = (struct lik_array){0};
+    int status = lik_npy_recognize(map) ? 0 : lik_text_refuse(map, path, error);
+    if (status)
+        return status;
     if (!lik_npy_recognize(map))
         return lik_io_fail(error, LIK_IO_UNREADABLE, "%s is not a .npy file: it does not begin with \\x93NUMPY", path);
     if (map->size < 10)
@@ -199,7 +204,7 @@ int lik_npy_read(const struct lik_map *map, const char *path, struct lik_array *
         return refuse(&d, path, error);
     array->rank = d.rank;
     memcpy(array->shape, d.shape, sizeof d.shape);
-    int status = lik_array_measure(array, path, error);
+    status = lik_array_measure(array, path, error);
     if (status)
         return status;
     if (d.fortran && d.rank > 1)

@@ -1,4 +1,4 @@
-"""Writes the seed corpus of fuzz_io: one file a format, element type and layout.
+"""Writes the seed corpus of each fuzz target into a folder of its name.
 
 python3 make_corpus.py CORPUS_DIR
 """
@@ -34,8 +34,8 @@ def safetensors(tensors):
     return struct.pack("<Q", len(text)) + text + data
 
 
-def main(folder):
-    folder.mkdir(parents=True, exist_ok=True)
+def seeds_io():
+    """One file a format, element type and layout."""
     rng = np.random.default_rng(0)
     seeds = {}
 
@@ -81,9 +81,65 @@ def main(folder):
         b'"text": "a\\n\\"b\\"", "tokens": ["a", "b"]}\n'
         b'{"id": 7, "embedding": [], "weights": [], "more": {"x": [true, false, null, 1E+2]}}\n',
     )
-    for name, data in seeds.items():
-        (folder / name).write_bytes(data)
-    print(f"{len(seeds)} seeds in {folder}")
+    return seeds
+
+
+RUN = b"q1 Q0 d1 1 2.5 t\nq1 Q0 d2 2 1e-3 t\nq2 Q0 #17 1 -.5 t\r\n"
+JUDGMENTS = b"q1 0 d1 2\nq1 0 d3 -1\nq2 0 #17 1\n"
+
+
+def seeds_trec():
+    """Runs with judgments, pairs, ids, lengths; see the target for the two bytes in front."""
+    seeds = {}
+
+    def add(name, how, first, second=b""):
+        second += b"\n" * (-len(second) % 4)
+        seeds[name] = bytes([how, len(second) // 4]) + first + second
+
+    add("run", 0, RUN, JUDGMENTS)
+    add("run-complete", 8, b"\xef\xbb\xbf" + RUN, b"\xef\xbb\xbf" + JUDGMENTS)
+    for i, score in enumerate(("inf", "-Infinity", "0x1p3", "1e400", "nan", "+1.", "0" * 70 + "1")):
+        add(f"run-score-{i}", 0, f"q1 Q0 d1 1 {score} t\n".encode(), JUDGMENTS)
+    add("run-texts", 0, "q\u00e4 Q0 \u202ed\u200b 1 1 t\n".encode(), "q\u00e4 0 \u202ed\u200b 1\n".encode())
+    for i, kind in enumerate(
+        (b"\x1f\x8b\x08", b"BZh91AY&SY", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"PK\3\4", b"\xff\xfe")
+    ):
+        add(f"kind-{i}", i, kind + RUN)
+    add("pairs", 2, b"q1 d1\nq1\td1\n\n#2 d4\n")
+    add("ids", 3, b"a\r\nb\n#0\n\xef\xbb\xbfc")
+    add("ids-json", 3, b'{"id": "a", "_id": {}}\n{"_id": 12}\n{"id": -340282366920938463463374607431768211456}')
+    add("ids-npy", 3, npy(np.arange(3)) + b"\n\n")
+    add("lengths", 4 | 5 << 3, b"3 0\n2")
+    add("lengths-json", 4 | 5 << 3, b"\xef\xbb\xbf[3, 0, 2]")
+    add("lengths-npy", 4 | 5 << 3, npy(np.array([3, 2])))
+    return seeds
+
+
+def seeds_options():
+    """Every option once, in both forms, and what may go wrong."""
+    flags = "all normalize no-weights complete per-query check quick skip-bad skip-missing json trec table fail-empty"
+    values = "top pairs query document compare cmap measures rounds data output ids text lens key device threads color"
+    commands = "score rerank explain eval info bench demo help frob".split()
+    seeds = {}
+    for i, option in enumerate([*flags.split(), "quiet", "verbose", "help", "version", "build-info"]):
+        seeds[f"flag-{option}"] = f"{commands[i % 7]}\n--{option}\na\nb\nc".encode()
+    for i, option in enumerate(values.split()):
+        for j, value in enumerate(("=7", "\n7", "=0x7", "= 7", "=99999999999999999999")):
+            seeds[f"value-{option}-{j}"] = f"{commands[(i + j) % 7]}\na\n--{option}{value}\nb\nc".encode()
+    for command in commands:
+        seeds[f"command-{command}"] = f"{command}\na\n-k3\n-q\n#1\n--\n-o".encode()
+    seeds["measures"] = b"eval\nrun\nqrels\n-m\nndcg@10,mrr@10,recall,map@3\n-v"
+    seeds["numbers"] = b"score\n007\n+5\n-0\n1e400\n.5\n-inf\nInfinity\n9223372036854775808"
+    return seeds
+
+
+def main(folder):
+    for target, seeds in (("io", seeds_io()), ("trec", seeds_trec()), ("options", seeds_options())):
+        place = folder / f"fuzz_{target}"
+        place.mkdir(parents=True, exist_ok=True)
+        for name, data in seeds.items():
+            (place / name).write_bytes(data)
+        print(f"{len(seeds)} seeds in {place}")
 
 
 if __name__ == "__main__":

@@ -1,16 +1,68 @@
 #!/bin/sh
-# Builds the fuzz target with clang and runs it on the seed corpus.
-#     tests/fuzz/run.sh [SECONDS] [WORK_DIR]        default: 60 seconds, ./build-fuzz
-# Exits non-zero on a finding; the input that caused it is left in WORK_DIR.
+# Builds the fuzz targets with clang, replays what was found before, and fuzzes each from its seeds, two at a time.
+#     tests/fuzz/run.sh [SECONDS] [WORK_DIR] [TARGET ...]      default: 60 seconds each, ./build-fuzz, all targets
+# A target is a file fuzz_NAME.c with lines that say what it is made of:
+#     // sources: FILES       relative to the repository; a file *_avx2.c is for that level, and x86 alone
+#     // flags: FLAGS         more of them, for the compiler and the linker; optional
+# Seeds come from make_corpus.py, old finds lie in finds/fuzz_NAME/. Exits non-zero on a finding; the input that caused it
+# is left in WORK_DIR/fuzz_NAME/. WORK_DIR/report.xml has one case a target.
 set -eu
-root=$(cd "$(dirname "$0")/../.." && pwd)
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+
+note() {
+    sed -n "s,^// $1: ,,p" "$here/$target.c"
+}
+
+# `set -e` does not hold in these two, since their status is asked for.
+build() {
+    sanitize="-fsanitize=address,undefined -fno-sanitize-recover=all"
+    objects=
+    mkdir -p "$work/$target/found" "$work/$target/objects" "$work/corpus/$target"
+    cd "$root"
+    for source in "tests/fuzz/$target.c" $(note sources); do
+        level=
+        case $(uname -m)/$source in
+        x86_64/*_avx2.c) level="-mavx2 -mfma -mf16c" ;;
+        */*_avx2.c) continue ;;
+        esac
+        object=$work/$target/objects/$(echo "$source" | tr / -).o
+        ${CC:-clang} -std=gnu11 -g -O1 -D_GNU_SOURCE -ffp-contract=off $sanitize -fsanitize=fuzzer-no-link $level \
+            -Wno-unused-command-line-argument -I src -I include $(note flags) -c "$source" -o "$object" || return 1
+        objects="$objects $object"
+    done
+    ${CC:-clang} -g $sanitize -fsanitize=fuzzer $objects $(note flags) -lm -lpthread -o "$work/$target/$target"
+}
+
+fuzz() {
+    cd "$work/$target"
+    options="-max_len=4096 -timeout=20 -rss_limit_mb=2048 -malloc_limit_mb=1024 -close_fd_mask=2"
+    set -- "$here/finds/$target"/*
+    if [ -e "$1" ]; then
+        "./$target" $options "$@" || return 1
+    fi
+    "./$target" $options -max_total_time="$seconds" -print_final_stats=1 found "../corpus/$target"
+}
+
+if [ "${1:-}" = --one ]; then # how this script calls itself
+    seconds=$2 work=$3 target=$4
+    if (build && fuzz) >"$work/$target.log" 2>&1; then
+        echo "$target: $(grep -E '^stat::number_of_executed_units' "$work/$target.log" | tr -dc 0-9) runs"
+        echo "<testcase classname=\"fuzz\" name=\"$target\"/>" >"$work/$target.xml"
+    else
+        tail -n 50 "$work/$target.log"
+        echo "$target: failed, see $work/$target.log"
+        echo "<testcase classname=\"fuzz\" name=\"$target\"><failure/></testcase>" >"$work/$target.xml"
+    fi
+    exit 0
+fi
+
 seconds=${1:-60}
-work=${2:-build-fuzz}
-mkdir -p "$work/found"
-${CC:-clang} -std=gnu11 -g -O1 -D_GNU_SOURCE -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
-    -I"$root/src" -I"$root/include" "$root/tests/fuzz/fuzz_io.c" "$root"/src/io/*.c "$root/src/base/error.c" \
-    "$root/src/core/views.c" -o "$work/fuzz_io"
-${PYTHON:-python3} "$root/tests/fuzz/make_corpus.py" "$work/corpus"
-cd "$work"
-exec ./fuzz_io -max_total_time="$seconds" -max_len=4096 -rss_limit_mb=2048 -malloc_limit_mb=1024 -print_final_stats=1 \
-    found corpus
+mkdir -p "${2:-build-fuzz}"
+work=$(cd "${2:-build-fuzz}" && pwd)
+[ $# -gt 2 ] && shift 2 || set -- $(cd "$here" && ls fuzz_*.c | sed 's/\.c$//')
+rm -f "$work"/fuzz_*.xml "$work/report.xml"
+${PYTHON:-python3} "$here/make_corpus.py" "$work/corpus"
+printf '%s\n' "$@" | xargs -P 2 -I{} "$0" --one "$seconds" "$work" {}
+{ echo "<testsuite>"; cat "$work"/fuzz_*.xml; echo "</testsuite>"; } >"$work/report.xml"
+! grep -q "<failure" "$work/report.xml"

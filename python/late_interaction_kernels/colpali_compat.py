@@ -111,6 +111,20 @@ class _Maximum:
         return getattr(self._tensor(), name)
 
 
+def _fits(equation: str, *operands: Any) -> bool:
+    """Are these two tensors of the ranks and sizes of the equation? Others are einsum's to broadcast, or to refuse."""
+    import torch
+
+    terms = equation.split("->")[0].split(",")
+    sizes: dict[str, int] = {}
+    return len(operands) == 2 and all(
+        isinstance(x, torch.Tensor)
+        and x.dim() == len(term)
+        and all(sizes.setdefault(axis, size) == size for axis, size in zip(term, x.shape, strict=True))
+        for term, x in zip(terms, operands, strict=True)
+    )
+
+
 class _Torch:
     """The torch module as the patched functions see it."""
 
@@ -122,7 +136,7 @@ class _Torch:
     def einsum(self, equation: str, *operands: Any) -> Any:
         import torch
 
-        if equation in _PRODUCTS and _ORIGINAL and len(operands) == 2 and _hosts.dispatchable(*operands):
+        if equation in _PRODUCTS and _ORIGINAL and _fits(equation, *operands) and _hosts.dispatchable(*operands):
             return _Product(equation, *operands)
         return torch.einsum(equation, *operands)
 
@@ -143,6 +157,21 @@ def _gate_lik_device(query: Any, doc: Any) -> str:
     if _ORIGINAL and query.device.type == doc.device.type == "cpu" and _hosts.dispatchable(query, doc):
         return "cuda"
     return str(_SAVED["_lik_device"](query, doc))
+
+
+def _gate_ranks(function: Any) -> Any:
+    """The host's in-batch scores for tensors of the ranks that its torch code takes: maxsim takes more, and would
+    answer what the host refuses."""
+
+    def maxsim_inbatch_lik(query: Any, doc: Any) -> Any:
+        if _ORIGINAL and not query.dim() == doc.dim() == 3:
+            backend = importlib.import_module("colpali_engine.utils._lik_backend")
+            raise backend.LIKUnsupportedError(
+                f"in-batch scores take [B, L, d] and [B, L, d], got {tuple(query.shape)} and {tuple(doc.shape)}"
+            )
+        return function(query, doc)
+
+    return maxsim_inbatch_lik
 
 
 def _see_our_torch(function: Any) -> Any:
@@ -170,6 +199,7 @@ def patch_colpali_engine() -> None:
         backend = importlib.import_module("colpali_engine.utils._lik_backend")
         _SAVED["_lik_device"] = backend._lik_device
         _replace(backend, "_lik_device", lambda function: _gate_lik_device)
+        _replace(backend, "maxsim_inbatch_lik", _gate_ranks)
         return
     missing = []
     processing = _module("colpali_engine.utils.processing_utils")

@@ -118,18 +118,41 @@ def _gate_try_lik(backend: str, *tensors: Any) -> bool:
     return bool(_SAVED["_try_lik"](backend, *tensors))
 
 
+def _gate_ranks(name: str) -> Any:
+    """PyLate's entry for one kind of scores, for tensors of the ranks that its torch code takes: maxsim takes more, and
+    would answer what PyLate refuses. LIKUnsupported leaves others to that code, which says what is wrong."""
+
+    def entry(queries_embeddings: Any, documents_embeddings: Any, *masks: Any, **named: Any) -> Any:
+        q, d = queries_embeddings, documents_embeddings
+        pairs = name == "colbert_scores_pairwise_lik"
+        if _ORIGINAL and not (q.dim() == d.dim() == 3 and (not pairs or q.shape[0] == d.shape[0])):
+            raise sys.modules["pylate.scores._lik_backend"].LIKUnsupported(
+                f"{name} takes [N, L, d] and [N, L, d], got {tuple(q.shape)} and {tuple(d.shape)}"
+            )
+        return _SAVED[name](q, d, *masks, **named)
+
+    return entry
+
+
+# (module, name) -> what replaces it in a PyLate that has a gate.
+_GATE = {
+    ("pylate.scores._lik_backend", "_lik_device"): _gate_lik_device,
+    ("pylate.scores.colbert", "_try_lik"): _gate_try_lik,
+    ("pylate.scores._lik_backend", "colbert_scores_lik"): _gate_ranks("colbert_scores_lik"),
+    ("pylate.scores._lik_backend", "colbert_scores_pairwise_lik"): _gate_ranks("colbert_scores_pairwise_lik"),
+}
+
+
 def _open_gate() -> None:
-    colbert = importlib.import_module("pylate.scores.colbert")
-    backend = importlib.import_module("pylate.scores._lik_backend")
-    _ORIGINAL.update(_lik_device=backend._lik_device, _try_lik=colbert._try_lik)
-    _SAVED.update(_ORIGINAL)
-    backend._lik_device = _gate_lik_device  # type: ignore[attr-defined]
-    colbert._try_lik = _gate_try_lik  # type: ignore[attr-defined]
+    for (module, name), replacement in _GATE.items():
+        owner = importlib.import_module(module)
+        _ORIGINAL[name] = _SAVED[name] = getattr(owner, name)
+        setattr(owner, name, replacement)
 
 
 def _close_gate() -> None:
-    importlib.import_module("pylate.scores._lik_backend")._lik_device = _ORIGINAL["_lik_device"]  # type: ignore[attr-defined]
-    importlib.import_module("pylate.scores.colbert")._try_lik = _ORIGINAL["_try_lik"]  # type: ignore[attr-defined]
+    for module, name in _GATE:
+        setattr(importlib.import_module(module), name, _ORIGINAL[name])
 
 
 def patch_pylate() -> None:

@@ -28,7 +28,7 @@ def _query_side(mask: Any) -> dict[str, Any]:
 
 
 def _score(name: str, a: Any, b: Any, a_mask: Any, b_mask: Any) -> Any:
-    if not _ORIGINAL or b.shape[1] == 0 or not _hosts.dispatchable(a, b):
+    if not _ORIGINAL or not _hosts.dispatchable(a, b) or not a.dim() == b.dim() == 3 or b.shape[1] == 0:
         return _SAVED[name](a, b, a_mask, b_mask)
     kept = None if b_mask is None else b_mask.bool()
     function = autograd.maxsim if name == _NAMES[0] else autograd.maxsim_pairs

@@ -168,3 +168,22 @@ def test_importing_changes_nothing():
 
         with pytest.raises(_lik_backend.LIKUnsupportedError):
             _lik_backend._lik_device(unit(1, 2, 8), unit(1, 2, 8))
+
+
+def test_what_the_host_refuses_stays_refused(patched):
+    """maxsim takes tensors of other ranks, the host's products do not: the patch adds no meaning to them."""
+    q, d = positive(4, 5, 16), positive(4, 9, 16)
+    wrong = [(q, d[0]), (q[0], d), (q, d[None])]
+    loss = losses.ColbertLoss()
+    calls = [lambda a=a, b=b: loss(a, b) for a, b in wrong]
+    if NATIVE:
+        from colpali_engine.utils.maxsim import maxsim_inbatch
+
+        calls += [lambda a=a, b=b: maxsim_inbatch(a, b) for a, b in wrong]
+    else:
+        from late_interaction_kernels.colpali_compat import _Torch
+
+        calls += [lambda a=a, b=b: _Torch().einsum("bnd,csd->bcns", a, b) for a, b in wrong]
+    for call in calls:
+        with pytest.raises(RuntimeError):
+            call()

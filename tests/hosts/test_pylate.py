@@ -221,3 +221,43 @@ def test_the_gate_lets_in_only_cpu_tensors_and_keeps_strictness(patched):
     with pytest.raises(Exception, match="empty"):
         pylate.scores.colbert_scores(q[:0], q, backend="lik")
     assert pylate.scores.colbert_scores(q, q, backend="torch").shape == (2, 2)
+
+
+def said(function):
+    """What a call raises: its type and words."""
+    try:
+        function()
+    except Exception as error:
+        return type(error), str(error)
+    return None
+
+
+def test_what_pylate_refuses_stays_refused(calls):
+    """maxsim takes documents of other ranks, PyLate's functions do not: the patch adds no meaning to them."""
+    q, d, d4 = unit(3, 5, 16), unit(4, 7, 16), unit(3, 2, 7, 16)
+    scores, pairwise, kd = (getattr(pylate.scores, name) for name in NAMES[:1] + NAMES[2:] + NAMES[1:2])
+    wrong = {
+        "documents not nested per query": lambda: pylate.rank.rerank(
+            documents_ids=[[1, 2]], queries_embeddings=[q[0].numpy()], documents_embeddings=[d[0].numpy()]
+        ),
+        "one document": lambda: scores(q, d[0]),
+        "one query": lambda: scores(q[0], d),
+        "candidates": lambda: scores(q, d4),
+        "a number": lambda: scores(q, d[0, 0, 0]),
+        "candidates of a pair": lambda: pairwise(q, d4),
+        "documents of the wrong dim": lambda: scores(q, d[..., :8]),
+    }
+    before = {name: said(call) for name, call in wrong.items()}
+    more = pairwise(q, d)  # PyLate's loop ends with the shorter side
+    patch_pylate()
+    try:
+        scores, pairwise, kd = (getattr(pylate.scores, name) for name in NAMES[:1] + NAMES[2:] + NAMES[1:2])
+        for name, call in wrong.items():
+            if before[name] is not None:
+                assert said(call) is not None, name
+            if name != "documents of the wrong dim":  # ours says more
+                assert said(call) == before[name], name
+        torch.testing.assert_close(pairwise(q, d), more)
+        assert said(lambda: kd(q, d)) is not None
+    finally:
+        unpatch_pylate()

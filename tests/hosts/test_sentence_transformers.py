@@ -119,3 +119,12 @@ def test_switched_off(patched, calls, monkeypatch):
     similarity.maxsim(unit(2, 3, 8), unit(2, 3, 8))
     assert not calls
     assert isinstance(similarity.maxsim(np.ones((1, 2, 4), "f4"), np.ones((1, 2, 4), "f4")), torch.Tensor)
+
+
+def test_what_the_host_refuses_stays_refused(patched):
+    """maxsim takes tensors of other ranks, the host's two functions do not: the patch adds no meaning to them."""
+    q, d = unit(3, 5, 16), unit(3, 7, 16)
+    for function in (similarity._maxsim_score_documents, similarity._maxsim_score_pairs):
+        for a, b in ((q, d[0]), (q[0], d), (q, d[None])):
+            with pytest.raises((RuntimeError, ValueError, IndexError)):
+                function(a, b, None, None)

@@ -71,8 +71,8 @@ int lik_collection_own_mask(struct lik_collection *c, struct lik_io_error *error
 /* Position of row t of sequence i in mask, scale, weights and data rows. */
 int64_t lik_collection_row(const struct lik_collection *c, int64_t i, int64_t t);
 
-/* The name of a file of lengths that is looked for beside `path`: x.doclens.npy (which = 0) or x_len.npy (1) of x.npy, in
- * memory to be freed. NULL for the path of another kind. */
+/* The name of a file of lengths that is looked for beside `path`: x.doclens.npy (which = 0) or x_len.npy (1)
+ * of x.npy, in memory to be freed. NULL for the path of another kind. */
 int lik_collection_beside(const char *path, int which, char **name, struct lik_io_error *error);
 
 /* What kind of file this is, by its first bytes: "npy", "safetensors", "JSON lines", or NULL. */

@@ -31,8 +31,8 @@ int lik_json_skip(struct lik_json *json);
 /* Nothing but white space may be left. */
 int lik_json_finish(struct lik_json *json);
 
-/* Appends text as a JSON string with its quotes; bytes that are not UTF-8 become U+FFFD. `shown`: for a terminal, so that
- * characters that do not show are escaped, too. Returns -1 without memory. */
+/* Appends text as a JSON string with its quotes; bytes that are not UTF-8 become U+FFFD. `shown`: for a
+ * terminal, so that characters that do not show are escaped, too. Returns -1 without memory. */
 int lik_json_quote(struct lik_bytes *out, const char *text, int64_t size, int shown);
 
 /* Length of the UTF-8 sequence at `at` (shortest form, no surrogates), its code point in *code; 0 if it is not valid.

@@ -42,8 +42,11 @@ static char *join(const char *folder, const char *name)
 static int holds_demo(const char *folder)
 {
     char *path = join(folder, "documents.safetensors");
-    int there = lik_file_exists(path);
+    struct lik_io_error error;
+    int there = lik_file_exists(path, &error);
     free(path);
+    if (there < 0)
+        die_io(there, &error);
     return there;
 }
 
@@ -296,35 +299,36 @@ static void put_rankings(struct sink *out, const struct ranking *rankings)
         (long long)rankings[0].result.queries);
 }
 
-/* Writes the heat map of a query and its best document as page and picture. */
+/* Writes the heat map of a query and its best document as page and picture. `out` says so and is closed first: when a
+ * file changes, nothing else can fail. */
 static void write_heatmaps(struct demo *demo, const struct options *options, struct sink *out, int64_t query,
                            int64_t document)
 {
+    static const char *const suffixes[2] = {".html", ".svg"};
     const char *prefix = options->output ? options->output : "lik-demo";
     enum cmap cmap = heatmap_cmap(options->cmap);
     struct heatmap map;
-    char room[24];
+    struct sink files[2];
+    char room[24], *paths[2];
     heatmap_open(&map, &demo->engine, &demo->inputs, query, document);
-    for (int svg = 0; svg < 2; svg++) {
+    for (int i = 0; i < 2; i++) {
         size_t size = strlen(prefix) + 8;
-        char *path = allocate((int64_t)size, 1, "a file name");
-        struct sink file;
-        snprintf(path, size, "%s%s", prefix, svg ? ".svg" : ".html");
-        sink_open(&file, path);
-        if (svg)
-            heatmap_svg(&file, &map, 1, cmap);
-        else
-            heatmap_html(&file, &map, 1, cmap);
-        sink_close(&file);
-        if (svg)
-            sink_printf(out, " and ");
-        else
-            sink_printf(out, "The token heat map of query %s and its best document: ",
-                        lik_collection_id(&demo->inputs.queries, query, room));
-        sink_clean(out, path, (int64_t)strlen(path));
-        free(path);
+        paths[i] = allocate((int64_t)size, 1, "a file name");
+        snprintf(paths[i], size, "%s%s", prefix, suffixes[i]);
+        sink_open(&files[i], paths[i]);
+    }
+    heatmap_html(&files[0], &map, 1, cmap);
+    heatmap_svg(&files[1], &map, 1, cmap);
+    sink_printf(out, "The token heat map of query %s and its best document: ",
+                lik_collection_id(&demo->inputs.queries, query, room));
+    for (int i = 0; i < 2; i++) {
+        sink_printf(out, i ? " and " : "");
+        sink_clean(out, paths[i], (int64_t)strlen(paths[i]));
+        free(paths[i]);
     }
     sink_put(out, "\n", 1);
+    sink_close(out);
+    sinks_close(&files[0], &files[1]);
     heatmap_close(&map);
 }
 
@@ -363,7 +367,6 @@ int command_demo(struct options *options)
     sink_open(&out, NULL);
     put_rankings(&out, rankings);
     write_heatmaps(&demo, options, &out, drawn, ids[drawn * DEPTH]);
-    sink_close(&out);
     for (int i = 0; i < RANKINGS; i++)
         evaluation_free(&rankings[i].result);
     free(ids);

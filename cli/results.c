@@ -430,9 +430,10 @@ void results_query(struct results *r, int64_t q, const struct hit *hits, int64_t
 int results_close(struct results *r)
 {
     double start = seconds();
-    sink_close(&r->out);
     if (r->arrays)
-        sink_close(&r->ids);
+        sinks_close(&r->out, &r->ids);
+    else
+        sink_close(&r->out);
     r->seconds += seconds() - start;
     if (r->bad)
         warn("%lld scores are not finite: some tokens hold infinities or are too large; see `lik info --check`",

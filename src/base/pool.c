@@ -109,7 +109,7 @@ int lik_pool_create(int32_t threads, struct lik_pool **out)
     if (start_workers(pool)) {
         int32_t started = pool->worker_count;
         lik_pool_destroy(pool);
-        return lik_fail(LIK_ENOMEM, "could start %d of %d threads", started + 1, threads);
+        return lik_fail(LIK_ENOMEM, "no memory, or no threads: could start %d of %d", started + 1, threads);
     }
     *out = pool;
     return lik_succeed();

@@ -44,16 +44,19 @@ double lik_array_number(const struct lik_array *array, int64_t i);
 LIK_CHECKED int lik_array_integer(const struct lik_array *array, int64_t i, int64_t *out);
 
 /* All elements of a one-dimensional integer array, none negative, in memory to be freed (also for 0 elements). */
-LIK_CHECKED int lik_array_integers(const struct lik_array *array, const char *path, int64_t **out, struct lik_io_error *error);
+LIK_CHECKED int lik_array_integers(const struct lik_array *array, const char *path, int64_t **out,
+                                   struct lik_io_error *error);
 
 /* Fills elements and bytes from type and shape, every product checked. `path` is for the message. */
 LIK_CHECKED int lik_array_measure(struct lik_array *array, const char *path, struct lik_io_error *error);
 
 int lik_npy_recognize(const struct lik_map *map);
 /* Versions 1 to 3, row-major, little-endian, plain numbers; the data must fill the rest of the file exactly. */
-LIK_CHECKED int lik_npy_read(const struct lik_map *map, const char *path, struct lik_array *array, struct lik_io_error *error);
+LIK_CHECKED int lik_npy_read(const struct lik_map *map, const char *path, struct lik_array *array,
+                             struct lik_io_error *error);
 /* Writes the header of a version 1.0 file; rank * shape elements of `type` must follow. */
-LIK_CHECKED int lik_npy_write_header(struct lik_output *out, int type, int rank, const int64_t *shape, struct lik_io_error *error);
+LIK_CHECKED int lik_npy_write_header(struct lik_output *out, int type, int rank, const int64_t *shape,
+                                     struct lik_io_error *error);
 
 struct lik_safetensors {
     struct lik_array *arrays; /* in the order of their data */
@@ -63,7 +66,7 @@ struct lik_safetensors {
 int lik_safetensors_recognize(const struct lik_map *map);
 /* The ranges must tile the data section: no gap, no overlap, nothing behind. After a failure the file holds nothing. */
 LIK_CHECKED int lik_safetensors_read(const struct lik_map *map, const char *path, struct lik_safetensors *file,
-                         struct lik_io_error *error);
+                                     struct lik_io_error *error);
 void lik_safetensors_free(struct lik_safetensors *file);
 const struct lik_array *lik_safetensors_find(const struct lik_safetensors *file, const char *name);
 

@@ -29,7 +29,7 @@ int lik_io_no_memory(struct lik_io_error *error, const char *path, const char *w
 
 int lik_io_fail_errno(struct lik_io_error *error, const char *path, const char *verb)
 {
-    int status = errno == EPIPE ? LIK_IO_GONE
+    int status = errno == EPIPE                                                            ? LIK_IO_GONE
                  : errno == ENOSPC || errno == ENOMEM || errno == EDQUOT || errno == EFBIG ? LIK_IO_EXHAUSTED
                                                                                            : LIK_IO_UNREADABLE;
     return lik_io_fail(error, status, "%s: cannot %s: %s", path, verb, strerror(errno));

@@ -43,8 +43,8 @@ struct lik_line_reader {
 };
 
 /* Takes over `map`, also on failure; `reader` may be NULL. */
-LIK_CHECKED int lik_lines_read(struct lik_lines *lines, struct lik_map *map, const char *path, const struct lik_line_reader *reader,
-                   struct lik_io_error *error);
+LIK_CHECKED int lik_lines_read(struct lik_lines *lines, struct lik_map *map, const char *path,
+                               const struct lik_line_reader *reader, struct lik_io_error *error);
 void lik_lines_free(struct lik_lines *lines);
 
 struct lik_line {

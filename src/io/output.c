@@ -62,7 +62,8 @@ static int folder_length(const char *path)
     return slash ? (int)(slash + 1 - path) : 0;
 }
 
-/* Where a path leads, in fresh memory: links are followed one by one, so that the last may name what is not there yet. */
+/* Where a path leads, in fresh memory: links are followed one by one, so that the last may name what is not there yet.
+ */
 static char *follow(const char *path)
 {
     char *name = strdup(path), target[PATH_MAX];

@@ -1,9 +1,10 @@
 /* Outputs that appear complete or not at all, alone or together.
  *
  * A file is written under a temporary name in the folder of the file it is to be, `.lik-NAME-N`, and renamed when it is
- * whole; a link is followed and stays, and what is replaced hands down its mode and, where that is permitted, its owner.
- * The writer holds a lock on the temporary file: one without a lock is what a run left that was killed, and the next run
- * that writes NAME removes it. A path that exists and is no regular file (a device, a pipe) is written directly.
+ * whole; a link is followed and stays, and what is replaced hands down its mode and, where that is permitted, its
+ * owner. The writer holds a lock on the temporary file: one without a lock is what a run left that was killed, and the
+ * next run that writes NAME removes it. A path that exists and is no regular file (a device, a pipe) is written
+ * directly.
  *
  * Files that belong together are replaced so that whoever finds the first of them finds all others to be its own: it
  * steps aside before anything else changes and comes last. A run that is killed in between leaves no file of the first

@@ -1,6 +1,6 @@
 /* The C API without memory and without threads: every allocation and thread of a call fails in turn, once and from then
- * on. Each must end with LIK_ENOMEM and a message, leave its output empty and nothing behind, and the next call be right.
- * Operations allocate nothing and start nothing, so that a run without memory gives the bits of one with it.
+ * on. Each must end with LIK_ENOMEM and a message, leave its output empty and nothing behind, and the next call be
+ * right. Operations allocate nothing and start nothing, so that a run without memory gives the bits of one with it.
  *
  * lik_inject SCENARIO runs one and prints how many runs it made; without arguments it lists them. */
 #include "inject.h"
@@ -19,12 +19,12 @@
 static long runs;
 static int failures;
 
-#define EXPECT(condition)                                                                                              \
-    do {                                                                                                               \
-        if (!(condition)) {                                                                                            \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                                            \
-            failures++;                                                                                                \
-        }                                                                                                              \
+#define EXPECT(condition)                                                   \
+    do {                                                                    \
+        if (!(condition)) {                                                 \
+            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
+            failures++;                                                     \
+        }                                                                   \
     } while (0)
 
 /* A call that makes one object from memory and threads. */
@@ -155,7 +155,8 @@ struct results {
 static float q[QUERIES * QUERY_TOKENS * DIM], d[DOCUMENTS * DOCUMENT_TOKENS * DIM], ones[QUERIES * DOCUMENTS];
 
 /* Everything that computes, on a context and a pool, with workspaces that are there; returns the first status. */
-static int compute(const struct lik_context *ctx, struct lik_pool *pool, void *workspace, size_t bytes, struct results *r)
+static int compute(const struct lik_context *ctx, struct lik_pool *pool, void *workspace, size_t bytes,
+                   struct results *r)
 {
     struct lik_exec exec = {.struct_size = sizeof exec,
                             .workspace = workspace,
@@ -171,11 +172,8 @@ static int compute(const struct lik_context *ctx, struct lik_pool *pool, void *w
     struct lik_topk topk = {.struct_size = sizeof topk, .score = score, .k = K, .values = r->values, .ids = r->ids};
     topk.score.scores = NULL;
     topk.score.argmax = NULL;
-    struct lik_grad grad = {.struct_size = sizeof grad,
-                            .score = score,
-                            .grad_scores = ones,
-                            .grad_q = r->grad_q,
-                            .grad_d = r->grad_d};
+    struct lik_grad grad = {
+        .struct_size = sizeof grad, .score = score, .grad_scores = ones, .grad_q = r->grad_q, .grad_d = r->grad_d};
     int status;
     if ((status = lik_score_plan(ctx, &score, &exec, &plan)) || (status = lik_score_run(ctx, &score, &exec)) ||
         (status = lik_topk_plan(ctx, &topk, &exec, &plan)) || (status = lik_topk_run(ctx, &topk, &exec)) ||

@@ -1,9 +1,9 @@
 /* Faults on demand, for Linux and glibc: a library to be preloaded (or linked first) that lets the n-th call of a kind
  * fail, once or from then on, or ends the process before or after it as kill -9 does.
  *
- * LIK_INJECT="KIND N once|ever ACTION" arms it for a whole process, and inject_arm for a part of one. ACTION is an errno,
- * `short` (half of the bytes of a read or write), `before` or `after` (SIGKILL). LIK_INJECT_LOG names a file that gets
- * `hit` when the call was met; with LIK_INJECT=count it gets the calls of each kind when the process ends. */
+ * LIK_INJECT="KIND N once|ever ACTION" arms it for a whole process, and inject_arm for a part of one. ACTION is an
+ * errno, `short` (half of the bytes of a read or write), `before` or `after` (SIGKILL). LIK_INJECT_LOG names a file
+ * that gets `hit` when the call was met; with LIK_INJECT=count it gets the calls of each kind when the process ends. */
 #define _GNU_SOURCE
 #include "inject.h"
 
@@ -24,8 +24,10 @@
 #include <unistd.h>
 
 /* `system` counts every call of the kinds behind it, in their order: what a kill can come between. */
-#define KINDS(X) X(memory) X(thread) X(system) X(open) X(read) X(write) X(fsync) X(rename) X(mmap) X(ftruncate) \
-    X(stat) X(close) X(unlink) X(lock) X(chmod) X(link)
+#define KINDS(X)                                                                                                    \
+    X(memory)                                                                                                       \
+    X(thread) X(system) X(open) X(read) X(write) X(fsync) X(rename) X(mmap) X(ftruncate) X(stat) X(close) X(unlink) \
+        X(lock) X(chmod) X(link)
 #define AS_ENUM(name) KIND_##name,
 #define AS_TEXT(name) #name,
 enum kind { KINDS(AS_ENUM) KIND_COUNT };
@@ -34,11 +36,14 @@ static const char *const names[] = {KINDS(AS_TEXT)};
 enum { SHORT = -1, BEFORE = -2, AFTER = -3 }; /* actions that are no errno */
 
 static atomic_long calls[KIND_COUNT], hits, live;
+static long last;                /* calls that inject_call saw */
+static _Thread_local int inside; /* this thread is in inject_call */
 static struct {
     int kind; /* -1: nothing is armed */
     long n;
     int ever, action;
     const char *low, *high; /* only calls from code in this range count; NULL: all */
+    int one_thread;         /* only calls of threads that are in inject_call count */
     int counts;             /* LIK_INJECT=count */
 } armed = {.kind = -1};
 
@@ -62,7 +67,8 @@ static void end(void)
 /* Counts a call; returns the errno it is to fail with, SHORT, AFTER, or 0. */
 static int met(enum kind kind, const void *caller)
 {
-    if (armed.kind < 0 || (armed.low && ((const char *)caller < armed.low || (const char *)caller >= armed.high)))
+    if (armed.kind < 0 || (armed.one_thread && !inside) ||
+        (armed.low && ((const char *)caller < armed.low || (const char *)caller >= armed.high)))
         return 0;
     long n = atomic_fetch_add(&calls[kind], 1) + 1;
     if (kind > KIND_system) {
@@ -113,6 +119,23 @@ void inject_only(const void *low, const void *high)
 {
     armed.low = low;
     armed.high = high;
+}
+
+void *inject_call(void *callable, void *args, const char *kind, long n, int ever, int action)
+{
+    void *(*call)(void *, void *, void *);
+    *(void **)&call = dlsym(RTLD_DEFAULT, "PyObject_Call");
+    armed.one_thread = inside = 1;
+    inject_arm(kind, n, ever, action);
+    void *result = call(callable, args, NULL);
+    last = inject_disarm();
+    inside = 0;
+    return result;
+}
+
+long inject_last(void)
+{
+    return last;
 }
 
 __attribute__((constructor)) static void begin(void)
@@ -211,26 +234,26 @@ void free(void *memory)
 
 /* ---- threads and system calls ---- */
 
-#define REAL(name, type, parameters)                                                                                   \
-    static type(*real) parameters;                                                                                     \
-    if (!real)                                                                                                         \
+#define REAL(name, type, parameters) \
+    static type(*real) parameters;   \
+    if (!real)                       \
         *(void **)&real = dlsym(RTLD_NEXT, name);
 
-#define WRAP(kind, type, name, parameters, arguments)                                                                  \
-    type name parameters                                                                                               \
-    {                                                                                                                  \
-        REAL(#name, type, parameters)                                                                                  \
-        int action = met(KIND_##kind, CALLER);                                                                         \
-        if (action > 0) {                                                                                              \
-            errno = action;                                                                                            \
-            return (type)-1;                                                                                           \
-        }                                                                                                              \
-        type result = real arguments;                                                                                  \
-        int saved = errno;                                                                                             \
-        if (action == AFTER)                                                                                           \
-            end();                                                                                                     \
-        errno = saved;                                                                                                 \
-        return result;                                                                                                 \
+#define WRAP(kind, type, name, parameters, arguments) \
+    type name parameters                              \
+    {                                                 \
+        REAL(#name, type, parameters)                 \
+        int action = met(KIND_##kind, CALLER);        \
+        if (action > 0) {                             \
+            errno = action;                           \
+            return (type) - 1;                        \
+        }                                             \
+        type result = real arguments;                 \
+        int saved = errno;                            \
+        if (action == AFTER)                          \
+            end();                                    \
+        errno = saved;                                \
+        return result;                                \
     }
 
 int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *), void *arg)

@@ -174,20 +174,13 @@ static struct evaluation evaluate_file(const struct demo *demo, const char *name
 
 /* ---- what is shown ---- */
 
-static int by_share(const void *left, const void *right)
-{
-    const struct match *a = left, *b = right;
-    return (a->share < b->share) - (a->share > b->share);
-}
-
 /* The strongest token matches of a query's best document, on one line. */
 static void put_best_matches(struct sink *out, struct demo *demo, int64_t q, int64_t d)
 {
     struct heatmap map;
     char a[24], b[24];
     heatmap_open(&map, &demo->engine, &demo->inputs, q, d);
-    if (map.match_count)
-        qsort(map.matches, (size_t)map.match_count, sizeof *map.matches, by_share);
+    matches_sort(map.matches, map.match_count);
     int left = terminal.width - 16;
     sink_printf(out, "  best matches:");
     for (int64_t i = 0; i < map.match_count && i < 5; i++) {

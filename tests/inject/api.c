@@ -191,8 +191,8 @@ static void scenario_runs(void)
     EXPECT(workspace);
     for (int i = 0; i < 3; i++)
         for (int threads = 1; threads <= THREADS; threads += THREADS - 1) {
-            struct lik_context *ctx;
-            struct lik_pool *pool;
+            struct lik_context *ctx = NULL;
+            struct lik_pool *pool = NULL;
             EXPECT(lik_context_create(devices[i], &ctx) == LIK_OK && lik_pool_create(threads, &pool) == LIK_OK);
             memset(&before, 0, sizeof before);
             memset(&after, 0, sizeof after);

@@ -13,7 +13,7 @@ import pytest
 BUILD = pathlib.Path(os.environ.get("LIK_BUILD") or pytest.exit("LIK_BUILD must name a build", returncode=4)).resolve()
 FAULTS = BUILD / "tests/liblik_faults.so"
 DEMO = pathlib.Path(__file__).resolve().parents[2] / "demo"
-LIMIT = 24  # calls of a kind that fail one by one, unless --full
+LIMIT = 40  # calls of a kind that fail one by one, unless --full
 
 totals = {"runs": 0, "kills": 0}
 

@@ -105,7 +105,7 @@ def in_thread(function):
 class Scenario:
     def __init__(self, name):
         self.make, self.function, self.written = SCENARIOS[name]
-        self.threads = 2
+        self.threads, self.most_threads = 2, 32
         self.runs, self.wrong = 0, []
         self.expected = self.plain()
 
@@ -118,7 +118,8 @@ class Scenario:
         args = self.make()
         before = [args[i].copy() for i in self.written]
         name = f"{kind} {n} {('once', 'ever')[how]}"
-        self.threads += 1  # a pool that is too small is made anew
+        # A pool that is too small is made anew, and stays to the end of the process: not for hundreds of attempts.
+        self.threads = min(self.threads + 1, self.most_threads)
         os.environ["LIK_THREADS"] = str(self.threads)
 
         def armed():

@@ -59,6 +59,7 @@ CASES = {
     "score-o-npy": ("score {q.npy} {d.npy} -k 3 -o out.npy", ("out.npy", "out.ids.npy"), None),
     "score-o-all": ("score {q.npy} {d.npy} --all -o out.npy", ("out.npy",), None),
     "score-o-link": ("score {q.npy} {d.npy} -k 3 -o link", ("deep/out.tsv",), None),
+    "score-cores": ("score {q.npy} {d.npy} -k 3", (), None),
     "score-pairs": ("score {q.npy} {d.npy} --pairs {pairs}", (), None),
     "score-o-pairs": ("score {q.npy} {d.npy} --pairs {pairs} -o out.npy", ("out.npy",), None),
     "rerank": ("rerank {d.npy} {q.npy} {run} --ids {ids.jsonl} --query-ids {qids.txt} -k 3", (), None),
@@ -75,6 +76,7 @@ CASES = {
     "explain-json": ("explain {q.npy} {d.npy} --json", (), None),
     "explain-html": ("explain {q.jsonl} {d.jsonl} -d d3 -o out.html", ("out.html",), None),
     "explain-svg": ("explain {q.jsonl} {d.jsonl} --compare d5 -o out.svg", ("out.svg",), None),
+    "explain-ties": ("explain {same.npy} {d.npy} -d 1 --compare 2", (), None),
     "info": ("info {d.npy} --check", (), None),
     "info-safetensors": ("info {d.safetensors} --json --check", (), None),
     "info-jsonl": ("info {d.jsonl} --json", (), None),
@@ -145,6 +147,7 @@ def world(tmp_path_factory):
     q, d = unit(3, 4, 8), unit(9, 5, 8)
     np.save(folder / "q.npy", q)
     np.save(folder / "d.npy", d)
+    np.save(folder / "same.npy", np.repeat(unit(1, 1, 8), 60, axis=1))  # qsort sorts otherwise without memory
     np.save(folder / "f64.npy", d.astype(np.float64))
     nan = d.copy()
     nan[2, 1, 3] = np.nan
@@ -201,6 +204,8 @@ class Case:
         self.args = [re.sub(r"\{(.*)\}", lambda m: str(world / m[1]), word) for word in text.split()]
         self.stdin = world / stdin if stdin else None
         self.environment = ENVIRONMENT | (STAGED if name.endswith("staged") else {})
+        if name == "score-cores":  # the command counts them
+            self.environment = {k: v for k, v in self.environment.items() if k != "LIK_THREADS"}
         self.made = 0
         work = self.fresh()
         log = folder / "calls"

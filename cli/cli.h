@@ -92,7 +92,8 @@ void sink_number(struct sink *sink, double value);                              
 void sink_clean(struct sink *sink, const char *text, int64_t size);             /* control characters as spaces */
 void sink_fill(struct sink *sink, const char *text, int64_t size, int columns); /* clean, cut or padded to columns */
 void sink_close(struct sink *sink);
-/* Files that belong together: all of them appear, or none. The first is the one that others are named after. */
+/* Two files that belong together: both appear, or none. The second is named after the first. */
+void sinks_open(struct sink *first, const char *first_path, struct sink *second, const char *second_path);
 void sinks_close(struct sink *first, struct sink *second);
 
 /* The commands. */

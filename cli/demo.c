@@ -308,8 +308,8 @@ static void write_heatmaps(struct demo *demo, const struct options *options, str
         size_t size = strlen(prefix) + 8;
         paths[i] = allocate((int64_t)size, 1, "a file name");
         snprintf(paths[i], size, "%s%s", prefix, suffixes[i]);
-        sink_open(&files[i], paths[i]);
     }
+    sinks_open(&files[0], paths[0], &files[1], paths[1]);
     heatmap_html(&files[0], &map, 1, cmap);
     heatmap_svg(&files[1], &map, 1, cmap);
     sink_printf(out, "The token heat map of query %s and its best document: ",

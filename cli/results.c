@@ -179,8 +179,7 @@ static void open_arrays(struct results *r, int64_t rows)
     char *ids = allocate((int64_t)stem + 16, 1, "a file name");
     int64_t shape[2] = {rows, r->width};
     snprintf(ids, stem + 16, "%.*s.ids.npy", (int)stem, path);
-    sink_open(&r->out, path);
-    sink_open(&r->ids, ids);
+    sinks_open(&r->out, path, &r->ids, ids);
     free(ids);
     int status = lik_npy_write_header(&r->out.file, LIK_ARRAY_F32, 2, shape, &error);
     if (!status)

@@ -245,6 +245,14 @@ void sink_open(struct sink *sink, const char *path)
     check(lik_output_open(&sink->file, path, &error), &error);
 }
 
+void sinks_open(struct sink *first, const char *first_path, struct sink *second, const char *second_path)
+{
+    sink_open(first, first_path);
+    sink_open(second, second_path);
+    if (lik_output_same(&first->file, &second->file))
+        die(EXIT_UNREADABLE, "%s and %s lead to one file, and two are to be written", first_path, second_path);
+}
+
 static void flush(struct sink *sink)
 {
     struct lik_io_error error;

@@ -106,8 +106,8 @@ static void remove_dead(const char *name)
 static int claim(struct lik_output *out, unsigned mode)
 {
     int folder = folder_length(out->path), kept = (int)strnlen(out->path + folder, NAME_KEPT);
-    while (kept > 0 && ((unsigned char)out->path[folder + kept] & 0xc0) == 0x80) /* no half of a character */
-        kept--;
+    for (int i = 0; i < 3 && kept > 1 && ((unsigned char)out->path[folder + kept] & 0xc0) == 0x80; i++)
+        kept--; /* no half of a character */
     int slot = 0;
     while (slot < OUTPUTS_MAX && slots[slot].taken)
         slot++;
@@ -174,7 +174,9 @@ int lik_output_open(struct lik_output *out, const char *path, struct lik_io_erro
     int exists = !stat(path, &info), failed = 0;
     if (exists && !S_ISREG(info.st_mode)) {
         out->fd = lik_file_open(path, O_WRONLY, 0);
-        failed = out->fd < 0;
+        free(out->path); /* where /proc leads has no name */
+        out->path = out->fd < 0 ? NULL : strdup(path);
+        failed = !out->path;
     } else if (exists ? stat(out->path, &there) || there.st_ino != info.st_ino || there.st_dev != info.st_dev
                       : errno != ENOENT) {
         failed = -1; /* such as a name under /proc of a file that has none */
@@ -190,6 +192,13 @@ int lik_output_open(struct lik_output *out, const char *path, struct lik_io_erro
     int status = lik_io_fail_errno(error, path, "write");
     forget(out);
     return status;
+}
+
+int lik_output_same(const struct lik_output *a, const struct lik_output *b)
+{
+    struct stat x, y;
+    return !strcmp(a->path, b->path) || (!stat(a->path, &x) && !stat(b->path, &y) && S_ISREG(x.st_mode) &&
+                                         x.st_nlink == 1 && x.st_ino == y.st_ino && x.st_dev == y.st_dev);
 }
 
 int lik_output_write(struct lik_output *out, const void *data, int64_t size, struct lik_io_error *error)

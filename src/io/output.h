@@ -23,6 +23,8 @@ struct lik_output {
 
 /* `path` NULL is standard output. */
 LIK_CHECKED int lik_output_open(struct lik_output *out, const char *path, struct lik_io_error *error);
+/* Do both lead to one file? */
+int lik_output_same(const struct lik_output *a, const struct lik_output *b);
 LIK_CHECKED int lik_output_write(struct lik_output *out, const void *data, int64_t size, struct lik_io_error *error);
 /* Flushes, closes and puts all of them in place, together. On failure all files are as they were and the temporary ones
  * gone. */

@@ -199,6 +199,17 @@ def test_a_locked_folder(small):
     assert process.wait(timeout=60) == 0 and (folder / "s.npy").exists() and (folder / "s.ids.npy").exists()
 
 
+def test_runs_at_once(small):
+    """Several runs that write the same files: whichever comes last, both files are its own."""
+    _, _, folder = small
+    args = [LIK, "score", folder / "q.npy", folder / "d.npy", "-j1", "-o", folder / "s.npy", "-k"]
+    for _ in range(15):
+        runs = [subprocess.Popen([*args, str(k)], env=environment()) for k in (1, 2, 3, 4)]
+        assert [process.wait(timeout=60) for process in runs] == [0] * 4
+        assert np.load(folder / "s.npy").shape == np.load(folder / "s.ids.npy").shape
+    assert names(folder) == ["d.npy", "q.npy", "s.ids.npy", "s.npy"]
+
+
 def test_several_outputs_or_none(small):
     """If one of the files cannot be put in place, the others stay as they were."""
     _, _, folder = small
@@ -212,6 +223,23 @@ def test_several_outputs_or_none(small):
     out, err = run("demo", "--data", DEMO, "-o", folder / "map", code=3)
     assert "map.svg: cannot write" in err and (folder / "map.html").read_text() == "old"
     assert len(names(folder)) == 6
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_two_outputs_in_one_file(small, there):
+    """Two names that lead to one file would leave one of them with the other's contents."""
+    _, _, folder = small
+    args = ("score", folder / "q.npy", folder / "d.npy", "-o")
+    (folder / "s.ids.npy").symlink_to("s.npy")
+    (folder / "a.npy").symlink_to(folder / "b")
+    (folder / "a.ids.npy").symlink_to("b")
+    if there:
+        (folder / "s.npy").write_text("old")
+        (folder / "b").write_text("old")
+        fails(3, "a.npy and", "a.ids.npy lead to one file", args=(*args, folder / "a.npy"))
+    before = names(folder)
+    fails(3, "s.npy and", "s.ids.npy lead to one file", args=(*args, folder / "s.npy"))
+    assert names(folder) == before and (not there or (folder / "s.npy").read_text() == "old")
 
 
 def test_closed_streams(small):

@@ -24,10 +24,9 @@
 #include <unistd.h>
 
 /* `system` counts every call of the kinds behind it, in their order: what a kill can come between. */
-#define KINDS(X)                                                                                                    \
-    X(memory)                                                                                                       \
-    X(thread) X(system) X(open) X(read) X(write) X(fsync) X(rename) X(mmap) X(ftruncate) X(stat) X(close) X(unlink) \
-        X(lock) X(chmod) X(link)
+#define PATHS(X)      X(open) X(rename) X(stat) X(unlink) X(link) X(chmod)
+#define FILES(X)      X(read) X(write) X(fsync) X(mmap) X(ftruncate) X(close) X(lock)
+#define KINDS(X)      X(memory) X(thread) X(system) PATHS(X) FILES(X)
 #define AS_ENUM(name) KIND_##name,
 #define AS_TEXT(name) #name,
 enum kind { KINDS(AS_ENUM) KIND_COUNT };

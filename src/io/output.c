@@ -88,39 +88,45 @@ static char *follow(const char *path)
     return NULL;
 }
 
+/* The n-th temporary name of a path; -1 if it is too long. */
+static int temporary_name(const char *path, int n, char name[PATH_MAX])
+{
+    int folder = folder_length(path), kept = (int)strnlen(path + folder, NAME_KEPT);
+    for (int i = 0; i < 3 && kept > 1 && ((unsigned char)path[folder + kept] & 0xc0) == 0x80; i++)
+        kept--; /* no half of a character */
+    errno = ENAMETOOLONG;
+    return snprintf(name, PATH_MAX, "%.*s.lik-%.*s-%d", folder, path, kept, path + folder, n) < PATH_MAX ? 0 : -1;
+}
+
 /* Removes a temporary file whose writer has ended: nobody else may hold its lock, and it must be a file of ours. The
- * name is looked at under the lock, without which no run takes it away from the file. */
-static void remove_dead(const char *name)
+ * name is looked at under the lock, without which no run takes it away from the file. Returns whether it is gone. */
+static int remove_dead(const char *name)
 {
     struct stat info, there;
-    int fd = lik_file_open(name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
+    int gone = 0, fd = lik_file_open(name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
     if (fd < 0)
-        return;
+        return errno == ENOENT;
     if (!fstat(fd, &info) && S_ISREG(info.st_mode) && info.st_uid == geteuid() && !lock(fd) && !lstat(name, &there) &&
         there.st_ino == info.st_ino && there.st_dev == info.st_dev)
-        unlink(name);
+        gone = !unlink(name);
     close(fd);
+    return gone;
 }
 
 /* Creates the temporary file, locked, in a free slot. */
 static int claim(struct lik_output *out, unsigned mode)
 {
-    int folder = folder_length(out->path), kept = (int)strnlen(out->path + folder, NAME_KEPT);
-    for (int i = 0; i < 3 && kept > 1 && ((unsigned char)out->path[folder + kept] & 0xc0) == 0x80; i++)
-        kept--; /* no half of a character */
     int slot = 0;
     while (slot < OUTPUTS_MAX && slots[slot].taken)
         slot++;
-    errno = !kept ? EISDIR : EMFILE;
-    if (!kept || slot == OUTPUTS_MAX)
+    errno = slot < OUTPUTS_MAX ? EISDIR : EMFILE;
+    if (slot == OUTPUTS_MAX || !out->path[folder_length(out->path)])
         return -1;
     char *name = slots[slot].name;
     for (int i = 0; i < NAMES_MAX; i++) {
         struct stat info;
-        if (snprintf(name, PATH_MAX, "%.*s.lik-%.*s-%d", folder, out->path, kept, out->path + folder, i) >= PATH_MAX) {
-            errno = ENAMETOOLONG;
+        if (temporary_name(out->path, i, name))
             return -1;
-        }
         remove_dead(name);
         int fd = lik_file_open(name, O_WRONLY | O_CREAT | O_EXCL, mode);
         if (fd < 0 && errno == EEXIST)
@@ -142,6 +148,7 @@ static int claim(struct lik_output *out, unsigned mode)
         out->fd = fd;
         out->temporary = name;
         out->slot = slot;
+        out->number = i;
         slots[slot].taken = 1;
         return 0;
     }
@@ -257,7 +264,7 @@ static int settle(struct lik_output *out, struct lik_io_error *error)
 
 /* A lock on the folder of an output, so that of two runs that replace the same files one waits for the other; -1 with
  * errno EWOULDBLOCK if somebody else keeps it, with another one if there are no such locks. */
-static int lock_folder(const struct lik_output *out)
+static int lock_folder(const struct lik_output *out, int patience)
 {
     char folder[PATH_MAX] = ".";
     int length = folder_length(out->path);
@@ -268,7 +275,7 @@ static int lock_folder(const struct lik_output *out)
         if (!lock(fd))
             return fd;
         int saved = errno;
-        if (saved == EWOULDBLOCK && i < PATIENCE) {
+        if (saved == EWOULDBLOCK && i < patience) {
             nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
             continue;
         }
@@ -311,10 +318,8 @@ static int place(struct lik_output *out, struct lik_io_error *error)
 static int put_back(struct lik_output *out, int barred, struct lik_io_error *error)
 {
     char old[PATH_MAX + 8];
-    if (!out->temporary || (!out->placed && !out->aside))
-        return barred;
-    if (!barred && out->placed && !out->aside)
-        return unlink(out->path);
+    if (!out->temporary || !out->aside)
+        return !barred && out->temporary && out->placed ? unlink(out->path) : barred;
     old_name(out, old);
     if (!barred && !rename(old, out->path))
         return 0;
@@ -325,10 +330,25 @@ static int put_back(struct lik_output *out, int barred, struct lik_io_error *err
     return -1;
 }
 
+/* Removes what dead runs left that wrote the same file, and the file of old that stood aside meanwhile. */
+static void sweep(const struct lik_output *out)
+{
+    char name[PATH_MAX], old[PATH_MAX + 8];
+    for (int i = 0; i < NAMES_MAX && !temporary_name(out->path, i, name); i++) {
+        struct stat info;
+        int there = !lstat(name, &info);
+        snprintf(old, sizeof old, "%s.old", name);
+        if ((!there || remove_dead(name)) && unlink(old) && !there && i > out->number)
+            return;
+    }
+}
+
 /* See output.h for the order. */
 static int replace(struct lik_output *const *outs, int count, struct lik_io_error *error)
 {
-    int status = 0, barred = 0, folder = count > 1 && outs[0]->temporary ? lock_folder(outs[0]) : -1;
+    int status = 0, barred = 0, folder = -1;
+    if (outs[0]->temporary)
+        folder = lock_folder(outs[0], count > 1 ? PATIENCE : 0);
     if (count > 1 && outs[0]->temporary && folder < 0 && errno == EWOULDBLOCK)
         return lik_io_fail(error, LIK_IO_UNREADABLE, "%s: cannot write: another program keeps a lock on its folder",
                            outs[0]->path);
@@ -340,8 +360,10 @@ static int replace(struct lik_output *const *outs, int count, struct lik_io_erro
         barred = put_back(outs[i], barred, error);
     for (int i = 0; i < count && !status; i++) {
         char old[PATH_MAX + 8];
-        if (outs[i]->temporary)
-            unlink(old_name(outs[i], old)); /* this run's, or one's that was killed */
+        if (outs[i]->aside)
+            unlink(old_name(outs[i], old));
+        if (outs[i]->temporary && folder >= 0)
+            sweep(outs[i]);
     }
     if (folder >= 0)
         close(folder);

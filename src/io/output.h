@@ -17,7 +17,7 @@
 struct lik_output {
     char *path;            /* links followed; NULL: nothing is open */
     const char *temporary; /* NULL when written directly */
-    int fd, slot;
+    int fd, slot, number; /* number: N of the temporary name */
     int aside, placed; /* while several are replaced: the old file has stepped aside, the new one is in its place */
 };
 

@@ -141,13 +141,15 @@ def test_names_of_any_length(small):
 
 
 def test_a_dead_run_is_swept_up(long_run, small):
-    """What a killed run leaves goes with the next one that writes the same file, and only that."""
+    """What killed runs leave goes with the next one that writes the same file, and only that."""
     _, _, folder = small
     before = names(folder)
-    process, temporary = start((*long_run, "-o", folder / "s.npy"), folder)
-    process.kill()
-    process.communicate(timeout=60)
-    assert temporary.exists() and temporary.name.startswith(".lik-s.npy-")
+    runs = [start((*long_run, "-o", folder / "s.npy"), folder) for _ in range(3)]
+    for process, temporary in runs:
+        process.kill()
+        process.communicate(timeout=60)
+        assert temporary.exists() and temporary.name.startswith(".lik-s.npy-")
+    (folder / ".lik-s.npy-1.old").write_text("of a run that was killed while it replaced two files")
     run("score", folder / "q.npy", folder / "d.npy", "-o", folder / "other.npy")
     assert temporary.exists()
     run("score", folder / "q.npy", folder / "d.npy", "-o", folder / "s.npy")

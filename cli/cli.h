@@ -3,6 +3,7 @@
 #define LIK_CLI_H
 
 #include "io/collection.h"
+#include "io/output.h"
 
 #include "lik/lik.h"
 
@@ -52,6 +53,9 @@ void inputs_keep(const char *output, const char *input);
 const struct command *options_parse(int argc, char **argv, struct options *options);
 void options_help(const struct command *command, FILE *out); /* command NULL: the overview */
 
+/* Ends the program if what went to stdout by way of stdio did not arrive. */
+void stdout_check(void);
+
 /* Messages, on standard error: "lik: error: ..." and so on. die removes unfinished output files and exits. */
 _Noreturn __attribute__((format(printf, 2, 3))) void die(int code, const char *format, ...);
 _Noreturn void die_io(int status, const struct lik_io_error *error);
@@ -87,7 +91,7 @@ void progress_end(void);
 /* Buffered output to standard output or, atomically, to a file. A closed pipe ends the program quietly. */
 struct sink {
     struct lik_output file;
-    int to_file, tty;
+    int tty;
     struct lik_bytes buffer;
 };
 void sink_open(struct sink *sink, const char *path); /* NULL: standard output */
@@ -100,6 +104,9 @@ void sink_number(struct sink *sink, double value);                              
 void sink_clean(struct sink *sink, const char *text, int64_t size);             /* as it is shown, in any case */
 void sink_fill(struct sink *sink, const char *text, int64_t size, int columns); /* clean, cut or padded to columns */
 void sink_close(struct sink *sink);
+/* Two files that belong together: both appear, or none. The second is named after the first. */
+void sinks_open(struct sink *first, const char *first_path, struct sink *second, const char *second_path);
+void sinks_close(struct sink *first, struct sink *second);
 
 /* The commands. */
 int command_score(struct options *options);

@@ -42,8 +42,11 @@ static char *join(const char *folder, const char *name)
 static int holds_demo(const char *folder)
 {
     char *path = join(folder, "documents.safetensors");
-    int there = lik_file_exists(path);
+    struct lik_io_error error;
+    int there = lik_file_exists(path, &error);
     free(path);
+    if (there < 0)
+        die_io(there, &error);
     return there;
 }
 
@@ -187,12 +190,6 @@ static struct evaluation evaluate_file(const struct demo *demo, const char *name
 
 /* ---- what is shown ---- */
 
-static int by_share(const void *left, const void *right)
-{
-    const struct match *a = left, *b = right;
-    return (a->share < b->share) - (a->share > b->share);
-}
-
 /* Bytes of the characters of a label that are shown. */
 static int label_bytes(const char *label)
 {
@@ -205,8 +202,7 @@ static void put_best_matches(struct sink *out, struct demo *demo, int64_t q, int
     struct heatmap map;
     char a[24], b[24];
     heatmap_open(&map, &demo->engine, &demo->inputs, q, d);
-    if (map.match_count)
-        qsort(map.matches, (size_t)map.match_count, sizeof *map.matches, by_share);
+    matches_sort(map.matches, map.match_count);
     int left = terminal.width - 16;
     sink_printf(out, "  best matches:");
     for (int64_t i = 0; i < map.match_count && i < 5; i++) {
@@ -319,34 +315,34 @@ static void put_rankings(struct sink *out, const struct ranking *rankings)
         (long long)rankings[0].result.queries);
 }
 
-/* Writes the heat map of a query and its best document as page and picture. */
+/* Writes the heat map of a query and its best document as page and picture. `out` says so and is closed first: when a
+ * file changes, nothing else can fail. */
 static void write_heatmaps(struct demo *demo, const struct options *options, struct sink *out, int64_t query,
                            int64_t document)
 {
     const char *prefix = options->output ? options->output : "lik-demo";
     enum cmap cmap = heatmap_cmap(options->cmap);
     struct heatmap map;
-    char room[24];
+    struct sink files[2];
+    char room[24], *paths[2];
     heatmap_open(&map, &demo->engine, &demo->inputs, query, document);
-    for (int svg = 0; svg < 2; svg++) {
-        char *path = heatmap_path(prefix, svg);
-        struct sink file;
-        sink_open(&file, path);
-        if (svg)
-            heatmap_svg(&file, &map, 1, cmap);
-        else
-            heatmap_html(&file, &map, 1, cmap);
-        sink_close(&file);
-        const char *id = lik_collection_id(&demo->inputs.queries, query, room);
-        sink_printf(out, svg ? " and " : "The token heat map of query ");
-        if (!svg) {
-            sink_clean(out, id, (int64_t)strlen(id));
-            sink_printf(out, " and its best document: ");
-        }
-        sink_clean(out, path, (int64_t)strlen(path));
-        free(path);
+    for (int i = 0; i < 2; i++)
+        paths[i] = heatmap_path(prefix, i);
+    sinks_open(&files[0], paths[0], &files[1], paths[1]);
+    heatmap_html(&files[0], &map, 1, cmap);
+    heatmap_svg(&files[1], &map, 1, cmap);
+    const char *id = lik_collection_id(&demo->inputs.queries, query, room);
+    sink_printf(out, "The token heat map of query ");
+    sink_clean(out, id, (int64_t)strlen(id));
+    sink_printf(out, " and its best document: ");
+    for (int i = 0; i < 2; i++) {
+        sink_printf(out, i ? " and " : "");
+        sink_clean(out, paths[i], (int64_t)strlen(paths[i]));
+        free(paths[i]);
     }
     sink_put(out, "\n", 1);
+    sink_close(out);
+    sinks_close(&files[0], &files[1]);
     heatmap_close(&map);
 }
 
@@ -385,7 +381,6 @@ int command_demo(struct options *options)
     sink_open(&out, NULL);
     put_rankings(&out, rankings);
     write_heatmaps(&demo, options, &out, drawn, ids[drawn * DEPTH]);
-    sink_close(&out);
     for (int i = 0; i < RANKINGS; i++)
         evaluation_free(&rankings[i].result);
     free(ids);

@@ -282,7 +282,10 @@ struct difference {
 static int by_size(const void *left, const void *right)
 {
     const struct difference *a = left, *b = right;
-    return (fabs(a->value) < fabs(b->value)) - (fabs(a->value) > fabs(b->value));
+    double x = isnan(a->value) ? -1 : fabs(a->value), y = isnan(b->value) ? -1 : fabs(b->value);
+    if (x != y)
+        return x < y ? 1 : -1;
+    return (a->query_token > b->query_token) - (a->query_token < b->query_token);
 }
 
 /* Why is the first above the second: what each query token adds to both, largest difference first. */

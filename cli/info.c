@@ -163,29 +163,22 @@ static void put_array(struct sink *out, const struct lik_array *array, int json)
     sink_printf(out, "]}");
 }
 
-/* Lists the arrays in an .npy or .safetensors file, even if they are no collection. */
-static void put_arrays(struct sink *out, const char *path, int json)
+/* Lists the arrays in an .npy or .safetensors file, even if they are no collection. Nothing is read again: what could
+ * not be listed was an error when the file was opened. */
+static void put_arrays(struct sink *out, const struct lik_collection *c, int json)
 {
     struct lik_io_error error;
-    struct lik_safetensors file = {0};
     struct lik_array array;
-    struct lik_map map;
-    int status = lik_map_open(path, &map, &error), first = 1;
-    if (status)
-        die_io(status, &error);
     sink_printf(out, json ? ", \"arrays\": [" : "");
-    if (lik_npy_recognize(&map) && !lik_npy_read(&map, path, &array, &error))
+    if (lik_npy_recognize(&c->map) && !lik_npy_read(&c->map, c->path, &array, &error))
         put_array(out, &array, json);
-    if (lik_safetensors_recognize(&map) && !lik_safetensors_read(&map, path, &file, &error))
-        for (int64_t i = 0; i < file.count && (json || i < 20); i++, first = 0) {
-            sink_printf(out, json && !first ? ", " : "");
-            put_array(out, &file.arrays[i], json);
-        }
-    if (file.count > 20 && !json)
-        sink_printf(out, "  and %lld more\n", (long long)file.count - 20);
+    for (int64_t i = 0; i < c->tensors.count && (json || i < 20); i++) {
+        sink_printf(out, json && i ? ", " : "");
+        put_array(out, &c->tensors.arrays[i], json);
+    }
+    if (c->tensors.count > 20 && !json)
+        sink_printf(out, "  and %lld more\n", (long long)c->tensors.count - 20);
     sink_printf(out, json ? "]" : "");
-    lik_safetensors_free(&file);
-    lik_map_close(&map);
 }
 
 static void put_json(struct sink *out, const struct lik_collection *c, const struct lengths *l, const struct health *h)
@@ -244,7 +237,7 @@ int command_info(struct options *options)
         sink_printf(&out, ": %s\n", c.format);
     }
     if (named)
-        put_arrays(&out, path, options->json);
+        put_arrays(&out, &c, options->json);
     if (!status && options->json)
         put_json(&out, &c, &lengths, options->check ? &health : NULL);
     if (!status && !options->json) {

@@ -1,7 +1,7 @@
 /* lik: late-interaction scores from the command line. This file: the commands, signals, --help and --version. */
 #include "engine.h"
 
-#include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -106,28 +106,35 @@ static void print_version(const struct options *options)
     engine_close(&engine);
 }
 
-/* A reader that has seen enough is no failure. */
-static int flushed(void)
+/* A standard stream that the caller has closed is opened for nothing: else the next file would take its place, and what
+ * is meant for the stream would be written there. */
+static void keep_streams(void)
 {
-    return fflush(stdout) && errno != EPIPE ? EXIT_EXHAUSTED : EXIT_OK;
+    for (int fd = 0; fd < 3; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && lik_file_open("/dev/null", fd ? O_RDONLY : O_WRONLY, 0) < 0)
+            _exit(EXIT_UNREADABLE);
 }
 
 int main(int argc, char **argv)
 {
     struct options options = {0};
+    keep_streams();
     handle(SIGINT, on_interrupt);
     handle(SIGTERM, on_interrupt);
     handle(SIGHUP, on_interrupt);
     handle(SIGBUS, on_bus_error);
     handle(SIGPIPE, SIG_IGN);
+    handle(SIGXFSZ, SIG_IGN); /* the write fails instead */
     const struct command *command = options_parse(argc, argv, &options);
     if (options.version || (options.build_info && !command)) {
         print_version(&options);
-        return flushed();
+        stdout_check();
+        return EXIT_OK;
     }
     if (options.help) {
         options_help(command, stdout);
-        return flushed();
+        stdout_check();
+        return EXIT_OK;
     }
     if (!command) {
         options_help(NULL, stderr);

@@ -87,7 +87,16 @@ void put_bar(struct sink *out, double value, int columns)
 static int by_share(const void *left, const void *right)
 {
     const struct match *a = left, *b = right;
-    return (a->share < b->share) - (a->share > b->share);
+    double x = isnan(a->share) ? -INFINITY : a->share, y = isnan(b->share) ? -INFINITY : b->share;
+    if (x != y)
+        return x < y ? 1 : -1;
+    return (a->query_token > b->query_token) - (a->query_token < b->query_token);
+}
+
+void matches_sort(struct match *matches, int64_t count)
+{
+    if (count)
+        qsort(matches, (size_t)count, sizeof *matches, by_share);
 }
 
 /* Where a snippet of `columns` begins: at the text's start if the first emphasized token shows there, else shortly
@@ -118,8 +127,7 @@ void put_snippet(struct sink *out, struct engine *engine, const struct inputs *i
     char *bold = allocate(size + 1, 1, "a snippet");
     int64_t first_from = -1, first_to = -1;
     struct match *matches = spans.count ? find_matches(engine, inputs, q, d, &count) : NULL;
-    if (count)
-        qsort(matches, (size_t)count, sizeof *matches, by_share);
+    matches_sort(matches, count);
     for (int64_t i = 0, emphasized = 0; i < count && emphasized < EMPHASIZED; i++) {
         int64_t from = spans.from[matches[i].document_token], to = spans.to[matches[i].document_token];
         if (from < 0 || bold[from])
@@ -177,8 +185,7 @@ static void open_arrays(struct results *r, int64_t rows)
     const char *path = r->options->output;
     char *ids = results_ids_path(path);
     int64_t shape[2] = {rows, r->width};
-    sink_open(&r->out, path);
-    sink_open(&r->ids, ids);
+    sinks_open(&r->out, path, &r->ids, ids);
     free(ids);
     int status = lik_npy_write_header(&r->out.file, LIK_ARRAY_F32, 2, shape, &error);
     if (!status)
@@ -446,9 +453,10 @@ void results_query(struct results *r, int64_t q, const struct hit *hits, int64_t
 int results_close(struct results *r)
 {
     double start = seconds();
-    sink_close(&r->out);
     if (r->arrays)
-        sink_close(&r->ids);
+        sinks_close(&r->out, &r->ids);
+    else
+        sink_close(&r->out);
     r->seconds += seconds() - start;
     if (r->bad)
         warn("%lld scores are not finite: some tokens hold infinities or are too large; see `lik info --check`",

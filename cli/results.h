@@ -44,6 +44,8 @@ struct match {
 /* For each kept token of query q its best match in document d, in order of the query; `out` has room for the query's
  * length. `similarities` is what engine_similarities gave. Returns how many. */
 int64_t matches_of(const struct inputs *inputs, int64_t q, int64_t d, const float *similarities, struct match *out);
+/* The match that adds most first, equal ones in the query's order: qsort keeps no order, and another without memory. */
+void matches_sort(struct match *matches, int64_t count);
 /* The bar of `value` in 0 ... 1, `columns` wide. */
 void put_bar(struct sink *out, double value, int columns);
 /* A snippet of document d at most `columns` wide, its best-matching tokens emphasized. */

@@ -67,8 +67,10 @@ int spans_get(struct spans *spans, const struct lik_collection *c, int64_t i)
     int64_t line = lik_collection_text_line(c, i), n = lik_collection_length(c, i);
     if (line < 0)
         return 0;
-    if (lik_lines_get(&c->texts, line, &spans->line))
-        die(EXIT_UNREADABLE, "%s was changed while it was being read", c->texts.path);
+    struct lik_io_error error;
+    int status = lik_lines_get(&c->texts, line, &spans->line, &error);
+    if (status)
+        die_io(status, &error);
     if (spans->line.token_count == n && n > 0) {
         spans->token = allocate(n, sizeof *spans->token, "tokens");
         spans->from = allocate(n, sizeof *spans->from, "tokens");

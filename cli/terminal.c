@@ -55,6 +55,10 @@ void die(int code, const char *format, ...)
 
 void die_io(int status, const struct lik_io_error *error)
 {
+    if (status == LIK_IO_GONE) { /* the reader has seen enough, as `| head` does */
+        lik_output_abandon_all();
+        exit(EXIT_OK);
+    }
     die(-status, "%s", error->text);
 }
 
@@ -242,42 +246,40 @@ void progress_end(void)
 
 /* ---- output ---- */
 
+static void check(int status, const struct lik_io_error *error)
+{
+    if (status)
+        die_io(status, error);
+}
+
+void stdout_check(void)
+{
+    struct lik_io_error error;
+    errno = EIO; /* if it failed before and flushing does not tell */
+    if (fflush(stdout) || ferror(stdout))
+        die_io(lik_io_fail_errno(&error, "standard output", "write"), &error);
+}
+
 void sink_open(struct sink *sink, const char *path)
 {
     struct lik_io_error error;
-    *sink = (struct sink){.to_file = path != NULL, .tty = !path && terminal.out_tty};
-    if (path) {
-        int status = lik_output_open(&sink->file, path, &error);
-        if (status)
-            die_io(status, &error);
-        sink->tty = isatty(sink->file.fd);
-    }
+    *sink = (struct sink){0};
+    check(lik_output_open(&sink->file, path, &error), &error);
+    sink->tty = isatty(sink->file.fd);
+}
+
+void sinks_open(struct sink *first, const char *first_path, struct sink *second, const char *second_path)
+{
+    sink_open(first, first_path);
+    sink_open(second, second_path);
+    if (lik_output_same(&first->file, &second->file))
+        die(EXIT_UNREADABLE, "%s and %s lead to one file, and two are to be written", first_path, second_path);
 }
 
 static void flush(struct sink *sink)
 {
     struct lik_io_error error;
-    if (sink->to_file) {
-        int status = lik_output_write(&sink->file, sink->buffer.data, sink->buffer.size, &error);
-        if (status)
-            die_io(status, &error);
-        sink->buffer.size = 0;
-        return;
-    }
-    const char *at = sink->buffer.data;
-    for (int64_t left = sink->buffer.size; left > 0;) {
-        ssize_t done = write(STDOUT_FILENO, at, (size_t)left);
-        if (done < 0 && errno == EINTR)
-            continue;
-        if (done < 0 && errno == EPIPE) { /* the reader has seen enough, as `| head` does */
-            lik_output_abandon_all();
-            exit(EXIT_OK);
-        }
-        if (done < 0)
-            die(EXIT_EXHAUSTED, "cannot write to standard output: %s", strerror(errno));
-        at += done;
-        left -= done;
-    }
+    check(lik_output_write(&sink->file, sink->buffer.data, sink->buffer.size, &error), &error);
     sink->buffer.size = 0;
 }
 
@@ -296,6 +298,8 @@ void sink_printf(struct sink *sink, const char *format, ...)
     va_start(args, format);
     int size = vsnprintf(small, sizeof small, format, args);
     va_end(args);
+    if (size < 0)
+        die(EXIT_EXHAUSTED, "out of memory: a text");
     if (size >= (int)sizeof small) {
         text = allocate(size + 1, 1, "text");
         va_start(args, format);
@@ -356,14 +360,24 @@ void sink_fill(struct sink *sink, const char *text, int64_t size, int columns)
         sink_put(sink, " ", 1);
 }
 
-void sink_close(struct sink *sink)
+static void close_all(struct sink *const *sinks, int count)
 {
     struct lik_io_error error;
-    flush(sink);
-    lik_bytes_free(&sink->buffer);
-    if (sink->to_file) {
-        int status = lik_output_commit(&sink->file, &error);
-        if (status)
-            die_io(status, &error);
+    struct lik_output *files[2];
+    for (int i = 0; i < count; i++) {
+        flush(sinks[i]);
+        lik_bytes_free(&sinks[i]->buffer);
+        files[i] = &sinks[i]->file;
     }
+    check(lik_outputs_commit(files, count, &error), &error);
+}
+
+void sink_close(struct sink *sink)
+{
+    close_all(&sink, 1);
+}
+
+void sinks_close(struct sink *first, struct sink *second)
+{
+    close_all((struct sink *[]){first, second}, 2);
 }

@@ -180,6 +180,15 @@ def suite_cli(tally: Tally) -> None:
         pytest(tally, "cli", "tests/cli", LIK_BIN=str(BUILD / "release/lik"))
 
 
+def suite_inject(tally: Tally) -> None:
+    """Every allocation, thread and system call fails in turn, and every output is killed: command, C API, extension."""
+    if not sys.platform.startswith("linux"):
+        return
+    if build(tally, "release", "-DLIK_WERROR=ON") and build(tally, "extension", f"-DPython_EXECUTABLE={python()}"):
+        module = BUILD / "extension/python/_native.abi3.so"
+        pytest(tally, "inject", "tests/inject", LIK_BUILD=str(BUILD / "release"), LIK_EXTENSION=str(module))
+
+
 def suite_fuzz(tally: Tally) -> None:
     """Each fuzz target: what it found before, then a short run from its seeds."""
     need("clang")

@@ -186,6 +186,7 @@ struct scratch {
 };
 
 static pthread_key_t scratch_key;
+static int scratch_keyless; /* there was no key left for it */
 static pthread_once_t scratch_once = PTHREAD_ONCE_INIT;
 
 static void scratch_free(void *opaque)
@@ -197,13 +198,15 @@ static void scratch_free(void *opaque)
 
 static void scratch_init(void)
 {
-    pthread_key_create(&scratch_key, scratch_free);
+    scratch_keyless = pthread_key_create(&scratch_key, scratch_free);
 }
 
 /* The calling thread's, or NULL without memory. */
 static struct scratch *scratch_of_thread(void)
 {
     pthread_once(&scratch_once, scratch_init);
+    if (scratch_keyless)
+        return NULL;
     struct scratch *scratch = pthread_getspecific(scratch_key);
     if (!scratch) {
         scratch = calloc(1, sizeof *scratch);

@@ -76,8 +76,15 @@ static int32_t dtype_from_format(const char *format, Py_ssize_t itemsize)
     }
 }
 
-/* The exchange table of a type, or NULL. Types live as long as their modules: a few are remembered, with a reference. */
-static struct dl_exchange *exchange_of(PyTypeObject *type)
+/* Errors are worded anew where an object is of the wrong kind, but not one that says nothing about the object. */
+static int is_memory_error(void)
+{
+    return PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_MemoryError);
+}
+
+/* The exchange table of a type, NULL if it has none; -1 with an exception. Types live as long as their modules: a few are
+ * remembered, with a reference. */
+static int exchange_of(PyTypeObject *type, struct dl_exchange **out)
 {
     static struct {
         PyTypeObject *type;
@@ -85,10 +92,14 @@ static struct dl_exchange *exchange_of(PyTypeObject *type)
     } known[8];
     static int used;
     for (int i = 0; i < used; i++)
-        if (known[i].type == type)
-            return known[i].table;
+        if (known[i].type == type) {
+            *out = known[i].table;
+            return 0;
+        }
     struct dl_exchange *table = NULL;
     PyObject *capsule = PyObject_GetAttrString((PyObject *)type, "__dlpack_c_exchange_api__");
+    if (!capsule && is_memory_error())
+        return -1;
     if (capsule && PyCapsule_IsValid(capsule, "dlpack_exchange_api"))
         table = PyCapsule_GetPointer(capsule, "dlpack_exchange_api");
     Py_XDECREF(capsule);
@@ -102,7 +113,8 @@ static struct dl_exchange *exchange_of(PyTypeObject *type)
         known[used].type = type;
         known[used++].table = table;
     }
-    return table;
+    *out = table;
+    return 0;
 }
 
 static void raise_allocation(void *context, const char *kind, const char *message)
@@ -141,16 +153,20 @@ static void *data_of(const struct dl_tensor *t)
 PyObject *view_allocate(PyTypeObject *type, int32_t device, int32_t dtype, int ndim, const int64_t *shape,
                         struct view *view)
 {
-    struct dl_exchange *table = exchange_of(type);
+    struct dl_exchange *table;
     void *object;
+    if (exchange_of(type, &table))
+        return NULL;
     memset(view, 0, offsetof(struct view, buffer));
     memcpy(view->shape, shape, (size_t)ndim * sizeof *shape);
     struct dl_managed *managed = allocate(table, device, dtype, ndim, view->shape);
     if (!managed)
         return NULL;
     view->data = data_of(&managed->tensor);
-    if (table->managed_to_object(managed, &object))
+    if (table->managed_to_object(managed, &object)) {
+        view_return_memory(managed);
         return NULL;
+    }
     view->present = 1;
     view->dtype = dtype;
     view->device = device;
@@ -161,7 +177,11 @@ PyObject *view_allocate(PyTypeObject *type, int32_t device, int32_t dtype, int n
 void *view_borrow_memory(PyTypeObject *type, int32_t device, size_t bytes, struct dl_managed **owner)
 {
     int64_t floats = (int64_t)((bytes + 3) / 4);
-    *owner = allocate(exchange_of(type), device, LIK_F32, 1, &floats);
+    struct dl_exchange *table;
+    *owner = NULL;
+    if (exchange_of(type, &table))
+        return NULL;
+    *owner = allocate(table, device, LIK_F32, 1, &floats);
     return *owner ? data_of(&(*owner)->tensor) : NULL;
 }
 
@@ -203,6 +223,8 @@ static int read_dlpack(struct view *view, struct dl_exchange *table, PyObject *o
 static int read_buffer(struct view *view, PyObject *object, const char *name, int writable)
 {
     if (PyObject_GetBuffer(object, &view->buffer, writable ? PyBUF_RECORDS : PyBUF_RECORDS_RO)) {
+        if (is_memory_error())
+            return -1;
         PyErr_Clear();
         PyErr_Format(PyExc_TypeError, "%s must be a tensor or an array that shares its memory, got %R", name,
                      (PyObject *)Py_TYPE(object));
@@ -253,6 +275,8 @@ static int read_tuple(struct view *view, PyObject *object, const char *name)
         goto out_malformed;
     return 0;
 out_malformed:
+    if (is_memory_error())
+        return -1;
     PyErr_Clear();
     PyErr_Format(PyExc_TypeError, "%s must be (pointer, dtype, device, shape, strides) with at most %d dimensions", name,
                  VIEW_NDIM_MAX);
@@ -267,7 +291,9 @@ int view_read(struct view *view, PyObject *object, const char *name, int writabl
     view->present = 1;
     if (PyTuple_Check(object))
         return read_tuple(view, object, name);
-    struct dl_exchange *table = exchange_of(Py_TYPE(object));
+    struct dl_exchange *table;
+    if (exchange_of(Py_TYPE(object), &table))
+        return -1;
     if (table)
         return read_dlpack(view, table, object, name);
     return read_buffer(view, object, name, writable);

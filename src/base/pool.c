@@ -7,6 +7,7 @@
 #include "base/error.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -65,6 +66,25 @@ static void *worker_main(void *arg)
     return NULL;
 }
 
+/* Starts the workers, with the process's signals blocked: those are for threads of the caller, which may hold them back
+ * for a while. What a thread does to itself (a bad access, a mapped file cut short) still arrives. */
+static int start_workers(struct lik_pool *pool)
+{
+    static const int own[] = {SIGBUS, SIGSEGV, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS, SIGPROF};
+    sigset_t blocked, before;
+    int failed = 0;
+    sigfillset(&blocked);
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+        sigdelset(&blocked, own[i]);
+    pthread_sigmask(SIG_BLOCK, &blocked, &before);
+    while (pool->worker_count < pool->threads - 1 && !failed) {
+        failed = pthread_create(&pool->workers[pool->worker_count], NULL, worker_main, pool);
+        pool->worker_count += !failed;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return failed;
+}
+
 int lik_pool_create(int32_t threads, struct lik_pool **out)
 {
     if (!out)
@@ -86,12 +106,10 @@ int lik_pool_create(int32_t threads, struct lik_pool **out)
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->wake, NULL);
     pthread_cond_init(&pool->idle, NULL);
-    for (; pool->worker_count < threads - 1; pool->worker_count++) {
-        if (pthread_create(&pool->workers[pool->worker_count], NULL, worker_main, pool)) {
-            int32_t started = pool->worker_count;
-            lik_pool_destroy(pool);
-            return lik_fail(LIK_ENOMEM, "could start %d of %d threads", started + 1, threads);
-        }
+    if (start_workers(pool)) {
+        int32_t started = pool->worker_count;
+        lik_pool_destroy(pool);
+        return lik_fail(LIK_ENOMEM, "no memory, or no threads: could start %d of %d", started + 1, threads);
     }
     *out = pool;
     return lik_succeed();

@@ -5,12 +5,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-static inline int lik_mul_i64(int64_t a, int64_t b, int64_t *out)
+__attribute__((warn_unused_result)) static inline int lik_mul_i64(int64_t a, int64_t b, int64_t *out)
 {
     return __builtin_mul_overflow(a, b, out) ? -1 : 0;
 }
 
-static inline int lik_add_i64(int64_t a, int64_t b, int64_t *out)
+__attribute__((warn_unused_result)) static inline int lik_add_i64(int64_t a, int64_t b, int64_t *out)
 {
     return __builtin_add_overflow(a, b, out) ? -1 : 0;
 }

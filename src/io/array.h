@@ -2,7 +2,7 @@
 #ifndef LIK_IO_ARRAY_H
 #define LIK_IO_ARRAY_H
 
-#include "io/file.h"
+#include "io/output.h"
 
 #define LIK_ARRAY_RANK_MAX 8
 
@@ -41,19 +41,22 @@ const char *lik_array_shape_text(const struct lik_array *array, char *text);
 /* Element i of a floating or integer array; of an integer array only, exactly, -1 and no result if it exceeds 2^63 - 1.
  */
 double lik_array_number(const struct lik_array *array, int64_t i);
-int lik_array_integer(const struct lik_array *array, int64_t i, int64_t *out);
+LIK_CHECKED int lik_array_integer(const struct lik_array *array, int64_t i, int64_t *out);
 
 /* All elements of a one-dimensional integer array, none negative, in memory to be freed (also for 0 elements). */
-int lik_array_integers(const struct lik_array *array, const char *path, int64_t **out, struct lik_io_error *error);
+LIK_CHECKED int lik_array_integers(const struct lik_array *array, const char *path, int64_t **out,
+                                   struct lik_io_error *error);
 
 /* Fills elements and bytes from type and shape, every product checked. `path` is for the message. */
-int lik_array_measure(struct lik_array *array, const char *path, struct lik_io_error *error);
+LIK_CHECKED int lik_array_measure(struct lik_array *array, const char *path, struct lik_io_error *error);
 
 int lik_npy_recognize(const struct lik_map *map);
 /* Versions 1 to 3, row-major, little-endian, plain numbers; the data must fill the rest of the file exactly. */
-int lik_npy_read(const struct lik_map *map, const char *path, struct lik_array *array, struct lik_io_error *error);
+LIK_CHECKED int lik_npy_read(const struct lik_map *map, const char *path, struct lik_array *array,
+                             struct lik_io_error *error);
 /* Writes the header of a version 1.0 file; rank * shape elements of `type` must follow. */
-int lik_npy_write_header(struct lik_output *out, int type, int rank, const int64_t *shape, struct lik_io_error *error);
+LIK_CHECKED int lik_npy_write_header(struct lik_output *out, int type, int rank, const int64_t *shape,
+                                     struct lik_io_error *error);
 
 struct lik_safetensors {
     struct lik_array *arrays; /* in the order of their data */
@@ -61,9 +64,9 @@ struct lik_safetensors {
 };
 
 int lik_safetensors_recognize(const struct lik_map *map);
-/* The ranges must tile the data section: no gap, no overlap, nothing behind. Free also after a failure. */
-int lik_safetensors_read(const struct lik_map *map, const char *path, struct lik_safetensors *file,
-                         struct lik_io_error *error);
+/* The ranges must tile the data section: no gap, no overlap, nothing behind. After a failure the file holds nothing. */
+LIK_CHECKED int lik_safetensors_read(const struct lik_map *map, const char *path, struct lik_safetensors *file,
+                                     struct lik_io_error *error);
 void lik_safetensors_free(struct lik_safetensors *file);
 const struct lik_array *lik_safetensors_find(const struct lik_safetensors *file, const char *name);
 

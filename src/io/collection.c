@@ -98,7 +98,7 @@ static int lengths_of_text(struct opening *o, const struct lik_map *map, const c
         }
     }
     if (!status && (json.error || lik_json_finish(&json)))
-        status = FAIL(o, LIK_IO_UNREADABLE,
+        status = FAIL(o, lik_json_status(&json),
                       "%s, byte %lld: %s\n    A file of lengths is an integer .npy, a JSON array, or whole "
                       "numbers between white space.",
                       path, (long long)(json.at - json.begin + mark), json.error);
@@ -127,8 +127,10 @@ static int lengths_of_file(struct opening *o, const char *path)
         status = lengths_of_text(o, &map, path);
     }
     lik_map_close(&map);
+    if (status)
+        return status;
     o->lengths_path = strdup(path);
-    return status;
+    return o->lengths_path ? 0 : lik_io_no_memory(o->error, path, "its name", (int64_t)strlen(path));
 }
 
 int lik_collection_beside(const char *path, int which, char **name, struct lik_io_error *error)
@@ -156,11 +158,14 @@ static int lengths_beside(struct opening *o)
         status = lik_collection_beside(path, i, &name, o->error);
         if (!name)
             break;
-        if (lik_file_exists(name) && found)
+        int there = lik_file_exists(name, o->error);
+        if (there < 0)
+            status = there;
+        else if (there && found)
             status =
                 FAIL(o, LIK_IO_UNREADABLE, "both %s and %s exist\n    Say which one holds the lengths: --%slens FILE",
                      found, name, o->options->queries ? "query-" : "");
-        if (lik_file_exists(name) && !found)
+        if (there > 0 && !found)
             found = name;
         else
             free(name);
@@ -515,8 +520,7 @@ static int number_as_f32(struct lik_json *json, struct lik_bytes *out)
     float narrow = (float)value;
     if (!lik_bytes_append(out, &narrow, sizeof narrow))
         return 0;
-    json->error = "out of memory";
-    return -1;
+    return lik_json_exhaust(json);
 }
 
 static int read_vectors(struct gathering *g, int64_t line, struct lik_json *json, struct lik_io_error *error)

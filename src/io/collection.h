@@ -45,14 +45,14 @@ struct lik_collection {
 };
 
 /* Free also after a failure. */
-int lik_collection_open(struct lik_collection *c, const struct lik_collection_options *options,
+LIK_CHECKED int lik_collection_open(struct lik_collection *c, const struct lik_collection_options *options,
                         struct lik_io_error *error);
 void lik_collection_free(struct lik_collection *c);
 
 /* The steps of open that concern names; each replaces what was there. Texts are attached by id, or by position if the
  * collection has no ids. */
-int lik_collection_read_ids(struct lik_collection *c, const char *path, struct lik_io_error *error);
-int lik_collection_read_texts(struct lik_collection *c, const char *path, struct lik_io_error *error);
+LIK_CHECKED int lik_collection_read_ids(struct lik_collection *c, const char *path, struct lik_io_error *error);
+LIK_CHECKED int lik_collection_read_texts(struct lik_collection *c, const char *path, struct lik_io_error *error);
 /* The ids in `texts`, which stands in the order of the sequences, become the collection's if it has none. */
 void lik_collection_adopt_ids(struct lik_collection *c);
 
@@ -67,7 +67,7 @@ int64_t lik_collection_text_line(const struct lik_collection *c, int64_t i);
 int64_t lik_collection_length(const struct lik_collection *c, int64_t i);
 int lik_collection_keeps(const struct lik_collection *c, int64_t i, int64_t t);
 /* Makes sure that there is a mask of the collection's own; every row is kept as before. */
-int lik_collection_own_mask(struct lik_collection *c, struct lik_io_error *error);
+LIK_CHECKED int lik_collection_own_mask(struct lik_collection *c, struct lik_io_error *error);
 /* Position of row t of sequence i in mask, scale, weights and data rows. */
 int64_t lik_collection_row(const struct lik_collection *c, int64_t i, int64_t t);
 

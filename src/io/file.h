@@ -1,4 +1,4 @@
-/* Files as bytes: whole inputs mapped or read at once, and outputs that appear complete or not at all.
+/* Files as bytes: whole inputs, mapped or read at once. io/output.h has the outputs.
  *
  * Every reader in this room gets a `struct lik_map`, whose size is known before the first byte is looked at, and
  * reports failure as a negative enum lik_io_status with one message, which names the file and both values, in `error`.
@@ -9,8 +9,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* What returns a status is to be looked at: a dropped one is a failure that nobody hears of. */
+#define LIK_CHECKED __attribute__((warn_unused_result))
+
 /* The negated values are the exit codes of the command. */
 enum lik_io_status {
+    LIK_IO_GONE = -1,         /* the reader of a pipe has gone, which is no failure: exit code 0 */
     LIK_IO_UNREADABLE = -3,   /* missing, not permitted, corrupt */
     LIK_IO_INCOMPATIBLE = -4, /* a sound file of a kind, type or shape that does not fit */
     LIK_IO_EXHAUSTED = -5,    /* memory or disk ran out */
@@ -21,10 +25,13 @@ struct lik_io_error {
 };
 
 /* Stores the message and returns `status`. */
-__attribute__((format(printf, 3, 4))) int lik_io_fail(struct lik_io_error *error, int status, const char *format, ...);
+LIK_CHECKED __attribute__((format(printf, 3, 4))) int lik_io_fail(struct lik_io_error *error, int status,
+                                                                  const char *format, ...);
 
 /* LIK_IO_EXHAUSTED with a message that names what did not fit. */
-int lik_io_no_memory(struct lik_io_error *error, const char *path, const char *what, int64_t bytes);
+LIK_CHECKED int lik_io_no_memory(struct lik_io_error *error, const char *path, const char *what, int64_t bytes);
+/* The status and message of a system call that failed with errno: "PATH: cannot VERB: ..". */
+LIK_CHECKED int lik_io_fail_errno(struct lik_io_error *error, const char *path, const char *verb);
 
 /* A whole input file: mapped if it is a regular file, else (pipe, standard input) read into memory. */
 struct lik_map {
@@ -34,9 +41,12 @@ struct lik_map {
 };
 
 /* Opens `path`, "-" being standard input. */
-int lik_map_open(const char *path, struct lik_map *map, struct lik_io_error *error);
+LIK_CHECKED int lik_map_open(const char *path, struct lik_map *map, struct lik_io_error *error);
 void lik_map_close(struct lik_map *map);
-int lik_file_exists(const char *path);
+/* 1: there is something of that name; 0: there is not; a negative status if that cannot be told. */
+LIK_CHECKED int lik_file_exists(const char *path, struct lik_io_error *error);
+/* open(), which an interruption does not end. The file is closed when another program is started. */
+int lik_file_open(const char *path, int flags, unsigned mode);
 
 /* A growing array of bytes, kept NUL-terminated. */
 struct lik_bytes {
@@ -45,24 +55,8 @@ struct lik_bytes {
 };
 
 /* Each returns 0, or -1 when memory ran out (the contents stay). */
-int lik_bytes_reserve(struct lik_bytes *bytes, int64_t more);
-int lik_bytes_append(struct lik_bytes *bytes, const void *data, int64_t size);
+LIK_CHECKED int lik_bytes_reserve(struct lik_bytes *bytes, int64_t more);
+LIK_CHECKED int lik_bytes_append(struct lik_bytes *bytes, const void *data, int64_t size);
 void lik_bytes_free(struct lik_bytes *bytes);
-
-/* An output file: written under a temporary name beside `path`, renamed to it by commit. A path that exists and is no
- * regular file (a device, a pipe) is written directly. */
-struct lik_output {
-    char *path, *temporary; /* temporary: NULL when written directly */
-    int fd, slot;
-};
-
-int lik_output_open(struct lik_output *out, const char *path, struct lik_io_error *error);
-int lik_output_write(struct lik_output *out, const void *data, int64_t size, struct lik_io_error *error);
-/* Flushes, closes and renames. On failure the temporary file is removed. */
-int lik_output_commit(struct lik_output *out, struct lik_io_error *error);
-/* Closes and removes. May follow a failed open or a commit, then it does nothing. */
-void lik_output_abandon(struct lik_output *out);
-/* Removes the temporary files of all outputs that are open. Async-signal-safe. */
-void lik_output_abandon_all(void);
 
 #endif

@@ -17,6 +17,18 @@ static int fail(struct lik_json *json, const char *error)
     return -1;
 }
 
+static const char no_memory[] = "out of memory";
+
+int lik_json_exhaust(struct lik_json *json)
+{
+    return fail(json, no_memory);
+}
+
+int lik_json_status(const struct lik_json *json)
+{
+    return json->error == no_memory ? LIK_IO_EXHAUSTED : LIK_IO_UNREADABLE;
+}
+
 struct lik_json lik_json_open(const char *data, int64_t size)
 {
     return (struct lik_json){.begin = data, .at = data, .end = data + size};
@@ -173,7 +185,7 @@ static int escape(struct lik_json *json, struct lik_bytes *out)
             return fail(json, "unknown escape in a string");
         text[0] = to[known - from];
     }
-    return out && lik_bytes_append(out, text, length) ? fail(json, "out of memory") : 0;
+    return out && lik_bytes_append(out, text, length) ? lik_json_exhaust(json) : 0;
 }
 
 static int read_string(struct lik_json *json, struct lik_bytes *out)
@@ -184,7 +196,7 @@ static int read_string(struct lik_json *json, struct lik_bytes *out)
     if (out) {
         out->size = 0;
         if (lik_bytes_append(out, "", 0))
-            return fail(json, "out of memory");
+            return lik_json_exhaust(json);
     }
     for (;;) {
         const char *start = json->at;
@@ -199,7 +211,7 @@ static int read_string(struct lik_json *json, struct lik_bytes *out)
         if (json->at == json->end)
             return fail(json, "it ends in the middle of a string");
         if (out && lik_bytes_append(out, start, json->at - start))
-            return fail(json, "out of memory");
+            return lik_json_exhaust(json);
         if (*json->at++ == '"')
             return 0;
         if (escape(json, out))

@@ -115,7 +115,7 @@ static int read_id(struct lik_json *json, struct lik_bytes *out)
             return -1;
         }
     out->size = 0;
-    return lik_bytes_append(out, start, json->at - start);
+    return lik_bytes_append(out, start, json->at - start) ? lik_json_exhaust(json) : 0;
 }
 
 static int read_tokens(struct lik_json *json, struct lik_bytes *scratch, struct lik_line *line)
@@ -127,7 +127,7 @@ static int read_tokens(struct lik_json *json, struct lik_bytes *scratch, struct 
         if (lik_json_string(json, scratch))
             return -1;
         if (line && lik_bytes_append(&line->tokens, scratch->data, scratch->size + 1))
-            return -1;
+            return lik_json_exhaust(json);
         if (line)
             line->token_count++;
     }
@@ -232,9 +232,9 @@ static int scan_lines(struct scan *scan, struct lik_io_error *error)
         error->text[0] = 0;
         int status = read_line(scan, &json, error);
         if (status && !error->text[0])
-            status =
-                lik_io_fail(error, LIK_IO_UNREADABLE, "%s, line %lld, column %lld: %s", lines->path, (long long)number,
-                            (long long)(json.at - json.begin) + 1, json.error ? json.error : "out of memory");
+            status = lik_io_fail(error, lik_json_status(&json), "%s, line %lld, column %lld: %s", lines->path,
+                                 (long long)number, (long long)(json.at - json.begin) + 1,
+                                 json.error ? json.error : "not understood");
         if (status)
             return status;
         if (lik_bytes_append(&lines->start, range, sizeof range))
@@ -278,14 +278,18 @@ void lik_lines_free(struct lik_lines *lines)
     *lines = (struct lik_lines){0};
 }
 
-int lik_lines_get(const struct lik_lines *lines, int64_t i, struct lik_line *line)
+int lik_lines_get(const struct lik_lines *lines, int64_t i, struct lik_line *line, struct lik_io_error *error)
 {
     const int64_t *range = (const int64_t *)(const void *)lines->start.data + 2 * i;
     struct lik_json json = lik_json_open((const char *)lines->map.data + range[0], range[1] - range[0]);
     struct lik_bytes scratch = {0};
     int more = -1;
     line->text.size = line->tokens.size = line->token_count = 0;
-    if (lik_bytes_append(&line->text, "", 0) || lik_bytes_append(&line->tokens, "", 0) || lik_json_enter(&json, '{'))
+    if (lik_bytes_append(&line->text, "", 0) || lik_bytes_append(&line->tokens, "", 0)) {
+        lik_json_exhaust(&json);
+        goto out;
+    }
+    if (lik_json_enter(&json, '{'))
         goto out;
     while ((more = lik_json_next(&json, '{')) > 0) {
         int status = lik_json_key(&json, &scratch);
@@ -304,7 +308,11 @@ int lik_lines_get(const struct lik_lines *lines, int64_t i, struct lik_line *lin
     }
 out:
     lik_bytes_free(&scratch);
-    return more;
+    if (!more)
+        return 0;
+    return lik_json_status(&json) == LIK_IO_EXHAUSTED
+               ? lik_io_no_memory(error, lines->path, "a line's text and tokens", range[1] - range[0])
+               : lik_io_fail(error, LIK_IO_UNREADABLE, "%s was changed while it was being read", lines->path);
 }
 
 void lik_line_free(struct lik_line *line)

@@ -17,9 +17,9 @@ struct lik_names {
 /* A name is valid UTF-8 of 1 to 1000 bytes without control characters and without a byte order mark at its beginning.
  * Returns what is wrong with it, or NULL. */
 const char *lik_name_fault(const char *name, int64_t size);
-int lik_names_add(struct lik_names *names, const char *name, int64_t size); /* -1: out of memory */
+LIK_CHECKED int lik_names_add(struct lik_names *names, const char *name, int64_t size); /* -1: out of memory */
 /* Builds the index. 1: two names are equal, their positions in pair[2]; -1: out of memory. */
-int lik_names_index(struct lik_names *names, int64_t pair[2]);
+LIK_CHECKED int lik_names_index(struct lik_names *names, int64_t pair[2]);
 const char *lik_names_get(const struct lik_names *names, int64_t i);
 int64_t lik_names_find(const struct lik_names *names, const char *name, int64_t size); /* -1: not there */
 void lik_names_free(struct lik_names *names);
@@ -45,8 +45,8 @@ struct lik_line_reader {
 };
 
 /* Takes over `map`, also on failure; `reader` may be NULL. */
-int lik_lines_read(struct lik_lines *lines, struct lik_map *map, const char *path, const struct lik_line_reader *reader,
-                   struct lik_io_error *error);
+LIK_CHECKED int lik_lines_read(struct lik_lines *lines, struct lik_map *map, const char *path,
+                               const struct lik_line_reader *reader, struct lik_io_error *error);
 void lik_lines_free(struct lik_lines *lines);
 
 struct lik_line {
@@ -55,9 +55,10 @@ struct lik_line {
     int64_t token_count;
 };
 
-/* Reads text and tokens of line i into `line`, whose buffers are used again. Returns -1 if memory runs out or the file
- * was changed since it was opened. */
-int lik_lines_get(const struct lik_lines *lines, int64_t i, struct lik_line *line);
+/* Reads text and tokens of line i into `line`, whose buffers are used again. Fails if memory runs out, or the file was
+ * changed since it was opened. */
+LIK_CHECKED int lik_lines_get(const struct lik_lines *lines, int64_t i, struct lik_line *line,
+                              struct lik_io_error *error);
 void lik_line_free(struct lik_line *line);
 
 #endif

@@ -217,7 +217,9 @@ int lik_safetensors_read(const struct lik_map *map, const char *path, struct lik
     int status = read_header(&json, &text, &list, path, error);
     struct entry *entries = (void *)list.data;
     int64_t count = list.size / (int64_t)sizeof *entries;
-    if (status && !error->text[0])
+    if (status && !error->text[0] && lik_json_status(&json) == LIK_IO_EXHAUSTED)
+        status = lik_io_no_memory(error, path, "the header's names", length);
+    else if (status && !error->text[0])
         status = lik_io_fail(error, LIK_IO_UNREADABLE, "%s: the header is damaged at byte %lld: %s", path,
                              (long long)(json.at - json.begin) + 8, json.error ? json.error : "not understood");
     if (!status)
@@ -235,7 +237,11 @@ int lik_safetensors_read(const struct lik_map *map, const char *path, struct lik
     }
     lik_bytes_free(&list);
     lik_bytes_free(&text);
-    return status ? status : check_names(file, path, error);
+    if (!status)
+        status = check_names(file, path, error);
+    if (status)
+        lik_safetensors_free(file);
+    return status;
 }
 
 void lik_safetensors_free(struct lik_safetensors *file)

@@ -58,7 +58,8 @@ static void use(const struct lik_collection *c)
                 sum += lik_load_f32(x->data, x->dtype, row * x->dim + e);
         }
         int64_t at = lik_collection_text_line(c, i);
-        if (at >= 0 && !lik_lines_get(&c->texts, at, &line))
+        struct lik_io_error error;
+        if (at >= 0 && !lik_lines_get(&c->texts, at, &line, &error))
             check_json(line.text.data, line.text.size, i & 1);
         if (i > 100000) /* empty sequences take no room in the file */
             break;

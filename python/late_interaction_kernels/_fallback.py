@@ -49,7 +49,11 @@ def _plainly(function: Callable[..., _T]) -> Callable[..., _T]:
 
 
 class _Tokens:
-    """One side of a problem: sequences by number, as padded f32 rows with a mask."""
+    """One side of a problem: sequences by number, as padded f32 rows with a mask.
+
+    Packed sequences whose offsets are out of order or out of the tokens, or that are longer than was said, are
+    ``broken``: read as empty, their scores NaN. Nothing in device memory becomes an index unchecked.
+    """
 
     def __init__(self, p: Problem, side: str) -> None:
         self.data = p.q if side == "q" else p.d
@@ -61,8 +65,14 @@ class _Tokens:
         self.length = int(query_length(p) if side == "q" else document_length(p))
         self.wide = torch.float64 if self.data.dtype == torch.float64 else torch.float32
         self.grouped = self.data.dim() == 4
+        self.broken = None
         if self.offsets is not None:
             self.count = self.offsets.shape[0] - 1
+            start, end = self.offsets[:-1].to(torch.int64), self.offsets[1:].to(torch.int64)
+            longest = (end - start).clamp_min(0) > self.length
+            self.broken = (start < 0) | (end < start) | (end > self.data.shape[0]) | longest
+            self.start = torch.where(self.broken, 0, start)
+            self.lengths = torch.where(self.broken, 0, end - start)
         else:
             self.count = self.data.shape[0] * (self.data.shape[1] if self.grouped else 1)
 
@@ -71,15 +81,12 @@ class _Tokens:
         t = torch.arange(self.length, device=self.data.device)
         if self.offsets is None:
             return ids[:, None] * self.length + t
-        start = self.offsets.to(torch.int64)[ids]
-        return (start[:, None] + t).clamp_max(max(self.data.shape[0] - 1, 0))
+        return (self.start[ids][:, None] + t).clamp_max(max(self.data.shape[0] - 1, 0))
 
     def kept(self, ids: Any) -> Any:
         """bool [n, length]: tokens that count."""
         if self.offsets is not None:
-            offsets = self.offsets.to(torch.int64)
-            t = torch.arange(self.length, device=self.data.device)
-            kept = t < (offsets[ids + 1] - offsets[ids])[:, None]
+            kept = torch.arange(self.length, device=self.data.device) < self.lengths[ids][:, None]
         else:
             kept = torch.ones((ids.shape[0], self.length), dtype=torch.bool, device=self.data.device)
         return kept if self.mask is None else kept & self.take(self.mask, ids)
@@ -107,8 +114,9 @@ class _Tokens:
 
     def factors(self, ids: Any) -> Any:
         """[n, length]: weight of each query token's maximum; 0 where it is dropped."""
-        kept = self.kept(ids).to(self.wide)
-        return kept if self.weights is None else kept * self.take(self.weights, ids).to(self.wide)
+        kept = self.kept(ids)
+        weights = self.take(self.weights, ids).to(self.wide) if self.weights is not None else 1.0
+        return torch.where(kept, weights, 0).to(self.wide)
 
 
 def _best(q: Any, d: Any, kept: Any) -> tuple[Any, Any]:
@@ -124,16 +132,20 @@ def _best(q: Any, d: Any, kept: Any) -> tuple[Any, Any]:
     return torch.where(any_kept, values, 0), torch.where(any_kept, index, -1)
 
 
-def _pair_ids(p: Problem, start: int, end: int) -> tuple[Any, Any]:
+def _pair_ids(p: Problem, q: _Tokens, d: _Tokens, start: int, end: int) -> tuple[Any, Any, Any]:
+    """(queries, documents, broken or None) of the scores start ... end - 1; an index that the list has wrong is 0."""
     n = torch.arange(start, end, device=p.q.device)
+    ids, broken = (n, n), []
     if p.pairing == LIST:
-        return p.list_q[start:end], p.list_d[start:end]
-    if p.pairing == CANDIDATES:
-        return n // max(p.d.shape[1], 1), n
-    if p.pairing == ALL:
-        documents = _Tokens(p, "d").count
-        return n // documents, n % documents
-    return n, n
+        listed = p.list_q[start:end], p.list_d[start:end]
+        broken = [(x < 0) | (x >= side.count) for x, side in zip(listed, (q, d), strict=True)]
+        ids = torch.where(broken[0], 0, listed[0]), torch.where(broken[1], 0, listed[1])
+    elif p.pairing == CANDIDATES:
+        ids = n // max(p.d.shape[1], 1), n
+    elif p.pairing == ALL:
+        ids = n // d.count, n % d.count
+    broken += [side.broken[x] for x, side in zip(ids, (q, d), strict=True) if side.broken is not None]
+    return *ids, torch.stack(broken).any(dim=0) if broken else None
 
 
 def _spans(n: int, step: int) -> Any:
@@ -149,11 +161,16 @@ def score(p: Problem, scores: Any, argmax: Any) -> None:
     tile = max(d.length, 1)
     if p.pairing != ALL:
         flat = scores.view(-1)
-        flat_argmax = None if argmax is None else argmax.view(-1, q.length)
+        flat_argmax = None if argmax is None else argmax.view(flat.shape[0], q.length)
+        if not q.count or not d.count:  # a list of nothing that there is
+            _write_broken(True, flat, flat_argmax)
+            return
         for a, b in _spans(flat.shape[0], BLOCK // (max(q.length, 1) * tile + (q.length + tile) * q.data.shape[-1])):
-            ids_q, ids_d = _pair_ids(p, a, b)
+            ids_q, ids_d, broken = _pair_ids(p, q, d, a, b)
             vectors, documents, kept = q.vectors(ids_q), d.vectors(ids_d), d.kept(ids_d)[:, None]
-            _write(q, ids_q, *_by_query_tokens(vectors, documents, kept), flat[a:b], flat_argmax, a)
+            part = None if flat_argmax is None else flat_argmax[a:b]
+            _write(q, ids_q, *_by_query_tokens(vectors, documents, kept), flat[a:b], part)
+            _write_broken(broken, flat[a:b], part)
         return
     device = p.q.device
     for a, b in _spans(d.count, BLOCK // (tile * max(q.length, 1, p.q.shape[-1]))):
@@ -162,7 +179,10 @@ def score(p: Problem, scores: Any, argmax: Any) -> None:
         for i in range(q.count):
             ids_q = torch.full((b - a,), i, device=device)
             best = _by_query_tokens(q.vectors(ids_q[:1]), documents, kept)
-            _write(q, ids_q, *best, scores[i, a:b], None if argmax is None else argmax[i], a)
+            _write(q, ids_q, *best, scores[i, a:b], None if argmax is None else argmax[i, a:b])
+    for side, columns in ((q, False), (d, True)):
+        if side.broken is not None:
+            scores.masked_fill_(side.broken if columns else side.broken[:, None], torch.nan)
 
 
 def _by_query_tokens(q: Any, d: Any, kept: Any) -> tuple[Any, Any]:
@@ -174,12 +194,21 @@ def _by_query_tokens(q: Any, d: Any, kept: Any) -> tuple[Any, Any]:
     return torch.cat([v for v, _ in parts], dim=-1), torch.cat([i for _, i in parts], dim=-1)
 
 
-def _write(q: _Tokens, ids_q: Any, values: Any, index: Any, scores: Any, argmax: Any, at: int) -> None:
+def _write_broken(broken: Any, scores: Any, argmax: Any) -> None:
+    if broken is None:
+        return
+    broken = torch.as_tensor(broken, device=scores.device)
+    scores.masked_fill_(broken, torch.nan)
+    if argmax is not None:
+        argmax.masked_fill_(broken[..., None], -1)
+
+
+def _write(q: _Tokens, ids_q: Any, values: Any, index: Any, scores: Any, argmax: Any) -> None:
     kept = q.kept(ids_q)
     factors = q.factors(ids_q)
     scores.copy_(torch.where(kept, values * factors, 0).sum(dim=-1))
     if argmax is not None:
-        argmax[at : at + scores.shape[0]] = torch.where(kept, index, -1).to(argmax.dtype)
+        argmax.copy_(torch.where(kept, index, -1))
 
 
 def _through_normalization(tokens: _Tokens, gradient: Any) -> Any:
@@ -203,21 +232,23 @@ def grad(p: Problem, grad_scores: Any, argmax: Any, grad_q: Any, grad_d: Any, gr
     sum_w = None if grad_weights is None else grad_weights.zero_().view(-1)
     n = grad_scores.numel()
     flat, winners = grad_scores.reshape(-1), argmax.reshape(n, q.length)
-    for a, b in _spans(n if q.length else 0, BLOCK // max((q.length + d.length) * dim, 1)):
-        ids_q, ids_d = _pair_ids(p, a, b)
+    there = q.length and d.length and q.count and d.count
+    for a, b in _spans(n if there else 0, BLOCK // max((q.length + d.length) * dim, 1)):
+        ids_q, ids_d, broken = _pair_ids(p, q, d, a, b)
         won = winners[a:b].to(torch.int64)
-        valid = won >= 0
-        at = won.clamp_min(0)
-        g = flat[a:b, None].to(q.wide) * valid
+        valid = (won >= 0) & (won < d.length)
+        valid = valid if broken is None else valid & ~broken[:, None]
+        at = torch.where(valid, won, 0)
+        g = torch.where(valid, flat[a:b, None].to(q.wide), 0)  # what is not valid may hold anything, NaN too
         weighted = g * q.factors(ids_q)
-        document = d.vectors(ids_d).gather(1, at[..., None].expand(-1, -1, dim)) if d.length else None
-        query = q.vectors(ids_q)
+        document = d.vectors(ids_d).gather(1, at[..., None].expand(-1, -1, dim))
+        query, document = (torch.where(valid[..., None], x, 0) for x in (q.vectors(ids_q), document))
         rows_q = q.rows(ids_q)
-        if document is not None and sum_q is not None:
+        if sum_q is not None:
             sum_q.index_add_(0, rows_q.flatten(), (weighted[..., None] * document).flatten(0, 1).to(sum_q.dtype))
-        if document is not None and sum_w is not None:
+        if sum_w is not None:
             sum_w.index_add_(0, rows_q.flatten(), (g * (query * document).sum(dim=-1)).flatten().to(sum_w.dtype))
-        if document is not None and sum_d is not None:
+        if sum_d is not None:
             rows_d = d.rows(ids_d).gather(1, at)
             sum_d.index_add_(0, rows_d.flatten(), (weighted[..., None] * query).flatten(0, 1).to(sum_d.dtype))
     for tokens, total, out in ((q, sum_q, grad_q), (d, sum_d, grad_d)):

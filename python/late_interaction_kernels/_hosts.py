@@ -8,16 +8,17 @@ one host, and the same sweep with the mapping turned around restores them.
 from __future__ import annotations
 
 import gc
-import os
 import sys
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from ._environment import flag
+
 
 def disabled() -> bool:
     """LIK_DISABLE=1: patched functions behave like the originals. Read at every call."""
-    return os.environ.get("LIK_DISABLE") == "1"
+    return flag("LIK_DISABLE")
 
 
 def host_modules(host: str) -> list[types.ModuleType]:
@@ -91,6 +92,8 @@ def dispatchable(*tensors: Any) -> bool:
 
     return (
         not disabled()
-        and all(isinstance(t, torch.Tensor) and t.is_floating_point() and t.shape[-1] > 0 for t in tensors)
+        and all(
+            isinstance(t, torch.Tensor) and t.is_floating_point() and t.dim() > 0 and t.shape[-1] > 0 for t in tensors
+        )
         and len({t.device for t in tensors}) == 1
     )

@@ -18,12 +18,14 @@ def register_torch(
     grad_enabled: Callable[[], bool],
     transformed: Callable[[], bool],
     modes: Callable[[], int],
-    is_neg: Callable[[Any], bool],
+    traced: Callable[[], Any],
     forward_ad: Any,
     stream: Callable[[int], int],
     workspace: Callable[[int, int], tuple[Any, int]],
     precision: Callable[[], int],
     train: Callable[..., Any],
+    is_neg: Callable[[Any], bool],
+    plain: Callable[[Any], Any],
     /,
 ) -> None: ...
 def register_numpy(array: type, empty: Callable[..., Any], float32: Any, /) -> None: ...

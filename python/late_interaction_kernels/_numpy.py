@@ -29,7 +29,7 @@ def is_bool(x: Any) -> bool:
 
 
 def is_integer(x: Any) -> bool:
-    return bool(np.issubdtype(x.dtype, np.integer))
+    return x.dtype.kind in "iu"
 
 
 def cast(x: Any, dtype: str) -> Any:
@@ -56,6 +56,27 @@ def device(x: Any) -> str:
 
 def on_host(x: Any) -> bool:
     return True
+
+
+has_values = readable = may_wait = on_host
+
+
+def first(condition: Any) -> tuple[int, ...]:
+    """Where the first True stands."""
+    return tuple(int(i) for i in np.unravel_index(np.argmax(condition), condition.shape))
+
+
+def clamp(x: Any, low: int, high: int) -> Any:
+    return np.clip(x, low, high)
+
+
+def joined(parts: list[Any], like: Any) -> Any:
+    """One row of f32 of several."""
+    return np.concatenate(parts) if parts else np.empty(0, np.float32)
+
+
+def running_max(x: Any) -> Any:
+    return np.maximum.accumulate(x)
 
 
 def widen_empty(x: Any) -> Any:
@@ -103,6 +124,10 @@ def from_rows(rows: list[list[int]], like: Any) -> Any:
 
 def where(condition: Any, x: Any, y: Any) -> Any:
     return np.where(condition, x, np.float32(y))
+
+
+def nan_where(broken: Any, scores: Any) -> Any:
+    return scores if broken is None else np.where(broken, np.float32(np.nan), scores)
 
 
 def best_of_codes(scores: Any, codes: Any, kept: Any) -> Any:
@@ -156,7 +181,7 @@ def lend(x: Any) -> Any:
     if code is None:
         return x
     strides = tuple(s // x.itemsize for s in x.strides)
-    return (x.__array_interface__["data"][0], code, -1, x.shape, strides)
+    return (x.__array_interface__["data"][0], code, -1, x.shape, strides, x)
 
 
 def _lend_all(p: Problem) -> list[Any]:

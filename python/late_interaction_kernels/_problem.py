@@ -57,6 +57,10 @@ class Framework(Protocol):
     def zero_or_one(self, x: Any) -> bool: ...
     def device(self, x: Any) -> Any: ...
     def on_host(self, x: Any) -> bool: ...
+    def has_values(self, x: Any) -> bool: ...
+    def readable(self, x: Any) -> bool: ...
+    def may_wait(self, x: Any) -> bool: ...
+    def first(self, condition: Any) -> tuple[int, ...]: ...
     def widen_empty(self, x: Any) -> Any: ...
     def settle(self, x: Any) -> Any: ...
     def largest(self, x: Any) -> int: ...
@@ -73,6 +77,10 @@ class Framework(Protocol):
     def arange(self, n: int, like: Any) -> Any: ...
     def from_rows(self, rows: list[list[int]], like: Any) -> Any: ...
     def where(self, condition: Any, x: Any, y: Any) -> Any: ...
+    def clamp(self, x: Any, low: int, high: int) -> Any: ...
+    def joined(self, parts: list[Any], like: Any) -> Any: ...
+    def running_max(self, x: Any) -> Any: ...
+    def nan_where(self, broken: Any, scores: Any) -> Any: ...
     def best_of_codes(self, scores: Any, codes: Any, kept: Any) -> Any: ...
     def decode_residuals(self, codes: Any, residuals: Any, centroids: Any, table: Any) -> Any: ...
     def tracing(self, *arrays: Any) -> bool: ...
@@ -112,6 +120,8 @@ def framework(**arrays: Any) -> Framework:
             kind = "torch"
         elif numpy is not None and isinstance(x, numpy.ndarray):
             kind = "numpy"
+            if type(x) not in (numpy.ndarray, numpy.memmap):
+                _refuse_subclass(name, x, isinstance(x, numpy.ma.MaskedArray))
         else:
             raise TypeError(f"{name} must be a torch.Tensor or a numpy.ndarray, got {type(x).__name__}")
         if found and kind != found:
@@ -124,6 +134,17 @@ def framework(**arrays: Any) -> Framework:
     from . import _numpy
 
     return _numpy
+
+
+def _refuse_subclass(name: str, x: Any, masked: bool) -> None:
+    """Subclasses of numpy.ndarray compute in ways of their own: nothing is guessed."""
+    if masked:
+        mask = "q_mask" if name.lower().startswith("q") else "d_mask"
+        raise TypeError(
+            f"{name} is a {type(x).__name__}, whose mask would be ignored: pass {name}.data, and the tokens that count "
+            f"as {mask}"
+        )
+    raise TypeError(f"{name} is a {type(x).__name__}, must be a plain numpy.ndarray: pass numpy.asarray({name})")
 
 
 def whole_number(name: str, value: Any, least: int = 1) -> int:
@@ -145,9 +166,14 @@ def check_rank(name: str, x: Any, ranks: tuple[int, ...], form: str) -> None:
         raise ValueError(f"{name} must have shape {form}, got {shape_text(x.shape)}")
 
 
+def check_axes(name: str, x: Any) -> None:
+    if not len(x.shape):
+        raise ValueError(f"{name} must have shape [..., d], got ()")
+
+
 def check_shape(name: str, x: Any, want: tuple[int, ...], why: str) -> None:
     if tuple(x.shape) != tuple(want):
-        raise ValueError(f"{name} must have shape {shape_text(want)} ({why}), got {shape_text(x.shape)}")
+        raise ValueError(f"{name} must have shape {shape_text(want)}, got {shape_text(x.shape)}: {name} must be {why}")
 
 
 def check_device(fw: Framework, name: str, x: Any, like: Any, like_name: str) -> None:
@@ -172,7 +198,7 @@ def token_mask(fw: Framework, name: str, mask: Any, shape: tuple[int, ...], like
     """A bool mask of exactly this shape; integers are taken if they are all 0 or 1."""
     if mask is None:
         return None
-    check_shape(name, mask, shape, f"{like_name} without its last axis")
+    check_shape(name, mask, shape, f"shaped like {like_name} without its last axis")
     check_device(fw, name, mask, like, like_name)
     if fw.is_bool(mask):
         return mask
@@ -180,14 +206,17 @@ def token_mask(fw: Framework, name: str, mask: Any, shape: tuple[int, ...], like
         hint = ". Weights per query token go into q_weights" if name.startswith("q") else ""
         raise TypeError(f"{name} has dtype {fw.dtype_name(mask)}, must be bool or an integer dtype of 0 and 1{hint}")
     if not fw.zero_or_one(mask):
-        raise ValueError(f"{name} of dtype {fw.dtype_name(mask)} must hold only 0 and 1")
+        at = fw.first((mask != 0) & (mask != 1))
+        raise ValueError(
+            f"{name} of dtype {fw.dtype_name(mask)} must hold only 0 and 1, {entry(name, at)} is {int(mask[at])}"
+        )
     return fw.cast(mask, "bool")
 
 
 def token_weights(fw: Framework, weights: Any, shape: tuple[int, ...], like: Any, like_name: str) -> Any:
     if weights is None:
         return None
-    check_shape("q_weights", weights, shape, f"{like_name} without its last axis")
+    check_shape("q_weights", weights, shape, f"shaped like {like_name} without its last axis")
     check_device(fw, "q_weights", weights, like, like_name)
     check_float(fw, "q_weights", weights)
     return fw.cast(weights, "float32")
@@ -196,24 +225,30 @@ def token_weights(fw: Framework, weights: Any, shape: tuple[int, ...], like: Any
 def packed_offsets(
     fw: Framework, name: str, offsets: Any, total: int, tokens: str, like: Any
 ) -> tuple[Any, int | None]:
-    """Offsets [N + 1]: integers, ascending, from >= 0 to <= total. Checked where they can be read without waiting, and
-    there with the length of the longest sequence."""
+    """Offsets [N + 1]: integers, ascending, from >= 0 to <= total. Checked where they may be read, and there with the
+    length of the longest sequence."""
     check_rank(name, offsets, (1,), "[N + 1]")
     if not fw.is_integer(offsets):
         raise TypeError(f"{name} has dtype {fw.dtype_name(offsets)}, must be an integer dtype")
     if offsets.shape[0] < 1:
         raise ValueError(f"{name} must hold at least one offset, got {shape_text(offsets.shape)}")
     check_device(fw, name, offsets, like, tokens)
-    if fw.dtype_name(offsets) not in ("int32", "int64"):
-        offsets = fw.cast(offsets, "int64")
-    offsets = fw.contiguous(offsets)
-    if not fw.on_host(offsets):
+    offsets = fw.contiguous(whole(fw, offsets))
+    if not fw.readable(offsets):
         return offsets, None
     low, high, shortest, most = fw.offset_extremes(offsets)
-    if low < 0 or shortest < 0:
-        raise ValueError(f"{name} must be ascending and not negative")
+    if low < 0:
+        at = fw.first(offsets < 0)
+        raise ValueError(f"{name} must be ascending and not negative: {entry(name, at)} is {int(offsets[at])}")
+    if shortest < 0:
+        (i,) = fw.first(offsets[1:] < offsets[:-1])
+        raise ValueError(
+            f"{name} must be ascending and not negative: {name}[{i + 1}] is {int(offsets[i + 1])}, {name}[{i}] is "
+            f"{int(offsets[i])}"
+        )
     if high > total:
-        raise ValueError(f"{name} ends at {high}, {tokens} has {total} tokens")
+        at = fw.first(offsets > total)
+        raise ValueError(f"{name} ends at {high}, {tokens} has {total} tokens: {entry(name, at)} is {int(offsets[at])}")
     return offsets, most
 
 
@@ -224,6 +259,11 @@ def longest(fw: Framework, name: str, offsets: tuple[Any, int | None], bound_nam
         bound = whole_number(bound_name, bound, 0)
         if known is None:
             return bound
+    elif known is None and not fw.has_values(values):
+        raise ValueError(
+            f"{bound_name} is needed: {name} is traced, fake or wrapped by torch.func, and its longest sequence "
+            "cannot be looked at"
+        )
     most = max(fw.offset_extremes(values)[3], 0) if known is None else known
     if bound is not None and bound < most:
         raise BoundError(
@@ -232,11 +272,62 @@ def longest(fw: Framework, name: str, offsets: tuple[Any, int | None], bound_nam
     return most
 
 
+def entry(name: str, at: tuple[int, ...]) -> str:
+    return f"{name}[{', '.join(map(str, at))}]"
+
+
+def check_range(fw: Framework, name: str, x: Any, low: int, high: int, kept: Any = None, looked: Any = None) -> None:
+    """Integers must lie in low ... high, ``looked = x[kept]`` of them if given; the first that does not is named."""
+    looked = x if looked is None else looked
+    if not all(looked.shape):
+        return
+    least, most = fw.extremes(looked)
+    if least < low or most > high:
+        outside = (x < low) | (x > high)
+        at = fw.first(outside if kept is None else outside & kept)
+        raise BoundError(f"{entry(name, at)} is {int(x[at])}, must be {low} to {high}")
+
+
+def sequence_lengths(
+    fw: Framework,
+    name: str,
+    lengths: Any,
+    shape: tuple[int, ...],
+    extent: int,
+    like: Any,
+    like_name: str,
+    *,
+    look: bool = False,
+) -> tuple[Any, Any, Any]:
+    """(lengths in 0 ... extent, bool [*shape, extent]: the tokens that count, bool ``shape``: the sequences whose
+    length was out of that range, which score NaN). Where lengths may be read, or must with ``look``, such lengths are
+    refused, and the last is None.
+    """
+    check_shape(name, lengths, shape, "one length a sequence")
+    if not fw.is_integer(lengths):
+        raise TypeError(f"{name} has dtype {fw.dtype_name(lengths)}, must be an integer dtype")
+    check_device(fw, name, lengths, like, like_name)
+    if look and not fw.has_values(lengths):
+        raise ValueError(f"{name} is traced, fake or wrapped by torch.func: its values cannot be looked at here")
+    lengths, broken = whole(fw, lengths), None
+    if look or fw.readable(lengths):
+        check_range(fw, name, lengths, 0, extent)
+    else:
+        inside = fw.clamp(lengths, 0, extent)
+        lengths, broken = inside, inside != lengths
+    return lengths, fw.arange(extent, like) < lengths[..., None], broken
+
+
+def whole(fw: Framework, numbers: Any) -> Any:
+    """Integers as int32 or int64, in which everything can be compared."""
+    return numbers if fw.dtype_name(numbers) in ("int32", "int64") else fw.cast(numbers, "int64")
+
+
 def check_int8(fw: Framework, values: Any, scale: Any, names: tuple[str, str]) -> None:
     """A pair as ``quantize_int8_per_token`` returns it."""
     if fw.dtype_name(values) != "int8":
         raise TypeError(f"{names[0]} has dtype {fw.dtype_name(values)}, must be int8")
-    check_shape(names[1], scale, tuple(values.shape[:-1]), f"{names[0]} without its last axis")
+    check_shape(names[1], scale, tuple(values.shape[:-1]), f"shaped like {names[0]} without its last axis")
     check_device(fw, names[1], scale, values, names[0])
     check_float(fw, names[1], scale)
 
@@ -291,7 +382,8 @@ def padded(
         check_rank(name_d, tokens, (2, 3, 4), "[Nd, Ld, d], [Ld, d] or [Nq, K, Ld, d]")
         if len(tokens.shape) == 4 and len(Q.shape) != 3:
             raise ValueError(
-                f"{name_q} must have shape [Nq, Lq, d] when {name_d} is [Nq, K, Ld, d], got {shape_text(Q.shape)}"
+                f"{name_q} must have shape [Nq, Lq, d] when {name_d} is [Nq, K, Ld, d], got {shape_text(Q.shape)}: a "
+                f"4-D {name_d} needs {name_q} to be 3-D"
             )
     if Q.shape[-1] != tokens.shape[-1]:
         raise ValueError(
@@ -299,9 +391,10 @@ def padded(
             f"{name_d}.shape[-1] is {int(tokens.shape[-1])}"
         )
     if (pairs or len(tokens.shape) == 4) and Q.shape[0] != tokens.shape[0]:
+        first, second = (name_q, name_d) if pairs else (name_d, name_q)
         raise ValueError(
             f"{name_q} and {name_d} must have the same batch: {name_q}.shape[0] is {int(Q.shape[0])}, "
-            f"{name_d}.shape[0] is {int(tokens.shape[0])}"
+            f"{name_d}.shape[0] is {int(tokens.shape[0])}; needs {first}.shape[0] == {second}.shape[0]"
         )
     check_device(fw, name_d, tokens, Q, name_q)
     q_mask = token_mask(fw, "q_mask", q_mask, tuple(Q.shape[:-1]), Q, name_q)

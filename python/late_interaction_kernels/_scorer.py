@@ -44,7 +44,9 @@ class MaxSimScorer(_Base):
         self.mask_pad_token = mask_pad_token
 
     def forward(self, Q: Any, D: Any, q_mask: Any = None, d_mask: Any = None, *, q_weights: Any = None) -> Any:
-        """Scores as :func:`maxsim` gives them, differentiable. float64 CPU tensors are scored in float64."""
+        """Scores as :func:`maxsim` gives them, infinities included; differentiable. float64 CPU tensors are scored in
+        float64.
+        """
         scores = short_way(Q, D, q_mask, d_mask, q_weights, False, self.normalize)
         if scores is not None:
             return scores
@@ -79,9 +81,11 @@ class MaxSimScorer(_Base):
         """
         if self.mask_pad_token is None:
             raise ValueError("forward_with_ids needs mask_pad_token, which was not given to MaxSimScorer")
-        framework(Q=Q, D=D, q_ids=q_ids, d_ids=d_ids)
+        fw = framework(Q=Q, D=D, q_ids=q_ids, d_ids=d_ids)
         for name, ids, x, of in (("q_ids", q_ids, Q, "Q"), ("d_ids", d_ids, D, "D")):
-            check_shape(name, ids, tuple(x.shape[:-1]), f"{of} without its last axis")
+            check_shape(name, ids, tuple(x.shape[:-1]), f"shaped like {of} without its last axis")
+            if not fw.is_integer(ids):
+                raise TypeError(f"{name} has dtype {fw.dtype_name(ids)}, must be an integer dtype")
         pad = self.mask_pad_token
         return self.forward(Q, D, q_ids != pad, d_ids != pad, q_weights=q_weights)
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch.autograd import forward_ad
 
-from . import _fallback, _native
+from . import _environment, _fallback, _native, autograd
 from ._problem import HIGH, HIGHEST, MEDIUM, Problem, document_length, query_length, score_shape
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
@@ -51,8 +51,11 @@ def is_bool(x: Any) -> bool:
     return bool(x.dtype == torch.bool)
 
 
+_INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
+
+
 def is_integer(x: Any) -> bool:
-    return not (x.dtype.is_floating_point or x.dtype.is_complex or x.dtype == torch.bool)
+    return x.dtype in _INTEGERS
 
 
 def cast(x: Any, dtype: str) -> Any:
@@ -64,20 +67,55 @@ def contiguous(x: Any) -> Any:
 
 
 def zero_or_one(x: Any) -> bool:
-    """Only where looking does not make the host wait: elsewhere any non-zero counts as True."""
-    if torch.compiler.is_compiling() or not on_host(x) or type(x) not in _PLAIN:
-        return True
-    return bool(((x == 0) | (x == 1)).all())
+    """Only where its values may be read: elsewhere any non-zero counts as True."""
+    return not readable(x) or bool(((x == 0) | (x == 1)).all())
 
 
 def device(x: Any) -> Any:
     return x.device
 
 
+def has_values(x: Any) -> bool:
+    """Does it have memory: neither traced, fake nor wrapped by torch.func? Dynamo breaks its graph where it must."""
+    if torch.compiler.is_compiling():
+        return True
+    return not (_must_dispatch(x) or torch._C._functorch.is_functorch_wrapped_tensor(x))
+
+
 def on_host(x: Any) -> bool:
+    return x.device.type == "cpu" and not torch.compiler.is_compiling() and has_values(x)
+
+
+def readable(x: Any) -> bool:
+    """May its values be looked at: on the host without waiting, under LIK_CHECK=1 on every device."""
     if torch.compiler.is_compiling():
         return False
-    return x.device.type == "cpu" and not _must_dispatch(x)
+    return on_host(x) or (_environment.checking() and has_values(x))
+
+
+def may_wait(x: Any) -> bool:
+    """May one call look at values wherever they are? Never while a graph is captured."""
+    if torch.compiler.is_compiling() or _transformed() or not has_values(x):
+        return False
+    return not (x.is_cuda and torch.cuda.is_current_stream_capturing())
+
+
+def first(condition: Any) -> tuple[int, ...]:
+    """Where the first True stands."""
+    return tuple(condition.nonzero()[0].tolist())
+
+
+def clamp(x: Any, low: int, high: int) -> Any:
+    return x.clamp(low, high)
+
+
+def joined(parts: list[Any], like: Any) -> Any:
+    """One row of f32 of several."""
+    return torch.cat(parts) if parts else like.new_empty(0, dtype=torch.float32)
+
+
+def running_max(x: Any) -> Any:
+    return x.cummax(0).values
 
 
 def widen_empty(x: Any) -> Any:
@@ -85,7 +123,7 @@ def widen_empty(x: Any) -> Any:
 
 
 def settle(x: Any) -> Any:
-    return x if torch.compiler.is_compiling() or not x.is_neg() else x.resolve_neg()
+    return x
 
 
 def largest(x: Any) -> int:
@@ -93,8 +131,8 @@ def largest(x: Any) -> int:
 
 
 def _read_extremes(x: Any) -> tuple[int, int, int, int] | None:
-    """By the extension, which reads plain memory: nothing traced, faked or wrapped by torch.func."""
-    return _native.extremes(lend(x)) if on_host(x) and not _transformed() else None
+    """By the extension, which reads plain memory."""
+    return _native.extremes(lend(x)) if on_host(x) else None
 
 
 def extremes(x: Any) -> tuple[int, int]:
@@ -130,11 +168,19 @@ def where(condition: Any, x: Any, y: Any) -> Any:
     return torch.where(condition, x, y)
 
 
+def nan_where(broken: Any, scores: Any) -> Any:
+    """NaN for what has been found broken where it lies; None for nothing."""
+    return scores if broken is None else scores.masked_fill(broken, torch.nan)
+
+
 def best_of_codes(scores: Any, codes: Any, kept: Any) -> Any:
-    """[C, Lq] scores, [B, L] codes -> [B, Lq], the best score among each row's kept codes, 0 if it has none."""
+    """[C, Lq] scores, [B, L] codes -> [B, Lq], the best score among each row's kept codes, 0 if it has none. A code
+    outside counts as 0, which no index of the device's can be.
+    """
     if codes.shape[1] == 0 or scores.shape[0] == 0:
         return scores.new_zeros((codes.shape[0], scores.shape[1]))
-    gathered = scores[torch.where(kept, codes, 0).long()].masked_fill_(~kept[..., None], -torch.inf)
+    inside = kept & (codes >= 0) & (codes < scores.shape[0])
+    gathered = scores[torch.where(inside, codes, 0).long()].masked_fill_(~kept[..., None], -torch.inf)
     return torch.where(kept.any(dim=1)[:, None], gathered.amax(dim=1), 0)
 
 
@@ -143,9 +189,9 @@ def tracing(*arrays: Any) -> bool:
 
 
 def decode_residuals(codes: Any, residuals: Any, centroids: Any, table: Any) -> Any:
-    """Vectors [..., d] of codes [...] and residuals [..., bytes], for traces and for CUDA."""
+    """Vectors [..., d] of codes [...] within the centroids and residuals [..., bytes], for traces and for CUDA."""
     added = table[residuals.long()].flatten(-2)[..., : centroids.shape[1]]
-    return centroids[codes.long()] + added
+    return centroids[codes.long()] + added if centroids.shape[0] else added
 
 
 def exact(like: Any) -> Any:
@@ -194,7 +240,7 @@ def quantize_int8(x: Any) -> tuple[Any, Any]:
 
 def _must_dispatch(*tensors: Any) -> bool:
     """Is anything between these tensors and plain memory: a subclass, a tracing mode, no memory at all?"""
-    if torch._C._len_torch_dispatch_stack() > 0:
+    if torch._C._len_torch_dispatch_stack() > 0 or torch._C._is_tracing():
         return True
     return any(x is not None and (type(x) not in _PLAIN or x.is_meta) for x in tensors)
 
@@ -222,7 +268,8 @@ def _native_serves(p: Problem) -> bool:
     if p.q.is_cpu:
         return True
     where = p.q.device
-    if where.type == "cuda" and _native.has_device(where.index):
+    # A torch for AMD's GPUs calls them cuda as well.
+    if where.type == "cuda" and torch.version.hip is None and _native.has_device(where.index):
         return True
     if where.type == "cuda" and "cuda" not in _said:
         _said.add("cuda")
@@ -254,8 +301,15 @@ def lend(x: Any) -> Any:
     """What the extension reads: the tensor itself, or its address where torch has no exchange API."""
     if x is None or _EXCHANGE:
         return x
+    x = _plain(x)
     index = -1 if x.device.type == "cpu" else x.device.index
-    return (x.data_ptr(), _CODES.get(x.dtype, 67), index, tuple(x.shape), x.stride())
+    return (x.data_ptr(), _CODES.get(x.dtype, 67), index, tuple(x.shape), x.stride(), x)
+
+
+def _plain(x: Any) -> Any:
+    """The same values in memory: a sign change that torch has put off is made, and zeros get their memory."""
+    x = x.detach().resolve_neg()
+    return torch.zeros(x.shape, dtype=x.dtype, device=x.device) if x._is_zerotensor() else x
 
 
 def _lend_all(p: Problem) -> Any:
@@ -403,6 +457,19 @@ def _backward(ctx: Any, grad_scores: Any, _: Any = None) -> tuple[Any, ...]:
     return (q, d, None, None, weights, *(None,) * 12)
 
 
+def gradients(p: Problem, *rest: Any) -> tuple[Any, Any, Any]:
+    """``run_grad`` wherever the tensors are: an operator in traces, a Function under torch.func."""
+    want = rest[2:]
+    if torch.compiler.is_compiling() or _must_dispatch(*p[:11], *rest[:2]):
+        grads = torch.ops.late_interaction_kernels.grad(*p, *rest)
+    elif _transformed():
+        grads = apply(_Grad, *p, *rest)
+    else:
+        return run_grad(p, *rest)
+    q, d, weights = (g if wanted else None for g, wanted in zip(grads, want, strict=True))
+    return q, d, weights
+
+
 def _no_second_derivative(ctx: Any, *grads: Any) -> Any:
     raise RuntimeError(
         "late-interaction-kernels: MaxSim has no second derivative here; compute the scores with "
@@ -525,18 +592,21 @@ def _topk_vmap(info: Any, in_dims: tuple[int | None, ...], *a: Any) -> Any:
 # Function.apply less its preparations for torch.func, which _Train never meets.
 _train: Any = super(torch.autograd.Function, _Train).apply
 
+autograd._is_compiling = torch.compiler.is_dynamo_compiling
 _native.register_torch(
     torch.Tensor,
     torch.nn.Parameter,
     torch.is_grad_enabled,
     torch._C._are_functorch_transforms_active,
     torch._C._len_torch_dispatch_stack,
-    torch.Tensor.is_neg,
+    torch._C._is_tracing,
     forward_ad,
     getattr(torch._C, "_cuda_getCurrentRawStream", _stream),
     _workspace,
     _precision,
     _train,
+    torch.Tensor.is_neg,
+    _plain,
 )
 
 
@@ -546,7 +616,7 @@ def score(problem: Problem, want_argmax: bool = False) -> tuple[Any, Any]:
     needs_grad = torch.is_grad_enabled() and (
         q.requires_grad or d.requires_grad or (weights is not None and weights.requires_grad)
     )
-    if torch.compiler.is_compiling() or _must_dispatch(q, d):
+    if torch.compiler.is_compiling() or _must_dispatch(*problem[:11]):
         scores, argmax = torch.ops.late_interaction_kernels.score(*problem, want_argmax or needs_grad)
     elif _transformed():
         scores, argmax = apply(_Score, *problem, True)

@@ -5,19 +5,29 @@ score(q, d) = sum over query tokens s of  w[s] * max over document tokens t of  
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 from . import _native
-from ._problem import ALL, FOLLOW, NORMALIZE, PAIRS, Framework, padded
+from ._environment import flag
+from ._problem import ALL, FOLLOW, NORMALIZE, PAIRS, framework, padded
 
 _BACKWARDS = (None, "auto", "unified", "lowmem")
-_norm_checked = False
+
+# The norms are looked at once a process. The existing package's flag has had both names, and its tests reset them.
+_NORM_CHECKED = False
+_WARNED_UNNORMALIZED = False
+
+_is_compiling: Callable[[], bool] | None = (
+    None  # torch's, once torch is there: looking it up takes longer than asking it
+)
 
 
 def compiling() -> bool:
+    if _is_compiling is not None:
+        return _is_compiling()
     torch = sys.modules.get("torch")
     return torch is not None and torch.compiler.is_dynamo_compiling()
 
@@ -43,19 +53,26 @@ def check_backward(backward: str | None) -> None:
         raise ValueError(f'backward must be None, "auto", "unified" or "lowmem", got {backward!r}')
 
 
-def _check_norms(fw: Framework, q: Any) -> None:
-    """Once a process: warn when the queries are visibly not unit vectors and normalize is off."""
-    global _norm_checked
-    if _norm_checked or compiling():
+def _maybe_warn_unnormalized(Q: Any) -> None:
+    """Once a process: warn when the queries are visibly not unit vectors and normalize is off. The first that have
+    values are looked at, with a wait on CUDA; none while a graph is captured, a trace taken or torch.func at work.
+    """
+    global _NORM_CHECKED, _WARNED_UNNORMALIZED
+    if (_NORM_CHECKED and _WARNED_UNNORMALIZED) or compiling():
         return
-    _norm_checked = True
-    if os.environ.get("LIK_SUPPRESS_NORM_WARN") == "1" or not fw.on_host(q):
+    fw = framework(Q=Q)
+    if not fw.may_wait(Q):
         return
-    rows = q.reshape(-1, q.shape[-1])[:64]
-    if rows.shape[0] == 0:
+    _NORM_CHECKED = _WARNED_UNNORMALIZED = True
+    if flag("LIK_SUPPRESS_NORM_WARN"):
+        return
+    length = max(min(int(Q.shape[-2]), 64), 1)
+    rows = (Q if len(Q.shape) == 2 else Q[: -(-64 // length)])[..., :64, :]  # what is reshaped is copied
+    rows = rows.reshape(-1, Q.shape[-1])[:64]
+    if 0 in tuple(rows.shape):
         return
     squares = fw.cast(rows.detach() if hasattr(rows, "detach") else rows, "float32") ** 2
-    norms = sorted(float(s) ** 0.5 for s in squares.sum(-1))
+    norms = sorted(s**0.5 for s in squares.sum(-1).tolist())
     median = norms[len(norms) // 2]
     if not 0.9 <= median <= 1.1:
         warnings.warn(
@@ -84,8 +101,7 @@ def maxsim(
     Args:
         Q: query tokens ``[Nq, Lq, d]`` or ``[Lq, d]``; float32, float16, bfloat16 (float64 counts as float32).
         D: document tokens ``[Nd, Ld, d]``, ``[Ld, d]``, or candidates ``[Nq, K, Ld, d]``; its dtype may differ from
-        Q's.
-            With ``storage="int8"`` also the pair that ``quantize_int8_per_token`` returns.
+            Q's. With ``storage="int8"`` also the pair that ``quantize_int8_per_token`` returns.
         q_mask: bool (or integers 0 and 1) of Q's shape without d, True = token counts. Any pattern.
         d_mask: likewise for D. Dropped document tokens take no part in the maximum.
         normalize: take every token as x / max(\\|x\\|, 1e-12).
@@ -97,11 +113,12 @@ def maxsim(
     Returns:
         float32 scores ``[Nq, Nd]`` (``[Nq, K]`` for candidates; a 2-D argument drops its axis). A document or query
         without tokens that count scores 0. With ``return_argmax`` the pair (scores, int32 ``[*scores.shape, Lq]``): the
-        index of the winning document token, the lowest of equals, -1 where there is none.
+        index of the winning document token, the lowest of equals, -1 where there is none. An infinity among float32
+        tokens makes NaN on CUDA, where CPUs go by IEEE arithmetic.
 
     Raises:
         ValueError: ranks, shapes, devices or values that do not fit; the message names the argument.
-        TypeError: integer embeddings, masks that are neither bool nor integer, mixed frameworks.
+        TypeError: integer embeddings, masks that are neither bool nor integer, mixed frameworks, numpy.ma arrays.
 
     Gradients flow to Q, D and q_weights, each in its tensor's dtype; only winning tokens receive any.
 
@@ -114,7 +131,7 @@ def maxsim(
         [[2.0]]
     """
     if (
-        (_norm_checked or normalize or getattr(D, "ndim", 0) == 4)
+        ((_NORM_CHECKED and _WARNED_UNNORMALIZED) or normalize or getattr(D, "ndim", 0) == 4)
         and storage is None
         and not return_argmax
         and backward is None
@@ -125,7 +142,7 @@ def maxsim(
     check_backward(backward)
     fw, problem, shape = padded(Q, D, q_mask, d_mask, normalize=normalize, q_weights=q_weights, storage=storage)
     if not normalize and len(shape) and problem.d.ndim == 3:
-        _check_norms(fw, problem.q)
+        _maybe_warn_unnormalized(problem.q)
     scores, argmax = fw.score(problem, return_argmax)
     if tuple(scores.shape) != shape:
         scores = scores.reshape(shape)

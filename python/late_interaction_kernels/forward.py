@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._problem import check_rank, padded
+from ._problem import check_rank, framework, padded
 from .topk import fw_detach
 
 
@@ -30,6 +30,7 @@ def maxsim_forward(
         >>> argmax.tolist()
         [[0, 1]]
     """
+    framework(Q=Q, D=D)
     check_rank("Q", Q, (3,), "[Nq, Lq, d]")
     check_rank("D", D, (3,), "[Nd, Ld, d]")
     fw, problem, _ = padded(

@@ -14,6 +14,7 @@ from ._problem import (
     Framework,
     Problem,
     add_axis,
+    check_axes,
     check_device,
     check_float,
     check_rank,
@@ -76,6 +77,7 @@ def quantize_fp8_per_token(X: Any, dtype: Any = None) -> tuple[Any, Any]:
         [[224.0, -448.0], [448.0, 0.0]]
     """
     fw, name = framework(X=X), _fp8_name(dtype)
+    check_axes("X", X)
     x = _plain(fw, "X", X)
     most = _LARGEST[name]
     if 0 in tuple(x.shape):

@@ -104,6 +104,7 @@ def maxsim_from_hidden(
     Returns:
         float32 ``[Nq, Nd]``. Gradients flow to Q, H_d, W, b and q_weights, each in its dtype; memory stays at one block
         of projected documents, in the backward pass too. Documents without tokens score 0 and get zero gradients.
+        Infinities as in :func:`maxsim`.
 
     Raises:
         ValueError: shapes and devices.
@@ -120,9 +121,9 @@ def maxsim_from_hidden(
     check_rank("Q", Q, (2, 3), "[Nq, Lq, d_out] or [Lq, d_out]")
     check_rank("H_d", H_d, (3,), "[Nd, Ld, d_model]")
     check_rank("W", W, (2,), "[d_out, d_model]")
-    check_shape("W", W, (Q.shape[-1], H_d.shape[-1]), "Q's and H_d's last axes")
+    check_shape("W", W, (Q.shape[-1], H_d.shape[-1]), "[Q.shape[-1], H_d.shape[-1]]")
     if b is not None:
-        check_shape("b", b, (Q.shape[-1],), "Q's last axis")
+        check_shape("b", b, (Q.shape[-1],), "[Q.shape[-1]]")
     tensors = {"H_d": H_d, "W": W, "b": b}
     for name, x in tensors.items():
         if x is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._problem import check_int8, embeddings, framework
+from ._problem import check_axes, check_int8, embeddings, framework
 
 
 def quantize_int8_per_token(X: Any) -> tuple[Any, Any]:
@@ -22,6 +22,7 @@ def quantize_int8_per_token(X: Any) -> tuple[Any, Any]:
         [[2.0]]
     """
     fw = framework(X=X)
+    check_axes("X", X)
     return fw.quantize_int8(embeddings(fw, "X", X))
 
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from ._problem import (
     CANDIDATES,
-    BoundError,
     Framework,
     Problem,
     check_device,
     check_float,
     check_rank,
-    check_shape,
     embeddings,
+    entry,
     framework,
+    sequence_lengths,
     shape_text,
     token_weights,
 )
@@ -40,27 +40,31 @@ class PackedBatch:
         return iter([getattr(self, f.name) for f in fields(self)])
 
 
-def _lengths(
-    fw: Framework, name: str, lengths: Any, shape: tuple[int, ...], extent: int, like: Any, validate: bool
-) -> Any:
-    check_shape(name, lengths, shape, "one length a sequence")
-    if not fw.is_integer(lengths):
-        raise TypeError(f"{name} has dtype {fw.dtype_name(lengths)}, must be an integer dtype")
-    check_device(fw, name, lengths, like, "queries")
-    if all(lengths.shape) and (validate or fw.on_host(lengths)):
-        low, high = fw.extremes(lengths)
-        if low < 0 or high > extent:
-            raise BoundError(f"{name} holds {low if low < 0 else high}, must be 0 to {extent}")
-        if validate and low == 0:
-            raise ValueError(f"{name} holds 0, which validate=True refuses")
-    return lengths
+class _Batch(NamedTuple):
+    """What ``sequence_lengths`` gives for [B] queries and [B, C] documents."""
+
+    fw: Framework
+    query_lengths: Any
+    q_mask: Any
+    broken_q: Any
+    doc_lengths: Any
+    d_mask: Any
+    broken_d: Any
 
 
 def _checked(
-    queries: Any, documents: Any, query_lengths: Any, doc_lengths: Any, validate: bool
-) -> tuple[Framework, Any, Any]:
-    """The framework, and bool masks [B, Lq] and [B, C, Ld] of the tokens that count."""
-    fw = framework(queries=queries, documents=documents, query_lengths=query_lengths, doc_lengths=doc_lengths)
+    queries: Any,
+    documents: Any,
+    query_lengths: Any,
+    doc_lengths: Any,
+    *,
+    look: bool,
+    validate: bool,
+    q_weights: Any = None,
+) -> _Batch:
+    """``look``: at the lengths, whatever waiting that takes."""
+    lengths = {"query_lengths": query_lengths, "doc_lengths": doc_lengths}
+    fw = framework(queries=queries, documents=documents, **lengths, q_weights=q_weights)
     check_rank("queries", queries, (3,), "[B, Lq, d]")
     check_rank("documents", documents, (4,), "[B, C, Ld, d]")
     check_float(fw, "queries", queries)
@@ -71,11 +75,12 @@ def _checked(
             f"{shape_text(documents.shape)}"
         )
     check_device(fw, "documents", documents, queries, "queries")
-    batch, candidates, extent = documents.shape[0], documents.shape[1], documents.shape[2]
-    length = queries.shape[1]
-    query_lengths = _lengths(fw, "query_lengths", query_lengths, (batch,), length, queries, validate)
-    doc_lengths = _lengths(fw, "doc_lengths", doc_lengths, (batch, candidates), extent, queries, validate)
-    return fw, fw.arange(length, queries) < query_lengths[:, None], fw.arange(extent, queries) < doc_lengths[..., None]
+    found: list[Any] = []
+    for (name, given), x in zip(lengths.items(), (queries, documents), strict=True):
+        found += sequence_lengths(fw, name, given, tuple(x.shape[:-2]), x.shape[-2], queries, "queries", look=look)
+        if validate and all(given.shape) and fw.extremes(given)[0] == 0:
+            raise ValueError(f"{name} must all be > 0 with validate=True: {entry(name, fw.first(given == 0))} is 0")
+    return _Batch(fw, *found)
 
 
 def pack_padded(
@@ -84,10 +89,10 @@ def pack_padded(
     """Drop the padding of a batch: queries ``[B, Lq, d]``, documents ``[B, C, Ld, d]``, lengths ``[B]`` and ``[B, C]``.
 
     Pairs are row by row: query i with its documents i*C ... i*C + C - 1. Differentiable. Offsets and pair indices are
-    int32. ``validate=True`` also refuses empty sequences.
+    int32. ``validate=True`` also refuses empty sequences. The lengths are looked at, on a device with a wait.
 
     Raises:
-        ValueError: shapes, negative lengths, lengths beyond the padded extent.
+        ValueError: shapes, negative lengths, lengths beyond the padded extent, lengths without values (traced).
 
     Example:
         >>> import numpy as np
@@ -97,7 +102,9 @@ def pack_padded(
         >>> batch.cu_seqlens_d.tolist(), batch.Q_packed.shape
         ([0, 5, 6], (2, 4))
     """
-    fw, q_mask, d_mask = _checked(queries, documents, query_lengths, doc_lengths, validate)
+    fw, query_lengths, q_mask, _, doc_lengths, d_mask, _ = _checked(
+        queries, documents, query_lengths, doc_lengths, look=True, validate=validate
+    )
     batch, candidates = d_mask.shape[0], d_mask.shape[1]
     pairs = fw.arange(batch * candidates, queries)
     cu_q = fw.cast(fw.offsets_of(query_lengths), "int32")
@@ -129,9 +136,11 @@ def maxsim_padded(
 
     queries ``[B, Lq, d]``, documents ``[B, C, Ld, d]``, query_lengths ``[B]``, doc_lengths ``[B, C]``; empty sequences
     score 0. Differentiable. ``q_weights`` is ``[B, Lq]``; ``return_argmax`` adds the winners, int32 ``[B, C, Lq]``.
+    Infinities as in :func:`maxsim`.
 
     Raises:
         ValueError: shapes, negative lengths, lengths beyond the padded extent; with ``validate`` also zero lengths.
+        Lengths in device memory are not looked at, unless with ``validate`` or ``LIK_CHECK=1``: such scores are NaN.
 
     Example:
         >>> import numpy as np
@@ -140,18 +149,29 @@ def maxsim_padded(
         >>> maxsim_padded(Q, D, np.array([2]), np.array([[5, 0]])).tolist()
         [[8.0, 0.0]]
     """
-    fw, q_mask, d_mask = _checked(queries, documents, query_lengths, doc_lengths, validate)
+    fw, _, q_mask, broken_q, _, d_mask, broken_d = _checked(
+        queries, documents, query_lengths, doc_lengths, look=validate, validate=validate, q_weights=q_weights
+    )
+    broken = None if broken_q is None and broken_d is None else _either(broken_q, broken_d)
     if not return_argmax:
         scores = short_way(queries, documents, q_mask, d_mask, q_weights, False, normalize)
         if scores is not None:
-            return scores
+            return fw.nan_where(broken, scores)
     weights = token_weights(fw, q_weights, tuple(queries.shape[:-1]), queries, "queries")
     q, d = embeddings(fw, "queries", queries), embeddings(fw, "documents", documents)
     if q.shape[-1] == 0:
         q, d = fw.widen_empty(q), fw.widen_empty(d)
     problem = Problem(q, d, q_mask, d_mask, weights, pairing=CANDIDATES, normalize=3 if normalize else 0)
     scores, argmax = fw.score(problem, return_argmax)
+    scores = fw.nan_where(broken, scores)
     return (scores, fw.cast(argmax, "int32")) if return_argmax else scores
+
+
+def _either(broken_q: Any, broken_d: Any) -> Any:
+    """bool [B, C], or [B, 1] where only queries can be broken: the scores that are NaN."""
+    if broken_q is None:
+        return broken_d
+    return broken_q[:, None] if broken_d is None else broken_q[:, None] | broken_d
 
 
 __all__ = ["PackedBatch", "maxsim_padded", "pack_padded"]

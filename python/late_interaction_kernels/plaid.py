@@ -18,15 +18,18 @@ from ._problem import (
     Problem,
     check_device,
     check_float,
+    check_range,
     check_rank,
     check_shape,
     embeddings,
     framework,
     longest,
     packed_offsets,
+    sequence_lengths,
     shape_text,
     token_mask,
     token_weights,
+    whole,
     whole_number,
 )
 from .topk import fw_detach
@@ -110,7 +113,7 @@ def _checked_codec(
             f"Q and centroids must have the same dim: Q.shape[-1] is {int(dim)}, centroids.shape[1] is "
             f"{int(centroids.shape[1])}"
         )
-    check_shape("bucket_weights", bucket_weights, (1 << nbits,), "2 ** nbits")
+    check_shape("bucket_weights", bucket_weights, (1 << nbits,), "one weight a bucket, of 2 ** nbits")
     wide = (dim * nbits + 7) // 8
     if fw.dtype_name(residuals) != "uint8":
         raise TypeError(f"{name} has dtype {fw.dtype_name(residuals)}, must be uint8")
@@ -130,19 +133,10 @@ def _checked_codec(
 
 
 def _code_numbers(fw: Framework, name: str, codes: Any, like: Any, like_name: str) -> Any:
-    """The codes as int32 or int64."""
     if not fw.is_integer(codes):
         raise TypeError(f"{name} has dtype {fw.dtype_name(codes)}, must be an integer dtype")
     check_device(fw, name, codes, like, like_name)
-    return codes if fw.dtype_name(codes) in ("int32", "int64") else fw.cast(codes, "int64")
-
-
-def _check_range(fw: Framework, name: str, codes: Any, centroids: int) -> None:
-    """Where the codes can be read without waiting."""
-    if fw.on_host(codes) and all(codes.shape):
-        low, high = fw.extremes(codes)
-        if low < 0 or high >= centroids:
-            raise ValueError(f"{name} holds {low if low < 0 else high}, must be 0 to {centroids - 1}")
+    return whole(fw, codes)
 
 
 def _score(
@@ -150,6 +144,7 @@ def _score(
     Q: Any,
     q: Any,
     source: _Residuals | dict[str, Any],
+    broken: Any,
     normalize: bool,
     q_mask: Any,
     q_weights: Any,
@@ -175,6 +170,7 @@ def _score(
             from . import _blocks_torch
 
             scores = _blocks_torch.score(base, source, ())
+    scores = fw.nan_where(broken, scores)
     if len(Q.shape) == 2:
         scores, argmax = scores[0], None if argmax is None else argmax[0]
     return (scores, argmax) if return_argmax else scores
@@ -228,10 +224,12 @@ def maxsim_residual(
         q_mask, q_weights, return_argmax: as in :func:`maxsim`.
 
     Returns:
-        float32 ``[Nq, Nd]``; empty documents score 0. Gradients flow to Q and q_weights.
+        float32 ``[Nq, Nd]``; empty documents score 0. Gradients flow to Q and q_weights. Infinities as in
+        :func:`maxsim`.
 
     Raises:
-        ValueError: shapes, nbits, lengths beyond max_Ld, codes outside the centroids.
+        ValueError: shapes, nbits, lengths beyond max_Ld, codes outside the centroids. Codes and lengths in device
+        memory are not looked at, unless with ``LIK_CHECK=1``: the scores of such a document are NaN.
         TypeError: dtypes.
 
     Example:
@@ -253,31 +251,23 @@ def maxsim_residual(
     )
     check_rank("codes", codes, (2,), "[Nd, max_Ld]")
     check_rank("residuals", residuals, (3,), "[Nd, max_Ld, bytes]")
-    check_shape("residuals", residuals, (*codes.shape, residuals.shape[2]), "the shape of codes and the bytes")
+    check_shape("residuals", residuals, (*codes.shape, residuals.shape[2]), "shaped like codes, with the bytes behind")
     q, rows, table = _checked_codec(fw, Q, "residuals", residuals, centroids, bucket_weights, nbits, bit_order)
     codes = _code_numbers(fw, "codes", codes, Q, "Q")
-    kept = _length_mask(fw, codes, doc_lengths)
-    if fw.tracing(q, codes):
+    about = (codes.shape[0],), codes.shape[1], codes, "codes"
+    doc_lengths, kept, broken = sequence_lengths(fw, "doc_lengths", doc_lengths, *about)
+    if not fw.readable(codes):
+        codes, outside = _within(fw, codes, centroids.shape[0])
+        broken = _either(broken, (outside & kept).any(-1))
+    if fw.tracing(q, codes, residuals, doc_lengths, rows):
         tokens = fw.decode_residuals(fw.where(kept, codes, 0), residuals, rows, table)
-        return _score(fw, Q, q, {"d": tokens, "d_mask": kept}, normalize, q_mask, q_weights, return_argmax)
-    real = fw.contiguous(codes[kept])
-    _check_range(fw, "codes", real, centroids.shape[0])
-    offsets, len_d = fw.offsets_of(doc_lengths), fw.largest(doc_lengths)
-    source = _Residuals(fw, real, fw.contiguous(residuals[kept]), offsets, len_d, rows, table)
-    return _score(fw, Q, q, source, normalize, q_mask, q_weights, return_argmax)
-
-
-def _length_mask(fw: Framework, codes: Any, doc_lengths: Any) -> Any:
-    """bool [Nd, max_Ld]: real tokens."""
-    check_shape("doc_lengths", doc_lengths, (codes.shape[0],), "one length a document")
-    if not fw.is_integer(doc_lengths):
-        raise TypeError(f"doc_lengths has dtype {fw.dtype_name(doc_lengths)}, must be an integer dtype")
-    check_device(fw, "doc_lengths", doc_lengths, codes, "codes")
-    if not fw.tracing(doc_lengths) and doc_lengths.shape[0]:
-        low, high = fw.extremes(doc_lengths)
-        if low < 0 or high > codes.shape[1]:
-            raise ValueError(f"doc_lengths holds {low if low < 0 else high}, must be 0 to {int(codes.shape[1])}")
-    return fw.arange(codes.shape[1], codes) < doc_lengths[:, None]
+        source: _Residuals | dict[str, Any] = {"d": tokens, "d_mask": kept}
+    else:
+        real, bytes_ = fw.contiguous(codes[kept]), fw.contiguous(residuals[kept])
+        if fw.readable(codes):
+            check_range(fw, "codes", codes, 0, centroids.shape[0] - 1, kept, real)
+        source = _Residuals(fw, real, bytes_, fw.offsets_of(doc_lengths), fw.largest(doc_lengths), rows, table)
+    return _score(fw, Q, q, source, broken, normalize, q_mask, q_weights, return_argmax)
 
 
 def maxsim_residual_varlen(
@@ -302,7 +292,8 @@ def maxsim_residual_varlen(
     Gradients flow to Q and q_weights.
 
     Raises:
-        ValueError: shapes, offsets, nbits, a bound that is too small, codes outside the centroids.
+        ValueError: shapes, offsets, nbits, a bound that is too small, codes outside the centroids. In device memory as
+        for :func:`maxsim_residual`.
         TypeError: dtypes.
 
     Example:
@@ -331,15 +322,41 @@ def maxsim_residual_varlen(
         fw, Q, "residuals_flat", residuals_flat, centroids, bucket_weights, nbits, bit_order
     )
     codes = _code_numbers(fw, "codes_flat", codes_flat, Q, "Q")
-    _check_range(fw, "codes_flat", codes, centroids.shape[0])
     looked = packed_offsets(fw, "cu_seqlens_d", cu_seqlens_d, total, "codes_flat", Q)
     offsets, len_d = looked[0], longest(fw, "cu_seqlens_d", looked, "max_seqlen_d", max_seqlen_d)
-    if fw.tracing(q, codes):
+    broken = None
+    if fw.readable(codes):
+        check_range(fw, "codes_flat", codes, 0, centroids.shape[0] - 1)
+    else:
+        codes, outside = _within(fw, codes, centroids.shape[0])
+        before, ends = fw.offsets_of(fw.cast(outside, "int32")), fw.clamp(offsets, 0, total)
+        broken = before[ends[1:]] != before[ends[:-1]]
+    if fw.tracing(q, codes, residuals_flat, offsets, rows):
         tokens = fw.decode_residuals(codes, residuals_flat, rows, table)
-        fields = {"d": tokens, "d_offsets": offsets, "len_d": len_d}
-        return _score(fw, Q, q, fields, normalize, q_mask, q_weights, return_argmax)
-    source = _Residuals(fw, fw.contiguous(codes), fw.contiguous(residuals_flat), offsets, len_d, rows, table)
-    return _score(fw, Q, q, source, normalize, q_mask, q_weights, return_argmax)
+        source: _Residuals | dict[str, Any] = {"d": tokens, "d_offsets": offsets, "len_d": len_d}
+    else:
+        if looked[1] is None:
+            offsets, disordered = _ordered(fw, offsets, total, len_d)
+            broken = _either(broken, disordered)
+        source = _Residuals(fw, fw.contiguous(codes), fw.contiguous(residuals_flat), offsets, len_d, rows, table)
+    return _score(fw, Q, q, source, broken, normalize, q_mask, q_weights, return_argmax)
+
+
+def _within(fw: Framework, codes: Any, centroids: int) -> tuple[Any, Any]:
+    """(codes, 0 for those outside, which these are)."""
+    outside = (codes < 0) | (codes >= centroids)
+    return fw.where(outside, 0, codes), outside
+
+
+def _either(first: Any, second: Any) -> Any:
+    return second if first is None else first | second
+
+
+def _ordered(fw: Framework, offsets: Any, total: int, longest: int) -> tuple[Any, Any]:
+    """Offsets that ascend within 0 ... total, and bool [Nd]: the documents that had others, or were too long."""
+    ordered = fw.running_max(fw.clamp(offsets, 0, total))
+    moved = ordered != offsets
+    return ordered, moved[1:] | moved[:-1] | (ordered[1:] - ordered[:-1] > longest)
 
 
 def plaid_approx_score(
@@ -359,7 +376,9 @@ def plaid_approx_score(
         documents score 0.
 
     Raises:
-        ValueError: shapes, lengths beyond max_Ld, codes outside the centroids.
+        ValueError: shapes, lengths beyond max_Ld, codes outside the centroids. In device memory neither is looked at,
+        unless with ``LIK_CHECK=1``: there a code outside, negative or not, counts as centroid 0, as in the existing
+        package, and the score of a document with such a length is NaN.
         TypeError: dtypes.
 
     Example:
@@ -382,13 +401,14 @@ def plaid_approx_score(
     per_token = (*scores.shape[:-2], scores.shape[-1])
     q_mask = token_mask(fw, "q_mask", q_mask, per_token, scores, "query_centroid_scores without its centroids")
     weights = token_weights(fw, q_weights, per_token, scores, "query_centroid_scores without its centroids")
-    kept = _length_mask(fw, codes, doc_lengths)
-    if fw.on_host(codes):
-        _check_range(fw, "codes", codes[kept], scores.shape[-2])
+    about = (codes.shape[0],), codes.shape[1], codes, "codes"
+    _, kept, broken = sequence_lengths(fw, "doc_lengths", doc_lengths, *about)
+    if fw.readable(codes) and fw.readable(kept):
+        check_range(fw, "codes", codes, 0, scores.shape[-2] - 1, kept, codes[kept])
     batch = scores if len(scores.shape) == 3 else scores[None]
     weights = weights if weights is None or len(weights.shape) == 2 else weights[None]
     q_mask = q_mask if q_mask is None or len(q_mask.shape) == 2 else q_mask[None]
-    out = fw.empty((batch.shape[0], codes.shape[0]), "float32", scores)
+    found = []
     count, length = codes.shape
     spans = [(0, count)] if fw.tracing(scores, codes) else list(_blocks.even_spans(count, length, batch.shape[2]))
     for i in range(batch.shape[0]):
@@ -398,7 +418,9 @@ def plaid_approx_score(
                 best = best * weights[i]
             if q_mask is not None:
                 best = fw.where(q_mask[i], best, 0.0)
-            out[i, a:b] = best.sum(-1)
+            found.append(best.sum(-1))
+    out = fw.joined(found, scores).reshape(batch.shape[0], count)
+    out = fw.nan_where(broken, out)
     return out if len(scores.shape) == 3 else out[0]
 
 

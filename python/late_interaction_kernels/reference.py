@@ -12,6 +12,9 @@ import torch
 from torch.nn.functional import linear
 from torch.nn.functional import normalize as unit
 
+from . import _torch
+from ._problem import check_range
+
 NEG_INF = float("-inf")
 
 
@@ -139,6 +142,14 @@ def maxsim_padded_reference(
     return maxsim_reference(queries, documents, q_mask, d_mask, q_weights=q_weights)
 
 
+def _indices(codes: Any, kept: Any, centroids: int) -> tuple[Any, Any]:
+    """(codes as indices, which of the kept ones are outside and have become 0): refused where they may be looked at."""
+    if _torch.readable(codes) and _torch.readable(kept):
+        check_range(_torch, "codes", codes, 0, centroids - 1, kept, codes[kept])
+    inside = kept & (codes >= 0) & (codes < centroids)
+    return torch.where(inside, codes, 0).long(), kept & ~inside
+
+
 def plaid_approx_score_reference(
     query_centroid_scores: Any, codes: Any, doc_lengths: Any, *, q_weights: Any = None
 ) -> Any:
@@ -151,8 +162,8 @@ def plaid_approx_score_reference(
         >>> plaid_approx_score_reference(scores, torch.tensor([[0, 1]]), torch.tensor([2]))
         tensor([3.])
     """
-    similarity = _wide(query_centroid_scores)[codes.long()].mT
     kept = torch.arange(codes.shape[1], device=codes.device) < doc_lengths[:, None]
+    similarity = _wide(query_centroid_scores)[_indices(codes, kept, query_centroid_scores.shape[0])[0]].mT
     best = _best(similarity, kept[:, None, :])
     return (best if q_weights is None else best * q_weights).sum(-1)
 
@@ -201,8 +212,10 @@ def maxsim_residual_reference(
         tensor([2.])
     """
     buckets = unpack_residuals_reference(residuals, nbits, centroids.shape[1], bit_order=bit_order)
-    tokens = _wide(centroids)[codes.long()] + _wide(bucket_weights)[buckets.long()]
     kept = torch.arange(codes.shape[1], device=codes.device) < doc_lengths[:, None]
+    indices, outside = _indices(codes, kept, centroids.shape[0])
+    tokens = _wide(centroids)[indices] + _wide(bucket_weights)[buckets.long()]
+    tokens = tokens.masked_fill(outside[..., None], torch.nan)
     return maxsim_reference(Q, tokens, None, kept, normalize=normalize, q_weights=q_weights)
 
 

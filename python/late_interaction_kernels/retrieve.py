@@ -29,7 +29,7 @@ def retrieve(
     """The ``min(top_k, Nd)`` best documents of each query: (scores float32, indices int64), ``[Nq, k]``.
 
     As :func:`late_interaction_kernels.topk.maxsim_topk`, but tokens are normalized unless ``normalize=False``. Q
-    ``[Nq, Lq, d]`` or ``[Lq, d]`` (results ``[k]``), D ``[Nd, Ld, d]``. Never differentiable.
+    ``[Nq, Lq, d]`` or ``[Lq, d]`` (results ``[k]``), D ``[Nd, Ld, d]``. Never differentiable. Infinities as there.
 
     Raises:
         ValueError: top_k or chunk below 1, and what :func:`maxsim` refuses.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._problem import LIST, Framework, check_device, check_rank, framework, packed
+from ._problem import LIST, Framework, check_device, check_range, check_rank, framework, packed
 from .varlen import short_way
 
 
@@ -14,11 +14,10 @@ def pair_index(fw: Framework, name: str, index: Any, count: int, like: Any) -> A
     if not fw.is_integer(index):
         raise TypeError(f"{name} has dtype {fw.dtype_name(index)}, must be an integer dtype")
     check_device(fw, name, index, like, "Q_packed")
-    if fw.on_host(index) and index.shape[0]:
-        low, high = fw.extremes(index)
-        if low < 0 or high >= count:
-            raise ValueError(f"{name} holds {low if low < 0 else high}, must be 0 to {count - 1}")
-    return fw.contiguous(fw.cast(index, "int64"))
+    index = fw.contiguous(fw.cast(index, "int64"))
+    if fw.readable(index):
+        check_range(fw, name, index, 0, count - 1)
+    return index
 
 
 def score_pairs_packed(
@@ -42,7 +41,8 @@ def score_pairs_packed(
     :func:`maxsim_varlen`; gradients flow to both sides, summed over repeats, bit for bit the same every time.
 
     Raises:
-        ValueError: shapes, offsets, or indices outside the sequences.
+        ValueError: shapes, offsets, or indices outside the sequences. In device memory these are not looked at, unless
+        with ``LIK_CHECK=1``: such a pair scores NaN.
         TypeError: dtypes that do not fit.
 
     Example:

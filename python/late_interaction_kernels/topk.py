@@ -5,7 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from . import _native
-from ._problem import ALL, FOLLOW, LIST, NORMALIZE, Framework, Problem, check_rank, first_of, padded, whole_number
+from ._problem import (
+    ALL,
+    FOLLOW,
+    LIST,
+    NORMALIZE,
+    Framework,
+    Problem,
+    check_rank,
+    first_of,
+    framework,
+    padded,
+    whole_number,
+)
 from .autograd import compiling
 
 SCRATCH = 64 << 20  # bytes: a call that takes no more has nothing for a chunk to bound
@@ -41,6 +53,7 @@ def maxsim_topk(
 
     Returns:
         (scores float32 ``[Nq, k]``, indices int64 ``[Nq, k]``), and the argmax if wanted. Never differentiable.
+        Infinities as in :func:`maxsim`: on CUDA a document with one among its float32 tokens comes last, as NaN does.
 
     Raises:
         ValueError: k or chunk_size below 1, and what :func:`maxsim` refuses.
@@ -61,7 +74,9 @@ def maxsim_topk(
         found = _native.best(*operands, *choices, k, not largest)
         if found is not None:
             return found
-    check_rank("D", first_of("D", D, storage), (3,), "[Nd, Ld, d]")
+    tokens = first_of("D", D, storage)
+    framework(Q=Q, D=tokens)
+    check_rank("D", tokens, (3,), "[Nd, Ld, d]")
     fw, problem, shape = padded(
         fw_detach(Q), fw_detach(D), q_mask, d_mask, normalize=normalize, q_weights=fw_detach(q_weights), storage=storage
     )

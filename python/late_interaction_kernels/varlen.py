@@ -57,10 +57,11 @@ def maxsim_varlen(
 
     Returns:
         float32 ``[Nq, Nd]``. Empty sequences score 0. Gradients flow to Q_packed, D_packed and q_weights; rows outside
-        every sequence get zeros.
+        every sequence get zeros. Infinities as in :func:`maxsim`.
 
     Raises:
-        ValueError: shapes, decreasing or overrunning offsets, bounds smaller than the longest sequence.
+        ValueError: shapes, decreasing or overrunning offsets, bounds smaller than the longest sequence. In device
+        memory offsets are not looked at, unless with ``LIK_CHECK=1``: the scores of such a sequence are NaN.
         TypeError: dtypes that do not fit.
 
     Example:

@@ -109,7 +109,7 @@ PyObject *codec_decode_residuals(PyObject *self, PyObject *const *args, Py_ssize
     if (!failed)
         failed = check_codes(&job, v[2].shape[0]);
     if (!failed)
-        run_parallel((job.n + BLOCK - 1) / BLOCK, decode_block, &job);
+        failed = run_parallel((job.n + BLOCK - 1) / BLOCK, decode_block, &job);
     for (int i = 0; i < 5; i++)
         view_release(&v[i]);
     if (failed)

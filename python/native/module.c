@@ -31,14 +31,14 @@ struct problem {
 
 /* What the Python side registered, for the life of the process. */
 static struct {
-    PyObject *tensor, *parameter;                             /* types */
+    PyObject *tensor, *parameter;                 /* types */
     PyObject *grad_enabled, *transformed, *modes; /* callables: is_grad_enabled, functorch active, dispatch modes */
     PyObject *precision;                          /* callable: lik_precision that the user has set */
-    PyObject *is_neg;                             /* torch.Tensor.is_neg */
+    PyObject *traced;                             /* callable: is torch.jit.trace at work? */
     PyObject *forward_ad;                         /* the module whose _current_level is -1 without dual numbers */
     PyObject *requires_grad, *current_level;      /* names of attributes */
     PyObject *train;                              /* apply of the autograd.Function that gives scores their history */
-    PyObject *array, *array_empty, *array_dtype;              /* numpy.ndarray, numpy.empty, numpy.float32 */
+    PyObject *array, *array_empty, *array_dtype;  /* numpy.ndarray, numpy.empty, numpy.float32 */
 } known;
 
 static void problem_release(struct problem *p)
@@ -246,11 +246,12 @@ out_release:
     return -1;
 }
 
-/* An array to write: contiguous, of `count` elements and this dtype (0 = any), on the problem's device. */
-static int output_read(struct problem *p, int slot, PyObject *object, const char *name, int32_t dtype, int64_t count)
+/* An array of results: contiguous, of `count` elements and this dtype (0 = any), on the problem's device. */
+static int result_read(struct problem *p, int slot, PyObject *object, const char *name, int32_t dtype, int64_t count,
+                       int writable)
 {
     struct view *v = &p->out[slot];
-    if (view_read(v, object, name, 1))
+    if (view_read(v, object, name, writable))
         return -1;
     if (!v->present)
         return 0;
@@ -262,6 +263,12 @@ static int output_read(struct problem *p, int slot, PyObject *object, const char
     if (view_count(v) != count)
         return refuse("%s has %lld elements, must have %lld", name, view_count(v), count);
     return 0;
+}
+
+/* One to write. */
+static int output_read(struct problem *p, int slot, PyObject *object, const char *name, int32_t dtype, int64_t count)
+{
+    return result_read(p, slot, object, name, dtype, count, 1);
 }
 
 static int expect_arguments(const char *name, Py_ssize_t got, int want)
@@ -362,7 +369,7 @@ static PyObject *native_grad(PyObject *self, PyObject *const *args, Py_ssize_t n
     if (expect_arguments("grad", n, FIELDS + 5) || problem_read(&p, args))
         return NULL;
     int64_t scores = problem_scores(&p);
-    int failed = output_read(&p, 0, args[FIELDS], "grad_scores", LIK_F32, scores) ||
+    int failed = result_read(&p, 0, args[FIELDS], "grad_scores", LIK_F32, scores, 0) ||
                  output_read(&p, 1, args[FIELDS + 2], "grad_q", p.op.q.dtype, operand_rows(&p.op.q) * p.op.q.dim) ||
                  output_read(&p, 2, args[FIELDS + 3], "grad_d", p.op.d.dtype, operand_rows(&p.op.d) * p.op.d.dim) ||
                  output_read(&p, 3, args[FIELDS + 4], "grad_weights", LIK_F32, operand_rows(&p.op.q)) ||
@@ -448,7 +455,8 @@ static PyObject *native_backward(PyObject *self, PyObject *const *args, Py_ssize
         return NULL;
     struct lik_grad op = {.struct_size = sizeof op};
     int64_t scores = problem_scores(&p);
-    if (output_read(&p, 0, args[FIELDS], "grad_scores", LIK_F32, scores) || view_read(&argmax, args[FIELDS + 1], "argmax", 0))
+    if (result_read(&p, 0, args[FIELDS], "grad_scores", LIK_F32, scores, 0) ||
+        view_read(&argmax, args[FIELDS + 1], "argmax", 0))
         goto out_release;
     if (!p.out[0].present || !argmax.present || !view_is_contiguous(&argmax) || argmax.device != p.device ||
         view_count(&argmax) != scores * p.op.q.len_max) {
@@ -551,29 +559,31 @@ static int extremes_of(const struct view *v, struct extremes *e)
 
 /* ---- the short way ---- */
 
-/* register_torch(tensor, parameter, grad_enabled, transformed, modes, is_neg, forward_ad, stream, workspace, precision,
- * train) */
+/* register_torch(tensor, parameter, grad_enabled, transformed, modes, traced, forward_ad, stream, workspace, precision,
+ * train, is_neg, plain) */
 static PyObject *native_register_torch(PyObject *self, PyObject *args)
 {
     (void)self;
-    PyObject *o[11];
-    if (!PyArg_ParseTuple(args, "OOOOOOOOOOO", &o[0], &o[1], &o[2], &o[3], &o[4], &o[5], &o[6], &o[7], &o[8], &o[9],
-                          &o[10]))
+    PyObject *o[13];
+    if (!PyArg_ParseTuple(args, "OOOOOOOOOOOOO", &o[0], &o[1], &o[2], &o[3], &o[4], &o[5], &o[6], &o[7], &o[8], &o[9],
+                          &o[10], &o[11], &o[12]))
         return NULL;
-    for (int i = 0; i < 11; i++)
+    for (int i = 0; i < 13; i++)
         Py_INCREF(o[i]); /* for the life of the process */
     known.tensor = o[0];
     known.parameter = o[1];
     known.grad_enabled = o[2];
     known.transformed = o[3];
     known.modes = o[4];
-    known.is_neg = o[5];
+    known.traced = o[5];
     known.forward_ad = o[6];
     lender.type = (PyTypeObject *)o[0];
     lender.stream = o[7];
     lender.workspace = o[8];
     known.precision = o[9];
     known.train = o[10];
+    view_lazy.is_neg = o[11];
+    view_lazy.plain = o[12];
     known.requires_grad = PyUnicode_InternFromString("requires_grad");
     known.current_level = PyUnicode_InternFromString("_current_level");
     if (!known.requires_grad || !known.current_level)
@@ -594,11 +604,10 @@ static PyObject *native_register_numpy(PyObject *self, PyObject *args)
     Py_RETURN_NONE;
 }
 
-/* Truth of callable() or callable(argument); errors count as true, which leads to the long way. */
-static int says(PyObject *callable, PyObject *argument)
+/* Truth of callable(); errors count as true, which leads to the long way. */
+static int says(PyObject *callable)
 {
-    PyObject *answer = argument ? PyObject_CallFunctionObjArgs(callable, argument, NULL)
-                                : PyObject_CallNoArgs(callable);
+    PyObject *answer = PyObject_CallNoArgs(callable);
     int truth = answer ? PyObject_IsTrue(answer) : 1;
     Py_XDECREF(answer);
     PyErr_Clear();
@@ -639,23 +648,18 @@ enum framework { NOT_PLAIN, PLAIN_TORCH, PLAIN_NUMPY };
 /* Which framework do all arguments plainly belong to: torch without tracing and torch.func, NumPy, or none of ours. */
 static enum framework plain_framework(PyObject *const *args)
 {
-    static const int differentiable[] = {Q, D, Q_WEIGHTS};
     if (known.array && all_of(args, known.array, known.array))
         return PLAIN_NUMPY;
-    if (!known.tensor || !all_of(args, known.tensor, known.parameter) || says(known.transformed, NULL) ||
-        says(known.modes, NULL) || has_dual_numbers())
-        return NOT_PLAIN;
-    for (int i = 0; i < 3; i++)
-        if (args[differentiable[i]] != Py_None && says(known.is_neg, args[differentiable[i]]))
-            return NOT_PLAIN;
-    return PLAIN_TORCH;
+    int plain = known.tensor && all_of(args, known.tensor, known.parameter) && !says(known.transformed) &&
+                !says(known.modes) && !says(known.traced) && !has_dual_numbers();
+    return plain ? PLAIN_TORCH : NOT_PLAIN;
 }
 
 static int wants_gradients(PyObject *const *args)
 {
     return (requires_grad(args[Q]) || requires_grad(args[D]) ||
             (args[Q_WEIGHTS] != Py_None && requires_grad(args[Q_WEIGHTS]))) &&
-           says(known.grad_enabled, NULL);
+           says(known.grad_enabled);
 }
 
 /* The precision the user has set, where it makes a difference: f32 on CUDA. */
@@ -875,9 +879,10 @@ static PyObject *native_info(PyObject *self, PyObject *none)
     (void)self;
     (void)none;
     const struct lik_context *ctx = run_context(-1);
-    if (!ctx)
+    int32_t threads = ctx ? run_threads() : -1;
+    if (threads < 0)
         return NULL;
-    return Py_BuildValue("(sssi)", lik_version(), lik_build_info(), lik_context_name(ctx), (int)run_threads());
+    return Py_BuildValue("(sssi)", lik_version(), lik_build_info(), lik_context_name(ctx), (int)threads);
 }
 
 #define FAST(name) {#name, (PyCFunction)(void (*)(void))native_##name, METH_FASTCALL, NULL}

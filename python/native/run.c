@@ -11,6 +11,7 @@
 #endif
 
 #define DEVICES 64
+#define THREADS_MAX 4096           /* of LIK_THREADS, as for the command */
 #define WORK_FOR_THREADS 4e6       /* multiply-adds below which waking threads costs more than it saves */
 #define WORKSPACE_KEPT (64u << 20) /* a thread keeps its workspace up to this size between calls */
 
@@ -53,17 +54,31 @@ static int32_t processors(void)
     return n < 1 ? 1 : (int32_t)n;
 }
 
-/* LIK_THREADS, or 0. Read at every call so that it can be changed; the caller holds the GIL, as os.environ's writers do. */
+/* LIK_THREADS, or 0. Read at every call so that it can be changed; the caller holds the GIL, as
+ * os.environ's writers do. A value that says nothing gets one warning; -1 where that is an exception. */
 static int32_t threads_asked(void)
 {
+    static int warned;
     const char *text = getenv("LIK_THREADS");
-    long n = text ? strtol(text, NULL, 10) : 0;
-    return n < 1 ? 0 : n > 1024 ? 1024 : (int32_t)n;
+    if (!text || !*text)
+        return 0;
+    char *end;
+    long n = strtol(text, &end, 10);
+    if (*end == 0 && n >= 1 && n <= THREADS_MAX)
+        return (int32_t)n;
+    static const char warning[] = "late-interaction-kernels: LIK_THREADS is '%.40s', must be a whole number from 1 to "
+                                  "%d; it is ignored";
+    if (!warned && PyErr_WarnFormat(PyExc_RuntimeWarning, 1, warning, text, THREADS_MAX))
+        return -1;
+    warned = 1;
+    return 0;
 }
 
 int32_t run_threads(void)
 {
     int32_t asked = threads_asked();
+    if (asked < 0)
+        return -1;
     if (atomic_load_explicit(&forked, memory_order_relaxed))
         return 1;
     if (torch_parallel_for) {
@@ -120,28 +135,31 @@ static void parallel_for(void *pool, int64_t n, void (*task)(void *arg, int64_t 
     job_member(&job); /* what is left: everything when there is one member, nothing otherwise */
 }
 
-/* Holds the GIL. A pool that became too small is left to the end of the process: another thread may be using it. */
-static void fill_exec(struct lik_exec *exec, int32_t threads)
+/* Holds the GIL. -1 with an exception. A pool that became too small is left to the end of the process:
+ * another thread may be using it. */
+static int fill_exec(struct lik_exec *exec, int32_t threads)
 {
     exec->struct_size = sizeof *exec;
     exec->threads = 1;
     if (threads <= 1)
-        return;
+        return threads < 0 ? -1 : 0;
     if (!torch_parallel_for && lik_pool_threads(own_pool) < threads) {
         struct lik_pool *made;
         if (lik_pool_create(threads, &made))
-            return;
+            return 0;
         own_pool = made;
     }
     exec->parallel_for = parallel_for;
     exec->pool = (void *)(intptr_t)threads;
     exec->threads = threads;
+    return 0;
 }
 
-void run_parallel(int64_t n, void (*task)(void *arg, int64_t i), void *arg)
+int run_parallel(int64_t n, void (*task)(void *arg, int64_t i), void *arg)
 {
     struct lik_exec exec = {0};
-    fill_exec(&exec, n > 1 ? run_threads() : 1);
+    if (fill_exec(&exec, n > 1 ? run_threads() : 1))
+        return -1;
     PyThreadState *state = PyEval_SaveThread();
     if (exec.parallel_for)
         exec.parallel_for(exec.pool, n, task, arg);
@@ -149,6 +167,7 @@ void run_parallel(int64_t n, void (*task)(void *arg, int64_t i), void *arg)
         for (int64_t i = 0; i < n; i++)
             task(arg, i);
     PyEval_RestoreThread(state);
+    return 0;
 }
 
 int run_raise(int status)
@@ -355,7 +374,8 @@ int run_operation(enum run_verb verb, const void *op, int32_t device, double wor
     if (device >= 0)
         return run_cuda(verb, ctx, op, device);
     struct lik_exec exec = {0};
-    fill_exec(&exec, work > WORK_FOR_THREADS ? run_threads() : 1);
+    if (fill_exec(&exec, work > WORK_FOR_THREADS ? run_threads() : 1))
+        return -1;
     PyThreadState *state = PyEval_SaveThread();
     int status = run_cpu(verb, ctx, op, &exec);
     PyEval_RestoreThread(state);

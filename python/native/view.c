@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+struct lazy view_lazy;
+
 /* The parts of DLPack 1.x that are read here, laid out as its specification says. */
 struct dl_tensor {
     void *data;
@@ -265,7 +267,7 @@ static int read_extents(PyObject *tuple, int64_t *out)
 
 static int read_tuple(struct view *view, PyObject *object, const char *name)
 {
-    if (PyTuple_Size(object) != 5)
+    if (PyTuple_Size(object) != 6)
         goto out_malformed;
     view->data = PyLong_AsVoidPtr(PyTuple_GetItem(object, 0));
     view->dtype = (int32_t)PyLong_AsLong(PyTuple_GetItem(object, 1));
@@ -278,9 +280,45 @@ out_malformed:
     if (is_memory_error())
         return -1;
     PyErr_Clear();
-    PyErr_Format(PyExc_TypeError, "%s must be (pointer, dtype, device, shape, strides) with at most %d dimensions", name,
-                 VIEW_NDIM_MAX);
+    PyErr_Format(PyExc_TypeError, "%s must be (pointer, dtype, device, shape, strides, owner), at most %d dimensions",
+                 name, VIEW_NDIM_MAX);
     return -1;
+}
+
+static int has_no_memory(const struct view *view)
+{
+    return !view->data && view_count(view) > 0;
+}
+
+/* 1, 0, or -1 with an exception. Bools and bytes have no sign. */
+static int is_lazy(const struct view *view, PyObject *tensor)
+{
+    if (has_no_memory(view))
+        return view_lazy.plain != NULL;
+    if (!view_lazy.is_neg || view->dtype == VIEW_BOOL || view->dtype == VIEW_U8)
+        return 0;
+    PyObject *answer = PyObject_CallFunctionObjArgs(view_lazy.is_neg, tensor, NULL);
+    int lazy = answer ? answer == Py_True : -1;
+    Py_XDECREF(answer);
+    return lazy;
+}
+
+static int read_tensor(struct view *view, struct dl_exchange *table, PyObject *tensor, const char *name, int writable)
+{
+    if (read_dlpack(view, table, tensor, name))
+        return -1;
+    int lazy = writable ? 0 : is_lazy(view, tensor);
+    if (lazy > 0) {
+        view->owner = PyObject_CallFunctionObjArgs(view_lazy.plain, tensor, NULL);
+        lazy = view->owner ? read_dlpack(view, table, view->owner, name) : -1;
+    }
+    if (!lazy && has_no_memory(view)) {
+        PyErr_Format(PyExc_ValueError, "%s has no memory to read: is it a fake tensor, or a wrapper of another?", name);
+        lazy = -1;
+    }
+    if (lazy)
+        view_release(view);
+    return lazy;
 }
 
 int view_read(struct view *view, PyObject *object, const char *name, int writable)
@@ -295,7 +333,7 @@ int view_read(struct view *view, PyObject *object, const char *name, int writabl
     if (exchange_of(Py_TYPE(object), &table))
         return -1;
     if (table)
-        return read_dlpack(view, table, object, name);
+        return read_tensor(view, table, object, name, writable);
     return read_buffer(view, object, name, writable);
 }
 
@@ -304,6 +342,7 @@ void view_release(struct view *view)
     if (view->has_buffer)
         PyBuffer_Release(&view->buffer);
     view->has_buffer = 0;
+    Py_CLEAR(view->owner);
 }
 
 int64_t view_count(const struct view *view)

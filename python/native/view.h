@@ -1,11 +1,12 @@
 /* Reading tensors: any array a caller hands over becomes a struct view, without a copy and without its framework.
  *
  * Three ways in, tried in this order:
- *   1. a tuple (pointer, dtype code, device, shape, strides in elements), device -1 = CPU, n = cuda:n. Made by the Python
- *      side for what the other two cannot say: NumPy's ml_dtypes, tensors of a torch without the exchange API;
+ *   1. a tuple (pointer, dtype code, device, shape, strides in elements, owner), device -1 = CPU, n = cuda:n.
+ *      Made by the Python side for what the other two cannot say: NumPy's ml_dtypes, tensors of a torch
+ *      without the exchange API;
  *   2. DLPack's C exchange API, found on the type and remembered per type: about 50 ns a tensor, no Python object made;
  *   3. the buffer protocol: NumPy arrays, memoryviews.
- * A view borrows; view_release() ends the borrowing (only buffers have something to give back). */
+ * A view borrows; view_release() ends the borrowing (buffers and tensors made plain are given back). */
 #ifndef LIK_PYTHON_VIEW_H
 #define LIK_PYTHON_VIEW_H
 
@@ -32,9 +33,19 @@ struct view {
     int32_t device; /* -1 = CPU, n = cuda:n */
     int32_t ndim;
     int64_t shape[VIEW_NDIM_MAX], strides[VIEW_NDIM_MAX];
+    PyObject *owner; /* of the memory, where the array itself had none that says its values */
     int has_buffer;
     Py_buffer buffer;
 };
+
+/* A torch tensor may be lazy: its memory holds the values before a sign change (the imaginary part of a
+ * conjugate), or it is zeros without memory. What DLPack lends does not say so: every tensor that is read
+ * is asked, here alone, and read from a copy if it is. Set once by the Python side. */
+struct lazy {
+    PyObject *is_neg; /* torch.Tensor.is_neg */
+    PyObject *plain;  /* callable: tensor -> the same values in memory of its own */
+};
+extern struct lazy view_lazy;
 
 /* 0, or -1 with a Python exception that names `name`. None gives an absent view. */
 int view_read(struct view *view, PyObject *object, const char *name, int writable);

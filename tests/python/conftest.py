@@ -68,3 +68,18 @@ class Expected:
 @pytest.fixture
 def expected():
     return Expected
+
+
+@pytest.fixture
+def run():
+    """A Python process of its own: run(code, VARIABLE=value)."""
+    import subprocess
+    import sys
+
+    def call(code, **env):
+        environment = {**os.environ, **env}
+        return subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=environment
+        )
+
+    return call

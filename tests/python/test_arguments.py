@@ -8,7 +8,9 @@ import torch
 from late_interaction_kernels import maxsim, maxsim_pairs, maxsim_varlen
 from late_interaction_kernels.backward import maxsim_backward_lowmem, maxsim_backward_unified
 from late_interaction_kernels.forward import maxsim_forward
+from late_interaction_kernels.fused_head import maxsim_from_hidden
 from late_interaction_kernels.mps import maxsim_inference_mps, maxsim_mps, metal
+from late_interaction_kernels.padded import pack_padded
 from late_interaction_kernels.plaid import plaid_approx_score
 from late_interaction_kernels.score_pairs import score_pairs_packed
 
@@ -145,8 +147,8 @@ def test_packed(change, kind, match):
 @pytest.mark.parametrize(
     "left, right, kind, match",
     [
-        (torch.tensor([2]), torch.tensor([0]), ValueError, "pair_q_idx holds 2, must be 0 to 1"),
-        (torch.tensor([0]), torch.tensor([-1]), ValueError, "pair_d_idx holds -1"),
+        (torch.tensor([2]), torch.tensor([0]), ValueError, r"pair_q_idx\[0\] is 2, must be 0 to 1"),
+        (torch.tensor([0]), torch.tensor([-1]), ValueError, r"pair_d_idx\[0\] is -1"),
         (torch.tensor([0, 1]), torch.tensor([0]), ValueError, "must have the same length, got 2 and 1"),
         (torch.tensor([[0]]), torch.tensor([0]), ValueError, "pair_q_idx must have shape"),
         (torch.tensor([0.0]), torch.tensor([0]), TypeError, "pair_q_idx has dtype float32"),
@@ -167,9 +169,9 @@ def test_pair_indices(left, right, kind, match):
             "query_centroid_scores must have shape",
         ),
         ((torch.randn(4, 3), torch.zeros(2, dtype=torch.long), torch.tensor([1])), "codes must have shape"),
-        ((torch.randn(4, 3), torch.zeros(1, 2, dtype=torch.long), torch.tensor([3])), "doc_lengths holds 3"),
-        ((torch.randn(4, 3), torch.full((1, 2), 4), torch.tensor([1])), "codes holds 4, must be 0 to 3"),
-        ((torch.randn(4, 3), torch.full((1, 2), -1), torch.tensor([1])), "codes holds -1"),
+        ((torch.randn(4, 3), torch.zeros(1, 2, dtype=torch.long), torch.tensor([3])), r"doc_lengths\[0(, 0)?\] is 3"),
+        ((torch.randn(4, 3), torch.full((1, 2), 4), torch.tensor([1])), r"codes\[0, 0\] is 4, must be 0 to 3"),
+        ((torch.randn(4, 3), torch.full((1, 2), -1), torch.tensor([1])), r"codes\[0, 0\] is -1"),
         ((torch.randn(4, 3), torch.zeros(1, 2), torch.tensor([1])), "codes has dtype float32"),
     ],
 )
@@ -189,7 +191,7 @@ def test_backward():
         ({"Q": Q.int()}, TypeError, "Q has dtype int32"),
         ({"Q": Q[0]}, ValueError, "Q must have shape"),
         ({"argmax": argmax.long()}, TypeError, "argmax has dtype torch.int64"),
-        ({"argmax": argmax + 5}, ValueError, "argmax holds"),
+        ({"argmax": argmax + 5}, ValueError, r"argmax\[0, 0\] is"),
         ({"q_mask": ones(3)}, ValueError, "q_mask must have shape"),
         ({"q_weights": ones(2, 3)}, TypeError, "q_weights has dtype bool"),
     ):
@@ -198,6 +200,26 @@ def test_backward():
                 function(**{**good, **change})
     with pytest.raises(TypeError, match=r"Q must be a torch.Tensor, got ndarray"):
         maxsim_backward_unified(*(x.numpy() for x in good.values()))
+
+
+@pytest.mark.parametrize(
+    "call, words",
+    [
+        (lambda: maxsim(Q[0], D4), r"got \(3, 8\).*needs Q to be"),
+        (lambda: maxsim(Q, D4[:1]), r"Q.shape\[0\] is 2, D.shape\[0\] is 1.*D.shape\[0\] == Q.shape\[0\]"),
+        (lambda: maxsim_pairs(Q, D), r"Q.shape\[0\] is 2, D.shape\[0\] is 4.*Q.shape\[0\] == D.shape\[0\]"),
+        (lambda: maxsim(Q, D, ones(2, 4)), r"\(2, 3\), got \(2, 4\).*q_mask must be"),
+        (lambda: maxsim_from_hidden(Q, D, ones(7, 8)), r"\(8, 8\), got \(7, 8\).*W must be"),
+        (
+            lambda: pack_padded(Q, D4, torch.tensor([3, 0]), torch.full((2, 6), 5), validate=True),
+            r"query_lengths must all be > 0.*query_lengths\[1\] is 0",
+        ),
+    ],
+)
+def test_messages_have_the_existing_package_s_words(call, words):
+    """Its tests look for them; both values are there as well."""
+    with pytest.raises(ValueError, match=words):
+        call()
 
 
 def test_forward_and_mps():

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
+from entries import entries, every_argument, parts
 from late_interaction_kernels import (
     MaxSimScorer,
     _native,
+    _torch,
+    autograd,
     maxsim,
     maxsim_padded,
     maxsim_pairs,
@@ -22,6 +29,7 @@ from late_interaction_kernels.forward import maxsim_forward
 from late_interaction_kernels.fp8 import maxsim_inference_fp8, quantize_fp8_per_token
 from late_interaction_kernels.fused_head import maxsim_from_hidden
 from late_interaction_kernels.score_pairs import score_pairs_packed
+from test_devices import WRONG, put
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 needs_backend = pytest.mark.skipif(not _native.has_device(0), reason="needs the CUDA backend")
@@ -235,6 +243,114 @@ def test_compiled():
     compiled = torch.compile(lambda a, b: maxsim(a, b) * 2, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(q, d), maxsim(q, d) * 2)
     compiled(q, d).sum().backward()
+
+
+def on_cuda(tensors):
+    return {name: x.cuda() for name, x in tensors.items()}
+
+
+@pytest.fixture(params=["library", "torch"])
+def served_by(request, monkeypatch):
+    if request.param == "library" and not _native.has_device(0):
+        pytest.skip("needs the CUDA backend")
+    if request.param == "torch":
+        monkeypatch.setattr(_torch, "_native_serves", lambda p: False)
+        for short_way in ("maxsim", "best"):
+            monkeypatch.setattr(autograd._native, short_way, lambda *a: None)
+    return request.param
+
+
+@pytest.mark.parametrize("name, argument, change, where, error", WRONG)
+def test_out_of_range_is_nan(served_by, name, argument, change, where, error):
+    """Never an assertion on the device, after which nothing works: NaN for what is wrong, the rest keeps its bits."""
+    function, tensors = entries()[name]
+    right, wrong = on_cuda(tensors), on_cuda({**tensors, argument: change(tensors[argument])})
+    want, got = (parts(function(**x))[0].cpu() for x in (right, wrong))
+    bad = torch.zeros(want.shape, dtype=torch.bool)
+    if where is not None:
+        bad[where] = True
+    assert torch.equal(got.isnan(), bad)
+    torch.testing.assert_close(got[~bad], want[~bad], rtol=0, atol=0)
+    first = next(iter(tensors))
+    if name != "approx":
+        leaf = wrong[first].clone().requires_grad_()
+        scores = parts(function(**{**wrong, first: leaf}))[0]
+        (gradient,) = torch.autograd.grad(torch.where(bad.cuda(), 0, scores).sum(), leaf)
+        assert gradient.isfinite().all()
+    assert torch.ones(1, device="cuda").item() == 1  # the context lives
+
+
+def test_codes_out_of_range_in_the_other_functions(served_by):
+    function, tensors = entries()["approx"]
+    codes = put(put(tensors["codes"], (0, 1), -1), (2, 0), 7)
+    first = put(put(tensors["codes"], (0, 1), 0), (2, 0), 0)
+    got, want = (function(**on_cuda({**tensors, "codes": x})) for x in (codes, first))
+    assert torch.equal(got, want)
+    _, residual = entries()["residual"]
+    residual = on_cuda(
+        {k: residual[k] for k in ("Q", "codes", "residuals", "doc_lengths", "centroids", "bucket_weights")}
+    )
+    residual["codes"] = put(residual["codes"], (0, 4), 99)
+    assert reference.maxsim_residual_reference(**residual, nbits=2).isnan()[:, 0].all()
+    table = torch.randn(7, 3, device="cuda")
+    reference.plaid_approx_score_reference(table, residual["codes"], residual["doc_lengths"]).sum().item()
+    compiled = torch.compile(lambda **x: plaid.maxsim_residual(**x, nbits=2), fullgraph=True, backend="aot_eager")
+    assert compiled(**residual).isnan()[:, 0].all()
+
+
+def test_looked_at_under_the_check():
+    """LIK_CHECK=1 waits, looks, and says what a CPU says."""
+    code = """
+import re
+from entries import entries
+from test_devices import WRONG
+for name, argument, change, where, error in WRONG:
+    if error:
+        function, tensors = entries()[name]
+        try:
+            function(**{k: x.cuda() for k, x in {**tensors, argument: change(tensors[argument])}.items()})
+            print("nothing said:", name, argument)
+        except ValueError as e:
+            if not re.search(error, str(e)):
+                print(name, argument, e)
+print("done")
+"""
+    paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "LIK_CHECK": "1", "PYTHONPATH": paths}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, env=environment)
+    assert done.stdout == "done\n", done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name, argument", every_argument())
+def test_lazily_negative(served_by, name, argument):
+    function, tensors = entries()[name]
+    tensors = on_cuda(tensors)
+    if tensors[argument].dtype.itemsize == 1:
+        pytest.skip("no sign to put off")
+    lazy = torch._neg_view(-tensors[argument])
+    for a, b in zip(parts(function(**{**tensors, argument: lazy})), parts(function(**tensors)), strict=True):
+        if b is not None:
+            torch.testing.assert_close(a.float(), b.float())
+
+
+def test_jit_trace():
+    q, d = unit(2, 3, 8), unit(4, 5, 8)
+    traced = torch.jit.trace(maxsim, (q, d), check_trace=False)
+    assert torch.equal(traced(d, q), maxsim(d, q))
+
+
+def test_the_norms_are_looked_at_once_and_not_while_a_graph_is_captured(monkeypatch):
+    monkeypatch.delenv("LIK_SUPPRESS_NORM_WARN", raising=False)
+    q, d = 10 * unit(2, 3, 8), unit(4, 5, 8)
+    maxsim(q, d)
+    monkeypatch.setattr(autograd, "_NORM_CHECKED", False)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        maxsim(q, d)
+    assert not autograd._NORM_CHECKED
+    with pytest.warns(UserWarning, match="normalize=True"):
+        maxsim(q, d)
+    assert autograd._NORM_CHECKED
 
 
 def test_mixed_devices_are_refused():

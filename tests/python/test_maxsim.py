@@ -297,7 +297,7 @@ def test_norm_warning_once_a_process(monkeypatch):
     from late_interaction_kernels import autograd
 
     monkeypatch.delenv("LIK_SUPPRESS_NORM_WARN", raising=False)
-    monkeypatch.setattr(autograd, "_norm_checked", False)
+    monkeypatch.setattr(autograd, "_NORM_CHECKED", False)
     q, d = torch.randn(2, 3, 64), torch.randn(2, 3, 64)
     with pytest.warns(UserWarning, match=r"late-interaction-kernels.*normalize=True"):
         maxsim(q, d)

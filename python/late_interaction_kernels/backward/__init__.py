@@ -12,6 +12,7 @@ from .._problem import (
     CANDIDATES,
     Problem,
     check_float,
+    check_range,
     check_rank,
     check_shape,
     embeddings,
@@ -35,8 +36,13 @@ def _problem(
     check_rank("D", D, (3,), "[Nd, Ld, d], candidates flattened")
     check_rank("grad_scores", grad_scores, (2,), "[Nq, K]" if kd_layout else "[Nq, Nd]")
     queries, columns = Q.shape[0], grad_scores.shape[1] if kd_layout else D.shape[0]
-    check_shape("D", D, (queries * columns if kd_layout else columns, D.shape[1], Q.shape[2]), "Q's dim, the scores")
-    check_shape("grad_scores", grad_scores, (queries, columns), "the scores")
+    check_shape(
+        "D",
+        D,
+        (queries * columns if kd_layout else columns, D.shape[1], Q.shape[2]),
+        "as long as the scores, as wide as Q",
+    )
+    check_shape("grad_scores", grad_scores, (queries, columns), "shaped like the scores")
     check_shape("argmax", argmax, (queries * columns, Q.shape[1]), "one row a score")
     check_float(_torch, "grad_scores", grad_scores)
     if argmax.dtype not in (torch.int16, torch.int32):
@@ -44,10 +50,8 @@ def _problem(
     for name, x in (("D", D), ("argmax", argmax), ("grad_scores", grad_scores)):
         if x.device != Q.device:
             raise ValueError(f"{name} is on {x.device}, Q is on {Q.device}: they must be on the same device")
-    if argmax.numel() and argmax.device.type == "cpu":
-        low, high = (int(v) for v in argmax.aminmax())
-        if low < -1 or high >= D.shape[1]:
-            raise ValueError(f"argmax holds {low if low < -1 else high}, must be -1 to {D.shape[1] - 1}")
+    if _torch.readable(argmax):
+        check_range(_torch, "argmax", argmax, -1, D.shape[1] - 1)
     q, d = embeddings(_torch, "Q", Q.detach()), embeddings(_torch, "D", D.detach())
     q_mask = token_mask(_torch, "q_mask", q_mask, tuple(Q.shape[:-1]), Q, "Q")
     weights = token_weights(_torch, q_weights, tuple(Q.shape[:-1]), Q, "Q")
@@ -92,7 +96,7 @@ def maxsim_backward_unified(
 
     problem, grad_scores, argmax = _problem(grad_scores, Q, D, argmax, q_mask, kd_layout, q_weights)
     with torch.no_grad():
-        grad_q, grad_d, _ = _torch.run_grad(problem, grad_scores, argmax, True, True, False)
+        grad_q, grad_d, _ = _torch.gradients(problem, grad_scores, argmax, True, True, False)
     return grad_q.to(Q.dtype), grad_d.reshape(D.shape).to(D.dtype)
 
 

@@ -8,6 +8,7 @@ one host, and the same sweep with the mapping turned around restores them.
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 import sys
 import types
@@ -18,6 +19,14 @@ from typing import Any
 def disabled() -> bool:
     """LIK_DISABLE=1: patched functions behave like the originals. Read at every call."""
     return os.environ.get("LIK_DISABLE") == "1"
+
+
+def module(name: str) -> Any:
+    """A module of a host, or None where this version of it has none."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
 
 
 def host_modules(host: str) -> list[types.ModuleType]:

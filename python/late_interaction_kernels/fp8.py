@@ -84,12 +84,12 @@ def quantize_fp8_per_token(X: Any, dtype: Any = None) -> tuple[Any, Any]:
     return fw.cast((x / scale[..., None]).clip(-most, most), name), scale
 
 
-def dequantize_fp8_per_tensor(X8: Any, scale: Any) -> Any:
-    """float32 ``X8 * scale``; the scale has one element.
+def dequantize_fp8_per_tensor(X_fp8: Any, scale: Any) -> Any:
+    """float32 ``X_fp8 * scale``; the scale has one element.
 
     Raises:
         ValueError: more scales than one.
-        TypeError: an X8 that is not fp8.
+        TypeError: an X_fp8 that is not fp8.
 
     Example:
         >>> import torch
@@ -97,19 +97,19 @@ def dequantize_fp8_per_tensor(X8: Any, scale: Any) -> Any:
         >>> dequantize_fp8_per_tensor(*quantize_fp8_per_tensor(torch.tensor([[1.0, -2.0]]))).round(decimals=3)
         tensor([[ 1., -2.]])
     """
-    fw = framework(X8=X8)
-    _check_fp8(fw, "X8", X8)
-    scale = _scale(fw, "scale", scale, X8, "X8")
+    fw = framework(X_fp8=X_fp8)
+    _check_fp8(fw, "X_fp8", X_fp8)
+    scale = _scale(fw, "scale", scale, X_fp8, "X_fp8")
     check_shape("scale", scale, (), "one element")
-    return fw.cast(X8, "float32") * scale
+    return fw.cast(X_fp8, "float32") * scale
 
 
-def dequantize_fp8_per_token(X8: Any, scale: Any) -> Any:
-    """float32 ``X8 * scale[..., None]``; scales of shape ``X8.shape[:-1]``.
+def dequantize_fp8_per_token(X_fp8: Any, scale: Any) -> Any:
+    """float32 ``X_fp8 * scale[..., None]``; scales of shape ``X_fp8.shape[:-1]``.
 
     Raises:
         ValueError: scales of another shape.
-        TypeError: an X8 that is not fp8.
+        TypeError: an X_fp8 that is not fp8.
 
     Example:
         >>> import torch
@@ -118,10 +118,10 @@ def dequantize_fp8_per_token(X8: Any, scale: Any) -> Any:
         tensor([[ 1.],
                 [-2.]])
     """
-    fw = framework(X8=X8, scale=scale)
-    _check_fp8(fw, "X8", X8)
-    check_shape("scale", scale, tuple(X8.shape[:-1]), "one a token")
-    return fw.cast(X8, "float32") * _scale(fw, "scale", scale, X8, "X8")[..., None]
+    fw = framework(X_fp8=X_fp8, scale=scale)
+    _check_fp8(fw, "X_fp8", X_fp8)
+    check_shape("scale", scale, tuple(X_fp8.shape[:-1]), "one a token")
+    return fw.cast(X_fp8, "float32") * _scale(fw, "scale", scale, X_fp8, "X_fp8")[..., None]
 
 
 def _check_fp8(fw: Framework, name: str, x: Any) -> None:

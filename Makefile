@@ -41,5 +41,9 @@ bench-gpu:
 test-hosts:
 	tests/hosts/run.sh $(ARGS)
 
+# The existing package's own tests on this one. On a machine with a GPU: PYTHON names a python with torch for CUDA.
+test-upstream:
+	tests/upstream/run.py $(ARGS)
+
 clean:
 	rm -rf build .venv .venv-*

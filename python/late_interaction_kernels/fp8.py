@@ -41,7 +41,7 @@ def _plain(fw: Framework, name: str, X: Any) -> Any:
 
 
 def quantize_fp8_per_tensor(X: Any, dtype: Any = None) -> tuple[Any, Any]:
-    """(X8, 0-d float32 scale): scale = max(largest \\|x\\|, 1e-6) / the dtype's largest value; 1 for an empty X.
+    """(X_fp8, 0-d float32 scale): scale = max(largest \\|x\\|, 1e-6) / the dtype's largest value; 1 for an empty X.
 
     X is float32, float16, bfloat16 or float64 of any shape; dtype is float8_e4m3fn (None, largest 448) or float8_e5m2
     (57344), as torch's or ml_dtypes' dtype or by name. NumPy arrays need ml_dtypes.
@@ -53,8 +53,8 @@ def quantize_fp8_per_tensor(X: Any, dtype: Any = None) -> tuple[Any, Any]:
     Example:
         >>> import torch
         >>> from late_interaction_kernels.fp8 import quantize_fp8_per_tensor
-        >>> X8, scale = quantize_fp8_per_tensor(torch.tensor([[1.0, -2.0]]))
-        >>> X8.float().tolist(), X8.dtype
+        >>> X_fp8, scale = quantize_fp8_per_tensor(torch.tensor([[1.0, -2.0]]))
+        >>> X_fp8.float().tolist(), X_fp8.dtype
         ([[224.0, -448.0]], torch.float8_e4m3fn)
     """
     fw, name = framework(X=X), _fp8_name(dtype)
@@ -67,7 +67,7 @@ def quantize_fp8_per_tensor(X: Any, dtype: Any = None) -> tuple[Any, Any]:
 
 
 def quantize_fp8_per_token(X: Any, dtype: Any = None) -> tuple[Any, Any]:
-    """(X8, float32 scales of shape ``X.shape[:-1]``): as :func:`quantize_fp8_per_tensor`, one scale a token.
+    """(X_fp8, float32 scales of shape ``X.shape[:-1]``): as :func:`quantize_fp8_per_tensor`, one scale a token.
 
     Example:
         >>> import torch

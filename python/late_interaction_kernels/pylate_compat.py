@@ -139,7 +139,7 @@ def _close_gate() -> None:
 
 def _lost_losses() -> list[str]:
     """Losses that should hold one of our functions and do not: from 1.5 on the contrastive ones look it up instead."""
-    lookup = "pylate.scores.colbert" in sys.modules
+    lookup = "pylate.scores.scores" not in sys.modules
     return [
         f"{module}.{name}"
         for module, name in _CAPTURED.items()

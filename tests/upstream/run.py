@@ -8,7 +8,8 @@ failure as well. Tests that ask for a GPU run on it; where there is none, those 
 CPU, as a check of contracts, and only those that look at torch.cuda itself are skipped.
 
 PYTHON: an interpreter with torch, pytest and this package (also through PYTHONPATH) to run them with. By default the
-test environment of tests/run.py, with a wheel of this tree. Closes with `N passed, N failed, N skipped`.
+test environment of tests/run.py, with a wheel of this tree. Where PyLate (up to 1.5.0) or colpali-engine (up to 0.3.16)
+is installed, the tests of the patches run as well. Closes with `N passed, N failed, N skipped`.
 """
 
 import argparse
@@ -84,7 +85,7 @@ def unpack(sdist: Path, edits: list[tuple[str, str]]) -> Path:
 
 
 def run(python: str, report: Path, *arguments: str, silent: bool = False) -> list[ElementTree.Element]:
-    """One pytest process; the cases of its report."""
+    """One pytest process; the cases of its report, none if it did not come to write one."""
     report.unlink(missing_ok=True)
     paths = [str(HERE), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(str(Path(p).resolve()) for p in paths)}
@@ -114,7 +115,9 @@ def main() -> int:
     options = parser.parse_args()
     BUILD.mkdir(parents=True, exist_ok=True)
     python = os.environ.get("PYTHON", "")
-    if not python:
+    if python:
+        python = os.path.abspath(shutil.which(python) or python)
+    else:
         import run as suites
 
         suites.REPORTS.mkdir(parents=True, exist_ok=True)

@@ -3,10 +3,11 @@
 PREFIX ?= /usr/local
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 PYTHON ?= python3
-# What `make` and `make install` build: release, or cuda (which needs nvcc and takes a quarter of an hour for all GPUs).
+# What `make` and `make install` build: release, or cuda, which needs nvcc: for the GPUs of this machine, or for every
+# GPU (a quarter of an hour) where there is none or with LIK_CUDA_ARCHS=all in the environment.
 PRESET ?= release
 
-.PHONY: all demo test bench install test-gpu bench-gpu test-hosts clean
+.PHONY: all demo test bench install test-gpu bench-gpu test-hosts test-upstream clean
 
 all:
 	cmake --preset $(PRESET) $(CMAKE_ARGS)
@@ -39,6 +40,10 @@ bench-gpu:
 # PyLate, colpali-engine and sentence-transformers beside the package, in environments of their own (about 2 GB each).
 test-hosts:
 	tests/hosts/run.sh $(ARGS)
+
+# The existing package's own tests on this one. On a machine with a GPU: PYTHON names a python with torch for CUDA.
+test-upstream:
+	tests/upstream/run.py $(ARGS)
 
 clean:
 	rm -rf build .venv .venv-*

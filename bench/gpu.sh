@@ -11,7 +11,7 @@ python=${PYTHON:-python3}
 cmake --preset cuda >/dev/null
 cmake --build --preset cuda -j "$(nproc)" >/dev/null
 [ -d build/gpu-package ] || "$python" -m pip install --quiet --no-deps --target build/gpu-package \
-    -Ccmake.define.LIK_CUDA=ON -Ccmake.define.LIK_CUDA_ARCHS="${LIK_CUDA_ARCHS:-native}" .
+    -Ccmake.define.LIK_CUDA=ON .
 [ -d build/gpu-peers ] || "$python" -m pip install --quiet --no-deps --target build/gpu-peers \
     late-interaction-kernels==0.4.3 flash-maxsim==0.3.0
 out=bench/results/gpu-$(date +%Y-%m-%d).json

@@ -195,25 +195,28 @@ def suite_fuzz(tally: Tally) -> None:
     call(tally, "fuzz", ["tests/fuzz/run.sh", "60", str(BUILD / "fuzz")], BUILD / "fuzz/report.xml", PYTHON=python())
 
 
-def suite_python(tally: Tally) -> None:
-    """The Python package: a wheel of this tree, audited and installed, then its tests."""
-    if not (ROOT / "tests/python").is_dir():
-        return
+def install_package(tally: Tally) -> bool:
+    """Builds a wheel of this tree, audits it, and installs it in the test environment."""
     folder, pip = BUILD / "wheel", [python(), "-m", "pip"]
     shutil.rmtree(folder, ignore_errors=True)
-    make = [*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder)]
-    make += ["-Ccmake.define.LIK_CUDA=OFF", "."]  # seven GPU architectures take a quarter of an hour
+    make = [*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), "-Ccmake.define.LIK_CUDA=OFF", "."]
     if not call(tally, "build the wheel", make):
-        return
+        return False
     wheels = [str(wheel) for wheel in folder.glob("*.whl")]
     call(tally, "abi3audit", [str(VENV / "bin/abi3audit"), "--strict", *wheels])
-    if call(tally, "install the wheel", [*pip, "install", "--quiet", "--force-reinstall", "--no-deps", *wheels]):
+    return call(tally, "install the wheel", [*pip, "install", "--quiet", "--force-reinstall", "--no-deps", *wheels])
+
+
+def suite_python(tally: Tally) -> None:
+    """The Python package: a wheel of this tree, audited and installed, then its tests."""
+    if install_package(tally):
         pytest(tally, "python", "tests/python")
 
 
 def suite_cuda(tally: Tally) -> None:
     """The CUDA backend compiles for three generations of GPUs without warnings, and works where there is none."""
     need("nvcc")
+    call(tally, "which GPUs a build is for", [sys.executable, "tests/install/check_archs.py", "."])
     if build(tally, "cuda", "-DLIK_CUDA_ARCHS=75-real;80-real;90a-real", "-DLIK_WERROR=ON"):
         ctest(tally, "cuda", "-R", "symbols|needs")
         call(tally, "lik_check in the CUDA build", ["build/cuda/tests/lik_check", "--quick"])

@@ -8,6 +8,7 @@ one host, and the same sweep with the mapping turned around restores them.
 from __future__ import annotations
 
 import gc
+import importlib
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -19,6 +20,14 @@ from ._environment import flag
 def disabled() -> bool:
     """LIK_DISABLE=1: patched functions behave like the originals. Read at every call."""
     return flag("LIK_DISABLE")
+
+
+def module(name: str) -> Any:
+    """A module of a host, or None where this version of it has none."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
 
 
 def host_modules(host: str) -> list[types.ModuleType]:

@@ -7,18 +7,22 @@ Older versions write MaxSim as ``torch.einsum(...)``, a maximum over document to
 changed from version to version. The patch keeps every line of those losses: it runs them with an ``einsum`` that
 recognizes the MaxSim products and answers with an unevaluated product. If a maximum and a sum follow, our kernels
 compute them; if anything else follows (the smooth maximum), the product is evaluated as the host wrote it.
+
+The ``patched_`` functions call one method of the host so, whether the patch is on or not.
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
+import threading
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 from . import _hosts, autograd
 
+_PROCESSING = "colpali_engine.utils.processing_utils"
+_LOSS = "colpali_engine.loss.late_interaction_losses"
 _LOSSES = (
     "ColbertLoss",
     "ColbertPairwiseCELoss",
@@ -30,6 +34,7 @@ _LOSSES = (
 # What was replaced while the patch is on: (owner, name) -> the attribute as it stood there; empty otherwise.
 _ORIGINAL: dict[tuple[Any, str], Any] = {}
 _SAVED: dict[str, Any] = {}
+_lock = threading.RLock()  # held while the patch is put on or off, and by a call that has it on for itself
 
 # The products of the hosts' losses -> the pairing they mean. The query tokens' axis comes before the documents' in
 # the result.
@@ -178,6 +183,62 @@ def _see_our_torch(function: Any) -> Any:
     return _hosts.with_globals(function, torch=_Torch())
 
 
+def _with_patch(module: str, owner: str, method: str, *arguments: Any) -> Any:
+    """The host's own method with the patch on: put on for this call where it is not."""
+    bound = getattr(importlib.import_module(module), owner)
+    if _ORIGINAL:
+        return getattr(bound, method)(*arguments)
+    with _lock:
+        patch_colpali_engine()
+        try:
+            return getattr(bound, method)(*arguments)
+        finally:
+            unpatch_colpali_engine()
+
+
+def _loss(name: str, self: Any, *embeddings: Any, offset: int) -> Any:
+    """One loss; the oldest versions have no offset."""
+    return _with_patch(_LOSS, name, "forward", self, *embeddings, *((offset,) if offset else ()))
+
+
+def patched_score_multi_vector(qs: Any, ps: Any, batch_size: int = 128, device: Any = None) -> Any:
+    """``BaseVisualRetrieverProcessor.score_multi_vector`` under :func:`patch_colpali_engine`: float32 ``[Nq, Nd]``.
+
+    Queries and pages are lists of ``[L, d]`` tensors or one ``[N, L, d]`` tensor; errors are the host's.
+    """
+    return _with_patch(_PROCESSING, "BaseVisualRetrieverProcessor", "score_multi_vector", qs, ps, batch_size, device)
+
+
+def patched_colbert_loss_forward(self: Any, query_embeddings: Any, doc_embeddings: Any, offset: int = 0) -> Any:
+    """``ColbertLoss.forward`` under :func:`patch_colpali_engine`: queries ``[B, Lq, d]``, documents ``[C, Ld, d]``."""
+    return _loss("ColbertLoss", self, query_embeddings, doc_embeddings, offset=offset)
+
+
+def patched_colbert_pairwise_ce_forward(self: Any, query_embeddings: Any, doc_embeddings: Any, offset: int = 0) -> Any:
+    """``ColbertPairwiseCELoss.forward`` under :func:`patch_colpali_engine`."""
+    return _loss("ColbertPairwiseCELoss", self, query_embeddings, doc_embeddings, offset=offset)
+
+
+def patched_colbert_sigmoid_forward(self: Any, query_embeddings: Any, doc_embeddings: Any, offset: int = 0) -> Any:
+    """``ColbertSigmoidLoss.forward`` under :func:`patch_colpali_engine`."""
+    return _loss("ColbertSigmoidLoss", self, query_embeddings, doc_embeddings, offset=offset)
+
+
+def patched_colbert_negative_ce_forward(
+    self: Any, query_embeddings: Any, doc_embeddings: Any, neg_doc_embeddings: Any, offset: int = 0
+) -> Any:
+    """``ColbertNegativeCELoss.forward`` under :func:`patch_colpali_engine`: negatives ``[B, K, Ld, d]``."""
+    return _loss("ColbertNegativeCELoss", self, query_embeddings, doc_embeddings, neg_doc_embeddings, offset=offset)
+
+
+def patched_colbert_pairwise_negative_ce_forward(
+    self: Any, query_embeddings: Any, doc_embeddings: Any, neg_doc_embeddings: Any, offset: int = 0
+) -> Any:
+    """``ColbertPairwiseNegativeCELoss.forward`` under :func:`patch_colpali_engine`."""
+    embeddings = query_embeddings, doc_embeddings, neg_doc_embeddings
+    return _loss("ColbertPairwiseNegativeCELoss", self, *embeddings, offset=offset)
+
+
 def patch_colpali_engine() -> None:
     """Let colpali-engine score with these kernels, on the CPU too. Safe to call twice.
 
@@ -192,21 +253,24 @@ def patch_colpali_engine() -> None:
         >>> from late_interaction_kernels import patch_colpali_engine
         >>> patch_colpali_engine()  # doctest: +SKIP
     """
-    if _ORIGINAL:
-        return
+    with _lock:
+        if not _ORIGINAL:
+            _patch()
+
+
+def _patch() -> None:
     importlib.import_module("colpali_engine")
-    if importlib.util.find_spec("colpali_engine.utils._lik_backend") is not None:
-        backend = importlib.import_module("colpali_engine.utils._lik_backend")
+    backend = _hosts.module("colpali_engine.utils._lik_backend")
+    if backend is not None:
         _SAVED["_lik_device"] = backend._lik_device
         _replace(backend, "_lik_device", lambda function: _gate_lik_device)
         _replace(backend, "maxsim_inbatch_lik", _gate_ranks)
         return
     missing = []
-    processing = _module("colpali_engine.utils.processing_utils")
-    owner = getattr(processing, "BaseVisualRetrieverProcessor", None)
+    owner = getattr(_hosts.module(_PROCESSING), "BaseVisualRetrieverProcessor", None)
     if owner is None or not _replace(owner, "score_multi_vector", _see_our_torch):
         missing.append("BaseVisualRetrieverProcessor.score_multi_vector")
-    losses = _module("colpali_engine.loss.late_interaction_losses")
+    losses = _hosts.module(_LOSS)
     for name in _LOSSES:
         loss = getattr(losses, name, None)
         if loss is None:
@@ -221,22 +285,25 @@ def patch_colpali_engine() -> None:
             f"late-interaction-kernels: colpali_engine has no {', '.join(missing)}: it was refactored, and they are "
             "not patched",
             RuntimeWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
-
-
-def _module(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        return None
 
 
 def unpatch_colpali_engine() -> None:
     """Undo :func:`patch_colpali_engine` exactly. Nothing happens if it is not in effect."""
-    for (owner, name), held in _ORIGINAL.items():
-        setattr(owner, name, held)
-    _ORIGINAL.clear()
+    with _lock:
+        for (owner, name), held in _ORIGINAL.items():
+            setattr(owner, name, held)
+        _ORIGINAL.clear()
 
 
-__all__ = ["patch_colpali_engine", "unpatch_colpali_engine"]
+__all__ = [
+    "patch_colpali_engine",
+    "patched_colbert_loss_forward",
+    "patched_colbert_negative_ce_forward",
+    "patched_colbert_pairwise_ce_forward",
+    "patched_colbert_pairwise_negative_ce_forward",
+    "patched_colbert_sigmoid_forward",
+    "patched_score_multi_vector",
+    "unpatch_colpali_engine",
+]

@@ -42,7 +42,7 @@ def _plain(fw: Framework, name: str, X: Any) -> Any:
 
 
 def quantize_fp8_per_tensor(X: Any, dtype: Any = None) -> tuple[Any, Any]:
-    """(X8, 0-d float32 scale): scale = max(largest \\|x\\|, 1e-6) / the dtype's largest value; 1 for an empty X.
+    """(X_fp8, 0-d float32 scale): scale = max(largest \\|x\\|, 1e-6) / the dtype's largest value; 1 for an empty X.
 
     X is float32, float16, bfloat16 or float64 of any shape; dtype is float8_e4m3fn (None, largest 448) or float8_e5m2
     (57344), as torch's or ml_dtypes' dtype or by name. NumPy arrays need ml_dtypes.
@@ -54,8 +54,8 @@ def quantize_fp8_per_tensor(X: Any, dtype: Any = None) -> tuple[Any, Any]:
     Example:
         >>> import torch
         >>> from late_interaction_kernels.fp8 import quantize_fp8_per_tensor
-        >>> X8, scale = quantize_fp8_per_tensor(torch.tensor([[1.0, -2.0]]))
-        >>> X8.float().tolist(), X8.dtype
+        >>> X_fp8, scale = quantize_fp8_per_tensor(torch.tensor([[1.0, -2.0]]))
+        >>> X_fp8.float().tolist(), X_fp8.dtype
         ([[224.0, -448.0]], torch.float8_e4m3fn)
     """
     fw, name = framework(X=X), _fp8_name(dtype)
@@ -68,7 +68,7 @@ def quantize_fp8_per_tensor(X: Any, dtype: Any = None) -> tuple[Any, Any]:
 
 
 def quantize_fp8_per_token(X: Any, dtype: Any = None) -> tuple[Any, Any]:
-    """(X8, float32 scales of shape ``X.shape[:-1]``): as :func:`quantize_fp8_per_tensor`, one scale a token.
+    """(X_fp8, float32 scales of shape ``X.shape[:-1]``): as :func:`quantize_fp8_per_tensor`, one scale a token.
 
     Example:
         >>> import torch
@@ -86,12 +86,12 @@ def quantize_fp8_per_token(X: Any, dtype: Any = None) -> tuple[Any, Any]:
     return fw.cast((x / scale[..., None]).clip(-most, most), name), scale
 
 
-def dequantize_fp8_per_tensor(X8: Any, scale: Any) -> Any:
-    """float32 ``X8 * scale``; the scale has one element.
+def dequantize_fp8_per_tensor(X_fp8: Any, scale: Any) -> Any:
+    """float32 ``X_fp8 * scale``; the scale has one element.
 
     Raises:
         ValueError: more scales than one.
-        TypeError: an X8 that is not fp8.
+        TypeError: an X_fp8 that is not fp8.
 
     Example:
         >>> import torch
@@ -99,19 +99,19 @@ def dequantize_fp8_per_tensor(X8: Any, scale: Any) -> Any:
         >>> dequantize_fp8_per_tensor(*quantize_fp8_per_tensor(torch.tensor([[1.0, -2.0]]))).round(decimals=3)
         tensor([[ 1., -2.]])
     """
-    fw = framework(X8=X8)
-    _check_fp8(fw, "X8", X8)
-    scale = _scale(fw, "scale", scale, X8, "X8")
+    fw = framework(X_fp8=X_fp8)
+    _check_fp8(fw, "X_fp8", X_fp8)
+    scale = _scale(fw, "scale", scale, X_fp8, "X_fp8")
     check_shape("scale", scale, (), "one element")
-    return fw.cast(X8, "float32") * scale
+    return fw.cast(X_fp8, "float32") * scale
 
 
-def dequantize_fp8_per_token(X8: Any, scale: Any) -> Any:
-    """float32 ``X8 * scale[..., None]``; scales of shape ``X8.shape[:-1]``.
+def dequantize_fp8_per_token(X_fp8: Any, scale: Any) -> Any:
+    """float32 ``X_fp8 * scale[..., None]``; scales of shape ``X_fp8.shape[:-1]``.
 
     Raises:
         ValueError: scales of another shape.
-        TypeError: an X8 that is not fp8.
+        TypeError: an X_fp8 that is not fp8.
 
     Example:
         >>> import torch
@@ -120,10 +120,10 @@ def dequantize_fp8_per_token(X8: Any, scale: Any) -> Any:
         tensor([[ 1.],
                 [-2.]])
     """
-    fw = framework(X8=X8, scale=scale)
-    _check_fp8(fw, "X8", X8)
-    check_shape("scale", scale, tuple(X8.shape[:-1]), "one a token")
-    return fw.cast(X8, "float32") * _scale(fw, "scale", scale, X8, "X8")[..., None]
+    fw = framework(X_fp8=X_fp8, scale=scale)
+    _check_fp8(fw, "X_fp8", X_fp8)
+    check_shape("scale", scale, tuple(X_fp8.shape[:-1]), "one a token")
+    return fw.cast(X_fp8, "float32") * _scale(fw, "scale", scale, X_fp8, "X_fp8")[..., None]
 
 
 def _check_fp8(fw: Framework, name: str, x: Any) -> None:

@@ -9,7 +9,7 @@ the byte. Real indexes need "colbert"; read with the wrong order they score like
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import _blocks, _native
 from ._problem import (
@@ -33,6 +33,10 @@ from ._problem import (
     whole_number,
 )
 from .topk import fw_detach
+
+if TYPE_CHECKING:
+    from .reference import maxsim_residual_reference as maxsim_residual_reference
+    from .reference import plaid_approx_score_reference as plaid_approx_score_reference
 
 _BIT_ORDERS = ("upstream", "colbert")
 
@@ -180,18 +184,13 @@ def detached(problem: Problem) -> Problem:
     return Problem._make(x.detach() if hasattr(x, "detach") else x for x in problem)
 
 
-def maxsim_residual_reference(*args: Any, **kwargs: Any) -> Any:
-    """:func:`late_interaction_kernels.reference.maxsim_residual_reference`, which needs torch."""
-    from . import reference
+def __getattr__(name: str) -> Any:
+    """The references need torch, so they are imported when they are asked for."""
+    if name in ("maxsim_residual_reference", "plaid_approx_score_reference"):
+        from . import reference
 
-    return reference.maxsim_residual_reference(*args, **kwargs)
-
-
-def plaid_approx_score_reference(*args: Any, **kwargs: Any) -> Any:
-    """:func:`late_interaction_kernels.reference.plaid_approx_score_reference`, which needs torch."""
-    from . import reference
-
-    return reference.plaid_approx_score_reference(*args, **kwargs)
+        return getattr(reference, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def maxsim_residual(

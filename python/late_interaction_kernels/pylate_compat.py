@@ -9,14 +9,19 @@ tokens are left out of the maximum instead of counting as 0.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
 import warnings
 from typing import Any
 
 from . import _hosts, autograd
 
-_NAMES = ("colbert_scores", "colbert_kd_scores", "colbert_scores_pairwise")
+_NAMES = ("colbert_scores", "colbert_kd_scores", "colbert_scores_pairwise")  # the oldest versions lack the last
+# Losses that import a function by name, up to 1.4 and from 1.5 on.
+_CAPTURED = {
+    "pylate.losses.contrastive": "colbert_scores",
+    "pylate.losses.cached_contrastive": "colbert_scores",
+    "pylate.losses.distillation": "colbert_kd_scores",
+}
 
 # The host's own functions while the patch is on; empty otherwise.
 _ORIGINAL: dict[str, Any] = {}
@@ -155,6 +160,16 @@ def _close_gate() -> None:
         setattr(importlib.import_module(module), name, _ORIGINAL[name])
 
 
+def _lost_losses() -> list[str]:
+    """Losses that should hold one of our functions and do not: from 1.5 on the contrastive ones look it up instead."""
+    lookup = "pylate.scores.scores" not in sys.modules
+    return [
+        f"{module}.{name}"
+        for module, name in _CAPTURED.items()
+        if module in sys.modules and not hasattr(sys.modules[module], name) and not (lookup and "contrastive" in module)
+    ]
+
+
 def patch_pylate() -> None:
     """Let PyLate score with these kernels, on the CPU too. Safe to call twice.
 
@@ -172,15 +187,15 @@ def patch_pylate() -> None:
     if _ORIGINAL:
         return
     scores = importlib.import_module("pylate.scores")
-    if importlib.util.find_spec("pylate.scores._lik_backend") is not None:
+    if _hosts.module("pylate.scores._lik_backend") is not None:
         _open_gate()
         return
     found = {name: getattr(scores, name) for name in _NAMES if hasattr(scores, name)}
-    missing = [name for name in _NAMES if name not in found]
+    missing = [f"pylate.scores.{name}" for name in _NAMES[:2] if name not in found] + _lost_losses()
     if missing:
         warnings.warn(
-            f"late-interaction-kernels: pylate.scores has no {', '.join(missing)}: PyLate was refactored, and they are "
-            "not patched",
+            f"late-interaction-kernels: PyLate has no {', '.join(missing)}: it was refactored, and what took their "
+            "place is not patched",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -73,15 +73,11 @@ def _sequences(packed: Any, offsets: Any) -> list[Any]:
 
 
 def maxsim_reference_varlen(
-    Q_packed: Any,
-    D_packed: Any,
-    cu_seqlens_q: Any,
-    cu_seqlens_d: Any,
-    *,
-    normalize: bool = False,
-    q_weights: Any = None,
+    Q: Any, D: Any, cu_seqlens_q: Any, cu_seqlens_d: Any, *, normalize: bool = False, q_weights: Any = None
 ) -> Any:
-    """Packed tokens, one pair at a time: ``[Nq, Nd]``; weights ``[total_q]``.
+    """Packed tokens Q ``[total_q, d]`` and D ``[total_d, d]``, every query against every document: ``[Nq, Nd]``.
+
+    Offsets are integers ``[N + 1]``, weights ``[total_q]``.
 
     Example:
         >>> import torch
@@ -89,40 +85,50 @@ def maxsim_reference_varlen(
         >>> maxsim_reference_varlen(torch.eye(3), torch.eye(3), torch.tensor([0, 3]), torch.tensor([0, 1, 3]))
         tensor([[1., 2.]])
     """
-    queries, documents = _sequences(Q_packed, cu_seqlens_q), _sequences(D_packed, cu_seqlens_d)
-    weights = [None] * len(queries) if q_weights is None else _sequences(q_weights, cu_seqlens_q)
-    rows = [
-        torch.stack([maxsim_reference(q, d, normalize=normalize, q_weights=w) for d in documents])
-        for q, w in zip(queries, weights, strict=True)
-        if documents
-    ]
-    return torch.stack(rows) if rows else _wide(Q_packed).new_zeros((len(queries), len(documents)))
+    rows, columns = cu_seqlens_q.shape[0] - 1, cu_seqlens_d.shape[0] - 1
+    i = torch.arange(rows).repeat_interleave(columns)
+    j = torch.arange(columns).repeat(rows)
+    scores = maxsim_reference_scatter(
+        Q, D, cu_seqlens_q, cu_seqlens_d, i, j, normalize=normalize, q_weights=q_weights
+    )
+    return scores.reshape(rows, columns)
 
 
 def maxsim_reference_scatter(
-    Q_packed: Any, D_packed: Any, cu_seqlens_q: Any, cu_seqlens_d: Any, *, q_weights: Any = None
+    Q_packed: Any,
+    D_packed: Any,
+    cu_seqlens_q: Any,
+    cu_seqlens_d: Any,
+    pair_q_idx: Any,
+    pair_d_idx: Any,
+    *,
+    normalize: bool = False,
+    q_weights: Any = None,
 ) -> Any:
-    """The same as :func:`maxsim_reference_varlen` by scattering the whole similarity matrix: an independent check.
+    """Packed tokens, query ``pair_q_idx[n]`` against document ``pair_d_idx[n]``, one pair at a time: ``[pairs]``.
+
+    What ``score_pairs.score_pairs_packed`` computes. Pair indices are 1-D integers of equal length, pairs may repeat;
+    the rest is as in :func:`maxsim_reference_varlen`.
+
+    Raises:
+        ValueError: lists of unequal length.
+        IndexError: a query or document that is not there.
 
     Example:
         >>> import torch
         >>> from late_interaction_kernels.reference import maxsim_reference_scatter
-        >>> maxsim_reference_scatter(torch.eye(3), torch.eye(3), torch.tensor([0, 3]), torch.tensor([0, 1, 3]))
-        tensor([[1., 2.]])
+        >>> tokens, offsets = torch.eye(3), torch.tensor([0, 1, 3])
+        >>> maxsim_reference_scatter(tokens, tokens, offsets, offsets, torch.tensor([1, 0]), torch.tensor([1, 1]))
+        tensor([2., 0.])
     """
-    q, d = _wide(Q_packed), _wide(D_packed)
-    lengths_q, lengths_d = cu_seqlens_q.diff().long(), cu_seqlens_d.diff().long()
-    nq, nd = lengths_q.shape[0], lengths_d.shape[0]
-    owner_q = torch.repeat_interleave(torch.arange(nq, device=q.device), lengths_q)
-    owner_d = torch.repeat_interleave(torch.arange(nd, device=q.device), lengths_d)
-    first_q, first_d = int(cu_seqlens_q[0]), int(cu_seqlens_d[0])
-    q, d = q[first_q : first_q + owner_q.shape[0]], d[first_d : first_d + owner_d.shape[0]]
-    best = q.new_full((q.shape[0], nd), NEG_INF)
-    best = best.scatter_reduce(1, owner_d.expand(q.shape[0], -1), q @ d.mT, "amax")
-    best = torch.where(lengths_d[None] > 0, best, 0)
-    if q_weights is not None:
-        best = best * q_weights[first_q : first_q + owner_q.shape[0], None].to(best.dtype)
-    return q.new_zeros((nq, nd)).index_add(0, owner_q, best)
+    queries, documents = _sequences(Q_packed, cu_seqlens_q), _sequences(D_packed, cu_seqlens_d)
+    weights = [None] * len(queries) if q_weights is None else _sequences(q_weights, cu_seqlens_q)
+    scores: list[Any] = []
+    for i, j in zip(pair_q_idx.tolist(), pair_d_idx.tolist(), strict=True):
+        if not (0 <= i < len(queries) and 0 <= j < len(documents)):
+            raise IndexError(f"pair {len(scores)} is query {i} of {len(queries)} and document {j} of {len(documents)}")
+        scores.append(maxsim_reference(queries[i], documents[j], normalize=normalize, q_weights=weights[i]))
+    return torch.stack(scores) if scores else _wide(Q_packed).new_zeros(0)
 
 
 def maxsim_padded_reference(

@@ -11,7 +11,7 @@ import torch
 from colpali_engine.loss import late_interaction_losses as losses
 from colpali_engine.utils.processing_utils import BaseVisualRetrieverProcessor
 from conftest import loss_and_gradients, unit
-from late_interaction_kernels import patch_colpali_engine, unpatch_colpali_engine
+from late_interaction_kernels import colpali_compat, patch_colpali_engine, unpatch_colpali_engine
 
 NATIVE = importlib.util.find_spec("colpali_engine.utils._lik_backend") is not None
 LOSSES = [
@@ -154,6 +154,58 @@ def test_score_multi_vector(patched, calls):
         [x.bfloat16() for x in queries], [x.bfloat16() for x in pages], device="cpu", batch_size=2
     )
     torch.testing.assert_close(halves, want, rtol=2e-2, atol=2e-2)
+
+
+FORWARDS = {
+    "ColbertLoss": colpali_compat.patched_colbert_loss_forward,
+    "ColbertPairwiseCELoss": colpali_compat.patched_colbert_pairwise_ce_forward,
+    "ColbertSigmoidLoss": colpali_compat.patched_colbert_sigmoid_forward,
+    "ColbertNegativeCELoss": colpali_compat.patched_colbert_negative_ce_forward,
+    "ColbertPairwiseNegativeCELoss": colpali_compat.patched_colbert_pairwise_negative_ce_forward,
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_patched_functions_by_name(name, calls):
+    """They need no patch, and leave none behind; where one is on they leave it on."""
+    before, args = state(), arguments(name)
+    for option in options(name):
+        loss = getattr(losses, name)(**option)
+        want = loss(*args)
+        assert not calls
+        got = FORWARDS[name](loss, *args)
+        assert calls and state() == before
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+        patch_colpali_engine()
+        assert torch.equal(FORWARDS[name](loss, *args), got) and torch.equal(loss(*args), got)
+        assert state() != before
+        unpatch_colpali_engine()
+        calls.clear()
+    with pytest.raises(Exception):  # noqa: B017 - whatever the host raises
+        FORWARDS[name](loss, *args[:-1], args[-1][..., :8])
+    assert state() == before
+
+
+def test_patched_functions_take_an_offset(calls):
+    if "offset" not in inspect.signature(losses.ColbertLoss.forward).parameters:
+        pytest.skip("no offset in this version")
+    q, d, loss = positive(2, 5, 16), positive(4, 9, 16), losses.ColbertLoss()
+    got = FORWARDS["ColbertLoss"](loss, q, d, offset=2)
+    assert calls
+    torch.testing.assert_close(got, loss(q, d, offset=2), rtol=1e-4, atol=1e-5)
+    assert not torch.equal(got, FORWARDS["ColbertLoss"](loss, q, d))
+
+
+def test_patched_score_multi_vector_by_name(calls):
+    before = state()
+    queries, pages = [unit(n, 16) for n in (5, 3)], [unit(n, 16) for n in (9, 4, 7)]
+    want = BaseVisualRetrieverProcessor.score_multi_vector(queries, pages, device="cpu")
+    got = colpali_compat.patched_score_multi_vector(queries, pages, batch_size=2, device="cpu")
+    assert calls and got.dtype == torch.float32 and state() == before
+    torch.testing.assert_close(got, want)
+    with pytest.raises(ValueError):
+        colpali_compat.patched_score_multi_vector([], pages, device="cpu")
+    assert state() == before
 
 
 def test_switched_off_call_by_call(patched, calls, monkeypatch):

@@ -38,7 +38,9 @@ def state():
 @pytest.fixture
 def patched():
     before = state()
-    patch_pylate()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        patch_pylate()
     yield
     unpatch_pylate()
     assert state() == before, "unpatch restores everything"
@@ -65,6 +67,24 @@ def test_importing_changes_nothing():
     if NATIVE:
         with pytest.raises(RuntimeError, match="CUDA or MPS"):
             pylate.scores.colbert_scores(unit(1, 2, 8), unit(1, 2, 8), backend="lik")
+
+
+@pytest.mark.skipif(NATIVE, reason="nothing is replaced")
+def test_what_is_not_where_it_was_is_told(monkeypatch):
+    lost = ["distillation.colbert_kd_scores"]
+    if "pylate.scores.scores" in sys.modules:  # later versions look it up
+        lost += ["contrastive.colbert_scores", "cached_contrastive.colbert_scores"]
+    for path in lost:
+        module, _, name = f"pylate.losses.{path}".rpartition(".")
+        monkeypatch.delattr(sys.modules[module], name)
+    monkeypatch.delattr(pylate.scores, "colbert_scores_pairwise")  # old versions have none: nothing to tell
+    try:
+        with pytest.warns(RuntimeWarning, match="it was refactored") as told:
+            patch_pylate()
+    finally:
+        unpatch_pylate()
+    assert len(told) == 1 and all(f"pylate.losses.{path}" in str(told[0].message) for path in lost)
+    assert "pairwise" not in str(told[0].message)
 
 
 def test_scores(patched, calls):

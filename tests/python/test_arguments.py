@@ -228,9 +228,13 @@ def test_forward_and_mps():
     assert torch.equal(maxsim_mps(Q, D), maxsim(Q, D, normalize=True))
     assert not maxsim_inference_mps(Q.clone().requires_grad_(), D, normalize=False).requires_grad
     assert not metal.is_available() and metal.supports(Q.half(), D.half()) and not metal.supports(Q, D)
-    for function in (metal.maxsim_inference_metal, metal.maxsim_train_metal, metal.maxsim_backward_metal):
-        with pytest.raises(RuntimeError, match="requires Metal"):
-            function(Q, D)
+    for function, arguments in (
+        (metal.maxsim_inference_metal, (Q, D)),
+        (metal.maxsim_train_metal, (Q, D)),
+        (metal.maxsim_backward_metal, (Q, Q, D, D)),
+    ):
+        with pytest.raises(RuntimeError, match=f"{function.__name__} requires Metal"):
+            function(*arguments)
 
 
 def test_the_extension_itself_is_safe_to_misuse():

@@ -320,7 +320,7 @@ def test_8_bit_refuses():
     values, scale = quantize_int8_per_token(torch.randn(2, 3, 8))
     with pytest.raises(TypeError, match="scale_Q has dtype bool"):
         maxsim_inference_fp8(Q8, Q8, scale_Q=s > 0, scale_D=s)
-    with pytest.raises(TypeError, match="X8 has dtype float32"):
+    with pytest.raises(TypeError, match="X_fp8 has dtype float32"):
         dequantize_fp8_per_token(Q8.float(), s)
     with pytest.raises(ValueError, match=r"scale must have shape \(2, 3\)"):
         dequantize_fp8_per_token(Q8, s[:1])

@@ -6,12 +6,25 @@ from typing import Any, NoReturn
 
 
 def is_available() -> bool:
-    """Does this build have Metal kernels for this machine?"""
+    """Does this build have Metal kernels for this machine?
+
+    Example:
+        >>> from late_interaction_kernels.mps.metal import is_available
+        >>> is_available()
+        False
+    """
     return False
 
 
 def supports(Q: Any, D: Any) -> bool:
-    """Could the Metal kernels score these tensors? The envelope: one half dtype, d a multiple of 8 up to 128."""
+    """Could the Metal kernels score these tensors? The envelope: one half dtype, d a multiple of 8 up to 128.
+
+    Example:
+        >>> import torch
+        >>> from late_interaction_kernels.mps.metal import supports
+        >>> supports(torch.ones(2, 8).half(), torch.ones(3, 8).half()), supports(torch.ones(2, 8), torch.ones(3, 8))
+        (True, False)
+    """
     dtype = str(getattr(Q, "dtype", ""))
     return (
         dtype in ("torch.float16", "torch.bfloat16")
@@ -30,16 +43,32 @@ def _refuse(name: str) -> NoReturn:
     )
 
 
-def maxsim_inference_metal(*args: Any, **kwargs: Any) -> NoReturn:
-    """RuntimeError: no Metal kernels here."""
+def maxsim_inference_metal(
+    Q: Any, D: Any, q_mask: Any = None, d_mask: Any = None, *, normalize: bool = False
+) -> NoReturn:
+    """RuntimeError: no Metal kernels here; :func:`late_interaction_kernels.maxsim` takes MPS tensors."""
     _refuse("maxsim_inference_metal")
 
 
-def maxsim_train_metal(*args: Any, **kwargs: Any) -> NoReturn:
-    """RuntimeError: no Metal kernels here."""
+def maxsim_train_metal(
+    Q: Any, D: Any, q_mask: Any = None, d_mask: Any = None, *, normalize: bool = False
+) -> NoReturn:
+    """RuntimeError: no Metal kernels here; :func:`late_interaction_kernels.maxsim` takes MPS tensors."""
     _refuse("maxsim_train_metal")
 
 
-def maxsim_backward_metal(*args: Any, **kwargs: Any) -> NoReturn:
-    """RuntimeError: no Metal kernels here."""
+def maxsim_backward_metal(
+    grad_scores: Any,
+    Q: Any,
+    D: Any,
+    argmax: Any,
+    q_mask: Any = None,
+    *,
+    kd_layout: bool | None = None,
+    normalize: bool = False,
+) -> NoReturn:
+    """RuntimeError: no Metal kernels here; :func:`late_interaction_kernels.maxsim` takes MPS tensors."""
     _refuse("maxsim_backward_metal")
+
+
+__all__ = ["is_available", "maxsim_backward_metal", "maxsim_inference_metal", "maxsim_train_metal", "supports"]

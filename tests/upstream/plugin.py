@@ -1,0 +1,83 @@
+"""A pytest plugin for run.py: leaves out the tests of not_ours.txt (with --not-ours everything else), skips those that
+ask for torch.cuda where there is none, and lends the tests the private functions of the existing package that they use
+to look at public ones.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+import entries
+import pytest
+import torch
+
+
+def pytest_addoption(parser):
+    parser.addoption("--not-ours", action="store_true", help="run the tests of not_ours.txt, and no others")
+
+
+def _run_forward(Q, D, q_mask, d_mask, save_argmax, normalize=False, *, kd_layout=False):
+    from late_interaction_kernels import maxsim
+    from late_interaction_kernels.forward import maxsim_forward
+
+    if not kd_layout:
+        return maxsim_forward(Q, D, q_mask, d_mask, save_argmax=save_argmax, normalize=normalize)
+    grouped = D.reshape(Q.shape[0], -1, *D.shape[1:])
+    scores, argmax = maxsim(Q, grouped, q_mask, d_mask, normalize=normalize, return_argmax=True)
+    return scores, argmax.reshape(-1, Q.shape[1])
+
+
+def _maxsim_cross(Q, D, q_mask, d_mask, normalize, method):
+    from late_interaction_kernels import maxsim
+
+    return maxsim(Q, D, q_mask, d_mask, normalize=normalize, backward=method)
+
+
+def _maybe_warn_unnormalized(Q):
+    from late_interaction_kernels import maxsim
+
+    maxsim(Q, Q)
+
+
+def _scores_defining_module():
+    try:
+        import pylate.scores.scores as defining
+
+        return defining, False
+    except ImportError:
+        import pylate.scores.colbert as defining
+
+        return defining, True
+
+
+def pytest_configure(config):
+    from late_interaction_kernels import autograd, forward, pylate_compat
+
+    for module, function in (
+        (forward, _run_forward),
+        (autograd, _maxsim_cross),
+        (autograd, _maybe_warn_unnormalized),
+        (pylate_compat, _scores_defining_module),
+    ):
+        if not hasattr(module, function.__name__):
+            setattr(module, function.__name__, function)
+    here = "cuda" if torch.cuda.is_available() else "cpu"
+    config.lik_entries = [entry for entry in entries.read() if entry.where in ("", here)]
+
+
+def pytest_ignore_collect(collection_path, config):
+    """A file that does not apply as a whole is not even imported; with --not-ours only files with entries are."""
+    if collection_path.suffix != ".py" or config.getoption("--not-ours"):
+        return None
+    return True if any(entry.pattern == collection_path.name for entry in config.lik_entries) else None
+
+
+def pytest_collection_modifyitems(config, items):
+    kept, dropped = [], []
+    for item in items:
+        listed = any(entry.matches(f"{item.path.name}::{item.name}") for entry in config.lik_entries)
+        (kept if listed == config.getoption("--not-ours") else dropped).append(item)
+        if not torch.cuda.is_available() and "torch.cuda." in inspect.getsource(item.function):
+            item.add_marker(pytest.mark.skip(reason="needs a GPU: asks torch.cuda"))
+    items[:] = kept
+    config.hook.pytest_deselected(items=dropped)

@@ -104,7 +104,7 @@ def entries():
         "backward": (maxsim_backward_unified, gradient),
         "quantize fp8": (quantize_fp8_per_token, {"X": padded["D"]}),
         "quantize fp8 whole": (quantize_fp8_per_tensor, {"X": padded["D"]}),
-        "dequantize fp8": (dequantize_fp8_per_token, {"X8": d8, "scale": sd}),
+        "dequantize fp8": (dequantize_fp8_per_token, {"X_fp8": d8, "scale": sd}),
         "quantize int8": (quantize_int8_per_token, {"X": padded["D"]}),
         "dequantize int8": (dequantize_int8_per_token, {"values": v8, "scale": s8}),
     }

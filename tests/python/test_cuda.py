@@ -13,19 +13,16 @@ import pytest
 import torch
 from entries import entries, every_argument, parts
 from late_interaction_kernels import (
-    MaxSimScorer,
     _native,
     _torch,
     autograd,
     maxsim,
-    maxsim_padded,
     maxsim_pairs,
     maxsim_varlen,
     plaid,
     reference,
     retrieve,
 )
-from late_interaction_kernels.forward import maxsim_forward
 from late_interaction_kernels.fp8 import maxsim_inference_fp8, quantize_fp8_per_token
 from late_interaction_kernels.fused_head import maxsim_from_hidden
 from late_interaction_kernels.score_pairs import score_pairs_packed
@@ -128,60 +125,24 @@ def test_a_chunk_costs_nothing_and_bounds_what_is_large():
     assert least < most / 2 and all(torch.equal(a, b) for a, b in zip(whole, chunked, strict=True))
 
 
-def entry_points(device):
-    """Every public function that computes on a GPU, by name."""
-
-    def on(x):
-        return x.to(device)
-
-    q, d, d4 = (on(unit(*s, dtype=torch.bfloat16)) for s in ((4, 32, 128), (6, 50, 128), (4, 2, 50, 128)))
-    flat_q, flat_d = on(unit(90, 128)), on(unit(300, 128))
-    cu_q, cu_d = torch.tensor([0, 32, 90], device=device), torch.tensor([0, 100, 100, 300], device=device)
-    pairs = torch.tensor([1, 0], device=device), torch.tensor([2, 0], device=device)
-    lengths = torch.tensor([32, 5, 1, 9], device=device), torch.randint(1, 50, (4, 2), device=device)
-    (q8, sq), (d8, sd) = quantize_fp8_per_token(q), quantize_fp8_per_token(d)
-    hidden, weight = torch.randn(4, 20, 48, device=device), torch.randn(128, 48, device=device)
-    codes = torch.randint(0, 10, (4, 7), device=device)
-    residuals = torch.randint(0, 256, (4, 7, 32), device=device, dtype=torch.uint8)
-    codec = torch.tensor([7, 0, 3, 5], device=device), on(unit(10, 128)), torch.randn(4, device=device), 2
-
-    def train(*leaves):
-        leaves = [x.clone().requires_grad_() for x in leaves]
-        maxsim(*leaves).sum().backward()
-        return leaves[0].grad
-
-    return {
-        "maxsim": lambda: maxsim(q, d),
-        "maxsim, f32": lambda: maxsim(q.float(), d.float(), normalize=True),
-        "maxsim, candidates": lambda: maxsim(q, d4),
-        "maxsim, int8": lambda: maxsim(q, d, storage="int8"),
-        "maxsim, trained": lambda: train(q, d),
-        "maxsim, argmax": lambda: maxsim(q, d, return_argmax=True)[1],
-        "maxsim_pairs": lambda: maxsim_pairs(q, d[:4]),
-        "maxsim_varlen": lambda: maxsim_varlen(flat_q, flat_d, cu_q, cu_d, 58, 200),
-        "score_pairs_packed": lambda: score_pairs_packed(flat_q, flat_d, cu_q, cu_d, *pairs),
-        "maxsim_padded": lambda: maxsim_padded(q, d4, *lengths),
-        "retrieve": lambda: retrieve(q, d, 3)[0],
-        "retrieve, chunk": lambda: retrieve(q, d, 3, chunk=2)[0],
-        "MaxSimScorer": lambda: MaxSimScorer()(q, d),
-        "maxsim_inference_fp8": lambda: maxsim_inference_fp8(q8, d8, scale_Q=sq, scale_D=sd),
-        "maxsim_from_hidden": lambda: maxsim_from_hidden(q.float(), hidden, weight),
-        "maxsim_residual": lambda: plaid.maxsim_residual(q.float(), codes, residuals, *codec),
-        "maxsim_forward": lambda: maxsim_forward(q, d)[0],
-    }
+def trained(**tensors):
+    leaves = {name: x.clone().requires_grad_() for name, x in tensors.items()}
+    return torch.autograd.grad(maxsim(**leaves).sum(), list(leaves.values()))
 
 
 @pytest.mark.parametrize("index", range(max(torch.cuda.device_count(), 1)))
 def test_first_call_of_fresh_threads(index):
     """What a server's worker does: its first CUDA call is one of ours, eight at once."""
-    device = torch.device("cuda", index)
-    for name, call in entry_points(device).items():
-        want, got = call(), [None] * 8
-        torch.cuda.synchronize(device)
+    half = {"Q": unit(4, 32, 128, dtype=torch.bfloat16), "D": unit(6, 50, 128, dtype=torch.bfloat16)}
+    calls = {**entries(), "half": (maxsim, half), "trained": (trained, half)}
+    for name, (function, tensors) in calls.items():
+        tensors = {key: x.cuda(index) for key, x in tensors.items()}
+        want, got = parts(function(**tensors)), [None] * 8
+        torch.cuda.synchronize(index)
 
-        def work(n, call=call, got=got):
+        def work(n, function=function, tensors=tensors, got=got):
             try:
-                got[n] = call()
+                got[n] = parts(function(**tensors))
             except Exception as error:
                 got[n] = error
 
@@ -190,9 +151,11 @@ def test_first_call_of_fresh_threads(index):
             thread.start()
         for thread in threads:
             thread.join()
-        torch.cuda.synchronize(device)
-        for x in got:
-            assert isinstance(x, torch.Tensor) and torch.equal(x, want), f"{name}: {x!r}"
+        torch.cuda.synchronize(index)
+        for result in got:
+            assert not isinstance(result, Exception), f"{name}: {result!r}"
+            for a, b in zip(result, want, strict=True):
+                torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
 @needs_backend

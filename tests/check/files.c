@@ -3,6 +3,7 @@
 #include "check.h"
 
 #include "io/array.h"
+#include "io/output.h"
 
 #include <unistd.h>
 
@@ -192,7 +193,7 @@ static void check_written(int type, int rank, const int64_t *shape)
     if (!status)
         status = lik_output_write(&out, zeros, data, &error);
     if (!status)
-        status = lik_output_commit(&out, &error);
+        status = lik_outputs_commit(&(struct lik_output *){&out}, 1, &error);
     if (!status)
         status = lik_map_open(path, &map, &error);
     if (check(!status && made >= 0, "%d: %s", status, error.text)) {
@@ -206,7 +207,6 @@ static void check_written(int type, int rank, const int64_t *shape)
         memcpy(text, map.data + 10, start < 500 ? (size_t)start - 10 : 490);
         check(rank != 1 || strstr(text, "(3,)"), "the dictionary is %s", text);
     }
-    lik_output_abandon(&out);
     lik_map_close(&map);
     close(made);
     remove(path);

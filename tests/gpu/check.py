@@ -747,7 +747,8 @@ def check_slices(device, args):
         d = lik.Tokens(struct_size=ctypes.sizeof(lik.Tokens), dtype=DTYPES[dtype][0], count=n, len_max=length, dim=dim)
         d.data, d.dim_stride, d.normalize = memory.data_ptr() + first * size, 1, int(normalize)
         d.strides = lik.Strides(0, sequence, token)
-        op = lik.Score(struct_size=ctypes.sizeof(lik.Score), q=q.struct, d=d, precision=r.choice([lik.HIGHEST, lik.HIGH]))
+        op = lik.Score(struct_size=ctypes.sizeof(lik.Score), q=q.struct, d=d)
+        op.precision = r.choice([lik.HIGHEST, lik.HIGH])
         whole, at, variant = score(device, op, torch.int32)
         kernels.add("_sm90_" in variant)
         for a, b in [(i, i + 1) for i in range(n)] + [sorted(r.sample(range(n + 1), 2)) for _ in range(4)]:
@@ -764,78 +765,86 @@ def check_slices(device, args):
     print("slices: done", flush=True)
 
 
+def fresh(name, function, *arguments):
+    """Calls a function of the library as the first CUDA call of a thread, whose own current device stays as it was.
+    Waits for the GPU and returns the status."""
+    out = []
+
+    def body():
+        try:
+            out.append(function(*arguments))
+            out.append(torch.cuda.current_device())
+        except Exception as error:
+            out.append(error)
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join()
+    torch.cuda.synchronize()
+    fail(out[1:] == [0], f"threads: {name} in a fresh thread: {out!r}")
+    return out[0]
+
+
+def fresh_operations(index, gpu, dtype, normalize):
+    """Score, top-k and gradients in fresh threads; the scores are those of this thread."""
+    g = torch.Generator(device="cuda").manual_seed(5)
+    q, d = (Operand(g, n, length, 128, dtype, normalize=normalize) for n, length in ((4, 32), (50, 64)))
+    op = problem(q, d)
+    scores, want = torch.empty(2, 4, 50, device="cuda")
+    at = torch.empty(4, 50, 32, device="cuda", dtype=torch.int32)
+    op.scores, op.argmax, op.argmax_dtype = scores.data_ptr(), at.data_ptr(), lik.I32
+    values, ids = torch.empty(4, 5, device="cuda"), torch.empty(4, 5, device="cuda", dtype=torch.int64)
+    best = lik.TopK(struct_size=ctypes.sizeof(lik.TopK), score=op, k=5, values=values.data_ptr(), ids=ids.data_ptr())
+    operations = {"score": op, "topk": best}
+    if dtype != "i8":
+        grads = [torch.empty(4, 32, 128, device="cuda"), torch.empty(50, 64, 128, device="cuda")]
+        weights = torch.ones(4, 50, device="cuda")
+        operations["grad"] = grad_problem(op, weights, *(x.data_ptr() for x in grads))
+    for kind, operation in operations.items():
+        _, workspace, how = gpu.plan(kind, operation)
+        how.stream = torch.cuda.current_stream().cuda_stream
+        torch.cuda.synchronize()
+        name = f"{kind} of {dtype} on cuda:{index}"
+        run = getattr(gpu.c.c, f"lik_{kind}_run")
+        for _ in range(3):
+            status = fresh(name, run, gpu.c.context, ctypes.byref(operation), ctypes.byref(how))
+            fail(status == 0, f"threads: {name} returned {status}")
+        fail(workspace.intact(), f"threads: {name} wrote past its workspace")
+    op.scores, op.argmax = want.data_ptr(), None
+    gpu.launch("score", op)
+    torch.cuda.synchronize()
+    fail(torch.equal(scores, want), f"threads: scores of {dtype} on cuda:{index} differ")
+
+
+def fresh_memory(index, gpu):
+    """Memory and streams in fresh threads."""
+    memory, stream = ctypes.c_void_p(), ctypes.c_void_p()
+    back, there = ctypes.create_string_buffer(1000), ctypes.create_string_buffer(bytes(range(250)) * 4, 1000)
+    free, total, size = ctypes.c_size_t(), ctypes.c_size_t(), ctypes.c_size_t(1000)
+
+    def call(name, *arguments):
+        status = fresh(f"{name} on cuda:{index}", getattr(gpu.c.c, name), gpu.c.context, *arguments)
+        fail("free" in name or "destroy" in name or status == 0, f"threads: {name} on cuda:{index} returned {status}")
+
+    call("lik_memory_alloc", size, ctypes.byref(memory))
+    call("lik_memory_copy", memory, there, size)
+    call("lik_memory_copy", back, memory, size)
+    call("lik_memory_info", ctypes.byref(free), ctypes.byref(total))
+    call("lik_memory_free", memory)
+    call("lik_stream_create", ctypes.byref(stream))
+    call("lik_stream_synchronize", stream)
+    call("lik_stream_destroy", stream)
+    fail(back.raw == there.raw and total.value >> 30, f"threads: memory of cuda:{index}")
+
+
 def check_threads(device, args):
-    """Each function of the library as the first CUDA call of a fresh thread, on every GPU; the thread's own current
-    device is as it was."""
-
-    def fresh(name, action):
-        out = []
-
-        def body():
-            try:
-                action()
-                out.append(torch.cuda.current_device())
-            except Exception as error:
-                out.append(error)
-
-        thread = threading.Thread(target=body)
-        thread.start()
-        thread.join()
-        fail(out == [0], f"threads: {name} in a fresh thread: {out[0]!r}")
-
+    """Each function of the library as the first CUDA call of a fresh thread, on every GPU."""
     for index in range(torch.cuda.device_count()):
+        gpu = fresh(f"lik_context_create on cuda:{index}", Device, args.lib, f"cuda:{index}")
         with torch.cuda.device(index):
-            g = torch.Generator(device="cuda").manual_seed(5)
-            gpu = Device(args.lib, f"cuda:{index}")
             for dtype, normalize in (("bf16", False), ("f32", True), ("i8", False)):
-                q, d = Operand(g, 4, 32, 128, dtype, normalize=normalize), Operand(g, 50, 64, 128, dtype, normalize=normalize)
-                op = problem(q, d)
-                scores, at = torch.empty(4, 50, device="cuda"), torch.empty(4, 50, 32, device="cuda", dtype=torch.int32)
-                op.scores, op.argmax, op.argmax_dtype = scores.data_ptr(), at.data_ptr(), lik.I32
-                values, ids = torch.empty(4, 5, device="cuda"), torch.empty(4, 5, device="cuda", dtype=torch.int64)
-                best = lik.TopK(struct_size=ctypes.sizeof(lik.TopK), score=op, k=5)
-                best.values, best.ids = values.data_ptr(), ids.data_ptr()
-                operations = [("score", op), ("topk", best)]
-                if dtype != "i8":
-                    grads = [torch.empty(4, 32, 128, device="cuda"), torch.empty(50, 64, 128, device="cuda")]
-                    weights = torch.ones(4, 50, device="cuda")
-                    operations.append(("grad", grad_problem(op, weights, *(x.data_ptr() for x in grads))))
-                for kind, operation in operations:
-                    _, workspace, how = gpu.plan(kind, operation)
-                    stream = torch.cuda.current_stream().cuda_stream
-                    torch.cuda.synchronize()
-
-                    def run(kind=kind, operation=operation, how=how, stream=stream, gpu=gpu):
-                        how.stream = stream
-                        code = getattr(gpu.c.c, f"lik_{kind}_run")(gpu.c.context, ctypes.byref(operation), ctypes.byref(how))
-                        gpu.c.check(code)
-
-                    for _ in range(3):
-                        fresh(f"{kind} of {dtype} on cuda:{index}", run)
-                    torch.cuda.synchronize()
-                    fail(workspace.intact(), f"threads: {kind} wrote past its workspace")
-                want = torch.empty_like(scores)
-                op.scores, op.argmax = want.data_ptr(), None
-                gpu.launch("score", op)
-                torch.cuda.synchronize()
-                fail(torch.equal(scores, want), f"threads: scores of {dtype} on cuda:{index} differ")
-        c, memory, stream = gpu.c.c, ctypes.c_void_p(), ctypes.c_void_p()
-        back, there = ctypes.create_string_buffer(1000), ctypes.create_string_buffer(bytes(range(250)) * 4, 1000)
-        sizes, bytes_ = (ctypes.c_size_t(), ctypes.c_size_t()), ctypes.c_size_t(1000)
-        calls = {
-            "lik_context_create": lambda: lik.Library(args.lib, f"cuda:{index}"),
-            "lik_memory_alloc": lambda: gpu.c.check(c.lik_memory_alloc(gpu.c.context, bytes_, ctypes.byref(memory))),
-            "lik_memory_copy there": lambda: gpu.c.check(c.lik_memory_copy(gpu.c.context, memory, there, bytes_)),
-            "lik_memory_copy back": lambda: gpu.c.check(c.lik_memory_copy(gpu.c.context, back, memory, bytes_)),
-            "lik_memory_info": lambda: gpu.c.check(c.lik_memory_info(gpu.c.context, *map(ctypes.byref, sizes))),
-            "lik_memory_free": lambda: c.lik_memory_free(gpu.c.context, memory),
-            "lik_stream_create": lambda: gpu.c.check(c.lik_stream_create(gpu.c.context, ctypes.byref(stream))),
-            "lik_stream_synchronize": lambda: gpu.c.check(c.lik_stream_synchronize(gpu.c.context, stream)),
-            "lik_stream_destroy": lambda: c.lik_stream_destroy(gpu.c.context, stream),
-        }
-        for name, action in calls.items():
-            fresh(f"{name} on cuda:{index}", action)
-        fail(back.raw == there.raw and sizes[1].value >> 30, f"threads: memory of cuda:{index}")
+                fresh_operations(index, gpu, dtype, normalize)
+        fresh_memory(index, gpu)
     print(f"threads: done on {torch.cuda.device_count()} GPUs", flush=True)
 
 

@@ -225,12 +225,20 @@ int lik_output_write(struct lik_output *out, const void *data, int64_t size, str
 
 /* ---- putting in place ---- */
 
-/* Mode and owner of what the file replaces. Where the group cannot be kept, its rights are those of everyone: the mode
- * must not open the file to another group. */
+/* The name under which the file that `out` replaces stands aside. */
+static const char *old_name(const struct lik_output *out, char name[PATH_MAX + 8])
+{
+    snprintf(name, PATH_MAX + 8, "%s.old", out->temporary);
+    return name;
+}
+
+/* Mode and owner of what the file replaces, or of what a killed run left aside. Where the group cannot be kept, its
+ * rights are those of everyone: the mode must not open the file to another group. */
 static int inherit(const struct lik_output *out)
 {
     struct stat old, own;
-    if (stat(out->path, &old))
+    char aside[PATH_MAX + 8];
+    if (stat(out->path, &old) && (errno != ENOENT || stat(old_name(out, aside), &old)))
         return errno == ENOENT ? 0 : -1;
     if (fstat(out->fd, &own))
         return -1;
@@ -284,13 +292,6 @@ static int lock_folder(const struct lik_output *out, int patience)
         return -1;
     }
     return -1;
-}
-
-/* The name under which the file that `out` replaces stands aside. */
-static const char *old_name(const struct lik_output *out, char name[PATH_MAX + 8])
-{
-    snprintf(name, PATH_MAX + 8, "%s.old", out->temporary);
-    return name;
 }
 
 static int step_aside(struct lik_output *out, struct lik_io_error *error)

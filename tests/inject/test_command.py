@@ -265,7 +265,7 @@ class Case:
         if not log.exists():
             return None  # fewer calls than in the undisturbed run
         totals["runs"] += 1
-        wrong = self.judge_kill(work, done) if way in ("before", "after") else self.judge(work, done, kind, way)
+        wrong = self.judge_end(work, done, way) if kind == "system" else self.judge(work, done, kind, way)
         subprocess.run(["rm", "-rf", work, log], check=True)
         return wrong and f"{self.name}: {kind} {n} {how} {way}: {wrong}; {done.returncode}, {done.stderr!r}"
 
@@ -292,21 +292,21 @@ class Case:
             return "has the wrong message"
         return None
 
-    def judge_kill(self, work, done):
-        totals["kills"] += 1
+    def judge_end(self, work, done, way):
+        """After a kill, or when from some call on nothing worked any more."""
+        totals["kills"] += way in ("before", "after")
         found, _ = self.state(work)
-        if done.returncode != -signal.SIGKILL:
-            return "was not killed"
+        if done.returncode not in ((-signal.SIGKILL,) if way in ("before", "after") else (0, 3)):
+            return "has the wrong exit code"
         # Old, new, or without the first of them, which cannot be read without noticing.
-        together = len(set(found)) <= 1 and set(found) <= {"old", "new"}
-        if not together and not (len(found) > 1 and not (work / self.outputs[0]).exists()):
+        together = found in (["old"] * len(found), ["new"] * len(found))
+        if not together and (len(found) < 2 or (work / self.outputs[0]).exists()):
             return f"outputs are {found}"
-        if not self.outputs:
-            return None
+        if done.returncode == 0 and (set(found) - {"new"} or normal(done.stdout) != self.out):
+            return f"has the wrong output: {found}, {done.stdout[:200]!r}"
         again = self.run(work)
         found, strange = self.state(work)
-        self_made = [name for name in found if not name.startswith("new")]
-        if again.returncode or self_made or strange:
+        if again.returncode != self.code or set(found) - {"new"} or strange:
             return f"the next run ends with {again.returncode}, {found}, {strange}"
         return None
 
@@ -361,12 +361,9 @@ def test_without_disk(case, turns, name):
 
 @pytest.mark.parametrize("name", [name for name in CASES if CASES[name][1]])
 def test_killed(case, turns, name):
-    """kill -9 between any two system calls."""
+    """kill -9 between any two system calls; and a disk that dies at one of them."""
     for old in (True, False):
         one = case(name, old)
-        plans = [
-            ("system", n, "once", way)
-            for way in ("before", "after")
-            for n in range(1, one.counts["system"] + 1)
-        ]  # fmt: skip
-        check_all(one, plans)
+        numbers = range(1, one.counts["system"] + 1)
+        ways = (("once", "before"), ("once", "after"), ("ever", errno.EIO))
+        check_all(one, [("system", n, how, way) for how, way in ways for n in numbers])

@@ -238,6 +238,8 @@ def main() -> int:
     for part in ("src", "include", "cmake", "tests"):
         shutil.copytree(ROOT / part, TREE / part, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy2(ROOT / "CMakeLists.txt", TREE)
+    for file in {file for file, _, _ in MUTANTS}:  # a run that was stopped may have left the object of a mutant
+        (TREE / file).touch()
     for name, arguments in BUILDS.items():
         subprocess.run(["cmake", "-S", str(TREE), "-B", str(WORK / name), *arguments, *SHARED], check=True,
                        stdout=subprocess.DEVNULL)

@@ -40,6 +40,13 @@
 #define LIK_API __attribute__((visibility("default")))
 #endif
 
+/* Compilers warn where a status is not looked at. */
+#if defined(__GNUC__)
+#define LIK_STATUS __attribute__((warn_unused_result)) int
+#else
+#define LIK_STATUS int
+#endif
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -205,7 +212,7 @@ struct lik_context;
 
 /* device: "cpu" (the best this processor has, capped by the environment variable LIK_CPU), "cpu:generic", "cpu:avx2"
  * (that level or an error), "ref" (the scalar f64 oracle), "cuda:N". */
-LIK_API int lik_context_create(const char *device, struct lik_context **out);
+LIK_API LIK_STATUS lik_context_create(const char *device, struct lik_context **out);
 LIK_API void lik_context_destroy(struct lik_context *ctx);
 LIK_API const char *lik_context_name(const struct lik_context *ctx); /* "cpu:avx2", "ref", "cuda:0" */
 
@@ -214,39 +221,43 @@ LIK_API const char *lik_context_name(const struct lik_context *ctx); /* "cpu:avx
  * lik_memory_copy copies in either direction, or within that memory, and returns when it is done; it waits for no stream,
  * so that it overlaps with runs on streams made here. On CUDA lik_memory_free may wait for everything on the device.
  * lik_memory_info tells the device's free and total bytes; 0 and 0 where the memory is the host's. */
-LIK_API int lik_memory_alloc(const struct lik_context *ctx, size_t bytes, void **out);
+LIK_API LIK_STATUS lik_memory_alloc(const struct lik_context *ctx, size_t bytes, void **out);
 LIK_API void lik_memory_free(const struct lik_context *ctx, void *memory);
-LIK_API int lik_memory_copy(const struct lik_context *ctx, void *to, const void *from, size_t bytes);
-LIK_API int lik_memory_info(const struct lik_context *ctx, size_t *free_bytes, size_t *total_bytes);
+LIK_API LIK_STATUS lik_memory_copy(const struct lik_context *ctx, void *to, const void *from, size_t bytes);
+LIK_API LIK_STATUS lik_memory_info(const struct lik_context *ctx, size_t *free_bytes, size_t *total_bytes);
 
 /* A stream for lik_exec, independent of all others; NULL where operations run on the host, done when they return.
  * lik_stream_synchronize waits for what was put on it, and tells if that failed. */
-LIK_API int lik_stream_create(const struct lik_context *ctx, void **out);
-LIK_API int lik_stream_synchronize(const struct lik_context *ctx, void *stream);
+LIK_API LIK_STATUS lik_stream_create(const struct lik_context *ctx, void **out);
+LIK_API LIK_STATUS lik_stream_synchronize(const struct lik_context *ctx, void *stream);
 LIK_API void lik_stream_destroy(const struct lik_context *ctx, void *stream);
 
 /* `exec` may be NULL; of it a plan looks at `threads` and `parallel_for` alone. */
-LIK_API int lik_score_plan(const struct lik_context *ctx, const struct lik_score *op, const struct lik_exec *exec,
-                           struct lik_plan *plan);
-LIK_API int lik_score_run(const struct lik_context *ctx, const struct lik_score *op, const struct lik_exec *exec);
-LIK_API int lik_topk_plan(const struct lik_context *ctx, const struct lik_topk *op, const struct lik_exec *exec,
-                          struct lik_plan *plan);
-LIK_API int lik_topk_run(const struct lik_context *ctx, const struct lik_topk *op, const struct lik_exec *exec);
-LIK_API int lik_grad_plan(const struct lik_context *ctx, const struct lik_grad *op, const struct lik_exec *exec,
-                          struct lik_plan *plan);
-LIK_API int lik_grad_run(const struct lik_context *ctx, const struct lik_grad *op, const struct lik_exec *exec);
+LIK_API LIK_STATUS lik_score_plan(const struct lik_context *ctx, const struct lik_score *op,
+                                  const struct lik_exec *exec, struct lik_plan *plan);
+LIK_API LIK_STATUS lik_score_run(const struct lik_context *ctx, const struct lik_score *op,
+                                 const struct lik_exec *exec);
+LIK_API LIK_STATUS lik_topk_plan(const struct lik_context *ctx, const struct lik_topk *op,
+                                 const struct lik_exec *exec, struct lik_plan *plan);
+LIK_API LIK_STATUS lik_topk_run(const struct lik_context *ctx, const struct lik_topk *op,
+                                const struct lik_exec *exec);
+LIK_API LIK_STATUS lik_grad_plan(const struct lik_context *ctx, const struct lik_grad *op,
+                                 const struct lik_exec *exec, struct lik_plan *plan);
+LIK_API LIK_STATUS lik_grad_run(const struct lik_context *ctx, const struct lik_grad *op,
+                                const struct lik_exec *exec);
 
 /* Merges `parts` top-k results, values and ids [parts, queries, k_in] with global ids, into the k best of each query,
  * [queries, k], in the same order and with the same filler as lik_topk. Entries with id < 0 are ignored; an id that is in
  * two parts comes back twice. Pure. */
-LIK_API int lik_merge_topk(int64_t parts, int64_t queries, int64_t k_in, const float *values_in, const int64_t *ids_in,
-                           int64_t k, int32_t smallest, float *values, int64_t *ids);
+LIK_API LIK_STATUS lik_merge_topk(int64_t parts, int64_t queries, int64_t k_in, const float *values_in,
+                                  const int64_t *ids_in, int64_t k, int32_t smallest, float *values,
+                                  int64_t *ids);
 
 /* A small explicit thread pool: `threads` >= 1 counts the calling thread. Pass lik_pool_parallel_for, the pool and
  * lik_pool_threads() in lik_exec. One call uses the pool at a time; others that come meanwhile run on their own thread.
  * After fork() the child's calls run on the calling thread. The pool's threads block signals: those go to the caller's. */
 struct lik_pool;
-LIK_API int lik_pool_create(int32_t threads, struct lik_pool **out);
+LIK_API LIK_STATUS lik_pool_create(int32_t threads, struct lik_pool **out);
 LIK_API void lik_pool_destroy(struct lik_pool *pool);
 LIK_API int32_t lik_pool_threads(const struct lik_pool *pool);
 LIK_API void lik_pool_parallel_for(void *pool, int64_t n, void (*task)(void *arg, int64_t i), void *arg);

@@ -5,9 +5,9 @@
 #include "lik/lik.h"
 
 /* Stores the formatted message for lik_last_error() and returns `status`. */
-__attribute__((format(printf, 2, 3))) int lik_fail(int status, const char *format, ...);
+__attribute__((format(printf, 2, 3))) LIK_STATUS lik_fail(int status, const char *format, ...);
 
 /* Clears the message and returns LIK_OK. */
-int lik_succeed(void);
+LIK_STATUS lik_succeed(void);
 
 #endif

@@ -8,12 +8,12 @@
 /* What the outputs must be: a plan may come before they are allocated. */
 enum lik_check_mode { LIK_CHECK_PLAN, LIK_CHECK_RUN };
 
-int lik_check_score(const struct lik_context *ctx, const struct lik_score *in, enum lik_check_mode mode,
+LIK_STATUS lik_check_score(const struct lik_context *ctx, const struct lik_score *in, enum lik_check_mode mode,
                     struct lik_score *out);
-int lik_check_topk(const struct lik_context *ctx, const struct lik_topk *in, enum lik_check_mode mode,
+LIK_STATUS lik_check_topk(const struct lik_context *ctx, const struct lik_topk *in, enum lik_check_mode mode,
                    struct lik_topk *out);
-int lik_check_grad(const struct lik_context *ctx, const struct lik_grad *in, enum lik_check_mode mode,
+LIK_STATUS lik_check_grad(const struct lik_context *ctx, const struct lik_grad *in, enum lik_check_mode mode,
                    struct lik_grad *out);
-int lik_check_exec(const struct lik_exec *in, struct lik_exec *out);
+LIK_STATUS lik_check_exec(const struct lik_exec *in, struct lik_exec *out);
 
 #endif

@@ -6,18 +6,18 @@
 
 #ifdef LIK_GUARD_WORKSPACE
 /* Before a run: paints the gaps of the layout that was planned last. Waits for what still runs in the stream. */
-int lik_guards_paint(const struct lik_context *ctx, const struct lik_exec *exec);
+LIK_STATUS lik_guards_paint(const struct lik_context *ctx, const struct lik_exec *exec);
 
 /* After a run, which it waits for: LIK_EDEVICE and a message that says where, if a gap was written to. */
-int lik_guards_check(const struct lik_context *ctx, const struct lik_exec *exec);
+LIK_STATUS lik_guards_check(const struct lik_context *ctx, const struct lik_exec *exec);
 #else
-static inline int lik_guards_paint(const struct lik_context *ctx, const struct lik_exec *exec)
+static inline LIK_STATUS lik_guards_paint(const struct lik_context *ctx, const struct lik_exec *exec)
 {
     (void)ctx, (void)exec;
     return LIK_OK;
 }
 
-static inline int lik_guards_check(const struct lik_context *ctx, const struct lik_exec *exec)
+static inline LIK_STATUS lik_guards_check(const struct lik_context *ctx, const struct lik_exec *exec)
 {
     (void)ctx, (void)exec;
     return LIK_OK;

@@ -214,6 +214,8 @@ static void check_operands(void)
     INVALID(c.score.d.strides.sequence = -(INT64_MAX / 8), "d.strides", "-1152921504606846975", "4 entries");
     INVALID((c.score.d.strides.sequence = INT64_MAX / 20, c.score.d.strides.token = INT64_MAX / 20), "d.strides",
             "461168601842738790", "5 entries"); /* each fits, their sum does not */
+    INVALID((c.score.d.strides.sequence = -(INT64_MAX / 20), c.score.d.strides.token = INT64_MAX / 20), "d.strides",
+            "461168601842738790", "5 entries"); /* nor does one less the other count */
     INVALID((c.score.d.dtype = LIK_I8, c.score.d.strides.sequence = INT64_MIN), "d.strides", "-9223372036854775808",
             "4 entries");
     INVALID((c.score.d.mask = (const uint8_t *)in.d, c.score.d.mask_strides.sequence = INT64_MIN), "d.mask_strides",

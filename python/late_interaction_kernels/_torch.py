@@ -12,6 +12,7 @@ operations by ``_fallback``, with the same results, in bounded memory.
 
 from __future__ import annotations
 
+import sys
 import warnings
 from functools import partial
 from typing import Any
@@ -75,27 +76,39 @@ def device(x: Any) -> Any:
     return x.device
 
 
+_KEYS = torch._C._TorchDispatchModeKey
+_TRACERS = (_KEYS.FAKE, _KEYS.PROXY, _KEYS.FUNCTIONAL)
+
+
 def has_values(x: Any) -> bool:
-    """Does it have memory: neither traced, fake nor wrapped by torch.func? Dynamo breaks its graph where it must."""
+    """Can they be asked for: is it neither traced, fake nor wrapped by torch.func? Dynamo breaks its graph where it
+    must. Modes that only watch (counting operations, checkpointing) take nothing away.
+    """
     if torch.compiler.is_compiling():
         return True
-    return not (_must_dispatch(x) or torch._C._functorch.is_functorch_wrapped_tensor(x))
+    if x.is_meta or torch._C._is_tracing() or torch._C._functorch.is_functorch_wrapped_tensor(x):
+        return False
+    if torch._C._len_torch_dispatch_stack() and any(torch._C._get_dispatch_mode(key) for key in _TRACERS):
+        return False
+    fake = sys.modules.get("torch._subclasses.fake_tensor")
+    return fake is None or not isinstance(x, fake.FakeTensor)
 
 
 def on_host(x: Any) -> bool:
-    return x.device.type == "cpu" and not torch.compiler.is_compiling() and has_values(x)
+    """Is it plain memory of the host?"""
+    if torch.compiler.is_compiling() or x.device.type != "cpu":
+        return False
+    return not (_must_dispatch(x) or torch._C._functorch.is_functorch_wrapped_tensor(x))
 
 
 def readable(x: Any) -> bool:
     """May its values be looked at: on the host without waiting, under LIK_CHECK=1 on every device."""
-    if torch.compiler.is_compiling():
-        return False
-    return on_host(x) or (_environment.checking() and has_values(x))
+    return on_host(x) or (not torch.compiler.is_compiling() and _environment.checking() and has_values(x))
 
 
 def may_wait(x: Any) -> bool:
     """May one call look at values wherever they are? Never while a graph is captured."""
-    if torch.compiler.is_compiling() or _transformed() or not has_values(x):
+    if torch.compiler.is_compiling() or _transformed() or _must_dispatch(x):
         return False
     return not (x.is_cuda and torch.cuda.is_current_stream_capturing())
 
@@ -273,9 +286,10 @@ def _native_serves(p: Problem) -> bool:
         return True
     if where.type == "cuda" and "cuda" not in _said:
         _said.add("cuda")
+        reason = _native.device_error(where.index) if torch.version.hip is None else "it is one of AMD's"
         warnings.warn(
-            "late-interaction-kernels: this build has no CUDA backend for this device; CUDA tensors are scored with "
-            "torch operations",
+            f"late-interaction-kernels: this build has no CUDA backend for this device ({reason}); CUDA tensors are "
+            "scored with torch operations",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -873,6 +873,24 @@ static PyObject *native_has_device(PyObject *self, PyObject *index)
     return PyBool_FromLong(there);
 }
 
+/* device_error(index) -> why not, or None */
+static PyObject *native_device_error(PyObject *self, PyObject *index)
+{
+    (void)self;
+    long device = PyLong_AsLong(index);
+    if (PyErr_Occurred())
+        return NULL;
+    if (run_context((int32_t)device))
+        Py_RETURN_NONE;
+    PyObject *type, *value, *trace;
+    PyErr_Fetch(&type, &value, &trace);
+    PyObject *text = value ? PyObject_Str(value) : PyUnicode_FromString("");
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(trace);
+    return text;
+}
+
 /* info() -> (version, build line, name of the CPU context, CPU threads) */
 static PyObject *native_info(PyObject *self, PyObject *none)
 {
@@ -902,6 +920,7 @@ static PyMethodDef methods[] = {
     {"register_numpy", native_register_numpy, METH_VARARGS, NULL},
     {"extremes", native_extremes, METH_O, NULL},
     {"has_device", native_has_device, METH_O, NULL},
+    {"device_error", native_device_error, METH_O, NULL},
     {"info", native_info, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

@@ -211,4 +211,17 @@ def test_a_torch_for_amd_calls_its_gpus_cuda(monkeypatch):
     problem = _torch.Problem(Fake(), None)
     assert _torch._native_serves(problem)
     monkeypatch.setattr(torch.version, "hip", "6.4")
-    assert not _torch._native_serves(problem)
+    monkeypatch.setattr(_torch, "_said", set())
+    with pytest.warns(RuntimeWarning, match=r"no CUDA backend for this device \(it is one of AMD's\)"):
+        assert not _torch._native_serves(problem)
+
+
+def test_why_a_device_is_not_served_is_said(monkeypatch):
+    """A variable that the library refuses (LIK_CUDA_ARCH) ended in a warning about the build."""
+    monkeypatch.setattr(_torch._native, "device_error", lambda index: 'LIK_CUDA_ARCH is "abc"')
+    monkeypatch.setattr(_torch._native, "has_device", lambda index: False)
+    monkeypatch.setattr(_torch, "_said", set())
+    where = type("Device", (), {"type": "cuda", "index": 0})
+    fake = type("Fake", (), {"dtype": torch.float32, "device": where, "is_cpu": False})
+    with pytest.warns(RuntimeWarning, match=r"LIK_CUDA_ARCH is \"abc\""):
+        assert not _torch._native_serves(_torch.Problem(fake, None))

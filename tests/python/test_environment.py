@@ -159,9 +159,9 @@ def test_a_look_waits_for_a_call_with_values(unchecked):
 
 def test_no_look_while_a_graph_is_captured(monkeypatch):
     class Captured:
-        is_cuda, is_meta = True, False
+        is_cuda = True
 
-    monkeypatch.setattr(_torch, "has_values", lambda x: True)
+    monkeypatch.setattr(_torch, "_must_dispatch", lambda x: False)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     assert not _torch.may_wait(Captured())
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)

@@ -249,6 +249,20 @@ def test_fake_and_meta(name):
         assert [(x.shape, x.dtype) for x in got] == [(x.shape, x.dtype) for x in want]
 
 
+def test_a_mode_that_only_watches():
+    """Counting operations, as selective checkpointing, takes no values away."""
+    from late_interaction_kernels import maxsim_varlen
+    from late_interaction_kernels.padded import pack_padded
+    from torch.utils.flop_counter import FlopCounterMode
+
+    _, tensors = entries()["varlen"]
+    want = maxsim_varlen(**tensors)
+    q, d, lengths = torch.randn(2, 3, 8), torch.randn(2, 4, 5, 8), torch.tensor([2, 3])
+    with FlopCounterMode(display=False):
+        assert torch.equal(maxsim_varlen(**tensors), want)
+        assert pack_padded(q, d, lengths, torch.full((2, 4), 5), validate=True).max_seqlen_q == 3
+
+
 class Plain(torch.Tensor):
     pass
 

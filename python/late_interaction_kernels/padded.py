@@ -41,13 +41,13 @@ class PackedBatch:
 
 
 def _lengths(
-    fw: Framework, name: str, lengths: Any, shape: tuple[int, ...], extent: int, like: Any, validate: bool, look: bool
+    fw: Framework, name: str, lengths: Any, shape: tuple[int, ...], extent: int, like: Any, validate: bool
 ) -> Any:
     check_shape(name, lengths, shape, "one length a sequence")
     if not fw.is_integer(lengths):
         raise TypeError(f"{name} has dtype {fw.dtype_name(lengths)}, must be an integer dtype")
     check_device(fw, name, lengths, like, "queries")
-    if all(lengths.shape) and (validate or look or fw.on_host(lengths)):
+    if all(lengths.shape) and (validate or fw.on_host(lengths)):
         low, high = fw.extremes(lengths)
         if low < 0 or high > extent:
             raise BoundError(f"{name} holds {low if low < 0 else high}, must be 0 to {extent}")
@@ -57,10 +57,9 @@ def _lengths(
 
 
 def _checked(
-    queries: Any, documents: Any, query_lengths: Any, doc_lengths: Any, validate: bool, look: bool = False
+    queries: Any, documents: Any, query_lengths: Any, doc_lengths: Any, validate: bool
 ) -> tuple[Framework, Any, Any]:
-    """The framework, and bool masks [B, Lq] and [B, C, Ld] of the tokens that count. ``look``: at lengths in device
-    memory too, by a caller that waits for the device anyway."""
+    """The framework, and bool masks [B, Lq] and [B, C, Ld] of the tokens that count."""
     fw = framework(queries=queries, documents=documents, query_lengths=query_lengths, doc_lengths=doc_lengths)
     check_rank("queries", queries, (3,), "[B, Lq, d]")
     check_rank("documents", documents, (4,), "[B, C, Ld, d]")
@@ -74,8 +73,8 @@ def _checked(
     check_device(fw, "documents", documents, queries, "queries")
     batch, candidates, extent = documents.shape[0], documents.shape[1], documents.shape[2]
     length = queries.shape[1]
-    query_lengths = _lengths(fw, "query_lengths", query_lengths, (batch,), length, queries, validate, look)
-    doc_lengths = _lengths(fw, "doc_lengths", doc_lengths, (batch, candidates), extent, queries, validate, look)
+    query_lengths = _lengths(fw, "query_lengths", query_lengths, (batch,), length, queries, validate)
+    doc_lengths = _lengths(fw, "doc_lengths", doc_lengths, (batch, candidates), extent, queries, validate)
     return fw, fw.arange(length, queries) < query_lengths[:, None], fw.arange(extent, queries) < doc_lengths[..., None]
 
 
@@ -98,7 +97,7 @@ def pack_padded(
         >>> batch.cu_seqlens_d.tolist(), batch.Q_packed.shape
         ([0, 5, 6], (2, 4))
     """
-    fw, q_mask, d_mask = _checked(queries, documents, query_lengths, doc_lengths, validate, look=True)
+    fw, q_mask, d_mask = _checked(queries, documents, query_lengths, doc_lengths, validate)
     batch, candidates = d_mask.shape[0], d_mask.shape[1]
     pairs = fw.arange(batch * candidates, queries)
     cu_q = fw.cast(fw.offsets_of(query_lengths), "int32")

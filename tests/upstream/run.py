@@ -110,7 +110,7 @@ def name_of(case: ElementTree.Element) -> str:
 
 def main() -> int:
     import surface
-    from entries import Entry, read
+    from not_ours import Entry, read
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sdist", type=Path, default=os.environ.get("LIK_UPSTREAM_SDIST"))

@@ -273,7 +273,7 @@ void sinks_open(struct sink *first, const char *first_path, struct sink *second,
     sink_open(first, first_path);
     sink_open(second, second_path);
     if (lik_output_same(&first->file, &second->file))
-        die(EXIT_UNREADABLE, "%s and %s lead to one file, and two are to be written", first_path, second_path);
+        die(EXIT_USAGE, "%s and %s are one file", first_path, second_path);
 }
 
 static void flush(struct sink *sink)

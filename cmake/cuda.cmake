@@ -1,6 +1,7 @@
-# The CUDA backend: compiled where nvcc and a GPU are found (LIK_CUDA=AUTO), required with LIK_CUDA=ON. nvcc may stand on
-# PATH, in CUDA_HOME, or in PyPI's compiler packages (nvidia-cuda-nvcc and friends, found through python3). The runtime
-# is linked statically and finds the driver when it is first used, so that the library loads on machines without a GPU.
+# The CUDA backend: compiled where nvcc and a GPU are found (LIK_CUDA=AUTO), required with LIK_CUDA=ON. nvcc may
+# stand on PATH, in CUDA_HOME, or in PyPI's compiler packages (nvidia-cuda-nvcc and friends, found through
+# python3). The runtime is linked statically and finds the driver when it is first used, so that the library loads
+# on machines without a GPU.
 if(LIK_CUDA STREQUAL "OFF")
     return()
 endif()
@@ -11,7 +12,7 @@ else()
     set(LIK_CUDA_ARCHS_DEFAULT native)
 endif()
 set(LIK_CUDA_ARCHS "${LIK_CUDA_ARCHS_DEFAULT}" CACHE STRING
-    "What the CUDA backend is compiled for: native (the GPUs of this machine), all, or as CMAKE_CUDA_ARCHITECTURES takes it")
+    "GPUs the CUDA backend is compiled for: native (those of this machine), all, or as CMAKE_CUDA_ARCHITECTURES")
 
 # The architectures of the GPUs that the driver names, in `found`; none older than 7.5. CMake's own native would name
 # Hopper without its wgmma.
@@ -67,8 +68,9 @@ if(LIK_CUDA_ARCHS STREQUAL "all")
 elseif(LIK_CUDA_ARCHS STREQUAL "native")
     lik_find_gpus(CMAKE_CUDA_ARCHITECTURES)
     if(NOT CMAKE_CUDA_ARCHITECTURES AND LIK_CUDA STREQUAL "AUTO")
-        message(STATUS "CUDA backend: ${CMAKE_CUDA_COMPILER} is there, but no GPU: not built, this is a build for CPUs. "
-                       "LIK_CUDA_ARCHS=all builds it for every GPU (a quarter of an hour), LIK_CUDA_ARCHS=90a-real for one")
+        message(STATUS "CUDA backend: ${CMAKE_CUDA_COMPILER} is there, but no GPU: not built, this is a build for "
+                       "CPUs. LIK_CUDA_ARCHS=all builds it for every GPU (a quarter of an hour), "
+                       "LIK_CUDA_ARCHS=90a-real for one")
         return()
     elseif(NOT CMAKE_CUDA_ARCHITECTURES)
         message(STATUS "CUDA backend: no GPU here, so it is built for every one, which takes a quarter of an hour; "

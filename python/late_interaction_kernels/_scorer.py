@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._problem import check_shape, framework, padded
 from .autograd import check_backward, short_way
-from .retrieve import retrieve
+from .retrieve import BackwardMethod, retrieve
 from .topk import fw_detach
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class MaxSimScorer(_Base):
     """
 
     def __init__(
-        self, *, normalize: bool = True, backward: str | None = "auto", mask_pad_token: int | None = None
+        self, *, normalize: bool = True, backward: BackwardMethod | None = "auto", mask_pad_token: int | None = None
     ) -> None:
         super().__init__()
         check_backward(backward)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ._problem import whole_number
 from .topk import maxsim_topk
 
 if TYPE_CHECKING:
     from ._scorer import MaxSimScorer as MaxSimScorer
+
+BackwardMethod = Literal["auto", "unified", "lowmem"]
 
 
 def retrieve(

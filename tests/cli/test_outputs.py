@@ -238,9 +238,9 @@ def test_two_outputs_in_one_file(small, there):
     if there:
         (folder / "s.npy").write_text("old")
         (folder / "b").write_text("old")
-        fails(3, "a.npy and", "a.ids.npy lead to one file", args=(*args, folder / "a.npy"))
+        fails(2, "a.npy and", "a.ids.npy are one file", args=(*args, folder / "a.npy"))
     before = names(folder)
-    fails(3, "s.npy and", "s.ids.npy lead to one file", args=(*args, folder / "s.npy"))
+    fails(2, "s.npy and", "s.ids.npy are one file", args=(*args, folder / "s.npy"))
     assert names(folder) == before and (not there or (folder / "s.npy").read_text() == "old")
 
 

@@ -16,7 +16,7 @@ THEIRS = json.loads(surface.FACTS.read_text())["modules"]
 
 
 def test_every_difference_is_meant():
-    found = surface.differences(THEIRS, surface.ours())
+    found = surface.differences(THEIRS, surface.ours(THEIRS))
     assert found and surface.explained(found, surface.MEANT) == ([], [])
 
 
@@ -64,14 +64,14 @@ def returned(ours):
     ],
 )
 def test_what_the_comparison_sees(change, line):
-    ours = copy.deepcopy(surface.ours())
+    ours = copy.deepcopy(surface.ours(THEIRS))
     change(ours)
     unexplained, _ = surface.explained(surface.differences(THEIRS, ours), surface.MEANT)
     assert any(found.startswith(line) for found in unexplained), unexplained
 
 
 def test_an_explanation_of_nothing_is_told():
-    found = surface.differences(THEIRS, surface.ours())
+    found = surface.differences(THEIRS, surface.ours(THEIRS))
     assert surface.explained(found, {**surface.MEANT, "topk.maxsim_topk(k): *": "no longer"})[1]
 
 

@@ -15,6 +15,7 @@ is installed, the tests of the patches run as well. Closes with `N passed, N fai
 import argparse
 import ast
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -29,7 +30,7 @@ ROOT = HERE.parent.parent
 BUILD = ROOT / "build/upstream"
 NAME, VERSION = "late-interaction-kernels", "0.4.5"
 SHA256 = "703f8b930c5c2e4c3a8a945dba28a84b895462ebe389fcf015e9cb1cf23ef64c"
-sys.path[:0] = [str(ROOT / "tests"), str(HERE)]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/python"), str(HERE)]
 
 # What is changed in the unpacked tests, always: nothing here asks for Triton, and one internal name is not there to
 # be replaced.
@@ -108,7 +109,8 @@ def name_of(case: ElementTree.Element) -> str:
 
 
 def main() -> int:
-    from entries import Entry, read
+    import surface
+    from not_ours import Entry, read
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sdist", type=Path, default=os.environ.get("LIK_UPSTREAM_SDIST"))
@@ -127,7 +129,8 @@ def main() -> int:
     look = "import torch; print(torch.cuda.is_available(), torch.backends.mps.is_available())"
     cuda, mps = subprocess.run([python, "-c", look], check=True, capture_output=True, text=True).stdout.split()
     edits = EDITS + (NO_CUDA if cuda == "False" else []) + (NO_MPS if mps == "False" else [])
-    tests = unpack(Path(options.sdist) if options.sdist else fetch(python), edits)
+    sdist = Path(options.sdist) if options.sdist else fetch(python)
+    tests = unpack(sdist, edits)
 
     entries = [entry for entry in read() if entry.where in ("", "cuda" if cuda == "True" else "cpu")]
     known = [
@@ -153,6 +156,8 @@ def main() -> int:
     failures += [f"matches nothing: {entry.pattern}" for entry in entries if not any(map(entry.matches, names))]
     failures += [f"passes now: {entry.pattern}" for entry in entries if passes(entry)]
     counts = {kind: list(results.values()).count(kind) for kind in ("passed", "skipped")}
+    if surface.make(sdist) != json.loads(surface.FACTS.read_text()):
+        failures.append("tests/python/surface.json is not what the source distribution says")
     if not counts["passed"]:
         failures.append("nothing passed")
     reasons: dict[str, int] = {}

@@ -6,7 +6,7 @@ PYTHON ?= python3
 # What `make` and `make install` build: release, or cuda (which needs nvcc and takes a quarter of an hour for all GPUs).
 PRESET ?= release
 
-.PHONY: all demo test bench install test-gpu bench-gpu test-hosts clean
+.PHONY: all demo test bench install test-gpu bench-gpu test-hosts mutants coverage clean
 
 all:
 	cmake --preset $(PRESET) $(CMAKE_ARGS)
@@ -39,6 +39,13 @@ bench-gpu:
 # PyLate, colpali-engine and sentence-transformers beside the package, in environments of their own (about 2 GB each).
 test-hosts:
 	tests/hosts/run.sh $(ARGS)
+
+# Breaks the library in many places and says what the tests notice; counts the lines and branches that they run.
+mutants:
+	$(PYTHON) tests/mutants.py $(ARGS)
+
+coverage:
+	$(PYTHON) tests/coverage.py
 
 clean:
 	rm -rf build .venv .venv-*

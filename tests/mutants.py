@@ -98,8 +98,8 @@ MUTANTS = [
     (CHECK, 'check_list(ctx, "list_d", op->list_d, op->list_count, op->d.count)',
      'check_list(ctx, "list_d", op->list_d, op->list_count, op->q.count)'),
     # ---- regions of the workspace, one entry too small ----
-    (PLAN, "(plan->lanes + 8) * lik_round_up(dim, 4), 4, 64", "(plan->lanes + 8) * lik_round_up(dim, 4) - 1, 4, 64"),
-    (PLAN, "plan->lane_bias = lik_layout_take(&slot, plan->lanes + 32", "plan->lane_bias = lik_layout_take(&slot, plan->lanes + 31"),
+    (PLAN, "plan->lanes * depth, 4, 64", "plan->lanes * depth - 1, 4, 64"),
+    (PLAN, "lane_bias = lik_layout_take(&slot, plan->lanes", "lane_bias = lik_layout_take(&slot, plan->lanes - 1"),
     (PLAN, "lane_token = lik_layout_take(&slot, plan->lanes", "lane_token = lik_layout_take(&slot, plan->lanes - 1"),
     (PLAN, "lane_weight = lik_layout_take(&slot, plan->lanes", "lane_weight = lik_layout_take(&slot, plan->lanes - 1"),
     (PLAN, "block_queries + 1, 8, 64", "block_queries, 8, 64"),

@@ -7,7 +7,7 @@ PYTHON ?= python3
 # GPU (a quarter of an hour) where there is none or with LIK_CUDA_ARCHS=all in the environment.
 PRESET ?= release
 
-.PHONY: all demo test bench install test-gpu bench-gpu test-hosts test-upstream clean
+.PHONY: all demo test bench install test-gpu bench-gpu test-hosts test-upstream mutants coverage clean
 
 all:
 	cmake --preset $(PRESET) $(CMAKE_ARGS)
@@ -44,6 +44,13 @@ test-hosts:
 # The existing package's own tests on this one. On a machine with a GPU: PYTHON names a python with torch for CUDA.
 test-upstream:
 	tests/upstream/run.py $(ARGS)
+
+# Breaks the library in many places and says what the tests notice; counts the lines and branches that they run.
+mutants:
+	$(PYTHON) tests/mutants.py $(ARGS)
+
+coverage:
+	$(PYTHON) tests/coverage.py
 
 clean:
 	rm -rf build .venv .venv-*

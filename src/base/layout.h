@@ -58,6 +58,16 @@ static inline size_t lik_layout_take(struct lik_layout *l, int64_t count, int64_
     return (size_t)at;
 }
 
+/* Bytes behind the region taken last that nothing looks at: watched builds do without them. */
+static inline void lik_layout_spare(struct lik_layout *l, int64_t count, int64_t size)
+{
+#ifdef LIK_GUARD_WORKSPACE
+    (void)l, (void)count, (void)size;
+#else
+    lik_layout_take(l, count, size, 1);
+#endif
+}
+
 /* The offset of `times` copies of what `inner` laid out, the first and every next at a multiple of `align`, *step bytes
  * apart. */
 static inline size_t lik_layout_repeat(struct lik_layout *l, const struct lik_layout *inner, int64_t times,

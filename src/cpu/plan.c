@@ -96,10 +96,12 @@ int lik_cpu_plan_score(const struct lik_score *op, const struct lik_exec *exec, 
     if (plan->loader == LIK_LOAD_F32)
         plan->widened_rows = 0;
 
-    /* The half vector of a panel is stored twice, hence 4 lanes more; 64 bytes so that whole vectors may be read. */
     struct lik_layout slot = {0};
-    plan->packed = lik_layout_take(&slot, (plan->lanes + 8) * lik_round_up(dim, 4), 4, 64);
-    plan->lane_bias = lik_layout_take(&slot, plan->lanes + 32, 4, 64);
+    int64_t depth = lik_round_up(dim, 4); /* the integers of a lane come in groups of 4 at most */
+    plan->packed = lik_layout_take(&slot, plan->lanes * depth, 4, 64);
+    lik_layout_spare(&slot, 8 * depth, 4);
+    plan->lane_bias = lik_layout_take(&slot, plan->lanes, 4, 64);
+    lik_layout_spare(&slot, 32, 4);
     plan->lane_token = lik_layout_take(&slot, plan->lanes, 4, 64);
     plan->lane_weight = lik_layout_take(&slot, plan->lanes, 4, 64);
     plan->query_lane = lik_layout_take(&slot, block_queries + 1, 8, 64);

@@ -491,6 +491,12 @@ static void check_extremes(void)
         EXTREME(wild_packed(&c, sign * (INT64_MAX / 8)), ANY_VERB, 0);
         EXTREME(wild_packed(&c, sign < 0 ? INT64_MIN : INT64_MAX), ANY_VERB, 1);
     }
+    EXTREME((no_strides(&c.score.q), no_strides(&c.score.d), c.score.argmax = NULL, c.score.q.count = 1 << 29,
+             c.score.q.len_max = 0, c.score.d.count = 1 << 20, c.score.d.len_max = 1, c.topk.k = 1 << 25,
+             c.exec.threads = 4096, c.exec.parallel_for = lik_pool_parallel_for), TOPK | PLANS_ONLY, 1); /* its heaps */
+    EXTREME((no_strides(&c.score.q), no_strides(&c.score.d), c.score.q.count = 1 << 29, c.score.q.len_max = 8,
+             c.score.d.count = 1 << 28, c.score.d.len_max = 1, c.exec.threads = 4096,
+             c.exec.parallel_for = lik_pool_parallel_for), GRAD | PLANS_ONLY, 1);
     EXTREME(c.score.d.dim = c.score.q.dim = 65536, ANY_VERB | PLANS_ONLY, 0);
     EXTREME((no_strides(&c.score.d), c.score.argmax = NULL, c.score.d.len_max = INT32_MAX), ANY_VERB | PLANS_ONLY, 0);
     EXTREME((no_strides(&c.score.d), c.score.argmax_dtype = LIK_I16, c.score.d.len_max = INT16_MAX),

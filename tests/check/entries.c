@@ -78,6 +78,9 @@ static void check_merges(void)
         {1, 1, 1, -9, 0, "k is -9", "1"},
         {INT64_MAX, 2, 2, 1, 0, "parts", "9223372036854775807"},
         {1, INT64_MAX, 0, 2, 0, "queries", "9223372036854775807"},
+        {1, INT64_MAX / 4, 0, 1, 0, "queries", "2305843009213693951"},
+        {2, INT64_MAX / 4, 4, 1, 0, "parts", "2305843009213693951"},
+        {1, 2, INT64_MAX / 4, 1, 0, "k_in", "2305843009213693951"},
         {1, 1, 1, 1, 1, "values_in", "NULL"},
         {1, 1, 1, 1, 2, "ids_in", "NULL"},
         {1, 1, 1, 1, 3, "values", "NULL"},
@@ -97,11 +100,14 @@ static void check_merges(void)
         memset(poison, 0xcb, sizeof poison);
         check(!memcmp(values, poison, sizeof values) && !memcmp(ids, poison, sizeof ids), "something was written");
     }
-    check_describe("arguments: lik_merge_topk of misaligned values");
-    check(lik_merge_topk(1, 1, 1, (const float *)((const char *)values_in + 1), ids_in, 1, 0, values, ids) ==
-                  LIK_EINVAL &&
-              strstr(lik_last_error(), "aligned"),
-          "the message is \"%s\"", lik_last_error());
+    for (int which = 0; which < 4; which++) {
+        check_describe("arguments: lik_merge_topk, pointer %d misaligned", which);
+        int status = lik_merge_topk(1, 1, 1, which == 0 ? (const float *)((const char *)values_in + 1) : values_in,
+                                    which == 1 ? (const int64_t *)((const char *)ids_in + 4) : ids_in, 1, 0,
+                                    which == 2 ? (float *)((char *)values + 2) : values,
+                                    which == 3 ? (int64_t *)((char *)ids + 4) : ids);
+        check(status == LIK_EINVAL && strstr(lik_last_error(), "aligned"), "the message is \"%s\"", lik_last_error());
+    }
     check_describe("arguments: lik_merge_topk of nothing");
     check_ok(lik_merge_topk(0, 0, 0, NULL, NULL, 1, 0, NULL, NULL), "lik_merge_topk");
     check_ok(lik_merge_topk(0, 1, 0, NULL, NULL, 2, 0, values, ids), "lik_merge_topk");
@@ -110,6 +116,10 @@ static void check_merges(void)
 
 static void check_names(void)
 {
+    struct lik_tokens endless = lik_tokens_padded(NULL, LIK_F32, 2, INT64_MAX, 8);
+    check_describe("arguments: contiguous views");
+    check(endless.strides.sequence == INT64_MAX && endless.strides.token == 8, "a stride that does not fit is %lld",
+          (long long)endless.strides.sequence);
     static const char *const names[] = {"LIK_OK",         "LIK_EINVAL", "LIK_EUNSUPPORTED",
                                         "LIK_EWORKSPACE", "LIK_ENOMEM", "LIK_EDEVICE"};
     check_describe("arguments: names");

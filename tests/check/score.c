@@ -161,6 +161,21 @@ void check_score(void)
         if (check_wanted(number, 53))
             check_case("random", number, &spec);
     }
+    number = 40000; /* streams as full as they may be, of rows and of documents: every region of a slot is used up */
+    static const int64_t lengths[] = {1, 230}, widths[] = {40, 240}, q_lengths[] = {5, 8, 40};
+    for (int64_t a = 0; a < COUNT(q_lengths); a++)
+        for (int64_t b = 0; b < COUNT(lengths); b++)
+            for (int64_t c = 0; c < COUNT(widths); c++)
+                for (int64_t way = 0; way < 12; way++, number++) {
+                    struct spec spec = spec_plain(q_lengths[a], lengths[b], widths[c], (uint64_t)number);
+                    spec.d.count = 200 / lengths[b] + 1;
+                    spec.d.dtype = dtypes[way % 6];
+                    spec.q.dtype = dtypes[(way + a) % 6];
+                    spec.d.layout = way < 6 ? CONTIGUOUS : SPREAD;
+                    spec.precision = way % 4 < 2 ? LIK_HIGHEST : LIK_MEDIUM;
+                    if (check_wanted(number, 7))
+                        check_case("full", number, &spec);
+                }
     for (number = 0; number < 64 && !totals.gpu; number++) { /* on Hopper such tokens of bf16 become 0 */
         struct spec spec = spec_far(number);
         if (check_wanted(30000 + number, 1))

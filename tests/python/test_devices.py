@@ -135,6 +135,20 @@ def test_approximate_codes_out_of_range_count_as_the_first_centroid(out_of_sight
     assert torch.equal(function(**{**tensors, "codes": codes}), want)
 
 
+def test_an_argmax_out_of_range_contributes_nothing(monkeypatch, out_of_sight):
+    if out_of_sight == "library":
+        pytest.skip("the CPU library looks")
+    function, tensors = entries()["backward"]
+    beyond, none = (put(tensors["argmax"], (slice(None), 1), x) for x in (5, -1))
+    for got, want in zip(
+        function(**{**tensors, "argmax": beyond}), function(**{**tensors, "argmax": none}), strict=True
+    ):
+        assert torch.equal(got, want)
+    monkeypatch.setenv("LIK_CHECK", "1")
+    with pytest.raises(ValueError, match=r"argmax\[0, 1\] is 5, must be -1 to 4"):
+        function(**{**tensors, "argmax": beyond})
+
+
 def test_no_centroids(out_of_sight):
     function, tensors = entries()["residual"]
     assert function(**{**tensors, "centroids": tensors["centroids"][:0]}).isnan().all()

@@ -93,6 +93,13 @@ def test_either_name_of_the_flag_asks_for_another_look(monkeypatch, unchecked, f
         maxsim(q, d)
 
 
+def test_one_query_against_one_document_uses_up_the_look(unchecked):
+    """It was never looked at, and such a process never took the short way."""
+    with pytest.warns(UserWarning, match="late-interaction-kernels"):
+        maxsim(10 * torch.randn(3, 64), torch.randn(2, 64))
+    assert autograd._NORM_CHECKED
+
+
 def test_unit_vectors_use_up_the_look(unchecked):
     q = torch.nn.functional.normalize(torch.randn(2, 3, 64), dim=-1)
     with warnings.catch_warnings():

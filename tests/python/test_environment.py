@@ -127,8 +127,8 @@ def test_the_first_tokens_are_looked_at(unchecked, shape):
 def test_the_look_copies_nothing_large(run, kind):
     """An expanded tensor of 1 GB was copied whole."""
     q = {
-        "torch": "torch.ones(1, 1, 8).expand(1_000_000, 32, 8)",
-        "numpy": "np.broadcast_to(np.ones(8, 'f4'), (1_000_000, 32, 8))",
+        "torch": "torch.ones(1, 32, 8).expand(1_000_000, 32, 8)",
+        "numpy": "np.broadcast_to(np.ones((32, 8), 'f4'), (1_000_000, 32, 8))",
     }
     d = {"torch": "torch.ones(1, 1, 8)", "numpy": "np.ones((1, 1, 8), 'f4')"}
     done = run(

@@ -141,7 +141,7 @@ def maxsim(
             return scores
     check_backward(backward)
     fw, problem, shape = padded(Q, D, q_mask, d_mask, normalize=normalize, q_weights=q_weights, storage=storage)
-    if not normalize and len(shape) and problem.d.ndim == 3:
+    if not normalize and problem.d.ndim == 3:
         _maybe_warn_unnormalized(problem.q)
     scores, argmax = fw.score(problem, return_argmax)
     if tuple(scores.shape) != shape:

@@ -13,7 +13,7 @@ from torch.nn.functional import linear
 from torch.nn.functional import normalize as unit
 
 from . import _torch
-from ._problem import check_range
+from ._problem import check_range, sequence_lengths
 
 NEG_INF = float("-inf")
 
@@ -69,6 +69,10 @@ def _best(similarity: Any, kept: Any) -> Any:
 
 def _sequences(packed: Any, offsets: Any) -> list[Any]:
     ends = offsets.tolist()
+    for i, (a, b) in enumerate(pairwise([0, *ends, packed.shape[0]])):
+        if b < a:
+            at = min(i, len(ends) - 1)
+            raise ValueError(f"offsets must ascend within the {packed.shape[0]} tokens: entry {at} is {ends[at]}")
     return [packed[a:b] for a, b in pairwise(ends)]
 
 
@@ -143,9 +147,15 @@ def maxsim_padded_reference(
         >>> maxsim_padded_reference(Q, D, torch.tensor([2]), torch.tensor([[5, 0]]))
         tensor([[8., 0.]])
     """
-    q_mask = torch.arange(queries.shape[1], device=queries.device) < query_lengths[:, None]
-    d_mask = torch.arange(documents.shape[2], device=queries.device) < doc_lengths[..., None]
-    return maxsim_reference(queries, documents, q_mask, d_mask, q_weights=q_weights)
+    masks, broken = [], []
+    for name, lengths, x in (("query_lengths", query_lengths, queries), ("doc_lengths", doc_lengths, documents)):
+        shape, extent = tuple(x.shape[:-2]), x.shape[-2]
+        _, mask, wrong = sequence_lengths(_torch, name, lengths, shape, extent, queries, "queries")
+        masks.append(mask)
+        broken.append(wrong)
+    scores = maxsim_reference(queries, documents, *masks, q_weights=q_weights)
+    scores = _torch.nan_where(None if broken[0] is None else broken[0][:, None], scores)
+    return _torch.nan_where(broken[1], scores)
 
 
 def _indices(codes: Any, kept: Any, centroids: int) -> tuple[Any, Any]:
@@ -168,10 +178,11 @@ def plaid_approx_score_reference(
         >>> plaid_approx_score_reference(scores, torch.tensor([[0, 1]]), torch.tensor([2]))
         tensor([3.])
     """
-    kept = torch.arange(codes.shape[1], device=codes.device) < doc_lengths[:, None]
+    about = (codes.shape[0],), codes.shape[1], codes, "codes"
+    _, kept, broken = sequence_lengths(_torch, "doc_lengths", doc_lengths, *about)
     similarity = _wide(query_centroid_scores)[_indices(codes, kept, query_centroid_scores.shape[0])[0]].mT
     best = _best(similarity, kept[:, None, :])
-    return (best if q_weights is None else best * q_weights).sum(-1)
+    return _torch.nan_where(broken, (best if q_weights is None else best * q_weights).sum(-1))
 
 
 def unpack_residuals_reference(residuals: Any, nbits: int, d: int, *, bit_order: str = "upstream") -> Any:
@@ -218,11 +229,12 @@ def maxsim_residual_reference(
         tensor([2.])
     """
     buckets = unpack_residuals_reference(residuals, nbits, centroids.shape[1], bit_order=bit_order)
-    kept = torch.arange(codes.shape[1], device=codes.device) < doc_lengths[:, None]
+    about = (codes.shape[0],), codes.shape[1], codes, "codes"
+    _, kept, broken = sequence_lengths(_torch, "doc_lengths", doc_lengths, *about)
     indices, outside = _indices(codes, kept, centroids.shape[0])
     tokens = _wide(centroids)[indices] + _wide(bucket_weights)[buckets.long()]
     tokens = tokens.masked_fill(outside[..., None], torch.nan)
-    return maxsim_reference(Q, tokens, None, kept, normalize=normalize, q_weights=q_weights)
+    return _torch.nan_where(broken, maxsim_reference(Q, tokens, None, kept, normalize=normalize, q_weights=q_weights))
 
 
 def maxsim_from_hidden_reference(

@@ -135,6 +135,20 @@ def test_approximate_codes_out_of_range_count_as_the_first_centroid(out_of_sight
     assert torch.equal(function(**{**tensors, "codes": codes}), want)
 
 
+def test_an_argmax_out_of_range_contributes_nothing(monkeypatch, out_of_sight):
+    if out_of_sight == "library":
+        pytest.skip("the CPU library looks")
+    function, tensors = entries()["backward"]
+    beyond, none = (put(tensors["argmax"], (slice(None), 1), x) for x in (5, -1))
+    for got, want in zip(
+        function(**{**tensors, "argmax": beyond}), function(**{**tensors, "argmax": none}), strict=True
+    ):
+        assert torch.equal(got, want)
+    monkeypatch.setenv("LIK_CHECK", "1")
+    with pytest.raises(ValueError, match=r"argmax\[0, 1\] is 5, must be -1 to 4"):
+        function(**{**tensors, "argmax": beyond})
+
+
 def test_no_centroids(out_of_sight):
     function, tensors = entries()["residual"]
     assert function(**{**tensors, "centroids": tensors["centroids"][:0]}).isnan().all()
@@ -185,6 +199,45 @@ def test_references(monkeypatch, device):
         reference.plaid_approx_score_reference(table, padding, lengths),
         reference.plaid_approx_score_reference(table, codes, lengths),
     )
+
+
+@pytest.mark.parametrize("device", [False, True])
+def test_lengths_of_references(monkeypatch, device):
+    _, tensors = entries()["padded"]
+    _, residual = entries()["residual"]
+    residual.pop("q_mask")
+    wrong = put(residual["doc_lengths"], 2, 6)
+    calls = {
+        r"doc_lengths\[1, 2\] is 6": lambda: reference.maxsim_padded_reference(
+            **{**tensors, "doc_lengths": put(tensors["doc_lengths"], (1, 2), 6)}
+        )[1, 2],
+        r"query_lengths\[0\] is -1": lambda: reference.maxsim_padded_reference(
+            **{**tensors, "query_lengths": torch.tensor([-1, 2])}
+        )[0],
+        r"doc_lengths\[2\] is 6": lambda: reference.maxsim_residual_reference(
+            **{**residual, "doc_lengths": wrong}, nbits=2
+        )[:, 2],
+        r"doc_lengths\[2\] is 6, must": lambda: reference.plaid_approx_score_reference(
+            torch.randn(7, 3), residual["codes"], wrong
+        )[2],
+    }
+    if device:
+        monkeypatch.setattr(_torch, "on_host", lambda x: False)
+    for error, call in calls.items():
+        if device:
+            assert call().isnan().all()
+        else:
+            with pytest.raises(ValueError, match=error):
+                call()
+
+
+@pytest.mark.parametrize(
+    "offsets, error", [([0, 3, 2, 9], "entry 2 is 2"), ([0, 4, 12], "entry 2 is 12"), ([-1, 9], "entry 0 is -1")]
+)
+def test_offsets_of_references(offsets, error):
+    x = torch.randn(9, 8)
+    with pytest.raises(ValueError, match=error):
+        reference.maxsim_reference_varlen(x, x, torch.tensor([0, 9]), torch.tensor(offsets))
 
 
 def test_masks_of_other_numbers_are_seen_under_the_check(monkeypatch):

@@ -93,6 +93,13 @@ def test_either_name_of_the_flag_asks_for_another_look(monkeypatch, unchecked, f
         maxsim(q, d)
 
 
+def test_one_query_against_one_document_uses_up_the_look(unchecked):
+    """It was never looked at, and such a process never took the short way."""
+    with pytest.warns(UserWarning, match="late-interaction-kernels"):
+        maxsim(10 * torch.randn(3, 64), torch.randn(2, 64))
+    assert autograd._NORM_CHECKED
+
+
 def test_unit_vectors_use_up_the_look(unchecked):
     q = torch.nn.functional.normalize(torch.randn(2, 3, 64), dim=-1)
     with warnings.catch_warnings():
@@ -120,8 +127,8 @@ def test_the_first_tokens_are_looked_at(unchecked, shape):
 def test_the_look_copies_nothing_large(run, kind):
     """An expanded tensor of 1 GB was copied whole."""
     q = {
-        "torch": "torch.ones(1, 1, 8).expand(1_000_000, 32, 8)",
-        "numpy": "np.broadcast_to(np.ones(8, 'f4'), (1_000_000, 32, 8))",
+        "torch": "torch.ones(1, 32, 8).expand(1_000_000, 32, 8)",
+        "numpy": "np.broadcast_to(np.ones((32, 8), 'f4'), (1_000_000, 32, 8))",
     }
     d = {"torch": "torch.ones(1, 1, 8)", "numpy": "np.ones((1, 1, 8), 'f4')"}
     done = run(

@@ -73,7 +73,7 @@ def maxsim_backward_unified(
     ``q_mask`` and ``q_weights`` are those of the forward pass.
 
     Raises:
-        ValueError: shapes, devices, argmax entries outside the documents.
+        ValueError: shapes, devices, argmax entries outside the documents (in device memory they contribute nothing).
         TypeError: dtypes.
 
     Example:

@@ -11,7 +11,6 @@ tests/mutants.py [--only TEXT] [--jobs N]        exit status 0: at least 90 of 1
 
 import argparse
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -217,6 +216,21 @@ BUILDS = {  # of the copy: the options of the presets dev and asan-clang, withou
 SHARED = ["-DLIK_GUARD_WORKSPACE=ON", "-DLIK_CUDA=OFF", "-DLIK_BUILD_CLI=OFF", "-DLIK_WERROR=OFF"]
 
 
+def copy_sources() -> None:
+    """What is as it was keeps its time, and its object; what a stopped run left of a mutant does not."""
+    parts = ("src", "include", "cmake", "tests/check", "tests/install")
+    files = [path for part in parts for path in (ROOT / part).rglob("*") if path.is_file()]
+    files += [ROOT / "CMakeLists.txt", *(ROOT / "tests").glob("*.*")]
+    wanted = {TREE / path.relative_to(ROOT): path.read_bytes() for path in files}
+    for path in TREE.rglob("*"):
+        if path.is_file() and path not in wanted:
+            path.unlink()
+    for path, content in wanted.items():
+        if not path.exists() or path.read_bytes() != content:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+
+
 def build(name: str, jobs: int) -> bool:
     command = ["cmake", "--build", str(WORK / name), "--target", "lik_check", "-j", str(jobs)]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -257,13 +271,7 @@ def main() -> int:
         count = (ROOT / file).read_text().count(text)
         if count != 1:
             sys.exit(f"{file}: {text!r} stands there {count} times, must be once: the table of mutants is behind")
-    shutil.rmtree(TREE, ignore_errors=True)
-    TREE.mkdir(parents=True)
-    for part in ("src", "include", "cmake", "tests"):
-        shutil.copytree(ROOT / part, TREE / part, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy2(ROOT / "CMakeLists.txt", TREE)
-    for file in {file for file, _, _ in MUTANTS}:  # a run that was stopped may have left the object of a mutant
-        (TREE / file).touch()
+    copy_sources()
     for name, arguments in BUILDS.items():
         subprocess.run(["cmake", "-S", str(TREE), "-B", str(WORK / name), *arguments, *SHARED], check=True,
                        stdout=subprocess.DEVNULL)

@@ -19,10 +19,18 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "build" / "mutants"
 TREE = WORK / "tree"
-GROUPS = {"check.c": "arguments", "plan.c": "score", "tokens.h": "score", "npy.c": "files"}  # what is likely to kill
+GROUPS = {  # what is likely to kill
+    "check.c": "arguments",
+    "tokens.h": "score",
+    "npy.c": "files",
+    "plan.c": "score",
+    "topk.c": "topk",
+    "grad.c": "grad",
+}
 SECONDS = 300  # a suite that takes longer hangs
 
-CHECK, PLAN, TOKENS, NPY = "src/core/check.c", "src/cpu/plan.c", "src/shared/tokens.h", "src/io/npy.c"
+CHECK, TOKENS, NPY = "src/core/check.c", "src/shared/tokens.h", "src/io/npy.c"
+PLAN, TOPK, GRAD = "src/cpu/plan.c", "src/cpu/topk.c", "src/cpu/grad.c"
 
 MUTANTS = [
     # ---- bounds off by one, comparisons turned ----
@@ -122,6 +130,17 @@ MUTANTS = [
         "(plan->stream_rows + 2 * LIK_TILE_ROWS) * dim - 1 : 0",
     ),
     (PLAN, "lik_layout_repeat(layout, &slot, plan->slots", "lik_layout_repeat(layout, &slot, 1"),
+    (TOPK, "queries, plan->slots * 8, 8", "queries, plan->slots * 8 - 8, 8"),
+    (TOPK, "queries * at->heap_k, (plan->slots - 1) * 8", "queries * at->heap_k - 1, (plan->slots - 1) * 8"),
+    (TOPK, "queries * at->heap_k, (plan->slots - 1) * 4", "queries * at->heap_k - 1, (plan->slots - 1) * 4"),
+    (GRAD, "(layout, q_starts, 8, 64)", "(layout, q_starts - (q_starts > 0), 8, 64)"),
+    (GRAD, "q_order = lik_layout_take(layout, listed,", "q_order = lik_layout_take(layout, listed - (listed > 0),"),
+    (GRAD, "(layout, d_starts, 8, 64)", "(layout, d_starts - (d_starts > 0), 8, 64)"),
+    (GRAD, "d_order = lik_layout_take(layout, listed,", "d_order = lik_layout_take(layout, listed - (listed > 0),"),
+    (GRAD, "(&slot, GROUP * score->q.dim, 4, 64)", "(&slot, GROUP * score->q.dim - 1, 4, 64)"),
+    (GRAD, "2 * score->q.dim + GROUP, 4", "2 * score->q.dim + GROUP - 1, 4"),
+    (GRAD, "(&slot, entries, 8, 64)", "(&slot, entries - (entries > 0), 8, 64)"),
+    (GRAD, "score->d.len_max + 2 : 0", "score->d.len_max + 1 : 0"),
     # ---- wrong cuts ----
     (
         PLAN,

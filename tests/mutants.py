@@ -222,6 +222,7 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "plan->widened_rows = plan->stream_rows + 2 * LIK_TILE_ROWS",
         "plan->widened_rows = plan->stream_rows + LIK_TILE_ROWS",
     ): "kernels widen at most one tile of rows past the stream; there is room for two",
+    (NPY, "map->size < start || ", ""): "a length is never less than the size that is missing",
 }
 
 BUILDS = {  # of the copy: the options of the presets dev and asan-clang, without the command

@@ -105,6 +105,7 @@ static const struct header headers[] = {
     UNFIT(DESCR("'>f4'"), "big-endian"),
     UNFIT(DESCR("'=f4'"), "unknown type ('=f4')"),
     UNFIT(DESCR("'|f4'"), "unknown type ('|f4')"),
+    UNFIT(DESCR("'=i1'"), "unknown type ('=i1')"),
     UNFIT(DESCR("'|O'"), "Python objects"),
     UNFIT(DESCR("[('a', '<f4')]"), "records"),
     UNFIT(DESCR("'<V2'"), "without a type"),
@@ -126,6 +127,8 @@ static const struct header headers[] = {
     {F4 "(24,)}", 2, 0, 4294967295, 96, LIK_IO_UNREADABLE, "the header ends at byte 4294967307"},
     {F4 "(24,)}", 2, 0, 0x02000000, 96, LIK_IO_UNREADABLE, "the header ends at byte 33554444"},
     {F4 "(24,)}", 2, 0, 0x00010000, 96, LIK_IO_UNREADABLE, "the header ends at byte 65548"},
+    {"", 2, 0, 0x00010000, 0, LIK_IO_UNREADABLE, "the header ends at byte 65548"},
+    BAD("{'descr': '<f4', 'shape': (0,), 'fortran_order': Fals", 0, LIK_IO_UNREADABLE, "cannot be understood"),
     {"x", 1, 0, 2, 0, LIK_IO_UNREADABLE, "the header ends at byte 12, the file has 11"},
 };
 

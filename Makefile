@@ -50,7 +50,7 @@ mutants:
 	$(PYTHON) tests/mutants.py $(ARGS)
 
 coverage:
-	$(PYTHON) tests/coverage.py
+	$(PYTHON) tests/count_coverage.py
 
 clean:
 	rm -rf build .venv .venv-*

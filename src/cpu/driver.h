@@ -64,7 +64,7 @@ struct lik_cpu_slot {
 
 /* Lays the slots out at the beginning of the workspace. */
 LIK_STATUS lik_cpu_plan_score(const struct lik_score *op, const struct lik_exec *exec, struct lik_cpu_plan *plan,
-                       struct lik_layout *layout);
+                              struct lik_layout *layout);
 const char *lik_cpu_loader_name(enum lik_cpu_loader loader);
 void lik_cpu_slot_init(const struct lik_cpu_plan *plan, char *scratch, struct lik_cpu_slot *slot);
 

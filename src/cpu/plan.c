@@ -107,13 +107,15 @@ int lik_cpu_plan_score(const struct lik_score *op, const struct lik_exec *exec, 
     plan->query_lane = lik_layout_take(&slot, block_queries + 1, 8, 64);
     plan->maxima = lik_layout_take(&slot, plan->segments * (plan->lanes + 8), 4, 64);
     plan->winners = lik_layout_take(&slot, op->argmax ? plan->segments * (plan->lanes + 8) : 0, 4, 64);
-    plan->partial = lik_layout_take(
-        &slot, plan->slice < dim ? (plan->stream_rows + LIK_TILE_ROWS) * (LIK_PANEL_LANES + 8) : 0, 4, 64);
+    int64_t sliced = plan->slice < dim ? plan->stream_rows : 0;
+    plan->partial = lik_layout_take(&slot, sliced * LIK_PANEL_LANES, 4, 64);
+    lik_layout_spare(&slot, sliced ? sliced * 8 + LIK_TILE_ROWS * (LIK_PANEL_LANES + 8) : 0, 4);
     plan->widened = lik_layout_take(&slot, plan->widened_rows * plan->widened_stride, 4, 64);
     plan->token = lik_layout_take(&slot, 8 * dim, 4, 64);
     plan->integers = lik_layout_take(&slot, integer ? dim : 0, 4, 64);
-    plan->gathered = lik_layout_take(
-        &slot, integer && op->d.dim_stride != 1 ? (plan->stream_rows + 2 * LIK_TILE_ROWS) * dim : 0, 1, 64);
+    int64_t gathered = integer && op->d.dim_stride != 1 ? plan->stream_rows : 0;
+    plan->gathered = lik_layout_take(&slot, gathered * dim, 1, 64);
+    lik_layout_spare(&slot, gathered ? 2 * LIK_TILE_ROWS * dim : 0, 1);
     lik_layout_repeat(layout, &slot, plan->slots, 64, &plan->slot_bytes);
     if (layout->failed)
         return lik_fail(LIK_EINVAL, "the workspace of %lld threads for queries of %lld lanes passes 2^63 bytes",

@@ -180,7 +180,6 @@ static int make_plan(const struct lik_gpu *gpu, const struct lik_topk *op, struc
         p->queries = round_to_groups(chunk > 1 ? chunk : 1, unit, queries);
     }
     struct lik_layout score = {};
-    size_t step;
     if (p->queries && p->columns) {
         p->score.struct_size = sizeof p->score;
         struct lik_score chunk = chunk_of(s, 0, p->queries, 0, p->columns, NULL);
@@ -194,8 +193,9 @@ static int make_plan(const struct lik_gpu *gpu, const struct lik_topk *op, struc
             p->padded *= 2;
     }
     int64_t keys = p->padded ? p->padded : (runs_of(p->columns) + 1) * k; /* a query */
+    layout->failed |= score.failed;
     p->scores = lik_cuda_take(layout, p->queries * p->columns, 4);
-    p->score_workspace = lik_layout_repeat(layout, &score, 1, 256, &step);
+    p->score_workspace = lik_cuda_take(layout, score.bytes, 1); /* each chunk lays out its own in it */
     for (int i = 0; i < 2; i++)
         p->keys[i] = lik_cuda_take(layout, p->queries, keys * 8);
     for (int i = 0; i < 2; i++)

@@ -451,7 +451,7 @@ void check_grad(void)
     }
     for (int64_t number = 0; number < 64 && !totals.gpu; number++) {
         struct spec spec = spec_far(number);
-        if (check_wanted(3000 + number, 1))
+        if (check_wanted(3000 + number, 5))
             check_case(3000 + number, &spec);
     }
 }

@@ -162,7 +162,7 @@ void check_score(void)
             check_case("random", number, &spec);
     }
     number = 40000; /* streams as full as they may be, of rows and of documents: every region of a slot is used up */
-    static const int64_t lengths[] = {1, 230}, widths[] = {40, 240}, q_lengths[] = {5, 8, 40};
+    static const int64_t lengths[] = {1, 230}, widths[] = {40, 240}, q_lengths[] = {5, 32, 40};
     for (int64_t a = 0; a < COUNT(q_lengths); a++)
         for (int64_t b = 0; b < COUNT(lengths); b++)
             for (int64_t c = 0; c < COUNT(widths); c++)
@@ -178,7 +178,7 @@ void check_score(void)
                 }
     for (number = 0; number < 64 && !totals.gpu; number++) { /* on Hopper such tokens of bf16 become 0 */
         struct spec spec = spec_far(number);
-        if (check_wanted(30000 + number, 1))
+        if (check_wanted(30000 + number, 5))
             check_case("far", 30000 + number, &spec);
     }
 }

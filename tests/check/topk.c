@@ -217,8 +217,40 @@ static void check_merge(int64_t number, struct rng *rng)
     free(entries);
 }
 
+/* The last of several slots does all the work: its heaps are full, and all that is merged comes from them. */
+static void check_last_slot(void)
+{
+    enum { QUERIES = 3, DOCUMENTS = 600, TOKENS = 16, DIM = 96, K = 7 };
+    struct rng rng = {.state = 77};
+    float *q = malloc(QUERIES * TOKENS * DIM * sizeof *q), *d = malloc(DOCUMENTS * TOKENS * DIM * sizeof *d);
+    float values[2][QUERIES * K];
+    int64_t ids[2][QUERIES * K];
+    for (int k = 0; k < QUERIES * TOKENS * DIM; k++)
+        q[k] = (float)rng_normal(&rng);
+    for (int k = 0; k < DOCUMENTS * TOKENS * DIM; k++)
+        d[k] = (float)rng_normal(&rng);
+    struct lik_topk op = {.struct_size = sizeof op, .k = K, .score = {.struct_size = sizeof op.score}};
+    op.score.q = lik_tokens_padded(q, LIK_F32, QUERIES, TOKENS, DIM);
+    op.score.d = lik_tokens_padded(d, LIK_F32, DOCUMENTS, TOKENS, DIM);
+    totals.cases++;
+    for (int64_t i = 0; i < device_count; i++) {
+        check_describe("topk: all in the last slot, on %s", devices[i].name);
+        for (int way = 0; way < 2 && devices[i].ctx; way++) {
+            struct lik_exec exec = {.struct_size = sizeof exec, .threads = way ? 4 : 1, .parallel_for = reversed};
+            op.values = values[way];
+            op.ids = ids[way];
+            check_ok(run_topk(devices[i].ctx, &op, &exec), "lik_topk_run");
+        }
+        check(!devices[i].ctx || (!memcmp(values[0], values[1], sizeof values[0]) && !memcmp(ids[0], ids[1], sizeof ids[0])),
+              "the results differ");
+    }
+    free(q);
+    free(d);
+}
+
 void check_topk(void)
 {
+    check_last_slot();
     struct rng rng = {.state = 70};
     for (int64_t number = 0; number < 1000; number++) {
         struct spec spec = spec_random(&rng, 10000);

@@ -37,7 +37,7 @@ COMMON = [
 def report(name: str, arguments: list[str], least: dict[str, int]) -> bool:
     ok = True
     for metric in ("line", "branch"):
-        print(f"--- {name}: {metric}s", flush=True)
+        print(f"--- {name}, by {metric}", flush=True)
         command = [run.python(), "-m", "gcovr", "--root", str(run.ROOT), "--txt-metric", metric]
         command += [*COMMON, *EXCLUDED[metric]]
         if metric in least:

@@ -75,12 +75,14 @@ struct current_device {
             e = cudaSetDevice(device);
         if (before == device || e != cudaSuccess)
             before = -1;
+        if (e != cudaSuccess)
+            cudaGetLastError(); /* or the next launch would find it; so below */
         status = lik_cuda_status(e, "cudaSetDevice");
     }
     ~current_device()
     {
-        if (before >= 0)
-            cudaSetDevice(before);
+        if (before >= 0 && cudaSetDevice(before) != cudaSuccess)
+            cudaGetLastError();
     }
 };
 

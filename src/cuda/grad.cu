@@ -664,7 +664,8 @@ static int plan_documents(const struct lik_gpu *gpu, struct grad_plan *p)
     most = most < kept ? most : kept;
     int64_t least = length ? (length + most - 1) / most : 1;
     size_t bytes = document_shared_bytes((int)((length + least - 1) / least), window, row_floats) + 2048;
-    int64_t resident = (int64_t)(gpu->shared_bytes / bytes), limit = resident_blocks(p->q_kind, gpu->arch);
+    int64_t resident = bytes > gpu->shared_bytes ? 1 : (int64_t)(gpu->shared_bytes / bytes); /* the 2048 are a guess */
+    int64_t limit = resident_blocks(p->q_kind, gpu->arch);
     int64_t runs = runs_of(a->op.score.d.count, length, least, gpu->processors * (resident < limit ? resident : limit));
     a->range = (int32_t)((length + runs - 1) / runs);
     a->ranges = a->range ? (length + a->range - 1) / a->range : runs;

@@ -300,7 +300,7 @@ int lik_json_number(struct lik_json *json, double *out)
         *out = *start == '-' ? -value : value;
         return 0;
     }
-    return lik_text_double(start, json->at - start, out) ? fail(json, "out of memory") : 0;
+    return lik_text_double(start, json->at - start, out) ? lik_json_exhaust(json) : 0;
 }
 
 int lik_json_size(struct lik_json *json, int64_t *out)

@@ -19,7 +19,7 @@
 #define NAMES_MAX   100 /* runs that write the same file at once */
 #define NAME_KEPT   200 /* bytes of a file's name in that of its temporary one: 255 is what file systems allow */
 #define LINKS_MAX   40
-#define PATIENCE    1000 /* times 10 ms, for a folder that somebody else has locked */
+#define PATIENCE    100 /* times 10 ms, for a folder that somebody else has locked: a run of ours takes less */
 
 /* Names of the unfinished outputs, for the signal handlers: never freed, taken only while the file is there. */
 static struct {
@@ -30,8 +30,10 @@ static struct {
 void lik_output_abandon_all(void)
 {
     for (int i = 0; i < OUTPUTS_MAX; i++)
-        if (slots[i].taken)
+        if (slots[i].taken) {
+            slots[i].taken = 0; /* another run may have the name from here on */
             unlink(slots[i].name);
+        }
 }
 
 static void block_signals(sigset_t *before)
@@ -62,6 +64,13 @@ static int folder_length(const char *path)
     return slash ? (int)(slash + 1 - path) : 0;
 }
 
+static const char *folder_of(const char *path, char folder[PATH_MAX])
+{
+    int length = folder_length(path);
+    snprintf(folder, PATH_MAX, "%.*s", length ? length : 1, length ? path : ".");
+    return folder;
+}
+
 /* Where a path leads, in fresh memory: links are followed one by one, so that the last may name what is not there yet.
  */
 static char *follow(const char *path)
@@ -88,14 +97,26 @@ static char *follow(const char *path)
     return NULL;
 }
 
-/* The n-th temporary name of a path; -1 if it is too long. */
+/* The n-th temporary name of a path; -1 if it is too long. A name that is cut has a hash of the whole in it (FNV-1a). */
 static int temporary_name(const char *path, int n, char name[PATH_MAX])
 {
     int folder = folder_length(path), kept = (int)strnlen(path + folder, NAME_KEPT);
+    char whole[16] = "";
+    uint32_t hash = 2166136261u;
     for (int i = 0; i < 3 && kept > 1 && ((unsigned char)path[folder + kept] & 0xc0) == 0x80; i++)
         kept--; /* no half of a character */
+    for (const char *at = path + folder; *at; at++)
+        hash = (hash ^ (unsigned char)*at) * 16777619u;
+    if (path[folder + kept])
+        snprintf(whole, sizeof whole, "~%08x", (unsigned)hash);
     errno = ENAMETOOLONG;
-    return snprintf(name, PATH_MAX, "%.*s.lik-%.*s-%d", folder, path, kept, path + folder, n) < PATH_MAX ? 0 : -1;
+    return snprintf(name, PATH_MAX, "%.*s.lik-%.*s%s-%d", folder, path, kept, path + folder, whole, n) < PATH_MAX ? 0 : -1;
+}
+
+/* Is there a file of that name that may be ours: a regular one of this user's? */
+static int is_own(const char *name, struct stat *info)
+{
+    return !lstat(name, info) && S_ISREG(info->st_mode) && info->st_uid == geteuid();
 }
 
 /* Removes a temporary file whose writer has ended: nobody else may hold its lock, and it must be a file of ours. The
@@ -203,9 +224,14 @@ int lik_output_open(struct lik_output *out, const char *path, struct lik_io_erro
 
 int lik_output_same(const struct lik_output *a, const struct lik_output *b)
 {
+    char folder[PATH_MAX];
     struct stat x, y;
-    return !strcmp(a->path, b->path) || (!stat(a->path, &x) && !stat(b->path, &y) && S_ISREG(x.st_mode) &&
-                                         x.st_nlink == 1 && x.st_ino == y.st_ino && x.st_dev == y.st_dev);
+    int named = !strcmp(a->path + folder_length(a->path), b->path + folder_length(b->path));
+    if (named && !stat(folder_of(a->path, folder), &x) && !stat(folder_of(b->path, folder), &y) &&
+        x.st_ino == y.st_ino && x.st_dev == y.st_dev)
+        return 1;
+    return !stat(a->path, &x) && !stat(b->path, &y) && S_ISREG(x.st_mode) && x.st_nlink == 1 &&
+           x.st_ino == y.st_ino && x.st_dev == y.st_dev;
 }
 
 int lik_output_write(struct lik_output *out, const void *data, int64_t size, struct lik_io_error *error)
@@ -238,8 +264,12 @@ static int inherit(const struct lik_output *out)
 {
     struct stat old, own;
     char aside[PATH_MAX + 8];
-    if (stat(out->path, &old) && (errno != ENOENT || stat(old_name(out, aside), &old)))
-        return errno == ENOENT ? 0 : -1;
+    if (stat(out->path, &old)) {
+        if (errno != ENOENT)
+            return -1;
+        if (!is_own(old_name(out, aside), &old)) /* what others leave there gives no rights */
+            return 0;
+    }
     if (fstat(out->fd, &own))
         return -1;
     mode_t mode = old.st_mode & 0777;
@@ -270,15 +300,12 @@ static int settle(struct lik_output *out, struct lik_io_error *error)
     return status && errno != EINVAL ? lik_io_fail_errno(error, out->path, "write") : 0;
 }
 
-/* A lock on the folder of an output, so that of two runs that replace the same files one waits for the other; -1 with
- * errno EWOULDBLOCK if somebody else keeps it, with another one if there are no such locks. */
+/* A lock on the folder of an output, so that of two runs that replace the same files one waits for the other; -1 if
+ * there are no such locks, or somebody who is no run of ours keeps it. */
 static int lock_folder(const struct lik_output *out, int patience)
 {
-    char folder[PATH_MAX] = ".";
-    int length = folder_length(out->path);
-    if (length)
-        snprintf(folder, sizeof folder, "%.*s", length, out->path);
-    int fd = lik_file_open(folder, O_RDONLY | O_DIRECTORY, 0);
+    char folder[PATH_MAX];
+    int fd = lik_file_open(folder_of(out->path, folder), O_RDONLY | O_DIRECTORY, 0);
     for (int i = 0; fd >= 0; i++) {
         if (!lock(fd))
             return fd;
@@ -337,10 +364,9 @@ static void sweep(const struct lik_output *out)
     char name[PATH_MAX], old[PATH_MAX + 8];
     for (int i = 0; i < NAMES_MAX && !temporary_name(out->path, i, name); i++) {
         struct stat info;
-        int there = !lstat(name, &info);
         snprintf(old, sizeof old, "%s.old", name);
-        if ((!there || remove_dead(name)) && unlink(old) && !there && i > out->number)
-            return;
+        if ((lstat(name, &info) || remove_dead(name)) && is_own(old, &info))
+            unlink(old);
     }
 }
 
@@ -350,9 +376,6 @@ static int replace(struct lik_output *const *outs, int count, struct lik_io_erro
     int status = 0, barred = 0, folder = -1;
     if (outs[0]->temporary)
         folder = lock_folder(outs[0], count > 1 ? PATIENCE : 0);
-    if (count > 1 && outs[0]->temporary && folder < 0 && errno == EWOULDBLOCK)
-        return lik_io_fail(error, LIK_IO_UNREADABLE, "%s: cannot write: another program keeps a lock on its folder",
-                           outs[0]->path);
     for (int i = 0; count > 1 && i < count && !status; i++)
         status = step_aside(outs[i], error);
     for (int i = count - 1; i >= 0 && !status; i--)

@@ -62,7 +62,8 @@ int lik_text_refuse(const struct lik_map *map, const char *path, struct lik_io_e
         int n = kinds[i].size;
         if (map->size < n || memcmp(map->data, kinds[i].bytes, (size_t)n))
             continue;
-        if (kinds[i].bytes[0] == 'P' && kinds[i].bytes[1] == 'A' && (map->size == n || map->data[n] > 0x1f))
+        if (kinds[i].bytes[0] == 'P' && kinds[i].bytes[1] == 'A' &&
+            (map->size == n || map->data[n] > 0x1f || memchr("\t\n\r", map->data[n], 3)))
             continue; /* a name that begins so */
         return lik_io_fail(error, LIK_IO_INCOMPATIBLE, "%s is %s", path, kinds[i].text);
     }

@@ -199,6 +199,46 @@ def test_a_locked_folder(small):
     assert process.poll() is None and not (folder / "s.npy").exists()
     os.close(fd)
     assert process.wait(timeout=60) == 0 and (folder / "s.npy").exists() and (folder / "s.ids.npy").exists()
+    fd = os.open(folder, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    run(*args, folder / "kept.npy")  # by whoever keeps it, such as flock(1) around the command: not waited for
+    os.close(fd)
+
+
+def test_leftovers_with_gaps_and_long_names(small):
+    """All that dead runs left of a file goes, whatever their numbers; names that are cut are told apart."""
+    _, _, folder = small
+    args = ("score", folder / "q.npy", folder / "d.npy", "-o")
+    for name in (".lik-x.npy-5", ".lik-x.npy-2", ".lik-x.npy-7.old"):
+        (folder / name).write_text("dead")
+    run(*args, folder / "x.npy")
+    assert names(folder) == ["d.npy", "q.npy", "x.ids.npy", "x.npy"]
+    long = [folder / ("n" * 210 + end) for end in ("a.tsv", "b.tsv")]
+    for path in long:
+        process = subprocess.Popen([LIK, *map(str, args), path], env=environment())
+        assert process.wait(timeout=60) == 0
+    assert all(path.exists() for path in long) and len(names(folder)) == 6
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user's file")
+def test_what_a_stranger_leaves_gives_no_rights(small):
+    _, _, folder = small
+    aside = folder / ".lik-x.tsv-0.old"
+    aside.write_text("a stranger's")
+    aside.chmod(0o666)
+    os.chown(aside, 1234, 1234)
+    run("score", folder / "q.npy", folder / "d.npy", "-o", folder / "x.tsv")
+    info = (folder / "x.tsv").stat()
+    assert info.st_uid == os.geteuid() and not info.st_mode & 0o022 and aside.exists()
+
+
+def test_ids_of_another_run(small):
+    """--all writes no ids: those that lie there are of other scores, and that is said."""
+    _, _, folder = small
+    args = ("score", folder / "q.npy", folder / "d.npy", "-o", folder / "x.npy")
+    run(*args, "-k", "2")
+    _, err = run(*args, "--all")
+    assert "x.ids.npy is there already: it does not belong to the scores" in err
 
 
 def test_runs_at_once(small):
@@ -238,7 +278,7 @@ def test_two_outputs_in_one_file(small, there):
     if there:
         (folder / "s.npy").write_text("old")
         (folder / "b").write_text("old")
-        fails(2, "a.npy and", "a.ids.npy are one file", args=(*args, folder / "a.npy"))
+    fails(2, "a.npy and", "a.ids.npy are one file", args=(*args, folder / "a.npy"))
     before = names(folder)
     fails(2, "s.npy and", "s.ids.npy are one file", args=(*args, folder / "s.npy"))
     assert names(folder) == before and (not there or (folder / "s.npy").read_text() == "old")

@@ -122,7 +122,7 @@ def test_compressed_files_are_named(files, name):
 
 def test_names_that_look_like_files(files):
     """Ids may begin as such files do."""
-    (files / "run").write_text("PAR1 Q0 BZh9 1 1 t\nPK Q0 BZh9 1 1 t\n")
+    (files / "run").write_text("PAR1\tQ0\tBZh9\t1\t1\tt\nPK Q0 BZh9 1 1 t\n")
     (files / "qrels").write_text("PAR1 0 BZh9 1\n")
     assert "mrr\tall\t1.0" in run(*reads(files)["run"])[0]
     header = {"embeddings": {"dtype": "F32", "shape": [1, 1, 1], "data_offsets": [0, 4]}}

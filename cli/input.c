@@ -48,12 +48,13 @@ static int outputs_of(const struct command *command, const struct options *optio
     } else if (output) {
         outputs[count] = allocate((int64_t)size + 1, 1, "a file name");
         memcpy(outputs[count++], output, size);
-        if (arrays && command->run != command_explain) {
-            char *ids = results_ids_path(output);
-            if (command->run != command_score || (!options->all && !options->pairs))
-                outputs[count++] = ids;
-            else if (!access(ids, F_OK) && (!options->ids || strcmp(options->ids, ids)))
+        if (arrays && command->run != command_explain)
+            outputs[count++] = results_ids_path(output);
+        if (count == 2 && command->run == command_score && (options->all || options->pairs)) {
+            char *ids = outputs[--count]; /* which these do not write */
+            if (!access(ids, F_OK) && (!options->ids || strcmp(options->ids, ids)))
                 warn("%s is there already: it does not belong to the scores that %s gets now", ids, output);
+            free(ids);
         }
     }
     return count;

@@ -180,8 +180,9 @@ MUTANTS = [
     # ---- files ----
     (NPY, "map->size >= 6", "map->size >= 7"),
     (NPY, "map->size >= 6", "map->size >= 5"),
-    (NPY, "if (n + 1 < room)", "if (n < room)"),
-    (NPY, "if (n + 1 < room)", "if (n + 2 < room)"),
+    (NPY, "*d->at && n + 1 < room", "*d->at && n < room"),
+    (NPY, "*d->at && n + 1 < room", "*d->at && n + 2 < room"),
+    (NPY, "*d->at && n + 1 < room", "n + 1 < room"),
     (NPY, "quote != '\\'' && quote != '\"'", "quote != '\\''"),
     (NPY, "(size_t)(d->end - d->at) < length", "(size_t)(d->end - d->at) + 1 < length"),
     (NPY, "*d->at <= '9'", "*d->at < '9'"),
@@ -192,7 +193,7 @@ MUTANTS = [
     (NPY, "*d->at == 'L'", "*d->at == 'l'"),
     (NPY, "if (seen & which)", "if (0)"),
     (NPY, "seen != 7", "seen < 3"),
-    (NPY, "return peek(d) ? -1 : 0;", "return 0;"),
+    (NPY, "return d->at == d->end ? 0 : -1;", "return 0;"),
     (NPY, "descr[0] == '<' || descr[2] == '1'", "1"),
     (NPY, "descr[0] != '<' && descr[0] != '|'", "descr[0] == '>'"),
     (NPY, "map->size < 10", "map->size < 9"),
@@ -239,7 +240,7 @@ SHARED = ["-DLIK_GUARD_WORKSPACE=ON", "-DLIK_CUDA=OFF", "-DLIK_BUILD_CLI=OFF", "
 
 def copy_sources() -> None:
     """What is as it was keeps its time, and its object; what a stopped run left of a mutant does not."""
-    parts = ("src", "include", "cmake", "tests/check", "tests/install")
+    parts = ("src", "include", "cmake", "tests/check", "tests/inject", "tests/install")
     files = [path for part in parts for path in (ROOT / part).rglob("*") if path.is_file()]
     files += [ROOT / "CMakeLists.txt", *(ROOT / "tests").glob("*.*")]
     wanted = {TREE / path.relative_to(ROOT): path.read_bytes() for path in files}

@@ -214,6 +214,7 @@ def _write(q: _Tokens, ids_q: Any, values: Any, index: Any, scores: Any, argmax:
 def _through_normalization(tokens: _Tokens, gradient: Any) -> Any:
     """Gradient of the stored tokens from that of the normalized ones, both flat [rows, dim] in f32."""
     x = tokens.data.reshape(gradient.shape).to(gradient.dtype)
+    x = torch.where((gradient != 0).any(dim=-1, keepdim=True), x, 0)  # what got none may hold anything, NaN too
     norm = x.norm(dim=-1, keepdim=True).clamp_min(EPS)
     unit = x / norm
     inside = (norm > EPS).to(gradient.dtype)

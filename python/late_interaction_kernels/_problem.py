@@ -148,10 +148,14 @@ def _refuse_subclass(name: str, x: Any, masked: bool) -> None:
 
 
 def whole_number(name: str, value: Any, least: int = 1) -> int:
-    """value as an int of at least ``least``: anything with __index__ but bool."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
-    number = value if isinstance(value, int) else operator.index(value)
+    """value as an int of at least ``least``: anything with __index__ but bool. A trace's symbol stays one."""
+    torch = sys.modules.get("torch")
+    number = value
+    if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt) if torch else int):
+        try:
+            number = operator.index(None if isinstance(value, bool) else value)
+        except TypeError:
+            raise TypeError(f"{name} must be an integer, got {type(value).__name__}") from None
     if number < least:
         raise ValueError(f"{name} must be at least {least}, got {number}")
     return number

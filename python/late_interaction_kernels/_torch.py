@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch.autograd import forward_ad
 
-from . import _environment, _fallback, _native, autograd
+from . import _environment, _fallback, _native
 from ._problem import HIGH, HIGHEST, MEDIUM, Problem, document_length, query_length, score_shape
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
@@ -98,7 +98,7 @@ def on_host(x: Any) -> bool:
     """Is it plain memory of the host?"""
     if torch.compiler.is_compiling() or x.device.type != "cpu":
         return False
-    return not (_must_dispatch(x) or torch._C._functorch.is_functorch_wrapped_tensor(x))
+    return type(x) in _PLAIN and has_values(x)
 
 
 def readable(x: Any) -> bool:
@@ -225,7 +225,7 @@ def scalar(value: Any, like: Any) -> Any:
 
 
 def ones(shape: tuple[int, ...], like: Any) -> Any:
-    return torch.ones(shape, device=like.device)
+    return torch.ones(shape, dtype=torch.float32, device=like.device)
 
 
 def largest_in_row(x: Any) -> Any:
@@ -606,7 +606,6 @@ def _topk_vmap(info: Any, in_dims: tuple[int | None, ...], *a: Any) -> Any:
 # Function.apply less its preparations for torch.func, which _Train never meets.
 _train: Any = super(torch.autograd.Function, _Train).apply
 
-autograd._is_compiling = torch.compiler.is_dynamo_compiling
 _native.register_torch(
     torch.Tensor,
     torch.nn.Parameter,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 from . import _native
@@ -20,14 +19,8 @@ _BACKWARDS = (None, "auto", "unified", "lowmem")
 _NORM_CHECKED = False
 _WARNED_UNNORMALIZED = False
 
-_is_compiling: Callable[[], bool] | None = (
-    None  # torch's, once torch is there: looking it up takes longer than asking it
-)
-
 
 def compiling() -> bool:
-    if _is_compiling is not None:
-        return _is_compiling()
     torch = sys.modules.get("torch")
     return torch is not None and torch.compiler.is_dynamo_compiling()
 
@@ -58,7 +51,7 @@ def _maybe_warn_unnormalized(Q: Any) -> None:
     values are looked at, with a wait on CUDA; none while a graph is captured, a trace taken or torch.func at work.
     """
     global _NORM_CHECKED, _WARNED_UNNORMALIZED
-    if (_NORM_CHECKED and _WARNED_UNNORMALIZED) or compiling():
+    if compiling() or (_NORM_CHECKED and _WARNED_UNNORMALIZED):  # in this order: a compiled graph guards on flags
         return
     fw = framework(Q=Q)
     if not fw.may_wait(Q):
@@ -131,7 +124,8 @@ def maxsim(
         [[2.0]]
     """
     if (
-        ((_NORM_CHECKED and _WARNED_UNNORMALIZED) or normalize or getattr(D, "ndim", 0) == 4)
+        not compiling()
+        and ((_NORM_CHECKED and _WARNED_UNNORMALIZED) or normalize or getattr(D, "ndim", 0) == 4)
         and storage is None
         and not return_argmax
         and backward is None

@@ -78,8 +78,9 @@ def _checked(
     found: list[Any] = []
     for (name, given), x in zip(lengths.items(), (queries, documents), strict=True):
         found += sequence_lengths(fw, name, given, tuple(x.shape[:-2]), x.shape[-2], queries, "queries", look=look)
-        if validate and all(given.shape) and fw.extremes(given)[0] == 0:
-            raise ValueError(f"{name} must all be > 0 with validate=True: {entry(name, fw.first(given == 0))} is 0")
+        if validate and all(given.shape) and fw.extremes(found[-3])[0] == 0:
+            zero = entry(name, fw.first(found[-3] == 0))
+            raise ValueError(f"{name} must all be > 0 with validate=True: {zero} is 0")
     return _Batch(fw, *found)
 
 

@@ -255,16 +255,19 @@ def maxsim_residual(
     codes = _code_numbers(fw, "codes", codes, Q, "Q")
     about = (codes.shape[0],), codes.shape[1], codes, "codes"
     doc_lengths, kept, broken = sequence_lengths(fw, "doc_lengths", doc_lengths, *about)
-    if not fw.readable(codes):
+    real = None
+    if fw.readable(codes) and fw.readable(kept):
+        real = codes[kept]
+        check_range(fw, "codes", codes, 0, centroids.shape[0] - 1, kept, real)
+    else:
         codes, outside = _within(fw, codes, centroids.shape[0])
         broken = _either(broken, (outside & kept).any(-1))
     if fw.tracing(q, codes, residuals, doc_lengths, rows):
         tokens = fw.decode_residuals(fw.where(kept, codes, 0), residuals, rows, table)
         source: _Residuals | dict[str, Any] = {"d": tokens, "d_mask": kept}
     else:
-        real, bytes_ = fw.contiguous(codes[kept]), fw.contiguous(residuals[kept])
-        if fw.readable(codes):
-            check_range(fw, "codes", codes, 0, centroids.shape[0] - 1, kept, real)
+        real = fw.contiguous(codes[kept] if real is None else real)
+        bytes_ = fw.contiguous(residuals[kept])
         source = _Residuals(fw, real, bytes_, fw.offsets_of(doc_lengths), fw.largest(doc_lengths), rows, table)
     return _score(fw, Q, q, source, broken, normalize, q_mask, q_weights, return_argmax)
 

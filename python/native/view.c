@@ -242,6 +242,10 @@ static int read_buffer(struct view *view, PyObject *object, const char *name, in
     view->device = -1;
     view->dtype = dtype_from_format(b->format, b->itemsize);
     view->ndim = b->ndim;
+    if (b->itemsize == 0) {
+        PyErr_Format(PyExc_TypeError, "%s has elements of 0 bytes", name);
+        return -1;
+    }
     for (int i = 0; i < b->ndim; i++) {
         view->shape[i] = b->shape[i];
         if (b->strides[i] % b->itemsize && b->shape[i] > 1) {

@@ -127,6 +127,8 @@ def test_what_is_no_array_of_numbers(name, argument):
     x = arrays[argument]
     record = np.zeros(x.shape, np.dtype([("x", "f4")]))
     bad = [
+        np.zeros(x.shape, "V0"),
+        np.zeros(x.shape, np.dtype([])),
         x.tolist(),
         x.astype(object),
         record,

@@ -618,3 +618,83 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     env = {**os.environ, "OMP_NUM_THREADS": "4", "LIK_THREADS": "4"}
     assert subprocess.run([sys.executable, "-c", code], timeout=120, env=env).returncode == 0
+
+
+FIRST = {
+    "maxsim": "lik.maxsim(q, d, normalize=True)",
+    "candidates": "lik.maxsim(q, d.view(2, 2, 5, 8))",
+    "maxsim_pairs": "lik.maxsim_pairs(q, d[:2])",
+    "retrieve": "lik.retrieve(q, d, 2)[0]",
+    "scorer": "lik.MaxSimScorer()(q, d)",
+    "varlen": "lik.maxsim_varlen(q[0], d[0], torch.tensor([0, 3]), torch.tensor([0, 5]), 3, 5)",
+}
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_compiled_as_the_first_call_of_a_process(name):
+    """What the trace itself imports may not change what the graph guards on."""
+    code = f"""
+import torch, late_interaction_kernels as lik
+q, d = torch.rand(2, 3, 8), torch.rand(4, 5, 8)
+compiled = torch.compile(lambda: {FIRST[name]}, backend="eager")()
+assert torch.equal(compiled, {FIRST[name]})
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_eager_call_compiles_nothing_again():
+    code = """
+import torch, late_interaction_kernels as lik
+from torch._dynamo.testing import CompileCounter
+q, d, frames = torch.rand(2, 3, 8), torch.rand(4, 5, 8), CompileCounter()
+compiled = torch.compile(lambda q, d: lik.maxsim(q, d), backend=frames, fullgraph=True)
+compiled(q, d)
+lik.maxsim(q, d)
+compiled(q, d)
+print(frames.frame_count)
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "1\n", done.stdout + done.stderr
+
+
+def test_numbers_that_are_symbols():
+    """A bound or a k that is a size of the example stays one in the trace."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    traced = make_fx(lambda q, d: retrieve(q, d, d.shape[0]), tracing_mode="symbolic")
+    q, d = torch.rand(2, 3, 8), torch.rand(4, 5, 8)
+    more = torch.rand(9, 5, 8)
+    values, ids = traced(q, d)(q, more)
+    assert torch.equal(values, retrieve(q, more, 9)[0]) and torch.equal(ids, retrieve(q, more, 9)[1])
+
+    def packed(q, d, cu_q, cu_d):
+        return maxsim_varlen(q, d, cu_q, cu_d, q.shape[0], d.shape[0])
+
+    compiled = torch.compile(packed, fullgraph=True, dynamic=True, backend="eager")
+    for n in (7, 12):
+        arguments = torch.rand(n, 8), torch.rand(2 * n, 8), torch.tensor([0, 3, n]), torch.tensor([0, n, 2 * n])
+        assert torch.equal(compiled(*arguments), packed(*arguments))
+
+
+def test_wrong_codes_under_transforms():
+    """Where values cannot be seen, a code out of range is NaN, never another centroid's token."""
+    q, codes, centroids = torch.rand(2, 3, 8), torch.tensor([[0, -1, 1]]), torch.rand(3, 8)
+
+    def scores(q):
+        residuals, lengths = torch.zeros(1, 3, 2, dtype=torch.uint8), torch.tensor([3])
+        return plaid.maxsim_residual(q, codes, residuals, lengths, centroids, torch.zeros(4), 2)
+
+    with pytest.raises(ValueError, match=r"codes\[0, 1\] is -1, must be 0 to 2"):
+        scores(q)
+    with pytest.raises(ValueError, match=r"codes\[0, 1\] is -1, must be 0 to 2"):
+        torch.func.vmap(scores)(q[None])
+
+
+def test_gradients_beside_dropped_nan():
+    q, d = torch.rand(2, 3, 8, dtype=torch.float64), torch.rand(4, 5, 8, dtype=torch.float64)
+    mask = torch.ones(4, 5, dtype=torch.bool)
+    d[1, 2], mask[1, 2] = torch.nan, False
+    q.requires_grad_(), d.requires_grad_()
+    MaxSimScorer()(q, d, None, mask).sum().backward()
+    assert q.grad.isfinite().all() and d.grad.isfinite().all() and (d.grad[1, 2] == 0).all()

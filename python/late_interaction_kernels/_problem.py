@@ -150,10 +150,12 @@ def _refuse_subclass(name: str, x: Any, masked: bool) -> None:
 def whole_number(name: str, value: Any, least: int = 1) -> int:
     """value as an int of at least ``least``: anything with __index__ but bool. A trace's symbol stays one."""
     torch = sys.modules.get("torch")
-    number = value
+    number: int = value
     if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt) if torch else int):
         try:
-            number = operator.index(None if isinstance(value, bool) else value)
+            if isinstance(value, bool):
+                raise TypeError
+            number = operator.index(value)
         except TypeError:
             raise TypeError(f"{name} must be an integer, got {type(value).__name__}") from None
     if number < least:

@@ -4,7 +4,8 @@
 # Builds build/cuda (or takes what LIK_GPU_BUILD names), then, on the kernels of this GPU and on those of sm_80 and sm_75
 # (LIK_CUDA_ARCH): the C check suite over guarded device memory, the problems of tests/gpu/check.py against torch in f64,
 # all four tools of compute-sanitizer over the check suite's small problems, the command's way through the GPU in pieces
-# (tests/gpu/staged.py), and what the machine code is made of; last the package's CUDA tests, if it is installed. A missing tool is a failure. Closes with `N passed, N failed, N skipped`.
+# (tests/gpu/staged.py), and what the machine code is made of; last the package's CUDA tests and those of the existing
+# package, if this one is installed. A missing tool is a failure. Closes with `N passed, N failed, N skipped`.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 quick=
@@ -54,7 +55,8 @@ unset LIK_CHECK_RAW
 step "pieces" "$python" tests/gpu/staged.py --lik "$build/lik" --gb $([ -n "$quick" ] && echo 1 || echo 4)
 step "machine code" "$python" tests/check_objects.py sass "$build/liblik.so"
 if "$python" -c 'import late_interaction_kernels._native as n, sys; sys.exit(not n.has_device(0))' 2>/dev/null; then
-    step "package" "$python" -m pytest -q tests/python/test_cuda.py tests/python/test_cuda_training.py
+    step "package" "$python" -m pytest -q tests/python/test_cuda.py tests/python/test_cuda_training.py tests/python/test_retrieve.py
+    PYTHON=$python step "the existing package's tests" tests/upstream/run.py # LIK_UPSTREAM_SDIST without a network
 else
     skipped=$((skipped + 1))
     echo "skipped: the package with a CUDA backend is not installed"

@@ -115,5 +115,10 @@ def every_argument():
     return [(name, argument) for name, (_, tensors) in entries().items() for argument in tensors]
 
 
+def called(name, argument):
+    """How the function names the argument: the parts of a pair by their place."""
+    return {"values": r"D(\[0\])?", "scale": r"D\[1\]"}.get(argument, argument) if name == "int8 pair" else argument
+
+
 def parts(result):
     return result if isinstance(result, tuple) else (result,)

@@ -64,6 +64,7 @@ __attribute__((format(printf, 1, 2))) void note(const char *format, ...);
 
 /* count * size bytes, zeroed, or exit 5 naming `what`. */
 void *allocate(int64_t count, int64_t size, const char *what);
+int has_suffix(const char *path, const char *suffix); /* NULL has none */
 double seconds(void);
 
 /* The terminal: what standard output is, and can show. Set once by terminal_open. */

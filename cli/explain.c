@@ -62,20 +62,14 @@ static void put_json(struct sink *out, const struct heatmap *maps, int count)
     sink_printf(out, "]}\n");
 }
 
-static int has_suffix(const char *text, const char *suffix)
-{
-    size_t n = strlen(text), m = strlen(suffix);
-    return n >= m && !strcmp(text + n - m, suffix);
-}
-
 int command_explain(struct options *options)
 {
     struct inputs inputs;
     struct engine engine;
     struct heatmap maps[2];
     struct sink out;
-    int html = options->output && has_suffix(options->output, ".html"),
-        svg = options->output && has_suffix(options->output, ".svg");
+    int html = has_suffix(options->output, ".html"),
+        svg = has_suffix(options->output, ".svg");
     int count = options->compare ? 2 : 1;
     enum cmap cmap = heatmap_cmap(options->cmap);
     if (options->output && !html && !svg && !options->json)

@@ -40,15 +40,15 @@ void inputs_keep(const char *output, const char *input)
 static int outputs_of(const struct command *command, const struct options *options, char *outputs[2])
 {
     const char *output = options->output;
-    size_t size = output ? strlen(output) : 0;
-    int arrays = size >= 4 && !strcmp(output + size - 4, ".npy"), count = 0;
+    int count = 0;
     if (command->run == command_demo) {
         outputs[count++] = heatmap_path(output ? output : "lik-demo", 0);
         outputs[count++] = heatmap_path(output ? output : "lik-demo", 1);
     } else if (output) {
+        size_t size = strlen(output);
         outputs[count] = allocate((int64_t)size + 1, 1, "a file name");
         memcpy(outputs[count++], output, size);
-        if (arrays && command->run != command_explain)
+        if (has_suffix(output, ".npy") && command->run != command_explain)
             outputs[count++] = results_ids_path(output);
         if (count == 2 && command->run == command_score && (options->all || options->pairs)) {
             char *ids = outputs[--count]; /* which these do not write */

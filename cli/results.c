@@ -165,12 +165,6 @@ void put_snippet(struct sink *out, struct engine *engine, const struct inputs *i
 
 /* ---- forms ---- */
 
-static int has_suffix(const char *text, const char *suffix)
-{
-    size_t n = strlen(text), m = strlen(suffix);
-    return n >= m && !strcmp(text + n - m, suffix);
-}
-
 char *results_ids_path(const char *output)
 {
     size_t stem = strlen(output) - 4;
@@ -209,7 +203,7 @@ void results_open(struct results *r, const struct options *options, struct input
                 : options->table || (terminal.out_tty && !options->output) ? FORMAT_TABLE
                                                                            : FORMAT_TSV;
     r->with_matches = r->format == FORMAT_JSON && !options->all && !options->pairs;
-    r->arrays = options->output && has_suffix(options->output, ".npy");
+    r->arrays = has_suffix(options->output, ".npy");
     if (r->arrays && (options->json || options->trec || options->table))
         die(EXIT_USAGE, "-o %s writes arrays, which --json, --trec and --table do not go with", options->output);
     if (r->arrays)

@@ -146,12 +146,6 @@ static void all_block(struct scoring *s, int64_t first, int64_t count, float *sc
     s->flops += slicer.flops_per_row * (double)slicer.rows_done;
 }
 
-static int ends_in_npy(const char *path)
-{
-    size_t n = path ? strlen(path) : 0;
-    return n >= 4 && !strcmp(path + n - 4, ".npy");
-}
-
 /* Opens an .npy file of f32 for results in their natural order. */
 static void open_matrix(struct sink *out, const struct options *options, int rank, const int64_t *shape)
 {
@@ -169,7 +163,7 @@ static int run_all(struct scoring *s)
 {
     int64_t queries = s->inputs.queries.tokens.count, documents = s->inputs.documents.tokens.count;
     int64_t block = lik_min_i64(lik_max_i64(BLOCK_BYTES / (4 * lik_max_i64(documents, 1)), 1), lik_max_i64(queries, 1));
-    int matrix = ends_in_npy(s->options->output), code = EXIT_OK;
+    int matrix = has_suffix(s->options->output, ".npy"), code = EXIT_OK;
     float *scores = allocate(block * documents, sizeof *scores, "scores");
     struct hit *hits = allocate(matrix ? 1 : documents, sizeof *hits, "hits");
     struct results results = {0};
@@ -313,7 +307,7 @@ static int run_pairs(struct scoring *s)
     int code = EXIT_OK;
     trec_read(&trec, s->options->pairs, TREC_PAIRS);
     resolve(s, &trec, &pairs);
-    if (ends_in_npy(s->options->output)) {
+    if (has_suffix(s->options->output, ".npy")) {
         struct sink out;
         open_matrix(&out, s->options, 1, &pairs.count);
         score_pairs(s, &pairs);

@@ -33,12 +33,6 @@ def _maxsim_cross(Q, D, q_mask, d_mask, normalize, method):
     return maxsim(Q, D, q_mask, d_mask, normalize=normalize, backward=method)
 
 
-def _maybe_warn_unnormalized(Q):
-    from late_interaction_kernels import maxsim
-
-    maxsim(Q, Q)
-
-
 def _scores_defining_module():
     try:
         import pylate.scores.scores as defining
@@ -56,7 +50,6 @@ def pytest_configure(config):
     for module, function in (
         (forward, _run_forward),
         (autograd, _maxsim_cross),
-        (autograd, _maybe_warn_unnormalized),
         (pylate_compat, _scores_defining_module),
     ):
         if not hasattr(module, function.__name__):

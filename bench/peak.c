@@ -1,11 +1,13 @@
-/* The limits of this machine, measured in the run they are quoted in: multiply-adds a second in registers alone, and bytes
- * read a second from a buffer of a given size. And a loop that repeats a library call, so that calls of a few microseconds
- * are timed without the caller's language.
+/* The limits of this machine, measured in the run they are quoted in: multiply-adds a second in
+ * registers alone, and bytes read a second from a buffer of a given size. And a loop that
+ * repeats a library call, so that calls of a few microseconds are timed without the caller's
+ * language.
  *
- * Each function has an AVX2 form, taken when the processor has it, and a generic form in the compiler's own vectors. The
- * accumulators start from different values that the compiler cannot see: from equal ones it kept a single accumulator and
- * the loop reported half as much again as the processor can do. Threads start together behind a barrier, each with its own
- * registers and its own buffer; the time is from the first start to the last end. */
+ * Each function has an AVX2 form, taken when the processor has it, and a generic form in the
+ * compiler's own vectors. The accumulators start from different values that the compiler cannot
+ * see: from equal ones it kept a single accumulator and the loop reported half as much again as
+ * the processor can do. Threads start together behind a barrier, each with its own registers
+ * and its own buffer; the time is from the first start to the last end. */
 #include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -50,7 +52,8 @@ const char *peak_level(void)
     return has_avx2() ? "avx2" : "generic";
 }
 
-/* `n` rounds of 12 independent multiply-adds on 4 lanes. Returns the floating-point operations done. */
+/* `n` rounds of 12 independent multiply-adds on 4 lanes. Returns the floating-point operations
+ * done. */
 static double fma_generic(int64_t n)
 {
     vec4 acc[ACCUMULATORS], zero = {0, 0, 0, 0}, x = zero + fma_values[0], y = zero + fma_values[1];
@@ -83,9 +86,12 @@ __attribute__((target("avx2,fma"))) static double fma_avx2(int64_t n)
 {
     const volatile float *v = fma_values + 2;
     __m256 x = _mm256_set1_ps(fma_values[0]), y = _mm256_set1_ps(fma_values[1]);
-    __m256 a0 = _mm256_set1_ps(v[0]), a1 = _mm256_set1_ps(v[1]), a2 = _mm256_set1_ps(v[2]), a3 = _mm256_set1_ps(v[3]);
-    __m256 a4 = _mm256_set1_ps(v[4]), a5 = _mm256_set1_ps(v[5]), a6 = _mm256_set1_ps(v[6]), a7 = _mm256_set1_ps(v[7]);
-    __m256 a8 = _mm256_set1_ps(v[8]), a9 = _mm256_set1_ps(v[9]), a10 = _mm256_set1_ps(v[10]), a11 = _mm256_set1_ps(v[11]);
+    __m256 a0 = _mm256_set1_ps(v[0]), a1 = _mm256_set1_ps(v[1]), a2 = _mm256_set1_ps(v[2]),
+           a3 = _mm256_set1_ps(v[3]);
+    __m256 a4 = _mm256_set1_ps(v[4]), a5 = _mm256_set1_ps(v[5]), a6 = _mm256_set1_ps(v[6]),
+           a7 = _mm256_set1_ps(v[7]);
+    __m256 a8 = _mm256_set1_ps(v[8]), a9 = _mm256_set1_ps(v[9]), a10 = _mm256_set1_ps(v[10]),
+           a11 = _mm256_set1_ps(v[11]);
     for (int64_t round = 0; round < n; round++) {
         a0 = _mm256_fmadd_ps(a0, x, y);
         a1 = _mm256_fmadd_ps(a1, x, y);
@@ -145,8 +151,8 @@ static uint64_t read_once(const unsigned char *data, size_t bytes)
 struct job {
     pthread_barrier_t *barrier;
     size_t bytes;
-    double seconds;  /* at least this long */
-    double done;     /* operations or bytes */
+    double seconds; /* at least this long */
+    double done;    /* operations or bytes */
     double begin, end;
     int failed;
 };
@@ -184,7 +190,8 @@ static void *work(void *arg)
     return NULL;
 }
 
-/* Runs the job on `threads` threads, this one among them. Returns operations or bytes a second, or -1. */
+/* Runs the job on `threads` threads, this one among them. Returns operations or bytes a second,
+ * or -1. */
 static double measure(int threads, size_t bytes, double seconds)
 {
     struct job jobs[THREADS_MAX];
@@ -212,21 +219,24 @@ static double measure(int threads, size_t bytes, double seconds)
     return failed || end <= begin ? -1 : done / (end - begin);
 }
 
-/* Floating-point operations a second of a register-only multiply-add loop on `threads` threads, over about `seconds`. */
+/* Floating-point operations a second of a register-only multiply-add loop on `threads` threads,
+ * over about `seconds`. */
 double peak_fma(int threads, double seconds)
 {
     return measure(threads, 0, seconds);
 }
 
-/* Bytes read a second, each thread over and over from a buffer of `bytes` (rounded up to 128) of its own. */
+/* Bytes read a second, each thread over and over from a buffer of `bytes` (rounded up to 128)
+ * of its own. */
 double peak_read(int threads, int64_t bytes, double seconds)
 {
     return bytes < 1 ? -1 : measure(threads, ((size_t)bytes + 127) / 128 * 128, seconds);
 }
 
-/* Calls run(context, problem, exec) `times` times. Returns seconds a call, or -1 as soon as a call fails. */
-double peak_repeat(int (*run)(const void *context, const void *problem, const void *exec), const void *context,
-                   const void *problem, const void *exec, int64_t times)
+/* Calls run(context, problem, exec) `times` times. Returns seconds a call, or -1 as soon as a
+ * call fails. */
+double peak_repeat(int (*run)(const void *context, const void *problem, const void *exec),
+                   const void *context, const void *problem, const void *exec, int64_t times)
 {
     double begin = now();
     for (int64_t i = 0; i < times; i++)

@@ -1,6 +1,7 @@
 /* lik bench: how fast this machine scores, for a table of shapes or for given files.
  *
- * Each case runs once to warm up, then `rounds` times; the median and the best are told. Work is counted as
+ * Each case runs once to warm up, then `rounds` times; the median and the best are told. Work
+ * is counted as
  * 2 * query tokens * document tokens * dim, whatever the kernel really does. */
 #include "engine.h"
 
@@ -115,27 +116,32 @@ static struct timing run_case(struct engine *engine, const struct bench_case *c,
     return t;
 }
 
-static void put(struct sink *out, int json, const char *what, const struct bench_case *c, const struct timing *t)
+static void put(struct sink *out, int json, const char *what, const struct bench_case *c,
+                const struct timing *t)
 {
     if (json) {
         sink_printf(out, "{\"case\": ");
         sink_quote(out, what, (int64_t)strlen(what));
-        sink_printf(out,
-                    ", \"queries\": %lld, \"documents\": %lld, \"query_tokens\": %lld, \"document_tokens\": %lld, "
-                    "\"dim\": %lld, "
-                    "\"dtype\": \"%s\", \"median_ms\": %.6g, \"best_ms\": %.6g, \"gflops\": %.6g, \"gb_per_s\": %.6g, "
-                    "\"variant\": \"%s\"}\n",
-                    (long long)c->queries, (long long)c->documents, (long long)c->query_tokens,
-                    (long long)c->document_tokens, (long long)c->dim, lik_dtype_name(c->dtype), t->median * 1e3,
-                    t->best * 1e3, t->flops / t->median * 1e-9, t->bytes / t->median * 1e-9, t->variant);
+        sink_printf(
+            out,
+            ", \"queries\": %lld, \"documents\": %lld, \"query_tokens\": %lld, \"document_tokens\": %lld, "
+            "\"dim\": %lld, "
+            "\"dtype\": \"%s\", \"median_ms\": %.6g, \"best_ms\": %.6g, \"gflops\": %.6g, \"gb_per_s\": "
+            "%.6g, "
+            "\"variant\": \"%s\"}\n",
+            (long long)c->queries, (long long)c->documents, (long long)c->query_tokens,
+            (long long)c->document_tokens, (long long)c->dim, lik_dtype_name(c->dtype), t->median * 1e3,
+            t->best * 1e3, t->flops / t->median * 1e-9, t->bytes / t->median * 1e-9, t->variant);
         return;
     }
     char shape[64], tokens[32];
     snprintf(tokens, sizeof tokens, "%lld", (long long)c->document_tokens);
-    snprintf(shape, sizeof shape, "%lldx%lld . %lldx%s d%lld %s", (long long)c->queries, (long long)c->query_tokens,
-             (long long)c->documents, tokens, (long long)c->dim, lik_dtype_name(c->dtype));
-    sink_printf(out, "| %-12.40s | %-30s | %9.3f | %9.3f | %7.1f | %6.1f | %s |\n", what, shape, t->median * 1e3,
-                t->best * 1e3, t->flops / t->median * 1e-9, t->bytes / t->median * 1e-9, t->variant);
+    snprintf(shape, sizeof shape, "%lldx%lld . %lldx%s d%lld %s", (long long)c->queries,
+             (long long)c->query_tokens, (long long)c->documents, tokens, (long long)c->dim,
+             lik_dtype_name(c->dtype));
+    sink_printf(out, "| %-12.40s | %-30s | %9.3f | %9.3f | %7.1f | %6.1f | %s |\n", what, shape,
+                t->median * 1e3, t->best * 1e3, t->flops / t->median * 1e-9, t->bytes / t->median * 1e-9,
+                t->variant);
 }
 
 static void put_header(struct sink *out, const struct engine *engine)
@@ -143,12 +149,13 @@ static void put_header(struct sink *out, const struct engine *engine)
     char workers[48];
     sink_printf(out, "lik %s, %s, %s\n\n", lik_version(), lik_context_name(engine->context),
                 engine_workers(engine, workers));
-    sink_printf(out, "| %-12s | %-30s | %9s | %9s | %7s | %6s | %s |\n", "case", "queries . documents, dim, dtype",
-                "median ms", "best ms", "GFLOP/s", "GB/s", "code");
+    sink_printf(out, "| %-12s | %-30s | %9s | %9s | %7s | %6s | %s |\n", "case",
+                "queries . documents, dim, dtype", "median ms", "best ms", "GFLOP/s", "GB/s", "code");
     sink_printf(out, "| --- | --- | --- | --- | --- | --- | --- |\n");
 }
 
-static void bench_files(struct engine *engine, const struct options *options, struct sink *out, int64_t rounds)
+static void bench_files(struct engine *engine, const struct options *options, struct sink *out,
+                        int64_t rounds)
 {
     struct inputs inputs;
     inputs_open(&inputs, options, options->arguments[0], options->arguments[1]);
@@ -161,9 +168,12 @@ static void bench_files(struct engine *engine, const struct options *options, st
     op.scores = allocate(cells, sizeof *op.scores, "scores");
     struct timing t = time_scores(engine, &op, rounds);
     t.flops = 2 * (double)q->rows * (double)d->rows * (double)d->tokens.dim;
-    t.bytes = (double)d->rows * ((double)d->tokens.dim * (double)lik_dtype_bytes(d->tokens.dtype) + (d->scale ? 4 : 0));
-    struct bench_case c = {
-        .queries = q->tokens.count, .documents = d->tokens.count, .dim = d->tokens.dim, .dtype = d->tokens.dtype};
+    t.bytes = (double)d->rows *
+              ((double)d->tokens.dim * (double)lik_dtype_bytes(d->tokens.dtype) + (d->scale ? 4 : 0));
+    struct bench_case c = {.queries = q->tokens.count,
+                           .documents = d->tokens.count,
+                           .dim = d->tokens.dim,
+                           .dtype = d->tokens.dtype};
     c.query_tokens = q->tokens.count ? q->rows / q->tokens.count : 0; /* mean lengths */
     c.document_tokens = d->tokens.count ? d->rows / d->tokens.count : 0;
     put(out, options->json, "files", &c, &t);

@@ -1,4 +1,5 @@
-/* What all commands of `lik` share: options, messages and exit codes, the terminal, standard output. */
+/* What all commands of `lik` share: options, messages and exit codes, the terminal, standard
+ * output. */
 #ifndef LIK_CLI_H
 #define LIK_CLI_H
 
@@ -29,8 +30,8 @@ struct options {
     const char *query_lens, *query_ids, *query_text, *query_key; /* of the queries */
     const char *pairs, *output, *trec, *query, *document, *compare, *cmap, *measures, *data;
     int64_t k, threads, rounds;
-    int all, normalize, json, table, quiet, verbose, skip_bad, skip_missing, fail_empty, check, complete, per_query,
-        quick, no_weights, help, version, build_info;
+    int all, normalize, json, table, quiet, verbose, skip_bad, skip_missing, fail_empty, check, complete,
+        per_query, quick, no_weights, help, version, build_info;
     const char *arguments[8]; /* what is not an option */
     int argument_count;
 };
@@ -44,7 +45,8 @@ struct command {
 
 extern const struct command commands[]; /* ends with a NULL name */
 
-/* input.c: ends the program if a command would read standard input twice, or write over one of its inputs. */
+/* input.c: ends the program if a command would read standard input twice, or write over one of
+ * its inputs. */
 void inputs_check(const struct command *command, const struct options *options);
 /* The same for one more pair of files. */
 void inputs_keep(const char *output, const char *input);
@@ -56,7 +58,8 @@ void options_help(const struct command *command, FILE *out); /* command NULL: th
 /* Ends the program if what went to stdout by way of stdio did not arrive. */
 void stdout_check(void);
 
-/* Messages, on standard error: "lik: error: ..." and so on. die removes unfinished output files and exits. */
+/* Messages, on standard error: "lik: error: ..." and so on. die removes unfinished output files
+ * and exits. */
 _Noreturn __attribute__((format(printf, 2, 3))) void die(int code, const char *format, ...);
 _Noreturn void die_io(int status, const struct lik_io_error *error);
 __attribute__((format(printf, 1, 2))) void warn(const char *format, ...);
@@ -75,8 +78,10 @@ struct terminal {
 };
 extern struct terminal terminal;
 void terminal_open(const struct options *options);
-/* One character of a text as it is shown: itself, a space for white space, an escape as \u202e for what
- * cannot be seen or would steer the terminal, \x9b for a byte that is not UTF-8. Returns its bytes in the
+/* One character of a text as it is shown: itself, a space for white space, an escape as \u202e
+ * for what
+ * cannot be seen or would steer the terminal, \x9b for a byte that is not UTF-8. Returns its
+ * bytes in the
  * text; `columns` are those of `shown`. */
 int text_character(const char *at, const char *end, char shown[12], int *columns);
 /* Columns that text takes as it is shown. */
@@ -84,12 +89,14 @@ int text_columns(const char *text, int64_t size);
 /* Bytes of the longest prefix of at most `columns` columns. */
 int64_t text_prefix(const char *text, int64_t size, int columns);
 
-/* A progress line on standard error, if that is a terminal and not --quiet. `unit` names what `rate` counts. */
+/* A progress line on standard error, if that is a terminal and not --quiet. `unit` names what
+ * `rate` counts. */
 void progress_begin(const char *phase, const char *unit);
 void progress_update(double fraction, double units_done);
 void progress_end(void);
 
-/* Buffered output to standard output or, atomically, to a file. A closed pipe ends the program quietly. */
+/* Buffered output to standard output or, atomically, to a file. A closed pipe ends the program
+ * quietly. */
 struct sink {
     struct lik_output file;
     int tty;
@@ -100,10 +107,14 @@ void sink_put(struct sink *sink, const char *text, int64_t size);
 __attribute__((format(printf, 2, 3))) void sink_printf(struct sink *sink, const char *format, ...);
 /* Text of a file, such as an id: as it is, or on a terminal as it is shown. */
 void sink_text(struct sink *sink, const char *text, int64_t size);
-void sink_quote(struct sink *sink, const char *text, int64_t size);             /* the same as a JSON string */
-void sink_number(struct sink *sink, double value);                              /* JSON number, null if not finite */
-void sink_clean(struct sink *sink, const char *text, int64_t size);             /* as it is shown, in any case */
-void sink_fill(struct sink *sink, const char *text, int64_t size, int columns); /* clean, cut or padded to columns */
+/* the same as a JSON string */
+void sink_quote(struct sink *sink, const char *text, int64_t size);
+/* JSON number, null if not finite */
+void sink_number(struct sink *sink, double value);
+/* as it is shown, in any case */
+void sink_clean(struct sink *sink, const char *text, int64_t size);
+/* clean, cut or padded to columns */
+void sink_fill(struct sink *sink, const char *text, int64_t size, int columns);
 void sink_close(struct sink *sink);
 /* Two files that belong together: both appear, or none. The second is named after the first. */
 void sinks_open(struct sink *first, const char *first_path, struct sink *second, const char *second_path);

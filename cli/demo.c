@@ -1,7 +1,9 @@
-/* lik demo: the packaged collection, ranked, measured against its baselines, and one match drawn.
+/* lik demo: the packaged collection, ranked, measured against its baselines, and one match
+ * drawn.
  *
- * The collection is real: docstrings, their token vectors, queries with one relevant document each, and the rankings of
- * BM25 and of mean-pooled vectors over the same texts (demo/README.md says how they were made). */
+ * The collection is real: docstrings, their token vectors, queries with one relevant document
+ * each, and the rankings of BM25 and of mean-pooled vectors over the same texts (demo/README.md
+ * says how they were made). */
 #include "heatmap.h"
 #include "trec.h"
 
@@ -58,7 +60,8 @@ static char *find_folder(const struct options *options)
     char program[4096];
     if (told && *told) {
         if (!holds_demo(told))
-            die(EXIT_UNREADABLE, "%s holds no documents.safetensors: it is not the packaged collection", told);
+            die(EXIT_UNREADABLE, "%s holds no documents.safetensors: it is not the packaged collection",
+                told);
         return join(told, ".");
     }
     ssize_t size = readlink("/proc/self/exe", program, sizeof program - 1);
@@ -74,9 +77,9 @@ static char *find_folder(const struct options *options)
     }
     if (holds_demo("demo"))
         return join("demo", ".");
-    die(EXIT_UNREADABLE,
-        "the packaged collection was not found beside the program or in ./demo\n    Say where it is: --data DIR or "
-        "LIK_DEMO_DATA.");
+    die(EXIT_UNREADABLE, "the packaged collection was not found beside the program or in ./demo\n    Say "
+                         "where it is: --data DIR or "
+                         "LIK_DEMO_DATA.");
 }
 
 /* Neither the page nor the picture may be a link to one of the collection's files. */
@@ -99,9 +102,9 @@ static void demo_open(struct demo *demo, const struct options *options)
     struct options own = *options;
     *demo = (struct demo){.folder = find_folder(options)};
     keep_files(demo->folder, options);
-    char *documents = join(demo->folder, "documents.safetensors"), *queries = join(demo->folder, "queries.safetensors"),
-         *texts = join(demo->folder, "documents.jsonl"), *query_texts = join(demo->folder, "queries.jsonl"),
-         *judgments = join(demo->folder, "qrels.txt");
+    char *documents = join(demo->folder, "documents.safetensors"),
+         *queries = join(demo->folder, "queries.safetensors"), *texts = join(demo->folder, "documents.jsonl"),
+         *query_texts = join(demo->folder, "queries.jsonl"), *judgments = join(demo->folder, "qrels.txt");
     own.text = texts;
     own.query_text = query_texts;
     engine_open(&demo->engine, options);
@@ -127,7 +130,8 @@ static void demo_close(struct demo *demo)
     free(demo->folder);
 }
 
-/* The `k` best documents of every query, one query at a time as a search would be; returns milliseconds a query. */
+/* The `k` best documents of every query, one query at a time as a search would be; returns
+ * milliseconds a query. */
 static double rank_queries(struct demo *demo, int64_t k, int64_t *ids, float *values)
 {
     int64_t n = demo->inputs.queries.tokens.count;
@@ -137,8 +141,8 @@ static double rank_queries(struct demo *demo, int64_t k, int64_t *ids, float *va
         int64_t at = lik_max_i64(q, 0);
         op.values = values + at * k;
         op.ids = ids + at * k;
-        op.score =
-            (struct lik_score){.struct_size = sizeof op.score, .pairing = LIK_ALL, .d = demo->inputs.documents.tokens};
+        op.score = (struct lik_score){
+            .struct_size = sizeof op.score, .pairing = LIK_ALL, .d = demo->inputs.documents.tokens};
         op.score.q = collection_slice(&demo->inputs.queries, at, 1);
         double start = seconds();
         engine_topk(&demo->engine, &op);
@@ -155,7 +159,8 @@ static const struct measure *measures(void)
 }
 
 /* Measures of a ranking by ids, [queries, k]. */
-static struct evaluation evaluate_ids(const struct demo *demo, int64_t k, const int64_t *ids, const float *values)
+static struct evaluation evaluate_ids(const struct demo *demo, int64_t k, const int64_t *ids,
+                                      const float *values)
 {
     const struct lik_collection *queries = &demo->inputs.queries, *documents = &demo->inputs.documents;
     struct trec run = {.entries = allocate(queries->tokens.count * k, sizeof *run.entries, "a run")};
@@ -229,20 +234,23 @@ static int64_t rank_of_relevant(const struct demo *demo, int64_t q, int64_t k, c
     *relevant = NULL;
     for (int64_t i = 0; i < demo->judgments.count && !*relevant; i++) {
         const struct trec_entry *e = &demo->judgments.entries[i];
-        if (e->grade > 0 && e->query_size == (int64_t)strlen(id) && !memcmp(e->query, id, (size_t)e->query_size))
+        if (e->grade > 0 && e->query_size == (int64_t)strlen(id) &&
+            !memcmp(e->query, id, (size_t)e->query_size))
             *relevant = e;
     }
     for (int64_t i = 0; i < k && *relevant && ids[q * k + i] >= 0; i++) {
         const char *name = lik_collection_id(&demo->inputs.documents, ids[q * k + i], other);
-        if ((int64_t)strlen(name) == (*relevant)->document_size && !memcmp(name, (*relevant)->document, strlen(name)))
+        if ((int64_t)strlen(name) == (*relevant)->document_size &&
+            !memcmp(name, (*relevant)->document, strlen(name)))
             return i + 1;
     }
     return 0;
 }
 
-/* Shows queries and their best documents; returns the first of them whose best document is the relevant one, or 0. */
-static int64_t put_queries(struct demo *demo, const struct options *options, const int64_t *ids, const float *values,
-                           double ms)
+/* Shows queries and their best documents; returns the first of them whose best document is the
+ * relevant one, or 0. */
+static int64_t put_queries(struct demo *demo, const struct options *options, const int64_t *ids,
+                           const float *values, double ms)
 {
     struct options own = *options;
     struct results results;
@@ -265,7 +273,8 @@ static int64_t put_queries(struct demo *demo, const struct options *options, con
         if (relevant) {
             sink_printf(&results.out, "  relevant: ");
             sink_clean(&results.out, relevant->document, relevant->document_size);
-            sink_printf(&results.out, rank ? ", found at rank %lld\n" : ", not among the first 10\n", (long long)rank);
+            sink_printf(&results.out, rank ? ", found at rank %lld\n" : ", not among the first 10\n",
+                        (long long)rank);
         }
         sink_put(&results.out, "\n", 1);
     }
@@ -300,23 +309,23 @@ static void put_rankings(struct sink *out, const struct ranking *rankings)
         paired(e, &rankings[0].result, &mean, &error);
         if (i)
             snprintf(difference, sizeof difference, "%+.3f (%.3f)", mean, error);
-        sink_printf(out, "%-22s %.3f (%.3f)    %.3f (%.3f)", rankings[i].name, e->mean[0], e->error[0], e->mean[1],
-                    e->error[1]);
+        sink_printf(out, "%-22s %.3f (%.3f)    %.3f (%.3f)", rankings[i].name, e->mean[0], e->error[0],
+                    e->mean[1], e->error[1]);
         if (i || rankings[i].ms > 0)
             sink_printf(out, "    %s", difference);
         if (rankings[i].ms > 0)
             sink_printf(out, "%*s %.2f", 24 - (int)strlen(difference), "", rankings[i].ms);
         sink_put(out, "\n", 1);
     }
-    sink_printf(
-        out,
-        "Means over %lld queries; s.e. is the standard error, of the paired difference in the last but one column.\n"
-        "A difference below about twice its standard error is noise.\n\n",
-        (long long)rankings[0].result.queries);
+    sink_printf(out,
+                "Means over %lld queries; s.e. is the standard error, of the paired difference in the last "
+                "but one column.\n"
+                "A difference below about twice its standard error is noise.\n\n",
+                (long long)rankings[0].result.queries);
 }
 
-/* Writes the heat map of a query and its best document as page and picture. `out` says so and is closed first: when a
- * file changes, nothing else can fail. */
+/* Writes the heat map of a query and its best document as page and picture. `out` says so and
+ * is closed first: when a file changes, nothing else can fail. */
 static void write_heatmaps(struct demo *demo, const struct options *options, struct sink *out, int64_t query,
                            int64_t document)
 {
@@ -360,7 +369,8 @@ int command_demo(struct options *options)
     struct ranking rankings[RANKINGS] = {
         {.name = "MaxSim"}, {.name = "MaxSim, idf weights"}, {.name = "BM25"}, {.name = "mean pooling"}};
     if (!n || !d->tokens.count || !d->has_ids || !demo.inputs.queries.has_ids)
-        die(EXIT_UNREADABLE, "%s is not the packaged collection: it has %lld queries and %lld documents, or no ids",
+        die(EXIT_UNREADABLE,
+            "%s is not the packaged collection: it has %lld queries and %lld documents, or no ids",
             demo.folder, (long long)n, (long long)d->tokens.count);
     rankings[0].ms = rank_queries(&demo, DEPTH, ids, values);
     rankings[0].result = evaluate_ids(&demo, DEPTH, ids, values);
@@ -372,7 +382,8 @@ int command_demo(struct options *options)
     rankings[3].result = evaluate_file(&demo, "meanpool.run");
     sink_open(&out, NULL);
     sink_printf(&out,
-                "%lld documents of %lld tokens, %lld queries, %lld dimensions, %s\nscored exactly on %s with %s (%s)\n\n",
+                "%lld documents of %lld tokens, %lld queries, %lld dimensions, %s\nscored exactly on %s with "
+                "%s (%s)\n\n",
                 (long long)d->tokens.count, (long long)d->rows, (long long)n, (long long)d->tokens.dim,
                 lik_dtype_name(d->tokens.dtype), lik_context_name(demo.engine.context),
                 engine_workers(&demo.engine, workers), demo.engine.variant);

@@ -1,5 +1,5 @@
-/* The library as the command uses it: one context, one pool, one workspace that grows. See engine.h; staged.c is the way
- * that operations take on a GPU. */
+/* The library as the command uses it: one context, one pool, one workspace that grows. See
+ * engine.h; staged.c is the way that operations take on a GPU. */
 #define _GNU_SOURCE /* sched_getaffinity */
 #include "engine.h"
 
@@ -47,7 +47,9 @@ int physical_cores(void)
 
 void engine_check(int status)
 {
-    int code = status == LIK_EDEVICE ? EXIT_DEVICE : status == LIK_ENOMEM ? EXIT_EXHAUSTED : EXIT_INCOMPATIBLE;
+    int code = status == LIK_EDEVICE  ? EXIT_DEVICE
+               : status == LIK_ENOMEM ? EXIT_EXHAUSTED
+                                      : EXIT_INCOMPATIBLE;
     if (status)
         die(code, "%s", lik_last_error());
 }
@@ -60,11 +62,13 @@ static int on_gpu(const struct engine *engine)
 void engine_open(struct engine *engine, const struct options *options)
 {
     const char *device = options->device ? options->device : "auto", *environment = getenv("LIK_THREADS");
-    const char *staged = getenv("LIK_STAGED"); /* for tests: bytes of a piece, and the staged way on every device */
+    /* for tests: bytes of a piece, and the staged way on every device */
+    const char *staged = getenv("LIK_STAGED");
     int64_t threads = options->threads;
     *engine = (struct engine){0};
     if (!threads && environment && *environment) {
-        if (lik_text_whole(environment, (int64_t)strlen(environment), &threads) || threads < 1 || threads > 4096)
+        if (lik_text_whole(environment, (int64_t)strlen(environment), &threads) || threads < 1 ||
+            threads > 4096)
             die(EXIT_USAGE, "LIK_THREADS is '%s', must be a whole number from 1 to 4096", environment);
     }
     if (threads > 4096)
@@ -121,7 +125,8 @@ static void accept_plan(struct engine *engine, int status, const struct lik_plan
     engine->workspace_bytes = (plan->workspace_bytes + 63) & ~(size_t)63;
     engine->workspace = aligned_alloc(64, engine->workspace_bytes);
     if (!engine->workspace)
-        die(EXIT_EXHAUSTED, "out of memory: %s needs %zu bytes of workspace", plan->variant, plan->workspace_bytes);
+        die(EXIT_EXHAUSTED, "out of memory: %s needs %zu bytes of workspace", plan->variant,
+            plan->workspace_bytes);
 }
 
 void engine_score(struct engine *engine, const struct lik_score *op)
@@ -180,7 +185,8 @@ void engine_similarities(struct engine *engine, const struct inputs *inputs, int
     engine_score(engine, &op);
     for (int64_t s = 0; s < op.q.count; s++)
         for (int64_t t = 0; t < op.d.count; t++)
-            if (!lik_collection_keeps(&inputs->queries, q, s) || !lik_collection_keeps(&inputs->documents, d, t))
+            if (!lik_collection_keeps(&inputs->queries, q, s) ||
+                !lik_collection_keeps(&inputs->documents, d, t))
                 out[s * op.d.count + t] = NAN;
 }
 
@@ -246,7 +252,8 @@ int slicer_next(struct slicer *slicer, int64_t *first, int64_t *count)
 
 /* ---- NaN ---- */
 
-/* Is there a NaN among n elements? Written as one reduction without branches, which compilers vectorize. */
+/* Is there a NaN among n elements? Written as one reduction without branches, which compilers
+ * vectorize. */
 static int any_nan(const void *data, int32_t dtype, int64_t n)
 {
     unsigned found = 0;
@@ -348,11 +355,13 @@ void engine_refuse_bad(struct engine *engine, struct lik_collection *c, int quer
         return;
     if (!skip_bad)
         die(EXIT_UNREADABLE,
-            "NaN in %s, %s %s, token %lld (%lld rows in %lld %s)\n    Drop these tokens with --skip-bad, or see "
+            "NaN in %s, %s %s, token %lld (%lld rows in %lld %s)\n    Drop these tokens with --skip-bad, or "
+            "see "
             "`lik info --check %s`.",
-            c->path, queries ? "query" : "document", lik_collection_id(c, bad.sequence, number), (long long)bad.token,
-            (long long)bad.rows, (long long)bad.sequences, queries ? "queries" : "documents", c->path);
-    warn("NaN in %s: %lld tokens of %lld %s are dropped", c->path, (long long)bad.rows, (long long)bad.sequences,
-         queries ? "queries" : "documents");
+            c->path, queries ? "query" : "document", lik_collection_id(c, bad.sequence, number),
+            (long long)bad.token, (long long)bad.rows, (long long)bad.sequences,
+            queries ? "queries" : "documents", c->path);
+    warn("NaN in %s: %lld tokens of %lld %s are dropped", c->path, (long long)bad.rows,
+         (long long)bad.sequences, queries ? "queries" : "documents");
     mask_bad(c);
 }

@@ -1,5 +1,6 @@
-/* From options to collections and from there to the library: loading and checking inputs, the context, the threads, and
- * scoring in slices, so that there is progress to show and files larger than memory pass through. */
+/* From options to collections and from there to the library: loading and checking inputs, the
+ * context, the threads, and scoring in slices, so that there is progress to show and files
+ * larger than memory pass through. */
 #ifndef LIK_CLI_ENGINE_H
 #define LIK_CLI_ENGINE_H
 
@@ -10,11 +11,13 @@ struct inputs {
     struct lik_collection queries, documents;
     double seconds; /* opening and checking the queries */
 };
-void inputs_open(struct inputs *inputs, const struct options *options, const char *queries, const char *documents);
+void inputs_open(struct inputs *inputs, const struct options *options, const char *queries,
+                 const char *documents);
 void inputs_close(struct inputs *inputs);
 /* One collection from the options; `queries` says which of them. */
 void collection_open(struct lik_collection *c, const struct options *options, const char *path, int queries);
-/* Query tokens that count, or their weights' sum: what a score is divided by to be a mean similarity. */
+/* Query tokens that count, or their weights' sum: what a score is divided by to be a mean
+ * similarity. */
 double query_weight(const struct lik_collection *queries, int64_t i);
 
 struct engine {
@@ -34,32 +37,36 @@ const char *engine_workers(const struct engine *engine, char text[48]);
 /* Ends the program with the library's message unless `status` is LIK_OK. */
 void engine_check(int status);
 struct lik_exec engine_exec(const struct engine *engine);
-/* Plan, workspace, run; a failure ends the program with the library's message. LIK_ALL and LIK_LIST without argmax; the
- * operands' rows are contiguous: [count, len_max, dim], or [total, dim] with i64 offsets, and so are mask, scale (or one
- * for the tensor) and weights. */
+/* Plan, workspace, run; a failure ends the program with the library's message. LIK_ALL and
+ * LIK_LIST without argmax; the operands' rows are contiguous: [count, len_max, dim], or [total,
+ * dim] with i64 offsets, and so are mask, scale (or one for the tensor) and weights. */
 void engine_score(struct engine *engine, const struct lik_score *op);
 void engine_topk(struct engine *engine, const struct lik_topk *op);
 
-/* staged.c: operands and results in host memory, a context that has memory of its own. Documents go through it in pieces:
- * while one is scored, the next is copied. `way` is the text of LIK_STAGED, or NULL. */
+/* staged.c: operands and results in host memory, a context that has memory of its own.
+ * Documents go through it in pieces: while one is scored, the next is copied. `way` is the text
+ * of LIK_STAGED, or NULL. */
 struct staged *staged_open(const struct engine *engine, const char *way);
 void staged_close(struct engine *engine);
 int64_t staged_piece_bytes(const struct staged *staged);
 void staged_score(struct engine *engine, const struct lik_score *op);
 void staged_topk(struct engine *engine, const struct lik_topk *op);
 
-/* Similarities of all tokens of query q with all tokens of document d: [query length, document length], NaN where a
- * mask drops one of the two. `out` has room for them. */
-void engine_similarities(struct engine *engine, const struct inputs *inputs, int64_t q, int64_t d, float *out);
+/* Similarities of all tokens of query q with all tokens of document d: [query length, document
+ * length], NaN where a mask drops one of the two. `out` has room for them. */
+void engine_similarities(struct engine *engine, const struct inputs *inputs, int64_t q, int64_t d,
+                         float *out);
 
-/* Rows of collection `c` in sequences first ... first + count - 1 that hold a NaN and are kept. */
+/* Rows of collection `c` in sequences first ... first + count - 1 that hold a NaN and are
+ * kept. */
 struct bad_rows {
     int64_t rows, sequences; /* how many rows, in how many sequences */
     int64_t sequence, token; /* the first of them */
 };
 void engine_find_bad(struct engine *engine, const struct lik_collection *c, int64_t first, int64_t count,
                      struct bad_rows *bad);
-/* Ends the program if there are such rows in the whole collection, or masks them if skip_bad. */
+/* Ends the program if there are such rows in the whole collection, or masks them if
+ * skip_bad. */
 void engine_refuse_bad(struct engine *engine, struct lik_collection *c, int queries, int skip_bad);
 
 /* Sequences first ... first + count - 1 as a view; not of group_size. */

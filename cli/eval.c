@@ -4,13 +4,15 @@
 #include <math.h>
 #include <string.h>
 
-static void print_table(struct sink *out, const struct evaluation *e, const struct measure *measures, int count)
+static void print_table(struct sink *out, const struct evaluation *e, const struct measure *measures,
+                        int count)
 {
     for (int m = 0; m < count; m++)
         if (isnan(e->error[m]))
             sink_printf(out, "%-12s %.4f\n", measures[m].name, e->mean[m]);
         else
-            sink_printf(out, "%-12s %.4f  (standard error %.4f)\n", measures[m].name, e->mean[m], e->error[m]);
+            sink_printf(out, "%-12s %.4f  (standard error %.4f)\n", measures[m].name, e->mean[m],
+                        e->error[m]);
     sink_printf(out, "%lld queries", (long long)e->queries);
     if (e->missing)
         sink_printf(out, ", %lld judged ones are not in the run", (long long)e->missing);
@@ -20,8 +22,8 @@ static void print_table(struct sink *out, const struct evaluation *e, const stru
 }
 
 /* The form of trec_eval: measure, query or "all", value. */
-static void print_lines(struct sink *out, const struct evaluation *e, const struct measure *measures, int count,
-                        int each)
+static void print_lines(struct sink *out, const struct evaluation *e, const struct measure *measures,
+                        int count, int each)
 {
     for (int64_t q = 0; each && q < e->queries; q++)
         for (int m = 0; m < count; m++) {
@@ -33,8 +35,8 @@ static void print_lines(struct sink *out, const struct evaluation *e, const stru
         sink_printf(out, "%s\tall\t%.6f\n", measures[m].name, e->mean[m]);
 }
 
-static void print_json(struct sink *out, const struct evaluation *e, const struct measure *measures, int count,
-                       int each)
+static void print_json(struct sink *out, const struct evaluation *e, const struct measure *measures,
+                       int count, int each)
 {
     sink_printf(out, "{\"queries\": %lld, \"missing\": %lld, \"unjudged\": %lld, \"measures\": {",
                 (long long)e->queries, (long long)e->missing, (long long)e->unjudged);
@@ -62,13 +64,15 @@ int command_eval(struct options *options)
     struct trec run, judgments;
     struct evaluation evaluation;
     struct sink out;
-    int count = measures_parse(options->measures ? options->measures : "ndcg@10,mrr@10,recall@100,map", measures);
+    int count =
+        measures_parse(options->measures ? options->measures : "ndcg@10,mrr@10,recall@100,map", measures);
     trec_read(&run, options->arguments[0], TREC_RUN);
     trec_read(&judgments, options->arguments[1], TREC_JUDGMENTS);
     evaluate(&run, &judgments, measures, count, options->complete, &evaluation);
     if (!evaluation.queries)
-        die(EXIT_INCOMPATIBLE, "no query of %s (%lld) is judged in %s (%lld)\n    Their ids must be the same.",
-            run.path, (long long)evaluation.unjudged, judgments.path, (long long)evaluation.missing);
+        die(EXIT_INCOMPATIBLE,
+            "no query of %s (%lld) is judged in %s (%lld)\n    Their ids must be the same.", run.path,
+            (long long)evaluation.unjudged, judgments.path, (long long)evaluation.missing);
     if (evaluation.missing && !options->complete)
         warn("%lld judged queries are not in %s and do not count; --complete counts them as 0",
              (long long)evaluation.missing, run.path);

@@ -10,8 +10,9 @@ static int64_t find(const struct lik_collection *c, const char *id, const char *
     int64_t i = lik_collection_find(c, id);
     if (i < 0 && c->tokens.count)
         die(EXIT_INCOMPATIBLE,
-            "%s has no %s '%s'; it has %lld, from '%s' to '%s'\n    '#17' is number 17, counted from 0.", c->path, what,
-            id, (long long)c->tokens.count, lik_collection_id(c, 0, a), lik_collection_id(c, c->tokens.count - 1, b));
+            "%s has no %s '%s'; it has %lld, from '%s' to '%s'\n    '#17' is number 17, counted from 0.",
+            c->path, what, id, (long long)c->tokens.count, lik_collection_id(c, 0, a),
+            lik_collection_id(c, c->tokens.count - 1, b));
     return i;
 }
 
@@ -44,7 +45,8 @@ static void put_json(struct sink *out, const struct heatmap *maps, int count)
         sink_printf(out, ", \"matches\": [");
         for (int64_t i = 0; i < map->match_count; i++) {
             const struct match *match = &map->matches[i];
-            sink_printf(out, "%s{\"query_token\": %lld, \"document_token\": %lld, \"query_text\": ", i ? ", " : "",
+            sink_printf(out,
+                        "%s{\"query_token\": %lld, \"document_token\": %lld, \"query_text\": ", i ? ", " : "",
                         (long long)match->query_token, (long long)match->document_token);
             text = spans_label(&map->query_spans, match->query_token, room);
             sink_quote(out, text, (int64_t)strlen(text));
@@ -68,8 +70,7 @@ int command_explain(struct options *options)
     struct engine engine;
     struct heatmap maps[2];
     struct sink out;
-    int html = has_suffix(options->output, ".html"),
-        svg = has_suffix(options->output, ".svg");
+    int html = has_suffix(options->output, ".html"), svg = has_suffix(options->output, ".svg");
     int count = options->compare ? 2 : 1;
     enum cmap cmap = heatmap_cmap(options->cmap);
     if (options->output && !html && !svg && !options->json)
@@ -85,8 +86,8 @@ int command_explain(struct options *options)
     engine_refuse_bad(&engine, &inputs.queries, 1, options->skip_bad);
     engine_refuse_bad(&engine, &inputs.documents, 0, options->skip_bad);
     int64_t q = options->query ? find(&inputs.queries, options->query, "query") : 0;
-    int64_t d =
-        options->document ? find(&inputs.documents, options->document, "document") : best_document(&engine, &inputs, q);
+    int64_t d = options->document ? find(&inputs.documents, options->document, "document")
+                                  : best_document(&engine, &inputs, q);
     heatmap_open(&maps[0], &engine, &inputs, q, d);
     if (count == 2)
         heatmap_open(&maps[1], &engine, &inputs, q, find(&inputs.documents, options->compare, "document"));

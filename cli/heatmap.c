@@ -1,5 +1,6 @@
-/* Drawing token similarities; see heatmap.h. Color is a linear walk through anchor colors: viridis for screens, white
- * to black for print. The scale runs from the lowest to the highest similarity shown. */
+/* Drawing token similarities; see heatmap.h. Color is a linear walk through anchor colors:
+ * viridis for screens, white to black for print. The scale runs from the lowest to the highest
+ * similarity shown. */
 #include "heatmap.h"
 
 #include "base/size.h"
@@ -29,11 +30,13 @@ void heatmap_open(struct heatmap *map, struct engine *engine, const struct input
     map->rows = lik_collection_length(&inputs->queries, query);
     map->columns = lik_collection_length(&inputs->documents, document);
     if (lik_mul_i64(map->rows, map->columns, &cells))
-        die(EXIT_EXHAUSTED, "out of memory: %lld x %lld similarities", (long long)map->rows, (long long)map->columns);
+        die(EXIT_EXHAUSTED, "out of memory: %lld x %lld similarities", (long long)map->rows,
+            (long long)map->columns);
     map->similarities = allocate(cells, sizeof *map->similarities, "similarities");
     map->matches = allocate(map->rows, sizeof *map->matches, "matches");
     engine_similarities(engine, inputs, query, document, map->similarities);
-    map->match_count = map->columns ? matches_of(inputs, query, document, map->similarities, map->matches) : 0;
+    map->match_count =
+        map->columns ? matches_of(inputs, query, document, map->similarities, map->matches) : 0;
     map->weight = query_weight(&inputs->queries, query);
     struct lik_score op = {.struct_size = sizeof op,
                            .pairing = LIK_LIST,
@@ -94,7 +97,8 @@ static double place(const struct scale *scale, float value)
 {
     if (!isfinite(value) || !(scale->high > scale->low))
         return isfinite(value) ? 1 : 0;
-    return fmax(0, fmin(1, ((double)value - (double)scale->low) / ((double)scale->high - (double)scale->low)));
+    return fmax(0,
+                fmin(1, ((double)value - (double)scale->low) / ((double)scale->high - (double)scale->low)));
 }
 
 static struct scale scale_of(const struct heatmap *maps, int count, enum cmap cmap)
@@ -142,7 +146,8 @@ static double mean_similarity(const struct heatmap *map)
 
 /* ---- terminal ---- */
 
-/* How each byte of a document's text is shown: 0 = plain, else 1 + 254 * place in the scale, for matched tokens. */
+/* How each byte of a document's text is shown: 0 = plain, else 1 + 254 * place in the scale,
+ * for matched tokens. */
 static void shade_text(const struct heatmap *map, const struct scale *scale, unsigned char *shade)
 {
     const struct spans *s = &map->document_spans;
@@ -162,8 +167,8 @@ static void start_shade(struct sink *out, int shade)
     if (terminal.color == COLOR_24BIT)
         sink_printf(out, "\x1b[48;2;%d;%d;%d;38;5;%dm", c.r, c.g, c.b, dark ? 231 : 16);
     else
-        sink_printf(out, "\x1b[48;5;%d;38;5;%dm", 16 + 36 * ((c.r + 25) / 51) + 6 * ((c.g + 25) / 51) + (c.b + 25) / 51,
-                    dark ? 231 : 16);
+        sink_printf(out, "\x1b[48;5;%d;38;5;%dm",
+                    16 + 36 * ((c.r + 25) / 51) + 6 * ((c.g + 25) / 51) + (c.b + 25) / 51, dark ? 231 : 16);
 }
 
 /* The text, wrapped at words, tokens shaded; without color the winners stand in [[ ]]. */
@@ -250,7 +255,8 @@ static void put_score_line(struct sink *out, const struct heatmap *map)
 
 static void put_matches(struct sink *out, const struct heatmap *map)
 {
-    int label = (int)lik_max_i64(lik_min_i64(16, (terminal.width - 26) / 2), 4), bar = terminal.width - 2 * label - 24;
+    int label = (int)lik_max_i64(lik_min_i64(16, (terminal.width - 26) / 2), 4),
+        bar = terminal.width - 2 * label - 24;
     double largest = 0;
     bar = bar > 24 ? 24 : bar;
     for (int64_t i = 0; i < map->match_count; i++)
@@ -288,7 +294,8 @@ static int by_size(const void *left, const void *right)
     return (a->query_token > b->query_token) - (a->query_token < b->query_token);
 }
 
-/* Why is the first above the second: what each query token adds to both, largest difference first. */
+/* Why is the first above the second: what each query token adds to both, largest difference
+ * first. */
 static struct difference *differences_of(const struct heatmap *maps, int64_t *count)
 {
     struct difference *all = allocate(maps->rows, sizeof *all, "differences");
@@ -382,8 +389,9 @@ static void put_escaped(struct sink *out, const char *text, int64_t size)
     }
 }
 
-/* An id or a token, which must be told from others: what cannot be seen is written as in a terminal. Texts are not,
- * since a page shows each in a paragraph of its own, as its writing system wants it. */
+/* An id or a token, which must be told from others: what cannot be seen is written as in a
+ * terminal. Texts are not, since a page shows each in a paragraph of its own, as its writing
+ * system wants it. */
 static void put_name(struct sink *out, const char *text, int64_t size)
 {
     for (const char *at = text, *end = text + size; at < end;) {
@@ -442,12 +450,13 @@ static int standing(const struct heatmap *map, int64_t s, int64_t t)
     return better;
 }
 
-static void put_row(struct sink *out, const struct heatmap *map, const struct frame *f, const struct scale *scale,
-                    int64_t s)
+static void put_row(struct sink *out, const struct heatmap *map, const struct frame *f,
+                    const struct scale *scale, int64_t s)
 {
     int titles = map->rows * map->columns <= TITLES_MAX;
     double y = f->top + (double)CELL * (double)s;
-    sink_printf(out, "<g class=\"row\"><text x=\"%d\" y=\"%.0f\" text-anchor=\"end\">", f->left - 5, y + CELL - 4);
+    sink_printf(out, "<g class=\"row\"><text x=\"%d\" y=\"%.0f\" text-anchor=\"end\">", f->left - 5,
+                y + CELL - 4);
     put_escaped_label(out, &map->query_spans, s);
     sink_printf(out, "</text>\n");
     for (int64_t t = 0; t < map->columns; t++) {
@@ -487,11 +496,12 @@ static void put_matrix(struct sink *out, const struct heatmap *map, const struct
     for (int64_t s = 0; s < map->rows; s++)
         put_row(out, map, &f, scale, s);
     for (int64_t i = 0; i < map->match_count; i++)
-        sink_printf(out,
-                    "<rect x=\"%.2f\" y=\"%.0f\" width=\"%.2f\" height=\"%d\" fill=\"none\" stroke=\"#e4002b\" "
-                    "stroke-width=\"1.5\" pointer-events=\"none\"/>\n",
-                    f.left + f.cell * (double)map->matches[i].document_token + 0.75,
-                    f.top + (double)CELL * (double)map->matches[i].query_token + 0.75, f.cell - 1.5, CELL - 2);
+        sink_printf(
+            out,
+            "<rect x=\"%.2f\" y=\"%.0f\" width=\"%.2f\" height=\"%d\" fill=\"none\" stroke=\"#e4002b\" "
+            "stroke-width=\"1.5\" pointer-events=\"none\"/>\n",
+            f.left + f.cell * (double)map->matches[i].document_token + 0.75,
+            f.top + (double)CELL * (double)map->matches[i].query_token + 0.75, f.cell - 1.5, CELL - 2);
 }
 
 static const char style[] =
@@ -503,11 +513,12 @@ static void put_legend(struct sink *out, const struct scale *scale, int x, int y
 {
     for (int i = 0; i < 60; i++) {
         struct rgb c = color_at(scale->cmap, i / 59.0);
-        sink_printf(out, "<rect x=\"%d\" y=\"%d\" width=\"3\" height=\"10\" fill=\"#%02x%02x%02x\"/>", x + 50 + 2 * i,
-                    y, c.r, c.g, c.b);
+        sink_printf(out, "<rect x=\"%d\" y=\"%d\" width=\"3\" height=\"10\" fill=\"#%02x%02x%02x\"/>",
+                    x + 50 + 2 * i, y, c.r, c.g, c.b);
     }
-    sink_printf(out, "\n<text x=\"%d\" y=\"%d\" text-anchor=\"end\">%.2f</text><text x=\"%d\" y=\"%d\">%.2f</text>\n",
-                x + 46, y + 9, (double)scale->low, x + 175, y + 9, (double)scale->high);
+    sink_printf(
+        out, "\n<text x=\"%d\" y=\"%d\" text-anchor=\"end\">%.2f</text><text x=\"%d\" y=\"%d\">%.2f</text>\n",
+        x + 46, y + 9, (double)scale->low, x + 175, y + 9, (double)scale->high);
 }
 
 static void put_caption(struct sink *out, const struct heatmap *map)
@@ -578,8 +589,9 @@ static void put_html_matches(struct sink *out, const struct heatmap *map)
     double largest = 0, sum = 0;
     for (int64_t i = 0; i < map->match_count; i++)
         largest = fmax(largest, fabs(map->matches[i].share));
-    sink_printf(out,
-                "<table><tr><th>query token</th><th>best match</th><th>similarity</th><th>adds</th><th></th></tr>\n");
+    sink_printf(
+        out,
+        "<table><tr><th>query token</th><th>best match</th><th>similarity</th><th>adds</th><th></th></tr>\n");
     for (int64_t i = 0; i < map->match_count; i++) {
         const struct match *m = &map->matches[i];
         sum += m->share;
@@ -592,7 +604,8 @@ static void put_html_matches(struct sink *out, const struct heatmap *map)
                     "style=\"width:%.0fpx\"></div></td></tr>\n",
                     (double)m->similarity, m->share, largest > 0 ? fmax(0, m->share / largest * 160) : 0);
     }
-    sink_printf(out, "<tr><th colspan=\"3\">score</th><th class=\"n\">%.4f</th><td></td></tr></table>\n", sum);
+    sink_printf(out, "<tr><th colspan=\"3\">score</th><th class=\"n\">%.4f</th><td></td></tr></table>\n",
+                sum);
 }
 
 static void put_html_differences(struct sink *out, const struct heatmap *maps)
@@ -627,16 +640,19 @@ void heatmap_html(struct sink *out, const struct heatmap *maps, int count, enum 
     struct scale scale = scale_of(maps, count, cmap);
     sink_printf(out, "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<title>");
     put_caption(out, maps);
-    sink_printf(
-        out,
-        "</title>\n<style>%s\nbody{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:1200px;padding:0 "
-        "1em;color:#222;background:#fff}"
-        "h1{font-size:1.3em}h2{font-size:1.1em;margin-top:2em}.map{overflow-x:auto}table{border-collapse:collapse;"
-        "margin:1em 0}"
-        "td,th{padding:1px 10px 1px "
-        "0;text-align:left;font-weight:normal}th{color:#666}.n{text-align:right;font-variant-numeric:tabular-nums}"
-        ".bar{height:.7em;background:#31688e}.text{max-width:50em}svg{display:block}</style>\n</head>\n<body>\n<h1>",
-        style);
+    sink_printf(out,
+                "</title>\n<style>%s\nbody{font:15px/1.5 system-ui,sans-serif;margin:2em "
+                "auto;max-width:1200px;padding:0 "
+                "1em;color:#222;background:#fff}"
+                "h1{font-size:1.3em}h2{font-size:1.1em;margin-top:2em}.map{overflow-x:auto}table{border-"
+                "collapse:collapse;"
+                "margin:1em 0}"
+                "td,th{padding:1px 10px 1px "
+                "0;text-align:left;font-weight:normal}th{color:#666}.n{text-align:right;font-variant-numeric:"
+                "tabular-nums}"
+                ".bar{height:.7em;background:#31688e}.text{max-width:50em}svg{display:block}</style>\n</"
+                "head>\n<body>\n<h1>",
+                style);
     if (maps->query_spans.line.text.size)
         put_escaped(out, maps->query_spans.line.text.data, maps->query_spans.line.text.size);
     else
@@ -649,8 +665,9 @@ void heatmap_html(struct sink *out, const struct heatmap *maps, int count, enum 
         put_caption(out, &maps[m]);
         sink_printf(out, "</h2>\n");
         put_html_text(out, &maps[m], &scale);
-        sink_printf(out, "<div class=\"map\"><svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\">\n",
-                    width, f.height + 18);
+        sink_printf(
+            out, "<div class=\"map\"><svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\">\n",
+            width, f.height + 18);
         put_matrix(out, &maps[m], &scale);
         put_legend(out, &scale, 0, f.height + 2);
         sink_printf(out, "</svg></div>\n");
@@ -658,9 +675,10 @@ void heatmap_html(struct sink *out, const struct heatmap *maps, int count, enum 
     }
     if (count == 2)
         put_html_differences(out, maps);
-    sink_printf(out,
-                "<p>Rows are query tokens, columns document tokens; the best match of each row is framed and adds up "
-                "to the score. lik %s</p>\n"
-                "</body>\n</html>\n",
-                lik_version());
+    sink_printf(
+        out,
+        "<p>Rows are query tokens, columns document tokens; the best match of each row is framed and adds up "
+        "to the score. lik %s</p>\n"
+        "</body>\n</html>\n",
+        lik_version());
 }

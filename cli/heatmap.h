@@ -1,6 +1,8 @@
-/* The token heat map of one query against one or two documents: in a terminal, as a page, as a picture.
+/* The token heat map of one query against one or two documents: in a terminal, as a page, as a
+ * picture.
  *
- * Files are self-contained: nothing is fetched, no script is needed. Two documents share one color scale. */
+ * Files are self-contained: nothing is fetched, no script is needed. Two documents share one
+ * color scale. */
 #ifndef LIK_CLI_HEATMAP_H
 #define LIK_CLI_HEATMAP_H
 

@@ -163,8 +163,8 @@ static void put_array(struct sink *out, const struct lik_array *array, int json)
     sink_printf(out, "]}");
 }
 
-/* Lists the arrays in an .npy or .safetensors file, even if they are no collection. Nothing is read again: what could
- * not be listed was an error when the file was opened. */
+/* Lists the arrays in an .npy or .safetensors file, even if they are no collection. Nothing is
+ * read again: what could not be listed was an error when the file was opened. */
 static void put_arrays(struct sink *out, const struct lik_collection *c, int json)
 {
     struct lik_io_error error;
@@ -181,14 +181,15 @@ static void put_arrays(struct sink *out, const struct lik_collection *c, int jso
     sink_printf(out, json ? "]" : "");
 }
 
-static void put_json(struct sink *out, const struct lik_collection *c, const struct lengths *l, const struct health *h)
+static void put_json(struct sink *out, const struct lik_collection *c, const struct lengths *l,
+                     const struct health *h)
 {
     const struct lik_tokens *x = &c->tokens;
-    sink_printf(
-        out,
-        ", \"sequences\": %lld, \"tokens\": %lld, \"rows\": %lld, \"dim\": %lld, \"dtype\": \"%s\", \"layout\": \"%s\"",
-        (long long)x->count, (long long)l->tokens, (long long)c->rows, (long long)x->dim, lik_dtype_name(x->dtype),
-        c->offsets ? "packed" : "padded");
+    sink_printf(out,
+                ", \"sequences\": %lld, \"tokens\": %lld, \"rows\": %lld, \"dim\": %lld, \"dtype\": \"%s\", "
+                "\"layout\": \"%s\"",
+                (long long)x->count, (long long)l->tokens, (long long)c->rows, (long long)x->dim,
+                lik_dtype_name(x->dtype), c->offsets ? "packed" : "padded");
     sink_printf(out, ", \"mask\": %s, \"scales\": %s, \"weights\": %s, \"ids\": %s, \"texts\": %s",
                 x->mask ? "true" : "false", x->scale ? "true" : "false", x->weights ? "true" : "false",
                 c->has_ids ? "true" : "false", c->texts.count ? "true" : "false");
@@ -196,8 +197,9 @@ static void put_json(struct sink *out, const struct lik_collection *c, const str
                 (long long)l->least, (long long)l->median, (long long)l->most, (long long)l->empty);
     if (!h)
         return;
-    sink_printf(out, ", \"check\": {\"nan_rows\": %lld, \"infinite_rows\": %lld, \"zero_rows\": %lld, \"norm_min\": ",
-                (long long)h->nan_rows, (long long)h->infinite_rows, (long long)h->zero_rows);
+    sink_printf(
+        out, ", \"check\": {\"nan_rows\": %lld, \"infinite_rows\": %lld, \"zero_rows\": %lld, \"norm_min\": ",
+        (long long)h->nan_rows, (long long)h->infinite_rows, (long long)h->zero_rows);
     sink_number(out, h->least);
     sink_printf(out, ", \"norm_mean\": ");
     sink_number(out, h->mean);

@@ -11,14 +11,16 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Is there something that the name leads to? Links are followed; the input "-" is what standard input comes from. */
+/* Is there something that the name leads to? Links are followed; the input "-" is what standard
+ * input comes from. */
 static int look(const char *path, int input, struct stat *info)
 {
     if (!(input && !strcmp(path, "-") ? fstat(STDIN_FILENO, info) : stat(path, info)))
         return 1;
     if (errno != EIO && errno != ENOMEM && errno != EOVERFLOW)
         return 0; /* nothing, or nothing that can be opened */
-    die(errno == ENOMEM ? EXIT_EXHAUSTED : EXIT_UNREADABLE, "%s: cannot look for it: %s", path, strerror(errno));
+    die(errno == ENOMEM ? EXIT_EXHAUSTED : EXIT_UNREADABLE, "%s: cannot look for it: %s", path,
+        strerror(errno));
 }
 
 /* Do both names lead to one regular file, by whatever links and spellings? */
@@ -32,7 +34,8 @@ static int one_file(const char *output, const char *input)
 void inputs_keep(const char *output, const char *input)
 {
     if (one_file(output, input))
-        die(EXIT_USAGE, "the output %s is also the input %s, which it would replace\n    Name another file with -o.",
+        die(EXIT_USAGE,
+            "the output %s is also the input %s, which it would replace\n    Name another file with -o.",
             output, strcmp(input, "-") ? input : "standard input");
 }
 
@@ -98,7 +101,8 @@ void inputs_check(const struct command *command, const struct options *options)
 void collection_open(struct lik_collection *c, const struct options *options, const char *path, int queries)
 {
     struct lik_io_error error;
-    struct lik_collection_options from = {.path = path, .queries = queries, .weights = queries && !options->no_weights};
+    struct lik_collection_options from = {
+        .path = path, .queries = queries, .weights = queries && !options->no_weights};
     from.lens = queries ? options->query_lens : options->lens;
     from.ids = queries ? options->query_ids : options->ids;
     from.text = queries ? options->query_text : options->text;
@@ -111,8 +115,8 @@ void collection_open(struct lik_collection *c, const struct options *options, co
     c->tokens.normalize = options->normalize;
 }
 
-/* Warns if the tokens are not unit length, which makes scores that are no cosines; looks at up to a thousand of them.
- */
+/* Warns if the tokens are not unit length, which makes scores that are no cosines; looks at up
+ * to a thousand of them. */
 static void look_at_norms(const struct lik_collection *c, const char *noun)
 {
     const struct lik_tokens *x = &c->tokens;
@@ -134,11 +138,13 @@ static void look_at_norms(const struct lik_collection *c, const char *noun)
         high = fmax(high, norm);
     }
     if (high > 0 && (low < 1 - slack || high > 1 + slack))
-        warn("%s are not unit length (norms %.3g to %.3g): scores are dot products; --normalize makes them cosines",
+        warn("%s are not unit length (norms %.3g to %.3g): scores are dot products; --normalize makes them "
+             "cosines",
              noun, low, high);
 }
 
-void inputs_open(struct inputs *inputs, const struct options *options, const char *queries, const char *documents)
+void inputs_open(struct inputs *inputs, const struct options *options, const char *queries,
+                 const char *documents)
 {
     double start = seconds();
     collection_open(&inputs->queries, options, queries, 1);
@@ -146,7 +152,8 @@ void inputs_open(struct inputs *inputs, const struct options *options, const cha
     const struct lik_collection *q = &inputs->queries, *d = &inputs->documents;
     if (q->tokens.dim != d->tokens.dim)
         die(EXIT_INCOMPATIBLE,
-            "queries have %lld dimensions (%s), documents have %lld (%s)\n    Embed both with the same model.",
+            "queries have %lld dimensions (%s), documents have %lld (%s)\n    Embed both with the same "
+            "model.",
             (long long)q->tokens.dim, q->path, (long long)d->tokens.dim, d->path);
     look_at_norms(q, "queries");
     look_at_norms(d, "documents");
@@ -164,6 +171,8 @@ double query_weight(const struct lik_collection *queries, int64_t i)
     double sum = 0;
     for (int64_t t = 0; t < lik_collection_length(queries, i); t++)
         if (lik_collection_keeps(queries, i, t))
-            sum += queries->tokens.weights ? (double)queries->tokens.weights[lik_collection_row(queries, i, t)] : 1;
+            sum += queries->tokens.weights
+                       ? (double)queries->tokens.weights[lik_collection_row(queries, i, t)]
+                       : 1;
     return sum;
 }

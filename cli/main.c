@@ -1,4 +1,5 @@
-/* lik: late-interaction scores from the command line. This file: the commands, signals, --help and --version. */
+/* lik: late-interaction scores from the command line. This file: the commands, signals, --help
+ * and --version. */
 #include "engine.h"
 
 #include <fcntl.h>
@@ -7,12 +8,15 @@
 #include <string.h>
 #include <unistd.h>
 
-#define INPUTS                                                                                                         \
-    "QUERIES and DOCUMENTS are files of token vectors (`-` is standard input):\n"                                      \
-    "  x.npy          [n, tokens, dim]; or [all tokens, dim] with lengths in x.doclens.npy or x_len.npy, or --lens\n"  \
-    "  x.safetensors  embeddings | vectors | tokens with lengths | doclens | offsets, or one [tokens, dim] tensor a\n" \
-    "                 sequence; optional mask, scales | scale, and weights of query tokens\n"                          \
-    "  x.jsonl        a line each: {\"id\": .., \"embedding\": [[..], ..], \"text\": .., \"tokens\": [..]}\n"
+#define INPUTS                                                                                               \
+    "QUERIES and DOCUMENTS are files of token vectors (`-` is standard input):\n"                            \
+    "  x.npy          [n, tokens, dim]; or [all tokens, dim] with lengths in x.doclens.npy or x_len.npy, "   \
+    "or --lens\n"                                                                                            \
+    "  x.safetensors  embeddings | vectors | tokens with lengths | doclens | offsets, or one [tokens, dim] " \
+    "tensor a\n"                                                                                             \
+    "                 sequence; optional mask, scales | scale, and weights of query tokens\n"                \
+    "  x.jsonl        a line each: {\"id\": .., \"embedding\": [[..], ..], \"text\": .., \"tokens\": "       \
+    "[..]}\n"
 
 const struct command commands[] = {
     {"score", "QUERIES DOCUMENTS", "rank documents for queries, exactly, without an index",
@@ -24,10 +28,11 @@ const struct command commands[] = {
             "  lik score q.npy d.npy --text docs.jsonl              with snippets\n",
      2, 2, command_score},
     {"rerank", "DOCUMENTS QUERIES RUN", "score again what a TREC run (BM25, dense, ..) found",
-     INPUTS "RUN has lines of `query Q0 document rank score tag`; its ids are those of the files, or numbers.\n"
-            "\nexamples:\n"
-            "  lik rerank docs.npy queries.npy bm25.run --ids ids.txt --query-ids qids.txt --trec > maxsim.run\n"
-            "  lik rerank docs.jsonl queries.jsonl bm25.run -k 20 --json\n",
+     INPUTS
+     "RUN has lines of `query Q0 document rank score tag`; its ids are those of the files, or numbers.\n"
+     "\nexamples:\n"
+     "  lik rerank docs.npy queries.npy bm25.run --ids ids.txt --query-ids qids.txt --trec > maxsim.run\n"
+     "  lik rerank docs.jsonl queries.jsonl bm25.run -k 20 --json\n",
      3, 3, command_rerank},
     {"explain", "QUERIES DOCUMENTS", "which tokens matched: the token heat map",
      INPUTS "For each query token its best document token, and the text shaded by how well it matches.\n"
@@ -37,7 +42,8 @@ const struct command commands[] = {
             "  lik explain q.npy d.npy -q 0 -d 12 --text d.jsonl -o match.html\n",
      2, 2, command_explain},
     {"eval", "RUN QRELS", "nDCG, MRR, recall, MAP of a run, as trec_eval counts them",
-     "RUN has lines of `query Q0 document rank score tag`, QRELS of `query 0 document grade`; `-` is standard input.\n"
+     "RUN has lines of `query Q0 document rank score tag`, QRELS of `query 0 document grade`; `-` is "
+     "standard input.\n"
      "\nexamples:\n"
      "  lik eval run qrels.txt\n"
      "  lik score q.npy d.npy --trec | lik eval - qrels.txt -m ndcg@10,recall@100\n",
@@ -49,13 +55,15 @@ const struct command commands[] = {
      "  lik info docs.safetensors --check --json\n",
      1, 1, command_info},
     {"bench", "[QUERIES DOCUMENTS]", "how fast this machine scores",
-     "Times a table of shapes with random tokens, or the given files, and prints a table that can be pasted.\n"
+     "Times a table of shapes with random tokens, or the given files, and prints a table that can be "
+     "pasted.\n"
      "\nexamples:\n"
      "  lik bench --quick -j 1\n"
      "  lik bench q.npy d.npy --json\n",
      0, 2, command_bench},
     {"demo", "", "a small real collection: ranked, measured, explained",
-     "Ranks the packaged collection for its queries, compares with BM25 and mean pooling, and writes a heat map.\n"
+     "Ranks the packaged collection for its queries, compares with BM25 and mean pooling, and writes a heat "
+     "map.\n"
      "\nexamples:\n"
      "  lik demo\n"
      "  lik demo --all -k 5 -o out/demo\n",
@@ -102,12 +110,13 @@ static void print_version(const struct options *options)
         return;
     struct engine engine;
     engine_open(&engine, options);
-    printf("%s\ndevice %s, %d physical cores\n", lik_build_info(), lik_context_name(engine.context), physical_cores());
+    printf("%s\ndevice %s, %d physical cores\n", lik_build_info(), lik_context_name(engine.context),
+           physical_cores());
     engine_close(&engine);
 }
 
-/* A standard stream that the caller has closed is opened for nothing: else the next file would take its place, and what
- * is meant for the stream would be written there. */
+/* A standard stream that the caller has closed is opened for nothing: else the next file would
+ * take its place, and what is meant for the stream would be written there. */
 static void keep_streams(void)
 {
     for (int fd = 0; fd < 3; fd++)

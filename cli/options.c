@@ -1,4 +1,5 @@
-/* Options: one table for all commands, so that a name means the same everywhere. Options and arguments may be mixed. */
+/* Options: one table for all commands, so that a name means the same everywhere. Options and
+ * arguments may be mixed. */
 #include "cli.h"
 
 #include "io/text.h"
@@ -25,13 +26,17 @@ struct option {
 #define AT(field) offsetof(struct options, field)
 
 static const struct option table[] = {
-    {"top", 'k', COUNT, AT(k), SCORE | RERANK | DEMO, "N", "the N best documents of each query (default 10; see the command for others)"},
+    {"top", 'k', COUNT, AT(k), SCORE | RERANK | DEMO, "N",
+     "the N best documents of each query (default 10; see the command for others)"},
     {"all", 0, FLAG, AT(all), SCORE | RERANK | DEMO, NULL, "every document; for demo: every query"},
-    {"pairs", 0, TEXT, AT(pairs), SCORE, "FILE", "score the pairs in FILE, lines of `query document`, in its order"},
-    {"normalize", 0, FLAG, AT(normalize), INPUT, NULL, "scale tokens to unit length: cosines instead of dot products"},
+    {"pairs", 0, TEXT, AT(pairs), SCORE, "FILE",
+     "score the pairs in FILE, lines of `query document`, in its order"},
+    {"normalize", 0, FLAG, AT(normalize), INPUT, NULL,
+     "scale tokens to unit length: cosines instead of dot products"},
     {"no-weights", 0, FLAG, AT(no_weights), INPUT, NULL, "ignore weights in the queries' file"},
     {"query", 'q', TEXT, AT(query), EXPLAIN, "ID", "the query: its id, or #number (default: the first)"},
-    {"document", 'd', TEXT, AT(document), EXPLAIN, "ID", "the document: its id, or #number (default: the best one)"},
+    {"document", 'd', TEXT, AT(document), EXPLAIN, "ID",
+     "the document: its id, or #number (default: the best one)"},
     {"compare", 0, TEXT, AT(compare), EXPLAIN, "ID", "a second document, on the same scale"},
     {"cmap", 0, TEXT, AT(cmap), EXPLAIN | DEMO, "NAME", "colors of the heat map: viridis (default) or grey"},
     {"measures", 'm', TEXT, AT(measures), EVAL, "LIST",
@@ -43,11 +48,15 @@ static const struct option table[] = {
     {"quick", 0, FLAG, AT(quick), BENCH, NULL, "small cases only"},
     {"data", 0, TEXT, AT(data), DEMO, "DIR", "the packaged collection, if it lies elsewhere (LIK_DEMO_DATA)"},
     {"output", 'o', TEXT, AT(output), SCORE | RERANK | EXPLAIN | DEMO, "FILE",
-     "write FILE, complete or not at all; score: x.npy = arrays, else text; explain: .html or .svg; demo: a prefix"},
-    {"ids", 0, TEXT, AT(ids), INPUT | INFO, "FILE", "document ids: one a line, JSON lines, or an integer .npy"},
-    {"text", 0, TEXT, AT(text), INPUT | INFO, "FILE", "document texts: JSON lines {\"id\", \"text\", \"tokens\"}"},
+     "write FILE, complete or not at all; score: x.npy = arrays, else text; explain: .html or .svg; demo: a "
+     "prefix"},
+    {"ids", 0, TEXT, AT(ids), INPUT | INFO, "FILE",
+     "document ids: one a line, JSON lines, or an integer .npy"},
+    {"text", 0, TEXT, AT(text), INPUT | INFO, "FILE",
+     "document texts: JSON lines {\"id\", \"text\", \"tokens\"}"},
     {"lens", 0, TEXT, AT(lens), INPUT | INFO, "FILE", "document lengths: .npy, JSON array, or numbers"},
-    {"key", 0, TEXT, AT(key), INPUT | INFO, "NAME", "the tensor of a .safetensors file that holds the vectors"},
+    {"key", 0, TEXT, AT(key), INPUT | INFO, "NAME",
+     "the tensor of a .safetensors file that holds the vectors"},
     {"query-ids", 0, TEXT, AT(query_ids), INPUT, "FILE", "the same for the queries"},
     {"query-text", 0, TEXT, AT(query_text), INPUT, "FILE", ""},
     {"query-lens", 0, TEXT, AT(query_lens), INPUT, "FILE", ""},
@@ -57,16 +66,19 @@ static const struct option table[] = {
     {"skip-missing", 0, FLAG, AT(skip_missing), RERANK, NULL,
      "pass over queries and documents of RUN that are not there"},
     {"json", 0, FLAG, AT(json), ALL & ~DEMO, NULL, "JSON; results one object a query and line"},
-    {"trec", 0, TEXT_OPTIONAL, AT(trec), SCORE | RERANK, "[=TAG]", "a TREC run: query Q0 document rank score TAG"},
+    {"trec", 0, TEXT_OPTIONAL, AT(trec), SCORE | RERANK, "[=TAG]",
+     "a TREC run: query Q0 document rank score TAG"},
     {"table", 0, FLAG, AT(table), SCORE | RERANK | EVAL, NULL, "the table of a terminal, also in a pipe"},
     {"fail-empty", 0, FLAG, AT(fail_empty), SCORE | RERANK, NULL, "exit 1 if there is no result"},
-    {"device", 0, TEXT, AT(device), INPUT | DEMO, "NAME", "auto (default), cpu, cpu:avx2, cpu:generic, ref, cuda:N"},
+    {"device", 0, TEXT, AT(device), INPUT | DEMO, "NAME",
+     "auto (default), cpu, cpu:avx2, cpu:generic, ref, cuda:N"},
     {"threads", 'j', COUNT, AT(threads), INPUT | DEMO, "N", "threads (default: physical cores; LIK_THREADS)"},
     {"color", 0, TEXT, AT(color), ALL, "WHEN", "auto (default), always, never; NO_COLOR is honored"},
     {"quiet", 0, FLAG, AT(quiet), ALL, NULL, "no progress, notes or warnings"},
     {"verbose", 'v', FLAG, AT(verbose), ALL, NULL, "time of each stage and the code that ran"},
     {"help", 'h', FLAG, AT(help), ALL, NULL, "this text"},
-    {"version", 0, FLAG, AT(version), ALL, NULL, "version; with --build-info also compiler, backends, processor level"},
+    {"version", 0, FLAG, AT(version), ALL, NULL,
+     "version; with --build-info also compiler, backends, processor level"},
     {"build-info", 0, FLAG, AT(build_info), ALL, NULL, ""},
 };
 #define OPTIONS ((int)(sizeof table / sizeof *table))
@@ -129,10 +141,12 @@ static _Noreturn void unknown_option(const struct command *command, const char *
     int nearest = 99;
     for (int i = 0; i < OPTIONS; i++)
         if (table[i].commands & bit_of(command))
-            consider(name + (name[0] == '-') + (name[0] == '-' && name[1] == '-'), table[i].name, &best, &nearest);
+            consider(name + (name[0] == '-') + (name[0] == '-' && name[1] == '-'), table[i].name, &best,
+                     &nearest);
     if (best)
         die(EXIT_USAGE, "lik %s has no option '%s'. Did you mean '--%s'?", of, name, best);
-    die(EXIT_USAGE, "lik %s has no option '%s'\n    `lik %s%s--help` lists them.", of, name, of, *of ? " " : "");
+    die(EXIT_USAGE, "lik %s has no option '%s'\n    `lik %s%s--help` lists them.", of, name, of,
+        *of ? " " : "");
 }
 
 static void set_count(int64_t *at, const char *name, const char *text)
@@ -221,8 +235,9 @@ const struct command *options_parse(int argc, char **argv, struct options *optio
         }
     }
     if (command && !options->help && !options->version && options->argument_count < command->least)
-        die(EXIT_USAGE, "lik %s needs %d argument%s, %d given\n    usage: lik %s %s", command->name, command->least,
-            command->least == 1 ? "" : "s", options->argument_count, command->name, command->arguments);
+        die(EXIT_USAGE, "lik %s needs %d argument%s, %d given\n    usage: lik %s %s", command->name,
+            command->least, command->least == 1 ? "" : "s", options->argument_count, command->name,
+            command->arguments);
     return command;
 }
 
@@ -242,15 +257,16 @@ void options_help(const struct command *command, FILE *out)
               out);
         return;
     }
-    fprintf(out, "lik %s: %s\n\nusage: lik %s %s [options]\n\n%s\noptions:\n", command->name, command->summary,
-            command->name, command->arguments, command->about);
+    fprintf(out, "lik %s: %s\n\nusage: lik %s %s [options]\n\n%s\noptions:\n", command->name,
+            command->summary, command->name, command->arguments, command->about);
     for (int i = 0; i < OPTIONS; i++) {
         const struct option *o = &table[i];
         char left[40];
         if (!(o->commands & bit_of(command)))
             continue;
         snprintf(left, sizeof left, "%c%c%c --%s%s%s", o->letter ? '-' : ' ', o->letter ? o->letter : ' ',
-                 o->letter ? ',' : ' ', o->name, o->value && o->value[0] != '[' ? " " : "", o->value ? o->value : "");
+                 o->letter ? ',' : ' ', o->name, o->value && o->value[0] != '[' ? " " : "",
+                 o->value ? o->value : "");
         fprintf(out, "  %-24s %s\n", left, o->help);
     }
 }

@@ -29,15 +29,18 @@ void hits_sort(struct hit *hits, int64_t count)
 
 /* ---- matches and snippets ---- */
 
-int64_t matches_of(const struct inputs *inputs, int64_t q, int64_t d, const float *similarities, struct match *out)
+int64_t matches_of(const struct inputs *inputs, int64_t q, int64_t d, const float *similarities,
+                   struct match *out)
 {
     const struct lik_collection *queries = &inputs->queries;
-    int64_t rows = lik_collection_length(queries, q), columns = lik_collection_length(&inputs->documents, d), n = 0;
+    int64_t rows = lik_collection_length(queries, q), columns = lik_collection_length(&inputs->documents, d),
+            n = 0;
     for (int64_t s = 0; s < rows; s++) {
         int64_t best = -1;
         for (int64_t t = 0; t < columns; t++) {
             float value = similarities[s * columns + t];
-            if (isnan(value) && lik_collection_keeps(queries, q, s) && lik_collection_keeps(&inputs->documents, d, t)) {
+            if (isnan(value) && lik_collection_keeps(queries, q, s) &&
+                lik_collection_keeps(&inputs->documents, d, t)) {
                 best = t; /* as the argmax has it */
                 break;
             }
@@ -58,8 +61,8 @@ int64_t matches_of(const struct inputs *inputs, int64_t q, int64_t d, const floa
 static struct match *find_matches(struct engine *engine, const struct inputs *inputs, int64_t q, int64_t d,
                                   int64_t *count)
 {
-    int64_t rows = lik_collection_length(&inputs->queries, q), columns = lik_collection_length(&inputs->documents, d),
-            cells;
+    int64_t rows = lik_collection_length(&inputs->queries, q),
+            columns = lik_collection_length(&inputs->documents, d), cells;
     if (lik_mul_i64(rows, columns, &cells))
         die(EXIT_EXHAUSTED, "out of memory: %lld x %lld similarities", (long long)rows, (long long)columns);
     float *similarities = allocate(cells, sizeof *similarities, "similarities");
@@ -72,7 +75,8 @@ static struct match *find_matches(struct engine *engine, const struct inputs *in
 
 void put_bar(struct sink *out, double value, int columns)
 {
-    static const char *eighths[] = {"", "\u258f", "\u258e", "\u258d", "\u258c", "\u258b", "\u258a", "\u2589", "\u2588"};
+    static const char *eighths[] = {"",       "\u258f", "\u258e", "\u258d", "\u258c",
+                                    "\u258b", "\u258a", "\u2589", "\u2588"};
     int filled = (int)lround(fmax(0, fmin(value, 1)) * columns * 8), used = 0; /* NaN counts as 0 */
     if (!terminal.utf8)
         filled = (filled + 4) / 8 * 8;
@@ -99,8 +103,8 @@ void matches_sort(struct match *matches, int64_t count)
         qsort(matches, (size_t)count, sizeof *matches, by_share);
 }
 
-/* Where a snippet of `columns` begins: at the text's start if the first emphasized token shows there, else shortly
- * before that token, at a word. */
+/* Where a snippet of `columns` begins: at the text's start if the first emphasized token shows
+ * there, else shortly before that token, at a word. */
 static int64_t snippet_start(const char *text, int64_t size, int64_t from, int64_t to, int columns)
 {
     if (from < 0 || to <= text_prefix(text, size, columns - 2))
@@ -188,8 +192,8 @@ static void open_arrays(struct results *r, int64_t rows)
         die_io(status, &error);
 }
 
-void results_open(struct results *r, const struct options *options, struct inputs *inputs, struct engine *engine,
-                  int64_t width)
+void results_open(struct results *r, const struct options *options, struct inputs *inputs,
+                  struct engine *engine, int64_t width)
 {
     *r = (struct results){.inputs = inputs, .engine = engine, .options = options, .width = width};
     if (options->json + options->table + (options->trec != NULL) > 1)
@@ -205,7 +209,8 @@ void results_open(struct results *r, const struct options *options, struct input
     r->with_matches = r->format == FORMAT_JSON && !options->all && !options->pairs;
     r->arrays = has_suffix(options->output, ".npy");
     if (r->arrays && (options->json || options->trec || options->table))
-        die(EXIT_USAGE, "-o %s writes arrays, which --json, --trec and --table do not go with", options->output);
+        die(EXIT_USAGE, "-o %s writes arrays, which --json, --trec and --table do not go with",
+            options->output);
     if (r->arrays)
         open_arrays(r, inputs->queries.tokens.count);
     else
@@ -268,7 +273,8 @@ static void put_trec(struct results *r, int64_t q, const struct hit *hits, int64
     sorted_documents = &r->inputs->documents;
     if (count)
         qsort(sorted, (size_t)count, sizeof *sorted, trec_before);
-    for (int64_t i = 0; i < count && !isnan(sorted[i].score); i++) { /* NaN comes last, and is no score of a run */
+    /* NaN comes last, and is no score of a run */
+    for (int64_t i = 0; i < count && !isnan(sorted[i].score); i++) {
         put_trec_id(out, &r->inputs->queries, q);
         sink_put(out, " Q0 ", 4);
         put_trec_id(out, &r->inputs->documents, sorted[i].document);
@@ -279,7 +285,8 @@ static void put_trec(struct results *r, int64_t q, const struct hit *hits, int64
     free(sorted);
 }
 
-static void put_json(struct results *r, int64_t q, const struct hit *hits, int64_t count, double ms, int64_t scored)
+static void put_json(struct results *r, int64_t q, const struct hit *hits, int64_t count, double ms,
+                     int64_t scored)
 {
     struct sink *out = &r->out;
     char room[24];
@@ -287,9 +294,10 @@ static void put_json(struct results *r, int64_t q, const struct hit *hits, int64
     double weight = query_weight(&r->inputs->queries, q);
     sink_printf(out, "{\"query\": ");
     sink_quote(out, id, (int64_t)strlen(id));
-    sink_printf(
-        out, ", \"took_ms\": %.6g, \"stages\": {\"open_ms\": %.6g, \"score_ms\": %.6g}, \"scored\": %lld, \"hits\": [",
-        ms, r->inputs->seconds * 1e3, ms, (long long)scored);
+    sink_printf(out,
+                ", \"took_ms\": %.6g, \"stages\": {\"open_ms\": %.6g, \"score_ms\": %.6g}, \"scored\": %lld, "
+                "\"hits\": [",
+                ms, r->inputs->seconds * 1e3, ms, (long long)scored);
     for (int64_t i = 0; i < count; i++) {
         id = lik_collection_id(&r->inputs->documents, hits[i].document, room);
         sink_printf(out, "%s{\"id\": ", i ? ", " : "");
@@ -324,7 +332,8 @@ static void put_heading(struct results *r, int64_t q, double ms, int64_t scored)
     char room[24], right[96];
     const char *id = lik_collection_id(&r->inputs->queries, q, room), *dot = terminal.utf8 ? "\u00b7" : "-";
     snprintf(right, sizeof right, "%.*f ms %s %lld documents", ms < 10 ? 2 : 0, ms, dot, (long long)scored);
-    int right_columns = text_columns(right, (int64_t)strlen(right)), left = terminal.width - right_columns - 2;
+    int right_columns = text_columns(right, (int64_t)strlen(right)),
+        left = terminal.width - right_columns - 2;
     int id_columns = text_columns(id, (int64_t)strlen(id));
     if (left < 16 || id_columns + 2 > left) {
         left = terminal.width;
@@ -376,7 +385,8 @@ static struct columns columns_of(const struct results *r, const struct hit *hits
     return c;
 }
 
-/* An id in `columns`; of a longer one the end is shown, which tells names of one family apart. */
+/* An id in `columns`; of a longer one the end is shown, which tells names of one family
+ * apart. */
 static void put_id(struct sink *out, const char *id, int columns)
 {
     int64_t size = (int64_t)strlen(id);
@@ -394,7 +404,8 @@ static void put_id(struct sink *out, const char *id, int columns)
     sink_fill(out, id, size, columns);
 }
 
-static void put_table(struct results *r, int64_t q, const struct hit *hits, int64_t count, double ms, int64_t scored)
+static void put_table(struct results *r, int64_t q, const struct hit *hits, int64_t count, double ms,
+                      int64_t scored)
 {
     struct sink *out = &r->out;
     const struct lik_collection *d = &r->inputs->documents;
@@ -424,7 +435,8 @@ static void put_table(struct results *r, int64_t q, const struct hit *hits, int6
     sink_put(out, "\n", 1);
 }
 
-void results_query(struct results *r, int64_t q, const struct hit *hits, int64_t count, double ms, int64_t scored)
+void results_query(struct results *r, int64_t q, const struct hit *hits, int64_t count, double ms,
+                   int64_t scored)
 {
     double start = seconds();
     r->queries++;
@@ -453,7 +465,8 @@ int results_close(struct results *r)
         sink_close(&r->out);
     r->seconds += seconds() - start;
     if (r->bad)
-        warn("%lld scores are not finite: some tokens hold infinities or are too large; see `lik info --check`",
+        warn("%lld scores are not finite: some tokens hold infinities or are too large; see `lik info "
+             "--check`",
              (long long)r->bad);
     return !r->hits && r->options->fail_empty ? EXIT_EMPTY : EXIT_OK;
 }

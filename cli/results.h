@@ -21,8 +21,8 @@ struct results {
 };
 
 /* `width`: hits a query at most, the columns of .npy results. */
-void results_open(struct results *results, const struct options *options, struct inputs *inputs, struct engine *engine,
-                  int64_t width);
+void results_open(struct results *results, const struct options *options, struct inputs *inputs,
+                  struct engine *engine, int64_t width);
 /* The hits of query q, best first; `scored` documents took `ms` milliseconds. */
 void results_query(struct results *results, int64_t q, const struct hit *hits, int64_t count, double ms,
                    int64_t scored);
@@ -41,10 +41,13 @@ struct match {
     float similarity;
     double share; /* weight * similarity */
 };
-/* For each kept token of query q its best match in document d, in order of the query; `out` has room for the query's
- * length. `similarities` is what engine_similarities gave. Returns how many. */
-int64_t matches_of(const struct inputs *inputs, int64_t q, int64_t d, const float *similarities, struct match *out);
-/* The match that adds most first, equal ones in the query's order: qsort keeps no order, and another without memory. */
+/* For each kept token of query q its best match in document d, in order of the query; `out` has
+ * room for the query's length. `similarities` is what engine_similarities gave. Returns how
+ * many. */
+int64_t matches_of(const struct inputs *inputs, int64_t q, int64_t d, const float *similarities,
+                   struct match *out);
+/* The match that adds most first, equal ones in the query's order: qsort keeps no order, and
+ * another without memory. */
 void matches_sort(struct match *matches, int64_t count);
 /* The bar of `value` in 0 ... 1, `columns` wide. */
 void put_bar(struct sink *out, double value, int columns);

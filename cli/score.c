@@ -1,7 +1,7 @@
 /* lik score and lik rerank: top-k of all documents, all scores, or the scores of listed pairs.
  *
- * Queries go in blocks whose results fit in memory, documents in slices of a fraction of a second. A score depends on
- * its pair alone, so neither shows in the results. */
+ * Queries go in blocks whose results fit in memory, documents in slices of a fraction of a
+ * second. A score depends on its pair alone, so neither shows in the results. */
 #include "results.h"
 #include "trec.h"
 
@@ -21,7 +21,8 @@ struct scoring {
 };
 
 /* Opens everything and makes sure that no query holds a NaN. */
-static void scoring_open(struct scoring *s, const struct options *options, const char *queries, const char *documents)
+static void scoring_open(struct scoring *s, const struct options *options, const char *queries,
+                         const char *documents)
 {
     *s = (struct scoring){.options = options};
     engine_open(&s->engine, options);
@@ -39,7 +40,8 @@ static void scoring_close(struct scoring *s, double write_seconds)
     if (s->options->verbose)
         note("open %.1f ms, check %.1f ms, score %.1f ms (%s, %s, %.1f GFLOP/s), write %.1f ms",
              s->inputs.seconds * 1e3, s->check_seconds * 1e3, s->score_seconds * 1e3, s->engine.variant,
-             engine_workers(&s->engine, workers), s->score_seconds > 0 ? s->flops / s->score_seconds * 1e-9 : 0, write_seconds * 1e3);
+             engine_workers(&s->engine, workers),
+             s->score_seconds > 0 ? s->flops / s->score_seconds * 1e-9 : 0, write_seconds * 1e3);
     inputs_close(&s->inputs);
     engine_close(&s->engine);
 }
@@ -57,9 +59,11 @@ static void check_slice(struct scoring *s, int64_t first, int64_t count)
 
 /* ---- top-k ---- */
 
-/* The best k of queries first ... first + count - 1 among all documents, into values and ids, [count, k] each. The
- * arrays have room for three times that: the best so far, those of the slice, and both merged. */
-static void topk_block(struct scoring *s, int64_t first, int64_t count, int64_t k, float *values, int64_t *ids)
+/* The best k of queries first ... first + count - 1 among all documents, into values and ids,
+ * [count, k] each. The arrays have room for three times that: the best so far, those of the
+ * slice, and both merged. */
+static void topk_block(struct scoring *s, int64_t first, int64_t count, int64_t k, float *values,
+                       int64_t *ids)
 {
     const struct lik_collection *d = &s->inputs.documents, *q = &s->inputs.queries;
     int64_t from, n, size = count * k, all_rows = lik_max_i64(lik_collection_row(d, d->tokens.count, 0), 1);
@@ -90,7 +94,8 @@ static void topk_block(struct scoring *s, int64_t first, int64_t count, int64_t 
         }
         s->score_seconds += seconds() - start;
         progress_update(block + part * (double)slicer.rows_done / (double)all_rows,
-                        (double)slicer.rows_done + (double)all_rows * (double)(first / lik_max_i64(count, 1)));
+                        (double)slicer.rows_done +
+                            (double)all_rows * (double)(first / lik_max_i64(count, 1)));
     }
     s->flops += flops_per_row(q, first, count) * (double)slicer.rows_done;
 }
@@ -130,8 +135,10 @@ static void all_block(struct scoring *s, int64_t first, int64_t count, float *sc
     int64_t from, n, all_rows = lik_max_i64(lik_collection_row(d, d->tokens.count, 0), 1);
     struct slicer slicer = {.documents = d, .flops_per_row = flops_per_row(q, first, count)};
     while (slicer_next(&slicer, &from, &n)) {
-        struct lik_score op = {
-            .struct_size = sizeof op, .pairing = LIK_ALL, .scores = scores + from, .scores_stride = d->tokens.count};
+        struct lik_score op = {.struct_size = sizeof op,
+                               .pairing = LIK_ALL,
+                               .scores = scores + from,
+                               .scores_stride = d->tokens.count};
         op.q = collection_slice(q, first, count);
         op.d = collection_slice(d, from, n);
         if (first == 0)
@@ -151,7 +158,8 @@ static void open_matrix(struct sink *out, const struct options *options, int ran
 {
     struct lik_io_error error;
     if (options->json || options->trec || options->table)
-        die(EXIT_USAGE, "-o %s writes arrays, which --json, --trec and --table do not go with", options->output);
+        die(EXIT_USAGE, "-o %s writes arrays, which --json, --trec and --table do not go with",
+            options->output);
     sink_open(out, options->output);
     int status = lik_npy_write_header(&out->file, LIK_ARRAY_F32, rank, shape, &error);
     if (status)
@@ -162,7 +170,8 @@ static void open_matrix(struct sink *out, const struct options *options, int ran
 static int run_all(struct scoring *s)
 {
     int64_t queries = s->inputs.queries.tokens.count, documents = s->inputs.documents.tokens.count;
-    int64_t block = lik_min_i64(lik_max_i64(BLOCK_BYTES / (4 * lik_max_i64(documents, 1)), 1), lik_max_i64(queries, 1));
+    int64_t block =
+        lik_min_i64(lik_max_i64(BLOCK_BYTES / (4 * lik_max_i64(documents, 1)), 1), lik_max_i64(queries, 1));
     int matrix = has_suffix(s->options->output, ".npy"), code = EXIT_OK;
     float *scores = allocate(block * documents, sizeof *scores, "scores");
     struct hit *hits = allocate(matrix ? 1 : documents, sizeof *hits, "hits");
@@ -247,7 +256,8 @@ static void resolve(struct scoring *s, const struct trec *trec, struct pairs *pa
             "%s, line %lld: %s '%.*s' is not in %s (%lld of %lld lines name something unknown)\n    Name the "
             "sequences with --%sids FILE%s.",
             trec->path, (long long)lost->line, lost_query ? "query" : "document",
-            (int)(lost_query ? lost->query_size : lost->document_size), lost_query ? lost->query : lost->document,
+            (int)(lost_query ? lost->query_size : lost->document_size),
+            lost_query ? lost->query : lost->document,
             lost_query ? s->inputs.queries.path : s->inputs.documents.path, (long long)pairs->unknown,
             (long long)trec->count, lost_query ? "query-" : "",
             s->options->pairs ? "" : ", or pass over such lines with --skip-missing");
@@ -320,10 +330,12 @@ static int run_pairs(struct scoring *s)
         score_pairs(s, &pairs);
         struct hit *hits = allocate(pairs.count, sizeof *hits, "hits");
         double ms = pairs.count ? s->score_seconds * 1e3 / (double)pairs.count : 0;
-        for (int64_t first = 0, end; first < pairs.count; first = end) { /* runs of lines with the same query */
+        /* runs of lines with the same query */
+        for (int64_t first = 0, end; first < pairs.count; first = end) {
             for (end = first; end < pairs.count && pairs.queries[end] == pairs.queries[first]; end++)
                 hits[end - first] = (struct hit){pairs.documents[end], pairs.scores[end]};
-            results_query(&results, pairs.queries[first], hits, end - first, ms * (double)(end - first), end - first);
+            results_query(&results, pairs.queries[first], hits, end - first, ms * (double)(end - first),
+                          end - first);
         }
         code = results_close(&results);
         free(hits);
@@ -364,11 +376,11 @@ static int by_query(const void *left, const void *right)
     return a[0] != b[0] ? (a[0] > b[0]) - (a[0] < b[0]) : (a[1] > b[1]) - (a[1] < b[1]);
 }
 
-/* Orders pairs by query, so that each query's come together. Two names of a run may be one document, its id and its
- * number: the result would name it twice, which no run may. */
+/* Orders pairs by query, so that each query's come together. Two names of a run may be one
+ * document, its id and its number: the result would name it twice, which no run may. */
 static void group(struct pairs *pairs, const struct trec *trec)
 {
-    int64_t(*all)[3] = allocate(pairs->count, sizeof *all, "pairs");
+    int64_t (*all)[3] = allocate(pairs->count, sizeof *all, "pairs");
     for (int64_t i = 0; i < pairs->count; i++) {
         all[i][0] = pairs->queries[i];
         all[i][1] = pairs->documents[i];
@@ -392,9 +404,10 @@ static void group(struct pairs *pairs, const struct trec *trec)
     }
     if (a)
         die(EXIT_UNREADABLE,
-            "%s, lines %lld and %lld name one document for one query: '%.*s' for '%.*s', and '%.*s' for '%.*s'",
-            trec->path, (long long)a->line, (long long)b->line, (int)a->document_size, a->document, (int)a->query_size,
-            a->query, (int)b->document_size, b->document, (int)b->query_size, b->query);
+            "%s, lines %lld and %lld name one document for one query: '%.*s' for '%.*s', and '%.*s' for "
+            "'%.*s'",
+            trec->path, (long long)a->line, (long long)b->line, (int)a->document_size, a->document,
+            (int)a->query_size, a->query, (int)b->document_size, b->document, (int)b->query_size, b->query);
 }
 
 int command_rerank(struct options *options)
@@ -418,7 +431,8 @@ int command_rerank(struct options *options)
         most = lik_max_i64(most, begin[i + 1]);
         begin[i + 1] += begin[i];
     }
-    /* Every document of the run comes back unless -k says otherwise; for the eye, the best ten. */
+    /* Every document of the run comes back unless -k says otherwise; for the eye, the best
+     * ten. */
     int64_t shown = terminal.out_tty && !options->output && !options->json && !options->trec ? 10 : most;
     int64_t k = options->all ? most : lik_min_i64(options->k ? options->k : shown, lik_max_i64(most, 1));
     struct hit *hits = allocate(most, sizeof *hits, "hits");

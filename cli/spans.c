@@ -1,6 +1,6 @@
-/* Finding tokens in their text. Tokenizers mark continuations or beginnings of words ("##ing", "\u2581the",
- * "\u0120the") and change case; the search strips the marks, ignores ASCII case, and goes forward from the token
- * before. */
+/* Finding tokens in their text. Tokenizers mark continuations or beginnings of words ("##ing",
+ * "\u2581the", "\u0120the") and change case; the search strips the marks, ignores ASCII case,
+ * and goes forward from the token before. */
 #include "spans.h"
 
 #include "base/size.h"
@@ -37,7 +37,8 @@ static int join(struct spans *spans)
     for (int64_t t = 0; t < spans->count; t++) {
         const char *token = without_mark(spans->token[t]);
         int inside = !strncmp(spans->token[t], "##", 2);
-        if ((t && !inside && lik_bytes_append(text, " ", 1)) || lik_bytes_append(text, token, (int64_t)strlen(token)))
+        if ((t && !inside && lik_bytes_append(text, " ", 1)) ||
+            lik_bytes_append(text, token, (int64_t)strlen(token)))
             return -1;
         spans->to[t] = text->size;
         spans->from[t] = text->size - (int64_t)strlen(token);

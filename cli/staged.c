@@ -1,8 +1,10 @@
-/* Scoring on a context that has memory of its own, from operands in the host's: the staged way. See engine.h.
+/* Scoring on a context that has memory of its own, from operands in the host's: the staged way.
+ * See engine.h.
  *
- * The work is cut into pieces, consecutive documents or stretches of the list, that go in turn through two slots, each with
- * a stream and memory of the context. A mapped file is pageable, so that a copy from it keeps this thread busy until it is
- * done; what overlaps is the other slot's kernels, which run meanwhile. Before a slot is used again its results are taken.
+ * The work is cut into pieces, consecutive documents or stretches of the list, that go in turn
+ * through two slots, each with a stream and memory of the context. A mapped file is pageable,
+ * so that a copy from it keeps this thread busy until it is done; what overlaps is the other
+ * slot's kernels, which run meanwhile. Before a slot is used again its results are taken.
  * Scores depend on their pair alone, so the pieces do not show in them. */
 #include "engine.h"
 
@@ -13,9 +15,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PIECE_BYTES (256ll << 20) /* copies are at full speed long before; larger pieces only delay the first kernel */
-#define PIECE_SHARE 8             /* of the free memory: two slots and the queries, each also with results or workspace */
-#define ENTRY_BYTES 16            /* what a sequence takes besides its rows: an offset and a place in a list */
+#define PIECE_BYTES \
+    (256ll << 20)     /* copies are at full speed long before; larger pieces only delay the first kernel */
+#define PIECE_SHARE 8 /* of the free memory: two slots and the queries, each also with results or workspace */
+#define ENTRY_BYTES 16 /* what a sequence takes besides its rows: an offset and a place in a list */
 
 /* Memory that grows and is kept from call to call, the context's or the host's. */
 struct memory {
@@ -40,9 +43,10 @@ struct slot {
 struct staged {
     int64_t piece_bytes;
     struct slot slots[2];
-    struct operand queries;                          /* LIK_ALL: those of the block, for both slots */
-    struct operand gathered;                         /* host memory, as all below */
-    struct memory which, position, scores, best, ids; /* lists of a piece; results before they are merged or spread */
+    struct operand queries;  /* LIK_ALL: those of the block, for both slots */
+    struct operand gathered; /* host memory, as all below */
+    /* lists of a piece; results before they are merged or spread */
+    struct memory which, position, scores, best, ids;
 };
 
 /* One call. */
@@ -121,8 +125,8 @@ void staged_close(struct engine *engine)
     engine->staged = NULL;
 }
 
-/* Bytes to take where `needed` are: pieces grow from call to call up to piece_bytes, and every growth waits for the
- * device. */
+/* Bytes to take where `needed` are: pieces grow from call to call up to piece_bytes, and every
+ * growth waits for the device. */
 static size_t roomy(const struct staged *s, const struct memory *memory, size_t needed)
 {
     size_t twice = (size_t)lik_min_i64((int64_t)(2 * memory->bytes), s->piece_bytes);
@@ -139,7 +143,8 @@ static void *reserve(const struct job *job, struct memory *memory, size_t bytes)
     *memory = (struct memory){0};
     int status = lik_memory_alloc(job->engine->context, wanted, &memory->at);
     if (status == LIK_ENOMEM)
-        die(EXIT_EXHAUSTED, "out of memory on %s: %s", lik_context_name(job->engine->context), lik_last_error());
+        die(EXIT_EXHAUSTED, "out of memory on %s: %s", lik_context_name(job->engine->context),
+            lik_last_error());
     engine_check(status);
     memory->bytes = wanted;
     return memory->at;
@@ -268,11 +273,13 @@ static void gather_one(void *arg, int64_t i)
            count = (size_t)row_of(g->y, i + 1) - to;
     for (int a = 0; a < ARRAYS; a++)
         if (r.size[a] && count)
-            memcpy((char *)g->to->arrays[a].at + to * r.size[a], r.from[a] + from * r.size[a], count * r.size[a]);
+            memcpy((char *)g->to->arrays[a].at + to * r.size[a], r.from[a] + from * r.size[a],
+                   count * r.size[a]);
 }
 
 /* Sequences which[0 ... n - 1] of x behind one another, in host memory. */
-static struct lik_tokens gather(const struct job *job, const struct lik_tokens *x, const int64_t *which, int64_t n)
+static struct lik_tokens gather(const struct job *job, const struct lik_tokens *x, const int64_t *which,
+                                int64_t n)
 {
     struct operand *to = &job->staged->gathered;
     struct rows r = rows_of(x);
@@ -295,10 +302,11 @@ static struct lik_tokens gather(const struct job *job, const struct lik_tokens *
     return moved(&y, to);
 }
 
-/* The sequences of x that list[0 ... n - 1] names, once a stretch of equal entries, in the context's memory, and in
- * *list_out where each entry's stands. */
-static struct lik_tokens upload_list(const struct job *job, const struct lik_tokens *x, const int64_t *list, int64_t n,
-                                     struct operand *to, struct memory *list_memory, const int64_t **list_out)
+/* The sequences of x that list[0 ... n - 1] names, once a stretch of equal entries, in the
+ * context's memory, and in *list_out where each entry's stands. */
+static struct lik_tokens upload_list(const struct job *job, const struct lik_tokens *x, const int64_t *list,
+                                     int64_t n, struct operand *to, struct memory *list_memory,
+                                     const int64_t **list_out)
 {
     size_t bytes = (size_t)n * sizeof *list;
     int64_t *which = reserve_host(job, &job->staged->which, bytes),
@@ -392,7 +400,8 @@ static void launch(const struct job *job, struct slot *slot, struct lik_score *p
         exec = exec_of(job, slot, &plan);
         engine_check(lik_topk_run(context, &top, &exec));
     } else {
-        piece->scores = reserve(job, &slot->values, (size_t)(score_rows(job) * slot->count) * sizeof *piece->scores);
+        piece->scores =
+            reserve(job, &slot->values, (size_t)(score_rows(job) * slot->count) * sizeof *piece->scores);
         engine_check(lik_score_plan(context, piece, &exec, &plan));
         exec = exec_of(job, slot, &plan);
         engine_check(lik_score_run(context, piece, &exec));
@@ -427,10 +436,10 @@ static void load_and_launch(const struct job *job, struct slot *slot)
     struct lik_score piece = job->score;
     if (piece.pairing == LIK_LIST) {
         piece.list_count = slot->count;
-        piece.q = upload_list(job, &job->score.q, job->score.list_q + slot->first, slot->count, &slot->q, &slot->list_q,
-                              &piece.list_q);
-        piece.d = upload_list(job, &job->score.d, job->score.list_d + slot->first, slot->count, &slot->d, &slot->list_d,
-                              &piece.list_d);
+        piece.q = upload_list(job, &job->score.q, job->score.list_q + slot->first, slot->count, &slot->q,
+                              &slot->list_q, &piece.list_q);
+        piece.d = upload_list(job, &job->score.d, job->score.list_d + slot->first, slot->count, &slot->d,
+                              &slot->list_d, &piece.list_d);
     } else {
         struct lik_tokens documents = tokens_slice(&job->score.d, slot->first, slot->count);
         piece.q = job->q;
@@ -458,7 +467,8 @@ static void run_pieces(const struct job *job)
 
 /* ---- a call ---- */
 
-/* LIK_ALL: queries in blocks that fit a piece, too, `result` bytes of results each. A block's are copied once a call. */
+/* LIK_ALL: queries in blocks that fit a piece, too, `result` bytes of results each. A block's
+ * are copied once a call. */
 static void run_blocks(struct job *job, const struct lik_score *op, int64_t result)
 {
     for (int64_t first = 0, end; first < op->q.count; first = end) {

@@ -18,7 +18,8 @@ struct terminal terminal = {.width = 80};
 
 /* ---- messages ---- */
 
-/* Texts from files are part of messages, so a message is shown as such texts are; its own lines begin with spaces. */
+/* Texts from files are part of messages, so a message is shown as such texts are; its own lines
+ * begin with spaces. */
 static void say(const char *kind, const char *format, va_list args)
 {
     char text[16384], out[16384]; /* a message names two paths at most */
@@ -87,7 +88,8 @@ void *allocate(int64_t count, int64_t size, const char *what)
     if (!lik_mul_i64(count > 0 ? count : 1, size, &bytes))
         memory = calloc(1, (size_t)bytes);
     if (!memory)
-        die(EXIT_EXHAUSTED, "out of memory: %s need %lld x %lld bytes", what, (long long)count, (long long)size);
+        die(EXIT_EXHAUSTED, "out of memory: %s need %lld x %lld bytes", what, (long long)count,
+            (long long)size);
     return memory;
 }
 
@@ -118,7 +120,8 @@ static int locale_is_utf8(void)
     for (int i = 0; i < 3; i++)
         if (set_and_not_empty(names[i])) {
             const char *value = getenv(names[i]);
-            return strstr(value, "UTF-8") || strstr(value, "utf8") || strstr(value, "UTF8") || strstr(value, "utf-8");
+            return strstr(value, "UTF-8") || strstr(value, "utf8") || strstr(value, "UTF8") ||
+                   strstr(value, "utf-8");
         }
     return 0;
 }
@@ -127,7 +130,8 @@ void terminal_open(const struct options *options)
 {
     struct winsize size;
     int64_t wide;
-    const char *when = options->color ? options->color : "auto", *term = getenv("TERM"), *depth = getenv("COLORTERM");
+    const char *when = options->color ? options->color : "auto", *term = getenv("TERM"),
+               *depth = getenv("COLORTERM");
     const char *columns = getenv("COLUMNS");
     terminal.out_tty = isatty(STDOUT_FILENO);
     terminal.err_tty = isatty(STDERR_FILENO);
@@ -147,16 +151,19 @@ void terminal_open(const struct options *options)
                                                                                        : COLOR_256;
 }
 
-/* Columns of one code point: wide East Asian characters and pictographs take two, combining marks none. */
+/* Columns of one code point: wide East Asian characters and pictographs take two, combining
+ * marks none. */
 static int code_columns(uint32_t c)
 {
-    static const uint32_t wide[][2] = {{0x1100, 0x115f}, {0x2e80, 0x303e},   {0x3041, 0xa4cf},   {0xa960, 0xa97f},
-                                       {0xac00, 0xd7a3}, {0xf900, 0xfaff},   {0xfe30, 0xfe6f},   {0xff00, 0xff60},
-                                       {0xffe0, 0xffe6}, {0x1f300, 0x1f64f}, {0x1f900, 0x1f9ff}, {0x20000, 0x3fffd}};
-    static const uint32_t none[][2] = {{0x300, 0x36f},   {0x483, 0x489},   {0x591, 0x5bd},   {0x610, 0x61a},
-                                       {0x64b, 0x65f},   {0x6d6, 0x6dc},   {0x900, 0x902},   {0x93c, 0x93c},
-                                       {0x941, 0x948},   {0xe31, 0xe31},   {0xe34, 0xe3a},   {0x1ab0, 0x1aff},
-                                       {0x1dc0, 0x1dff}, {0x20d0, 0x20ff}, {0xfe00, 0xfe0f}, {0xfe20, 0xfe2f}};
+    static const uint32_t wide[][2] = {{0x1100, 0x115f},   {0x2e80, 0x303e},   {0x3041, 0xa4cf},
+                                       {0xa960, 0xa97f},   {0xac00, 0xd7a3},   {0xf900, 0xfaff},
+                                       {0xfe30, 0xfe6f},   {0xff00, 0xff60},   {0xffe0, 0xffe6},
+                                       {0x1f300, 0x1f64f}, {0x1f900, 0x1f9ff}, {0x20000, 0x3fffd}};
+    static const uint32_t none[][2] = {
+        {0x300, 0x36f},   {0x483, 0x489},   {0x591, 0x5bd},   {0x610, 0x61a},
+        {0x64b, 0x65f},   {0x6d6, 0x6dc},   {0x900, 0x902},   {0x93c, 0x93c},
+        {0x941, 0x948},   {0xe31, 0xe31},   {0xe34, 0xe3a},   {0x1ab0, 0x1aff},
+        {0x1dc0, 0x1dff}, {0x20d0, 0x20ff}, {0xfe00, 0xfe0f}, {0xfe20, 0xfe2f}};
     for (size_t i = 0; i < sizeof none / sizeof *none; i++)
         if (c >= none[i][0] && c <= none[i][1])
             return 0;
@@ -238,8 +245,8 @@ void progress_update(double fraction, double units)
     progress.shown = now;
     progress.visible = 1;
     const char *dot = terminal.utf8 ? "\u00b7" : "-";
-    fprintf(stderr, "\r\x1b[K%s %s %.0f %% %s %.3g%s %s/s %s %.0f s left", progress.phase, dot, fraction * 100, dot,
-            rate, prefixes[prefix], progress.unit, dot, left);
+    fprintf(stderr, "\r\x1b[K%s %s %.0f %% %s %.3g%s %s/s %s %.0f s left", progress.phase, dot,
+            fraction * 100, dot, rate, prefixes[prefix], progress.unit, dot, left);
     fflush(stderr);
 }
 

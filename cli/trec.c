@@ -40,7 +40,8 @@ static int by_document(const void *left, const void *right)
 void trec_sort(struct trec *trec, enum trec_kind kind)
 {
     if (kind != TREC_PAIRS && trec->count)
-        qsort(trec->entries, (size_t)trec->count, sizeof *trec->entries, kind == TREC_RUN ? by_rank : by_document);
+        qsort(trec->entries, (size_t)trec->count, sizeof *trec->entries,
+              kind == TREC_RUN ? by_rank : by_document);
 }
 
 int64_t trec_query_end(const struct trec *trec, int64_t i)
@@ -87,7 +88,8 @@ static const char *field_text(struct field field, char text[64])
     return text;
 }
 
-/* A score in f32, as trec_eval has it. What does not fit is no score: it would be equal to others that do not. */
+/* A score in f32, as trec_eval has it. What does not fit is no score: it would be equal to
+ * others that do not. */
 static const char *parse_score(struct field field, float *out)
 {
     double value;
@@ -110,7 +112,8 @@ static const char *parse_grade(struct field field, int64_t *out)
 
 static void read_line(struct trec *trec, enum trec_kind kind, const char *at, const char *end, int64_t line)
 {
-    static const char *forms[] = {"query Q0 document rank score tag", "query 0 document grade", "query document"};
+    static const char *forms[] = {"query Q0 document rank score tag", "query 0 document grade",
+                                  "query document"};
     static const int wanted[] = {6, 4, 2};
     struct field fields[6];
     int n = split(at, end, fields, wanted[kind]);
@@ -118,8 +121,8 @@ static void read_line(struct trec *trec, enum trec_kind kind, const char *at, co
         return;
     if (n != wanted[kind])
         die(EXIT_UNREADABLE, "%s, line %lld has %s%d field%s, %d are needed: %s", trec->path, (long long)line,
-            n > wanted[kind] ? "more than " : "", n > wanted[kind] ? wanted[kind] : n, n == 1 ? "" : "s", wanted[kind],
-            forms[kind]);
+            n > wanted[kind] ? "more than " : "", n > wanted[kind] ? wanted[kind] : n, n == 1 ? "" : "s",
+            wanted[kind], forms[kind]);
     struct field document = fields[kind == TREC_PAIRS ? 1 : 2];
     struct trec_entry *entry = &trec->entries[trec->count++];
     *entry = (struct trec_entry){.query = fields[0].at,
@@ -140,7 +143,8 @@ static void read_line(struct trec *trec, enum trec_kind kind, const char *at, co
         die(EXIT_UNREADABLE, "%s, line %lld: the grade '%s' %s", trec->path, (long long)line,
             field_text(fields[3], text), fault);
     if (memchr(at, 0, (size_t)(end - at)))
-        die(EXIT_UNREADABLE, "%s, line %lld holds a NUL byte, which no text does", trec->path, (long long)line);
+        die(EXIT_UNREADABLE, "%s, line %lld holds a NUL byte, which no text does", trec->path,
+            (long long)line);
 }
 
 static void refuse_duplicates(const struct trec *trec)
@@ -156,8 +160,8 @@ static void refuse_duplicates(const struct trec *trec)
             continue;
         free(copy.entries);
         die(EXIT_UNREADABLE, "%s, lines %lld and %lld both name document '%.*s' for query '%.*s'", trec->path,
-            (long long)lik_min_i64(a.line, b.line), (long long)lik_max_i64(a.line, b.line), (int)a.document_size,
-            a.document, (int)a.query_size, a.query);
+            (long long)lik_min_i64(a.line, b.line), (long long)lik_max_i64(a.line, b.line),
+            (int)a.document_size, a.document, (int)a.query_size, a.query);
     }
     free(copy.entries);
 }
@@ -172,7 +176,8 @@ void trec_read(struct trec *trec, const char *path, enum trec_kind kind)
     int64_t mark = lik_text_begin(&trec->map, trec->path, &error), lines = 1, line = 0;
     if (mark < 0)
         die_io((int)mark, &error);
-    const char *begin = (const char *)trec->map.data + mark, *end = (const char *)trec->map.data + trec->map.size;
+    const char *begin = (const char *)trec->map.data + mark,
+               *end = (const char *)trec->map.data + trec->map.size;
     for (const char *at = begin; at < end && (at = memchr(at, '\n', (size_t)(end - at))); at++)
         lines++;
     trec->entries = allocate(lines, sizeof *trec->entries, "the lines of a TREC file");
@@ -210,7 +215,8 @@ int measures_parse(const char *list, struct measure measures[MEASURES_MAX])
             kind++;
         if (kind == 4 || size >= sizeof m->name)
             die(EXIT_USAGE,
-                "unknown measure '%.*s'\n    There are ndcg@K, mrr@K, recall@K and map; without @K the whole run "
+                "unknown measure '%.*s'\n    There are ndcg@K, mrr@K, recall@K and map; without @K the whole "
+                "run "
                 "counts.",
                 (int)size, at);
         m->kind = (enum measure_kind)kind;
@@ -245,7 +251,8 @@ static double measure_query(const struct measure *m, const struct trec_entry *ru
         relevant += judged[i].grade > 0;
     }
     for (int64_t i = 0; i < depth; i++) {
-        const struct trec_entry *hit = bsearch(&run[i], judged, (size_t)judged_count, sizeof *judged, by_document);
+        const struct trec_entry *hit =
+            bsearch(&run[i], judged, (size_t)judged_count, sizeof *judged, by_document);
         if (!hit || hit->grade < 1)
             continue;
         found++;
@@ -282,14 +289,15 @@ void evaluate(const struct trec *run, const struct trec *judgments, const struct
         int order = i == run->count         ? 1
                     : j == judgments->count ? -1
                                             : by_query(&run->entries[i], &judgments->entries[j]);
-        int64_t i_end = order <= 0 ? trec_query_end(run, i) : i, j_end = order >= 0 ? trec_query_end(judgments, j) : j;
+        int64_t i_end = order <= 0 ? trec_query_end(run, i) : i,
+                j_end = order >= 0 ? trec_query_end(judgments, j) : j;
         out->unjudged += order < 0;
         out->missing += order > 0;
         if (order == 0 || (order > 0 && complete)) {
             out->of[out->queries] = &judgments->entries[j];
             for (int m = 0; m < count; m++)
-                out->values[out->queries * count + m] =
-                    measure_query(&measures[m], run->entries + i, i_end - i, judgments->entries + j, j_end - j, ideal);
+                out->values[out->queries * count + m] = measure_query(
+                    &measures[m], run->entries + i, i_end - i, judgments->entries + j, j_end - j, ideal);
             out->queries++;
         }
         i = i_end;
@@ -302,7 +310,8 @@ void evaluate(const struct trec *run, const struct trec *judgments, const struct
             sum += out->values[q * count + m];
         out->mean[m] = n > 0 ? sum / n : NAN;
         for (int64_t q = 0; q < out->queries; q++)
-            squares += (out->values[q * count + m] - out->mean[m]) * (out->values[q * count + m] - out->mean[m]);
+            squares +=
+                (out->values[q * count + m] - out->mean[m]) * (out->values[q * count + m] - out->mean[m]);
         out->error[m] = n > 1 ? sqrt(squares / (n - 1) / n) : NAN;
     }
 }

@@ -1,6 +1,7 @@
-/* TREC runs and judgments, and the measures trec_eval takes of them, with its rules: a run is ordered by score (in f32)
- * and, where scores are equal, by document id descending, whatever its ranks say; a grade of 1 or more is relevant;
- * gains are the grades; queries without judgments do not count. */
+/* TREC runs and judgments, and the measures trec_eval takes of them, with its rules: a run is
+ * ordered by score (in f32) and, where scores are equal, by document id descending, whatever
+ * its ranks say; a grade of 1 or more is relevant; gains are the grades; queries without
+ * judgments do not count. */
 #ifndef LIK_CLI_TREC_H
 #define LIK_CLI_TREC_H
 
@@ -23,7 +24,8 @@ struct trec {
 };
 
 enum trec_kind { TREC_RUN, TREC_JUDGMENTS, TREC_PAIRS /* `query document`; the order of the file is kept */ };
-/* Ends the program if the file is no such file, or names a document twice for a query (pairs may). */
+/* Ends the program if the file is no such file, or names a document twice for a query (pairs
+ * may). */
 void trec_read(struct trec *trec, const char *path, enum trec_kind kind);
 /* Puts entries made otherwise into order. */
 void trec_sort(struct trec *trec, enum trec_kind kind);

@@ -1,4 +1,5 @@
-/* Scores two documents for one query, two-dimensional tokens. Build: cc score.c $(pkg-config --cflags --libs lik) */
+/* Scores two documents for one query, two-dimensional tokens. Build: cc score.c $(pkg-config
+ * --cflags --libs lik) */
 #include <lik/lik.h>
 
 #include <stdio.h>

@@ -224,8 +224,9 @@ def suite_cuda(tally: Tally) -> None:
 
 
 def suite_lint(tally: Tally) -> None:
-    """Style and types of the Python sources."""
+    """Format of the C sources, style and types of the Python ones."""
     interpreter = python()
+    call(tally, "format", [interpreter, "tests/check_format.py"])
     call(tally, "ruff", [interpreter, "-m", "ruff", "check", "python", "tests", "bench", "examples"])
     call(tally, "mypy", [interpreter, "-m", "mypy", "--strict", "python/late_interaction_kernels"])
 

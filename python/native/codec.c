@@ -1,7 +1,7 @@
 /* PLAID tokens to vectors: x = centroid[code] + what the residual bytes say.
  *
- * A byte holds 8 / nbits features, so one lookup of 256 rows gives them all at once; the bit order is a property of that
- * table and costs nothing here. */
+ * A byte holds 8 / nbits features, so one lookup of 256 rows gives them all at once; the bit
+ * order is a property of that table and costs nothing here. */
 #include "codec.h"
 #include "run.h"
 
@@ -60,7 +60,8 @@ static int check_codes(const struct decode *job, int64_t centroids)
     for (int64_t i = 0; i < job->n; i++) {
         int64_t code = code_at(job, i);
         if (code < 0 || code >= centroids) {
-            PyErr_Format(PyExc_ValueError, "codes hold %lld, must be 0 to %lld", (long long)code, (long long)(centroids - 1));
+            PyErr_Format(PyExc_ValueError, "codes hold %lld, must be 0 to %lld", (long long)code,
+                         (long long)(centroids - 1));
             return -1;
         }
     }
@@ -73,12 +74,13 @@ static int check_shapes(const struct view *v)
     static const int ndims[] = {1, 2, 2, 2, 2};
     static const int32_t dtypes[] = {0, VIEW_U8, LIK_F32, LIK_F32, LIK_F32};
     for (int i = 0; i < 5; i++)
-        if (v[i].ndim != ndims[i] || !view_is_contiguous(&v[i]) || v[i].device != -1 || (dtypes[i] && v[i].dtype != dtypes[i])) {
+        if (v[i].ndim != ndims[i] || !view_is_contiguous(&v[i]) || v[i].device != -1 ||
+            (dtypes[i] && v[i].dtype != dtypes[i])) {
             PyErr_Format(PyExc_ValueError, "%s has the wrong rank, dtype or layout", names[i]);
             return -1;
         }
-    if ((v[0].dtype != LIK_I32 && v[0].dtype != LIK_I64) || v[1].shape[0] != v[0].shape[0] || v[3].shape[0] != 256 ||
-        v[4].shape[0] != v[0].shape[0] || v[4].shape[1] != v[2].shape[1] ||
+    if ((v[0].dtype != LIK_I32 && v[0].dtype != LIK_I64) || v[1].shape[0] != v[0].shape[0] ||
+        v[3].shape[0] != 256 || v[4].shape[0] != v[0].shape[0] || v[4].shape[1] != v[2].shape[1] ||
         v[1].shape[1] * v[3].shape[1] < v[2].shape[1]) {
         PyErr_SetString(PyExc_ValueError, "codes, residuals, centroids, table and out do not fit together");
         return -1;
@@ -102,8 +104,15 @@ PyObject *codec_decode_residuals(PyObject *self, PyObject *const *args, Py_ssize
     if (!failed)
         failed = check_shapes(v);
     struct decode job = {
-        .codes = v[0].data, .codes_are_i64 = v[0].dtype == LIK_I64, .residuals = v[1].data, .centroids = v[2].data,
-        .table = v[3].data, .out = v[4].data, .n = v[0].shape[0], .bytes = v[1].shape[1], .dim = v[2].shape[1],
+        .codes = v[0].data,
+        .codes_are_i64 = v[0].dtype == LIK_I64,
+        .residuals = v[1].data,
+        .centroids = v[2].data,
+        .table = v[3].data,
+        .out = v[4].data,
+        .n = v[0].shape[0],
+        .bytes = v[1].shape[1],
+        .dim = v[2].shape[1],
         .per_byte = v[3].shape[1],
     };
     if (!failed)

@@ -1,22 +1,39 @@
 /* _native: the C library's operations for Python, one call each.
  *
- * score(), topk() and grad() take a problem as its 16 fields in the order of `enum field` (the Python side's Problem
- * tuple) followed by the arrays to write. maxsim() and best() are the short way for the commonest calls: they read the
- * fields as the user gave them, allocate the results, and answer None for whatever is not plain (tracing, wrong shapes
- * or values, other dtypes); the Python side then takes the long way, which also words the errors. */
+ * score(), topk() and grad() take a problem as its 16 fields in the order of `enum field` (the
+ * Python side's Problem tuple) followed by the arrays to write. maxsim() and best() are the
+ * short way for the commonest calls: they read the fields as the user gave them, allocate the
+ * results, and answer None for whatever is not plain (tracing, wrong shapes or values, other
+ * dtypes); the Python side then takes the long way, which also words the errors. */
 #include "codec.h"
 #include "run.h"
 
 #include <string.h>
 
 enum field {
-    Q, D, Q_MASK, D_MASK, Q_WEIGHTS, Q_SCALE, D_SCALE, Q_OFFSETS, D_OFFSETS, LIST_Q, LIST_D, TENSORS,
-    PAIRING = TENSORS, NORMALIZE, PRECISION, LEN_Q, LEN_D, FIELDS
+    Q,
+    D,
+    Q_MASK,
+    D_MASK,
+    Q_WEIGHTS,
+    Q_SCALE,
+    D_SCALE,
+    Q_OFFSETS,
+    D_OFFSETS,
+    LIST_Q,
+    LIST_D,
+    TENSORS,
+    PAIRING = TENSORS,
+    NORMALIZE,
+    PRECISION,
+    LEN_Q,
+    LEN_D,
+    FIELDS
 };
 
 static const char *const field_names[FIELDS] = {
-    "q", "d", "q_mask", "d_mask", "q_weights", "q_scale", "d_scale", "q_offsets", "d_offsets", "list_q", "list_d",
-    "pairing", "normalize", "precision", "len_q", "len_d",
+    "q",         "d",      "q_mask", "d_mask",  "q_weights", "q_scale",   "d_scale", "q_offsets",
+    "d_offsets", "list_q", "list_d", "pairing", "normalize", "precision", "len_q",   "len_d",
 };
 
 #define OUTPUTS_MAX 4
@@ -31,14 +48,17 @@ struct problem {
 
 /* What the Python side registered, for the life of the process. */
 static struct {
-    PyObject *tensor, *parameter;                 /* types */
-    PyObject *grad_enabled, *transformed, *modes; /* callables: is_grad_enabled, functorch active, dispatch modes */
-    PyObject *precision;                          /* callable: lik_precision that the user has set */
-    PyObject *traced;                             /* callable: is torch.jit.trace at work? */
-    PyObject *forward_ad;                         /* the module whose _current_level is -1 without dual numbers */
-    PyObject *requires_grad, *current_level;      /* names of attributes */
-    PyObject *train;                              /* apply of the autograd.Function that gives scores their history */
-    PyObject *array, *array_empty, *array_dtype;  /* numpy.ndarray, numpy.empty, numpy.float32 */
+    PyObject *tensor, *parameter; /* types */
+    /* callables: is_grad_enabled, functorch active, dispatch modes */
+    PyObject *grad_enabled, *transformed, *modes;
+    PyObject *precision; /* callable: lik_precision that the user has set */
+    PyObject *traced;    /* callable: is torch.jit.trace at work? */
+    /* the module whose _current_level is -1 without dual numbers */
+    PyObject *forward_ad;
+    PyObject *requires_grad, *current_level; /* names of attributes */
+    /* apply of the autograd.Function that gives scores their history */
+    PyObject *train;
+    PyObject *array, *array_empty, *array_dtype; /* numpy.ndarray, numpy.empty, numpy.float32 */
 } known;
 
 static void problem_release(struct problem *p)
@@ -75,7 +95,8 @@ static int check_per_token(const struct view *x, const struct view *v, const cha
         return refuse("%s has %lld dimensions, must have %lld", name, v->ndim, x->ndim - 1);
     for (int i = 0; i < v->ndim; i++)
         if (v->shape[i] != x->shape[i])
-            return refuse("%s has the wrong shape: %lld entries where the tokens have %lld", name, v->shape[i], x->shape[i]);
+            return refuse("%s has the wrong shape: %lld entries where the tokens have %lld", name,
+                          v->shape[i], x->shape[i]);
     return 0;
 }
 
@@ -87,8 +108,8 @@ static int check_dtype(const struct view *v, const char *name, int32_t want, con
     return -1;
 }
 
-static int fill_offsets(struct lik_tokens *t, const struct view *x, const struct view *offsets, const char *name,
-                        int64_t len_max)
+static int fill_offsets(struct lik_tokens *t, const struct view *x, const struct view *offsets,
+                        const char *name, int64_t len_max)
 {
     if (x->ndim != 2)
         return refuse("packed tokens of %s have %lld dimensions, must have %lld", name, x->ndim, 2);
@@ -118,7 +139,8 @@ static int fill_tokens(struct problem *p, struct lik_tokens *t, int side, int64_
     if (!x->present || x->ndim < 2 || (side == Q && x->ndim > 3))
         return refuse("%s has %lld dimensions, must have at least %lld", name, x->ndim, 2);
     if (x->dtype > LIK_I8) {
-        PyErr_Format(PyExc_TypeError, "%s must be float32, float16, bfloat16, float8_e4m3fn, float8_e5m2 or int8", name);
+        PyErr_Format(PyExc_TypeError,
+                     "%s must be float32, float16, bfloat16, float8_e4m3fn, float8_e5m2 or int8", name);
         return -1;
     }
     t->dtype = x->dtype;
@@ -181,14 +203,14 @@ static int check_devices(struct problem *p)
     p->device = p->in[Q].device;
     for (int i = 0; i < TENSORS; i++)
         if (p->in[i].present && p->in[i].device != p->device)
-            return refuse("%s is on device %lld, q is on device %lld (-1 is the CPU)", field_names[i], p->in[i].device,
-                          p->device);
+            return refuse("%s is on device %lld, q is on device %lld (-1 is the CPU)", field_names[i],
+                          p->in[i].device, p->device);
     return 0;
 }
 
 /* The operation from the views in p->in. normalize: 1 = queries, 2 = documents, 3 = both. */
-static int problem_fill(struct problem *p, int32_t pairing, int64_t normalize, int32_t precision, int64_t len_q,
-                        int64_t len_d)
+static int problem_fill(struct problem *p, int32_t pairing, int64_t normalize, int32_t precision,
+                        int64_t len_q, int64_t len_d)
 {
     struct lik_score *op = &p->op;
     memset(op, 0, sizeof *op);
@@ -201,14 +223,15 @@ static int problem_fill(struct problem *p, int32_t pairing, int64_t normalize, i
     op->d.normalize = (normalize & 2) != 0;
     if (pairing == LIK_CANDIDATES) {
         if (p->in[D].ndim != 4 || p->in[D].shape[0] != op->q.count)
-            return refuse("%s has %lld query groups, q has %lld queries", "d", p->in[D].shape[0], op->q.count);
+            return refuse("%s has %lld query groups, q has %lld queries", "d", p->in[D].shape[0],
+                          op->q.count);
         op->per_query = p->in[D].shape[1];
     }
     if (pairing == LIK_LIST && fill_list(p))
         return -1;
-    double scores = pairing == LIK_ALL          ? (double)op->q.count * (double)op->d.count
-                    : pairing == LIK_LIST       ? (double)op->list_count
-                                                : (double)op->d.count;
+    double scores = pairing == LIK_ALL    ? (double)op->q.count * (double)op->d.count
+                    : pairing == LIK_LIST ? (double)op->list_count
+                                          : (double)op->d.count;
     p->work = scores * (double)op->q.len_max * (double)op->d.len_max * (double)op->q.dim;
     return 0;
 }
@@ -237,8 +260,8 @@ static int problem_read(struct problem *p, PyObject *const *args)
         if (PyErr_Occurred())
             goto out_release;
     }
-    if (problem_fill(p, (int32_t)numbers[PAIRING], numbers[NORMALIZE], (int32_t)numbers[PRECISION], numbers[LEN_Q],
-                     numbers[LEN_D]))
+    if (problem_fill(p, (int32_t)numbers[PAIRING], numbers[NORMALIZE], (int32_t)numbers[PRECISION],
+                     numbers[LEN_Q], numbers[LEN_D]))
         goto out_release;
     return 0;
 out_release:
@@ -246,9 +269,10 @@ out_release:
     return -1;
 }
 
-/* An array of results: contiguous, of `count` elements and this dtype (0 = any), on the problem's device. */
-static int result_read(struct problem *p, int slot, PyObject *object, const char *name, int32_t dtype, int64_t count,
-                       int writable)
+/* An array of results: contiguous, of `count` elements and this dtype (0 = any), on the
+ * problem's device. */
+static int result_read(struct problem *p, int slot, PyObject *object, const char *name, int32_t dtype,
+                       int64_t count, int writable)
 {
     struct view *v = &p->out[slot];
     if (view_read(v, object, name, writable))
@@ -266,7 +290,8 @@ static int result_read(struct problem *p, int slot, PyObject *object, const char
 }
 
 /* One to write. */
-static int output_read(struct problem *p, int slot, PyObject *object, const char *name, int32_t dtype, int64_t count)
+static int output_read(struct problem *p, int slot, PyObject *object, const char *name, int32_t dtype,
+                       int64_t count)
 {
     return result_read(p, slot, object, name, dtype, count, 1);
 }
@@ -369,14 +394,16 @@ static PyObject *native_grad(PyObject *self, PyObject *const *args, Py_ssize_t n
     if (expect_arguments("grad", n, FIELDS + 5) || problem_read(&p, args))
         return NULL;
     int64_t scores = problem_scores(&p);
-    int failed = result_read(&p, 0, args[FIELDS], "grad_scores", LIK_F32, scores, 0) ||
-                 output_read(&p, 1, args[FIELDS + 2], "grad_q", p.op.q.dtype, operand_rows(&p.op.q) * p.op.q.dim) ||
-                 output_read(&p, 2, args[FIELDS + 3], "grad_d", p.op.d.dtype, operand_rows(&p.op.d) * p.op.d.dim) ||
-                 output_read(&p, 3, args[FIELDS + 4], "grad_weights", LIK_F32, operand_rows(&p.op.q)) ||
-                 view_read(&argmax, args[FIELDS + 1], "argmax", 0);
+    int failed =
+        result_read(&p, 0, args[FIELDS], "grad_scores", LIK_F32, scores, 0) ||
+        output_read(&p, 1, args[FIELDS + 2], "grad_q", p.op.q.dtype, operand_rows(&p.op.q) * p.op.q.dim) ||
+        output_read(&p, 2, args[FIELDS + 3], "grad_d", p.op.d.dtype, operand_rows(&p.op.d) * p.op.d.dim) ||
+        output_read(&p, 3, args[FIELDS + 4], "grad_weights", LIK_F32, operand_rows(&p.op.q)) ||
+        view_read(&argmax, args[FIELDS + 1], "argmax", 0);
     if (!failed && (!argmax.present || !view_is_contiguous(&argmax) || argmax.device != p.device ||
                     view_count(&argmax) != scores * p.op.q.len_max)) {
-        PyErr_SetString(PyExc_ValueError, "argmax must be the contiguous one that score() wrote for this problem");
+        PyErr_SetString(PyExc_ValueError,
+                        "argmax must be the contiguous one that score() wrote for this problem");
         failed = -1;
     }
     if (!failed) {
@@ -397,7 +424,8 @@ static PyObject *native_grad(PyObject *self, PyObject *const *args, Py_ssize_t n
 /* Like output_read, but a new tensor. NULL with an exception. */
 static PyObject *output_new(struct problem *p, int slot, int32_t dtype, int ndim, const int64_t *shape)
 {
-    PyObject *made = view_allocate((PyTypeObject *)known.tensor, p->device, dtype, ndim, shape, &p->out[slot]);
+    PyObject *made =
+        view_allocate((PyTypeObject *)known.tensor, p->device, dtype, ndim, shape, &p->out[slot]);
     if (!made && !PyErr_Occurred())
         PyErr_SetString(PyExc_NotImplementedError, "this torch has no exchange API");
     return made;
@@ -443,8 +471,8 @@ static PyObject *native_forward(PyObject *self, PyObject *const *args, Py_ssize_
     return results;
 }
 
-/* backward(*problem, grad_scores, argmax, want_q, want_d, want_weights) -> (grad_q, grad_d, grad_weights), new torch tensors,
- * None for what is not wanted. */
+/* backward(*problem, grad_scores, argmax, want_q, want_d, want_weights) -> (grad_q, grad_d,
+ * grad_weights), new torch tensors, None for what is not wanted. */
 static PyObject *native_backward(PyObject *self, PyObject *const *args, Py_ssize_t n)
 {
     (void)self;
@@ -460,13 +488,15 @@ static PyObject *native_backward(PyObject *self, PyObject *const *args, Py_ssize
         goto out_release;
     if (!p.out[0].present || !argmax.present || !view_is_contiguous(&argmax) || argmax.device != p.device ||
         view_count(&argmax) != scores * p.op.q.len_max) {
-        PyErr_SetString(PyExc_ValueError, "argmax must be the contiguous one that forward() wrote for this problem");
+        PyErr_SetString(PyExc_ValueError,
+                        "argmax must be the contiguous one that forward() wrote for this problem");
         goto out_release;
     }
     for (int i = 0; i < 3; i++) {
         const struct view *like = &p.in[i == 1 ? D : Q];
         if (args[FIELDS + 2 + i] == Py_True)
-            grads[i] = output_new(&p, 1 + i, i == 2 ? LIK_F32 : like->dtype, like->ndim - (i == 2), like->shape);
+            grads[i] =
+                output_new(&p, 1 + i, i == 2 ? LIK_F32 : like->dtype, like->ndim - (i == 2), like->shape);
         else
             grads[i] = Py_NewRef(Py_None);
         if (!grads[i])
@@ -505,18 +535,19 @@ static PyObject *native_merge_topk(PyObject *self, PyObject *const *args, Py_ssi
         failed = view_read(&v[i], objects[i], names[i], i >= 2);
         if (!failed && (!view_is_contiguous(&v[i]) || v[i].device != -1 || v[i].ndim != (i < 2 ? 3 : 2) ||
                         v[i].dtype != (i % 2 ? LIK_I64 : LIK_F32))) {
-            PyErr_Format(PyExc_ValueError, "%s must be a contiguous %s array on the CPU", names[i], i % 2 ? "int64" : "float32");
+            PyErr_Format(PyExc_ValueError, "%s must be a contiguous %s array on the CPU", names[i],
+                         i % 2 ? "int64" : "float32");
             failed = -1;
         }
     }
-    if (!failed && (view_count(&v[0]) != view_count(&v[1]) || v[2].shape[0] != v[0].shape[1] || v[2].shape[1] != k ||
-                    view_count(&v[2]) != view_count(&v[3]))) {
+    if (!failed && (view_count(&v[0]) != view_count(&v[1]) || v[2].shape[0] != v[0].shape[1] ||
+                    v[2].shape[1] != k || view_count(&v[2]) != view_count(&v[3]))) {
         PyErr_SetString(PyExc_ValueError, "values_in and ids_in, values and ids must agree in shape");
         failed = -1;
     }
     if (!failed) {
-        int status = lik_merge_topk(v[0].shape[0], v[0].shape[1], v[0].shape[2], v[0].data, v[1].data, k, smallest, v[2].data,
-                                    v[3].data);
+        int status = lik_merge_topk(v[0].shape[0], v[0].shape[1], v[0].shape[2], v[0].data, v[1].data, k,
+                                    smallest, v[2].data, v[3].data);
         failed = status ? run_raise(status) : 0;
     }
     for (int i = 0; i < 4; i++)
@@ -530,12 +561,13 @@ struct extremes {
     int64_t low, high, least_step, most_step;
 };
 
-/* Of a contiguous int32 or int64 array on the CPU, a step being the difference of two entries in a row (0 if there is
- * one entry); 0 for anything else, and for an empty array. */
+/* Of a contiguous int32 or int64 array on the CPU, a step being the difference of two entries
+ * in a row (0 if there is one entry); 0 for anything else, and for an empty array. */
 static int extremes_of(const struct view *v, struct extremes *e)
 {
     int64_t count = view_count(v), low = INT64_MAX, high = INT64_MIN, least = INT64_MAX, most = INT64_MIN;
-    if (count == 0 || v->device != -1 || (v->dtype != LIK_I32 && v->dtype != LIK_I64) || !view_is_contiguous(v))
+    if (count == 0 || v->device != -1 || (v->dtype != LIK_I32 && v->dtype != LIK_I64) ||
+        !view_is_contiguous(v))
         return 0;
     Py_BEGIN_ALLOW_THREADS;
     for (int64_t i = 0, before = 0; i < count; i++) {
@@ -559,14 +591,14 @@ static int extremes_of(const struct view *v, struct extremes *e)
 
 /* ---- the short way ---- */
 
-/* register_torch(tensor, parameter, grad_enabled, transformed, modes, traced, forward_ad, stream, workspace, precision,
- * train, is_neg, plain) */
+/* register_torch(tensor, parameter, grad_enabled, transformed, modes, traced, forward_ad,
+ * stream, workspace, precision, train, is_neg, plain) */
 static PyObject *native_register_torch(PyObject *self, PyObject *args)
 {
     (void)self;
     PyObject *o[13];
-    if (!PyArg_ParseTuple(args, "OOOOOOOOOOOOO", &o[0], &o[1], &o[2], &o[3], &o[4], &o[5], &o[6], &o[7], &o[8], &o[9],
-                          &o[10], &o[11], &o[12]))
+    if (!PyArg_ParseTuple(args, "OOOOOOOOOOOOO", &o[0], &o[1], &o[2], &o[3], &o[4], &o[5], &o[6], &o[7],
+                          &o[8], &o[9], &o[10], &o[11], &o[12]))
         return NULL;
     for (int i = 0; i < 13; i++)
         Py_INCREF(o[i]); /* for the life of the process */
@@ -645,7 +677,8 @@ static int all_of(PyObject *const *args, PyObject *type, PyObject *or_type)
 
 enum framework { NOT_PLAIN, PLAIN_TORCH, PLAIN_NUMPY };
 
-/* Which framework do all arguments plainly belong to: torch without tracing and torch.func, NumPy, or none of ours. */
+/* Which framework do all arguments plainly belong to: torch without tracing and torch.func,
+ * NumPy, or none of ours. */
 static enum framework plain_framework(PyObject *const *args)
 {
     if (known.array && all_of(args, known.array, known.array))
@@ -681,7 +714,8 @@ static int values_within(const struct view *v, int64_t low, int64_t high)
     return v->device >= 0 || view_count(v) == 0 || (extremes_of(v, &e) && e.low >= low && e.high <= high);
 }
 
-/* The longest sequence: found where the offsets can be looked at, and must be; the caller's bound elsewhere. */
+/* The longest sequence: found where the offsets can be looked at, and must be; the caller's
+ * bound elsewhere. */
 static int short_length(const struct view *offsets, const struct view *x, PyObject *bound, int64_t *length)
 {
     *length = -1;
@@ -701,8 +735,8 @@ static int short_length(const struct view *offsets, const struct view *x, PyObje
     return 1;
 }
 
-/* The problem of the fields as the user gave them, for which all is well; 0 if the long way must be taken, with an
- * exception or without. p is to be released in any case. */
+/* The problem of the fields as the user gave them, for which all is well; 0 if the long way
+ * must be taken, with an exception or without. p is to be released in any case. */
 static int short_problem(struct problem *p, PyObject *const *args)
 {
     memset(p, 0, sizeof *p);
@@ -710,26 +744,29 @@ static int short_problem(struct problem *p, PyObject *const *args)
         if (view_read(&p->in[i], args[i], field_names[i], 0))
             return 0;
     const struct view *q = &p->in[Q], *d = &p->in[D], *offsets = &p->in[Q_OFFSETS];
-    int64_t pairing = PyLong_AsLongLong(args[PAIRING]), normalize = PyLong_AsLongLong(args[NORMALIZE]), lengths[2];
+    int64_t pairing = PyLong_AsLongLong(args[PAIRING]), normalize = PyLong_AsLongLong(args[NORMALIZE]),
+            lengths[2];
     int packed = offsets[0].present && offsets[1].present, candidates = pairing == LIK_ALL && d->ndim == 4;
     if (q->ndim < 2 || d->ndim < 2 || q->dtype > LIK_BF16 || d->dtype > LIK_BF16 ||
-        (!packed && (offsets[0].present || offsets[1].present)) || (packed && (q->ndim != 2 || d->ndim != 2)) ||
+        (!packed && (offsets[0].present || offsets[1].present)) ||
+        (packed && (q->ndim != 2 || d->ndim != 2)) ||
         ((candidates || pairing == LIK_PAIRS) && q->ndim != 3) || (pairing == LIK_PAIRS && d->ndim != 3))
         return 0;
     for (int i = 0; i < 2; i++)
         if (!short_length(&offsets[i], i ? d : q, args[LEN_Q + i], &lengths[i]))
             return 0;
     int32_t precision;
-    if (precision_set(p, &precision) ||
-        problem_fill(p, candidates ? LIK_CANDIDATES : (int32_t)pairing, normalize, precision, lengths[0], lengths[1]))
+    if (precision_set(p, &precision) || problem_fill(p, candidates ? LIK_CANDIDATES : (int32_t)pairing,
+                                                     normalize, precision, lengths[0], lengths[1]))
         return 0;
-    if (pairing == LIK_LIST &&
-        (!values_within(&p->in[LIST_Q], 0, p->op.q.count - 1) || !values_within(&p->in[LIST_D], 0, p->op.d.count - 1)))
+    if (pairing == LIK_LIST && (!values_within(&p->in[LIST_Q], 0, p->op.q.count - 1) ||
+                                !values_within(&p->in[LIST_D], 0, p->op.d.count - 1)))
         return 0;
     return p->op.q.dim == p->op.d.dim && p->op.q.dim >= 1;
 }
 
-/* A fresh f32 array for the scores of p, read into p->out[0]. Padded operands of two axes have no axis there. */
+/* A fresh f32 array for the scores of p, read into p->out[0]. Padded operands of two axes have
+ * no axis there. */
 static PyObject *allocate_scores(struct problem *p, enum framework framework)
 {
     int64_t shape[2] = {0};
@@ -747,7 +784,8 @@ static PyObject *allocate_scores(struct problem *p, enum framework framework)
     PyObject *tuple = axes == 0   ? PyTuple_New(0)
                       : axes == 1 ? Py_BuildValue("(L)", (long long)shape[0])
                                   : Py_BuildValue("(LL)", (long long)shape[0], (long long)shape[1]);
-    PyObject *scores = tuple ? PyObject_CallFunctionObjArgs(known.array_empty, tuple, known.array_dtype, NULL) : NULL;
+    PyObject *scores =
+        tuple ? PyObject_CallFunctionObjArgs(known.array_empty, tuple, known.array_dtype, NULL) : NULL;
     Py_XDECREF(tuple);
     if (scores && output_read(p, 0, scores, "scores", LIK_F32, problem_scores(p))) {
         Py_DECREF(scores);
@@ -770,8 +808,9 @@ static PyObject *fields_of(const struct problem *p, PyObject *const *args)
     return fields;
 }
 
-/* maxsim(*fields, differentiable) -> scores, with their history where gradients are wanted. The fields are as the user
- * gave them: pairing 0 for candidates too, len_q and len_d None where there is no bound. None: take the long way. */
+/* maxsim(*fields, differentiable) -> scores, with their history where gradients are wanted. The
+ * fields are as the user gave them: pairing 0 for candidates too, len_q and len_d None where
+ * there is no bound. None: take the long way. */
 static PyObject *native_maxsim(PyObject *self, PyObject *const *args, Py_ssize_t n)
 {
     (void)self;
@@ -798,8 +837,8 @@ out_release:
     PyErr_Clear();
     problem_release(&p);
     if (fields) /* what hooks of autograd raise here is meant for the caller */
-        scores = PyObject_CallFunctionObjArgs(known.train, args[Q], args[D], args[Q_WEIGHTS], fields, results, Py_False,
-                                              NULL);
+        scores = PyObject_CallFunctionObjArgs(known.train, args[Q], args[D], args[Q_WEIGHTS], fields, results,
+                                              Py_False, NULL);
     else if (!scores)
         scores = Py_NewRef(Py_None);
     Py_XDECREF(fields);
@@ -807,8 +846,8 @@ out_release:
     return scores;
 }
 
-/* best(*fields, k, smallest) -> (values, ids) of the best min(k, documents) of each query, new torch tensors; None:
- * take the long way. */
+/* best(*fields, k, smallest) -> (values, ids) of the best min(k, documents) of each query, new
+ * torch tensors; None: take the long way. */
 static PyObject *native_best(PyObject *self, PyObject *const *args, Py_ssize_t n)
 {
     (void)self;
@@ -845,7 +884,8 @@ out_release:
     return result ? result : Py_NewRef(Py_None);
 }
 
-/* extremes(x) -> (lowest, highest, least step, largest step) as extremes_of finds them, or None. */
+/* extremes(x) -> (lowest, highest, least step, largest step) as extremes_of finds them, or
+ * None. */
 static PyObject *native_extremes(PyObject *self, PyObject *object)
 {
     (void)self;
@@ -926,8 +966,8 @@ static PyMethodDef methods[] = {
 };
 
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, .m_name = "_native", .m_doc = "The C library behind late_interaction_kernels.", .m_size = -1,
-    .m_methods = methods,
+    PyModuleDef_HEAD_INIT, .m_name = "_native",  .m_doc = "The C library behind late_interaction_kernels.",
+    .m_size = -1,          .m_methods = methods,
 };
 
 PyMODINIT_FUNC PyInit__native(void)
@@ -935,7 +975,8 @@ PyMODINIT_FUNC PyInit__native(void)
     if (!run_context(-1)) { /* an ImportError, whatever was wrong: hosts catch nothing else */
         PyObject *type, *value, *trace;
         PyErr_Fetch(&type, &value, &trace);
-        PyErr_Format(PyExc_ImportError, "late_interaction_kernels cannot run here: %S", value ? value : Py_None);
+        PyErr_Format(PyExc_ImportError, "late_interaction_kernels cannot run here: %S",
+                     value ? value : Py_None);
         Py_XDECREF(type);
         Py_XDECREF(value);
         Py_XDECREF(trace);

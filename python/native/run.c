@@ -10,10 +10,10 @@
 #include <sched.h>
 #endif
 
-#define DEVICES 64
-#define THREADS_MAX 4096           /* of LIK_THREADS, as for the command */
-#define WORK_FOR_THREADS 4e6       /* multiply-adds below which waking threads costs more than it saves */
-#define WORKSPACE_KEPT (64u << 20) /* a thread keeps its workspace up to this size between calls */
+#define DEVICES          64
+#define THREADS_MAX      4096        /* of LIK_THREADS, as for the command */
+#define WORK_FOR_THREADS 4e6         /* multiply-adds below which waking threads costs more than it saves */
+#define WORKSPACE_KEPT   (64u << 20) /* a thread keeps its workspace up to this size between calls */
 
 struct lender lender;
 
@@ -37,7 +37,8 @@ void run_find_torch_pool(void)
         handle = dlopen("libtorch_cpu.dylib", RTLD_NOLOAD | RTLD_NOW);
     if (!handle)
         return;
-    /* POSIX lets a data pointer from dlsym be read as a function pointer through its address. */
+    /* POSIX lets a data pointer from dlsym be read as a function pointer through its
+     * address. */
     *(void **)&torch_get_num_threads = dlsym(handle, "torch_get_num_threads");
     if (torch_get_num_threads)
         *(void **)&torch_parallel_for = dlsym(handle, "torch_parallel_for");
@@ -55,7 +56,8 @@ static int32_t processors(void)
 }
 
 /* LIK_THREADS, or 0. Read at every call so that it can be changed; the caller holds the GIL, as
- * os.environ's writers do. A value that says nothing gets one warning; -1 where that is an exception. */
+ * os.environ's writers do. A value that says nothing gets one warning; -1 where that is an
+ * exception. */
 static int32_t threads_asked(void)
 {
     static int warned;
@@ -66,8 +68,9 @@ static int32_t threads_asked(void)
     long n = strtol(text, &end, 10);
     if (*end == 0 && n >= 1 && n <= THREADS_MAX)
         return (int32_t)n;
-    static const char warning[] = "late-interaction-kernels: LIK_THREADS is '%.40s', must be a whole number from 1 to "
-                                  "%d; it is ignored";
+    static const char warning[] =
+        "late-interaction-kernels: LIK_THREADS is '%.40s', must be a whole number from 1 to "
+        "%d; it is ignored";
     if (!warned && PyErr_WarnFormat(PyExc_RuntimeWarning, 1, warning, text, THREADS_MAX))
         return -1;
     warned = 1;
@@ -90,8 +93,8 @@ int32_t run_threads(void)
     return asked ? asked : processors();
 }
 
-/* One job: `members` threads draw task numbers from one counter, so that uneven tasks balance and a pool that is larger
- * than asked for is not used in full. */
+/* One job: `members` threads draw task numbers from one counter, so that uneven tasks balance
+ * and a pool that is larger than asked for is not used in full. */
 struct job {
     void (*task)(void *arg, int64_t i);
     void *arg;
@@ -135,7 +138,8 @@ static void parallel_for(void *pool, int64_t n, void (*task)(void *arg, int64_t 
     job_member(&job); /* what is left: everything when there is one member, nothing otherwise */
 }
 
-/* Holds the GIL. -1 with an exception. A pool that became too small is left to the end of the process:
+/* Holds the GIL. -1 with an exception. A pool that became too small is left to the end of the
+ * process:
  * another thread may be using it. */
 static int fill_exec(struct lik_exec *exec, int32_t threads)
 {
@@ -246,8 +250,8 @@ static void scratch_resize(struct scratch *scratch, size_t bytes)
         scratch->bytes = 0;
 }
 
-static int plan_of(enum run_verb verb, const struct lik_context *ctx, const void *op, const struct lik_exec *exec,
-                   struct lik_plan *plan)
+static int plan_of(enum run_verb verb, const struct lik_context *ctx, const void *op,
+                   const struct lik_exec *exec, struct lik_plan *plan)
 {
     switch (verb) {
     case RUN_SCORE: return lik_score_plan(ctx, op, exec, plan);
@@ -256,7 +260,8 @@ static int plan_of(enum run_verb verb, const struct lik_context *ctx, const void
     }
 }
 
-static int run_of(enum run_verb verb, const struct lik_context *ctx, const void *op, const struct lik_exec *exec)
+static int run_of(enum run_verb verb, const struct lik_context *ctx, const void *op,
+                  const struct lik_exec *exec)
 {
     switch (verb) {
     case RUN_SCORE: return lik_score_run(ctx, op, exec);
@@ -269,7 +274,8 @@ static int run_of(enum run_verb verb, const struct lik_context *ctx, const void 
 static int borrow_stream(struct lik_exec *exec, int32_t device)
 {
     if (!lender.stream) {
-        PyErr_SetString(PyExc_RuntimeError, "CUDA tensors need torch, which is not registered in this process");
+        PyErr_SetString(PyExc_RuntimeError,
+                        "CUDA tensors need torch, which is not registered in this process");
         return -1;
     }
     PyObject *handle = PyObject_CallFunction(lender.stream, "i", device);
@@ -299,7 +305,8 @@ static int borrow_workspace(struct lik_exec *exec, int32_t device, size_t bytes,
     return PyErr_Occurred() ? -1 : 0;
 }
 
-static int run_unlocked(enum run_verb verb, const struct lik_context *ctx, const void *op, const struct lik_exec *exec)
+static int run_unlocked(enum run_verb verb, const struct lik_context *ctx, const void *op,
+                        const struct lik_exec *exec)
 {
     PyThreadState *state = PyEval_SaveThread();
     int status = run_of(verb, ctx, op, exec);
@@ -307,7 +314,8 @@ static int run_unlocked(enum run_verb verb, const struct lik_context *ctx, const
     return status;
 }
 
-/* Tries without workspace, which top-k alone always needs: planning is a tenth of a small call's time. */
+/* Tries without workspace, which top-k alone always needs: planning is a tenth of a small
+ * call's time. */
 static int run_cuda(enum run_verb verb, const struct lik_context *ctx, const void *op, int32_t device)
 {
     struct lik_exec exec = {.struct_size = sizeof exec, .threads = 1};
@@ -331,7 +339,8 @@ static int run_cuda(enum run_verb verb, const struct lik_context *ctx, const voi
     return failed;
 }
 
-/* Tries with the workspace the thread has: a plan costs as much as a tiny call and is made only if that is too small. */
+/* Tries with the workspace the thread has: a plan costs as much as a tiny call and is made only
+ * if that is too small. */
 static int run_cpu(enum run_verb verb, const struct lik_context *ctx, const void *op, struct lik_exec *exec)
 {
     struct scratch *scratch = scratch_of_thread();

@@ -57,7 +57,8 @@ static int32_t dtype_from_dlpack(int code, int bits, int lanes)
     }
 }
 
-/* A struct-module format of one element; '@', '=' and '<' may stand before it (this code runs on little-endian hosts). */
+/* A struct-module format of one element; '@', '=' and '<' may stand before it (this code runs
+ * on little-endian hosts). */
 static int32_t dtype_from_format(const char *format, Py_ssize_t itemsize)
 {
     if (!format)
@@ -72,20 +73,24 @@ static int32_t dtype_from_format(const char *format, Py_ssize_t itemsize)
     case 'd': return VIEW_F64;
     case '?': return VIEW_BOOL;
     case 'B': return VIEW_U8;
-    case 'b': case 'h': case 'i': case 'l': case 'q':
-        return itemsize == 1 ? LIK_I8 : itemsize == 2 ? LIK_I16 : itemsize == 4 ? LIK_I32 : LIK_I64;
+    case 'b':
+    case 'h':
+    case 'i':
+    case 'l':
+    case 'q': return itemsize == 1 ? LIK_I8 : itemsize == 2 ? LIK_I16 : itemsize == 4 ? LIK_I32 : LIK_I64;
     default: return VIEW_OTHER;
     }
 }
 
-/* Errors are worded anew where an object is of the wrong kind, but not one that says nothing about the object. */
+/* Errors are worded anew where an object is of the wrong kind, but not one that says nothing
+ * about the object. */
 static int is_memory_error(void)
 {
     return PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_MemoryError);
 }
 
-/* The exchange table of a type, NULL if it has none; -1 with an exception. Types live as long as their modules: a few are
- * remembered, with a reference. */
+/* The exchange table of a type, NULL if it has none; -1 with an exception. Types live as long
+ * as their modules: a few are remembered, with a reference. */
 static int exchange_of(PyTypeObject *type, struct dl_exchange **out)
 {
     static struct {
@@ -136,15 +141,19 @@ static void dlpack_dtype(int32_t dtype, struct dl_tensor *t)
     t->dtype.lanes = 1;
 }
 
-/* A new contiguous tensor of the type's framework; NULL with an exception, or without if it does not lend memory. */
-static struct dl_managed *allocate(struct dl_exchange *table, int32_t device, int32_t dtype, int ndim, int64_t *shape)
+/* A new contiguous tensor of the type's framework; NULL with an exception, or without if it
+ * does not lend memory. */
+static struct dl_managed *allocate(struct dl_exchange *table, int32_t device, int32_t dtype, int ndim,
+                                   int64_t *shape)
 {
     struct dl_tensor prototype = {.ndim = ndim, .shape = shape};
     struct dl_managed *managed;
     prototype.device.type = device < 0 ? DL_CPU : DL_CUDA;
     prototype.device.id = device < 0 ? 0 : device;
     dlpack_dtype(dtype, &prototype);
-    return table && table->allocate && !table->allocate(&prototype, &managed, NULL, raise_allocation) ? managed : NULL;
+    return table && table->allocate && !table->allocate(&prototype, &managed, NULL, raise_allocation)
+               ? managed
+               : NULL;
 }
 
 static void *data_of(const struct dl_tensor *t)
@@ -199,15 +208,18 @@ static int read_dlpack(struct view *view, struct dl_exchange *table, PyObject *o
     if (table->tensor_from_object(object, &t))
         return -1;
     if (t.ndim > VIEW_NDIM_MAX) {
-        PyErr_Format(PyExc_ValueError, "%s has %d dimensions, at most %d are expected", name, t.ndim, VIEW_NDIM_MAX);
+        PyErr_Format(PyExc_ValueError, "%s has %d dimensions, at most %d are expected", name, t.ndim,
+                     VIEW_NDIM_MAX);
         return -1;
     }
     switch (t.device.type) {
-    case DL_CPU: case DL_CUDA_HOST: view->device = -1; break;
-    case DL_CUDA: case DL_CUDA_MANAGED: view->device = t.device.id; break;
+    case DL_CPU:
+    case DL_CUDA_HOST: view->device = -1; break;
+    case DL_CUDA:
+    case DL_CUDA_MANAGED: view->device = t.device.id; break;
     default:
-        PyErr_Format(PyExc_ValueError, "%s is on a device of DLPack type %d, must be on the CPU or on CUDA", name,
-                     t.device.type);
+        PyErr_Format(PyExc_ValueError, "%s is on a device of DLPack type %d, must be on the CPU or on CUDA",
+                     name, t.device.type);
         return -1;
     }
     view->data = data_of(&t);
@@ -235,7 +247,8 @@ static int read_buffer(struct view *view, PyObject *object, const char *name, in
     view->has_buffer = 1;
     const Py_buffer *b = &view->buffer;
     if (b->ndim > VIEW_NDIM_MAX) {
-        PyErr_Format(PyExc_ValueError, "%s has %d dimensions, at most %d are expected", name, b->ndim, VIEW_NDIM_MAX);
+        PyErr_Format(PyExc_ValueError, "%s has %d dimensions, at most %d are expected", name, b->ndim,
+                     VIEW_NDIM_MAX);
         return -1;
     }
     view->data = b->buf;
@@ -249,7 +262,8 @@ static int read_buffer(struct view *view, PyObject *object, const char *name, in
     for (int i = 0; i < b->ndim; i++) {
         view->shape[i] = b->shape[i];
         if (b->strides[i] % b->itemsize && b->shape[i] > 1) {
-            PyErr_Format(PyExc_ValueError, "%s.strides[%d] is %zd bytes, no multiple of its %zd-byte elements", name, i,
+            PyErr_Format(PyExc_ValueError,
+                         "%s.strides[%d] is %zd bytes, no multiple of its %zd-byte elements", name, i,
                          b->strides[i], b->itemsize);
             return -1;
         }
@@ -277,15 +291,17 @@ static int read_tuple(struct view *view, PyObject *object, const char *name)
     view->dtype = (int32_t)PyLong_AsLong(PyTuple_GetItem(object, 1));
     view->device = (int32_t)PyLong_AsLong(PyTuple_GetItem(object, 2));
     view->ndim = read_extents(PyTuple_GetItem(object, 3), view->shape);
-    if (PyErr_Occurred() || view->ndim < 0 || read_extents(PyTuple_GetItem(object, 4), view->strides) != view->ndim)
+    if (PyErr_Occurred() || view->ndim < 0 ||
+        read_extents(PyTuple_GetItem(object, 4), view->strides) != view->ndim)
         goto out_malformed;
     return 0;
 out_malformed:
     if (is_memory_error())
         return -1;
     PyErr_Clear();
-    PyErr_Format(PyExc_TypeError, "%s must be (pointer, dtype, device, shape, strides, owner), at most %d dimensions",
-                 name, VIEW_NDIM_MAX);
+    PyErr_Format(PyExc_TypeError,
+                 "%s must be (pointer, dtype, device, shape, strides, owner), at most %d dimensions", name,
+                 VIEW_NDIM_MAX);
     return -1;
 }
 
@@ -307,7 +323,8 @@ static int is_lazy(const struct view *view, PyObject *tensor)
     return lazy;
 }
 
-static int read_tensor(struct view *view, struct dl_exchange *table, PyObject *tensor, const char *name, int writable)
+static int read_tensor(struct view *view, struct dl_exchange *table, PyObject *tensor, const char *name,
+                       int writable)
 {
     if (read_dlpack(view, table, tensor, name))
         return -1;
@@ -317,7 +334,8 @@ static int read_tensor(struct view *view, struct dl_exchange *table, PyObject *t
         lazy = view->owner ? read_dlpack(view, table, view->owner, name) : -1;
     }
     if (!lazy && has_no_memory(view)) {
-        PyErr_Format(PyExc_ValueError, "%s has no memory to read: is it a fake tensor, or a wrapper of another?", name);
+        PyErr_Format(PyExc_ValueError,
+                     "%s has no memory to read: is it a fake tensor, or a wrapper of another?", name);
         lazy = -1;
     }
     if (lazy)

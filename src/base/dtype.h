@@ -1,5 +1,6 @@
-/* Scalar conversions between f32 and the narrow dtypes, exact where the value is representable, else rounded to nearest
- * even. No backend may depend on the processor's rounding or denormal mode here: integer arithmetic only. */
+/* Scalar conversions between f32 and the narrow dtypes, exact where the value is representable,
+ * else rounded to nearest even. No backend may depend on the processor's rounding or denormal
+ * mode here: integer arithmetic only. */
 #ifndef LIK_BASE_DTYPE_H
 #define LIK_BASE_DTYPE_H
 
@@ -67,7 +68,8 @@ static inline float lik_e4m3_to_f32(uint8_t x)
     uint32_t exponent = x >> 3 & 15u, mantissa = x & 7u;
     if ((x & 0x7fu) == 0x7fu)
         return lik_f32_of_bits(0x7fc00000u);
-    float value = exponent ? lik_f32_of_bits((exponent + 120) << 23 | mantissa << 20) : (float)mantissa * 0x1p-9f;
+    float value =
+        exponent ? lik_f32_of_bits((exponent + 120) << 23 | mantissa << 20) : (float)mantissa * 0x1p-9f;
     return x & 0x80u ? -value : value;
 }
 

@@ -1,8 +1,9 @@
-/* How a workspace is laid out: a cursor that hands out its regions one after another. Plan and run make the same calls,
- * so that they agree about every offset.
+/* How a workspace is laid out: a cursor that hands out its regions one after another. Plan and
+ * run make the same calls, so that they agree about every offset.
  *
- * A build with LIK_GUARD_WORKSPACE leaves a gap behind each region. The front door paints them before a run and looks at
- * them after it (core/guards.c): a region that is too small for what is written to it shows there. */
+ * A build with LIK_GUARD_WORKSPACE leaves a gap behind each region. The front door paints them
+ * before a run and looks at them after it (core/guards.c): a region that is too small for what
+ * is written to it shows there. */
 #ifndef LIK_BASE_LAYOUT_H
 #define LIK_BASE_LAYOUT_H
 
@@ -38,7 +39,8 @@ static inline void lik_layout_gap(struct lik_layout *l, int64_t at, int64_t time
     (void)l, (void)at, (void)times, (void)step;
 }
 
-/* The offset of `count` entries of `size` bytes, at the next multiple of `align`, a power of two. */
+/* The offset of `count` entries of `size` bytes, at the next multiple of `align`, a power of
+ * two. */
 static inline size_t lik_layout_take(struct lik_layout *l, int64_t count, int64_t size, int64_t align)
 {
     int64_t at, bytes;
@@ -68,8 +70,8 @@ static inline void lik_layout_spare(struct lik_layout *l, int64_t count, int64_t
 #endif
 }
 
-/* The offset of `times` copies of what `inner` laid out, the first and every next at a multiple of `align`, *step bytes
- * apart. */
+/* The offset of `times` copies of what `inner` laid out, the first and every next at a multiple
+ * of `align`, *step bytes apart. */
 static inline size_t lik_layout_repeat(struct lik_layout *l, const struct lik_layout *inner, int64_t times,
                                        int64_t align, size_t *step)
 {

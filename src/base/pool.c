@@ -1,9 +1,11 @@
 /* A small explicit thread pool behind lik_pool_*.
  *
- * One job at a time: the caller publishes (task, arg, n), wakes the workers, works itself, and waits until every worker
- * that joined has left. Indices are handed out by one atomic counter. A caller that finds the pool busy (another thread's
- * job, or a task calling back into the pool) runs its job alone, so nothing ever waits for somebody else's work. Workers
- * do not survive fork(): the child recognizes the parent's pool by its process id and runs jobs alone. */
+ * One job at a time: the caller publishes (task, arg, n), wakes the workers, works itself, and
+ * waits until every worker that joined has left. Indices are handed out by one atomic counter.
+ * A caller that finds the pool busy (another thread's job, or a task calling back into the
+ * pool) runs its job alone, so nothing ever waits for somebody else's work. Workers do not
+ * survive fork(): the child recognizes the parent's pool by its process id and runs jobs
+ * alone. */
 #include "base/error.h"
 
 #include <pthread.h>
@@ -66,8 +68,9 @@ static void *worker_main(void *arg)
     return NULL;
 }
 
-/* Starts the workers, with the process's signals blocked: those are for threads of the caller, which may hold them back
- * for a while. What a thread does to itself (a bad access, a mapped file cut short) still arrives. */
+/* Starts the workers, with the process's signals blocked: those are for threads of the caller,
+ * which may hold them back for a while. What a thread does to itself (a bad access, a mapped
+ * file cut short) still arrives. */
 static int start_workers(struct lik_pool *pool)
 {
     static const int own[] = {SIGBUS, SIGSEGV, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS, SIGPROF};
@@ -143,7 +146,8 @@ int32_t lik_pool_threads(const struct lik_pool *pool)
 void lik_pool_parallel_for(void *opaque, int64_t n, void (*task)(void *arg, int64_t i), void *arg)
 {
     struct lik_pool *pool = opaque;
-    if (n <= 1 || !pool || pool->worker_count == 0 || pool->owner != getpid() || pthread_mutex_trylock(&pool->busy)) {
+    if (n <= 1 || !pool || pool->worker_count == 0 || pool->owner != getpid() ||
+        pthread_mutex_trylock(&pool->busy)) {
         for (int64_t i = 0; i < n; i++)
             task(arg, i);
         return;

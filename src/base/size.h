@@ -1,4 +1,5 @@
-/* Checked size arithmetic: each function returns 0 and stores the result, or returns -1 if it does not fit. */
+/* Checked size arithmetic: each function returns 0 and stores the result, or returns -1 if it
+ * does not fit. */
 #ifndef LIK_BASE_SIZE_H
 #define LIK_BASE_SIZE_H
 

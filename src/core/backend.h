@@ -1,9 +1,12 @@
-/* The interface between the front door (src/core) and the backends (src/ref, src/cpu, src/cuda, src/metal).
+/* The interface between the front door (src/core) and the backends (src/ref, src/cpu, src/cuda,
+ * src/metal).
  *
- * A backend sees only problems that the front door has checked and completed: structs of full size, dtypes, pairing and
- * ranks valid, sizes non-negative and their products in range, list entries and host-side offsets in range, defaults
- * filled in (scores_stride, grad_scores_stride, exec->threads >= 1, exec->parallel_for set), a workspace of at least the
- * planned bytes. `score.scores` may be NULL inside a top-k. In a plan whose struct_size is 0 only the bytes are wanted. */
+ * A backend sees only problems that the front door has checked and completed: structs of full
+ * size, dtypes, pairing and ranks valid, sizes non-negative and their products in range, list
+ * entries and host-side offsets in range, defaults filled in (scores_stride,
+ * grad_scores_stride, exec->threads >= 1, exec->parallel_for set), a workspace of at least the
+ * planned bytes. `score.scores` may be NULL inside a top-k. In a plan whose struct_size is 0
+ * only the bytes are wanted. */
 #ifndef LIK_BACKEND_H
 #define LIK_BACKEND_H
 
@@ -19,16 +22,21 @@ struct lik_context {
 
 struct lik_backend {
     const char *name;
-    /* Non-zero: operands lie in host memory. The front door may read offsets, lists and masks to check them, serves
-     * lik_memory_* and lik_stream_* itself, and the hooks for those are NULL. */
+    /* Non-zero: operands lie in host memory. The front door may read offsets, lists and masks
+     * to check them, serves lik_memory_* and lik_stream_* itself, and the hooks for those are
+     * NULL. */
     int host_memory;
-    /* `level` is what follows the colon in the device string, or NULL. Fills kernels, device and name. */
+    /* `level` is what follows the colon in the device string, or NULL. Fills kernels, device
+     * and name. */
     int (*open)(struct lik_context *ctx, const char *level);
-    int (*score_plan)(const struct lik_context *, const struct lik_score *, const struct lik_exec *, struct lik_plan *);
+    int (*score_plan)(const struct lik_context *, const struct lik_score *, const struct lik_exec *,
+                      struct lik_plan *);
     int (*score_run)(const struct lik_context *, const struct lik_score *, const struct lik_exec *);
-    int (*topk_plan)(const struct lik_context *, const struct lik_topk *, const struct lik_exec *, struct lik_plan *);
+    int (*topk_plan)(const struct lik_context *, const struct lik_topk *, const struct lik_exec *,
+                     struct lik_plan *);
     int (*topk_run)(const struct lik_context *, const struct lik_topk *, const struct lik_exec *);
-    int (*grad_plan)(const struct lik_context *, const struct lik_grad *, const struct lik_exec *, struct lik_plan *);
+    int (*grad_plan)(const struct lik_context *, const struct lik_grad *, const struct lik_exec *,
+                     struct lik_plan *);
     int (*grad_run)(const struct lik_context *, const struct lik_grad *, const struct lik_exec *);
     int (*memory_alloc)(const struct lik_context *, size_t bytes, void **out); /* bytes > 0 */
     void (*memory_free)(const struct lik_context *, void *memory);

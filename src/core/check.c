@@ -22,8 +22,10 @@ static int check_struct(const char *name, const void *in, size_t size)
         return lik_fail(LIK_EINVAL, "%s.struct_size is %zu, this library knows %zu", name, given, size);
     for (size_t i = size; i < given; i++)
         if (((const char *)in)[i])
-            return lik_fail(LIK_EUNSUPPORTED, "%s.struct_size is %zu and its fields past byte %zu, the size this library knows, are set",
-                            name, given, size);
+            return lik_fail(
+                LIK_EUNSUPPORTED,
+                "%s.struct_size is %zu and its fields past byte %zu, the size this library knows, are set",
+                name, given, size);
     return LIK_OK;
 }
 
@@ -34,9 +36,10 @@ static int check_aligned(const char *name, const char *field, const void *pointe
     return LIK_OK;
 }
 
-/* The offset of the last entry, its index times |stride| summed over the axes, must stay one in bytes. */
-static int check_strides(const char *name, const char *field, const struct lik_tokens *x, const struct lik_strides *s,
-                         int64_t dim, int64_t dim_stride, int64_t bytes)
+/* The offset of the last entry, its index times |stride| summed over the axes, must stay one in
+ * bytes. */
+static int check_strides(const char *name, const char *field, const struct lik_tokens *x,
+                         const struct lik_strides *s, int64_t dim, int64_t dim_stride, int64_t bytes)
 {
     int64_t groups = x->group_size > 0 ? x->count / x->group_size : 1;
     int64_t members = x->group_size > 0 ? x->group_size : x->count;
@@ -48,7 +51,8 @@ static int check_strides(const char *name, const char *field, const struct lik_t
     }
     int64_t reach = 0;
     for (int i = 0; i < 4; i++) {
-        int64_t term, last = i == 2 && x->offsets ? x->total : extents[i] - 1; /* packed: an empty sequence may end there */
+        /* packed: an empty sequence may end there */
+        int64_t term, last = i == 2 && x->offsets ? x->total : extents[i] - 1;
         if (last <= 0)
             continue;
         if (strides[i] == INT64_MIN || lik_mul_i64(last, strides[i] < 0 ? -strides[i] : strides[i], &term) ||
@@ -67,11 +71,11 @@ static int check_offsets(const char *name, const struct lik_tokens *x)
     for (int64_t i = 1; i <= x->count; i++) {
         int64_t next = lik_offset_at(x, i);
         if (next < last)
-            return lik_fail(LIK_EINVAL, "%s.offsets[%lld] is %lld, less than %s.offsets[%lld], which is %lld", name,
-                            (long long)i, (long long)next, name, (long long)(i - 1), (long long)last);
+            return lik_fail(LIK_EINVAL, "%s.offsets[%lld] is %lld, less than %s.offsets[%lld], which is %lld",
+                            name, (long long)i, (long long)next, name, (long long)(i - 1), (long long)last);
         if (next - last > x->len_max)
-            return lik_fail(LIK_EINVAL, "%s.len_max is %lld, sequence %lld has %lld tokens", name, (long long)x->len_max,
-                            (long long)(i - 1), (long long)(next - last));
+            return lik_fail(LIK_EINVAL, "%s.len_max is %lld, sequence %lld has %lld tokens", name,
+                            (long long)x->len_max, (long long)(i - 1), (long long)(next - last));
         last = next;
     }
     if (last > x->total)
@@ -84,18 +88,20 @@ static int check_layout(const struct lik_context *ctx, const char *name, const s
 {
     int64_t rows;
     if (x->group_size < 0)
-        return lik_fail(LIK_EINVAL, "%s.group_size is %lld, must not be negative", name, (long long)x->group_size);
+        return lik_fail(LIK_EINVAL, "%s.group_size is %lld, must not be negative", name,
+                        (long long)x->group_size);
     if (x->offsets) {
         if (x->offsets_dtype != LIK_I32 && x->offsets_dtype != LIK_I64)
-            return lik_fail(LIK_EINVAL, "%s.offsets_dtype is %d, must be LIK_I32 or LIK_I64", name, x->offsets_dtype);
+            return lik_fail(LIK_EINVAL, "%s.offsets_dtype is %d, must be LIK_I32 or LIK_I64", name,
+                            x->offsets_dtype);
         if (x->total < 0)
             return lik_fail(LIK_EINVAL, "%s.total is %lld, must not be negative", name, (long long)x->total);
         if (x->group_size)
             return lik_fail(LIK_EINVAL, "%s.group_size is %lld, but %s is packed (offsets set)", name,
                             (long long)x->group_size, name);
         if (lik_mul_i64(x->count, lik_max_i64(x->len_max, 8), &rows)) /* 8: the bytes of an offset */
-            return lik_fail(LIK_EINVAL, "%s.count is %lld and %s.len_max %lld: their product passes 2^63", name,
-                            (long long)x->count, name, (long long)x->len_max);
+            return lik_fail(LIK_EINVAL, "%s.count is %lld and %s.len_max %lld: their product passes 2^63",
+                            name, (long long)x->count, name, (long long)x->len_max);
         if (check_aligned(name, ".offsets", x->offsets, lik_dtype_bytes(x->offsets_dtype)))
             return LIK_EINVAL;
         if (ctx->backend->host_memory && check_offsets(name, x))
@@ -103,19 +109,19 @@ static int check_layout(const struct lik_context *ctx, const char *name, const s
         rows = x->total;
     } else {
         if (x->offsets_dtype)
-            return lik_fail(LIK_EINVAL, "%s.offsets is NULL, %s.offsets_dtype is %d: 0 if %s is padded", name, name,
-                            x->offsets_dtype, name);
+            return lik_fail(LIK_EINVAL, "%s.offsets is NULL, %s.offsets_dtype is %d: 0 if %s is padded", name,
+                            name, x->offsets_dtype, name);
         if (x->group_size && x->count % x->group_size)
             return lik_fail(LIK_EINVAL, "%s.count is %lld, no multiple of %s.group_size, which is %lld", name,
                             (long long)x->count, name, (long long)x->group_size);
         if (lik_mul_i64(x->count, x->len_max, &rows))
-            return lik_fail(LIK_EINVAL, "%s.count is %lld and %s.len_max %lld: their product passes 2^63", name,
-                            (long long)x->count, name, (long long)x->len_max);
+            return lik_fail(LIK_EINVAL, "%s.count is %lld and %s.len_max %lld: their product passes 2^63",
+                            name, (long long)x->count, name, (long long)x->len_max);
     }
     int64_t bytes;
     if (lik_mul_i64(rows, x->dim * 4, &bytes))
-        return lik_fail(LIK_EINVAL, "%s has %lld tokens of dim %lld: its size passes 2^63 bytes", name, (long long)rows,
-                        (long long)x->dim);
+        return lik_fail(LIK_EINVAL, "%s has %lld tokens of dim %lld: its size passes 2^63 bytes", name,
+                        (long long)rows, (long long)x->dim);
     if (rows > 0 && !x->data)
         return lik_fail(LIK_EINVAL, "%s.data is NULL, %s has %lld tokens", name, name, (long long)rows);
     return LIK_OK;
@@ -131,21 +137,23 @@ static int check_tokens(const struct lik_context *ctx, const char *name, const s
     if (x->storage != LIK_DENSE)
         return lik_fail(LIK_EINVAL, "%s.storage is %d, must be LIK_DENSE (0)", name, x->storage);
     if (x->dtype < LIK_F32 || x->dtype > LIK_I8)
-        return lik_fail(LIK_EINVAL, "%s.dtype is %d (%s), must be f32, f16, bf16, e4m3, e5m2 or i8", name, x->dtype,
-                        lik_dtype_name(x->dtype));
+        return lik_fail(LIK_EINVAL, "%s.dtype is %d (%s), must be f32, f16, bf16, e4m3, e5m2 or i8", name,
+                        x->dtype, lik_dtype_name(x->dtype));
     if (x->count < 0)
         return lik_fail(LIK_EINVAL, "%s.count is %lld, must not be negative", name, (long long)x->count);
     if (x->len_max < 0)
         return lik_fail(LIK_EINVAL, "%s.len_max is %lld, must not be negative", name, (long long)x->len_max);
     if (x->len_max > INT32_MAX)
-        return lik_fail(LIK_EINVAL, "%s.len_max is %lld, must be at most %d", name, (long long)x->len_max, INT32_MAX);
+        return lik_fail(LIK_EINVAL, "%s.len_max is %lld, must be at most %d", name, (long long)x->len_max,
+                        INT32_MAX);
     if (x->dim < 1 || x->dim > DIM_MAX)
         return lik_fail(LIK_EINVAL, "%s.dim is %lld, must be 1 to %d", name, (long long)x->dim, DIM_MAX);
     if (check_layout(ctx, name, x) || check_aligned(name, ".data", x->data, lik_dtype_bytes(x->dtype)) ||
         check_aligned(name, ".scale", x->scale, sizeof(float)) ||
         check_aligned(name, ".weights", x->weights, sizeof(float)))
         return LIK_EINVAL;
-    if (check_strides(name, "strides", x, &x->strides, x->dim, x->dim_stride, (int64_t)lik_dtype_bytes(x->dtype)) ||
+    if (check_strides(name, "strides", x, &x->strides, x->dim, x->dim_stride,
+                      (int64_t)lik_dtype_bytes(x->dtype)) ||
         (x->mask && check_strides(name, "mask_strides", x, &x->mask_strides, 1, 0, 1)) ||
         (x->scale && check_strides(name, "scale_strides", x, &x->scale_strides, 1, 0, 4)) ||
         (x->weights && check_strides(name, "weights_strides", x, &x->weights_strides, 1, 0, 4)))
@@ -153,7 +161,8 @@ static int check_tokens(const struct lik_context *ctx, const char *name, const s
     return LIK_OK;
 }
 
-static int check_list(const struct lik_context *ctx, const char *name, const int64_t *list, int64_t n, int64_t count)
+static int check_list(const struct lik_context *ctx, const char *name, const int64_t *list, int64_t n,
+                      int64_t count)
 {
     if (n > 0 && !list)
         return lik_fail(LIK_EINVAL, "%s is NULL, list_count is %lld", name, (long long)n);
@@ -161,8 +170,8 @@ static int check_list(const struct lik_context *ctx, const char *name, const int
         return LIK_EINVAL;
     for (int64_t i = 0; ctx->backend->host_memory && i < n; i++)
         if (list[i] < 0 || list[i] >= count)
-            return lik_fail(LIK_EINVAL, "%s[%lld] is %lld, must be 0 to %lld", name, (long long)i, (long long)list[i],
-                            (long long)(count - 1));
+            return lik_fail(LIK_EINVAL, "%s[%lld] is %lld, must be 0 to %lld", name, (long long)i,
+                            (long long)list[i], (long long)(count - 1));
     return LIK_OK;
 }
 
@@ -175,18 +184,20 @@ static int check_pairing(const struct lik_context *ctx, const struct lik_score *
         if (op->per_query < 0)
             return lik_fail(LIK_EINVAL, "per_query is %lld, must not be negative", (long long)op->per_query);
         if (lik_mul_i64(op->q.count, op->per_query, &want) || want != op->d.count)
-            return lik_fail(LIK_EINVAL, "d.count is %lld, q.count x per_query is %lld x %lld", (long long)op->d.count,
-                            (long long)op->q.count, (long long)op->per_query);
+            return lik_fail(LIK_EINVAL, "d.count is %lld, q.count x per_query is %lld x %lld",
+                            (long long)op->d.count, (long long)op->q.count, (long long)op->per_query);
         return LIK_OK;
     }
     case LIK_PAIRS:
         if (op->q.count != op->d.count)
-            return lik_fail(LIK_EINVAL, "d.count is %lld, q.count is %lld; pairs need as many documents as queries",
+            return lik_fail(LIK_EINVAL,
+                            "d.count is %lld, q.count is %lld; pairs need as many documents as queries",
                             (long long)op->d.count, (long long)op->q.count);
         return LIK_OK;
     case LIK_LIST:
         if (op->list_count < 0)
-            return lik_fail(LIK_EINVAL, "list_count is %lld, must not be negative", (long long)op->list_count);
+            return lik_fail(LIK_EINVAL, "list_count is %lld, must not be negative",
+                            (long long)op->list_count);
         if (check_list(ctx, "list_q", op->list_q, op->list_count, op->q.count))
             return LIK_EINVAL;
         return check_list(ctx, "list_d", op->list_d, op->list_count, op->d.count);
@@ -203,25 +214,29 @@ static int check_problem(const struct lik_context *ctx, struct lik_score *op)
     if (status)
         return status;
     if (op->d.dim != op->q.dim)
-        return lik_fail(LIK_EINVAL, "d.dim is %lld, q.dim is %lld", (long long)op->d.dim, (long long)op->q.dim);
+        return lik_fail(LIK_EINVAL, "d.dim is %lld, q.dim is %lld", (long long)op->d.dim,
+                        (long long)op->q.dim);
     if (op->d.weights)
         return lik_fail(LIK_EINVAL, "d.weights is set, weights belong to q");
     if (op->reserved_i32 || op->reserved[0] || op->reserved[1] || op->reserved[2])
         return lik_fail(LIK_EUNSUPPORTED, "score.reserved is set, must be zero");
     if (op->precision < LIK_HIGHEST || op->precision > LIK_MEDIUM)
-        return lik_fail(LIK_EINVAL, "precision is %d, must be 0 (LIK_HIGHEST) to 2 (LIK_MEDIUM)", op->precision);
+        return lik_fail(LIK_EINVAL, "precision is %d, must be 0 (LIK_HIGHEST) to 2 (LIK_MEDIUM)",
+                        op->precision);
     if (check_pairing(ctx, op))
         return LIK_EINVAL;
     int64_t rows = lik_score_rows(op), columns = lik_score_columns(op), entries;
     if (op->scores_stride == 0)
         op->scores_stride = columns;
     if (rows > 1 && op->scores_stride < columns)
-        return lik_fail(LIK_EINVAL, "scores_stride is %lld, a row has %lld scores", (long long)op->scores_stride,
-                        (long long)columns);
-    if (lik_mul_i64(rows, lik_max_i64(op->scores_stride, columns), &entries) || lik_mul_i64(entries, 4, &entries))
+        return lik_fail(LIK_EINVAL, "scores_stride is %lld, a row has %lld scores",
+                        (long long)op->scores_stride, (long long)columns);
+    if (lik_mul_i64(rows, lik_max_i64(op->scores_stride, columns), &entries) ||
+        lik_mul_i64(entries, 4, &entries))
         return lik_fail(LIK_EINVAL, "scores_stride is %lld: %lld rows of it pass 2^63 bytes",
                         (long long)op->scores_stride, (long long)rows);
-    if (lik_mul_i64(rows, columns, &entries) || lik_mul_i64(entries, 4 * lik_max_i64(op->q.len_max, 1), &entries))
+    if (lik_mul_i64(rows, columns, &entries) ||
+        lik_mul_i64(entries, 4 * lik_max_i64(op->q.len_max, 1), &entries))
         return lik_fail(LIK_EINVAL, "%lld x %lld scores of %lld query tokens: their argmax passes 2^63 bytes",
                         (long long)rows, (long long)columns, (long long)op->q.len_max);
     if (op->argmax) {
@@ -270,7 +285,8 @@ int lik_check_topk(const struct lik_context *ctx, const struct lik_topk *in, enu
     if (out->score.pairing != LIK_ALL && out->score.pairing != LIK_CANDIDATES)
         return lik_fail(LIK_EINVAL, "pairing is %s, top-k needs LIK_ALL or LIK_CANDIDATES",
                         out->score.pairing == LIK_PAIRS || out->score.pairing == LIK_LIST
-                            ? pairing_names[out->score.pairing] : "unknown");
+                            ? pairing_names[out->score.pairing]
+                            : "unknown");
     out->score.scores = NULL;
     out->score.scores_stride = 0;
     out->score.argmax = NULL;
@@ -284,18 +300,19 @@ int lik_check_topk(const struct lik_context *ctx, const struct lik_topk *in, enu
         return lik_fail(LIK_EINVAL, "q.count is %lld and k %lld: their product passes 2^59",
                         (long long)out->score.q.count, (long long)out->k);
     if (out->id_base < 0 || lik_add_i64(out->id_base, lik_score_columns(&out->score), &entries))
-        return lik_fail(LIK_EINVAL, "id_base is %lld, must be 0 to 2^63 less the %lld documents", (long long)out->id_base,
-                        (long long)lik_score_columns(&out->score));
+        return lik_fail(LIK_EINVAL, "id_base is %lld, must be 0 to 2^63 less the %lld documents",
+                        (long long)out->id_base, (long long)lik_score_columns(&out->score));
     if (mode == LIK_CHECK_RUN && out->score.q.count > 0 && (!out->values || !out->ids))
-        return lik_fail(LIK_EINVAL, "%s is NULL, %lld x %lld entries are to be written", out->values ? "ids" : "values",
-                        (long long)out->score.q.count, (long long)out->k);
+        return lik_fail(LIK_EINVAL, "%s is NULL, %lld x %lld entries are to be written",
+                        out->values ? "ids" : "values", (long long)out->score.q.count, (long long)out->k);
     if (check_aligned("values", "", out->values, sizeof(float)))
         return LIK_EINVAL;
     return check_aligned("ids", "", out->ids, sizeof(int64_t));
 }
 
 /* A gradient of an operand: in a float dtype, aligned. */
-static int check_gradient(const char *name, const void *gradient, const struct lik_tokens *x, const char *operand)
+static int check_gradient(const char *name, const void *gradient, const struct lik_tokens *x,
+                          const char *operand)
 {
     if (!gradient)
         return LIK_OK;
@@ -315,10 +332,13 @@ static int check_winners(const struct lik_score *op)
         int64_t length = lik_tokens_length(&op->d, lik_score_document(op, row, column));
         for (int64_t s = 0; s < tokens; s++) {
             int64_t at = n * op->q.len_max + s;
-            int64_t t = op->argmax_dtype == LIK_I16 ? ((const int16_t *)op->argmax)[at] : ((const int32_t *)op->argmax)[at];
+            int64_t t = op->argmax_dtype == LIK_I16 ? ((const int16_t *)op->argmax)[at]
+                                                    : ((const int32_t *)op->argmax)[at];
             if (t < -1 || t >= length)
-                return lik_fail(LIK_EINVAL, "argmax of score [%lld, %lld], query token %lld is %lld, the document has %lld tokens",
-                                (long long)row, (long long)column, (long long)s, (long long)t, (long long)length);
+                return lik_fail(
+                    LIK_EINVAL,
+                    "argmax of score [%lld, %lld], query token %lld is %lld, the document has %lld tokens",
+                    (long long)row, (long long)column, (long long)s, (long long)t, (long long)length);
         }
     }
     return LIK_OK;
@@ -354,12 +374,14 @@ int lik_check_grad(const struct lik_context *ctx, const struct lik_grad *in, enu
         return lik_fail(LIK_EINVAL, "grad_scores_stride is %lld, a row has %lld scores",
                         (long long)out->grad_scores_stride, (long long)columns);
     int64_t reach;
-    if (lik_mul_i64(rows, lik_max_i64(out->grad_scores_stride, columns), &reach) || lik_mul_i64(reach, 4, &reach))
+    if (lik_mul_i64(rows, lik_max_i64(out->grad_scores_stride, columns), &reach) ||
+        lik_mul_i64(reach, 4, &reach))
         return lik_fail(LIK_EINVAL, "grad_scores_stride is %lld: %lld rows of it pass 2^63 bytes",
                         (long long)out->grad_scores_stride, (long long)rows);
     if (mode == LIK_CHECK_RUN && rows > 0 && columns > 0) {
         if (!out->grad_scores)
-            return lik_fail(LIK_EINVAL, "grad_scores is NULL, %lld x %lld are read", (long long)rows, (long long)columns);
+            return lik_fail(LIK_EINVAL, "grad_scores is NULL, %lld x %lld are read", (long long)rows,
+                            (long long)columns);
         if (!out->score.argmax && out->score.q.len_max > 0)
             return lik_fail(LIK_EINVAL, "argmax is NULL, the gradient needs the one lik_score_run wrote");
         if (out->score.argmax && ctx->backend->host_memory)

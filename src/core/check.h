@@ -1,5 +1,6 @@
-/* Checks of the public structs: each function copies `in` to `out`, completed with defaults, or fails with a message that
- * names the argument and both values. Nothing is written besides `out`. */
+/* Checks of the public structs: each function copies `in` to `out`, completed with defaults, or
+ * fails with a message that names the argument and both values. Nothing is written besides
+ * `out`. */
 #ifndef LIK_CORE_CHECK_H
 #define LIK_CORE_CHECK_H
 
@@ -8,12 +9,12 @@
 /* What the outputs must be: a plan may come before they are allocated. */
 enum lik_check_mode { LIK_CHECK_PLAN, LIK_CHECK_RUN };
 
-LIK_STATUS lik_check_score(const struct lik_context *ctx, const struct lik_score *in, enum lik_check_mode mode,
-                    struct lik_score *out);
+LIK_STATUS lik_check_score(const struct lik_context *ctx, const struct lik_score *in,
+                           enum lik_check_mode mode, struct lik_score *out);
 LIK_STATUS lik_check_topk(const struct lik_context *ctx, const struct lik_topk *in, enum lik_check_mode mode,
-                   struct lik_topk *out);
+                          struct lik_topk *out);
 LIK_STATUS lik_check_grad(const struct lik_context *ctx, const struct lik_grad *in, enum lik_check_mode mode,
-                   struct lik_grad *out);
+                          struct lik_grad *out);
 LIK_STATUS lik_check_exec(const struct lik_exec *in, struct lik_exec *out);
 
 #endif

@@ -40,7 +40,8 @@ int lik_context_create(const char *device, struct lik_context **out)
     }
     if (length == 4 && !memcmp(device, "cuda", 4))
         return lik_fail(LIK_EDEVICE, "device is \"%.40s\", this library was built without CUDA", device);
-    return lik_fail(LIK_EINVAL, "device is \"%.40s\", must be \"cpu\", \"cpu:LEVEL\", \"ref\" or \"cuda:N\"", device);
+    return lik_fail(LIK_EINVAL, "device is \"%.40s\", must be \"cpu\", \"cpu:LEVEL\", \"ref\" or \"cuda:N\"",
+                    device);
 }
 
 void lik_context_destroy(struct lik_context *ctx)
@@ -54,7 +55,7 @@ const char *lik_context_name(const struct lik_context *ctx)
 }
 
 #define TEXT_(x) #x
-#define TEXT(x) TEXT_(x)
+#define TEXT(x)  TEXT_(x)
 
 const char *lik_version(void)
 {
@@ -73,6 +74,6 @@ const char *lik_build_info(void)
 #else
 #define LIK_BACKENDS "ref cpu"
 #endif
-    return "lik " TEXT(LIK_VERSION_MAJOR) "." TEXT(LIK_VERSION_MINOR) "." TEXT(LIK_VERSION_PATCH) ", " LIK_COMPILER
-           ", backends " LIK_BACKENDS;
+    return "lik " TEXT(LIK_VERSION_MAJOR) "." TEXT(LIK_VERSION_MINOR) "." TEXT(
+        LIK_VERSION_PATCH) ", " LIK_COMPILER ", backends " LIK_BACKENDS;
 }

@@ -1,5 +1,5 @@
-/* Test builds: what stands between a workspace's regions must be as it was when a run is over. Under AddressSanitizer the
- * gaps of host memory can't even be read meanwhile. */
+/* Test builds: what stands between a workspace's regions must be as it was when a run is over.
+ * Under AddressSanitizer the gaps of host memory can't even be read meanwhile. */
 #include "core/guards.h"
 
 #ifdef LIK_GUARD_WORKSPACE
@@ -32,7 +32,8 @@ void lik_layout_planned(const struct lik_layout *l)
 }
 
 /* Copy n of a gap, where backends take the workspace to begin. */
-static unsigned char *gap_at(const struct lik_context *ctx, const struct lik_exec *exec, const struct lik_gap *gap, int64_t n)
+static unsigned char *gap_at(const struct lik_context *ctx, const struct lik_exec *exec,
+                             const struct lik_gap *gap, int64_t n)
 {
     uintptr_t align = ctx->backend->host_memory ? 64 : 256;
     uintptr_t begin = ((uintptr_t)exec->workspace + align - 1) & ~(align - 1);
@@ -74,8 +75,10 @@ int lik_guards_check(const struct lik_context *ctx, const struct lik_exec *exec)
             }
             for (int b = 0; !status && b < LIK_GAP_BYTES; b++)
                 if (found[b] != PAINT)
-                    status = lik_fail(LIK_EDEVICE, "the run wrote %d bytes past region %d of the workspace (copy %lld), byte %lld",
-                                      b, i, (long long)n, (long long)(planned.gaps[i].at + n * planned.gaps[i].step + b));
+                    status = lik_fail(
+                        LIK_EDEVICE,
+                        "the run wrote %d bytes past region %d of the workspace (copy %lld), byte %lld", b, i,
+                        (long long)n, (long long)(planned.gaps[i].at + n * planned.gaps[i].step + b));
         }
     return status;
 }

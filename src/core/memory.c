@@ -1,4 +1,5 @@
-/* Memory and streams of a context: checked here, served here where the operands lie in host memory, else by the backend. */
+/* Memory and streams of a context: checked here, served here where the operands lie in host
+ * memory, else by the backend. */
 #include "base/size.h"
 #include "core/backend.h"
 
@@ -32,7 +33,8 @@ int lik_memory_alloc(const struct lik_context *ctx, size_t bytes, void **out)
         return lik_fail(LIK_EINVAL, "bytes is %zu, must be at most %zu", bytes, (size_t)PTRDIFF_MAX - 63);
     if (!bytes)
         return lik_succeed();
-    int status = ctx->backend->host_memory ? host_alloc(bytes, out) : ctx->backend->memory_alloc(ctx, bytes, out);
+    int status =
+        ctx->backend->host_memory ? host_alloc(bytes, out) : ctx->backend->memory_alloc(ctx, bytes, out);
     if (status)
         *out = NULL;
     return finish(status);

@@ -3,20 +3,23 @@
 
 struct lik_tokens lik_tokens_padded(const void *data, int32_t dtype, int64_t count, int64_t len, int64_t dim)
 {
-    struct lik_tokens x = {.struct_size = sizeof x, .dtype = dtype, .count = count, .len_max = len, .dim = dim};
+    struct lik_tokens x = {
+        .struct_size = sizeof x, .dtype = dtype, .count = count, .len_max = len, .dim = dim};
     x.data = data;
     x.dim_stride = 1;
     x.strides.token = dim;
-    if (__builtin_mul_overflow(len, dim, &x.strides.sequence)) /* refused when the operation checks the sizes */
+    /* refused when the operation checks the sizes */
+    if (__builtin_mul_overflow(len, dim, &x.strides.sequence))
         x.strides.sequence = INT64_MAX;
     x.mask_strides = x.scale_strides = x.weights_strides = (struct lik_strides){.sequence = len, .token = 1};
     return x;
 }
 
-struct lik_tokens lik_tokens_packed(const void *data, int32_t dtype, int64_t count, int64_t len_max, int64_t total,
-                                    int64_t dim, const void *offsets, int32_t offsets_dtype)
+struct lik_tokens lik_tokens_packed(const void *data, int32_t dtype, int64_t count, int64_t len_max,
+                                    int64_t total, int64_t dim, const void *offsets, int32_t offsets_dtype)
 {
-    struct lik_tokens x = {.struct_size = sizeof x, .dtype = dtype, .count = count, .len_max = len_max, .dim = dim};
+    struct lik_tokens x = {
+        .struct_size = sizeof x, .dtype = dtype, .count = count, .len_max = len_max, .dim = dim};
     x.data = data;
     x.total = total;
     x.dim_stride = 1;
@@ -37,9 +40,14 @@ const char *lik_status_name(int status)
 size_t lik_dtype_bytes(int32_t dtype)
 {
     switch (dtype) {
-    case LIK_F32: case LIK_I32: return 4;
-    case LIK_F16: case LIK_BF16: case LIK_I16: return 2;
-    case LIK_E4M3: case LIK_E5M2: case LIK_I8: return 1;
+    case LIK_F32:
+    case LIK_I32: return 4;
+    case LIK_F16:
+    case LIK_BF16:
+    case LIK_I16: return 2;
+    case LIK_E4M3:
+    case LIK_E5M2:
+    case LIK_I8: return 1;
     case LIK_I64: return 8;
     default: return 0;
     }

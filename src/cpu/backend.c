@@ -1,8 +1,9 @@
 /* The CPU backend: which level runs.
  *
- * Levels are whole kernel tables, ordered from the baseline up; a level is usable when it is built in and the processor and
- * the operating system have what it needs. "cpu" takes the highest usable one not above $LIK_CPU, "cpu:LEVEL" that one or
- * fails. Only files named after a level contain its instructions. */
+ * Levels are whole kernel tables, ordered from the baseline up; a level is usable when it is
+ * built in and the processor and the operating system have what it needs. "cpu" takes the
+ * highest usable one not above $LIK_CPU, "cpu:LEVEL" that one or fails. Only files named after
+ * a level contain its instructions. */
 #include "cpu/driver.h"
 
 #if defined(__x86_64__)
@@ -21,9 +22,9 @@ static int has_baseline(void)
 static int has_avx2(void)
 {
     __builtin_cpu_init(); /* checks the operating system's saved state, too */
-    unsigned a, b, c, d; /* clang 14 does not know "f16c" */
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __get_cpuid(1, &a, &b, &c, &d) &&
-           (c & bit_F16C);
+    unsigned a, b, c, d;  /* clang 14 does not know "f16c" */
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+           __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
 }
 #endif
 

@@ -1,9 +1,11 @@
-/* What the drivers of the CPU backend share: how a problem is cut into items, and the scratch of one slot.
+/* What the drivers of the CPU backend share: how a problem is cut into items, and the scratch
+ * of one slot.
  *
- * An item is a rectangle of the score matrix, rows [row, row + rows_per_item) x columns [column, + columns_per_item). Slots
- * (at most one a thread) take items from an atomic counter until none is left. A slot packs the queries of an item unless
- * it did so for its last item, streams the documents past them, and hands finished scores to the sink: the score matrix or
- * a heap of the k best. Every slot has its own scratch, so nothing is shared but the counter. */
+ * An item is a rectangle of the score matrix, rows [row, row + rows_per_item) x columns
+ * [column, + columns_per_item). Slots (at most one a thread) take items from an atomic counter
+ * until none is left. A slot packs the queries of an item unless it did so for its last item,
+ * streams the documents past them, and hands finished scores to the sink: the score matrix or a
+ * heap of the k best. Every slot has its own scratch, so nothing is shared but the counter. */
 #ifndef LIK_CPU_DRIVER_H
 #define LIK_CPU_DRIVER_H
 
@@ -18,10 +20,12 @@
 
 /* How document rows reach the kernel. */
 enum lik_cpu_loader {
-    LIK_LOAD_F32,    /* native rows */
-    LIK_LOAD_F16,    /* native rows, widened inside the kernel */
+    LIK_LOAD_F32, /* native rows */
+    LIK_LOAD_F16, /* native rows, widened inside the kernel */
     LIK_LOAD_BF16,
-    LIK_LOAD_GATHER, /* converted to f32 rows in scratch: 8-bit floats, strided elements, narrow dtypes to normalize */
+    /* converted to f32 rows in scratch: 8-bit floats, strided elements, narrow dtypes to
+     * normalize */
+    LIK_LOAD_GATHER,
     LIK_LOAD_I8_Q16, /* native rows (or copies, if strided), integer products with a 16-bit query */
     LIK_LOAD_I8_Q7,
 };
@@ -30,58 +34,66 @@ struct lik_cpu_plan {
     enum lik_cpu_loader loader;
     int64_t slots;
     int64_t rows_per_item, columns_per_item, item_rows, item_columns; /* sizes and numbers of the items */
-    int64_t lanes;         /* query tokens of a block, rounded up to whole vectors */
-    int64_t panels;        /* panels of a full block */
-    int64_t slice;         /* elements a kernel call takes: dim, or a multiple of 8 below it */
-    int64_t stream_rows;   /* rows of a stream, a multiple of 24 (so that only the last tile of a document list is partial) */
-    int64_t segments;      /* documents a stream may touch */
+    int64_t lanes;  /* query tokens of a block, rounded up to whole vectors */
+    int64_t panels; /* panels of a full block */
+    int64_t slice;  /* elements a kernel call takes: dim, or a multiple of 8 below it */
+    /* rows of a stream, a multiple of 24 (so that only the last tile of a document list is
+     * partial) */
+    int64_t stream_rows;
+    int64_t segments; /* documents a stream may touch */
     int64_t widened_rows, widened_stride;
     /* Byte offsets into a slot's scratch, and its size. */
-    size_t packed, lane_bias, lane_token, lane_weight, query_lane, maxima, winners, partial, widened, token, integers, gathered;
+    size_t packed, lane_bias, lane_token, lane_weight, query_lane, maxima, winners, partial, widened, token,
+        integers, gathered;
     size_t slot_bytes;
 };
 
-/* A block of packed queries: rows [row, row + queries) of an LIK_ALL problem, or one query. Lanes are the kept tokens of
- * these queries, one after the other. */
+/* A block of packed queries: rows [row, row + queries) of an LIK_ALL problem, or one query.
+ * Lanes are the kept tokens of these queries, one after the other. */
 struct lik_cpu_block {
     int64_t row, queries; /* what is packed; queries = 0: nothing yet */
     int64_t lanes;
     int panels;
     void *packed;
     int32_t *lane_bias;
-    int32_t *lane_token;  /* [lanes]: token number within its query */
-    float *lane_weight;   /* [lanes]: factor of the lane's maximum, all 1 unless `weighted` */
+    int32_t *lane_token; /* [lanes]: token number within its query */
+    float *lane_weight;  /* [lanes]: factor of the lane's maximum, all 1 unless `weighted` */
     int weighted;
-    int64_t *query_lane;  /* [queries + 1] */
+    int64_t *query_lane; /* [queries + 1] */
 };
 
 struct lik_cpu_slot {
     struct lik_cpu_block block;
     float *maxima, *partial, *widened, *token; /* token: [8, dim], tokens as f32 */
-    int8_t *gathered; /* [stream_rows + 2 * LIK_TILE_ROWS, dim]: rows of i8 elements that do not lie together */
+    /* [stream_rows + 2 * LIK_TILE_ROWS, dim]: rows of i8 elements that do not lie together */
+    int8_t *gathered;
     int32_t *winners, *integers; /* integers: [dim], that token quantized */
 };
 
 /* Lays the slots out at the beginning of the workspace. */
-LIK_STATUS lik_cpu_plan_score(const struct lik_score *op, const struct lik_exec *exec, struct lik_cpu_plan *plan,
-                              struct lik_layout *layout);
+LIK_STATUS lik_cpu_plan_score(const struct lik_score *op, const struct lik_exec *exec,
+                              struct lik_cpu_plan *plan, struct lik_layout *layout);
 const char *lik_cpu_loader_name(enum lik_cpu_loader loader);
 void lik_cpu_slot_init(const struct lik_cpu_plan *plan, char *scratch, struct lik_cpu_slot *slot);
 
 /* Packs queries row ... row + queries - 1 (LIK_ALL), or the one query of `row`. */
-void lik_cpu_pack(const struct lik_cpu_kernels *kernels, const struct lik_score *op, const struct lik_cpu_plan *plan,
-                  int64_t row, int64_t queries, struct lik_cpu_slot *slot);
+void lik_cpu_pack(const struct lik_cpu_kernels *kernels, const struct lik_score *op,
+                  const struct lik_cpu_plan *plan, int64_t row, int64_t queries, struct lik_cpu_slot *slot);
 
-/* Token t of a sequence whose elements begin at `base`, as f32 with neither scale nor normalization. */
-void lik_cpu_load_token(const struct lik_cpu_kernels *kernels, const struct lik_tokens *x, int64_t base, float *dst);
-/* The same as lik_cpu_norm, where the sum of squares, `squares`, left the range of f32 or came near its lower end. */
+/* Token t of a sequence whose elements begin at `base`, as f32 with neither scale nor
+ * normalization. */
+void lik_cpu_load_token(const struct lik_cpu_kernels *kernels, const struct lik_tokens *x, int64_t base,
+                        float *dst);
+/* The same as lik_cpu_norm, where the sum of squares, `squares`, left the range of f32 or came
+ * near its lower end. */
 float lik_cpu_norm_again(const struct lik_cpu_kernels *kernels, const float *x, int64_t n, float squares);
-/* |x| of the elements as they are stored. Where nothing was lost the sum taken again has the same bits, so that its lower
- * bound may be any. */
+/* |x| of the elements as they are stored. Where nothing was lost the sum taken again has the
+ * same bits, so that its lower bound may be any. */
 static inline float lik_cpu_norm(const struct lik_cpu_kernels *kernels, const float *x, int64_t n)
 {
     float squares = kernels->sum_squares(x, n);
-    return squares >= 1e-30f && squares <= FLT_MAX ? sqrtf(squares) : lik_cpu_norm_again(kernels, x, n, squares);
+    return squares >= 1e-30f && squares <= FLT_MAX ? sqrtf(squares)
+                                                   : lik_cpu_norm_again(kernels, x, n, squares);
 }
 /* The factor that scale and normalization put on a token; `raw` is the token without them. */
 float lik_cpu_token_factor(const struct lik_cpu_kernels *kernels, const struct lik_tokens *x, float scale,
@@ -108,11 +120,14 @@ void lik_cpu_name(const struct lik_context *ctx, const char *verb, const struct 
 /* Runs all items of the job; the slots' scratch begins at `scratch`. */
 void lik_cpu_run(struct lik_cpu_job *job, char *scratch);
 
-int lik_cpu_score_plan(const struct lik_context *, const struct lik_score *, const struct lik_exec *, struct lik_plan *);
+int lik_cpu_score_plan(const struct lik_context *, const struct lik_score *, const struct lik_exec *,
+                       struct lik_plan *);
 int lik_cpu_score_run(const struct lik_context *, const struct lik_score *, const struct lik_exec *);
-int lik_cpu_topk_plan(const struct lik_context *, const struct lik_topk *, const struct lik_exec *, struct lik_plan *);
+int lik_cpu_topk_plan(const struct lik_context *, const struct lik_topk *, const struct lik_exec *,
+                      struct lik_plan *);
 int lik_cpu_topk_run(const struct lik_context *, const struct lik_topk *, const struct lik_exec *);
-int lik_cpu_grad_plan(const struct lik_context *, const struct lik_grad *, const struct lik_exec *, struct lik_plan *);
+int lik_cpu_grad_plan(const struct lik_context *, const struct lik_grad *, const struct lik_exec *,
+                      struct lik_plan *);
 int lik_cpu_grad_run(const struct lik_context *, const struct lik_grad *, const struct lik_exec *);
 
 #endif

@@ -1,11 +1,15 @@
-/* Gradients from the argmax: gathers of winning rows, every output row owned by one task, written once.
+/* Gradients from the argmax: gathers of winning rows, every output row owned by one task,
+ * written once.
  *
- *     grad_q[i, s] = sum over scores n of query i of  g[n] w[i, s] d[n][argmax[n, s]]      tasks: (query, up to 32 tokens)
- *     grad_d[j, t] = sum over the (n, s) of document j with argmax[n, s] = t  of  g[n] w[i, s] q[i, s]    tasks: documents
+ *     grad_q[i, s] = sum over scores n of query i of g[n] w[i, s] d[n][argmax[n, s]]
+ *         (tasks: (query, up to 32 tokens))
+ *     grad_d[j, t] = sum over (n, s) of document j, argmax[n, s] = t, of g[n] w[i, s] q[i, s]
+ *         (tasks: documents)
  *
- * The second needs for each document token the list of its winners: a counting sort of the document's argmax entries by t,
- * stable, so that the order of summation is that of (n, s) whatever the number of threads. Sums are f32; a row goes through
- * its normalization's Jacobian and is rounded to the operand's dtype once. An explicit list of pairs is first sorted by
+ * The second needs for each document token the list of its winners: a counting sort of the
+ * document's argmax entries by t, stable, so that the order of summation is that of (n, s)
+ * whatever the number of threads. Sums are f32; a row goes through its normalization's Jacobian
+ * and is rounded to the operand's dtype once. An explicit list of pairs is first sorted by
  * query and by document in the same way. */
 #include "cpu/driver.h"
 
@@ -30,7 +34,8 @@ struct grad_job {
     atomic_llong next;
 };
 
-/* The scores one sequence takes part in: score rows / columns first, first + step, ... or entries of a sorted list. */
+/* The scores one sequence takes part in: score rows / columns first, first + step, ... or
+ * entries of a sorted list. */
 struct incidence {
     int64_t count;
     int64_t row, column, row_step, column_step;
@@ -75,39 +80,45 @@ static void incidence_at(const struct incidence *in, int64_t n, int64_t *row, in
 static int64_t winner_at(const struct lik_score *op, int64_t row, int64_t column, int64_t s)
 {
     int64_t at = (row * lik_score_columns(op) + column) * op->q.len_max + s;
-    return op->argmax_dtype == LIK_I16 ? ((const int16_t *)op->argmax)[at] : ((const int32_t *)op->argmax)[at];
+    return op->argmax_dtype == LIK_I16 ? ((const int16_t *)op->argmax)[at]
+                                       : ((const int32_t *)op->argmax)[at];
 }
 
-/* Token t of sequence i as f32, in place if it is stored so, else in `buffer`; its factor in *factor. */
-static const float *token_at(const struct grad_job *job, const struct lik_tokens *x, int64_t i, int64_t t, float *buffer,
-                             float *factor)
+/* Token t of sequence i as f32, in place if it is stored so, else in `buffer`; its factor in
+ * *factor. */
+static const float *token_at(const struct grad_job *job, const struct lik_tokens *x, int64_t i, int64_t t,
+                             float *buffer, float *factor)
 {
     int64_t base = lik_tokens_base(x, &x->strides, i) + t * x->strides.token;
     int in_place = x->dtype == LIK_F32 && x->dim_stride == 1;
     if (!in_place)
         lik_cpu_load_token(job->kernels, x, base, buffer);
     const float *token = in_place ? (const float *)x->data + base : buffer;
-    float scale = x->scale ? x->scale[lik_tokens_base(x, &x->scale_strides, i) + t * x->scale_strides.token] : 1.0f;
+    float scale =
+        x->scale ? x->scale[lik_tokens_base(x, &x->scale_strides, i) + t * x->scale_strides.token] : 1.0f;
     *factor = lik_cpu_token_factor(job->kernels, x, scale, token);
     return token;
 }
 
 static float weight_at(const struct lik_tokens *q, int64_t i, int64_t s)
 {
-    return q->weights ? q->weights[lik_tokens_base(q, &q->weights_strides, i) + s * q->weights_strides.token] : 1.0f;
+    return q->weights ? q->weights[lik_tokens_base(q, &q->weights_strides, i) + s * q->weights_strides.token]
+                      : 1.0f;
 }
 
-/* Takes the gradient of the effective token (scaled, normalized) in `sums` to that of the stored one, in place. A token whose
- * norm is below the clamp has no direction: its gradient is zero, where the quotient's would be 1e12 times rounding noise. */
-static void through_token(const struct grad_job *job, const struct lik_tokens *x, int64_t i, int64_t t, float *sums,
-                          float *buffer)
+/* Takes the gradient of the effective token (scaled, normalized) in `sums` to that of the
+ * stored one, in place. A token whose norm is below the clamp has no direction: its gradient is
+ * zero, where the quotient's would be 1e12 times rounding noise. */
+static void through_token(const struct grad_job *job, const struct lik_tokens *x, int64_t i, int64_t t,
+                          float *sums, float *buffer)
 {
     if (!x->normalize && !x->scale)
         return;
     float factor, along = 0;
     const float *token = token_at(job, x, i, t, buffer, &factor);
     if (x->normalize) {
-        float scale = x->scale ? x->scale[lik_tokens_base(x, &x->scale_strides, i) + t * x->scale_strides.token] : 1.0f;
+        float scale =
+            x->scale ? x->scale[lik_tokens_base(x, &x->scale_strides, i) + t * x->scale_strides.token] : 1.0f;
         if (fabsf(scale) * lik_cpu_norm(job->kernels, token, x->dim) < 1e-12f) {
             memset(sums, 0, (size_t)x->dim * sizeof *sums);
             return;
@@ -118,8 +129,8 @@ static void through_token(const struct grad_job *job, const struct lik_tokens *x
         sums[k] = (x->normalize ? sums[k] + along * token[k] : sums[k]) * factor;
 }
 
-static void store_row(const struct grad_job *job, const struct lik_tokens *x, void *gradient, int64_t row, float *sums,
-                      float *buffer)
+static void store_row(const struct grad_job *job, const struct lik_tokens *x, void *gradient, int64_t row,
+                      float *sums, float *buffer)
 {
     char *out = (char *)gradient + row * x->dim * (int64_t)lik_dtype_bytes(x->dtype);
     if (job->op->accumulate) {
@@ -129,13 +140,15 @@ static void store_row(const struct grad_job *job, const struct lik_tokens *x, vo
     job->kernels->narrow(out, sums, x->dtype, x->dim);
 }
 
-/* g times the product of a query token and a document token. Where the stored elements' product leaves the range of f32, or
- * that of the factors does, the query's elements take its factor first, in `room`. */
-static float weight_term(const struct grad_job *job, float g, const float *query, float q_factor, const float *token,
-                         float factor, float *room)
+/* g times the product of a query token and a document token. Where the stored elements' product
+ * leaves the range of f32, or that of the factors does, the query's elements take its factor
+ * first, in `room`. */
+static float weight_term(const struct grad_job *job, float g, const float *query, float q_factor,
+                         const float *token, float factor, float *room)
 {
     int64_t dim = job->op->score.q.dim;
-    float product = job->kernels->dot(query, token, dim), size = fabsf(product), factors = fabsf(factor * q_factor);
+    float product = job->kernels->dot(query, token, dim), size = fabsf(product),
+          factors = fabsf(factor * q_factor);
     int underflow = size < 0x1p-110f && (size > 0 || factors > 1e9f); /* 0 is mostly what it seems */
     if (size <= FLT_MAX && !underflow && factors >= FLT_MIN && factors <= FLT_MAX)
         return g * factor * q_factor * product;
@@ -148,14 +161,18 @@ static void query_task(struct grad_job *job, char *scratch, int64_t i, int64_t f
 {
     const struct lik_score *op = &job->op->score;
     const struct lik_tokens *q = &op->q;
-    int64_t dim = q->dim, last = lik_min_i64(first + GROUP, lik_tokens_length(q, i)), out = lik_tokens_row(q, i);
-    float *sums = (float *)(void *)(scratch + job->at.sums), *buffer = (float *)(void *)(scratch + job->at.row);
+    int64_t dim = q->dim, last = lik_min_i64(first + GROUP, lik_tokens_length(q, i)),
+            out = lik_tokens_row(q, i);
+    float *sums = (float *)(void *)(scratch + job->at.sums),
+          *buffer = (float *)(void *)(scratch + job->at.row);
     float *weight_sums = buffer + 2 * dim;
     if (first >= last)
         return;
     memset(sums, 0, (size_t)((last - first) * dim) * sizeof *sums);
     memset(weight_sums, 0, GROUP * sizeof *weight_sums);
-    uint32_t met = 0; /* query tokens of the group with a maximum: the others may be dropped ones, which are never read */
+    /* query tokens of the group with a maximum: the others may be dropped ones, which are never
+     * read */
+    uint32_t met = 0;
     struct incidence in = scores_of_query(job, i);
     for (int64_t n = 0; n < in.count; n++) {
         int64_t row, column;
@@ -170,7 +187,8 @@ static void query_task(struct grad_job *job, char *scratch, int64_t i, int64_t f
             float factor;
             const float *token = token_at(job, &op->d, j, t, buffer, &factor);
             if (job->op->grad_q)
-                job->kernels->add_scaled(sums + (s - first) * dim, token, g * weight_at(q, i, s) * factor, dim);
+                job->kernels->add_scaled(sums + (s - first) * dim, token, g * weight_at(q, i, s) * factor,
+                                         dim);
             if (job->op->grad_weights) {
                 float q_factor;
                 const float *query = token_at(job, q, i, s, buffer + dim, &q_factor);
@@ -190,9 +208,10 @@ static void query_task(struct grad_job *job, char *scratch, int64_t i, int64_t f
     }
 }
 
-/* Sorts the document's argmax entries by token: entries[heads[t] ... heads[t + 1]) are those that token t won. */
-static void sort_winners(const struct grad_job *job, const struct incidence *in, int64_t length, int64_t *entries,
-                         int64_t *heads)
+/* Sorts the document's argmax entries by token: entries[heads[t] ... heads[t + 1]) are those
+ * that token t won. */
+static void sort_winners(const struct grad_job *job, const struct incidence *in, int64_t length,
+                         int64_t *entries, int64_t *heads)
 {
     const struct lik_score *op = &job->op->score;
     int64_t tokens = op->q.len_max, row, column;
@@ -221,7 +240,8 @@ static void document_task(struct grad_job *job, char *scratch, int64_t j)
     const struct lik_score *op = &job->op->score;
     const struct lik_tokens *q = &op->q, *d = &op->d;
     int64_t dim = d->dim, length = lik_tokens_length(d, j), out = lik_tokens_row(d, j);
-    float *sums = (float *)(void *)(scratch + job->at.sums), *buffer = (float *)(void *)(scratch + job->at.row);
+    float *sums = (float *)(void *)(scratch + job->at.sums),
+          *buffer = (float *)(void *)(scratch + job->at.row);
     int64_t *entries = (int64_t *)(void *)(scratch + job->at.entries);
     int64_t *heads = (int64_t *)(void *)(scratch + job->at.heads);
     struct incidence in = scores_of_document(job, j);
@@ -272,7 +292,9 @@ static int lay_out(const struct lik_grad *op, const struct lik_exec *exec, struc
                    struct lik_layout *layout)
 {
     const struct lik_score *score = &op->score;
-    int64_t per_document = score->pairing == LIK_ALL ? score->q.count : score->pairing == LIK_LIST ? score->list_count : 1;
+    int64_t per_document = score->pairing == LIK_ALL    ? score->q.count
+                           : score->pairing == LIK_LIST ? score->list_count
+                                                        : 1;
     int64_t entries, listed = 0, q_starts = 0, d_starts = 0;
     struct lik_layout slot = {0};
     *at = (struct grad_regions){.slot_count = exec->threads};
@@ -316,7 +338,8 @@ int lik_cpu_grad_plan(const struct lik_context *ctx, const struct lik_grad *op, 
     return LIK_OK;
 }
 
-/* order = list positions sorted by their sequence, stable; start[i] ... start[i + 1] are those of sequence i. */
+/* order = list positions sorted by their sequence, stable; start[i] ... start[i + 1] are those
+ * of sequence i. */
 static void sort_list(const int64_t *list, int64_t n, int64_t count, int64_t *start, int64_t *order)
 {
     memset(start, 0, (size_t)(count + 1) * sizeof *start);
@@ -363,12 +386,13 @@ int lik_cpu_grad_run(const struct lik_context *ctx, const struct lik_grad *op, c
     if (op->grad_q || op->grad_weights) {
         int64_t tasks = score->q.count * query_groups(score);
         atomic_store(&job.next, 0);
-        exec->parallel_for(exec->pool, lik_min_i64(job.at.slot_count, lik_max_i64(tasks, 1)), query_slot, &job);
+        exec->parallel_for(exec->pool, lik_min_i64(job.at.slot_count, lik_max_i64(tasks, 1)), query_slot,
+                           &job);
     }
     if (op->grad_d) {
         atomic_store(&job.next, 0);
-        exec->parallel_for(exec->pool, lik_min_i64(job.at.slot_count, lik_max_i64(score->d.count, 1)), document_slot,
-                           &job);
+        exec->parallel_for(exec->pool, lik_min_i64(job.at.slot_count, lik_max_i64(score->d.count, 1)),
+                           document_slot, &job);
     }
     return LIK_OK;
 }

@@ -1,9 +1,13 @@
-/* Packing queries into panels: tokens become lanes, dropped tokens vanish, scale and normalization are applied.
+/* Packing queries into panels: tokens become lanes, dropped tokens vanish, scale and
+ * normalization are applied.
  *
- * For f32 arithmetic element (k, lane) of a panel is packed[k * stride + lane], the lanes of a half vector stored twice. For
- * integer arithmetic a token x is rounded to round(x * a), with `a` as large as |.| <= limit and, so that a sum of products
- * with i8 stays exact in i32, 128 * sum|.| < 2^31 allow; the lane's weight takes the factor 1 / a, which is positive, so that
- * it may be applied to the maximum. i8 queries keep their own integers. Elements lie in groups (2 or 4 for one 32-bit broadcast of a document row): packed[(k / group * stride + lane) * group + k % group]. */
+ * For f32 arithmetic element (k, lane) of a panel is packed[k * stride + lane], the lanes of a
+ * half vector stored twice. For integer arithmetic a token x is rounded to round(x * a), with
+ * `a` as large as |.| <= limit and, so that a sum of products with i8 stays exact in i32, 128 *
+ * sum|.| < 2^31 allow; the lane's weight takes the factor 1 / a, which is positive, so that it
+ * may be applied to the maximum. i8 queries keep their own integers. Elements lie in groups (2
+ * or 4 for one 32-bit broadcast of a document row): packed[(k / group * stride + lane) * group
+ * + k % group]. */
 #include "cpu/driver.h"
 
 #include "base/dtype.h"
@@ -12,10 +16,12 @@
 #include <math.h>
 #include <string.h>
 
-void lik_cpu_load_token(const struct lik_cpu_kernels *kernels, const struct lik_tokens *x, int64_t base, float *dst)
+void lik_cpu_load_token(const struct lik_cpu_kernels *kernels, const struct lik_tokens *x, int64_t base,
+                        float *dst)
 {
     if (x->dim_stride == 1) {
-        kernels->widen(dst, (const char *)x->data + base * (int64_t)lik_dtype_bytes(x->dtype), x->dtype, x->dim);
+        kernels->widen(dst, (const char *)x->data + base * (int64_t)lik_dtype_bytes(x->dtype), x->dtype,
+                       x->dim);
         return;
     }
     for (int64_t k = 0; k < x->dim; k++)
@@ -45,8 +51,8 @@ float lik_cpu_token_factor(const struct lik_cpu_kernels *kernels, const struct l
     return scale / (norm < 1e-12f ? 1e-12f : norm); /* a NaN norm stays one */
 }
 
-/* Rounds a token, times the sign of its factor, to integers of at most `limit`; returns |factor| / a. A token that is not
- * finite has no integers: NaN. */
+/* Rounds a token, times the sign of its factor, to integers of at most `limit`; returns
+ * |factor| / a. A token that is not finite has no integers: NaN. */
 static float quantize(const float *token, int64_t dim, float factor, int limit, int32_t *out)
 {
     float most = 0, total = 0;
@@ -78,8 +84,9 @@ struct panel {
 };
 
 /* Lanes first ... first + count - 1 of a panel, at most one vector. */
-static void store_f32(const struct lik_cpu_kernels *kernels, float *packed, const struct panel *panel, int64_t first,
-                      int64_t count, const float *const *rows, const float *factors, int64_t dim)
+static void store_f32(const struct lik_cpu_kernels *kernels, float *packed, const struct panel *panel,
+                      int64_t first, int64_t count, const float *const *rows, const float *factors,
+                      int64_t dim)
 {
     int64_t stride = lik_panel_stride(panel->shape);
     float *at = packed + panel->offset * dim + first;
@@ -96,8 +103,8 @@ static void store_f32(const struct lik_cpu_kernels *kernels, float *packed, cons
         }
 }
 
-static void store_integers(void *packed, const struct panel *panel, int64_t lane, const int32_t *token, int64_t dim,
-                           int group)
+static void store_integers(void *packed, const struct panel *panel, int64_t lane, const int32_t *token,
+                           int64_t dim, int group)
 {
     int64_t stride = lik_panel_stride(panel->shape), depth = lik_round_up(dim, group);
     if (group == 2) {
@@ -120,7 +127,8 @@ static void number_lanes(const struct lik_score *op, struct lik_cpu_block *block
     for (int64_t n = 0; n < block->queries; n++) {
         int64_t i = lik_score_query(op, block->row + n), length = lik_tokens_length(q, i);
         const uint8_t *mask = q->mask && length ? q->mask + lik_tokens_base(q, &q->mask_strides, i) : NULL;
-        const float *weights = q->weights && length ? q->weights + lik_tokens_base(q, &q->weights_strides, i) : NULL;
+        const float *weights =
+            q->weights && length ? q->weights + lik_tokens_base(q, &q->weights_strides, i) : NULL;
         for (int64_t t = 0; t < length; t++) {
             if (mask && !mask[t * q->mask_strides.token])
                 continue;
@@ -132,8 +140,10 @@ static void number_lanes(const struct lik_score *op, struct lik_cpu_block *block
     block->lanes = lane;
 }
 
-/* Begins the panel that holds `lane`, the first after the panel before; zeros what its tokens will not fill. */
-static void begin_panel(struct lik_cpu_block *block, struct panel *panel, int64_t lane, int64_t depth, int group, int ragged)
+/* Begins the panel that holds `lane`, the first after the panel before; zeros what its tokens
+ * will not fill. */
+static void begin_panel(struct lik_cpu_block *block, struct panel *panel, int64_t lane, int64_t depth,
+                        int group, int ragged)
 {
     panel->offset += lik_panel_stride(panel->shape);
     panel->first_lane = lane;
@@ -148,8 +158,8 @@ static void begin_panel(struct lik_cpu_block *block, struct panel *panel, int64_
 }
 
 /* The integers of the token become lane `lane`, its weight takes their unit. */
-static void pack_integers(const struct lik_tokens *q, const struct panel *panel, int64_t lane, const float *token,
-                          float factor, int group, struct lik_cpu_slot *slot)
+static void pack_integers(const struct lik_tokens *q, const struct panel *panel, int64_t lane,
+                          const float *token, float factor, int group, struct lik_cpu_slot *slot)
 {
     struct lik_cpu_block *block = &slot->block;
     if (q->dtype == LIK_I8 && group == 2) {
@@ -166,8 +176,8 @@ static void pack_integers(const struct lik_tokens *q, const struct panel *panel,
     block->lane_bias[lane] = -128 * sum;
 }
 
-void lik_cpu_pack(const struct lik_cpu_kernels *kernels, const struct lik_score *op, const struct lik_cpu_plan *plan,
-                  int64_t row, int64_t queries, struct lik_cpu_slot *slot)
+void lik_cpu_pack(const struct lik_cpu_kernels *kernels, const struct lik_score *op,
+                  const struct lik_cpu_plan *plan, int64_t row, int64_t queries, struct lik_cpu_slot *slot)
 {
     const struct lik_tokens *q = &op->q;
     struct lik_cpu_block *block = &slot->block;
@@ -192,7 +202,8 @@ void lik_cpu_pack(const struct lik_cpu_kernels *kernels, const struct lik_score 
             if (!in_place)
                 lik_cpu_load_token(kernels, q, at, own);
             const float *token = in_place ? (const float *)q->data + at : own;
-            float factor = lik_cpu_token_factor(kernels, q, q->scale ? q->scale[scale_base + t * q->scale_strides.token] : 1.0f, token);
+            float factor = lik_cpu_token_factor(
+                kernels, q, q->scale ? q->scale[scale_base + t * q->scale_strides.token] : 1.0f, token);
             if (group > 1) {
                 pack_integers(q, &panel, lane, token, factor, group, slot);
                 continue;

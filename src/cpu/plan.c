@@ -1,20 +1,24 @@
-/* Cutting a problem into items and laying out the scratch. Everything here is arithmetic on sizes: no data is read but the
- * offsets' last entry.
+/* Cutting a problem into items and laying out the scratch. Everything here is arithmetic on
+ * sizes: no data is read but the offsets' last entry.
  *
  * The sizes, and why:
- * - a block of queries fills about a quarter of a megabyte packed, so that it stays in L2 while documents stream past it;
- * - an item has at least 2,048 document tokens where the problem has them: packing a query token again for an item costs
- *   about as much as 18 document tokens against it, so less than 1 %;
- * - a stream of rows is at most 48 KB as f32 when several panels pass over it (it stays in L2), 192 rows at most;
- * - more than 224 elements are taken in slices, so that a panel's slice and the rows of a tile stay in L1 (32 KB): the
- *   product sums wait in `partial` between slices, in the same order of addition. */
+ * - a block of queries fills about a quarter of a megabyte packed, so that it stays in L2 while
+ *   documents stream past it;
+ * - an item has at least 2,048 document tokens where the problem has them: packing a query
+ *   token again for an item costs about as much as 18 document tokens against it, so less than
+ *   1 %;
+ * - a stream of rows is at most 48 KB as f32 when several panels pass over it (it stays in L2),
+ *   192 rows at most;
+ * - more than 224 elements are taken in slices, so that a panel's slice and the rows of a tile
+ *   stay in L1 (32 KB): the product sums wait in `partial` between slices, in the same order of
+ *   addition. */
 #include "cpu/driver.h"
 
-#define BLOCK_BYTES (256 << 10)
-#define ITEM_TOKENS 2048
-#define STREAM_BYTES (48 << 10)
-#define STREAM_ROWS 192
-#define SLICE_MAX 224
+#define BLOCK_BYTES     (256 << 10)
+#define ITEM_TOKENS     2048
+#define STREAM_BYTES    (48 << 10)
+#define STREAM_ROWS     192
+#define SLICE_MAX       224
 #define SERIAL_PRODUCTS 4000000 /* about 100 us of work: below it one thread is faster */
 
 static enum lik_cpu_loader choose_loader(const struct lik_score *op)
@@ -25,7 +29,8 @@ static enum lik_cpu_loader choose_loader(const struct lik_score *op)
     case LIK_F32: return native ? LIK_LOAD_F32 : LIK_LOAD_GATHER;
     case LIK_F16: return native && !d->normalize ? LIK_LOAD_F16 : LIK_LOAD_GATHER;
     case LIK_BF16: return native && !d->normalize ? LIK_LOAD_BF16 : LIK_LOAD_GATHER;
-    case LIK_I8: return op->precision == LIK_MEDIUM && op->q.dtype != LIK_I8 ? LIK_LOAD_I8_Q7 : LIK_LOAD_I8_Q16;
+    case LIK_I8:
+        return op->precision == LIK_MEDIUM && op->q.dtype != LIK_I8 ? LIK_LOAD_I8_Q7 : LIK_LOAD_I8_Q16;
     default: return LIK_LOAD_GATHER;
     }
 }
@@ -54,13 +59,16 @@ static void cut_items(const struct lik_score *op, const struct lik_exec *exec, s
     int64_t block_queries = op->pairing == LIK_ALL ? plan->rows_per_item : 1;
     plan->lanes = lik_round_up(lik_max_i64(block_queries * op->q.len_max, 1), 8);
 
-    /* Long enough items that packing does not show, short enough that every thread gets several. */
-    int64_t least = lik_divide_up(ITEM_TOKENS, length), all = lik_divide_up(rows, plan->rows_per_item) * columns;
+    /* Long enough items that packing does not show, short enough that every thread gets
+     * several. */
+    int64_t least = lik_divide_up(ITEM_TOKENS, length),
+            all = lik_divide_up(rows, plan->rows_per_item) * columns;
     int64_t share = lik_divide_up(lik_max_i64(all, 1), 8 * exec->threads);
     plan->columns_per_item = lik_max_i64(lik_min_i64(lik_max_i64(share, least), columns), 1);
     if (op->pairing != LIK_ALL && columns < least) {
         share = lik_divide_up(lik_max_i64(rows, 1), 8 * exec->threads);
-        plan->rows_per_item = lik_max_i64(lik_min_i64(lik_divide_up(least, lik_max_i64(columns, 1)), share), 1);
+        plan->rows_per_item =
+            lik_max_i64(lik_min_i64(lik_divide_up(least, lik_max_i64(columns, 1)), share), 1);
     }
     plan->item_rows = lik_divide_up(rows, plan->rows_per_item);
     plan->item_columns = lik_divide_up(columns, plan->columns_per_item);
@@ -118,7 +126,8 @@ int lik_cpu_plan_score(const struct lik_score *op, const struct lik_exec *exec, 
     lik_layout_spare(&slot, gathered ? 2 * LIK_TILE_ROWS * dim : 0, 1);
     lik_layout_repeat(layout, &slot, plan->slots, 64, &plan->slot_bytes);
     if (layout->failed)
-        return lik_fail(LIK_EINVAL, "the workspace of %lld threads for queries of %lld lanes passes 2^63 bytes",
+        return lik_fail(LIK_EINVAL,
+                        "the workspace of %lld threads for queries of %lld lanes passes 2^63 bytes",
                         (long long)plan->slots, (long long)plan->lanes);
     return LIK_OK;
 }

@@ -1,8 +1,10 @@
 /* Streaming documents past packed queries.
  *
- * A stream is up to plan.stream_rows kept tokens of consecutive documents, as row pointers. All panels of the block pass over
- * it (the rows stay in L2), each folding into maxima[segment][lane]; then the segments whose document ended are summed to
- * scores. A document that does not end in its stream carries its maxima to the first segment of the next. */
+ * A stream is up to plan.stream_rows kept tokens of consecutive documents, as row pointers. All
+ * panels of the block pass over it (the rows stay in L2), each folding into
+ * maxima[segment][lane]; then the segments whose document ended are summed to scores. A
+ * document that does not end in its stream carries its maxima to the first segment of the
+ * next. */
 #include "cpu/driver.h"
 
 #include "base/size.h"
@@ -13,13 +15,14 @@
 
 #define STREAM_MAX 192
 
-/* A walk over the tokens of documents column ... column_end - 1 of one row of the score matrix. */
+/* A walk over the tokens of documents column ... column_end - 1 of one row of the score
+ * matrix. */
 struct cursor {
     int64_t column, column_end;
     int64_t token, length; /* of the current document */
     int64_t base;
     const uint8_t *mask;
-    int open;              /* is the current document entered? */
+    int open; /* is the current document entered? */
 };
 
 struct stream {
@@ -41,7 +44,8 @@ static inline void enter_document(const struct lik_score *op, int64_t row, struc
     at->length = lik_tokens_length(d, j);
     at->base = lik_tokens_base(d, &d->strides, j);
     at->mask = NULL;
-    if (d->mask && at->length > 0) /* what no token stands at may lie outside of the array, or there is none */
+    /* what no token stands at may lie outside of the array, or there is none */
+    if (d->mask && at->length > 0)
         at->mask = d->mask + lik_tokens_base(d, &d->mask_strides, j);
     at->open = 1;
 }
@@ -57,11 +61,12 @@ static int next_kept(const struct lik_tokens *d, struct cursor *at)
 
 static const char *token_address(const struct lik_tokens *d, const struct cursor *at)
 {
-    return (const char *)d->data + (at->base + at->token * d->strides.token) * (int64_t)lik_dtype_bytes(d->dtype);
+    return (const char *)d->data +
+           (at->base + at->token * d->strides.token) * (int64_t)lik_dtype_bytes(d->dtype);
 }
 
-/* Fills the pointers past count that kernels prefetch, widen or compute without using: the tokens that come next, then the
- * last one again. */
+/* Fills the pointers past count that kernels prefetch, widen or compute without using: the
+ * tokens that come next, then the last one again. */
 static void look_ahead(const struct lik_score *op, int64_t row, struct cursor at, struct stream *stream)
 {
     const void *row_pointer = stream->count ? stream->rows[stream->count - 1] : NULL;
@@ -88,9 +93,10 @@ static void look_ahead(const struct lik_score *op, int64_t row, struct cursor at
     }
 }
 
-/* Lists the next rows of the walk. `carried`: the first segment continues a document that has kept a token or not. */
-static void fill_stream(const struct lik_score *op, int64_t row, const struct lik_cpu_plan *plan, struct cursor *at,
-                        int carried_kept, struct stream *stream)
+/* Lists the next rows of the walk. `carried`: the first segment continues a document that has
+ * kept a token or not. */
+static void fill_stream(const struct lik_score *op, int64_t row, const struct lik_cpu_plan *plan,
+                        struct cursor *at, int carried_kept, struct stream *stream)
 {
     const struct lik_tokens *d = &op->d;
     int64_t n = 0, segment = 0;
@@ -136,11 +142,14 @@ static void fill_stream(const struct lik_score *op, int64_t row, const struct li
     look_ahead(op, row, *at, stream);
 }
 
-/* Row r of the stream as f32 where the loader or the normalization needs it so; NULL where not. */
-static const float *load_row(const struct lik_cpu_job *job, struct stream *stream, int64_t r, struct lik_cpu_slot *slot)
+/* Row r of the stream as f32 where the loader or the normalization needs it so; NULL where
+ * not. */
+static const float *load_row(const struct lik_cpu_job *job, struct stream *stream, int64_t r,
+                             struct lik_cpu_slot *slot)
 {
     const struct lik_tokens *d = &job->op->d;
-    int64_t base = ((const char *)stream->rows[r] - (const char *)d->data) / (int64_t)lik_dtype_bytes(d->dtype);
+    int64_t base =
+        ((const char *)stream->rows[r] - (const char *)d->data) / (int64_t)lik_dtype_bytes(d->dtype);
     if (job->plan.loader == LIK_LOAD_GATHER) {
         float *row = slot->widened + r * job->plan.widened_stride;
         lik_cpu_load_token(job->kernels, d, base, row);
@@ -161,12 +170,14 @@ static const float *load_row(const struct lik_cpu_job *job, struct stream *strea
     return slot->token;
 }
 
-/* Converts or copies the stream's rows where the loader asks for it, and computes their factors. Returns whether factors
- * count. */
-static int load_stream(const struct lik_cpu_job *job, int64_t row, struct stream *stream, struct lik_cpu_slot *slot)
+/* Converts or copies the stream's rows where the loader asks for it, and computes their
+ * factors. Returns whether factors count. */
+static int load_stream(const struct lik_cpu_job *job, int64_t row, struct stream *stream,
+                       struct lik_cpu_slot *slot)
 {
     const struct lik_tokens *d = &job->op->d;
-    int copied = job->plan.loader == LIK_LOAD_GATHER || (job->plan.loader >= LIK_LOAD_I8_Q16 && d->dim_stride != 1);
+    int copied =
+        job->plan.loader == LIK_LOAD_GATHER || (job->plan.loader >= LIK_LOAD_I8_Q16 && d->dim_stride != 1);
     if (copied || d->normalize) {
         for (int64_t r = 0; r < stream->count; r++) {
             const float *raw = load_row(job, stream, r, slot);
@@ -197,8 +208,8 @@ static int load_stream(const struct lik_cpu_job *job, int64_t row, struct stream
 }
 
 /* One panel, all slices of its elements, past the stream. */
-static void run_panel(const struct lik_cpu_job *job, const lik_rows_kernel *kernels, int shape, const void *packed,
-                      struct lik_rows *rows, int64_t element)
+static void run_panel(const struct lik_cpu_job *job, const lik_rows_kernel *kernels, int shape,
+                      const void *packed, struct lik_rows *rows, int64_t element)
 {
     const struct lik_cpu_plan *plan = &job->plan;
     int64_t dim = job->op->q.dim;
@@ -216,21 +227,26 @@ static void run_panel(const struct lik_cpu_job *job, const lik_rows_kernel *kern
 }
 
 /* Every panel of the block past the stream, into maxima and winners. */
-static void run_stream(const struct lik_cpu_job *job, struct stream *stream, int scaled, struct lik_cpu_slot *slot)
+static void run_stream(const struct lik_cpu_job *job, struct stream *stream, int scaled,
+                       struct lik_cpu_slot *slot)
 {
     const struct lik_cpu_plan *plan = &job->plan;
     const struct lik_cpu_kernels *kernels = job->kernels;
     const struct lik_cpu_block *block = &slot->block;
-    struct lik_rows rows = {.rows = stream->rows, .count = stream->count, .index = stream->index, .ends = stream->ends};
+    struct lik_rows rows = {
+        .rows = stream->rows, .count = stream->count, .index = stream->index, .ends = stream->ends};
     rows.row_scale = scaled ? stream->row_scale : NULL;
     rows.stride = plan->lanes + 8;
     rows.partial = plan->slice < job->op->q.dim ? slot->partial : NULL;
     rows.widened = slot->widened;
     rows.widened_stride = plan->widened_stride;
     rows.widened_rows = plan->widened_rows;
-    const lik_rows_kernel *table[] = {kernels->f32, kernels->f16, kernels->bf16, kernels->f32, kernels->i8_q16, kernels->i8_q7};
+    const lik_rows_kernel *table[] = {kernels->f32, kernels->f16,    kernels->bf16,
+                                      kernels->f32, kernels->i8_q16, kernels->i8_q7};
     const lik_rows_kernel *kernel = table[plan->loader];
-    int integer = plan->loader >= LIK_LOAD_I8_Q16, group = plan->loader == LIK_LOAD_I8_Q7 ? 4 : integer ? 2 : 1;
+    int integer = plan->loader >= LIK_LOAD_I8_Q16, group = plan->loader == LIK_LOAD_I8_Q7 ? 4
+                                                           : integer                      ? 2
+                                                                                          : 1;
     int64_t depth = lik_round_up(job->op->q.dim, group), offset = 0, lane = 0;
     int64_t element = plan->loader == LIK_LOAD_F16 || plan->loader == LIK_LOAD_BF16 ? 2 : 4;
     for (int p = 0; p < block->panels; p++) {
@@ -249,7 +265,8 @@ static void run_stream(const struct lik_cpu_job *job, struct stream *stream, int
             run_panel(job, kernel, shape, packed, &rows, element);
             if (element == 2 && block->panels > 1) { /* the first panel left the rows widened */
                 for (int64_t r = 0; r < stream->count + 2 * LIK_TILE_ROWS; r++)
-                    stream->rows[r] = slot->widened + lik_min_i64(r, stream->count - 1) * plan->widened_stride;
+                    stream->rows[r] =
+                        slot->widened + lik_min_i64(r, stream->count - 1) * plan->widened_stride;
                 kernel = kernels->f32;
                 element = 4;
             }
@@ -290,10 +307,12 @@ static void finish_stream(struct lik_cpu_job *job, const struct stream *stream, 
         const int32_t *winners = op->argmax ? slot->winners + s * stride : NULL;
         int64_t column = stream->column[s];
         for (int64_t n = 0; n < block->queries; n++) {
-            int64_t row = block->row + n, lane = block->query_lane[n], lanes = block->query_lane[n + 1] - lane;
+            int64_t row = block->row + n, lane = block->query_lane[n],
+                    lanes = block->query_lane[n + 1] - lane;
             float score = 0;
             if (stream->kept[s] && lanes > 0)
-                score = job->kernels->sum(maxima + lane, block->weighted ? block->lane_weight + lane : NULL, lanes);
+                score = job->kernels->sum(maxima + lane, block->weighted ? block->lane_weight + lane : NULL,
+                                          lanes);
             if (job->topk) {
                 struct lik_heap heap = {.k = job->heap_k, .smallest = job->topk->smallest};
                 int64_t *count = job->heap_counts + slot_number * op->q.count + row;
@@ -313,8 +332,8 @@ static void finish_stream(struct lik_cpu_job *job, const struct stream *stream, 
 }
 
 /* The packed block against columns [column, column_end) of score row `row`. */
-static void run_documents(struct lik_cpu_job *job, int64_t row, int64_t column, int64_t column_end, int64_t slot_number,
-                          struct lik_cpu_slot *slot)
+static void run_documents(struct lik_cpu_job *job, int64_t row, int64_t column, int64_t column_end,
+                          int64_t slot_number, struct lik_cpu_slot *slot)
 {
     int64_t stride = job->plan.lanes + 8;
     struct cursor at = {.column = column, .column_end = column_end};
@@ -342,7 +361,8 @@ static void run_documents(struct lik_cpu_job *job, int64_t row, int64_t column, 
         carried = !stream.last_complete;
         kept = carried && stream.kept[stream.segments - 1];
         if (carried && stream.segments > 1) {
-            memcpy(slot->maxima, slot->maxima + (stream.segments - 1) * stride, (size_t)stride * sizeof *slot->maxima);
+            memcpy(slot->maxima, slot->maxima + (stream.segments - 1) * stride,
+                   (size_t)stride * sizeof *slot->maxima);
             if (job->op->argmax)
                 memcpy(slot->winners, slot->winners + (stream.segments - 1) * stride,
                        (size_t)stride * sizeof *slot->winners);
@@ -360,14 +380,16 @@ static void run_slot(void *arg, int64_t slot_number)
     struct lik_cpu_job *job = ((struct run *)arg)->job;
     const struct lik_cpu_plan *plan = &job->plan;
     const struct lik_score *op = job->op;
-    int64_t rows = lik_score_rows(op), columns = lik_score_columns(op), items = plan->item_rows * plan->item_columns;
+    int64_t rows = lik_score_rows(op), columns = lik_score_columns(op),
+            items = plan->item_rows * plan->item_columns;
     struct lik_cpu_slot slot;
     lik_cpu_slot_init(plan, ((struct run *)arg)->scratch + (size_t)slot_number * plan->slot_bytes, &slot);
     for (;;) {
         int64_t item = atomic_fetch_add_explicit(&job->next, 1, memory_order_relaxed);
         if (item >= items)
             return;
-        int64_t row = item / plan->item_columns * plan->rows_per_item, column = item % plan->item_columns * plan->columns_per_item;
+        int64_t row = item / plan->item_columns * plan->rows_per_item,
+                column = item % plan->item_columns * plan->columns_per_item;
         int64_t row_end = lik_min_i64(row + plan->rows_per_item, rows);
         int64_t column_end = lik_min_i64(column + plan->columns_per_item, columns);
         if (op->pairing == LIK_ALL) {
@@ -399,8 +421,8 @@ void lik_cpu_name(const struct lik_context *ctx, const char *verb, const struct 
                   const struct lik_cpu_plan *plan, char *variant, size_t size)
 {
     const struct lik_cpu_kernels *kernels = ctx->kernels;
-    snprintf(variant, size, "%s_%s%s_d%lld_%s", verb, lik_dtype_name(op->d.dtype), lik_cpu_loader_name(plan->loader),
-             (long long)op->d.dim, kernels->level);
+    snprintf(variant, size, "%s_%s%s_d%lld_%s", verb, lik_dtype_name(op->d.dtype),
+             lik_cpu_loader_name(plan->loader), (long long)op->d.dim, kernels->level);
 }
 
 int lik_cpu_score_plan(const struct lik_context *ctx, const struct lik_score *op, const struct lik_exec *exec,

@@ -1,19 +1,23 @@
 /* The f32, f16 and bf16 row kernels for AVX2 + FMA + F16C. 16 vector registers of 8 lanes.
  *
- * A tile is R rows x V query vectors (of 8 tokens), optionally with a half vector: the last 4 query tokens of two rows
- * share one register, low half for the even row and high half for the odd one, fed by a blend of two broadcasts. At least 8
- * accumulators keep two FMA pipes with a latency of 4 busy:
+ * A tile is R rows x V query vectors (of 8 tokens), optionally with a half vector: the last 4
+ * query tokens of two rows share one register, low half for the even row and high half for the
+ * odd one, fed by a blend of two broadcasts. At least 8 accumulators keep two FMA pipes with a
+ * latency of 4 busy:
  *
  *     tokens   4      8     12         16    20        24    32
  *     tile     8x0.5  8x1   6x1.5      6x2   4x2.5     4x3   3x4
  *
- * Compilers fold the shared query loads into the FMAs' memory operands, one load an FMA, and spill; so a query load and an
- * FMA are one asm instruction each, and the loop over k is unrolled by 16, one cache line a row.
+ * Compilers fold the shared query loads into the FMAs' memory operands, one load an FMA, and
+ * spill; so a query load and an FMA are one asm instruction each, and the loop over k is
+ * unrolled by 16, one cache line a row.
  *
- * f16 and bf16 rows are widened one tile ahead, into an L1 scratch, between the FMAs of the current tile: the conversions
- * use other ports and cost nothing, where widening a block first costs 14 to 20 %.
- * Rows are prefetched two tiles ahead through their pointers: without it the hardware prefetcher, which three streams a few
- * hundred bytes apart defeat, leaves half of the speed from memory. */
+ * f16 and bf16 rows are widened one tile ahead, into an L1 scratch, between the FMAs of the
+ * current tile: the conversions use other ports and cost nothing, where widening a block first
+ * costs 14 to 20 %.
+ * Rows are prefetched two tiles ahead through their pointers: without it the hardware
+ * prefetcher, which three streams a few hundred bytes apart defeat, leaves half of the speed
+ * from memory. */
 #include "cpu/kernels.h"
 #include "cpu/unroll.h"
 
@@ -58,30 +62,37 @@ FORCE_INLINE const uint16_t *halves(const void *row, int64_t skip)
 }
 
 /* One element of every row against the panel: acc[r][v] += rows[r][k] * query[k][v]. */
-FORCE_INLINE void step(const int R, const int V, const int half, __m256 *acc, const float *const *rows, int64_t k,
-                       const float *query)
+FORCE_INLINE void step(const int R, const int V, const int half, __m256 *acc, const float *const *rows,
+                       int64_t k, const float *query)
 {
     __m256 *half_acc = acc + R * V;
     if (R < V) { /* few rows: hold their broadcasts, pass over the query vectors */
         __m256 row[8];
-        UNROLL for (int r = 0; r < R; r++)
+        UNROLL
+        for (int r = 0; r < R; r++)
             row[r] = _mm256_broadcast_ss(rows[r] + k);
-        UNROLL for (int v = 0; v < V; v++) {
+        UNROLL
+        for (int v = 0; v < V; v++) {
             __m256 q = load_query(query + 8 * v);
-            UNROLL for (int r = 0; r < R; r++)
+            UNROLL
+            for (int r = 0; r < R; r++)
                 fma_into(&acc[r * V + v], row[r], q);
         }
     } else { /* few query vectors: hold them, pass over the rows */
         __m256 q[5];
-        UNROLL for (int v = 0; v < V + half; v++)
+        UNROLL
+        for (int v = 0; v < V + half; v++)
             q[v] = load_query(query + 8 * v);
-        UNROLL for (int r = 0; r < R; r += 1 + half) {
+        UNROLL
+        for (int r = 0; r < R; r += 1 + half) {
             __m256 even = _mm256_broadcast_ss(rows[r] + k);
-            UNROLL for (int v = 0; v < V; v++)
+            UNROLL
+            for (int v = 0; v < V; v++)
                 fma_into(&acc[r * V + v], even, q[v]);
             if (half) {
                 __m256 odd = _mm256_broadcast_ss(rows[r + 1] + k);
-                UNROLL for (int v = 0; v < V; v++)
+                UNROLL
+                for (int v = 0; v < V; v++)
                     fma_into(&acc[(r + 1) * V + v], odd, q[v]);
                 fma_into(&half_acc[r / 2], _mm256_blend_ps(even, odd, 0xf0), q[V]);
             }
@@ -89,27 +100,33 @@ FORCE_INLINE void step(const int R, const int V, const int half, __m256 *acc, co
     }
 }
 
-/* acc = sums over k of the R rows; meanwhile widens R rows `next` into `widened`, or prefetches rows `ahead`. */
+/* acc = sums over k of the R rows; meanwhile widens R rows `next` into `widened`, or prefetches
+ * rows `ahead`. */
 FORCE_INLINE void dot_tile(const int R, const int V, const int half, const int storage, __m256 *acc,
-                           const float *const *rows, const float *query, int64_t dim, const void *const *ahead,
-                           const void *const *next, int64_t skip, float *widened, int64_t widened_stride)
+                           const float *const *rows, const float *query, int64_t dim,
+                           const void *const *ahead, const void *const *next, int64_t skip, float *widened,
+                           int64_t widened_stride)
 {
     const int lanes = 8 * (V + half);
     int64_t k = 0;
     for (; k + 16 <= dim; k += 16) {
         if (storage == WIDEN_NONE) {
-            UNROLL for (int r = 0; r < R; r++)
+            UNROLL
+            for (int r = 0; r < R; r++)
                 _mm_prefetch((const char *)ahead[r] + skip + 4 * k, _MM_HINT_T0);
         } else {
             if ((k & 16) == 0) {
-                UNROLL for (int r = 0; r < R; r++)
+                UNROLL
+                for (int r = 0; r < R; r++)
                     _mm_prefetch((const char *)ahead[r] + skip + 2 * k, _MM_HINT_T0);
             }
         }
-        UNROLL for (int u = 0; u < 16; u++) {
+        UNROLL
+        for (int u = 0; u < 16; u++) {
             step(R, V, half, acc, rows, k + u, query + u * lanes);
             if (storage != WIDEN_NONE && u % 8 == 7) {
-                UNROLL for (int r = 0; r < R; r++)
+                UNROLL
+                for (int r = 0; r < R; r++)
                     _mm256_store_ps(widened + r * widened_stride + k + u - 7,
                                     widen8(storage, halves(next[r], skip) + k + u - 7));
             }
@@ -132,14 +149,16 @@ FORCE_INLINE __m256 unordered(__m256 a, __m256 b)
     return _mm256_cmp_ps(a, b, _CMP_UNORD_Q);
 }
 
-/* Folds n products, all of one document, into a vector of maxima (and winners). The maximum is NaN from the first NaN on. */
+/* Folds n products, all of one document, into a vector of maxima (and winners). The maximum is
+ * NaN from the first NaN on. */
 FORCE_INLINE void fold(const int n, const __m256 *product, const int pitch, float *maxima, int32_t *winners,
                        const int32_t *index)
 {
     __m256 best = _mm256_loadu_ps(maxima);
     if (winners) {
         __m256 at = _mm256_castsi256_ps(_mm256_loadu_si256((const __m256i *)(const void *)winners));
-        UNROLL for (int r = 0; r < n; r++) {
+        UNROLL
+        for (int r = 0; r < n; r++) {
             __m256 x = product[r * pitch];
             __m256 take = _mm256_andnot_ps(unordered(best, best), _mm256_cmp_ps(x, best, _CMP_NLE_UQ));
             best = _mm256_blendv_ps(best, x, take);
@@ -148,7 +167,8 @@ FORCE_INLINE void fold(const int n, const __m256 *product, const int pitch, floa
         _mm256_storeu_si256((__m256i *)(void *)winners, _mm256_castps_si256(at));
     } else {
         __m256 nan = unordered(best, product[0]), most = _mm256_max_ps(best, product[0]);
-        UNROLL for (int r = 1; r < n; r++) {
+        UNROLL
+        for (int r = 1; r < n; r++) {
             most = _mm256_max_ps(most, product[r * pitch]);
             if (r % 2 == 0)
                 nan = _mm256_or_ps(nan, unordered(product[(r - 1) * pitch], product[r * pitch]));
@@ -161,10 +181,12 @@ FORCE_INLINE void fold(const int n, const __m256 *product, const int pitch, floa
 }
 
 /* The half vector's pairs of rows: each register holds 4 lanes of an even and an odd row. */
-FORCE_INLINE void fold_half(const int n, const __m256 *product, float *maxima, int32_t *winners, const int32_t *index)
+FORCE_INLINE void fold_half(const int n, const __m256 *product, float *maxima, int32_t *winners,
+                            const int32_t *index)
 {
     __m256 row[8];
-    UNROLL for (int p = 0; p < n / 2; p++) {
+    UNROLL
+    for (int p = 0; p < n / 2; p++) {
         row[2 * p] = product[p];
         row[2 * p + 1] = _mm256_permute2f128_ps(product[p], product[p], 0x11);
     }
@@ -173,8 +195,9 @@ FORCE_INLINE void fold_half(const int n, const __m256 *product, float *maxima, i
 }
 
 /* A tile that touches several documents, or has fewer rows than it computed: row by row. */
-static __attribute__((noinline)) void fold_rows(const struct lik_rows *job, const __m256 *product, int rows, int pitch,
-                                                int vectors, const __m256 *half_product, int64_t at, int64_t segment)
+static __attribute__((noinline)) void fold_rows(const struct lik_rows *job, const __m256 *product, int rows,
+                                                int pitch, int vectors, const __m256 *half_product,
+                                                int64_t at, int64_t segment)
 {
     for (int r = 0; r < rows; r++, at++) {
         while (at >= job->ends[segment])
@@ -193,15 +216,19 @@ static __attribute__((noinline)) void fold_rows(const struct lik_rows *job, cons
     }
 }
 
-FORCE_INLINE void scale_products(const int R, const int V, const int half, __m256 *acc, const float *row_scale)
+FORCE_INLINE void scale_products(const int R, const int V, const int half, __m256 *acc,
+                                 const float *row_scale)
 {
-    UNROLL for (int r = 0; r < R; r++) {
+    UNROLL
+    for (int r = 0; r < R; r++) {
         __m256 factor = _mm256_broadcast_ss(row_scale + r);
-        UNROLL for (int v = 0; v < V; v++)
+        UNROLL
+        for (int v = 0; v < V; v++)
             acc[r * V + v] = _mm256_mul_ps(acc[r * V + v], factor);
     }
     if (half) {
-        UNROLL for (int p = 0; p < R / 2; p++) {
+        UNROLL
+        for (int p = 0; p < R / 2; p++) {
             __m256 factor = _mm256_blend_ps(_mm256_broadcast_ss(row_scale + 2 * p),
                                             _mm256_broadcast_ss(row_scale + 2 * p + 1), 0xf0);
             acc[R * V + p] = _mm256_mul_ps(acc[R * V + p], factor);
@@ -210,39 +237,47 @@ FORCE_INLINE void scale_products(const int R, const int V, const int half, __m25
 }
 
 /* One panel shape against a row stream. */
-FORCE_INLINE void run_rows(const struct lik_rows *job, const int R, const int V, const int half, const int storage)
+FORCE_INLINE void run_rows(const struct lik_rows *job, const int R, const int V, const int half,
+                           const int storage)
 {
     enum { MOST = 14 };
     const int accumulators = R * V + half * R / 2;
     int64_t segment = 0;
     if (storage != WIDEN_NONE)
         for (int r = 0; r < R; r++)
-            widen_row(storage, job->widened + r * job->widened_stride, halves(job->rows[r], job->skip), job->dim);
+            widen_row(storage, job->widened + r * job->widened_stride, halves(job->rows[r], job->skip),
+                      job->dim);
     for (int64_t at = 0, slot = 0; at < job->count; at += R) {
         __m256 acc[MOST];
         if (job->partial && !job->first) {
-            UNROLL for (int i = 0; i < accumulators; i++)
+            UNROLL
+            for (int i = 0; i < accumulators; i++)
                 acc[i] = _mm256_load_ps(job->partial + (at / R * accumulators + i) * 8);
         } else {
-            UNROLL for (int i = 0; i < accumulators; i++)
+            UNROLL
+            for (int i = 0; i < accumulators; i++)
                 acc[i] = _mm256_setzero_ps();
         }
         const float *rows[8];
         if (storage == WIDEN_NONE) {
-            UNROLL for (int r = 0; r < R; r++)
+            UNROLL
+            for (int r = 0; r < R; r++)
                 rows[r] = (const float *)(const void *)((const char *)job->rows[at + r] + job->skip);
-            dot_tile(R, V, half, storage, acc, rows, job->packed, job->dim, job->rows + at + 2 * LIK_TILE_ROWS - R, NULL, job->skip,
-                     NULL, 0);
+            dot_tile(R, V, half, storage, acc, rows, job->packed, job->dim,
+                     job->rows + at + 2 * LIK_TILE_ROWS - R, NULL, job->skip, NULL, 0);
         } else {
             int64_t next = slot + 2 * R <= job->widened_rows ? slot + R : 0;
-            UNROLL for (int r = 0; r < R; r++)
+            UNROLL
+            for (int r = 0; r < R; r++)
                 rows[r] = job->widened + (slot + r) * job->widened_stride;
-            dot_tile(R, V, half, storage, acc, rows, job->packed, job->dim, job->rows + at + 2 * LIK_TILE_ROWS - R, job->rows + at + R,
-                     job->skip, job->widened + next * job->widened_stride, job->widened_stride);
+            dot_tile(R, V, half, storage, acc, rows, job->packed, job->dim,
+                     job->rows + at + 2 * LIK_TILE_ROWS - R, job->rows + at + R, job->skip,
+                     job->widened + next * job->widened_stride, job->widened_stride);
             slot = next;
         }
         if (job->partial && !job->last) {
-            UNROLL for (int i = 0; i < accumulators; i++)
+            UNROLL
+            for (int i = 0; i < accumulators; i++)
                 _mm256_store_ps(job->partial + (at / R * accumulators + i) * 8, acc[i]);
             continue;
         }
@@ -253,32 +288,34 @@ FORCE_INLINE void run_rows(const struct lik_rows *job, const int R, const int V,
         if (at + R <= job->ends[segment]) {
             float *maxima = job->maxima + segment * job->stride;
             int32_t *winners = job->winners ? job->winners + segment * job->stride : NULL;
-            UNROLL for (int v = 0; v < V; v++)
+            UNROLL
+            for (int v = 0; v < V; v++)
                 fold(R, acc + v, V, maxima + 8 * v, winners ? winners + 8 * v : NULL, job->index + at);
             if (half)
                 fold_half(R, acc + R * V, maxima + 8 * V, winners ? winners + 8 * V : NULL, job->index + at);
         } else {
             int rows_left = job->count - at < R ? (int)(job->count - at) : R;
             __m256 spilled[MOST];
-            UNROLL for (int i = 0; i < accumulators; i++)
+            UNROLL
+            for (int i = 0; i < accumulators; i++)
                 spilled[i] = acc[i];
             fold_rows(job, spilled, rows_left, V, V, half ? spilled + R * V : NULL, at, segment);
         }
     }
 }
 
-#define ROWS_KERNEL(name, R, V, half)                                  \
-    static void f32_##name(const struct lik_rows *job)                 \
-    {                                                                  \
-        run_rows(job, R, V, half, WIDEN_NONE);                         \
-    }                                                                  \
-    static void f16_##name(const struct lik_rows *job)                 \
-    {                                                                  \
-        run_rows(job, R, V, half, WIDEN_F16);                          \
-    }                                                                  \
-    static void bf16_##name(const struct lik_rows *job)                \
-    {                                                                  \
-        run_rows(job, R, V, half, WIDEN_BF16);                         \
+#define ROWS_KERNEL(name, R, V, half)                   \
+    static void f32_##name(const struct lik_rows *job)  \
+    {                                                   \
+        run_rows(job, R, V, half, WIDEN_NONE);          \
+    }                                                   \
+    static void f16_##name(const struct lik_rows *job)  \
+    {                                                   \
+        run_rows(job, R, V, half, WIDEN_F16);           \
+    }                                                   \
+    static void bf16_##name(const struct lik_rows *job) \
+    {                                                   \
+        run_rows(job, R, V, half, WIDEN_BF16);          \
     }
 
 ROWS_KERNEL(lanes4, 8, 0, 1)
@@ -290,24 +327,29 @@ ROWS_KERNEL(lanes24, 4, 3, 0)
 ROWS_KERNEL(lanes32, 3, 4, 0)
 
 /* In 8 x 8 blocks: 24 shuffles for 64 elements. */
-static void pack8(float *packed, int64_t stride, const float *const rows[8], const float factors[8], int64_t dim)
+static void pack8(float *packed, int64_t stride, const float *const rows[8], const float factors[8],
+                  int64_t dim)
 {
     int64_t k = 0;
     for (; k + 8 <= dim; k += 8) {
         __m256 a[8], b[8];
-        UNROLL for (int l = 0; l < 8; l++)
+        UNROLL
+        for (int l = 0; l < 8; l++)
             a[l] = _mm256_mul_ps(_mm256_loadu_ps(rows[l] + k), _mm256_broadcast_ss(factors + l));
-        UNROLL for (int l = 0; l < 8; l += 2) {
+        UNROLL
+        for (int l = 0; l < 8; l += 2) {
             b[l] = _mm256_unpacklo_ps(a[l], a[l + 1]);
             b[l + 1] = _mm256_unpackhi_ps(a[l], a[l + 1]);
         }
-        UNROLL for (int l = 0; l < 8; l += 4) {
+        UNROLL
+        for (int l = 0; l < 8; l += 4) {
             a[l] = _mm256_shuffle_ps(b[l], b[l + 2], 0x44);
             a[l + 1] = _mm256_shuffle_ps(b[l], b[l + 2], 0xee);
             a[l + 2] = _mm256_shuffle_ps(b[l + 1], b[l + 3], 0x44);
             a[l + 3] = _mm256_shuffle_ps(b[l + 1], b[l + 3], 0xee);
         }
-        UNROLL for (int l = 0; l < 4; l++) {
+        UNROLL
+        for (int l = 0; l < 4; l++) {
             _mm256_storeu_ps(packed + (k + l) * stride, _mm256_permute2f128_ps(a[l], a[l + 4], 0x20));
             _mm256_storeu_ps(packed + (k + 4 + l) * stride, _mm256_permute2f128_ps(a[l], a[l + 4], 0x31));
         }
@@ -335,9 +377,12 @@ static void widen(float *dst, const void *src, int32_t dtype, int64_t n)
             x = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
         } else if (dtype == LIK_E5M2) { /* the upper byte of an f16 */
             x = _mm256_cvtph_ps(_mm_slli_epi16(_mm_cvtepu8_epi16(bytes), 8));
-        } else { /* e4m3: exponent and mantissa in an f16's places, whose conversion no denormal mode touches; bias by 2^8 */
+            /* e4m3: exponent and mantissa in an f16's places, whose conversion no denormal mode
+         * touches; bias by 2^8 */
+        } else {
             __m128i wide = _mm_cvtepu8_epi16(bytes), rest = _mm_and_si128(wide, _mm_set1_epi16(0x7f));
-            __m128i half = _mm_or_si128(_mm_slli_epi16(rest, 7), _mm_slli_epi16(_mm_xor_si128(wide, rest), 8));
+            __m128i half =
+                _mm_or_si128(_mm_slli_epi16(rest, 7), _mm_slli_epi16(_mm_xor_si128(wide, rest), 8));
             __m256i nan = _mm256_cvtepi16_epi32(_mm_cmpeq_epi16(rest, _mm_set1_epi16(0x7f)));
             x = _mm256_mul_ps(_mm256_cvtph_ps(half), _mm256_set1_ps(256));
             x = _mm256_or_ps(x, _mm256_castsi256_ps(nan));
@@ -357,8 +402,9 @@ static void narrow(void *dst, const float *src, int32_t dtype, int64_t n)
     }
     if (dtype == LIK_F16)
         for (; k + 8 <= n; k += 8)
-            _mm_storeu_si128((__m128i *)(void *)((uint16_t *)dst + k),
-                             _mm256_cvtps_ph(_mm256_loadu_ps(src + k), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+            _mm_storeu_si128(
+                (__m128i *)(void *)((uint16_t *)dst + k),
+                _mm256_cvtps_ph(_mm256_loadu_ps(src + k), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
     for (; k < n; k++)
         lik_store_f32(dst, dtype, k, src[k]);
 }
@@ -399,7 +445,8 @@ static float sum_squares_of(float scale, const float *x, int64_t n)
     int64_t k = 0;
     for (int i = 0; i < 4; i++)
         acc[i] = _mm256_setzero_ps();
-    for (; k + 8 <= n; k += 8) { /* 32 at a time into four sums, what is left of whole vectors into the first */
+    /* 32 at a time into four sums, what is left of whole vectors into the first */
+    for (; k + 8 <= n; k += 8) {
         int64_t i = k < n - n % 32 ? k / 8 % 4 : 0;
         __m256 y = _mm256_mul_ps(f, _mm256_loadu_ps(x + k));
         acc[i] = _mm256_fmadd_ps(y, y, acc[i]);
@@ -438,10 +485,10 @@ extern void lik_avx2_i8_q16_lanes8(const struct lik_rows *), lik_avx2_i8_q16_lan
     lik_avx2_i8_q7_lanes8(const struct lik_rows *), lik_avx2_i8_q7_lanes16(const struct lik_rows *),
     lik_avx2_i8_q7_lanes24(const struct lik_rows *), lik_avx2_i8_q7_lanes32(const struct lik_rows *);
 
-#define SHAPES(name)                                                                                              \
-    {NULL, name##_lanes4, name##_lanes8, name##_lanes12, name##_lanes16, name##_lanes20, name##_lanes24, NULL,    \
-     name##_lanes32}
-#define EVEN_SHAPES(name)                                                                                         \
+#define SHAPES(name)                                                                \
+    {NULL,           name##_lanes4,  name##_lanes8, name##_lanes12, name##_lanes16, \
+     name##_lanes20, name##_lanes24, NULL,          name##_lanes32}
+#define EVEN_SHAPES(name) \
     {NULL, NULL, name##_lanes8, NULL, name##_lanes16, NULL, name##_lanes24, NULL, name##_lanes32}
 
 const struct lik_cpu_kernels lik_kernels_avx2 = {

@@ -1,5 +1,6 @@
-/* The row kernels in plain C, for processors without a level of their own. One row at a time against all lanes of the
- * panel, in loops of fixed length that compilers turn into the baseline's vectors. */
+/* The row kernels in plain C, for processors without a level of their own. One row at a time
+ * against all lanes of the panel, in loops of fixed length that compilers turn into the
+ * baseline's vectors. */
 #include "cpu/kernels.h"
 
 #include "base/dtype.h"
@@ -22,7 +23,8 @@ static void fold(const struct lik_rows *job, int lanes, const float *product, in
     }
 }
 
-static inline __attribute__((always_inline)) void run_float(const struct lik_rows *job, const int shape, int32_t dtype)
+static inline __attribute__((always_inline)) void run_float(const struct lik_rows *job, const int shape,
+                                                            int32_t dtype)
 {
     const int lanes = 4 * shape;
     const int64_t stride = lik_panel_stride(shape);
@@ -54,8 +56,10 @@ static inline __attribute__((always_inline)) void run_float(const struct lik_row
     }
 }
 
-/* Integer products; group elements of a lane lie together, the query in i16 (group 2) or i8 (group 4). */
-static inline __attribute__((always_inline)) void run_integer(const struct lik_rows *job, const int shape, const int group)
+/* Integer products; group elements of a lane lie together, the query in i16 (group 2) or i8
+ * (group 4). */
+static inline __attribute__((always_inline)) void run_integer(const struct lik_rows *job, const int shape,
+                                                              const int group)
 {
     const int lanes = 4 * shape;
     int64_t segment = 0;
@@ -77,27 +81,27 @@ static inline __attribute__((always_inline)) void run_integer(const struct lik_r
     }
 }
 
-#define SHAPE_KERNELS(shape)                               \
-    static void f32_##shape(const struct lik_rows *job)    \
-    {                                                      \
-        run_float(job, shape, LIK_F32);                    \
-    }                                                      \
-    static void f16_##shape(const struct lik_rows *job)    \
-    {                                                      \
-        run_float(job, shape, LIK_F16);                    \
-    }                                                      \
-    static void bf16_##shape(const struct lik_rows *job)   \
-    {                                                      \
-        run_float(job, shape, LIK_BF16);                   \
+#define SHAPE_KERNELS(shape)                             \
+    static void f32_##shape(const struct lik_rows *job)  \
+    {                                                    \
+        run_float(job, shape, LIK_F32);                  \
+    }                                                    \
+    static void f16_##shape(const struct lik_rows *job)  \
+    {                                                    \
+        run_float(job, shape, LIK_F16);                  \
+    }                                                    \
+    static void bf16_##shape(const struct lik_rows *job) \
+    {                                                    \
+        run_float(job, shape, LIK_BF16);                 \
     }
-#define EVEN_SHAPE_KERNELS(shape)                          \
-    static void q16_##shape(const struct lik_rows *job)    \
-    {                                                      \
-        run_integer(job, shape, 2);                        \
-    }                                                      \
-    static void q7_##shape(const struct lik_rows *job)     \
-    {                                                      \
-        run_integer(job, shape, 4);                        \
+#define EVEN_SHAPE_KERNELS(shape)                       \
+    static void q16_##shape(const struct lik_rows *job) \
+    {                                                   \
+        run_integer(job, shape, 2);                     \
+    }                                                   \
+    static void q7_##shape(const struct lik_rows *job)  \
+    {                                                   \
+        run_integer(job, shape, 4);                     \
     }
 
 SHAPE_KERNELS(1)
@@ -112,7 +116,8 @@ EVEN_SHAPE_KERNELS(4)
 EVEN_SHAPE_KERNELS(6)
 EVEN_SHAPE_KERNELS(8)
 
-static void pack8(float *packed, int64_t stride, const float *const rows[8], const float factors[8], int64_t dim)
+static void pack8(float *packed, int64_t stride, const float *const rows[8], const float factors[8],
+                  int64_t dim)
 {
     for (int64_t k = 0; k < dim; k++)
         for (int l = 0; l < 8; l++)
@@ -170,7 +175,7 @@ static void add_scaled(float *acc, const float *x, float factor, int64_t n)
         acc[k] += x[k] * factor;
 }
 
-#define SHAPES(name) {NULL, name##_1, name##_2, name##_3, name##_4, name##_5, name##_6, NULL, name##_8}
+#define SHAPES(name)      {NULL, name##_1, name##_2, name##_3, name##_4, name##_5, name##_6, NULL, name##_8}
 #define EVEN_SHAPES(name) {NULL, NULL, name##_2, NULL, name##_4, NULL, name##_6, NULL, name##_8}
 
 const struct lik_cpu_kernels lik_kernels_generic = {

@@ -1,5 +1,6 @@
-/* Top-k: the score driver with heaps as its sink. After the slots' scratch come the heaps of slots 1 ... slots - 1 and all
- * counts; slot 0 fills the outputs, into which the others' entries are merged at the end. */
+/* Top-k: the score driver with heaps as its sink. After the slots' scratch come the heaps of
+ * slots 1 ... slots - 1 and all counts; slot 0 fills the outputs, into which the others'
+ * entries are merged at the end. */
 #include "cpu/driver.h"
 
 #include <math.h>
@@ -60,7 +61,8 @@ int lik_cpu_topk_run(const struct lik_context *ctx, const struct lik_topk *op, c
     memset(job.heap_counts, 0, (size_t)(job.plan.slots * queries) * sizeof *job.heap_counts);
     lik_cpu_run(&job, scratch);
     for (int64_t q = 0; q < queries; q++) {
-        struct lik_heap heap = {.values = op->values + q * op->k, .ids = op->ids + q * op->k, .count = job.heap_counts[q]};
+        struct lik_heap heap = {
+            .values = op->values + q * op->k, .ids = op->ids + q * op->k, .count = job.heap_counts[q]};
         heap.k = op->k;
         heap.smallest = op->smallest;
         for (int64_t s = 1; s < job.plan.slots; s++) {

@@ -1,6 +1,6 @@
-/* How the kernels of a level are written out: ordinary C loops over rows and vectors that must vanish, so that arrays of
- * vectors become registers. Under a sanitizer they stay loops: speed does not count there, and instrumenting the unrolled
- * code takes compilers minutes. */
+/* How the kernels of a level are written out: ordinary C loops over rows and vectors that must
+ * vanish, so that arrays of vectors become registers. Under a sanitizer they stay loops: speed
+ * does not count there, and instrumenting the unrolled code takes compilers minutes. */
 #ifndef LIK_CPU_UNROLL_H
 #define LIK_CPU_UNROLL_H
 

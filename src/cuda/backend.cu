@@ -1,9 +1,10 @@
-/* The CUDA backend's door: finds the driver at run time, looks at the GPU once, hands operations to the kernels'
- * drivers.
+/* The CUDA backend's door: finds the driver at run time, looks at the GPU once, hands
+ * operations to the kernels' drivers.
  *
- * The CUDA runtime is linked statically and loads libcuda.so.1 itself when the first function is called, so that the
- * library loads on machines without a driver. Every operation only enqueues; LIK_CHECK=1 makes it wait, and checks the
- * offsets and lists that otherwise stay unread on the host. */
+ * The CUDA runtime is linked statically and loads libcuda.so.1 itself when the first function
+ * is called, so that the library loads on machines without a driver. Every operation only
+ * enqueues; LIK_CHECK=1 makes it wait, and checks the offsets and lists that otherwise stay
+ * unread on the host. */
 #include "cuda/kernels.cuh"
 #include "shared/tokens.h"
 
@@ -56,13 +57,15 @@ static void find_driver(void)
 {
     void *found = NULL;
     cudaDriverEntryPointQueryResult result;
-    if (cudaGetDriverEntryPointByVersion("cuCtxGetCurrent", &found, 12000, cudaEnableDefault, &result) != cudaSuccess)
+    if (cudaGetDriverEntryPointByVersion("cuCtxGetCurrent", &found, 12000, cudaEnableDefault, &result) !=
+        cudaSuccess)
         cudaGetLastError(); /* no driver, which the next call of the runtime says */
     current_context = (decltype(current_context))found;
 }
 
-/* Makes `device` current for this thread while it lives. A thread that has not used the runtime has a device, but no
- * context of the driver's, which the runtime's functions make as they are called and the driver's do not. */
+/* Makes `device` current for this thread while it lives. A thread that has not used the runtime
+ * has a device, but no context of the driver's, which the runtime's functions make as they are
+ * called and the driver's do not. */
 struct current_device {
     int before, status;
     explicit current_device(int device) : before(-1)
@@ -99,7 +102,8 @@ static int inspect(struct lik_gpu *gpu, int device)
                   {&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin},
                   {&shared_all, cudaDevAttrMaxSharedMemoryPerMultiprocessor}};
     for (const auto &w : wanted) {
-        int status = lik_cuda_status(cudaDeviceGetAttribute(w.value, w.attribute, device), "cudaDeviceGetAttribute");
+        int status =
+            lik_cuda_status(cudaDeviceGetAttribute(w.value, w.attribute, device), "cudaDeviceGetAttribute");
         if (status)
             return status;
     }
@@ -109,11 +113,12 @@ static int inspect(struct lik_gpu *gpu, int device)
         char *end;
         cap = (int)strtol(text, &end, 10);
         if (*end || cap < 75)
-            return lik_fail(LIK_EINVAL, "LIK_CUDA_ARCH is \"%.20s\", must be a compute capability from 75 on", text);
+            return lik_fail(LIK_EINVAL, "LIK_CUDA_ARCH is \"%.20s\", must be a compute capability from 75 on",
+                            text);
     }
     if (arch < 75)
-        return lik_fail(LIK_EDEVICE, "device %d has compute capability %d.%d, at least 7.5 is needed", device, major,
-                        minor);
+        return lik_fail(LIK_EDEVICE, "device %d has compute capability %d.%d, at least 7.5 is needed", device,
+                        major, minor);
     const char *check = getenv("LIK_CHECK");
     *gpu = {};
     gpu->device = device;
@@ -178,7 +183,8 @@ static char *workspace_of(const struct lik_exec *exec)
     return (char *)(((uintptr_t)exec->workspace + 255) & ~(uintptr_t)255);
 }
 
-/* LIK_CHECK=1: copies `count` entries from the device, waiting for the stream. The caller frees them. */
+/* LIK_CHECK=1: copies `count` entries from the device, waiting for the stream. The caller frees
+ * them. */
 template <class T> static int copy_back(const T *from, int64_t count, cudaStream_t stream, T **out)
 {
     *out = (T *)malloc((size_t)(count ? count : 1) * sizeof(T));
@@ -197,11 +203,11 @@ template <class T> static int check_offsets(const char *name, const struct lik_t
     for (int64_t i = 0; !status && i <= x->count; i++) {
         long long at = (long long)offsets[i], before = i ? (long long)offsets[i - 1] : 0;
         if (at < 0 || at > x->total)
-            status = lik_fail(LIK_EINVAL, "%s.offsets[%lld] is %lld, must be 0 to %s.total, which is %lld", name,
-                              (long long)i, at, name, (long long)x->total);
+            status = lik_fail(LIK_EINVAL, "%s.offsets[%lld] is %lld, must be 0 to %s.total, which is %lld",
+                              name, (long long)i, at, name, (long long)x->total);
         else if (at < before)
-            status = lik_fail(LIK_EINVAL, "%s.offsets[%lld] is %lld, less than the one before, which is %lld", name,
-                              (long long)i, at, before);
+            status = lik_fail(LIK_EINVAL, "%s.offsets[%lld] is %lld, less than the one before, which is %lld",
+                              name, (long long)i, at, before);
         else if (i && at - before > x->len_max)
             status = lik_fail(LIK_EINVAL, "%s.len_max is %lld, sequence %lld has %lld tokens", name,
                               (long long)x->len_max, (long long)(i - 1), at - before);
@@ -228,8 +234,9 @@ static int check_device_memory(const struct lik_score *op, cudaStream_t stream)
     const struct lik_tokens *operands[2] = {&op->q, &op->d};
     for (int i = 0; !status && i < 2; i++)
         if (operands[i]->offsets)
-            status = operands[i]->offsets_dtype == LIK_I32 ? check_offsets<int32_t>(i ? "d" : "q", operands[i], stream)
-                                                           : check_offsets<int64_t>(i ? "d" : "q", operands[i], stream);
+            status = operands[i]->offsets_dtype == LIK_I32
+                         ? check_offsets<int32_t>(i ? "d" : "q", operands[i], stream)
+                         : check_offsets<int64_t>(i ? "d" : "q", operands[i], stream);
     if (!status && op->pairing == LIK_LIST)
         status = check_list("list_q", op->list_q, op->list_count, op->q.count, stream);
     if (!status && op->pairing == LIK_LIST)
@@ -239,7 +246,8 @@ static int check_device_memory(const struct lik_score *op, cudaStream_t stream)
 
 /* The run functions: the device made current, LIK_CHECK before and after. */
 template <class Op>
-static int run(const struct lik_context *ctx, const Op *op, const struct lik_score *score, const struct lik_exec *exec,
+static int run(const struct lik_context *ctx, const Op *op, const struct lik_score *score,
+               const struct lik_exec *exec,
                int (*launch)(const struct lik_gpu *, const Op *, char *, cudaStream_t), const char *what)
 {
     const struct lik_gpu *gpu = gpu_of(ctx);
@@ -305,8 +313,8 @@ static int grad_run(const struct lik_context *ctx, const struct lik_grad *op, co
 
 /* ---- memory and streams ---- */
 
-/* The status of one call with the context's GPU current. An error that is not sticky is taken off the runtime, where
- * the next launch would find it. */
+/* The status of one call with the context's GPU current. An error that is not sticky is taken
+ * off the runtime, where the next launch would find it. */
 template <class Call> static int with_device(const struct lik_context *ctx, const char *what, Call call)
 {
     struct current_device current(ctx->device);
@@ -330,7 +338,8 @@ static void memory_free(const struct lik_context *ctx, void *memory)
     with_device(ctx, "cudaFree", [=] { return cudaFree(memory); });
 }
 
-/* The GPU's copy stream. It does not block: copies on the default stream would wait for every kernel before them. */
+/* The GPU's copy stream. It does not block: copies on the default stream would wait for every
+ * kernel before them. */
 static int copy_stream(const struct lik_context *ctx, cudaStream_t *out)
 {
     pthread_mutex_lock(&gpus_lock);
@@ -351,7 +360,8 @@ static int memory_copy(const struct lik_context *ctx, void *to, const void *from
     if (status)
         return status;
     return with_device(ctx, "lik_memory_copy", [=] {
-        cudaError_t e = cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream); /* the addresses tell which way */
+        /* the addresses tell which way */
+        cudaError_t e = cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream);
         return e == cudaSuccess ? cudaStreamSynchronize(stream) : e;
     });
 }

@@ -1,7 +1,8 @@
-/* How stored tokens become numbers: lengths, masks, factors and elements of an operand, read on the device.
+/* How stored tokens become numbers: lengths, masks, factors and elements of an operand, read on
+ * the device.
  *
- * Nothing here trusts what lies in device memory: a sequence index or an offset out of range gives length -1, and the
- * score concerned becomes NaN. */
+ * Nothing here trusts what lies in device memory: a sequence index or an offset out of range
+ * gives length -1, and the score concerned becomes NaN. */
 #ifndef LIK_CUDA_CODEC_CUH
 #define LIK_CUDA_CODEC_CUH
 
@@ -60,8 +61,8 @@ LIK_DEVICE void unpack_halves(uint4 raw, int dtype, float (&v)[8])
     }
 }
 
-/* Elements k ... k + 7 of the token at `at`, zeros past `dim`. `vector`: the tokens are contiguous and aligned to
- * min(16, 8 elements) bytes. */
+/* Elements k ... k + 7 of the token at `at`, zeros past `dim`. `vector`: the tokens are
+ * contiguous and aligned to min(16, 8 elements) bytes. */
 LIK_DEVICE void load_8(const struct lik_tokens &x, int64_t at, int k, bool vector, float (&v)[8])
 {
     int n = (int)x.dim - k;
@@ -80,9 +81,9 @@ LIK_DEVICE void load_8(const struct lik_tokens &x, int64_t at, int k, bool vecto
 #pragma unroll
         for (int i = 0; i < 8; i++) {
             uint8_t byte = (uint8_t)((i < 4 ? raw.x : raw.y) >> 8 * (i & 3));
-            v[i] = x.dtype == LIK_I8
-                       ? (float)(int8_t)byte
-                       : __half2float(__nv_cvt_fp8_to_halfraw(byte, x.dtype == LIK_E4M3 ? __NV_E4M3 : __NV_E5M2));
+            v[i] = x.dtype == LIK_I8 ? (float)(int8_t)byte
+                                     : __half2float(__nv_cvt_fp8_to_halfraw(
+                                           byte, x.dtype == LIK_E4M3 ? __NV_E4M3 : __NV_E5M2));
         }
         return;
     }
@@ -91,10 +92,11 @@ LIK_DEVICE void load_8(const struct lik_tokens &x, int64_t at, int k, bool vecto
         v[i] = i < n ? load_element(x.data, x.dtype, at + (k + i) * x.dim_stride) : 0.0f;
 }
 
-/* What makes a unit vector of the token x = `own` times the elements at `at`: own / max(|x|, 1e-12). Eight lanes
- * (`lane` 0 to 7) take every eighth run of 8 elements each, always in the same order, so that every kernel gets the
- * same bits. The eight lanes must be neighbors and call together. A sum of squares that leaves the range of f32 is
- * taken again with the elements scaled. */
+/* What makes a unit vector of the token x = `own` times the elements at `at`: own / max(|x|,
+ * 1e-12). Eight lanes (`lane` 0 to 7) take every eighth run of 8 elements each, always in the
+ * same order, so that every kernel gets the same bits. The eight lanes must be neighbors and
+ * call together. A sum of squares that leaves the range of f32 is taken again with the elements
+ * scaled. */
 LIK_DEVICE float unit_factor(const struct lik_tokens &x, int64_t at, float own, int lane, bool vector)
 {
     unsigned lanes = 0xffu << (threadIdx.x & 24u);
@@ -139,8 +141,8 @@ LIK_DEVICE float round_to_bf16(float x)
     return __bfloat162float(__float2bfloat16_rn(x));
 }
 
-/* Takes the leading bf16 off `rest`. Truncated, so that three of them hold an f32 exactly; the last plane is rounded.
- */
+/* Takes the leading bf16 off `rest`. Truncated, so that three of them hold an f32 exactly; the
+ * last plane is rounded. */
 LIK_DEVICE uint16_t take_plane(float &rest, bool last)
 {
     float plane = last ? round_to_bf16(rest) : __uint_as_float(__float_as_uint(rest) & 0xffff0000u);
@@ -153,7 +155,8 @@ LIK_DEVICE uint16_t take_plane(float &rest, bool last)
     return (uint16_t)(__float_as_uint(plane) >> 16);
 }
 
-/* Eight elements as planes, the p-th at `to` + p * plane_bytes; as take_plane, but that an infinity leaves NaN. */
+/* Eight elements as planes, the p-th at `to` + p * plane_bytes; as take_plane, but that an
+ * infinity leaves NaN. */
 template <int planes> LIK_DEVICE void split_8(float (&v)[8], char *to, int plane_bytes)
 {
 #pragma unroll

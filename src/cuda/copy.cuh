@@ -1,6 +1,6 @@
-/* Data movement of the CUDA kernels, the PTX of it and nothing else: 16-byte asynchronous copies (sm_80), mbarriers and
- * the bulk tensor copies of Hopper (sm_90), named barriers. Shared-memory addresses are 32-bit offsets in the shared
- * window, as PTX takes them. */
+/* Data movement of the CUDA kernels, the PTX of it and nothing else: 16-byte asynchronous
+ * copies (sm_80), mbarriers and the bulk tensor copies of Hopper (sm_90), named barriers.
+ * Shared-memory addresses are 32-bit offsets in the shared window, as PTX takes them. */
 #ifndef LIK_CUDA_COPY_CUH
 #define LIK_CUDA_COPY_CUH
 
@@ -19,7 +19,8 @@ LIK_DEVICE uint32_t shared_address(const void *p)
 LIK_DEVICE void copy_async_16(void *to, const void *from, int bytes)
 {
 #if __CUDA_ARCH__ >= 800
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(bytes)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from),
+                 "r"(bytes)
                  : "memory");
 #else
     *(uint4 *)to = bytes ? *(const uint4 *)from : make_uint4(0, 0, 0, 0);
@@ -47,8 +48,9 @@ LIK_DEVICE void named_barrier(int id, int threads)
     asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
-/* A kernel that lik_cuda_launch_early launched begins while those before it in the stream still run, as soon as all
- * their blocks have let it: it waits before it touches what they may write, or read. */
+/* A kernel that lik_cuda_launch_early launched begins while those before it in the stream still
+ * run, as soon as all their blocks have let it: it waits before it touches what they may write,
+ * or read. */
 LIK_DEVICE void let_next_kernel_begin()
 {
 #if __CUDA_ARCH__ >= 900
@@ -56,13 +58,15 @@ LIK_DEVICE void let_next_kernel_begin()
 #endif
 }
 
-/* A byte, or 0. Volatile: such loads are under way in the order that they are written, with one address at a time. */
+/* A byte, or 0. Volatile: such loads are under way in the order that they are written, with one
+ * address at a time. */
 LIK_DEVICE uint32_t load_byte_if(bool load, const uint8_t *from)
 {
     uint32_t byte;
-    asm volatile("{\n.reg .pred load;\nsetp.ne.b32 load, %2, 0;\nmov.b32 %0, 0;\n@load ld.global.u8 %0, [%1];\n}"
-                 : "=&r"(byte)
-                 : "l"(from), "r"((int)load));
+    asm volatile(
+        "{\n.reg .pred load;\nsetp.ne.b32 load, %2, 0;\nmov.b32 %0, 0;\n@load ld.global.u8 %0, [%1];\n}"
+        : "=&r"(byte)
+        : "l"(from), "r"((int)load));
     return byte;
 }
 
@@ -81,7 +85,8 @@ LIK_DEVICE void wait_for_kernels_before()
 #if __CUDA_ARCH__ >= 900
 LIK_DEVICE void mbarrier_init(uint64_t *barrier, int arrivals)
 {
-    asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(arrivals) : "memory");
+    asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(arrivals)
+                 : "memory");
 }
 
 /* Makes the initialized barriers visible to the copy engine. */
@@ -99,7 +104,8 @@ LIK_DEVICE void mbarrier_arrive(uint64_t *barrier)
 /* Arrives and announces `bytes` that copies will deliver in this phase. */
 LIK_DEVICE void mbarrier_arrive_expect(uint64_t *barrier, uint32_t bytes)
 {
-    asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes)
+    asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
+                 "r"(bytes)
                  : "memory");
 }
 
@@ -118,7 +124,8 @@ LIK_DEVICE void mbarrier_wait(uint64_t *barrier, uint32_t parity)
                  : "memory");
 }
 
-/* One box of a 4-D tensor map, from element (x, row, sequence, group), to shared memory; counts on `barrier`. */
+/* One box of a 4-D tensor map, from element (x, row, sequence, group), to shared memory; counts
+ * on `barrier`. */
 LIK_DEVICE void tensor_copy(void *to, const CUtensorMap *map, uint64_t *barrier, int x, int row, int sequence,
                             int group)
 {
@@ -133,7 +140,8 @@ LIK_DEVICE void tensor_map_prefetch(const CUtensorMap *map)
     asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
 }
 
-/* Orders this thread's ordinary writes to shared memory before later reads by the tensor cores and the copy engine. */
+/* Orders this thread's ordinary writes to shared memory before later reads by the tensor cores
+ * and the copy engine. */
 LIK_DEVICE void fence_async_shared()
 {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");

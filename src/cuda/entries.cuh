@@ -1,5 +1,5 @@
-/* The entries of a gradient: the argmax of the scores that a query or a document takes part in, and how a block sorts
- * those of its document by token. See grad.cu. */
+/* The entries of a gradient: the argmax of the scores that a query or a document takes part in,
+ * and how a block sorts those of its document by token. See grad.cu. */
 #ifndef LIK_CUDA_ENTRIES_CUH
 #define LIK_CUDA_ENTRIES_CUH
 
@@ -10,7 +10,8 @@
 #define AHEAD       4    /* entries that a lane reads at once */
 #define FEW         128  /* entries of a document that every warp reads, for no barrier to be needed */
 #define RANGE_MOST  256  /* document tokens a block */
-#define ENTRY_BITS  24   /* of the number of an entry, counted from the first that its warp looked at in a window */
+#define ENTRY_BITS \
+    24 /* of the number of an entry, counted from the first that its warp looked at in a window */
 
 static_assert(RANGE_MOST <= 32 * WARPS, "a thread a slot in the prefix sum, a bit a token of a warp's");
 static_assert(RANGE_MOST <= 1 << (32 - ENTRY_BITS), "a hit is a slot and an entry");
@@ -19,7 +20,8 @@ static_assert(FEW * WARPS <= WINDOW_MOST, "each warp has a list of few entries")
 static_assert(FEW <= 32 * AHEAD, "few entries are looked at in one round");
 static_assert((1 << ENTRY_BITS) % (32 * AHEAD) == 0, "rounds are whole");
 
-/* Numbers of scores below those of the query or the document that they belong to, ascending (LIK_LIST). */
+/* Numbers of scores below those of the query or the document that they belong to, ascending
+ * (LIK_LIST). */
 struct sorted_list {
     uint64_t *keys;
     int64_t count;
@@ -32,13 +34,14 @@ struct grad_args {
     struct sorted_list by_q, by_d;
     int32_t q_vector, d_vector; /* load_8 */
     int32_t argmax_vector;      /* AHEAD winners are aligned, and of one query: winners_at */
-    int32_t plain;              /* rows of grad_d are the sums as they are, rounded to the dtype of the rows added */
-    int32_t slices;             /* of a row: what a warp takes at once */
-    int32_t keep_rows;          /* the block's sums stand in shared memory between slices or windows */
-    int32_t window, range;      /* document_rows: hits at once, tokens a block */
-    int32_t query_warps;        /* of a block, each with a query token */
-    uint32_t document_blocks;   /* of this launch */
-    int64_t ranges;             /* of a document */
+    /* rows of grad_d are the sums as they are, rounded to the dtype of the rows added */
+    int32_t plain;
+    int32_t slices;           /* of a row: what a warp takes at once */
+    int32_t keep_rows;        /* the block's sums stand in shared memory between slices or windows */
+    int32_t window, range;    /* document_rows: hits at once, tokens a block */
+    int32_t query_warps;      /* of a block, each with a query token */
+    uint32_t document_blocks; /* of this launch */
+    int64_t ranges;           /* of a document */
     int64_t first_run, first_query_token; /* of this launch */
 };
 
@@ -124,7 +127,8 @@ static __host__ __device__ int warp_tokens(int range)
     return (range + WARPS - 1) / WARPS;
 }
 
-/* The slot of token t of the run: in the order of the warps, so that each has its entries in one piece. */
+/* The slot of token t of the run: in the order of the warps, so that each has its entries in
+ * one piece. */
 LIK_DEVICE uint32_t slot_of(uint32_t t, int range)
 {
     return t % WARPS * (uint32_t)warp_tokens(range) + t / WARPS;
@@ -150,12 +154,14 @@ LIK_DEVICE void winners_at(const struct lik_score &op, const struct incidence &i
     }
 }
 
-/* A warp looks at the entries base ... base + end - 1, in rounds of AHEAD a lane, and lists those of the run's tokens,
- * of all or of its own: their slots, and their numbers from `base` on. It counts them by slot. Stops where there might
- * be more than `most`; `from` becomes how many it has looked at. Returns how many it has listed. */
+/* A warp looks at the entries base ... base + end - 1, in rounds of AHEAD a lane, and lists
+ * those of the run's tokens, of all or of its own: their slots, and their numbers from `base`
+ * on. It counts them by slot. Stops where there might be more than `most`; `from` becomes how
+ * many it has looked at. Returns how many it has listed. */
 template <bool own>
-LIK_DEVICE int find_hits(const struct grad_args &a, const struct incidence &in, int64_t base, int end, int most,
-                         int first_token, int here, int range, uint32_t *hits, int *counters, int &from)
+LIK_DEVICE int find_hits(const struct grad_args &a, const struct incidence &in, int64_t base, int end,
+                         int most, int first_token, int here, int range, uint32_t *hits, int *counters,
+                         int &from)
 {
     const struct lik_score &op = a.op.score;
     const int lane = (int)threadIdx.x & 31, warp = (int)threadIdx.x / 32, len = max((int)op.q.len_max, 1);
@@ -215,7 +221,8 @@ LIK_DEVICE int find_hits(const struct grad_args &a, const struct incidence &in, 
     return count;
 }
 
-/* A warp gives `count` hits, whose numbers begin with `first`, their places: those of slot i from next[i] on. */
+/* A warp gives `count` hits, whose numbers begin with `first`, their places: those of slot i
+ * from next[i] on. */
 LIK_DEVICE void place_hits(const struct document_shared &sm, int *next, int first, int count)
 {
     int lane = (int)threadIdx.x & 31;
@@ -249,9 +256,11 @@ LIK_DEVICE int sum_to_lane(int own)
 
 /* Where the warps are: each has a part of the document's entries. */
 struct document_entries {
-    int64_t count;                     /* of all */
-    int64_t first[WARPS], next[WARPS]; /* of each warp's entries: the first of the window, of the next window */
-    int last, keep;                    /* the window is the last; sums are kept for windows or slices to come */
+    int64_t count; /* of all */
+    /* of each warp's entries: the first of the window, of the next window */
+    int64_t first[WARPS], next[WARPS];
+    /* the window is the last; sums are kept for windows or slices to come */
+    int last, keep;
 };
 
 LIK_DEVICE int64_t entries_of_warp(const struct document_entries &entries)
@@ -259,9 +268,11 @@ LIK_DEVICE int64_t entries_of_warp(const struct document_entries &entries)
     return (entries.count + WARPS * AHEAD - 1) / (WARPS * AHEAD) * AHEAD;
 }
 
-/* Sorts the next window of hits by slot: sorted[start[i] ... start[i + 1]) are those of slot i. */
-LIK_DEVICE void sort_window(const struct grad_args &a, const struct document_shared &sm, const struct incidence &in,
-                            struct document_entries &entries, int first_token, int here, int range)
+/* Sorts the next window of hits by slot: sorted[start[i] ... start[i + 1]) are those of slot
+ * i. */
+LIK_DEVICE void sort_window(const struct grad_args &a, const struct document_shared &sm,
+                            const struct incidence &in, struct document_entries &entries, int first_token,
+                            int here, int range)
 {
     int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x & 31, most = a.window / WARPS;
     const int slots = WARPS * warp_tokens(range);
@@ -273,8 +284,8 @@ LIK_DEVICE void sort_window(const struct grad_args &a, const struct document_sha
     __syncwarp();
     const int64_t first = entries.next[warp];
     const int64_t left = min((warp + 1) * entries_of_warp(entries), entries.count) - first;
-    int count = find_hits<false>(a, in, first, (int)min(left, (int64_t)1 << ENTRY_BITS), most, first_token, here, range,
-                                 sm.hits + warp * most, mine, from);
+    int count = find_hits<false>(a, in, first, (int)min(left, (int64_t)1 << ENTRY_BITS), most, first_token,
+                                 here, range, sm.hits + warp * most, mine, from);
     if (lane == 0) {
         hits[warp] = count;
         entries.first[warp] = first;
@@ -311,10 +322,11 @@ LIK_DEVICE void sort_window(const struct grad_args &a, const struct document_sha
     __syncthreads();
 }
 
-/* The same for a document of few entries, without a barrier: each warp reads all of them and sorts those of its own
- * tokens into its own share of the lists, sorted[start[i] ... counters[i]) for slot i. */
-LIK_DEVICE void sort_few(const struct grad_args &a, const struct document_shared &sm, const struct incidence &in,
-                         int entries, int first_token, int here, int range)
+/* The same for a document of few entries, without a barrier: each warp reads all of them and
+ * sorts those of its own tokens into its own share of the lists, sorted[start[i] ...
+ * counters[i]) for slot i. */
+LIK_DEVICE void sort_few(const struct grad_args &a, const struct document_shared &sm,
+                         const struct incidence &in, int entries, int first_token, int here, int range)
 {
     int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x & 31;
     int own = warp * warp_tokens(range) + lane, first = warp * (a.window / WARPS), *ends = sm.counters;
@@ -322,7 +334,8 @@ LIK_DEVICE void sort_few(const struct grad_args &a, const struct document_shared
     if (has_own)
         ends[own] = 0;
     __syncwarp();
-    int from, hits = find_hits<true>(a, in, 0, entries, FEW, first_token, here, range, sm.hits + first, ends, from);
+    int from,
+        hits = find_hits<true>(a, in, 0, entries, FEW, first_token, here, range, sm.hits + first, ends, from);
     int count = has_own ? ends[own] : 0, sum = sum_to_lane(count);
     if (has_own)
         sm.start[own] = ends[own] = first + sum - count;

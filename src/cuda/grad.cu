@@ -1,22 +1,28 @@
-/* Gradients from the argmax: gathers of winning rows, every output row written once, by the lanes that added it up.
+/* Gradients from the argmax: gathers of winning rows, every output row written once, by the
+ * lanes that added it up.
  *
- *     grad_q[i, s] = sum over scores n of query i of  g[n] w[i, s] d[n][argmax[n, s]]          query_row: a warp a row
- *     grad_d[j, t] = sum over the (n, s) of document j with argmax[n, s] = t  of  g[n] w[i, s] q[i, s]    document_rows
+ *     grad_q[i, s] = sum over scores n of query i of g[n] w[i, s] d[n][argmax[n, s]]
+ *         (query_row: a warp a row)
+ *     grad_d[j, t] = sum over (n, s) of document j, argmax[n, s] = t, of g[n] w[i, s] q[i, s]
+ *         (document_rows)
  *
- * A row of 128 halves is 256 bytes; the rows of a training batch lie in L2, which is the limit of both: one row read a
- * query token and score. A warp takes 32 entries at once, one a lane: where its row is, what it is multiplied by. Then
- * groups of lanes, eight elements a lane, read and add the rows in turn, two a group under way.
+ * A row of 128 halves is 256 bytes; the rows of a training batch lie in L2, which is the limit
+ * of both: one row read a query token and score. A warp takes 32 entries at once, one a lane:
+ * where its row is, what it is multiplied by. Then groups of lanes, eight elements a lane, read
+ * and add the rows in turn, two a group under way.
  *
- * For grad_d a block owns a document's run of tokens. It walks the argmax entries of the document in windows, lists
- * those of its tokens and sorts them by token (counting sort: a warp ranks its entries with __match_any_sync, integer
- * counters do the rest), and gives each token to a warp, or to a group of its lanes if it has few entries. No float
- * atomics and no one-hot products; the order of a token's sum follows from its own entries alone, in any
+ * For grad_d a block owns a document's run of tokens. It walks the argmax entries of the
+ * document in windows, lists those of its tokens and sorts them by token (counting sort: a warp
+ * ranks its entries with __match_any_sync, integer counters do the rest), and gives each token
+ * to a warp, or to a group of its lanes if it has few entries. No float atomics and no one-hot
+ * products; the order of a token's sum follows from its own entries alone, in any
  * layout, unless the block's take several windows.
  *
- * The sums are f32. A row goes through its normalization's Jacobian and is rounded to the operand's dtype once. Rows
- * longer than a warp takes at once (256 elements), and those of blocks with more entries than a window, stay in
- * shared memory meanwhile. An explicit list of pairs is first sorted by query and by document. Both gradients depend on
- * the scores alone, and are one launch where the rows that they read are stored alike. */
+ * The sums are f32. A row goes through its normalization's Jacobian and is rounded to the
+ * operand's dtype once. Rows longer than a warp takes at once (256 elements), and those of
+ * blocks with more entries than a window, stay in shared memory meanwhile. An explicit list of
+ * pairs is first sorted by query and by document. Both gradients depend on the scores alone,
+ * and are one launch where the rows that they read are stored alike. */
 #include "cuda/entries.cuh"
 #include "cuda/kernels.cuh"
 #include "cuda/sort.cuh"
@@ -43,8 +49,9 @@ enum row_kind {
 #define COMPILED_ARCH 0
 #endif
 
-/* Blocks that a processor holds at once: as far as the kernels' registers are concerned. Four take what ptxas makes of
- * them for Hopper and later; for earlier ones it does not get by without local memory. */
+/* Blocks that a processor holds at once: as far as the kernels' registers are concerned. Four
+ * take what ptxas makes of them for Hopper and later; for earlier ones it does not get by
+ * without local memory. */
 static constexpr int resident_blocks(int kind, int arch)
 {
     return kind <= ROWS_OF_BF16 ? (arch >= 90 ? 4 : 3) : kind == ROWS_OF_F32 ? 3 : 2;
@@ -58,10 +65,12 @@ static constexpr int dtype_of(int kind)
 /* What makes the vector that counts of token t of sequence i. */
 LIK_DEVICE float factor_at(const struct lik_tokens &x, const float *factors, int64_t i, int t)
 {
-    return factors ? factors[lik_tokens_row(&x, i) + t] : token_scale(x, lik_tokens_base(&x, &x.scale_strides, i), t);
+    return factors ? factors[lik_tokens_row(&x, i) + t]
+                   : token_scale(x, lik_tokens_base(&x, &x.scale_strides, i), t);
 }
 
-/* One entry as a lane holds it: where its row begins, in vectors of 16 bytes, or NO_ROW; and its coefficient. */
+/* One entry as a lane holds it: where its row begins, in vectors of 16 bytes, or NO_ROW; and
+ * its coefficient. */
 #define NO_ROW 0xffffffffu
 template <int kind> struct entry {
     uint32_t at;
@@ -111,17 +120,19 @@ LIK_DEVICE struct entry<kind> met_row(const struct grad_args &a, const struct in
     if (t < 0 || t >= sequence_length(op.d, j))
         return e;
     e.set(lik_tokens_base(&op.d, &op.d.strides, j) + t * op.d.strides.token);
-    e.coefficient = a.op.grad_scores[row * a.op.grad_scores_stride + column] * factor_at(op.d, a.d_factor, j, t);
+    e.coefficient =
+        a.op.grad_scores[row * a.op.grad_scores_stride + column] * factor_at(op.d, a.d_factor, j, t);
     return e;
 }
 
-/* The query row of entry n * len_max + s of a document; none where the query has no such token, which no argmax of ours
- * names. */
+/* The query row of entry n * len_max + s of a document; none where the query has no such token,
+ * which no argmax of ours names. */
 template <int kind>
 LIK_DEVICE struct entry<kind> winning_row(const struct grad_args &a, const struct incidence &in, int64_t at)
 {
     const struct lik_tokens &q = a.op.score.q;
-    int64_t n = at <= UINT32_MAX ? (int64_t)((uint32_t)at / (uint32_t)q.len_max) : at / q.len_max, row, column;
+    int64_t n = at <= UINT32_MAX ? (int64_t)((uint32_t)at / (uint32_t)q.len_max) : at / q.len_max, row,
+            column;
     int s = (int)(at - n * q.len_max);
     incidence_at(in, n, row, column);
     int64_t i = lik_score_query(&a.op.score, row);
@@ -136,14 +147,16 @@ LIK_DEVICE struct entry<kind> winning_row(const struct grad_args &a, const struc
     return e;
 }
 
-/* 16 bytes, or zeros if not `here`. Else ptxas keeps those of the row before in registers of their own. */
+/* 16 bytes, or zeros if not `here`. Else ptxas keeps those of the row before in registers of
+ * their own. */
 LIK_DEVICE uint4 load_if(bool here, const void *from)
 {
     uint4 v;
-    asm volatile("{\n.reg .pred here;\nsetp.ne.s32 here, %5, 0;\nmov.u32 %0, 0;\nmov.u32 %1, 0;\nmov.u32 %2, 0;\n"
-                 "mov.u32 %3, 0;\n@here ld.global.v4.u32 {%0, %1, %2, %3}, [%4];\n}"
-                 : "=&r"(v.x), "=&r"(v.y), "=&r"(v.z), "=&r"(v.w)
-                 : "l"(from), "r"((int)here));
+    asm volatile(
+        "{\n.reg .pred here;\nsetp.ne.s32 here, %5, 0;\nmov.u32 %0, 0;\nmov.u32 %1, 0;\nmov.u32 %2, 0;\n"
+        "mov.u32 %3, 0;\n@here ld.global.v4.u32 {%0, %1, %2, %3}, [%4];\n}"
+        : "=&r"(v.x), "=&r"(v.y), "=&r"(v.z), "=&r"(v.w)
+        : "l"(from), "r"((int)here));
     return v;
 }
 
@@ -194,11 +207,12 @@ template <> struct eight<ROWS_OF_ANY> {
     }
 };
 
-/* Adds the rows of the warp's entries (one a lane) from, from + step, ... below `to` to `sum`, elements k ... k + 7 of
- * them. Each group of lanes has its own such entries; the warp calls together. */
+/* Adds the rows of the warp's entries (one a lane) from, from + step, ... below `to` to `sum`,
+ * elements k ... k + 7 of them. Each group of lanes has its own such entries; the warp calls
+ * together. */
 template <int kind>
-LIK_DEVICE void add_rows(const struct lik_tokens &x, bool vector, const struct entry<kind> &mine, int from, int to,
-                         int step, int k, float (&sum)[8])
+LIK_DEVICE void add_rows(const struct lik_tokens &x, bool vector, const struct entry<kind> &mine, int from,
+                         int to, int step, int k, float (&sum)[8])
 {
     const int batch = 2;
     bool inside = k < (int)x.dim;
@@ -252,13 +266,14 @@ LIK_DEVICE void store_vector(void *gradient, int dtype, int64_t at, const float 
         out[1] = make_float4(v[4], v[5], v[6], v[7]);
     } else {
         *(uint4 *)((uint16_t *)gradient + at) =
-            make_uint4(pack_halves(dtype, v[0], v[1]), pack_halves(dtype, v[2], v[3]), pack_halves(dtype, v[4], v[5]),
-                       pack_halves(dtype, v[6], v[7]));
+            make_uint4(pack_halves(dtype, v[0], v[1]), pack_halves(dtype, v[2], v[3]),
+                       pack_halves(dtype, v[4], v[5]), pack_halves(dtype, v[6], v[7]));
     }
 }
 
 /* Eight elements of a gradient row, from element k of the row at `at` on. */
-LIK_DEVICE void store_8(void *gradient, int dtype, int64_t dim, int64_t at, int k, bool accumulate, float (&v)[8])
+LIK_DEVICE void store_8(void *gradient, int dtype, int64_t dim, int64_t at, int k, bool accumulate,
+                        float (&v)[8])
 {
     int n = (int)dim - k;
     if (n <= 0)
@@ -281,15 +296,15 @@ LIK_DEVICE void store_8(void *gradient, int dtype, int64_t dim, int64_t at, int 
         }
 }
 
-/* Takes a finished sum (in `kept`, or in `sum` if that is NULL; `sum` is lost) of the vectors that count to the
- * gradient of the stored token t of sequence i, `row` of all, and writes it, or leaves that to another group of lanes.
- * Returns <sum, the token as it counts> where that is needed: with normalize or `want_product`. The whole warp calls; a
- * token whose norm is below the clamp has no direction and gets 0.
- */
+/* Takes a finished sum (in `kept`, or in `sum` if that is NULL; `sum` is lost) of the vectors
+ * that count to the gradient of the stored token t of sequence i, `row` of all, and writes it,
+ * or leaves that to another group of lanes. Returns <sum, the token as it counts> where that is
+ * needed: with normalize or `want_product`. The whole warp calls; a token whose norm is below
+ * the clamp has no direction and gets 0. */
 template <int lanes>
-LIK_DEVICE float finish_row(const struct grad_args &a, const struct lik_tokens &x, bool vector, const float *factors,
-                            int64_t i, int t, int64_t row, float (&sum)[8], const float *kept, void *gradient,
-                            float times, bool want_product, bool writes)
+LIK_DEVICE float finish_row(const struct grad_args &a, const struct lik_tokens &x, bool vector,
+                            const float *factors, int64_t i, int t, int64_t row, float (&sum)[8],
+                            const float *kept, void *gradient, float times, bool want_product, bool writes)
 {
     int k = ((int)threadIdx.x & (lanes - 1)) * 8;
     float own = 1.0f, factor = 1.0f, along = 0.0f;
@@ -349,7 +364,8 @@ LIK_DEVICE void store_zeros(void *gradient, int dtype, int64_t dim, int64_t row,
 }
 
 /* grad_q and grad_weights: a warp a query token, `token` of [q.count, q.len_max]. */
-template <int lanes, int kind> LIK_DEVICE void query_row(const struct grad_args &a, int64_t token, float *kept)
+template <int lanes, int kind>
+LIK_DEVICE void query_row(const struct grad_args &a, int64_t token, float *kept)
 {
     const struct lik_tokens &q = a.op.score.q, &d = a.op.score.d;
     int lane = (int)threadIdx.x & 31, k = (lane & (lanes - 1)) * 8;
@@ -393,7 +409,8 @@ template <int lanes, int kind> LIK_DEVICE void query_row(const struct grad_args 
     float product = 0.0f;
     if (met) {
         float weight =
-            q.weights ? q.weights[lik_tokens_base(&q, &q.weights_strides, i) + s * q.weights_strides.token] : 1.0f;
+            q.weights ? q.weights[lik_tokens_base(&q, &q.weights_strides, i) + s * q.weights_strides.token]
+                      : 1.0f;
         product = finish_row<lanes>(a, q, a.q_vector, a.q_factor, i, s, out, sum, a.slices > 1 ? kept : NULL,
                                     a.op.grad_q, weight, a.op.grad_weights != NULL, lane < lanes);
     } else if (a.op.grad_q && !a.op.accumulate) {
@@ -403,7 +420,8 @@ template <int lanes, int kind> LIK_DEVICE void query_row(const struct grad_args 
         a.op.grad_weights[out] = (a.op.accumulate ? a.op.grad_weights[out] : 0.0f) + product;
 }
 
-/* grad_d: block (document, run of tokens); `few`: of a document with no more than FEW entries. */
+/* grad_d: block (document, run of tokens); `few`: of a document with no more than FEW
+ * entries. */
 template <int lanes, int kind, bool few>
 LIK_DEVICE void document_rows(const struct grad_args &a, int64_t run, float *memory)
 {
@@ -446,8 +464,8 @@ LIK_DEVICE void document_rows(const struct grad_args &a, int64_t run, float *mem
         auto end_of = [&](int slot) { return few ? sm.counters[slot] : sm.start[slot + 1]; };
         auto finish = [&](int n, float (&sum)[8], const float *kept, bool writes) {
             int t = warp + n * WARPS;
-            finish_row<lanes>(a, d, a.d_vector, a.d_factor, document, first_token + t, first_row + t, sum, kept,
-                              a.op.grad_d, 1.0f, false, writes);
+            finish_row<lanes>(a, d, a.d_vector, a.d_factor, document, first_token + t, first_row + t, sum,
+                              kept, a.op.grad_d, 1.0f, false, writes);
         };
         auto kept_row = [&](int n) { return sm.kept + (warp + n * WARPS) * row_floats; };
         /* Zeros are stored by a group of lanes a row. */
@@ -456,7 +474,8 @@ LIK_DEVICE void document_rows(const struct grad_args &a, int64_t run, float *mem
                 if (which >> n & 1)
                     store_zeros(a.op.grad_d, d.dtype, d.dim, first_row + t, lane & (lanes - 1), lanes);
         };
-        uint32_t winners = __ballot_sync(~0u, lane < per && sm.start[first_slot + lane] < end_of(first_slot + lane));
+        uint32_t winners =
+            __ballot_sync(~0u, lane < per && sm.start[first_slot + lane] < end_of(first_slot + lane));
         if (last())
             clear_rows(~(met | winners));
         const int begin = sm.start[first_slot], end = end_of(first_slot + per - 1);
@@ -472,7 +491,8 @@ LIK_DEVICE void document_rows(const struct grad_args &a, int64_t run, float *mem
                     const uint32_t hit = sm.hits[number];
                     const int64_t ahead = hit & ((1u << ENTRY_BITS) - 1u);
                     slot = (int)(hit >> ENTRY_BITS);
-                    mine = winning_row<kind>(a, in, few ? ahead : entries.first[number / (a.window / WARPS)] + ahead);
+                    mine = winning_row<kind>(
+                        a, in, few ? ahead : entries.first[number / (a.window / WARPS)] + ahead);
                 }
                 int slot_before = __shfl_up_sync(~0u, slot, 1);
                 uint32_t firsts = __ballot_sync(~0u, lane < count && slot != slot_before) | 1u;
@@ -500,7 +520,8 @@ LIK_DEVICE void document_rows(const struct grad_args &a, int64_t run, float *mem
                             writes |= apart;
                         }
                     }
-                    add_rows<kind>(q, a.q_vector, mine, from, to, apart ? 1 : groups, slice * lanes * 8 + k, sum);
+                    add_rows<kind>(q, a.q_vector, mine, from, to, apart ? 1 : groups, slice * lanes * 8 + k,
+                                   sum);
                     begun = !firsts && !whole;
                     if (begun)
                         break;
@@ -517,7 +538,8 @@ LIK_DEVICE void document_rows(const struct grad_args &a, int64_t run, float *mem
                             }
                     } else if (kind != ROWS_OF_ANY && a.plain) {
                         if (writes && k < (int)d.dim)
-                            store_vector(a.op.grad_d, dtype_of(kind), (first_row + warp + n * WARPS) * d.dim + k, sum);
+                            store_vector(a.op.grad_d, dtype_of(kind),
+                                         (first_row + warp + n * WARPS) * d.dim + k, sum);
                     } else {
                         finish(n, sum, NULL, writes);
                     }
@@ -539,7 +561,8 @@ LIK_DEVICE void document_rows(const struct grad_args &a, int64_t run, float *mem
     }
 }
 
-/* A launch's blocks: `document_blocks` runs of documents, then, to fill what those leave, the query tokens. */
+/* A launch's blocks: `document_blocks` runs of documents, then, to fill what those leave, the
+ * query tokens. */
 template <int lanes, int kind, bool few>
 static __global__ void __launch_bounds__(32 * WARPS, resident_blocks(kind, COMPILED_ARCH))
     gradient_rows(const __grid_constant__ struct grad_args a)
@@ -551,9 +574,9 @@ static __global__ void __launch_bounds__(32 * WARPS, resident_blocks(kind, COMPI
     if (blockIdx.x < a.document_blocks)
         document_rows<lanes, kind, few>(a, a.first_run + blockIdx.x, memory);
     else if (warp < a.query_warps)
-        query_row<lanes, kind>(a,
-                               a.first_query_token + (int64_t)(blockIdx.x - a.document_blocks) * a.query_warps + warp,
-                               memory + warp * a.slices * lanes * 8);
+        query_row<lanes, kind>(
+            a, a.first_query_token + (int64_t)(blockIdx.x - a.document_blocks) * a.query_warps + warp,
+            memory + warp * a.slices * lanes * 8);
 }
 
 /* Rows of a packed gradient that no sequence covers; a thread an element. */
@@ -573,10 +596,13 @@ static __global__ void clear_outside(const __grid_constant__ struct lik_tokens x
     }
 }
 
-/* Keys to sort: sequence number above the score's number; sequences out of range and what pads the keys come last. */
-static __global__ void list_keys(const int64_t *list, int64_t count, int64_t n, int64_t padded, uint64_t *keys)
+/* Keys to sort: sequence number above the score's number; sequences out of range and what pads
+ * the keys come last. */
+static __global__ void list_keys(const int64_t *list, int64_t count, int64_t n, int64_t padded,
+                                 uint64_t *keys)
 {
-    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < padded; i += (int64_t)gridDim.x * blockDim.x) {
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < padded;
+         i += (int64_t)gridDim.x * blockDim.x) {
         int64_t sequence = i < n && list[i] >= 0 && list[i] < count ? list[i] : UINT32_MAX;
         keys[i] = (uint64_t)sequence << 32 | (uint64_t)i;
     }
@@ -584,18 +610,21 @@ static __global__ void list_keys(const int64_t *list, int64_t count, int64_t n, 
 
 /* ---- The host's side ---- */
 
-/* The workspace: factors of the queries, of the documents; the list sorted by query, by document. */
+/* The workspace: factors of the queries, of the documents; the list sorted by query, by
+ * document. */
 struct grad_plan {
     struct grad_args args;
-    int64_t q_factors, d_factors, padded; /* padded: keys of a sorted list */
+    int64_t q_factors, d_factors, padded;  /* padded: keys of a sorted list */
     size_t q_factor, d_factor, by_q, by_d; /* where they stand in the workspace */
-    int lanes, q_kind, d_kind;            /* kinds of the rows that are gathered: q's for grad_d, d's for grad_q */
-    size_t query_bytes, document_bytes;   /* shared memory */
-    int few, together;                    /* no document has more than FEW entries; one launch for both gradients */
+    /* kinds of the rows that are gathered: q's for grad_d, d's for grad_q */
+    int lanes, q_kind, d_kind;
+    size_t query_bytes, document_bytes; /* shared memory */
+    /* no document has more than FEW entries; one launch for both gradients */
+    int few, together;
 };
 
-/* The vector kinds count 32 bits of vectors, so that more than 64 GB, or strides below zero, are left to the general
- * one. */
+/* The vector kinds count 32 bits of vectors, so that more than 64 GB, or strides below zero,
+ * are left to the general one. */
 static int kind_of(const struct lik_tokens *x, int vector)
 {
     const struct lik_strides *by = &x->strides;
@@ -616,15 +645,18 @@ static int kind_of(const struct lik_tokens *x, int vector)
 static int64_t most_entries(const struct lik_score *op)
 {
     int64_t scores = op->pairing == LIK_ALL ? op->q.count : op->pairing == LIK_LIST ? op->list_count : 1;
-    return scores * op->q.len_max; /* in range: a count of queries times their length is, and so is all of an argmax */
+    /* in range: a count of queries times their length is, and so is all of an argmax */
+    return scores * op->q.len_max;
 }
 
-/* Into how many runs of tokens each document is cut, `least` or more. The processors hold `at_once` blocks, and others
- * begin when those have ended: rounds. A block reads all of its document's entries, which costs SCAN_SHARE of adding
- * all of its rows, and adds a part of the rows. */
+/* Into how many runs of tokens each document is cut, `least` or more. The processors hold
+ * `at_once` blocks, and others begin when those have ended: rounds. A block reads all of its
+ * document's entries, which costs SCAN_SHARE of adding all of its rows, and adds a part of the
+ * rows. */
 static int64_t runs_of(int64_t documents, int64_t length, int64_t least, int64_t at_once)
 {
-    int64_t rounds = (least * documents + at_once - 1) / at_once, finest = (length + WARPS - 1) / WARPS, best = least;
+    int64_t rounds = (least * documents + at_once - 1) / at_once, finest = (length + WARPS - 1) / WARPS,
+            best = least;
     double shortest = INFINITY;
     for (int64_t last = rounds + 8; documents && rounds < last; rounds++) {
         int64_t n = rounds * at_once / documents;
@@ -664,9 +696,11 @@ static int plan_documents(const struct lik_gpu *gpu, struct grad_plan *p)
     most = most < kept ? most : kept;
     int64_t least = length ? (length + most - 1) / most : 1;
     size_t bytes = document_shared_bytes((int)((length + least - 1) / least), window, row_floats) + 2048;
-    int64_t resident = bytes > gpu->shared_bytes ? 1 : (int64_t)(gpu->shared_bytes / bytes); /* the 2048 are a guess */
+    /* the 2048 are a guess */
+    int64_t resident = bytes > gpu->shared_bytes ? 1 : (int64_t)(gpu->shared_bytes / bytes);
     int64_t limit = resident_blocks(p->q_kind, gpu->arch);
-    int64_t runs = runs_of(a->op.score.d.count, length, least, gpu->processors * (resident < limit ? resident : limit));
+    int64_t runs =
+        runs_of(a->op.score.d.count, length, least, gpu->processors * (resident < limit ? resident : limit));
     a->range = (int32_t)((length + runs - 1) / runs);
     a->ranges = a->range ? (length + a->range - 1) / a->range : runs;
     p->document_bytes = document_shared_bytes(a->range, window, row_floats);
@@ -706,7 +740,8 @@ static int make_plan(const struct lik_gpu *gpu, const struct lik_grad *op, struc
                         (long long)score->q.dim);
     if (score->pairing == LIK_LIST && score->list_count) {
         if (score->list_count > INT32_MAX || score->q.count > INT32_MAX || score->d.count > INT32_MAX)
-            return lik_fail(LIK_EUNSUPPORTED, "list_count is %lld, the CUDA backend takes gradients of up to %d pairs",
+            return lik_fail(LIK_EUNSUPPORTED,
+                            "list_count is %lld, the CUDA backend takes gradients of up to %d pairs",
                             (long long)score->list_count, INT32_MAX);
         for (p->padded = 1; p->padded < score->list_count;)
             p->padded *= 2;
@@ -726,8 +761,9 @@ int lik_cuda_grad_plan(const struct lik_gpu *gpu, const struct lik_grad *op, str
     int status = make_plan(gpu, op, &p, layout);
     if (status)
         return status;
-    snprintf(plan->variant, sizeof plan->variant, "grad_%s_%s_d%lld_cuda_%dx%d", lik_dtype_name(op->score.q.dtype),
-             lik_dtype_name(op->score.d.dtype), (long long)op->score.q.dim, p.args.range, p.args.window);
+    snprintf(plan->variant, sizeof plan->variant, "grad_%s_%s_d%lld_cuda_%dx%d",
+             lik_dtype_name(op->score.q.dtype), lik_dtype_name(op->score.d.dtype), (long long)op->score.q.dim,
+             p.args.range, p.args.window);
     return LIK_OK;
 }
 
@@ -757,7 +793,8 @@ int lik_grad_prepare(const struct lik_gpu *gpu)
     cudaError_t e = cudaSuccess;
     for (int i = 0; i < 2 * 3 * ROW_KINDS && e == cudaSuccess; i++) {
         cudaFuncAttributes attributes;
-        const void *kernel = (const void *)kernel_of(i / (3 * ROW_KINDS), 8 << i / ROW_KINDS % 3, i % ROW_KINDS);
+        const void *kernel =
+            (const void *)kernel_of(i / (3 * ROW_KINDS), 8 << i / ROW_KINDS % 3, i % ROW_KINDS);
         e = cudaFuncGetAttributes(&attributes, kernel);
         if (e == cudaSuccess)
             e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
@@ -766,7 +803,8 @@ int lik_grad_prepare(const struct lik_gpu *gpu)
     return lik_cuda_status(e, "preparing the gradient's kernels");
 }
 
-static int clear(const struct lik_tokens *x, void *gradient, int dtype, int64_t row_elements, cudaStream_t stream)
+static int clear(const struct lik_tokens *x, void *gradient, int dtype, int64_t row_elements,
+                 cudaStream_t stream)
 {
     if (!gradient || !x->offsets || x->total == 0)
         return LIK_OK;
@@ -796,7 +834,8 @@ static int launch_rows(const struct lik_gpu *gpu, struct grad_plan *p, int kind,
     return status;
 }
 
-int lik_cuda_grad_run(const struct lik_gpu *gpu, const struct lik_grad *op, char *workspace, cudaStream_t stream)
+int lik_cuda_grad_run(const struct lik_gpu *gpu, const struct lik_grad *op, char *workspace,
+                      cudaStream_t stream)
 {
     struct grad_plan p;
     struct lik_layout layout = {};

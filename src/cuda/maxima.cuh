@@ -1,5 +1,6 @@
-/* How the Hopper loop takes a tile's products, in the registers where wgmma left them, into row maxima and positions:
- * pieces of one document in straight code, shared tiles with a look at every block, rare values by the letter. */
+/* How the Hopper loop takes a tile's products, in the registers where wgmma left them, into row
+ * maxima and positions: pieces of one document in straight code, shared tiles with a look at
+ * every block, rare values by the letter. */
 #ifndef LIK_CUDA_MAXIMA_CUH
 #define LIK_CUDA_MAXIMA_CUH
 
@@ -13,7 +14,8 @@ template <int bands> struct maxima {
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
-/* The accumulators are two halves of 64 registers: of two bands, or of the left and right columns of one. */
+/* The accumulators are two halves of 64 registers: of two bands, or of the left and right
+ * columns of one. */
 typedef float halves[2][64];
 
 template <int bands> LIK_DEVICE void reset(struct maxima<bands> &m)
@@ -25,7 +27,8 @@ template <int bands> LIK_DEVICE void reset(struct maxima<bands> &m)
     }
 }
 
-/* The products of one half, or of two of the same columns, times what normalizes the columns. */
+/* The products of one half, or of two of the same columns, times what normalizes the
+ * columns. */
 template <int blocks, int count> LIK_DEVICE void scale_products(float (*c)[64], const float *factor)
 {
     int pair = ((int)threadIdx.x & 3) * 2;
@@ -38,7 +41,8 @@ template <int blocks, int count> LIK_DEVICE void scale_products(float (*c)[64], 
     }
 }
 
-/* -inf for a half's products with columns that do not count, the half's first being column 8 * `from`. */
+/* -inf for a half's products with columns that do not count, the half's first being column 8 *
+ * `from`. */
 template <int blocks, int from> LIK_DEVICE void drop_columns(float (&c)[64], const uint32_t (&counts)[8])
 {
     int pair = ((int)threadIdx.x & 3) * 2;
@@ -54,7 +58,8 @@ template <int blocks, int from> LIK_DEVICE void drop_columns(float (&c)[64], con
     }
 }
 
-/* -inf for a half's products with columns from `columns` on, which lie in its last `last` blocks. */
+/* -inf for a half's products with columns from `columns` on, which lie in its last `last`
+ * blocks. */
 template <int blocks, int last> LIK_DEVICE void cut_columns(float (&c)[64], int columns)
 {
     if (columns >= blocks * 8)
@@ -69,9 +74,9 @@ template <int blocks, int last> LIK_DEVICE void cut_columns(float (&c)[64], int 
                 c[(blocks - last + j) * 4 + i] = -INFINITY;
 }
 
-/* How a shared tile's products are taken into row maxima, two rows at a time. With the argmax, strictly larger pairs of
- * columns replace the best, so that ties stay with the lowest token; which of a pair it was is settled in the end, from
- * its first product. */
+/* How a shared tile's products are taken into row maxima, two rows at a time. With the argmax,
+ * strictly larger pairs of columns replace the best, so that ties stay with the lowest token;
+ * which of a pair it was is settled in the end, from its first product. */
 template <bool want_argmax> struct scan {
     int block[2];
     float first[2];
@@ -112,19 +117,20 @@ template <bool want_argmax> struct scan {
     }
 };
 
-/* Two pairs of columns, with which a row's maximum grew: which of the four it is can be told in the end. */
+/* Two pairs of columns, with which a row's maximum grew: which of the four it is can be told in
+ * the end. */
 struct quad {
     float place;  /* FIRST_PLACE + 256 i + the column of x0, in its bits, for row i */
     float first;  /* the maximum after the first pair */
     float x0, x1; /* the first product of either pair */
 };
 
-/* The bits of 2^23, to which adding a float n below 2^23 adds n. The rows' places differ so that ptxas does not make
- * one addition of two, and then selections. */
+/* The bits of 2^23, to which adding a float n below 2^23 adds n. The rows' places differ so
+ * that ptxas does not make one addition of two, and then selections. */
 #define FIRST_PLACE 0x4b000000
 
-/* Takes `next`, `column` farther on, for `quad` if `more` > `most`. By additions, not selections: those are for the
- * units that take maxima, which are busy. */
+/* Takes `next`, `column` farther on, for `quad` if `more` > `most`. By additions, not
+ * selections: those are for the units that take maxima, which are busy. */
 LIK_DEVICE void keep_quad(struct quad &quad, int most, int more, const struct quad &next, float column)
 {
     asm("{\n.reg .pred grew;\nsetp.gt.s32 grew, %4, %5;\n"
@@ -134,13 +140,15 @@ LIK_DEVICE void keep_quad(struct quad &quad, int most, int more, const struct qu
         : "r"(more), "r"(most), "f"(next.place), "f"(column), "f"(next.first), "f"(next.x0), "f"(next.x1));
 }
 
-/* Takes a half's products into the running maxima of two rows. With the argmax, strictly larger quads of columns
- * replace the best, so that ties stay with the lowest token, and the scan is one of integers: floats from +0 on are
- * ordered as their bits are, the NaN that the hardware makes above all (-0 is below +0 there), and Hopper takes the
- * maximum of three integers at once. For columns that do not count stands -inf, above all finite negatives there.
- * Rows that have met no product of +0 or more so far are gone through again, as floats; their positions stay -1 as long
- * as all products are -inf. */
-template <bool want_argmax, int blocks> LIK_DEVICE void take_half(const float (&c)[64], int token, float *best, int *at)
+/* Takes a half's products into the running maxima of two rows. With the argmax, strictly larger
+ * quads of columns replace the best, so that ties stay with the lowest token, and the scan is
+ * one of integers: floats from +0 on are ordered as their bits are, the NaN that the hardware
+ * makes above all (-0 is below +0 there), and Hopper takes the maximum of three integers at
+ * once. For columns that do not count stands -inf, above all finite negatives there. Rows that
+ * have met no product of +0 or more so far are gone through again, as floats; their positions
+ * stay -1 as long as all products are -inf. */
+template <bool want_argmax, int blocks>
+LIK_DEVICE void take_half(const float (&c)[64], int token, float *best, int *at)
 {
     const int count = 2 * blocks, pair = ((int)threadIdx.x & 3) * 2; /* the lane's columns: two a block */
     auto product = [&](int i, int p) { return p < count ? c[p / 2 * 4 + 2 * i + p % 2] : -INFINITY; };
@@ -195,8 +203,8 @@ template <bool want_argmax, int blocks> LIK_DEVICE void take_half(const float (&
     }
 }
 
-/* The argmax of a shared tile by the rules of NaN, of ties and of products of -inf to the letter; for the rare tile
- * where the scan met one of them. */
+/* The argmax of a shared tile by the rules of NaN, of ties and of products of -inf to the
+ * letter; for the rare tile where the scan met one of them. */
 template <int bands>
 LIK_DEVICE void scan_carefully(const halves &c, const struct head &head, struct maxima<bands> &m,
                                struct maxima<bands> *stash)
@@ -210,8 +218,8 @@ LIK_DEVICE void scan_carefully(const halves &c, const struct head &head, struct 
             if (bits >> e & 1)
 #pragma unroll
                 for (int i = 0; i < 2 * bands; i++)
-                    keep_better(m.best[i], m.at[i], c[bands == 2 ? i / 2 : j / 16][j % 16 * 4 + i % 2 * 2 + e],
-                                base + j * 8 + e);
+                    keep_better(m.best[i], m.at[i],
+                                c[bands == 2 ? i / 2 : j / 16][j % 16 * 4 + i % 2 * 2 + e], base + j * 8 + e);
         if (head.ends >> j & 1) {
             *stash = m;
             stash += 128;
@@ -221,7 +229,8 @@ LIK_DEVICE void scan_carefully(const halves &c, const struct head &head, struct 
     }
 }
 
-/* Takes a tile of several documents, whose halves are 16 blocks wide: the maxima of each go to the stash. */
+/* Takes a tile of several documents, whose halves are 16 blocks wide: the maxima of each go to
+ * the stash. */
 template <int bands, bool want_argmax>
 LIK_DEVICE void take_shared(const halves &c, const struct head &head, struct maxima<bands> &m,
                             struct maxima<bands> *stash)
@@ -263,8 +272,10 @@ LIK_DEVICE void take_shared(const halves &c, const struct head &head, struct max
         scan_carefully<bands>(c, head, m, stash_before);
 }
 
-/* The row that is left to this lane of the rows that four lanes share, with the best of all four. */
-template <int bands, bool want_argmax> LIK_DEVICE void share_rows(const struct maxima<bands> &m, float &best, int &at)
+/* The row that is left to this lane of the rows that four lanes share, with the best of all
+ * four. */
+template <int bands, bool want_argmax>
+LIK_DEVICE void share_rows(const struct maxima<bands> &m, float &best, int &at)
 {
     float b[2] = {m.best[0], m.best[1]};
     int t[2] = {m.at[0], m.at[1]};

@@ -1,15 +1,17 @@
 /* Matrix instructions of the CUDA kernels, the PTX of them and nothing else.
  *
- * mma.sync (sm_75, sm_80): a warp multiplies 16 x 16 by 16 x 8. Lane l holds in the accumulator c[4] rows l / 4 (c[0],
- * c[1]) and l / 4 + 8 (c[2], c[3]), columns 2 (l % 4) and the next. The same layout holds, block of 8 columns by block,
- * for wgmma (sm_90a): a warpgroup multiplies 64 x 16 by 16 x 128, warp w of it holding rows 16 w to 16 w + 15, so that
- * what follows a product (maxima, sums) is written once for both. */
+ * mma.sync (sm_75, sm_80): a warp multiplies 16 x 16 by 16 x 8. Lane l holds in the accumulator
+ * c[4] rows l / 4 (c[0], c[1]) and l / 4 + 8 (c[2], c[3]), columns 2 (l % 4) and the next. The
+ * same layout holds, block of 8 columns by block, for wgmma (sm_90a): a warpgroup multiplies 64
+ * x 16 by 16 x 128, warp w of it holding rows 16 w to 16 w + 15, so that what follows a product
+ * (maxima, sums) is written once for both. */
 #ifndef LIK_CUDA_MMA_CUH
 #define LIK_CUDA_MMA_CUH
 
 #include "cuda/copy.cuh"
 
-/* Four 8 x 8 matrices of 16-bit elements; lane l gives the address of row l % 8 of matrix l / 8. */
+/* Four 8 x 8 matrices of 16-bit elements; lane l gives the address of row l % 8 of matrix l /
+ * 8. */
 LIK_DEVICE void load_matrix_4(uint32_t (&r)[4], const void *row)
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
@@ -20,10 +22,11 @@ LIK_DEVICE void load_matrix_4(uint32_t (&r)[4], const void *row)
 LIK_DEVICE void mma_bf16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
 {
 #if __CUDA_ARCH__ >= 800
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9},"
-                 " {%0, %1, %2, %3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9},"
+        " {%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 #else
     __trap(); /* the driver never picks bf16 products below sm_80 */
 #endif
@@ -32,10 +35,11 @@ LIK_DEVICE void mma_bf16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uin
 LIK_DEVICE void mma_f16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
 {
 #if __CUDA_ARCH__ >= 800
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9},"
-                 " {%0, %1, %2, %3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9},"
+        " {%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 #else
     __trap(); /* mma_f16_k8 is the one of sm_75 */
 #endif
@@ -44,15 +48,17 @@ LIK_DEVICE void mma_f16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint
 /* sm_75 takes 8 elements of the dim at a time. */
 LIK_DEVICE void mma_f16_k8(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t b0)
 {
-    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a0), "r"(a1), "r"(b0));
+    asm volatile(
+        "mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a0), "r"(a1), "r"(b0));
 }
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-/* Descriptor of an operand in shared memory, rows of 64 16-bit elements (128 bytes, 128-byte swizzle), 8 rows to 1024
- * bytes, `address` a multiple of 1024: the half of it that depends on the address; wgmma adds the other. Adding 2 steps
- * 16 elements along the dim, adding 64 steps 1024 bytes. */
+/* Descriptor of an operand in shared memory, rows of 64 16-bit elements (128 bytes, 128-byte
+ * swizzle), 8 rows to 1024 bytes, `address` a multiple of 1024: the half of it that depends on
+ * the address; wgmma adds the other. Adding 2 steps 16 elements along the dim, adding 64 steps
+ * 1024 bytes. */
 LIK_DEVICE uint32_t wgmma_descriptor(uint32_t address)
 {
     return address >> 4 | 1u << 16;
@@ -83,9 +89,10 @@ template <int count> LIK_DEVICE void registers_take()
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(count));
 }
 
-/* wgmma<bf16, add, blocks>: c += a b, or c = a b, for the first `blocks` blocks of 8 columns (c: 4 a block);
- * asynchronous until wgmma_wait. PTX wants every register of c named: LIK_C_n are the operands of the first n blocks,
- * as PTX numbers them after a and b, LIK_R_n what they are bound to: "+f" or "=f". */
+/* wgmma<bf16, add, blocks>: c += a b, or c = a b, for the first `blocks` blocks of 8 columns
+ * (c: 4 a block); asynchronous until wgmma_wait. PTX wants every register of c named: LIK_C_n
+ * are the operands of the first n blocks, as PTX numbers them after a and b, LIK_R_n what they
+ * are bound to: "+f" or "=f". */
 /* clang-format off */
 #define LIK_C_1 "%2, %3, %4, %5"
 #define LIK_C_2 LIK_C_1 ", %6, %7, %8, %9"

@@ -1,7 +1,8 @@
 /* The forward pass: picks the kernel and the tiles, lays out the workspace, launches.
  *
  * Three launches at most, all on the caller's stream: the factors that normalize the documents,
- * where that is asked for, the main loop, and the sum of a query's blocks where a query is longer than a tile. */
+ * where that is asked for, the main loop, and the sum of a query's blocks where a query is
+ * longer than a tile. */
 #include "cuda/kernels.cuh"
 #include "cuda/score.cuh"
 
@@ -16,7 +17,8 @@ struct score_plan {
     size_t factor, partial; /* where they stand in the workspace */
 };
 
-static __global__ void unit_factors(const __grid_constant__ struct lik_tokens x, int vector, float *out, int64_t rows)
+static __global__ void unit_factors(const __grid_constant__ struct lik_tokens x, int vector, float *out,
+                                    int64_t rows)
 {
     int64_t step = (int64_t)gridDim.x * (blockDim.x / 8);
     for (int64_t row = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / 8; row < rows; row += step) {
@@ -33,10 +35,11 @@ static __global__ void unit_factors(const __grid_constant__ struct lik_tokens x,
     }
 }
 
-static __global__ void add_partials(const float *partial, int blocks, int64_t columns, int64_t count, float *scores,
-                                    int64_t stride)
+static __global__ void add_partials(const float *partial, int blocks, int64_t columns, int64_t count,
+                                    float *scores, int64_t stride)
 {
-    for (int64_t n = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; n < count; n += (int64_t)gridDim.x * blockDim.x) {
+    for (int64_t n = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; n < count;
+         n += (int64_t)gridDim.x * blockDim.x) {
         float score = partial[n * blocks];
         for (int b = 1; b < blocks; b++)
             score = __fadd_rn(score, partial[n * blocks + b]);
@@ -46,7 +49,8 @@ static __global__ void add_partials(const float *partial, int blocks, int64_t co
 
 static __global__ void no_query_tokens(int64_t columns, int64_t count, float *scores, int64_t stride)
 {
-    for (int64_t n = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; n < count; n += (int64_t)gridDim.x * blockDim.x)
+    for (int64_t n = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; n < count;
+         n += (int64_t)gridDim.x * blockDim.x)
         scores[n / columns * stride + n % columns] = 0.0f;
 }
 
@@ -64,14 +68,15 @@ int lik_cuda_vector_loads(const struct lik_tokens *x)
 }
 
 /* What normalizes each token of x, one a row of its array. */
-int lik_cuda_unit_factors(const struct lik_tokens *x, int vector, float *out, int64_t rows, cudaStream_t stream)
+int lik_cuda_unit_factors(const struct lik_tokens *x, int vector, float *out, int64_t rows,
+                          cudaStream_t stream)
 {
     unit_factors<<<lik_cuda_blocks(rows * 8), 256, 0, stream>>>(*x, vector, out, rows);
     return lik_cuda_launched("unit_factors");
 }
 
-/* Tiles of `tile_blocks` blocks: whole queries where they fit, pieces of the stream of all queries' blocks where they
- * don't and one query a tile would waste more. */
+/* Tiles of `tile_blocks` blocks: whole queries where they fit, pieces of the stream of all
+ * queries' blocks where they don't and one query a tile would waste more. */
 static void make_tiling(struct score_args *a, int tile_blocks)
 {
     struct tiling *t = &a->tiling;
@@ -131,15 +136,17 @@ int lik_cuda_score_plan(const struct lik_gpu *gpu, const struct lik_score *op, s
     if (status)
         return status;
     if (p.hopper)
-        snprintf(plan->variant, sizeof plan->variant, "score_%s_d%lld_sm90_%dx%d", lik_dtype_name(op->d.dtype),
-                 (long long)op->d.dim, 64 * p.shape.bands * p.shape.warpgroups, 8 * p.shape.blocks);
+        snprintf(plan->variant, sizeof plan->variant, "score_%s_d%lld_sm90_%dx%d",
+                 lik_dtype_name(op->d.dtype), (long long)op->d.dim, 64 * p.shape.bands * p.shape.warpgroups,
+                 8 * p.shape.blocks);
     else
         snprintf(plan->variant, sizeof plan->variant, "score_%s_%s_d%lld_%s", lik_dtype_name(op->q.dtype),
                  lik_dtype_name(op->d.dtype), (long long)op->d.dim, lik_score_mma_name(gpu, op));
     return LIK_OK;
 }
 
-int lik_cuda_score_run(const struct lik_gpu *gpu, const struct lik_score *op, char *workspace, cudaStream_t stream)
+int lik_cuda_score_run(const struct lik_gpu *gpu, const struct lik_score *op, char *workspace,
+                       cudaStream_t stream)
 {
     struct score_plan p;
     struct lik_layout layout = {};
@@ -149,7 +156,8 @@ int lik_cuda_score_run(const struct lik_gpu *gpu, const struct lik_score *op, ch
     if (status || count == 0)
         return status;
     if (op->q.len_max == 0) {
-        no_query_tokens<<<lik_cuda_blocks(count), 256, 0, stream>>>(a->columns, count, op->scores, op->scores_stride);
+        no_query_tokens<<<lik_cuda_blocks(count), 256, 0, stream>>>(a->columns, count, op->scores,
+                                                                    op->scores_stride);
         return lik_cuda_launched("no_query_tokens");
     }
     if (p.factor_count) {

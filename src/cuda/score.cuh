@@ -1,9 +1,11 @@
-/* What every forward kernel shares: its arguments, which query rows a tile holds, and how row maxima become scores.
+/* What every forward kernel shares: its arguments, which query rows a tile holds, and how row
+ * maxima become scores.
  *
- * Query tokens are taken in blocks of 16 rows; a query of n tokens has ceil(n / 16) blocks, and a block belongs to one
- * query. The kept tokens come first, in order, then the dropped ones, so that no score changes where dropped tokens are
- * left out. A block's weighted maxima are added as a tree (row r with r + 8, then lanes 4, 8 and 16 apart), and a
- * query's blocks one after another, whatever tile, warp or kernel each block was in: the bits of a score depend on the
+ * Query tokens are taken in blocks of 16 rows; a query of n tokens has ceil(n / 16) blocks, and
+ * a block belongs to one query. The kept tokens come first, in order, then the dropped ones, so
+ * that no score changes where dropped tokens are left out. A block's weighted maxima are added
+ * as a tree (row r with r + 8, then lanes 4, 8 and 16 apart), and a query's blocks one after
+ * another, whatever tile, warp or kernel each block was in: the bits of a score depend on the
  * query and the document alone. */
 #ifndef LIK_CUDA_SCORE_CUH
 #define LIK_CUDA_SCORE_CUH
@@ -12,9 +14,9 @@
 
 #define LIK_BLOCK_ROWS 16
 
-/* Which blocks a tile of `tile_blocks` blocks holds. parts == 0: blocks of all queries, one after another, so that a
- * tile may hold several queries or a piece of one. parts > 0: tile t holds blocks of the one query of score row t /
- * parts. */
+/* Which blocks a tile of `tile_blocks` blocks holds. parts == 0: blocks of all queries, one
+ * after another, so that a tile may hold several queries or a piece of one. parts > 0: tile t
+ * holds blocks of the one query of score row t / parts. */
 struct tiling {
     int64_t tiles;
     int64_t rows;   /* score rows */
@@ -27,7 +29,9 @@ struct score_args {
     struct lik_score op;
     struct tiling tiling;
     int64_t columns; /* documents of a score row */
-    float *partial; /* sums of blocks, [rows, columns, blocks], where a query's blocks are spread over tiles; or NULL */
+    /* sums of blocks, [rows, columns, blocks], where a query's blocks are spread over tiles; or
+     * NULL */
+    float *partial;
     const float *factor;        /* what normalizes the document tokens, one a row of their array; or NULL */
     int32_t q_vector, d_vector; /* tokens contiguous and aligned: load_8 */
 };
@@ -41,7 +45,8 @@ struct block_place {
 LIK_DEVICE struct block_place locate_block(const struct tiling &t, uint32_t tile, uint32_t i)
 {
     struct block_place place;
-    uint32_t of = t.parts ? t.parts : t.blocks, whole = tile / of, block = (tile - whole * of) * t.tile_blocks + i;
+    uint32_t of = t.parts ? t.parts : t.blocks, whole = tile / of,
+             block = (tile - whole * of) * t.tile_blocks + i;
     if (t.parts == 0) { /* the tiles of as many queries as a tile has blocks, and what is beyond them */
         uint32_t queries = block / t.blocks;
         place.row = (int64_t)whole * t.tile_blocks + queries;
@@ -57,7 +62,8 @@ LIK_DEVICE struct block_place locate_block(const struct tiling &t, uint32_t tile
     return place;
 }
 
-/* A query row of a tile: element offset of its token or LIK_NOWHERE, and what its maximum counts. */
+/* A query row of a tile: element offset of its token or LIK_NOWHERE, and what its maximum
+ * counts. */
 struct query_row {
     int64_t at;
     int token;    /* of its query; past the longest query: none */
@@ -74,8 +80,8 @@ LIK_DEVICE int nth_bit(uint32_t bits, int n)
     return __ffs(bits) - 1;
 }
 
-/* The token of row n of query i, whose mask drops some of `length`. The 16 lanes of `lanes` call together, with one
- * query. */
+/* The token of row n of query i, whose mask drops some of `length`. The 16 lanes of `lanes`
+ * call together, with one query. */
 LIK_DEVICE int token_of_row(const struct lik_tokens &q, int64_t i, int length, int n, unsigned lanes)
 {
     int64_t base = lik_tokens_base(&q, &q.mask_strides, i);
@@ -94,8 +100,8 @@ LIK_DEVICE int token_of_row(const struct lik_tokens &q, int64_t i, int length, i
     return token;
 }
 
-/* Row r (0 to 15) of a block, where it follows from the strides alone: no masks, offsets, weights, scales, groups or
- * list. */
+/* Row r (0 to 15) of a block, where it follows from the strides alone: no masks, offsets,
+ * weights, scales, groups or list. */
 LIK_DEVICE struct query_row locate_plain_row(const struct score_args &a, struct block_place place, int r)
 {
     struct query_row row = {LIK_NOWHERE, place.block * LIK_BLOCK_ROWS + r, 0.0f, 1.0f, false};
@@ -129,17 +135,21 @@ LIK_DEVICE struct query_row locate_row(const struct score_args &a, struct block_
         return row;
     row.scale = token_scale(q, lik_tokens_base(&q, &q.scale_strides, i), s);
     row.at = lik_tokens_base(&q, &q.strides, i) + s * q.strides.token;
-    row.weight = q.weights ? q.weights[lik_tokens_base(&q, &q.weights_strides, i) + s * q.weights_strides.token] : 1.0f;
+    row.weight = q.weights
+                     ? q.weights[lik_tokens_base(&q, &q.weights_strides, i) + s * q.weights_strides.token]
+                     : 1.0f;
     row.counts = true;
     return row;
 }
 
-/* What a row's products are to be multiplied by; eight neighboring lanes (`lane` 0 to 7) call together. Its size goes
- * to the weight and its sign to the elements, for the maximum does not commute with a negative factor. */
+/* What a row's products are to be multiplied by; eight neighboring lanes (`lane` 0 to 7) call
+ * together. Its size goes to the weight and its sign to the elements, for the maximum does not
+ * commute with a negative factor. */
 LIK_DEVICE float row_factor(const struct score_args &a, const struct query_row &row, int lane)
 {
-    return a.op.q.normalize && row.at != LIK_NOWHERE ? unit_factor(a.op.q, row.at, row.scale, lane, a.q_vector)
-                                                     : row.scale;
+    return a.op.q.normalize && row.at != LIK_NOWHERE
+               ? unit_factor(a.op.q, row.at, row.scale, lane, a.q_vector)
+               : row.scale;
 }
 
 /* The maximum, NaN if either is. */
@@ -154,7 +164,8 @@ LIK_DEVICE float max_nan(float a, float b)
 #endif
 }
 
-/* (best, at) becomes the better of itself and (x, t): larger, the lower index of equals, the first NaN; t < 0: none. */
+/* (best, at) becomes the better of itself and (x, t): larger, the lower index of equals, the
+ * first NaN; t < 0: none. */
 LIK_DEVICE void keep_better(float &best, int &at, float x, int t)
 {
     bool nan_x = x != x, nan_best = best != best;
@@ -165,7 +176,8 @@ LIK_DEVICE void keep_better(float &best, int &at, float x, int t)
     }
 }
 
-/* Adds the 16 rows of a block: v0 of row lane / 4, v1 of row lane / 4 + 8, the same in the four lanes of a row. */
+/* Adds the 16 rows of a block: v0 of row lane / 4, v1 of row lane / 4 + 8, the same in the four
+ * lanes of a row. */
 LIK_DEVICE float add_block(float v0, float v1)
 {
     float v = __fadd_rn(v0, v1);

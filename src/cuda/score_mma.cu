@@ -1,15 +1,18 @@
-/* The forward pass with mma.sync, for every GPU since sm_75, and for what the copy engine of Hopper cannot take: any
- * dtype, stride, dim and mixture of dtypes.
+/* The forward pass with mma.sync, for every GPU since sm_75, and for what the copy engine of
+ * Hopper cannot take: any dtype, stride, dim and mixture of dtypes.
  *
- * A block of four warps owns a tile of query rows and a run of documents, and walks each document in tiles of columns
- * and chunks of 32 elements of the dim, chunk i + 1 being fetched while chunk i is multiplied. Two shapes: 128 rows by
- * 64 columns (each warp 32 rows), and 32 rows by 128 columns (each warp 32 columns) for one short query.
+ * A block of four warps owns a tile of query rows and a run of documents, and walks each
+ * document in tiles of columns and chunks of 32 elements of the dim, chunk i + 1 being fetched
+ * while chunk i is multiplied. Two shapes: 128 rows by 64 columns (each warp 32 rows), and 32
+ * rows by 128 columns (each warp 32 columns) for one short query.
  *
- * Operands that no tensor core takes as they are become sums of bf16 planes, split while they are copied to shared
- * memory: i8, e4m3, e5m2 and bf16 are one plane exactly, f16 two, f32 three (two under LIK_HIGH, one under LIK_MEDIUM).
- * Products of planes i and j are taken for i + j < orders, the smallest first, in one f32 accumulator: with three
- * orders what is left out is less than the rounding of f32. An infinite f32 gives NaN there. sm_75 has f16 products
- * alone: everything else runs in f32 arithmetic, policy f32_arithmetic, which also is the exact form of f32. */
+ * Operands that no tensor core takes as they are become sums of bf16 planes, split while they
+ * are copied to shared memory: i8, e4m3, e5m2 and bf16 are one plane exactly, f16 two, f32
+ * three (two under LIK_HIGH, one under LIK_MEDIUM). Products of planes i and j are taken for i
+ * + j < orders, the smallest first, in one f32 accumulator: with three orders what is left out
+ * is less than the rounding of f32. An infinite f32 gives NaN there. sm_75 has f16 products
+ * alone: everything else runs in f32 arithmetic, policy f32_arithmetic, which also is the exact
+ * form of f32. */
 #include "cuda/kernels.cuh"
 #include "cuda/mma.cuh"
 #include "cuda/score.cuh"
@@ -25,11 +28,13 @@ struct mma_args {
     int32_t q_resident;   /* the whole rows of the query tile stay in shared memory */
 };
 
-/* Policies: element in shared memory, elements of padding a row (so that eight rows meet all banks), products. */
+/* Policies: element in shared memory, elements of padding a row (so that eight rows meet all
+ * banks), products. */
 struct bf16_products {
     typedef uint16_t element;
     enum { padding = 8, tensor = 1, asynchronous = 1 };
-    static __device__ __forceinline__ void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
+    static __device__ __forceinline__ void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
+                                                    uint32_t b1)
     {
         mma_bf16(c, a, b0, b1);
     }
@@ -38,7 +43,8 @@ struct bf16_products {
 struct f16_products {
     typedef uint16_t element;
     enum { padding = 8, tensor = 1, asynchronous = 1 };
-    static __device__ __forceinline__ void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
+    static __device__ __forceinline__ void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
+                                                    uint32_t b1)
     {
         mma_f16(c, a, b0, b1);
     }
@@ -47,7 +53,8 @@ struct f16_products {
 struct f16_products_sm75 {
     typedef uint16_t element;
     enum { padding = 8, tensor = 1, asynchronous = 0 };
-    static __device__ __forceinline__ void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
+    static __device__ __forceinline__ void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
+                                                    uint32_t b1)
     {
         mma_f16_k8(c, a[0], a[1], b0);
         mma_f16_k8(c, a[2], a[3], b1);
@@ -79,14 +86,16 @@ template <class P, int warp_rows> struct layout {
 
     static __host__ __device__ int q_row(const struct mma_args &a)
     {
-        return a.q_resident ? (int)((a.score.op.q.dim + CHUNK - 1) / CHUNK * CHUNK) + P::padding : (int)stride;
+        return a.q_resident ? (int)((a.score.op.q.dim + CHUNK - 1) / CHUNK * CHUNK) + P::padding
+                            : (int)stride;
     }
 
     static __host__ __device__ size_t bytes(const struct mma_args &a)
     {
         size_t q = (size_t)rows * q_row(a) * a.q_planes * (a.q_resident ? 1 : 2);
         size_t d = (size_t)columns * stride * a.d_planes * 2;
-        return (q + d) * sizeof(typename P::element) + rows * (8 + 16) + 2 * columns * 8 + 4 * 32 * 8 + 16 * 4 + 16;
+        return (q + d) * sizeof(typename P::element) + rows * (8 + 16) + 2 * columns * 8 + 4 * 32 * 8 +
+               16 * 4 + 16;
     }
 
     __device__ layout(char *p, const struct mma_args &a)
@@ -112,12 +121,12 @@ template <class P, int warp_rows> struct layout {
     }
 };
 
-/* Copies elements k0 ... k0 + 8 * runs_of_8 - 1 of `rows` tokens to shared memory; `at(r)` is a token's element offset
- * or LIK_NOWHERE for zeros, `sign(r)` multiplies it. */
+/* Copies elements k0 ... k0 + 8 * runs_of_8 - 1 of `rows` tokens to shared memory; `at(r)` is a
+ * token's element offset or LIK_NOWHERE for zeros, `sign(r)` multiplies it. */
 template <class P, class At, class Sign>
-static __device__ __forceinline__ void fill(typename P::element *to, int stride, int plane, int planes, bool raw,
-                                            bool vector, const struct lik_tokens &x, int rows, int k0, int runs_of_8,
-                                            At at, Sign sign)
+static __device__ __forceinline__ void fill(typename P::element *to, int stride, int plane, int planes,
+                                            bool raw, bool vector, const struct lik_tokens &x, int rows,
+                                            int k0, int runs_of_8, At at, Sign sign)
 {
     for (int i = (int)threadIdx.x; i < rows * runs_of_8; i += THREADS) {
         int r = i / runs_of_8, c = (i - r * runs_of_8) * 8, k = k0 + c, n = (int)x.dim - k;
@@ -136,8 +145,9 @@ static __device__ __forceinline__ void fill(typename P::element *to, int stride,
             uint16_t *halves = (uint16_t *)out;
 #pragma unroll
             for (int e = 0; e < 8; e++)
-                halves[e] =
-                    from != LIK_NOWHERE && e < n ? ((const uint16_t *)x.data)[from + (k + e) * x.dim_stride] : 0;
+                halves[e] = from != LIK_NOWHERE && e < n
+                                ? ((const uint16_t *)x.data)[from + (k + e) * x.dim_stride]
+                                : 0;
             continue;
         }
         float v[8] = {0, 0, 0, 0, 0, 0, 0, 0};
@@ -168,8 +178,9 @@ static __device__ __forceinline__ void fill(typename P::element *to, int stride,
 /* acc += q chunk x d chunk: 32 rows by warp_width columns. */
 template <class P, int warp_rows>
 static __device__ __forceinline__ void
-multiply_chunk(float (&acc)[2][layout<P, warp_rows>::warp_width / 8][4], const typename P::element *q, int q_stride,
-               int q_plane, const typename P::element *d, int d_plane, int q_planes, int d_planes, int orders)
+multiply_chunk(float (&acc)[2][layout<P, warp_rows>::warp_width / 8][4], const typename P::element *q,
+               int q_stride, int q_plane, const typename P::element *d, int d_plane, int q_planes,
+               int d_planes, int orders)
 {
     typedef layout<P, warp_rows> L;
     int lane = (int)threadIdx.x & 31;
@@ -231,12 +242,13 @@ struct maxima {
     int at[4];
 };
 
-/* Takes the products of one column tile into the maxima. `token` is the tile's first document token, `limit` the
- * document's tokens, `general` says that columns may be dropped or have factors. */
+/* Takes the products of one column tile into the maxima. `token` is the tile's first document
+ * token, `limit` the document's tokens, `general` says that columns may be dropped or have
+ * factors. */
 template <class P, int warp_rows, bool want_argmax>
 static __device__ __forceinline__ void
-take_products(struct maxima &best, const float (&acc)[2][layout<P, warp_rows>::warp_width / 8][4], int column0,
-              int token, int limit, bool general, const float *factor, const int *kept)
+take_products(struct maxima &best, const float (&acc)[2][layout<P, warp_rows>::warp_width / 8][4],
+              int column0, int token, int limit, bool general, const float *factor, const int *kept)
 {
 #pragma unroll
     for (int n = 0; n < layout<P, warp_rows>::warp_width / 8; n++)
@@ -268,7 +280,8 @@ take_products(struct maxima &best, const float (&acc)[2][layout<P, warp_rows>::w
         }
 }
 
-/* One lane of the rows' four, and one warp of the columns' warps, ends with the maximum of each row. */
+/* One lane of the rows' four, and one warp of the columns' warps, ends with the maximum of each
+ * row. */
 template <class P, int warp_rows, bool want_argmax>
 static __device__ void join_maxima(struct maxima &best, layout<P, warp_rows> &sm)
 {
@@ -303,11 +316,12 @@ static __device__ void join_maxima(struct maxima &best, layout<P, warp_rows> &sm
         }
 }
 
-/* Weighs the row maxima of one document, writes the argmax, adds the rows of each block and the blocks of each query.
- */
+/* Weighs the row maxima of one document, writes the argmax, adds the rows of each block and the
+ * blocks of each query. */
 template <class P, int warp_rows, bool want_argmax>
-static __device__ void finish_document(struct maxima &best, layout<P, warp_rows> &sm, const struct score_args &a,
-                                       int64_t tile, int64_t column, int length, bool any_kept)
+static __device__ void finish_document(struct maxima &best, layout<P, warp_rows> &sm,
+                                       const struct score_args &a, int64_t tile, int64_t column, int length,
+                                       bool any_kept)
 {
     int lane = (int)threadIdx.x & 31, warp = (int)threadIdx.x >> 5, row_warp = warp_rows == 4 ? warp : 0;
     join_maxima<P, warp_rows, want_argmax>(best, sm);
@@ -387,8 +401,8 @@ static __device__ void load_queries(layout<P, warp_rows> &sm, const struct mma_a
 
 /* Which columns of a column tile count and their factors; uniform: does any of them count? */
 template <class P, int warp_rows>
-static __device__ void load_columns(layout<P, warp_rows> &sm, const struct score_args &a, int64_t j, int token,
-                                    int length, int half)
+static __device__ void load_columns(layout<P, warp_rows> &sm, const struct score_args &a, int64_t j,
+                                    int token, int length, int half)
 {
     typedef layout<P, warp_rows> L;
     const struct lik_tokens &d = a.op.d;
@@ -443,13 +457,15 @@ static __global__ void __launch_bounds__(THREADS) score_mma(const __grid_constan
                 fill<P>(
                     sm.d + half * sm.d_stage, L::stride, sm.d_plane, a.d_planes, a.d_raw, a.score.d_vector, d,
                     L::columns, k, CHUNK / 8,
-                    [&](int r) { return token + r < length ? base + (token + r) * d.strides.token : LIK_NOWHERE; },
+                    [&](int r) {
+                        return token + r < length ? base + (token + r) * d.strides.token : LIK_NOWHERE;
+                    },
                     [](int) { return 1.0f; });
                 if (!a.q_resident)
                     fill<P>(
-                        sm.q + half * sm.q_stage, sm.q_stride, sm.q_plane, a.q_planes, a.q_raw, a.score.q_vector,
-                        a.score.op.q, L::rows, k, CHUNK / 8, [&](int r) { return sm.row_at[r]; },
-                        [&](int r) { return sm.row_sign[r]; });
+                        sm.q + half * sm.q_stage, sm.q_stride, sm.q_plane, a.q_planes, a.q_raw,
+                        a.score.q_vector, a.score.op.q, L::rows, k, CHUNK / 8,
+                        [&](int r) { return sm.row_at[r]; }, [&](int r) { return sm.row_sign[r]; });
                 if (general && k == 0)
                     load_columns<P, warp_rows>(sm, a.score, j, token, length, token / L::columns & 1);
                 copy_async_commit();
@@ -469,9 +485,11 @@ static __global__ void __launch_bounds__(THREADS) score_mma(const __grid_constan
                         (&acc[0][0][0])[i] = 0.0f;
                 }
                 multiply_chunk<P, warp_rows>(
-                    acc, sm.q + (a.q_resident ? chunk * CHUNK : half * sm.q_stage) + row_warp * 32 * sm.q_stride,
-                    sm.q_stride, sm.q_plane, sm.d + half * sm.d_stage + column_warp * L::warp_width * L::stride,
-                    sm.d_plane, a.q_planes, a.d_planes, a.orders);
+                    acc,
+                    sm.q + (a.q_resident ? chunk * CHUNK : half * sm.q_stage) + row_warp * 32 * sm.q_stride,
+                    sm.q_stride, sm.q_plane,
+                    sm.d + half * sm.d_stage + column_warp * L::warp_width * L::stride, sm.d_plane,
+                    a.q_planes, a.d_planes, a.orders);
                 if (chunk == chunks - 1)
                     take_products<P, warp_rows, want_argmax>(
                         best, acc, column_warp * L::warp_width, tile_column * L::columns, length, general,
@@ -494,7 +512,8 @@ static int planes_of(int dtype, int precision)
     }
 }
 
-template <class P, int warp_rows> static int launch(struct mma_args *a, const struct lik_gpu *gpu, cudaStream_t stream)
+template <class P, int warp_rows>
+static int launch(struct mma_args *a, const struct lik_gpu *gpu, cudaStream_t stream)
 {
     typedef layout<P, warp_rows> L;
     a->q_resident = 1;
@@ -559,7 +578,9 @@ int lik_score_mma_launch(const struct lik_gpu *gpu, const struct score_args *sco
         a.d_raw = op->d.dtype == LIK_BF16;
         return launch_rows<struct bf16_products>(&a, gpu, stream);
     case PRODUCTS_F16: a.q_raw = a.d_raw = 1; return launch_rows<struct f16_products>(&a, gpu, stream);
-    case PRODUCTS_F16_SM75: a.q_raw = a.d_raw = 1; return launch_rows<struct f16_products_sm75>(&a, gpu, stream);
+    case PRODUCTS_F16_SM75:
+        a.q_raw = a.d_raw = 1;
+        return launch_rows<struct f16_products_sm75>(&a, gpu, stream);
     default: return launch_rows<struct f32_arithmetic>(&a, gpu, stream);
     }
 }
@@ -571,7 +592,8 @@ template <class P> static cudaError_t prepare(int bytes)
     const void *kernels[] = {(const void *)score_mma<P, 1, false>, (const void *)score_mma<P, 1, true>,
                              (const void *)score_mma<P, 4, false>, (const void *)score_mma<P, 4, true>};
     for (const void *kernel : kernels)
-        if ((e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes)) != cudaSuccess)
+        if ((e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes)) !=
+            cudaSuccess)
             return e;
     return cudaSuccess;
 }

@@ -1,27 +1,32 @@
-/* The forward pass on Hopper: f16, bf16 or f32 tokens that the copy engine can take, multiplied by wgmma.
+/* The forward pass on Hopper: f16, bf16 or f32 tokens that the copy engine can take, multiplied
+ * by wgmma.
  *
- * A column tile is a piece of one document, or several short documents whole; its width is any number of blocks of 8
- * columns, for a document is cut into pieces as even as possible. One producer warp walks the documents, copies each
- * tile in slabs of 64 elements of the dim into a ring, and writes beside it a head: how many columns count, which
- * documents end (stream.cuh).
+ * A column tile is a piece of one document, or several short documents whole; its width is any
+ * number of blocks of 8 columns, for a document is cut into pieces as even as possible. One
+ * producer warp walks the documents, copies each tile in slabs of 64 elements of the dim into a
+ * ring, and writes beside it a head: how many columns count, which documents end (stream.cuh).
  *
- * One or two warpgroups multiply. Each holds 128 f32 accumulators a thread: one band of 64 query rows by up to 256
- * columns, or two bands by up to 128, where there are rows enough, since each band more is one reading of the documents
- * less. The rows stay in shared memory. A thread keeps a running maximum for each of its rows; at the document's end
- * each warp sums its 16 rows a band, and one more warp adds those sums up to scores. Documents that share a tile pass
- * their maxima through a small stash. Where documents are normalized, two or four more warps take the norms of the
- * columns as they pass through the ring, so that the documents are read once.
+ * One or two warpgroups multiply. Each holds 128 f32 accumulators a thread: one band of 64
+ * query rows by up to 256 columns, or two bands by up to 128, where there are rows enough,
+ * since each band more is one reading of the documents less. The rows stay in shared memory. A
+ * thread keeps a running maximum for each of its rows; at the document's end each warp sums its
+ * 16 rows a band, and one more warp adds those sums up to scores. Documents that share a tile
+ * pass their maxima through a small stash. Where documents are normalized, two or four more
+ * warps take the norms of the columns as they pass through the ring, so that the documents are
+ * read once.
  *
- * An f32 element is the sum of three bf16, or two or one where less precision is asked for: planes. Eight more warps
- * split the tokens on their way from the ring to a second one; the products of planes i and j are added up for
- * i + j < planes, the smallest first in every 64 elements of the dim, six of them at full precision. That leaves one
- * warpgroup little but to multiply, and room for one.
+ * An f32 element is the sum of three bf16, or two or one where less precision is asked for:
+ * planes. Eight more warps split the tokens on their way from the ring to a second one; the
+ * products of planes i and j are added up for
+ * i + j < planes, the smallest first in every 64 elements of the dim, six of them at full
+ * precision. That leaves one warpgroup little but to multiply, and room for one.
  *
- * Blocks of the grid are persistent, one a processor; each takes an equal share of all (row tile, document) pairs, row
- * tile by row tile, so that blocks which share documents stream them at the same time, through L2. Where that makes the
- * longest share little longer, a block has documents of one row tile only: it need not stop for other rows, and blocks
- * take documents of one length in turn, so that all read from one region of memory; packed documents of many lengths
- * are shared by their tokens. */
+ * Blocks of the grid are persistent, one a processor; each takes an equal share of all (row
+ * tile, document) pairs, row tile by row tile, so that blocks which share documents stream them
+ * at the same time, through L2. Where that makes the longest share little longer, a block has
+ * documents of one row tile only: it need not stop for other rows, and blocks take documents of
+ * one length in turn, so that all read from one region of memory; packed documents of many
+ * lengths are shared by their tokens. */
 #include "cuda/maxima.cuh"
 #include "cuda/mma.cuh"
 #include "cuda/tokens.cuh"
@@ -33,7 +38,8 @@
 LIK_DEVICE void finish_scores(const struct sm90_args &a, struct shared &sm, struct share mine)
 {
     const struct tiling &t = a.score.tiling;
-    int lane = (int)threadIdx.x & 31, blocks = t.blocks, queries = t.parts ? 1 : t.tile_blocks / blocks, row_tile = -1;
+    int lane = (int)threadIdx.x & 31, blocks = t.blocks, queries = t.parts ? 1 : t.tile_blocks / blocks,
+        row_tile = -1;
     int64_t lane_scores = -1; /* of lane's query of the row tile */
     wait_for_kernels_before();
     share_tokens(a, mine);
@@ -68,9 +74,9 @@ LIK_DEVICE void finish_scores(const struct sm90_args &a, struct shared &sm, stru
 
 /* ---- The warpgroups that multiply ---- */
 
-/* A thread of a warpgroup. Row maxima are first spread over the four lanes that share rows; the row that a lane is left
- * with is lane / 4, or 8 more if lane is odd, of its warp's block in band lane / 2 % 2. What is needed at documents'
- * ends only is left in shared memory. */
+/* A thread of a warpgroup. Row maxima are first spread over the four lanes that share rows; the
+ * row that a lane is left with is lane / 4, or 8 more if lane is odd, of its warp's block in
+ * band lane / 2 % 2. What is needed at documents' ends only is left in shared memory. */
 template <int bands> struct consumer {
     int warpgroup, lane, warp;
     char *rows;             /* this warpgroup's query rows: [band][slab][64 rows] */
@@ -81,17 +87,19 @@ template <int bands> struct consumer {
     unsigned turn;          /* tiles with documents' ends so far */
 };
 
-/* Where the warpgroup's rows of a row tile lie and what they count, and what belongs to the lane's row. */
+/* Where the warpgroup's rows of a row tile lie and what they count, and what belongs to the
+ * lane's row. */
 template <int bands>
-LIK_DEVICE void place_queries(const struct sm90_args &a, struct shared &sm, struct consumer<bands> &me, int row_tile)
+LIK_DEVICE void place_queries(const struct sm90_args &a, struct shared &sm, struct consumer<bands> &me,
+                              int row_tile)
 {
     int thread = (int)threadIdx.x & 127, first_band = me.warpgroup * bands;
     named_barrier(1 + me.warpgroup, 128);
     if (thread < 64 * bands) {
         int block = first_band * 4 + thread / 16;
         struct block_place place = locate_block(a.score.tiling, row_tile, block);
-        struct query_row row =
-            a.rows_in_memory ? locate_row(a.score, place, thread & 15) : locate_plain_row(a.score, place, thread & 15);
+        struct query_row row = a.rows_in_memory ? locate_row(a.score, place, thread & 15)
+                                                : locate_plain_row(a.score, place, thread & 15);
         sm.row_at[first_band][thread] = row.at;
         sm.row_token[first_band][thread] = row.token;
         sm.row_weight[first_band][thread] = row.weight;
@@ -156,14 +164,15 @@ LIK_DEVICE void load_queries(const struct sm90_args &a, struct shared &sm, const
     named_barrier(1 + me.warpgroup, 128);
 }
 
-/* One band of f32 rows leaves half of the accumulators alone: two products of half the columns would read the rows
- * twice, and shared memory is what the products of planes wait for. */
+/* One band of f32 rows leaves half of the accumulators alone: two products of half the columns
+ * would read the rows twice, and shared memory is what the products of planes wait for. */
 template <int dtype, int bands> constexpr bool has_one_half()
 {
     return dtype == LIK_F32 && bands == 1;
 }
 
-/* The ring that a multiplying warpgroup reads: of the tokens as they are copied, or of their planes. */
+/* The ring that a multiplying warpgroup reads: of the tokens as they are copied, or of their
+ * planes. */
 template <int dtype> struct source {
     LIK_MEMBER static void await(struct shared &sm, const struct place &at)
     {
@@ -179,9 +188,10 @@ template <int dtype> struct source {
     }
 };
 
-/* Starts the products of a stage: c of each half += `steps` times 16 elements of its rows and columns, or = that if
- * not `add`. `split`: one half after the other, each a group to wait for; else both in turn, one group. The commit
- * stands in one basic block with its products, or ptxas takes them one at a time. */
+/* Starts the products of a stage: c of each half += `steps` times 16 elements of its rows and
+ * columns, or = that if not `add`. `split`: one half after the other, each a group to wait for;
+ * else both in turn, one group. The commit stands in one basic block with its products, or
+ * ptxas takes them one at a time. */
 template <int dtype, int blocks, int steps, bool add, bool split>
 LIK_DEVICE void multiply_stage(halves &c, const uint32_t (&q)[2], const uint32_t (&d)[2], uint32_t next_slab)
 {
@@ -219,8 +229,9 @@ template <int blocks, bool add> LIK_DEVICE void multiply_pair(float (&c)[64], ui
     wgmma_commit();
 }
 
-/* Those in all pairs of planes that count but the first: of the i-th plane of the rows and the j-th of the columns,
- * i + j < planes, the smallest products first; q and d name the first pair, i = 0 and j = planes - 1. */
+/* Those in all pairs of planes that count but the first: of the i-th plane of the rows and the
+ * j-th of the columns, i + j < planes, the smallest products first; q and d name the first
+ * pair, i = 0 and j = planes - 1. */
 template <int blocks>
 LIK_DEVICE void multiply_pairs(float (&c)[64], uint32_t q, uint32_t d, uint32_t next_plane, int planes)
 {
@@ -236,18 +247,19 @@ LIK_DEVICE void multiply_pairs(float (&c)[64], uint32_t q, uint32_t d, uint32_t 
     }
 }
 
-/* The products of the warpgroup's rows and the column tile at `at`, but for the end of those of the last stage, which
- * are under way. Elements past the dim are zeros in both. */
+/* The products of the warpgroup's rows and the column tile at `at`, but for the end of those of
+ * the last stage, which are under way. Elements past the dim are zeros in both. */
 template <int dtype, int bands, int blocks, bool split>
-LIK_DEVICE void multiply(const struct sm90_args &a, struct shared &sm, const struct consumer<bands> &me, uint32_t ring,
-                         halves &c, struct place &at)
+LIK_DEVICE void multiply(const struct sm90_args &a, struct shared &sm, const struct consumer<bands> &me,
+                         uint32_t ring, halves &c, struct place &at)
 {
     uint32_t next_slab = (uint32_t)a.slab_bytes >> 4, q[2], d[2];
     q[0] = q[1] = wgmma_descriptor(shared_address(me.rows));
     if (bands == 2)
         q[1] += (uint32_t)a.row_slabs * (SLAB_ROWS_BYTES >> 4);
     auto columns = [&]() {
-        d[0] = d[1] = wgmma_descriptor(ring + at.stage * (dtype == LIK_F32 ? a.slab_bytes * a.planes : a.stage_bytes));
+        d[0] = d[1] =
+            wgmma_descriptor(ring + at.stage * (dtype == LIK_F32 ? a.slab_bytes * a.planes : a.stage_bytes));
         if (dtype == LIK_F32) /* the last plane, of the first pair */
             d[0] = d[1] += (a.planes - 1) * next_slab;
         if (bands == 1)
@@ -300,8 +312,8 @@ LIK_DEVICE void multiply(const struct sm90_args &a, struct shared &sm, const str
     }
 }
 
-/* After a tile in which documents end: for each of them, the maximum of a row, the argmax, and the sums of the warp's
- * blocks of 16 rows. */
+/* After a tile in which documents end: for each of them, the maximum of a row, the argmax, and
+ * the sums of the warp's blocks of 16 rows. */
 template <int bands, bool want_argmax>
 LIK_DEVICE void finish_rows(const struct sm90_args &a, struct shared &sm, struct consumer<bands> &me,
                             const struct head &head, int documents, const struct maxima<bands> *stash)
@@ -407,16 +419,18 @@ template <int dtype> LIK_DEVICE void next(struct shared &sm, struct tile &t)
     t.head = *(const int4 *)&sm.heads[t.index];
 }
 
-/* Multiplies and takes pieces of documents, all of one width, up to a tile of another width or row tile: the loop where
- * the time goes. It has its own copy of what a document's end takes, for code that lies apart has to be fetched anew at
- * every document. `loose`: pieces of up to that width, of which any columns may be dropped. */
+/* Multiplies and takes pieces of documents, all of one width, up to a tile of another width or
+ * row tile: the loop where the time goes. It has its own copy of what a document's end takes,
+ * for code that lies apart has to be fetched anew at every document. `loose`: pieces of up to
+ * that width, of which any columns may be dropped. */
 template <int dtype, int bands, bool want_argmax, int blocks, bool loose = false>
-LIK_DEVICE void take_pieces(const struct sm90_args &a, struct shared &sm, struct consumer<bands> &me, uint32_t ring,
-                            const float *factors, struct tile &t)
+LIK_DEVICE void take_pieces(const struct sm90_args &a, struct shared &sm, struct consumer<bands> &me,
+                            uint32_t ring, const float *factors, struct tile &t)
 {
     const int second = bands == 2 ? 0 : blocks * 8; /* column that the second half begins with */
     const bool one = has_one_half<dtype, bands>();
-    const int last = one || blocks == 1 ? 1 : 2;         /* blocks of a half, some of whose columns may not count */
+    /* blocks of a half, some of whose columns may not count */
+    const int last = one || blocks == 1 ? 1 : 2;
     const bool whole = bands == 1 && !one && blocks > 1; /* the first half: all of its columns count */
     /* The second half is multiplied while the first is looked at. */
     const bool split = !one && (want_argmax || bands == 1 || dtype == LIK_F32);
@@ -449,7 +463,8 @@ LIK_DEVICE void take_pieces(const struct sm90_args &a, struct shared &sm, struct
                 drop_columns<blocks, second / 8>(c[1], sm.heads[t.index].counts);
             else
                 cut_columns<blocks, last>(c[1], t.head.x - second);
-            take_half<want_argmax, blocks>(c[1], t.head.w + second, &me.m.best[2 * bands - 2], &me.m.at[2 * bands - 2]);
+            take_half<want_argmax, blocks>(c[1], t.head.w + second, &me.m.best[2 * bands - 2],
+                                           &me.m.at[2 * bands - 2]);
         }
         if (loose && want_argmax && documents_of(t))
 #pragma unroll
@@ -463,11 +478,12 @@ LIK_DEVICE void take_pieces(const struct sm90_args &a, struct shared &sm, struct
     }
 }
 
-/* take_pieces for a width that is known at run time. It may be a block more than the tile's: the columns past the end
- * are whatever the ring holds, and their products are cut. */
+/* take_pieces for a width that is known at run time. It may be a block more than the tile's:
+ * the columns past the end are whatever the ring holds, and their products are cut. */
 template <int dtype, int bands, bool want_argmax>
-LIK_DEVICE void take_pieces_of(int width, const struct sm90_args &a, struct shared &sm, struct consumer<bands> &me,
-                               uint32_t ring, const float *factors, struct tile &t)
+LIK_DEVICE void take_pieces_of(int width, const struct sm90_args &a, struct shared &sm,
+                               struct consumer<bands> &me, uint32_t ring, const float *factors,
+                               struct tile &t)
 {
     switch (width) {
 #define CASE(n) \
@@ -493,8 +509,8 @@ LIK_DEVICE void take_pieces_of(int width, const struct sm90_args &a, struct shar
 }
 
 template <int dtype, int bands, bool want_argmax>
-LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, struct consumer<bands> &me, uint32_t ring,
-                        struct maxima<bands> *stash, const float *factors, int row_tile)
+LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, struct consumer<bands> &me,
+                        uint32_t ring, struct maxima<bands> *stash, const float *factors, int row_tile)
 {
     struct tile t = {};
     t.index = -1;
@@ -512,7 +528,8 @@ LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, struct con
             next<dtype>(sm, t);
         while (t.head.z == row_tile) {
             if (is_exact(t)) {
-                take_pieces_of<dtype, bands, want_argmax>(width_of<dtype, bands>(t), a, sm, me, ring, factors, t);
+                take_pieces_of<dtype, bands, want_argmax>(width_of<dtype, bands>(t), a, sm, me, ring, factors,
+                                                          t);
                 continue;
             }
             if (is_loose(t)) {
@@ -560,7 +577,8 @@ static __global__ void __launch_bounds__(dtype == LIK_F32 ? 512 : 384, 1)
     int rows_bytes = bands * a.row_slabs * SLAB_ROWS_BYTES;
     float *factors = (float *)(rows + a.warpgroups * rows_bytes);
     let_next_kernel_begin();
-    int role = __shfl_sync(~0u, (int)threadIdx.x / 128, 0), warp = __shfl_sync(~0u, (int)threadIdx.x / 32 & 3, 0);
+    int role = __shfl_sync(~0u, (int)threadIdx.x / 128, 0),
+        warp = __shfl_sync(~0u, (int)threadIdx.x / 32 & 3, 0);
     if (threadIdx.x % 32 == 0) { /* a warp some of the barriers each */
         auto init = [&](uint64_t *barriers, int count, int arrivals) {
             for (int i = role * 4 + warp; i < count; i += (int)blockDim.x / 32)
@@ -613,7 +631,8 @@ static __global__ void __launch_bounds__(dtype == LIK_F32 ? 512 : 384, 1)
         me.row = warp * 16 + me.lane / 4 + (me.lane & 1) * 8;
         me.rows = rows + role * rows_bytes;
         struct maxima<bands> *stash =
-            (struct maxima<bands> *)((char *)factors + (a.normalize ? HEADS * most_columns(dtype, bands) * 4 : 0));
+            (struct maxima<bands> *)((char *)factors +
+                                     (a.normalize ? HEADS * most_columns(dtype, bands) * 4 : 0));
         consume<dtype, bands, want_argmax>(a, sm, me, shared_address(wide ? planes : ring),
                                            stash + role * a.together * 128 + (threadIdx.x & 127), factors,
                                            mine.row_tile);
@@ -654,7 +673,8 @@ int lik_score_sm90_prepare(struct lik_gpu *gpu)
     void *encode = NULL;
     cudaDriverEntryPointQueryResult found;
     if (e == cudaSuccess)
-        e = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &encode, 12000, cudaEnableDefault, &found);
+        e = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &encode, 12000, cudaEnableDefault,
+                                             &found);
     if (e != cudaSuccess || !encode)
         return lik_cuda_status(e == cudaSuccess ? cudaErrorSymbolNotFound : e, "cuTensorMapEncodeTiled");
     for (int i = 0; i < 12 && e == cudaSuccess; i++)
@@ -666,8 +686,8 @@ int lik_score_sm90_prepare(struct lik_gpu *gpu)
     return lik_cuda_status(e, "cudaFuncSetAttribute");
 }
 
-/* Tensor maps of the documents, (dim, token, sequence, group): of the one box of a uniform stream, or one for each box
- * height. */
+/* Tensor maps of the documents, (dim, token, sequence, group): of the one box of a uniform
+ * stream, or one for each box height. */
 static int make_maps(const struct lik_gpu *gpu, struct sm90_args *a)
 {
     const struct lik_tokens *d = &a->score.op.d;
@@ -680,22 +700,24 @@ static int make_maps(const struct lik_gpu *gpu, struct sm90_args *a)
         shape[2] = shape[3] = 1;
     }
     cuuint64_t bytes = lik_dtype_bytes(d->dtype);
-    static const CUtensorMapDataType types[] = {CU_TENSOR_MAP_DATA_TYPE_FLOAT32, CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
-                                                CU_TENSOR_MAP_DATA_TYPE_BFLOAT16};
+    static const CUtensorMapDataType types[] = {
+        CU_TENSOR_MAP_DATA_TYPE_FLOAT32, CU_TENSOR_MAP_DATA_TYPE_FLOAT16, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16};
     int64_t steps[3] = {d->strides.token, d->strides.sequence, d->strides.group};
     cuuint64_t strides[3];
-    for (int i = 0; i < 3; i++) /* a stride that is never used may be anything, but the map wants it in range */
-        strides[i] = shape[i + 1] > 1 ? (cuuint64_t)steps[i] * bytes : (cuuint64_t)(d->dim * bytes + 15) / 16 * 16;
+    /* a stride that is never used may be anything, but the map wants it in range */
+    for (int i = 0; i < 3; i++)
+        strides[i] =
+            shape[i + 1] > 1 ? (cuuint64_t)steps[i] * bytes : (cuuint64_t)(d->dim * bytes + 15) / 16 * 16;
     cuuint32_t ones[4] = {1, 1, 1, 1};
     for (int b = 0; b < (a->uniform ? 1 : BOXES); b++) {
         cuuint32_t box[4] = {(cuuint32_t)a->slab_elements, a->uniform ? 8u * (cuuint32_t)a->piece : 8u << b,
                              a->uniform ? (cuuint32_t)a->together : 1, 1};
-        CUresult e = gpu->encode(&a->maps[b], types[d->dtype - LIK_F32], 4, (void *)d->data, shape, strides, box, ones,
-                                 CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+        CUresult e = gpu->encode(&a->maps[b], types[d->dtype - LIK_F32], 4, (void *)d->data, shape, strides,
+                                 box, ones, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
                                  CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
         if (e != CUDA_SUCCESS)
-            return lik_fail(LIK_EDEVICE, "cuTensorMapEncodeTiled failed (%d) for d: %lld x %lld x %lld", (int)e,
-                            (long long)d->count, (long long)d->len_max, (long long)d->dim);
+            return lik_fail(LIK_EDEVICE, "cuTensorMapEncodeTiled failed (%d) for d: %lld x %lld x %lld",
+                            (int)e, (long long)d->count, (long long)d->len_max, (long long)d->dim);
     }
     return LIK_OK;
 }
@@ -719,9 +741,9 @@ int lik_score_sm90_launch(const struct lik_gpu *gpu, const struct score_args *sc
     a.together = shape.together;
     a.normalize = score->op.d.normalize != 0;
     a.token_groups = a.planes ? 2 : a.normalize && shape.warpgroups == 1 ? 1 : 0;
-    /* Four warps are two teams where the two tiles that they hold leave as much of the ring to others. A stage has the
-     * tiles of one team only: a wait tells the filling of a stage by its parity, and one that a team does not wait for
-     * could be taken for the next. */
+    /* Four warps are two teams where the two tiles that they hold leave as much of the ring to
+     * others. A stage has the tiles of one team only: a wait tells the filling of a stage by
+     * its parity, and one that a team does not wait for could be taken for the next. */
     int tile_stages = a.slabs / a.deep;
     a.norm_teams = a.normalize && a.token_groups == 1 && a.stages >= 4 * tile_stages ? 2 : 1;
     if (a.norm_teams == 2)
@@ -737,8 +759,8 @@ int lik_score_sm90_launch(const struct lik_gpu *gpu, const struct score_args *sc
     unsigned grid = (unsigned)(total < gpu->processors ? total : gpu->processors);
     if (tiles <= grid) {
         int64_t chunks = grid / tiles, longest = (columns + chunks - 1) / chunks - (total + grid - 1) / grid;
-        double multiplied = 64.0 * shape.bands * shape.warpgroups * (double)score->op.d.len_max * 64.0 * a.row_slabs *
-                            (a.planes ? (a.planes + 1) / 2.0 : 1.0);
+        double multiplied = 64.0 * shape.bands * shape.warpgroups * (double)score->op.d.len_max * 64.0 *
+                            a.row_slabs * (a.planes ? (a.planes + 1) / 2.0 : 1.0);
         if ((double)longest * multiplied < ROWS_COST) {
             a.chunks = (int32_t)chunks;
             grid = (unsigned)(chunks * tiles);
@@ -746,17 +768,19 @@ int lik_score_sm90_launch(const struct lik_gpu *gpu, const struct score_args *sc
     }
     /* Memory is read faster where all blocks read from one region of it. */
     a.in_turn = a.chunks && a.uniform && (a.together == 1 || columns >= (int64_t)4 * a.together * a.chunks);
-    /* Packed documents of several lengths: shares by tokens; and one band has time for products that no one looks at,
-     * but not for the code of many widths. */
+    /* Packed documents of several lengths: shares by tokens; and one band has time for products
+     * that no one looks at, but not for the code of many widths. */
     bool differ = score->op.d.offsets && score->op.d.total != score->op.d.count * score->op.d.len_max;
     a.by_tokens = a.chunks && differ && score->op.pairing == LIK_ALL;
     a.loose = differ && shape.bands == 1 && !a.planes;
-    int64_t pairs = a.chunks ? columns : total, parts = a.chunks ? a.chunks : grid, unit = a.in_turn ? a.together : 1;
+    int64_t pairs = a.chunks ? columns : total, parts = a.chunks ? a.chunks : grid,
+            unit = a.in_turn ? a.together : 1;
     a.least = pairs / (parts * unit) * unit;
     a.rest = (int32_t)(pairs - a.least * parts);
     const struct lik_tokens *q = &score->op.q;
-    a.rows_in_memory = q->mask || q->offsets || q->weights || q->group_size > 0 || score->op.pairing == LIK_LIST;
+    a.rows_in_memory =
+        q->mask || q->offsets || q->weights || q->group_size > 0 || score->op.pairing == LIK_LIST;
     return lik_cuda_launch_early(
-        gpu, (const void *)kernel_of(score->op.d.dtype, score->op.argmax != NULL, shape.bands > 1), "score_sm90", grid,
-        128 * (unsigned)(shape.warpgroups + a.token_groups + 1), shape.bytes, stream, &a);
+        gpu, (const void *)kernel_of(score->op.d.dtype, score->op.argmax != NULL, shape.bands > 1),
+        "score_sm90", grid, 128 * (unsigned)(shape.warpgroups + a.token_groups + 1), shape.bytes, stream, &a);
 }

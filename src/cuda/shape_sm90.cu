@@ -1,5 +1,5 @@
-/* What the Hopper loop takes, and in what shape: rows of a tile, columns, stages of the ring and what else a block's
- * shared memory holds. See score_sm90.cu. */
+/* What the Hopper loop takes, and in what shape: rows of a tile, columns, stages of the ring
+ * and what else a block's shared memory holds. See score_sm90.cu. */
 #include "cuda/maxima.cuh"
 
 #define IN_FLIGHT  (64 * 1024)  /* bytes that a block asks of memory at once */
@@ -7,8 +7,8 @@
 #define LONGEST    20           /* blocks of a tile where memory is waited for */
 #define ONE_WIDTH  16           /* of packed documents: their pieces are all multiplied in one width then */
 #define FEW_TOKENS 48           /* of packed documents of which a tile had better hold many */
-#define BRIEF      96           /* elements of tokens that come faster than the tiles of one band are worked through */
-#define NARROWEST  3            /* blocks of a tile of f32 columns, where shared memory is short */
+#define BRIEF      96 /* elements of tokens that come faster than the tiles of one band are worked through */
+#define NARROWEST  3  /* blocks of a tile of f32 columns, where shared memory is short */
 
 /* Planes of the tokens; 0: they are multiplied as they are stored. */
 static int planes_of(const struct lik_score *op)
@@ -36,9 +36,10 @@ static int deep_of(const struct lik_score *op, int bands)
     return min(slabs_of(op), most_deep(bands, planes_of(op)));
 }
 
-/* Are there documents' rows, for an empty document's copy is of the first, and are their strides what a tensor map
- * takes: positive multiples of 16 bytes? Those that no second entry follows count as well: a slice of a view, of one
- * document too, then takes the kernel that the whole view takes, and has its bits. */
+/* Are there documents' rows, for an empty document's copy is of the first, and are their
+ * strides what a tensor map takes: positive multiples of 16 bytes? Those that no second entry
+ * follows count as well: a slice of a view, of one document too, then takes the kernel that the
+ * whole view takes, and has its bits. */
 static int map_strides(const struct lik_tokens *d)
 {
     if ((uintptr_t)d->data % 16 || d->dim_stride != 1 || !(d->offsets ? d->total : d->len_max) || !d->count)
@@ -48,8 +49,9 @@ static int map_strides(const struct lik_tokens *d)
     if (d->offsets)
         return takes(d->strides.token) && d->total <= INT32_MAX - 4096;
     int64_t members = d->group_size > 0 ? d->group_size : d->count;
-    return takes(d->strides.token) && takes(d->strides.sequence) && (!d->group_size || takes(d->strides.group)) &&
-           members < INT32_MAX && d->count / members < INT32_MAX;
+    return takes(d->strides.token) && takes(d->strides.sequence) &&
+           (!d->group_size || takes(d->strides.group)) && members < INT32_MAX &&
+           d->count / members < INT32_MAX;
 }
 
 /* Is the stream of documents uniform: of one length, none masked or listed? */
@@ -60,8 +62,9 @@ static int is_uniform(const struct lik_score *op)
            d->count <= INT32_MAX;
 }
 
-/* Length of the pieces that documents of so many blocks are cut into: as long as can be, evenly; if the loop waits for
- * memory, no more than LONGEST, and no fewer than 13 but halves, so that the last piece lacks the least. */
+/* Length of the pieces that documents of so many blocks are cut into: as long as can be,
+ * evenly; if the loop waits for memory, no more than LONGEST, and no fewer than 13 but halves,
+ * so that the last piece lacks the least. */
 static int piece_of(int waits, int64_t blocks, int most)
 {
     if (waits && most > LONGEST && blocks > LONGEST) {
@@ -75,11 +78,12 @@ static int piece_of(int waits, int64_t blocks, int most)
     return (int)((blocks + pieces - 1) / pieces);
 }
 
-/* Shared memory beside the rings: the rows, norms, and the stash, maxima of all threads for each of several documents.
- */
+/* Shared memory beside the rings: the rows, norms, and the stash, maxima of all threads for
+ * each of several documents. */
 static size_t fixed_bytes(const struct lik_score *op, int bands, int warpgroups, int together)
 {
-    size_t bytes = sizeof(struct shared) + 1024 + (size_t)warpgroups * bands * row_slabs_of(op) * SLAB_ROWS_BYTES;
+    size_t bytes =
+        sizeof(struct shared) + 1024 + (size_t)warpgroups * bands * row_slabs_of(op) * SLAB_ROWS_BYTES;
     if (op->d.normalize)
         bytes += (size_t)(HEADS * most_columns(op->d.dtype, bands)) * sizeof(float);
     if (together > 1)
@@ -87,10 +91,11 @@ static size_t fixed_bytes(const struct lik_score *op, int bands, int warpgroups,
     return bytes;
 }
 
-/* Fits column tiles and a ring of three stages or more (four where a tile takes several; of f32 three of one slab, two
- * of two), and the ring of planes, beside what else is needed; 0 if that cannot be. A uniform stream that one band
- * waits for has two stages, and more only as far as they keep IN_FLIGHT bytes coming: memory serves no more, and takes
- * longer where it is asked for more. Packed documents likewise. */
+/* Fits column tiles and a ring of three stages or more (four where a tile takes several; of f32
+ * three of one slab, two of two), and the ring of planes, beside what else is needed; 0 if that
+ * cannot be. A uniform stream that one band waits for has two stages, and more only as far as
+ * they keep IN_FLIGHT bytes coming: memory serves no more, and takes longer where it is asked
+ * for more. Packed documents likewise. */
 static int fit(const struct lik_gpu *gpu, const struct lik_score *op, struct sm90_shape *shape)
 {
     int planes = PLANE_STAGES * shape->planes;
@@ -146,8 +151,10 @@ static int fit(const struct lik_gpu *gpu, const struct lik_score *op, struct sm9
         shape->stages = max(enough(most), least);
     if (shape->stages > MAX_STAGES)
         shape->stages = MAX_STAGES;
-    /* A shared tile is multiplied in full width, from wherever it begins in the ring; a loose one nearly so. */
-    size_t rest = fixed - sizeof(struct shared), past = 1024 + (size_t)(widest * BLOCK_BYTES - shape->slab_bytes);
+    /* A shared tile is multiplied in full width, from wherever it begins in the ring; a loose
+     * one nearly so. */
+    size_t rest = fixed - sizeof(struct shared),
+           past = 1024 + (size_t)(widest * BLOCK_BYTES - shape->slab_bytes);
     rest = rest > past ? rest : past;
     auto bytes = [&]() { return (size_t)(shape->stages * deep + planes) * shape->slab_bytes + rest; };
     while (bytes() + sizeof(struct shared) > gpu->shared_bytes)
@@ -167,13 +174,13 @@ static int fits(const struct lik_gpu *gpu, const struct lik_score *op)
 int lik_score_sm90_takes(const struct lik_gpu *gpu, const struct lik_score *op)
 {
     const struct lik_tokens *q = &op->q, *d = &op->d;
-    return gpu->hopper && q->dtype == d->dtype && d->dtype <= LIK_BF16 && !q->scale && !d->scale && map_strides(d) &&
-           fits(gpu, op);
+    return gpu->hopper && q->dtype == d->dtype && d->dtype <= LIK_BF16 && !q->scale && !d->scale &&
+           map_strides(d) && fits(gpu, op);
 }
 
-/* The rows of a tile: those that make the grid's longest share of products the shortest. One warpgroup keeps the tensor
- * cores busy half of the time, but that the products of planes leave little else to do; two bands read the documents
- * half as often. */
+/* The rows of a tile: those that make the grid's longest share of products the shortest. One
+ * warpgroup keeps the tensor cores busy half of the time, but that the products of planes leave
+ * little else to do; two bands read the documents half as often. */
 struct sm90_shape lik_score_sm90_shape(const struct lik_gpu *gpu, const struct lik_score *op, int64_t blocks)
 {
     static const struct choice {

@@ -1,6 +1,6 @@
-/* Sorts 64-bit keys in device memory, ascending: bitonic, runs of LIK_SORT_RUN keys in shared memory, longer strides in
- * device memory. Keys that differ all come out in one order whatever the hardware does, so what is sorted by them is
- * too. */
+/* Sorts 64-bit keys in device memory, ascending: bitonic, runs of LIK_SORT_RUN keys in shared
+ * memory, longer strides in device memory. Keys that differ all come out in one order whatever
+ * the hardware does, so what is sorted by them is too. */
 #include "cuda/sort.cuh"
 
 #define THREADS 512
@@ -27,7 +27,8 @@ static __global__ void __launch_bounds__(THREADS)
     }
 }
 
-static __global__ void exchange_far(uint64_t *keys, int64_t padded, int64_t rows, int64_t size, int64_t stride)
+static __global__ void exchange_far(uint64_t *keys, int64_t padded, int64_t rows, int64_t size,
+                                    int64_t stride)
 {
     int64_t half = padded / 2;
     for (int64_t n = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; n < half * rows;
@@ -45,7 +46,8 @@ int lik_cuda_sort(uint64_t *keys, int64_t padded, int64_t rows, cudaStream_t str
     sort_runs<<<blocks, THREADS, 0, stream>>>(keys, run, padded, runs, 0);
     for (int64_t size = 2ll * run; size <= padded; size *= 2) {
         for (int64_t stride = size / 2; stride >= run; stride /= 2)
-            exchange_far<<<lik_cuda_blocks(rows * padded / 2), 256, 0, stream>>>(keys, padded, rows, size, stride);
+            exchange_far<<<lik_cuda_blocks(rows * padded / 2), 256, 0, stream>>>(keys, padded, rows, size,
+                                                                                 stride);
         sort_runs<<<blocks, THREADS, 0, stream>>>(keys, run, padded, runs, size);
     }
     return lik_cuda_launched("sort");

@@ -7,8 +7,8 @@
 
 #define LIK_SORT_RUN 4096 /* keys in shared memory */
 
-/* One compare-exchange: pair `p` of stride 2^s, in a row of which keys[0] is number `first`, at the stage that merges
- * sequences of `size`. */
+/* One compare-exchange: pair `p` of stride 2^s, in a row of which keys[0] is number `first`, at
+ * the stage that merges sequences of `size`. */
 LIK_DEVICE void exchange(uint64_t *keys, int64_t p, int64_t first, int64_t size, int64_t stride)
 {
     int64_t i = 2 * p - (p & (stride - 1)), j = i + stride;

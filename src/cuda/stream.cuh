@@ -1,6 +1,6 @@
-/* The Hopper loop's stream of column tiles: what its warps share, and the producer warp, which walks the documents,
- * plans tiles and copies them. It is the only one that knows of layouts, masks, lists and offsets. See score_sm90.cu.
- */
+/* The Hopper loop's stream of column tiles: what its warps share, and the producer warp, which
+ * walks the documents, plans tiles and copies them. It is the only one that knows of layouts,
+ * masks, lists and offsets. See score_sm90.cu. */
 #ifndef LIK_CUDA_STREAM_CUH
 #define LIK_CUDA_STREAM_CUH
 
@@ -27,21 +27,24 @@ static constexpr __host__ __device__ int most_columns(int dtype, int bands)
     return bands == 2 || dtype == LIK_F32 ? MAX_BLOCKS * 4 : MAX_BLOCKS * 8;
 }
 
-/* Most slabs of a stage of the ring: where the rows and planes of f32 leave little room, one. */
+/* Most slabs of a stage of the ring: where the rows and planes of f32 leave little room,
+ * one. */
 static constexpr __host__ __device__ int most_deep(int bands, int planes)
 {
     return bands == 2 && planes == 3 ? 1 : 2;
 }
 
-static_assert(HEADS >= MAX_STAGES + PLANE_STAGES + 2, "a head must outlive its tile's slabs and planes: one tile is "
-                                                      "planned ahead, one not yet taken");
+static_assert(HEADS >= MAX_STAGES + PLANE_STAGES + 2,
+              "a head must outlive its tile's slabs and planes: one tile is "
+              "planned ahead, one not yet taken");
 
 struct sm90_args {
     CUtensorMap maps[BOXES]; /* a uniform stream has one, whose box is the tile */
     struct score_args score;
-    int32_t slabs;         /* of 128 bytes a token: one or an even number */
-    int32_t row_slabs;     /* of a band of query rows: the same, of f32 in all planes */
-    int32_t steps;         /* of 16 elements that products of a tile's first stage take: 3, 4, 6 or 8; of f32 unused */
+    int32_t slabs;     /* of 128 bytes a token: one or an even number */
+    int32_t row_slabs; /* of a band of query rows: the same, of f32 in all planes */
+    /* of 16 elements that products of a tile's first stage take: 3, 4, 6 or 8; of f32 unused */
+    int32_t steps;
     int32_t slab_elements; /* 64, of f32 32 */
     int32_t planes;        /* of f32: an element is the sum of so many bf16; 0: multiplied as stored */
     int32_t stages, warpgroups;
@@ -53,25 +56,28 @@ struct sm90_args {
     int32_t in_turn;                 /* uniform: they take the documents of a tile each in turn */
     int32_t by_tokens;               /* packed: their shares have as many tokens, not documents */
     int32_t loose;                   /* pieces are LOOSE from the first on */
-    int32_t one_width;               /* a last piece that lacks one block is multiplied in the others' width */
-    int32_t rest;                    /* pairs beyond their shares: one, or a tile, for each of the first */
-    int64_t least;                   /* pairs (row tile, document) of every block */
-    int32_t rows_in_memory; /* where query rows lie and what they count is not known from their strides alone */
-    int32_t group_size;     /* sequences of the third axis of the maps */
-    int32_t normalize;      /* the documents: their norms are taken as they pass through the ring */
-    int32_t token_groups;   /* warpgroups that split tokens or take their norms, and nothing else */
-    int32_t norm_warps;     /* by so many warps: of those groups, or of the producer's; 0: not */
-    int32_t norm_teams;     /* so many teams of them, which take the tiles in turn */
-    int32_t uniform;        /* documents of one length, none masked or listed: produce_uniform */
-    int32_t piece;          /* uniform: blocks of a piece of a document, or of each document of a tile */
+    /* a last piece that lacks one block is multiplied in the others' width */
+    int32_t one_width;
+    int32_t rest;  /* pairs beyond their shares: one, or a tile, for each of the first */
+    int64_t least; /* pairs (row tile, document) of every block */
+    /* where query rows lie and what they count is not known from their strides alone */
+    int32_t rows_in_memory;
+    int32_t group_size;   /* sequences of the third axis of the maps */
+    int32_t normalize;    /* the documents: their norms are taken as they pass through the ring */
+    int32_t token_groups; /* warpgroups that split tokens or take their norms, and nothing else */
+    int32_t norm_warps;   /* by so many warps: of those groups, or of the producer's; 0: not */
+    int32_t norm_teams;   /* so many teams of them, which take the tiles in turn */
+    int32_t uniform;      /* documents of one length, none masked or listed: produce_uniform */
+    int32_t piece;        /* uniform: blocks of a piece of a document, or of each document of a tile */
 };
 
 #define SHARED (1 << 16)
 #define LOOSE  (1 << 17)
 
-/* What a column tile holds: a piece of one document, or (SHARED) several whole documents. A piece is multiplied in
- * just its width, but that a last one may be a block wider (one_width), or (LOOSE) in one of a few, where any of its
- * tokens may be dropped. A block's pieces stay loose once one was, for code that changes has to be fetched anew. */
+/* What a column tile holds: a piece of one document, or (SHARED) several whole documents. A
+ * piece is multiplied in just its width, but that a last one may be a block wider (one_width),
+ * or (LOOSE) in one of a few, where any of its tokens may be dropped. A block's pieces stay
+ * loose once one was, for code that changes has to be fetched anew. */
 struct __align__(16) head {
     int32_t columns;     /* of a piece; the rest of its blocks doesn't count */
     int32_t shape;       /* blocks to multiply | documents that end here << 8 | SHARED, LOOSE */
@@ -84,7 +90,8 @@ struct __align__(16) head {
     int64_t column;      /* of the scores: the first document that ends here */
 };
 
-/* Sums of 16 rows, for the warp that adds them up; several, so that the next documents' can be written meanwhile. */
+/* Sums of 16 rows, for the warp that adds them up; several, so that the next documents' can be
+ * written meanwhile. */
 struct sums {
     int64_t column; /* of the scores: the first document */
     int32_t row_tile, documents;
@@ -93,10 +100,12 @@ struct sums {
 
 /* The next documents, for the producer. */
 struct batch {
-    int64_t mask[32];                         /* where each lies in the mask */
-    int32_t length[32];                       /* -1: out of range; of short documents, up to the last kept token */
-    int32_t row[32], sequence[32], group[32]; /* where each lies in the tensor maps; 0 if it is out of range */
-    uint32_t kept[32][SHORT / 32];            /* short documents with a mask: tokens kept */
+    int64_t mask[32]; /* where each lies in the mask */
+    /* -1: out of range; of short documents, up to the last kept token */
+    int32_t length[32];
+    /* where each lies in the tensor maps; 0 if it is out of range */
+    int32_t row[32], sequence[32], group[32];
+    uint32_t kept[32][SHORT / 32]; /* short documents with a mask: tokens kept */
 };
 
 struct shared {
@@ -116,8 +125,8 @@ static_assert(TOGETHER * 4 <= 32 && SHARED_BLOCKS < 16, "plan_shared: four lanes
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
-/* A place in the ring, and the parity of the barrier that is waited for there: a consumer begins with {0, 0}, the
- * producer with {0, 1}, for the first pass finds every stage free. */
+/* A place in the ring, and the parity of the barrier that is waited for there: a consumer
+ * begins with {0, 0}, the producer with {0, 1}, for the first pass finds every stage free. */
 struct place {
     int stage;
     uint32_t parity;
@@ -131,7 +140,8 @@ LIK_DEVICE void advance(struct place &at, int stages)
     }
 }
 
-/* What a block scores: `count` (row tile, document) pairs in a row, or none; in turn, every so many-th document. */
+/* What a block scores: `count` (row tile, document) pairs in a row, or none; in turn, every so
+ * many-th document. */
 struct share {
     int row_tile; /* of the first */
     int64_t column, count;
@@ -152,10 +162,10 @@ LIK_DEVICE struct share share_of(const struct sm90_args &a)
     return s;
 }
 
-/* A block's share of packed documents of many lengths: as many tokens as any other block's, or nearly; it may be none.
- * Where it begins and ends is looked for among the offsets, from where it would be if all documents were as long.
- * Offsets that are not in order cannot make a document have no block, for one begins where another ends. A warp's work.
- */
+/* A block's share of packed documents of many lengths: as many tokens as any other block's, or
+ * nearly; it may be none. Where it begins and ends is looked for among the offsets, from where
+ * it would be if all documents were as long. Offsets that are not in order cannot make a
+ * document have no block, for one begins where another ends. A warp's work. */
 LIK_DEVICE void share_tokens(const struct sm90_args &a, struct share &s)
 {
     if (!a.by_tokens)
@@ -164,9 +174,12 @@ LIK_DEVICE void share_tokens(const struct sm90_args &a, struct share &s)
     const int lane = (int)threadIdx.x & 31, parts = a.chunks;
     const int64_t columns = a.score.columns, apart = a.least / 8 + 1;
     auto offset = [&](int64_t j) { return min(max(lik_offset_at(&d, j), (int64_t)0), d.total); };
-    const int64_t begin = offset(0), cost = max(offset(columns) - begin, (int64_t)0) + columns * DOCUMENT_COST;
+    const int64_t begin = offset(0),
+                  cost = max(offset(columns) - begin, (int64_t)0) + columns * DOCUMENT_COST;
     int64_t target[2] = {}, from[2], to[2]; /* documents: the last that is before, the first that is not */
-    auto before = [&](int i, int64_t j) { return j < 0 || (j < columns && offset(j) + j * DOCUMENT_COST < target[i]); };
+    auto before = [&](int i, int64_t j) {
+        return j < 0 || (j < columns && offset(j) + j * DOCUMENT_COST < target[i]);
+    };
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         int64_t part = blockIdx.x % parts + i, guess = s.column + i * s.count;
@@ -198,7 +211,8 @@ struct walk {
     bool holes, loose;       /* some before the last are dropped; pieces are LOOSE */
     uint32_t window;         /* of a lane: which of 32 tokens are kept, from window_from + 32 lane on */
     int window_from;         /* (if there are holes) */
-    int from;                /* the next or open document in struct batch; 32 or more: the batch is to be read */
+    /* the next or open document in struct batch; 32 or more: the batch is to be read */
+    int from;
 };
 
 /* One copy of 8 << map rows. */
@@ -207,8 +221,8 @@ struct box {
     int block, row, sequence, group;
 };
 
-/* The box of `blocks` blocks of rows that bit `bit` of them stands for; the largest come first. `at`: where the first
- * of them goes and is. */
+/* The box of `blocks` blocks of rows that bit `bit` of them stands for; the largest come first.
+ * `at`: where the first of them goes and is. */
 LIK_DEVICE struct box cut_box(const struct sm90_args &a, struct box at, int blocks, int bit)
 {
     int before = blocks >> (bit + 1) << (bit + 1);
@@ -245,7 +259,8 @@ LIK_DEVICE uint32_t read_mask(const struct lik_tokens &d, int64_t base, int from
     return kept;
 }
 
-/* The same of all documents of a batch, where they are short; their lengths become those up to the last kept token. */
+/* The same of all documents of a batch, where they are short; their lengths become those up to
+ * the last kept token. */
 LIK_DEVICE void read_masks(struct batch &batch, const struct lik_tokens &d, int documents, int lane)
 {
 #pragma unroll 1
@@ -256,13 +271,15 @@ LIK_DEVICE void read_masks(struct batch &batch, const struct lik_tokens &d, int 
             if (batch.length[from + i] > 0)
 #pragma unroll
                 for (int k = 0; k < SHORT / 32; k++)
-                    keep[i][k] = d.mask[batch.mask[from + i] +
-                                        min(k * 32 + lane, batch.length[from + i] - 1) * d.mask_strides.token];
+                    keep[i][k] =
+                        d.mask[batch.mask[from + i] +
+                               min(k * 32 + lane, batch.length[from + i] - 1) * d.mask_strides.token];
 #pragma unroll
         for (int i = 0; i < 2; i++)
 #pragma unroll
             for (int k = 0; k < SHORT / 32; k++)
-                batch.kept[from + i][k] = __ballot_sync(~0u, keep[i][k]) & first_bits(batch.length[from + i] - k * 32);
+                batch.kept[from + i][k] =
+                    __ballot_sync(~0u, keep[i][k]) & first_bits(batch.length[from + i] - k * 32);
     }
     __syncwarp();
     int length = min(batch.length[lane], 0);
@@ -305,7 +322,8 @@ LIK_DEVICE void read_batch(struct walk &w, struct batch &batch, const struct sm9
         read_masks(batch, d, (int)min(min(w.left, score.columns - w.column), (int64_t)32), lane);
 }
 
-/* Where the open document's last kept token is, and its first, and whether some between are dropped. */
+/* Where the open document's last kept token is, and its first, and whether some between are
+ * dropped. */
 LIK_DEVICE void look_at_mask(struct walk &w, const struct batch &batch, const struct lik_tokens &d, int lane)
 {
     int length = w.length, solid = 0; /* tokens before the first that is dropped */
@@ -330,7 +348,8 @@ LIK_DEVICE void look_at_mask(struct walk &w, const struct batch &batch, const st
     w.holes = solid < w.length;
 }
 
-/* Blocks of a document of so many tokens: none has one as well, and so has one out of range (-1). */
+/* Blocks of a document of so many tokens: none has one as well, and so has one out of range
+ * (-1). */
 LIK_DEVICE int document_blocks(int length)
 {
     return max((length + 7) / 8, 1);
@@ -353,10 +372,10 @@ LIK_DEVICE void open_document(struct walk &w, const struct batch &batch, const s
     w.loose |= w.holes;
 }
 
-/* How many documents, from the next one on, share a tile: of those that can, as many as it holds; `blocks`: of a lane,
- * of all documents up to the lane-th. */
-LIK_DEVICE int count_shared(const struct walk &w, const struct batch &batch, const struct sm90_args &a, int &blocks,
-                            int lane)
+/* How many documents, from the next one on, share a tile: of those that can, as many as it
+ * holds; `blocks`: of a lane, of all documents up to the lane-th. */
+LIK_DEVICE int count_shared(const struct walk &w, const struct batch &batch, const struct sm90_args &a,
+                            int &blocks, int lane)
 {
     if (a.together == 1)
         return 1;
@@ -373,12 +392,13 @@ LIK_DEVICE int count_shared(const struct walk &w, const struct batch &batch, con
 }
 
 /* Plans a tile of the next `n` documents: the head, and each lane's box; returns its blocks. */
-LIK_DEVICE int plan_shared(struct walk &w, const struct batch &batch, const struct sm90_args &a, struct head &head,
-                           struct box &box, int n, int blocks, int lane)
+LIK_DEVICE int plan_shared(struct walk &w, const struct batch &batch, const struct sm90_args &a,
+                           struct head &head, struct box &box, int n, int blocks, int lane)
 {
     int used = __shfl_sync(~0u, blocks, n - 1), length = batch.length[min(w.from + lane, 31)];
     uint32_t ends = __reduce_or_sync(~0u, lane < n ? 1u << (blocks - 1) : 0);
-    uint32_t empty = __ballot_sync(~0u, lane < n && length <= 0), bad = __ballot_sync(~0u, lane < n && length < 0);
+    uint32_t empty = __ballot_sync(~0u, lane < n && length <= 0),
+             bad = __ballot_sync(~0u, lane < n && length < 0);
     if (lane < used) { /* a lane a block: the document that it is of, and which of its eight columns count */
         uint32_t before = ends & ((1u << lane) - 1u);
         int document = w.from + __popc(before), block = lane - (32 - __clz(before));
@@ -406,15 +426,16 @@ LIK_DEVICE int plan_shared(struct walk &w, const struct batch &batch, const stru
     return used;
 }
 
-/* Blocks that are multiplied for those of a piece; `piece`: of each of the document's pieces but the last. */
+/* Blocks that are multiplied for those of a piece; `piece`: of each of the document's pieces
+ * but the last. */
 LIK_DEVICE int width_of_piece(const struct sm90_args &a, bool loose, int blocks, int piece)
 {
     return blocks + (a.one_width && !loose && blocks == piece - 1);
 }
 
 /* Plans a tile of the next piece of the open document. */
-LIK_DEVICE int plan_piece(struct walk &w, const struct batch &batch, const struct sm90_args &a, struct head &head,
-                          struct box &box, int lane)
+LIK_DEVICE int plan_piece(struct walk &w, const struct batch &batch, const struct sm90_args &a,
+                          struct head &head, struct box &box, int lane)
 {
     int take = min(w.piece, w.blocks_left), columns = min(take * 8, w.length - w.done);
     bool last = take == w.blocks_left;
@@ -450,7 +471,8 @@ LIK_DEVICE int plan_piece(struct walk &w, const struct batch &batch, const struc
     return take;
 }
 
-/* Plans the next tile: the head, and each lane's box; returns its blocks, 0 at the end of the stream. */
+/* Plans the next tile: the head, and each lane's box; returns its blocks, 0 at the end of the
+ * stream. */
 LIK_DEVICE int plan_tile(struct walk &w, struct batch &batch, const struct sm90_args &a, struct head &head,
                          struct box &box, int lane)
 {
@@ -469,7 +491,8 @@ LIK_DEVICE int plan_tile(struct walk &w, struct batch &batch, const struct sm90_
         if (n <= 1)
             open_document(w, batch, a, lane);
     }
-    used = n > 1 ? plan_shared(w, batch, a, head, box, n, blocks, lane) : plan_piece(w, batch, a, head, box, lane);
+    used = n > 1 ? plan_shared(w, batch, a, head, box, n, blocks, lane)
+                 : plan_piece(w, batch, a, head, box, lane);
     __syncwarp();
     return used;
 }
@@ -484,7 +507,8 @@ LIK_DEVICE void copy_box(const struct sm90_args &a, struct shared &sm, char *rin
                     box.sequence, box.group);
 }
 
-/* Tells those who wait for a tile that there is none: a team that takes every other tile may wait for the one after. */
+/* Tells those who wait for a tile that there is none: a team that takes every other tile may
+ * wait for the one after. */
 LIK_DEVICE void end_stream(const struct sm90_args &a, struct shared &sm, struct place at, int tile)
 {
     for (int i = 0; i < a.norm_teams; i++) {
@@ -496,8 +520,10 @@ LIK_DEVICE void end_stream(const struct sm90_args &a, struct shared &sm, struct 
     }
 }
 
-/* All documents have d.len_max tokens, all of which count: no walk, and a tile is one box. One thread does it. */
-LIK_DEVICE void produce_uniform(const struct sm90_args &a, struct shared &sm, char *ring, const struct share &mine)
+/* All documents have d.len_max tokens, all of which count: no walk, and a tile is one box. One
+ * thread does it. */
+LIK_DEVICE void produce_uniform(const struct sm90_args &a, struct shared &sm, char *ring,
+                                const struct share &mine)
 {
     if (threadIdx.x & 31)
         return;
@@ -541,7 +567,8 @@ LIK_DEVICE void produce_uniform(const struct sm90_args &a, struct shared &sm, ch
             blocks = documents * piece;
         }
         mbarrier_wait(&sm.empty[at.stage], at.parity);
-        *(int4 *)&head = make_int4(columns, blocks | documents << 8 | (documents > 1 ? SHARED : 0), row_tile, token);
+        *(int4 *)&head =
+            make_int4(columns, blocks | documents << 8 | (documents > 1 ? SHARED : 0), row_tile, token);
         if (documents) {
             head.ends = blocks == 32 ? ends : ends & ((1u << blocks) - 1u);
             head.empty = head.bad = 0;

@@ -1,5 +1,5 @@
-/* The Hopper loop's warps that look at documents' tokens in the ring: they take the norms of f16 and bf16, and split
- * f32 into planes, with its norms. See score_sm90.cu. */
+/* The Hopper loop's warps that look at documents' tokens in the ring: they take the norms of
+ * f16 and bf16, and split f32 into planes, with its norms. See score_sm90.cu. */
 #ifndef LIK_CUDA_TOKENS_CUH
 #define LIK_CUDA_TOKENS_CUH
 
@@ -18,11 +18,13 @@ template <int dtype> LIK_DEVICE void add_squares(uint4 raw, float &squares)
         squares = __fmaf_rn(v[i], v[i], squares);
 }
 
-/* The columns of tiles as they pass: a team of `warps` takes those of every tile, or two teams those of every other
- * one, for a tile keeps a warp waiting more than busy. A lane takes a column of each round, chunk by chunk of the
- * swizzled slab, so that eight lanes meet all banks; sums as in unit_factor. Elements past the dim are zeros. */
+/* The columns of tiles as they pass: a team of `warps` takes those of every tile, or two teams
+ * those of every other one, for a tile keeps a warp waiting more than busy. A lane takes a
+ * column of each round, chunk by chunk of the swizzled slab, so that eight lanes meet all
+ * banks; sums as in unit_factor. Elements past the dim are zeros. */
 template <int dtype, int bands, int warps>
-LIK_DEVICE void take_norms(const struct sm90_args &a, struct shared &sm, const char *ring, float *factors, int warp)
+LIK_DEVICE void take_norms(const struct sm90_args &a, struct shared &sm, const char *ring, float *factors,
+                           int warp)
 {
     constexpr int step = 32 * warps, rounds = most_columns(dtype, bands) / step;
     const int lane = (int)threadIdx.x & 31, team = warp / warps, c = warp % warps * 32 + lane;
@@ -77,11 +79,11 @@ LIK_DEVICE void take_norms(const struct sm90_args &a, struct shared &sm, const c
 
 /* ---- The warps that split f32 tokens into planes ---- */
 
-/* From the ring, where 64 elements are two slabs, to the ring of planes, where they are a stage: [plane][column]. Two
- * lanes take a column, and its norm where that is wanted. */
+/* From the ring, where 64 elements are two slabs, to the ring of planes, where they are a
+ * stage: [plane][column]. Two lanes take a column, and its norm where that is wanted. */
 template <int bands, int planes>
-LIK_DEVICE void split_tokens(const struct sm90_args &a, struct shared &sm, const char *ring, char *out, float *factors,
-                             int warp)
+LIK_DEVICE void split_tokens(const struct sm90_args &a, struct shared &sm, const char *ring, char *out,
+                             float *factors, int warp)
 {
     constexpr int deep = most_deep(bands, planes);
     int lane = (int)threadIdx.x & 31, half = lane / 16, c = warp * 16 + lane % 16;
@@ -92,8 +94,8 @@ LIK_DEVICE void split_tokens(const struct sm90_args &a, struct shared &sm, const
         if (head.row_tile < 0)
             break;
         int columns = (head.shape & 0xff) * 8;
-        /* Sums of the elements' squares, in the order of unit_factor: of each of the lane's four runs of 8 elements
-         * in 64. The same of the elements times 2^-70. */
+        /* Sums of the elements' squares, in the order of unit_factor: of each of the lane's
+         * four runs of 8 elements in 64. The same of the elements times 2^-70. */
         float squares[4] = {}, scaled[4] = {};
         for (int slab = 0; slab < a.slabs; slab += deep) {
             const int part = deep == 1 ? slab & 1 : 0; /* half of the 64 elements */
@@ -108,8 +110,8 @@ LIK_DEVICE void split_tokens(const struct sm90_args &a, struct shared &sm, const
                 float v[2 * deep][8];
 #pragma unroll
                 for (int i = 0; i < 4 * deep; i++) {
-                    const float4 x =
-                        *(const float4 *)(from + i / 4 * a.slab_bytes + (((half * 4 + i % 4) ^ (c & 7)) << 4));
+                    const float4 x = *(const float4 *)(from + i / 4 * a.slab_bytes +
+                                                       (((half * 4 + i % 4) ^ (c & 7)) << 4));
                     float *four = &v[i / 2][i % 2 * 4];
                     four[0] = x.x, four[1] = x.y, four[2] = x.z, four[3] = x.w;
                 }

@@ -1,10 +1,12 @@
-/* The k best documents of each query, without the full score matrix: documents are scored a chunk at a time into the
- * workspace, and a chunk's scores are reduced to k keys a query before the next.
+/* The k best documents of each query, without the full score matrix: documents are scored a
+ * chunk at a time into the workspace, and a chunk's scores are reduced to k keys a query before
+ * the next.
  *
- * A key is 64 bits, the score as an ordered integer above the document's number: smaller is better, ties go to the
- * lower document, NaN comes last and what is no document after it, so that plain integer order is the order of
- * lik_topk. Selection sorts runs of 4096 keys in shared memory (bitonic) and keeps the k first of each, level by level.
- * k above half a run sorts in device memory instead: rare, and bounded by the same chunk. */
+ * A key is 64 bits, the score as an ordered integer above the document's number: smaller is
+ * better, ties go to the lower document, NaN comes last and what is no document after it, so
+ * that plain integer order is the order of lik_topk. Selection sorts runs of 4096 keys in
+ * shared memory (bitonic) and keeps the k first of each, level by level. k above half a run
+ * sorts in device memory instead: rare, and bounded by the same chunk. */
 #include "cuda/kernels.cuh"
 #include "cuda/sort.cuh"
 #include "shared/tokens.h"
@@ -33,8 +35,8 @@ LIK_DEVICE float score_of(uint64_t key, int smallest)
     return __uint_as_float(order & 0x80000000u ? order & 0x7fffffffu : ~order);
 }
 
-/* Keys of one level, [queries, count]: scores of documents first_id ..., or keys, then `more` keys of an earlier chunk.
- */
+/* Keys of one level, [queries, count]: scores of documents first_id ..., or keys, then `more`
+ * keys of an earlier chunk. */
 struct level {
     const float *scores;
     const uint64_t *keys, *more_keys;
@@ -81,17 +83,19 @@ static __global__ void gather_keys(const __grid_constant__ struct level l, int64
         l.out[n] = key_at(l, n / padded, n % padded);
 }
 
-static __global__ void keep_first(const uint64_t *keys, int64_t padded, int64_t k, int64_t queries, uint64_t *out)
+static __global__ void keep_first(const uint64_t *keys, int64_t padded, int64_t k, int64_t queries,
+                                  uint64_t *out)
 {
     for (int64_t n = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; n < k * queries;
          n += (int64_t)gridDim.x * blockDim.x)
         out[n] = keys[n / k * padded + n % k];
 }
 
-static __global__ void write_best(const uint64_t *keys, int64_t count, int64_t id_base, int smallest, float *values,
-                                  int64_t *ids)
+static __global__ void write_best(const uint64_t *keys, int64_t count, int64_t id_base, int smallest,
+                                  float *values, int64_t *ids)
 {
-    for (int64_t n = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; n < count; n += (int64_t)gridDim.x * blockDim.x) {
+    for (int64_t n = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; n < count;
+         n += (int64_t)gridDim.x * blockDim.x) {
         uint64_t key = keys ? keys[n] : NO_KEY;
         values[n] = score_of(key, smallest);
         ids[n] = key == NO_KEY ? -1 : id_base + (int64_t)(uint32_t)key;
@@ -100,8 +104,8 @@ static __global__ void write_best(const uint64_t *keys, int64_t count, int64_t i
 
 /* How a problem is cut: LIK_ALL by documents, LIK_CANDIDATES by queries. */
 struct topk_plan {
-    int64_t queries, columns; /* of a chunk, at most */
-    int64_t padded;           /* large k: keys a query that are sorted; else 0 */
+    int64_t queries, columns;                         /* of a chunk, at most */
+    int64_t padded;                                   /* large k: keys a query that are sorted; else 0 */
     size_t scores, score_workspace, keys[2], best[2]; /* where they stand in the workspace */
     struct lik_plan score;
 };
@@ -109,7 +113,8 @@ struct topk_plan {
 /* The sequences of x from `first` on, `count` of them; with groups, whole groups. */
 static void cut(struct lik_tokens *x, int64_t first, int64_t count)
 {
-    struct lik_strides *const strides[] = {&x->strides, &x->mask_strides, &x->scale_strides, &x->weights_strides};
+    struct lik_strides *const strides[] = {&x->strides, &x->mask_strides, &x->scale_strides,
+                                           &x->weights_strides};
     int64_t by[4];
     x->count = count;
     if (first == 0) /* and so where there is no data */
@@ -122,7 +127,8 @@ static void cut(struct lik_tokens *x, int64_t first, int64_t count)
     for (int i = 0; i < 4; i++) {
         by[i] = 0;
         if (used[i] && x->len_max > 0) /* other strides may be anything */
-            by[i] = x->group_size > 0 ? first / x->group_size * strides[i]->group : first * strides[i]->sequence;
+            by[i] =
+                x->group_size > 0 ? first / x->group_size * strides[i]->group : first * strides[i]->sequence;
     }
     x->data = (const char *)x->data + by[0] * (int64_t)lik_dtype_bytes(x->dtype);
     x->mask = x->mask ? x->mask + by[1] : NULL;
@@ -130,9 +136,10 @@ static void cut(struct lik_tokens *x, int64_t first, int64_t count)
     x->weights = x->weights ? x->weights + by[3] : NULL;
 }
 
-/* Chunk of queries `row` ... and documents `column` ... of the problem, its scores going to `scores`. */
-static struct lik_score chunk_of(const struct lik_score *op, int64_t row, int64_t rows, int64_t column, int64_t columns,
-                                 float *scores)
+/* Chunk of queries `row` ... and documents `column` ... of the problem, its scores going to
+ * `scores`. */
+static struct lik_score chunk_of(const struct lik_score *op, int64_t row, int64_t rows, int64_t column,
+                                 int64_t columns, float *scores)
 {
     struct lik_score chunk = *op;
     if (op->pairing == LIK_ALL) {
@@ -166,7 +173,8 @@ static int make_plan(const struct lik_gpu *gpu, const struct lik_topk *op, struc
     const struct lik_score *s = &op->score;
     int64_t queries = s->q.count, columns = lik_score_columns(s), k = op->k;
     if (columns >= 0xffffffffll)
-        return lik_fail(LIK_EUNSUPPORTED, "%lld documents a query, top-k on CUDA takes 2^32 - 2", (long long)columns);
+        return lik_fail(LIK_EUNSUPPORTED, "%lld documents a query, top-k on CUDA takes 2^32 - 2",
+                        (long long)columns);
     p->queries = queries;
     p->columns = columns;
     if (s->pairing == LIK_ALL) {
@@ -215,8 +223,8 @@ int lik_cuda_topk_plan(const struct lik_gpu *gpu, const struct lik_topk *op, str
 }
 
 /* Sorts all keys of a level in device memory and keeps the first k of each query. */
-static int sort_all(struct level *l, int64_t queries, int64_t padded, int64_t k, uint64_t *sorted, uint64_t *out,
-                    cudaStream_t stream)
+static int sort_all(struct level *l, int64_t queries, int64_t padded, int64_t k, uint64_t *sorted,
+                    uint64_t *out, cudaStream_t stream)
 {
     l->out = sorted;
     gather_keys<<<lik_cuda_blocks(queries * padded), 256, 0, stream>>>(*l, padded, queries);
@@ -242,9 +250,9 @@ static int select_level(struct level *l, int64_t queries, cudaStream_t stream)
 }
 
 /* The k best of a chunk's scores and of `before`, the best so far, to `after`. */
-static int select_chunk(const struct lik_topk *op, const struct topk_plan *p, int64_t queries, int64_t columns,
-                        int64_t first_id, const float *scores, const uint64_t *before, uint64_t *after,
-                        uint64_t *keys[2], cudaStream_t stream)
+static int select_chunk(const struct lik_topk *op, const struct topk_plan *p, int64_t queries,
+                        int64_t columns, int64_t first_id, const float *scores, const uint64_t *before,
+                        uint64_t *after, uint64_t *keys[2], cudaStream_t stream)
 {
     struct level l = {};
     l.scores = scores;
@@ -273,8 +281,8 @@ static int select_chunk(const struct lik_topk *op, const struct topk_plan *p, in
     }
 }
 
-static int run_rows(const struct lik_gpu *gpu, const struct lik_topk *op, const struct topk_plan *p, int64_t row,
-                    int64_t rows, char *workspace, cudaStream_t stream)
+static int run_rows(const struct lik_gpu *gpu, const struct lik_topk *op, const struct topk_plan *p,
+                    int64_t row, int64_t rows, char *workspace, cudaStream_t stream)
 {
     int64_t columns = lik_score_columns(&op->score);
     float *scores = (float *)(workspace + p->scores);
@@ -294,12 +302,13 @@ static int run_rows(const struct lik_gpu *gpu, const struct lik_topk *op, const 
         before = best[turn];
         turn ^= 1;
     }
-    write_best<<<lik_cuda_blocks(rows * op->k), 256, 0, stream>>>(before, rows * op->k, op->id_base, op->smallest,
-                                                                  op->values + row * op->k, op->ids + row * op->k);
+    write_best<<<lik_cuda_blocks(rows * op->k), 256, 0, stream>>>(
+        before, rows * op->k, op->id_base, op->smallest, op->values + row * op->k, op->ids + row * op->k);
     return lik_cuda_launched("write_best");
 }
 
-int lik_cuda_topk_run(const struct lik_gpu *gpu, const struct lik_topk *op, char *workspace, cudaStream_t stream)
+int lik_cuda_topk_run(const struct lik_gpu *gpu, const struct lik_topk *op, char *workspace,
+                      cudaStream_t stream)
 {
     struct topk_plan p;
     struct lik_layout layout = {};

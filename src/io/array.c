@@ -115,14 +115,15 @@ double lik_array_number(const struct lik_array *array, int64_t i)
     }
 }
 
-int lik_array_integers(const struct lik_array *array, const char *path, int64_t **out, struct lik_io_error *error)
+int lik_array_integers(const struct lik_array *array, const char *path, int64_t **out,
+                       struct lik_io_error *error)
 {
     char text[160];
     const char *comma = array->name ? ", " : "", *name = array->name ? array->name : "";
     if (array->rank != 1 || array->type < LIK_ARRAY_I64 || array->type > LIK_ARRAY_U8)
         return lik_io_fail(error, LIK_IO_INCOMPATIBLE,
-                           "%s%s%s: a one-dimensional array of integers is needed, this is %s %s", path, comma, name,
-                           lik_array_shape_text(array, text), lik_array_type_name(array->type));
+                           "%s%s%s: a one-dimensional array of integers is needed, this is %s %s", path,
+                           comma, name, lik_array_shape_text(array, text), lik_array_type_name(array->type));
     *out = calloc((size_t)array->elements + 1, sizeof **out);
     if (!*out)
         return lik_io_no_memory(error, path, "its integers", array->elements * 8);
@@ -130,8 +131,8 @@ int lik_array_integers(const struct lik_array *array, const char *path, int64_t 
         if (lik_array_integer(array, i, *out + i) || (*out)[i] < 0) {
             free(*out);
             *out = NULL;
-            return lik_io_fail(error, LIK_IO_UNREADABLE, "%s%s%s: entry %lld is negative or beyond 2^63", path, comma,
-                               name, (long long)i);
+            return lik_io_fail(error, LIK_IO_UNREADABLE, "%s%s%s: entry %lld is negative or beyond 2^63",
+                               path, comma, name, (long long)i);
         }
     return 0;
 }

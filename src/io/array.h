@@ -1,4 +1,5 @@
-/* Arrays in files: NumPy's .npy (read and written) and .safetensors (read). The data stay where the file is mapped. */
+/* Arrays in files: NumPy's .npy (read and written) and .safetensors (read). The data stay where
+ * the file is mapped. */
 #ifndef LIK_IO_ARRAY_H
 #define LIK_IO_ARRAY_H
 
@@ -38,20 +39,23 @@ int64_t lik_array_type_bytes(int type);
 int32_t lik_array_type_dtype(int type); /* the enum lik_dtype of tokens stored so; 0 if there is none */
 /* "3 x 40 x 128"; `text` holds at least 160 bytes. */
 const char *lik_array_shape_text(const struct lik_array *array, char *text);
-/* Element i of a floating or integer array; of an integer array only, exactly, -1 and no result if it exceeds 2^63 - 1.
- */
+/* Element i of a floating or integer array; of an integer array only, exactly, -1 and no result
+ * if it exceeds 2^63 - 1. */
 double lik_array_number(const struct lik_array *array, int64_t i);
 LIK_CHECKED int lik_array_integer(const struct lik_array *array, int64_t i, int64_t *out);
 
-/* All elements of a one-dimensional integer array, none negative, in memory to be freed (also for 0 elements). */
+/* All elements of a one-dimensional integer array, none negative, in memory to be freed (also
+ * for 0 elements). */
 LIK_CHECKED int lik_array_integers(const struct lik_array *array, const char *path, int64_t **out,
                                    struct lik_io_error *error);
 
-/* Fills elements and bytes from type and shape, every product checked. `path` is for the message. */
+/* Fills elements and bytes from type and shape, every product checked. `path` is for the
+ * message. */
 LIK_CHECKED int lik_array_measure(struct lik_array *array, const char *path, struct lik_io_error *error);
 
 int lik_npy_recognize(const struct lik_map *map);
-/* Versions 1 to 3, row-major, little-endian, plain numbers; the data must fill the rest of the file exactly. */
+/* Versions 1 to 3, row-major, little-endian, plain numbers; the data must fill the rest of the
+ * file exactly. */
 LIK_CHECKED int lik_npy_read(const struct lik_map *map, const char *path, struct lik_array *array,
                              struct lik_io_error *error);
 /* Writes the header of a version 1.0 file; rank * shape elements of `type` must follow. */
@@ -64,9 +68,10 @@ struct lik_safetensors {
 };
 
 int lik_safetensors_recognize(const struct lik_map *map);
-/* The ranges must tile the data section: no gap, no overlap, nothing behind. After a failure the file holds nothing. */
-LIK_CHECKED int lik_safetensors_read(const struct lik_map *map, const char *path, struct lik_safetensors *file,
-                                     struct lik_io_error *error);
+/* The ranges must tile the data section: no gap, no overlap, nothing behind. After a failure
+ * the file holds nothing. */
+LIK_CHECKED int lik_safetensors_read(const struct lik_map *map, const char *path,
+                                     struct lik_safetensors *file, struct lik_io_error *error);
 void lik_safetensors_free(struct lik_safetensors *file);
 const struct lik_array *lik_safetensors_find(const struct lik_safetensors *file, const char *name);
 

@@ -1,4 +1,5 @@
-/* Opening a collection: recognize the file, find vectors and lengths, check that they fit, make the view. */
+/* Opening a collection: recognize the file, find vectors and lengths, check that they fit, make
+ * the view. */
 #include "io/collection.h"
 
 #include "base/size.h"
@@ -9,7 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define EMPTY_MAX (1 << 24) /* sequences that take no room in the file: a forged count must not make endless work */
+#define EMPTY_MAX \
+    (1 << 24) /* sequences that take no room in the file: a forged count must not make endless work */
 
 /* What a read of one collection needs at every step. */
 struct opening {
@@ -162,9 +164,9 @@ static int lengths_beside(struct opening *o)
         if (there < 0)
             status = there;
         else if (there && found)
-            status =
-                FAIL(o, LIK_IO_UNREADABLE, "both %s and %s exist\n    Say which one holds the lengths: --%slens FILE",
-                     found, name, o->options->queries ? "query-" : "");
+            status = FAIL(o, LIK_IO_UNREADABLE,
+                          "both %s and %s exist\n    Say which one holds the lengths: --%slens FILE", found,
+                          name, o->options->queries ? "query-" : "");
         if (there > 0 && !found)
             found = name;
         else
@@ -178,8 +180,8 @@ static int lengths_beside(struct opening *o)
 
 /* ---- the view ---- */
 
-/* Checks that the lengths fit and makes offsets (rank 2) or, if some sequence is shorter than the rest, a mask (rank
- * 3). */
+/* Checks that the lengths fit and makes offsets (rank 2) or, if some sequence is shorter than
+ * the rest, a mask (rank 3). */
 static int apply_lengths(struct opening *o)
 {
     struct lik_collection *c = o->c;
@@ -188,12 +190,12 @@ static int apply_lengths(struct opening *o)
     if (o->vectors.rank == 3) {
         int64_t room = o->vectors.shape[1];
         if (n != o->vectors.shape[0])
-            return FAIL(o, LIK_IO_UNREADABLE, "%s has %lld lengths, %s has %lld sequences", from, (long long)n, c->path,
-                        (long long)o->vectors.shape[0]);
+            return FAIL(o, LIK_IO_UNREADABLE, "%s has %lld lengths, %s has %lld sequences", from,
+                        (long long)n, c->path, (long long)o->vectors.shape[0]);
         for (int64_t i = 0; i < n; i++)
             if (o->lengths[i] > room)
-                return FAIL(o, LIK_IO_UNREADABLE, "%s: %s %lld has length %lld, %s has room for %lld tokens", from,
-                            o->noun, (long long)i, (long long)o->lengths[i], c->path, (long long)room);
+                return FAIL(o, LIK_IO_UNREADABLE, "%s: %s %lld has length %lld, %s has room for %lld tokens",
+                            from, o->noun, (long long)i, (long long)o->lengths[i], c->path, (long long)room);
         int status = lik_collection_own_mask(c, o->error);
         for (int64_t i = 0; i < n && !status; i++)
             memset(c->mask + i * room + o->lengths[i], 0, (size_t)(room - o->lengths[i]));
@@ -205,18 +207,22 @@ static int apply_lengths(struct opening *o)
     c->offsets[0] = 0;
     for (int64_t i = 0; i < n; i++) {
         if (lik_add_i64(sum, o->lengths[i], &sum))
-            return FAIL(o, LIK_IO_UNREADABLE, "%s: the lengths up to %s %lld exceed 2^63", from, o->noun, (long long)i);
+            return FAIL(o, LIK_IO_UNREADABLE, "%s: the lengths up to %s %lld exceed 2^63", from, o->noun,
+                        (long long)i);
         c->offsets[i + 1] = sum;
         longest = lik_max_i64(longest, o->lengths[i]);
     }
     if (sum != o->vectors.shape[0])
-        return FAIL(o, LIK_IO_UNREADABLE, "%s: the lengths of %lld sequences add up to %lld, %s has %lld token rows",
-                    from, (long long)n, (long long)sum, c->path, (long long)o->vectors.shape[0]);
-    c->tokens = lik_tokens_packed(c->tokens.data, c->tokens.dtype, n, longest, sum, c->tokens.dim, c->offsets, LIK_I64);
+        return FAIL(o, LIK_IO_UNREADABLE,
+                    "%s: the lengths of %lld sequences add up to %lld, %s has %lld token rows", from,
+                    (long long)n, (long long)sum, c->path, (long long)o->vectors.shape[0]);
+    c->tokens = lik_tokens_packed(c->tokens.data, c->tokens.dtype, n, longest, sum, c->tokens.dim, c->offsets,
+                                  LIK_I64);
     return 0;
 }
 
-/* Data aligned to its element: as it lies in the file if it can be, else a copy; float64 becomes f32. */
+/* Data aligned to its element: as it lies in the file if it can be, else a copy; float64
+ * becomes f32. */
 static int take_data(struct opening *o, int32_t *dtype)
 {
     struct lik_collection *c = o->c;
@@ -272,18 +278,19 @@ static int make_view(struct opening *o)
         c->rows = v->elements / dim;
         if (v->shape[1] == 0 && v->shape[0] > EMPTY_MAX)
             return FAIL(o, LIK_IO_UNREADABLE,
-                        "%s: shape %s announces %lld sequences without a token, at most %d are allowed", c->path,
-                        lik_array_shape_text(v, text), (long long)v->shape[0], EMPTY_MAX);
+                        "%s: shape %s announces %lld sequences without a token, at most %d are allowed",
+                        c->path, lik_array_shape_text(v, text), (long long)v->shape[0], EMPTY_MAX);
         c->tokens = lik_tokens_padded(data, dtype, v->shape[0], v->shape[1], dim);
     } else {
         c->rows = v->shape[0];
         c->tokens = lik_tokens_packed(data, dtype, 0, 0, c->rows, dim, NULL, LIK_I64);
         if (!o->lengths)
-            return FAIL(o, LIK_IO_INCOMPATIBLE,
-                        "%s has shape %s and no lengths that say where a %s ends\n    Give them: --%slens FILE%s; "
-                        "or save one sequence as [1, tokens, dim].",
-                        c->path, lik_array_shape_text(v, text), o->noun, o->options->queries ? "query-" : "",
-                        v->name ? ", or a tensor 'lengths'" : ", or x.doclens.npy beside x.npy");
+            return FAIL(
+                o, LIK_IO_INCOMPATIBLE,
+                "%s has shape %s and no lengths that say where a %s ends\n    Give them: --%slens FILE%s; "
+                "or save one sequence as [1, tokens, dim].",
+                c->path, lik_array_shape_text(v, text), o->noun, o->options->queries ? "query-" : "",
+                v->name ? ", or a tensor 'lengths'" : ", or x.doclens.npy beside x.npy");
     }
     return o->lengths ? apply_lengths(o) : 0;
 }
@@ -319,7 +326,8 @@ int lik_collection_own_mask(struct lik_collection *c, struct lik_io_error *error
 /* ---- .safetensors ---- */
 
 /* A per-token (or, if `single`, one-element) array of numbers as f32. */
-static int floats_of(struct opening *o, const struct lik_array *array, int single, float **out, int *is_single)
+static int floats_of(struct opening *o, const struct lik_array *array, int single, float **out,
+                     int *is_single)
 {
     struct lik_collection *c = o->c;
     char text[160], rows[160];
@@ -329,8 +337,8 @@ static int floats_of(struct opening *o, const struct lik_array *array, int singl
                 array->shape[1] == o->vectors.shape[1]);
     if (!fits || array->type > LIK_ARRAY_BF16)
         return FAIL(o, LIK_IO_INCOMPATIBLE,
-                    "%s: '%s' is %s %s, one floating-point number for each of the %s token vectors is needed", c->path,
-                    array->name, lik_array_shape_text(array, text), lik_array_type_name(array->type),
+                    "%s: '%s' is %s %s, one floating-point number for each of the %s token vectors is needed",
+                    c->path, array->name, lik_array_shape_text(array, text), lik_array_type_name(array->type),
                     lik_array_shape_text(&(struct lik_array){.rank = 1, .shape = {c->rows}}, rows));
     *out = malloc((size_t)lik_max_i64(array->elements, 1) * sizeof **out);
     if (!*out)
@@ -348,11 +356,12 @@ static int take_mask(struct opening *o, const struct lik_array *array)
 {
     struct lik_collection *c = o->c;
     char text[160];
-    if (lik_array_type_bytes(array->type) != 1 || array->type == LIK_ARRAY_E4M3 || array->type == LIK_ARRAY_E5M2 ||
-        array->elements != c->rows)
-        return FAIL(o, LIK_IO_INCOMPATIBLE,
-                    "%s: 'mask' is %s %s, one bool or 8-bit integer for each of the %lld token vectors is needed",
-                    c->path, lik_array_shape_text(array, text), lik_array_type_name(array->type), (long long)c->rows);
+    if (lik_array_type_bytes(array->type) != 1 || array->type == LIK_ARRAY_E4M3 ||
+        array->type == LIK_ARRAY_E5M2 || array->elements != c->rows)
+        return FAIL(
+            o, LIK_IO_INCOMPATIBLE,
+            "%s: 'mask' is %s %s, one bool or 8-bit integer for each of the %lld token vectors is needed",
+            c->path, lik_array_shape_text(array, text), lik_array_type_name(array->type), (long long)c->rows);
     int status = lik_collection_own_mask(c, o->error);
     for (int64_t i = 0; i < c->rows && !status; i++)
         c->mask[i] = c->mask[i] && array->data[i];
@@ -394,7 +403,8 @@ static int lengths_of_tensors(struct opening *o)
     for (int i = 0; i < 3; i++) {
         const struct lik_array *array = lik_safetensors_find(&o->c->tensors, names[i]);
         if (array && found)
-            return FAIL(o, LIK_IO_INCOMPATIBLE, "%s has both '%s' and '%s'", o->c->path, found->name, array->name);
+            return FAIL(o, LIK_IO_INCOMPATIBLE, "%s has both '%s' and '%s'", o->c->path, found->name,
+                        array->name);
         if (array)
             found = array;
     }
@@ -406,19 +416,21 @@ static int lengths_of_tensors(struct opening *o)
         return status;
     if (!o->lengths_count || o->lengths[0])
         return FAIL(o, LIK_IO_UNREADABLE,
-                    "%s: 'offsets' must begin with 0 and have one entry more than there are sequences", o->c->path);
+                    "%s: 'offsets' must begin with 0 and have one entry more than there are sequences",
+                    o->c->path);
     o->lengths_count--;
     for (int64_t i = 0; i < o->lengths_count; i++) {
         if (o->lengths[i + 1] < o->lengths[i])
-            return FAIL(o, LIK_IO_UNREADABLE, "%s: 'offsets' decrease from %lld to %lld at entry %lld", o->c->path,
-                        (long long)o->lengths[i], (long long)o->lengths[i + 1], (long long)i + 1);
+            return FAIL(o, LIK_IO_UNREADABLE, "%s: 'offsets' decrease from %lld to %lld at entry %lld",
+                        o->c->path, (long long)o->lengths[i], (long long)o->lengths[i + 1], (long long)i + 1);
     }
     for (int64_t i = 0; i < o->lengths_count; i++)
         o->lengths[i] = o->lengths[i + 1] - o->lengths[i];
     return 0;
 }
 
-/* One tensor a sequence, its key being the id. They tile the file, so together they are one packed array. */
+/* One tensor a sequence, its key being the id. They tile the file, so together they are one
+ * packed array. */
 static int take_sequences(struct opening *o)
 {
     struct lik_collection *c = o->c;
@@ -434,28 +446,31 @@ static int take_sequences(struct opening *o)
     for (int64_t i = 0; i < n; i++) {
         char text[160];
         if (all[i].rank != 2)
-            return FAIL(o, LIK_IO_INCOMPATIBLE,
-                        "%s: tensor '%.100s' is %s %s, not [tokens, dim]\n    One [tokens, dim] tensor a sequence is "
-                        "expected, or 'embeddings' with 'lengths'; --%skey NAME names another.",
-                        c->path, all[i].name, lik_array_shape_text(&all[i], text), lik_array_type_name(all[i].type),
-                        o->options->queries ? "query-" : "");
+            return FAIL(
+                o, LIK_IO_INCOMPATIBLE,
+                "%s: tensor '%.100s' is %s %s, not [tokens, dim]\n    One [tokens, dim] tensor a sequence is "
+                "expected, or 'embeddings' with 'lengths'; --%skey NAME names another.",
+                c->path, all[i].name, lik_array_shape_text(&all[i], text), lik_array_type_name(all[i].type),
+                o->options->queries ? "query-" : "");
     }
     for (int64_t i = 0; i < n; i++) {
         char text[160], first[160];
         const char *fault = lik_name_fault(all[i].name, (int64_t)strlen(all[i].name));
         if (all[i].type != all[0].type || all[i].shape[1] != all[0].shape[1])
-            return FAIL(o, LIK_IO_INCOMPATIBLE,
-                        "%s: tensor '%.100s' is %s %s, tensor '%.100s' is %s %s\n    One [tokens, dim] tensor "
-                        "a sequence is expected, or 'embeddings' with 'lengths'; --%skey NAME names another.",
-                        c->path, all[i].name, lik_array_shape_text(&all[i], text), lik_array_type_name(all[i].type),
-                        all[0].name, lik_array_shape_text(&all[0], first), lik_array_type_name(all[0].type),
-                        o->options->queries ? "query-" : "");
+            return FAIL(
+                o, LIK_IO_INCOMPATIBLE,
+                "%s: tensor '%.100s' is %s %s, tensor '%.100s' is %s %s\n    One [tokens, dim] tensor "
+                "a sequence is expected, or 'embeddings' with 'lengths'; --%skey NAME names another.",
+                c->path, all[i].name, lik_array_shape_text(&all[i], text), lik_array_type_name(all[i].type),
+                all[0].name, lik_array_shape_text(&all[0], first), lik_array_type_name(all[0].type),
+                o->options->queries ? "query-" : "");
         if (fault)
             return FAIL(o, LIK_IO_UNREADABLE, "%s: the name of tensor %lld %s", c->path, (long long)i, fault);
         if (lik_names_add(&c->ids, all[i].name, (int64_t)strlen(all[i].name)))
             return lik_io_no_memory(o->error, c->path, "the ids", c->ids.text.size);
         o->lengths[i] = all[i].shape[0];
-        o->vectors.shape[0] += all[i].shape[0]; /* the ranges tile the file: no sum exceeds its size, or dim is 0 */
+        /* the ranges tile the file: no sum exceeds its size, or dim is 0 */
+        o->vectors.shape[0] += all[i].shape[0];
         o->vectors.elements += all[i].elements;
         o->vectors.bytes += all[i].bytes;
         if (all[i].shape[1] == 0)
@@ -464,7 +479,8 @@ static int take_sequences(struct opening *o)
     if (o->vectors.shape[1] == 0)
         return make_view(o);
     c->has_ids = 1;
-    return lik_names_index(&c->ids, pair) ? lik_io_no_memory(o->error, c->path, "the ids", n * 16) : make_view(o);
+    return lik_names_index(&c->ids, pair) ? lik_io_no_memory(o->error, c->path, "the ids", n * 16)
+                                          : make_view(o);
 }
 
 static int read_safetensors(struct opening *o)
@@ -480,15 +496,17 @@ static int read_safetensors(struct opening *o)
     if (o->options->key) {
         found = lik_safetensors_find(&c->tensors, o->options->key);
         if (!found)
-            return FAIL(o, LIK_IO_INCOMPATIBLE,
-                        "%s has no tensor '%.200s'; its first is '%.200s'\n    `lik info %s` lists all of them.",
-                        c->path, o->options->key, c->tensors.arrays[0].name, c->path);
+            return FAIL(
+                o, LIK_IO_INCOMPATIBLE,
+                "%s has no tensor '%.200s'; its first is '%.200s'\n    `lik info %s` lists all of them.",
+                c->path, o->options->key, c->tensors.arrays[0].name, c->path);
     }
     for (int i = 0; i < 3 && !found; i++)
         found = lik_safetensors_find(&c->tensors, names[i]);
     if (!found && o->lengths)
-        return FAIL(o, LIK_IO_INCOMPATIBLE, "%s has one tensor a sequence; their lengths cannot be given with --%slens",
-                    c->path, o->options->queries ? "query-" : "");
+        return FAIL(o, LIK_IO_INCOMPATIBLE,
+                    "%s has one tensor a sequence; their lengths cannot be given with --%slens", c->path,
+                    o->options->queries ? "query-" : "");
     if (!found)
         return take_sequences(o);
     o->vectors = *found;
@@ -542,16 +560,18 @@ static int read_vectors(struct gathering *g, int64_t line, struct lik_json *json
         if (g->dim < 0)
             g->dim = dim;
         if (dim != g->dim || dim == 0)
-            return lik_io_fail(error, LIK_IO_INCOMPATIBLE, "%s, entry %lld: token %lld has %lld numbers, %s %lld",
-                               g->o->c->path, (long long)line + 1, (long long)g->line_rows, (long long)dim,
-                               dim == g->dim ? "at least 1 is needed, not" : "the first token of the file has",
-                               (long long)g->dim);
+            return lik_io_fail(
+                error, LIK_IO_INCOMPATIBLE, "%s, entry %lld: token %lld has %lld numbers, %s %lld",
+                g->o->c->path, (long long)line + 1, (long long)g->line_rows, (long long)dim,
+                dim == g->dim ? "at least 1 is needed, not" : "the first token of the file has",
+                (long long)g->dim);
         g->line_rows++;
     }
     return row ? LIK_IO_UNREADABLE : 1;
 }
 
-static int read_member(void *arg, int64_t line, const char *key, struct lik_json *json, struct lik_io_error *error)
+static int read_member(void *arg, int64_t line, const char *key, struct lik_json *json,
+                       struct lik_io_error *error)
 {
     struct gathering *g = arg;
     int more;
@@ -589,8 +609,9 @@ static int end_line(void *arg, int64_t line, struct lik_io_error *error)
     if (g->weighted < 0)
         g->weighted = g->line_weights >= 0;
     if (g->weighted ? g->line_weights != g->line_rows : g->line_weights >= 0)
-        return lik_io_fail(error, LIK_IO_INCOMPATIBLE, "%s, entry %lld has %lld weights and %lld tokens%s", path,
-                           (long long)line + 1, (long long)lik_max_i64(g->line_weights, 0), (long long)g->line_rows,
+        return lik_io_fail(error, LIK_IO_INCOMPATIBLE, "%s, entry %lld has %lld weights and %lld tokens%s",
+                           path, (long long)line + 1, (long long)lik_max_i64(g->line_weights, 0),
+                           (long long)g->line_rows,
                            g->weighted ? "" : "; the entries before have no weights");
     if (lik_bytes_append(&g->lengths, &g->line_rows, sizeof g->line_rows))
         return lik_io_no_memory(error, path, "the lengths", g->lengths.size);
@@ -606,11 +627,13 @@ static int read_json_lines(struct opening *o)
     int status = lik_lines_read(&c->texts, &c->map, c->path, &reader, o->error);
     int64_t rows = g.dim > 0 ? g.vectors.size / 4 / g.dim : 0;
     if (!status && g.dim < 0)
-        status = FAIL(o, LIK_IO_INCOMPATIBLE, "%s: none of its %lld entries has a token, so the dimension is unknown",
-                      c->path, (long long)c->texts.count);
+        status = FAIL(o, LIK_IO_INCOMPATIBLE,
+                      "%s: none of its %lld entries has a token, so the dimension is unknown", c->path,
+                      (long long)c->texts.count);
     if (!status && o->lengths)
-        status = FAIL(o, LIK_IO_INCOMPATIBLE, "%s: the lengths are in its lines; --%slens does not go with it", c->path,
-                      o->options->queries ? "query-" : "");
+        status =
+            FAIL(o, LIK_IO_INCOMPATIBLE, "%s: the lengths are in its lines; --%slens does not go with it",
+                 c->path, o->options->queries ? "query-" : "");
     if (status) {
         lik_bytes_free(&g.lengths);
         lik_bytes_free(&g.vectors);
@@ -654,8 +677,9 @@ static int open_vectors(struct opening *o)
     if (!strcmp(c->format, "safetensors"))
         return read_safetensors(o);
     if (o->options->key)
-        return FAIL(o, LIK_IO_INCOMPATIBLE, "%s is %s and has no tensor '%.200s'; --%skey goes with .safetensors",
-                    c->path, c->format, o->options->key, o->options->queries ? "query-" : "");
+        return FAIL(o, LIK_IO_INCOMPATIBLE,
+                    "%s is %s and has no tensor '%.200s'; --%skey goes with .safetensors", c->path, c->format,
+                    o->options->key, o->options->queries ? "query-" : "");
     if (strcmp(c->format, "npy"))
         return read_json_lines(o);
     status = lik_npy_read(&c->map, c->path, &o->vectors, o->error);
@@ -667,8 +691,10 @@ static int open_vectors(struct opening *o)
 int lik_collection_open(struct lik_collection *c, const struct lik_collection_options *options,
                         struct lik_io_error *error)
 {
-    struct opening o = {.c = c, .options = options, .error = error, .noun = options->queries ? "query" : "document"};
-    *c = (struct lik_collection){.path = strdup(strcmp(options->path, "-") ? options->path : "standard input")};
+    struct opening o = {
+        .c = c, .options = options, .error = error, .noun = options->queries ? "query" : "document"};
+    *c = (struct lik_collection){.path =
+                                     strdup(strcmp(options->path, "-") ? options->path : "standard input")};
     if (!c->path)
         return lik_io_no_memory(error, options->path, "its name", (int64_t)strlen(options->path));
     int status = open_vectors(&o);

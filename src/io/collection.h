@@ -1,13 +1,17 @@
-/* A collection of token sequences, the queries or the documents, from any of the files that hold one:
+/* A collection of token sequences, the queries or the documents, from any of the files that
+ * hold one:
  *
- *   .npy          [n, L, dim], or [T, dim] with lengths from x.doclens.npy, x_len.npy or a named file
- *   .safetensors  embeddings | vectors | tokens with lengths | doclens | offsets, or one [L, dim] tensor a sequence;
+ *   .npy          [n, L, dim], or [T, dim] with lengths from x.doclens.npy, x_len.npy,
+ *                 a named file
+ *   .safetensors  embeddings | vectors | tokens with lengths | doclens | offsets, or one
+ *                 [L, dim] tensor a sequence;
  *                 optional mask, scales | scale, weights
  *   JSON lines    {"id", "embedding": [[..], ..], "text", "tokens", "weights"}
  *
- * The result is a view that lik.h takes: the data stay mapped unless they are float64 (converted to f32), misaligned in
- * the file (copied) or text. Small arrays (lengths, offsets, scales, masks) are always copies that were checked, since
- * a mapped file can change under us. */
+ * The result is a view that lik.h takes: the data stay mapped unless they are float64
+ * (converted to f32), misaligned in the file (copied) or text. Small arrays (lengths, offsets,
+ * scales, masks) are always copies that were checked, since a mapped file can change under
+ * us. */
 #ifndef LIK_IO_COLLECTION_H
 #define LIK_IO_COLLECTION_H
 
@@ -18,12 +22,15 @@
 
 struct lik_collection_options {
     const char *path; /* "-" = standard input: .npy or JSON lines */
-    const char *lens; /* lengths: .npy, a JSON array, or numbers between white space; NULL = look beside path */
-    const char *ids;  /* names: one a line, JSON lines with "id", or an integer .npy; NULL = none */
-    const char *text; /* JSON lines with "text" and "tokens", by id, or by position if the collection has no ids */
-    const char *key;  /* .safetensors: the tensor that holds the vectors */
-    int queries;      /* for the words of messages: queries, or documents */
-    int weights;      /* non-zero: weights of the tokens are read, which queries may have */
+    /* lengths: .npy, a JSON array, or numbers between white space; NULL = look beside path */
+    const char *lens;
+    const char *ids; /* names: one a line, JSON lines with "id", or an integer .npy; NULL = none */
+    /* JSON lines with "text" and "tokens", by id, or by position if the collection has no
+     * ids */
+    const char *text;
+    const char *key; /* .safetensors: the tensor that holds the vectors */
+    int queries;     /* for the words of messages: queries, or documents */
+    int weights;     /* non-zero: weights of the tokens are read, which queries may have */
 };
 
 struct lik_collection {
@@ -46,20 +53,24 @@ struct lik_collection {
 
 /* Free also after a failure. */
 LIK_CHECKED int lik_collection_open(struct lik_collection *c, const struct lik_collection_options *options,
-                        struct lik_io_error *error);
+                                    struct lik_io_error *error);
 void lik_collection_free(struct lik_collection *c);
 
-/* The steps of open that concern names; each replaces what was there. Texts are attached by id, or by position if the
- * collection has no ids. */
-LIK_CHECKED int lik_collection_read_ids(struct lik_collection *c, const char *path, struct lik_io_error *error);
-LIK_CHECKED int lik_collection_read_texts(struct lik_collection *c, const char *path, struct lik_io_error *error);
-/* The ids in `texts`, which stands in the order of the sequences, become the collection's if it has none. */
+/* The steps of open that concern names; each replaces what was there. Texts are attached by id,
+ * or by position if the collection has no ids. */
+LIK_CHECKED int lik_collection_read_ids(struct lik_collection *c, const char *path,
+                                        struct lik_io_error *error);
+LIK_CHECKED int lik_collection_read_texts(struct lik_collection *c, const char *path,
+                                          struct lik_io_error *error);
+/* The ids in `texts`, which stands in the order of the sequences, become the collection's if it
+ * has none. */
 void lik_collection_adopt_ids(struct lik_collection *c);
 
 /* Name of sequence i: its id, or its number written into `number`. */
 const char *lik_collection_id(const struct lik_collection *c, int64_t i, char number[24]);
-/* The sequence called so: the one with this id; without ids number 17 for "17"; and unless it is an id, number 17 for
- * "#17". Numbers are written in one way, without leading zeros. -1: there is none. */
+/* The sequence called so: the one with this id; without ids number 17 for "17"; and unless it
+ * is an id, number 17 for "#17". Numbers are written in one way, without leading zeros. -1:
+ * there is none. */
 int64_t lik_collection_find(const struct lik_collection *c, const char *id);
 /* Line of the texts of sequence i, or -1. */
 int64_t lik_collection_text_line(const struct lik_collection *c, int64_t i);
@@ -71,11 +82,13 @@ LIK_CHECKED int lik_collection_own_mask(struct lik_collection *c, struct lik_io_
 /* Position of row t of sequence i in mask, scale, weights and data rows. */
 int64_t lik_collection_row(const struct lik_collection *c, int64_t i, int64_t t);
 
-/* The name of a file of lengths that is looked for beside `path`: x.doclens.npy (which = 0) or x_len.npy (1)
+/* The name of a file of lengths that is looked for beside `path`: x.doclens.npy (which = 0) or
+ * x_len.npy (1)
  * of x.npy, in memory to be freed. NULL for the path of another kind. */
 int lik_collection_beside(const char *path, int which, char **name, struct lik_io_error *error);
 
-/* What kind of file this is, by its first bytes: "npy", "safetensors", "JSON lines", or NULL. */
+/* What kind of file this is, by its first bytes: "npy", "safetensors", "JSON lines", or
+ * NULL. */
 const char *lik_collection_recognize(const struct lik_map *map);
 
 #endif

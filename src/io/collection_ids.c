@@ -24,11 +24,13 @@ static int add_id(struct lik_collection *c, const char *path, const char *name, 
     const char *fault = lik_name_fault(name, size);
     if (fault)
         return lik_io_fail(error, LIK_IO_UNREADABLE, "%s: id %lld %s", path, (long long)c->ids.count, fault);
-    return lik_names_add(&c->ids, name, size) ? lik_io_no_memory(error, path, "the ids", c->ids.text.size) : 0;
+    return lik_names_add(&c->ids, name, size) ? lik_io_no_memory(error, path, "the ids", c->ids.text.size)
+                                              : 0;
 }
 
 /* Fills c->ids from an open file of ids. */
-static int ids_of_map(struct lik_collection *c, struct lik_map *map, const char *path, struct lik_io_error *error)
+static int ids_of_map(struct lik_collection *c, struct lik_map *map, const char *path,
+                      struct lik_io_error *error)
 {
     struct lik_array array;
     int64_t *numbers;
@@ -50,10 +52,11 @@ static int ids_of_map(struct lik_collection *c, struct lik_map *map, const char 
         struct lik_lines lines;
         status = lik_lines_read(&lines, map, path, NULL, error);
         if (!status && !lines.has_ids)
-            status = lik_io_fail(error, LIK_IO_INCOMPATIBLE, "%s: its entries have no member \"id\" or \"_id\"", path);
+            status = lik_io_fail(error, LIK_IO_INCOMPATIBLE,
+                                 "%s: its entries have no member \"id\" or \"_id\"", path);
         for (int64_t i = 0; i < lines.ids.count && !status; i++)
-            status =
-                add_id(c, path, lik_names_get(&lines.ids, i), (int64_t)strlen(lik_names_get(&lines.ids, i)), error);
+            status = add_id(c, path, lik_names_get(&lines.ids, i),
+                            (int64_t)strlen(lik_names_get(&lines.ids, i)), error);
         lik_lines_free(&lines);
         return status;
     }
@@ -116,8 +119,8 @@ int lik_collection_read_texts(struct lik_collection *c, const char *path, struct
     }
     if (!c->texts.has_ids)
         return lik_io_fail(error, LIK_IO_INCOMPATIBLE,
-                           "%s: its entries have no member \"id\" or \"_id\", the sequences of %s have ids", path,
-                           c->path);
+                           "%s: its entries have no member \"id\" or \"_id\", the sequences of %s have ids",
+                           path, c->path);
     c->text_line = malloc((size_t)lik_max_i64(c->tokens.count, 1) * sizeof *c->text_line);
     if (!c->text_line)
         return lik_io_no_memory(error, path, "the line numbers", c->tokens.count * 8);
@@ -127,8 +130,8 @@ int lik_collection_read_texts(struct lik_collection *c, const char *path, struct
         found += c->text_line[i] >= 0;
     }
     if (!found && c->tokens.count)
-        return lik_io_fail(error, LIK_IO_INCOMPATIBLE, "%s has none of the ids of %s, such as '%.200s'", path, c->path,
-                           lik_names_get(&c->ids, 0));
+        return lik_io_fail(error, LIK_IO_INCOMPATIBLE, "%s has none of the ids of %s, such as '%.200s'", path,
+                           c->path, lik_names_get(&c->ids, 0));
     return 0;
 }
 

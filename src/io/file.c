@@ -24,14 +24,16 @@ int lik_io_fail(struct lik_io_error *error, int status, const char *format, ...)
 
 int lik_io_no_memory(struct lik_io_error *error, const char *path, const char *what, int64_t bytes)
 {
-    return lik_io_fail(error, LIK_IO_EXHAUSTED, "%s: out of memory: %s need %lld bytes", path, what, (long long)bytes);
+    return lik_io_fail(error, LIK_IO_EXHAUSTED, "%s: out of memory: %s need %lld bytes", path, what,
+                       (long long)bytes);
 }
 
 int lik_io_fail_errno(struct lik_io_error *error, const char *path, const char *verb)
 {
-    int status = errno == EPIPE                                                            ? LIK_IO_GONE
-                 : errno == ENOSPC || errno == ENOMEM || errno == EDQUOT || errno == EFBIG ? LIK_IO_EXHAUSTED
-                                                                                           : LIK_IO_UNREADABLE;
+    int status = errno == EPIPE ? LIK_IO_GONE
+                 : errno == ENOSPC || errno == ENOMEM || errno == EDQUOT || errno == EFBIG
+                     ? LIK_IO_EXHAUSTED
+                     : LIK_IO_UNREADABLE;
     return lik_io_fail(error, status, "%s: cannot %s: %s", path, verb, strerror(errno));
 }
 

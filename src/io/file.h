@@ -1,8 +1,8 @@
 /* Files as bytes: whole inputs, mapped or read at once. io/output.h has the outputs.
  *
- * Every reader in this room gets a `struct lik_map`, whose size is known before the first byte is looked at, and
- * reports failure as a negative enum lik_io_status with one message, which names the file and both values, in `error`.
- */
+ * Every reader in this room gets a `struct lik_map`, whose size is known before the first byte
+ * is looked at, and reports failure as a negative enum lik_io_status with one message, which
+ * names the file and both values, in `error`. */
 #ifndef LIK_IO_FILE_H
 #define LIK_IO_FILE_H
 
@@ -29,11 +29,13 @@ LIK_CHECKED __attribute__((format(printf, 3, 4))) int lik_io_fail(struct lik_io_
                                                                   const char *format, ...);
 
 /* LIK_IO_EXHAUSTED with a message that names what did not fit. */
-LIK_CHECKED int lik_io_no_memory(struct lik_io_error *error, const char *path, const char *what, int64_t bytes);
+LIK_CHECKED int lik_io_no_memory(struct lik_io_error *error, const char *path, const char *what,
+                                 int64_t bytes);
 /* The status and message of a system call that failed with errno: "PATH: cannot VERB: ..". */
 LIK_CHECKED int lik_io_fail_errno(struct lik_io_error *error, const char *path, const char *verb);
 
-/* A whole input file: mapped if it is a regular file, else (pipe, standard input) read into memory. */
+/* A whole input file: mapped if it is a regular file, else (pipe, standard input) read into
+ * memory. */
 struct lik_map {
     const uint8_t *data;
     int64_t size;
@@ -43,9 +45,11 @@ struct lik_map {
 /* Opens `path`, "-" being standard input. */
 LIK_CHECKED int lik_map_open(const char *path, struct lik_map *map, struct lik_io_error *error);
 void lik_map_close(struct lik_map *map);
-/* 1: there is something of that name; 0: there is not; a negative status if that cannot be told. */
+/* 1: there is something of that name; 0: there is not; a negative status if that cannot be
+ * told. */
 LIK_CHECKED int lik_file_exists(const char *path, struct lik_io_error *error);
-/* open(), which an interruption does not end. The file is closed when another program is started. */
+/* open(), which an interruption does not end. The file is closed when another program is
+ * started. */
 int lik_file_open(const char *path, int flags, unsigned mode);
 
 /* A growing array of bytes, kept NUL-terminated. */

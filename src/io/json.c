@@ -36,7 +36,8 @@ struct lik_json lik_json_open(const char *data, int64_t size)
 
 static void skip_space(struct lik_json *json)
 {
-    while (json->at < json->end && (*json->at == ' ' || *json->at == '\t' || *json->at == '\n' || *json->at == '\r'))
+    while (json->at < json->end &&
+           (*json->at == ' ' || *json->at == '\t' || *json->at == '\n' || *json->at == '\r'))
         json->at++;
 }
 
@@ -204,8 +205,9 @@ static int read_string(struct lik_json *json, struct lik_bytes *out)
             uint32_t code;
             int length = (unsigned char)*json->at < 0x20 ? 0 : lik_utf8_decode(json->at, json->end, &code);
             if (!length)
-                return fail(json, (unsigned char)*json->at < 0x20 ? "a control character stands unescaped in a string"
-                                                                  : "a string is not UTF-8");
+                return fail(json, (unsigned char)*json->at < 0x20
+                                      ? "a control character stands unescaped in a string"
+                                      : "a string is not UTF-8");
             json->at += length;
         }
         if (json->at == json->end)
@@ -242,8 +244,8 @@ static int is_digit(const struct lik_json *json)
     return json->at < json->end && *json->at >= '0' && *json->at <= '9';
 }
 
-/* Moves past one number; its value is exact in *mantissa * 10^*exponent if the return value is 1, and left to strtod if
- * it is 0 (more than 19 digits). */
+/* Moves past one number; its value is exact in *mantissa * 10^*exponent if the return value is
+ * 1, and left to strtod if it is 0 (more than 19 digits). */
 static int scan_number(struct lik_json *json, uint64_t *mantissa, int64_t *exponent)
 {
     int digits = 0, exact = 1, negative = 0;
@@ -382,7 +384,8 @@ int lik_json_quote(struct lik_bytes *out, const char *text, int64_t size, int sh
             if (code < 0x10000)
                 snprintf(small, sizeof small, "\\u%04x", code);
             else
-                snprintf(small, sizeof small, "\\u%04x\\u%04x", 0xd7c0 + (code >> 10), 0xdc00 + (code & 0x3ff));
+                snprintf(small, sizeof small, "\\u%04x\\u%04x", 0xd7c0 + (code >> 10),
+                         0xdc00 + (code & 0x3ff));
             status = lik_bytes_append(out, small, (int64_t)strlen(small));
         } else
             status = lik_bytes_append(out, at, length);

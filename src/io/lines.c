@@ -42,7 +42,8 @@ const char *lik_names_get(const struct lik_names *names, int64_t i)
     return names->text.data + ((const int64_t *)(const void *)names->start.data)[i];
 }
 
-/* FNV-1a, 64 bits, with a final mix so that its low bits can be used alone. Wrapping is meant, hence the builtin. */
+/* FNV-1a, 64 bits, with a final mix so that its low bits can be used alone. Wrapping is meant,
+ * hence the builtin. */
 static uint64_t hash(const char *name, int64_t size)
 {
     uint64_t h = 0xcbf29ce484222325u;
@@ -152,7 +153,8 @@ static int add_id(struct scan *scan, const struct lik_bytes *id, struct lik_io_e
     return 0;
 }
 
-/* One line's object. Returns 0, or a negative status with *error filled or left to json->error. */
+/* One line's object. Returns 0, or a negative status with *error filled or left to
+ * json->error. */
 static int read_line(struct scan *scan, struct lik_json *json, struct lik_io_error *error)
 {
     struct lik_lines *lines = scan->lines;
@@ -183,7 +185,8 @@ static int read_line(struct scan *scan, struct lik_json *json, struct lik_io_err
         } else if (!strcmp(key, "tokens")) {
             status = read_tokens(json, &scan->value, NULL);
         } else {
-            status = scan->reader ? scan->reader->member(scan->reader->arg, lines->count, key, json, error) : 0;
+            status =
+                scan->reader ? scan->reader->member(scan->reader->arg, lines->count, key, json, error) : 0;
             if (status == 0)
                 status = lik_json_skip(json);
         }
@@ -201,8 +204,9 @@ static int read_line(struct scan *scan, struct lik_json *json, struct lik_io_err
     if (lines->count == 0)
         lines->has_ids = has_id;
     if (lines->has_ids != has_id)
-        return lik_io_fail(error, LIK_IO_UNREADABLE, "%s, line %lld has %s id, the lines before have %s", lines->path,
-                           (long long)lines->count + 1, has_id ? "an" : "no", has_id ? "none" : "one");
+        return lik_io_fail(error, LIK_IO_UNREADABLE, "%s, line %lld has %s id, the lines before have %s",
+                           lines->path, (long long)lines->count + 1, has_id ? "an" : "no",
+                           has_id ? "none" : "one");
     return scan->reader ? scan->reader->end(scan->reader->arg, lines->count, error) : 0;
 }
 
@@ -225,8 +229,8 @@ static int scan_lines(struct scan *scan, struct lik_io_error *error)
             continue;
         if (lik_text_has_mark(c, stop - c))
             return lik_io_fail(error, LIK_IO_UNREADABLE,
-                               "%s, line %lld begins with a byte order mark, which only a file may", lines->path,
-                               (long long)number);
+                               "%s, line %lld begins with a byte order mark, which only a file may",
+                               lines->path, (long long)number);
         struct lik_json json = lik_json_open(at, stop - at);
         int64_t range[2] = {at - begin, stop - begin};
         error->text[0] = 0;
@@ -244,8 +248,8 @@ static int scan_lines(struct scan *scan, struct lik_io_error *error)
     return 0;
 }
 
-int lik_lines_read(struct lik_lines *lines, struct lik_map *map, const char *path, const struct lik_line_reader *reader,
-                   struct lik_io_error *error)
+int lik_lines_read(struct lik_lines *lines, struct lik_map *map, const char *path,
+                   const struct lik_line_reader *reader, struct lik_io_error *error)
 {
     *lines = (struct lik_lines){.map = *map, .path = strdup(path)};
     *map = (struct lik_map){0};
@@ -264,8 +268,9 @@ int lik_lines_read(struct lik_lines *lines, struct lik_map *map, const char *pat
     if (status < 0)
         return lik_io_no_memory(error, path, "the ids", lines->ids.count * 16);
     if (status > 0)
-        return lik_io_fail(error, LIK_IO_UNREADABLE, "%s: entries %lld and %lld both have the id '%.200s'", path,
-                           (long long)pair[0] + 1, (long long)pair[1] + 1, lik_names_get(&lines->ids, pair[0]));
+        return lik_io_fail(error, LIK_IO_UNREADABLE, "%s: entries %lld and %lld both have the id '%.200s'",
+                           path, (long long)pair[0] + 1, (long long)pair[1] + 1,
+                           lik_names_get(&lines->ids, pair[0]));
     return 0;
 }
 

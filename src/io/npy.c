@@ -1,8 +1,8 @@
 /* NumPy's .npy: magic, version, length of the header, a Python dictionary, the numbers.
  *
- * Writers differ in the dictionary: spaces or none, `(3,4,)` or `(3, 4)`, '|u1' or '<u1', padding of the prologue to
- * 16, 64 or 192 bytes, a final newline or none. All of that is read; anything that would need Python or a transposition
- * is refused by name. */
+ * Writers differ in the dictionary: spaces or none, `(3,4,)` or `(3, 4)`, '|u1' or '<u1',
+ * padding of the prologue to 16, 64 or 192 bytes, a final newline or none. All of that is read;
+ * anything that would need Python or a transposition is refused by name. */
 #include "base/size.h"
 #include "io/array.h"
 #include "io/text.h"
@@ -157,14 +157,16 @@ static int refuse(const struct dictionary *d, const char *path, struct lik_io_er
     if (d->structured || strchr(d->descr, 'O')) {
         what = d->structured ? "holds records, not plain numbers"
                              : "holds Python objects (a pickle), which are never loaded";
-        return lik_io_fail(error, LIK_IO_INCOMPATIBLE,
-                           "%s %s\n    Save one 3-D array, or a 2-D array of all tokens and their lengths beside it.",
-                           path, what);
+        return lik_io_fail(
+            error, LIK_IO_INCOMPATIBLE,
+            "%s %s\n    Save one 3-D array, or a 2-D array of all tokens and their lengths beside it.", path,
+            what);
     }
     if (d->descr[0] == '>')
         what = "is big-endian", hint = "Save it with .astype(x.dtype.newbyteorder('<')).";
     else if (strchr(d->descr, 'V') || !strcmp(d->descr, "<f1"))
-        what = "has elements without a type", hint = "bfloat16 and float8 are kept in .safetensors files, not in .npy.";
+        what = "has elements without a type",
+        hint = "bfloat16 and float8 are kept in .safetensors files, not in .npy.";
     else if (strchr(d->descr, 'U') || strchr(d->descr, 'S'))
         what = "holds text";
     else if (strchr(d->descr, 'c'))
@@ -172,22 +174,25 @@ static int refuse(const struct dictionary *d, const char *path, struct lik_io_er
     return lik_io_fail(error, LIK_IO_INCOMPATIBLE, "%s %s ('%s')\n    %s", path, what, d->descr, hint);
 }
 
-int lik_npy_read(const struct lik_map *map, const char *path, struct lik_array *array, struct lik_io_error *error)
+int lik_npy_read(const struct lik_map *map, const char *path, struct lik_array *array,
+                 struct lik_io_error *error)
 {
     *array = (struct lik_array){0};
     int status = lik_npy_recognize(map) ? 0 : lik_text_refuse(map, path, error);
     if (status)
         return status;
     if (!lik_npy_recognize(map))
-        return lik_io_fail(error, LIK_IO_UNREADABLE, "%s is not a .npy file: it does not begin with \\x93NUMPY", path);
+        return lik_io_fail(error, LIK_IO_UNREADABLE,
+                           "%s is not a .npy file: it does not begin with \\x93NUMPY", path);
     if (map->size < 10)
         return lik_io_fail(error, LIK_IO_UNREADABLE,
                            "%s has %lld bytes, a .npy header has at least 10: it was cut short", path,
                            (long long)map->size);
     int version = map->data[6];
     if (version < 1 || version > 3 || map->data[7] != 0)
-        return lik_io_fail(error, LIK_IO_INCOMPATIBLE, "%s is a .npy file of version %d.%d; 1.0 to 3.0 can be read",
-                           path, version, map->data[7]);
+        return lik_io_fail(error, LIK_IO_INCOMPATIBLE,
+                           "%s is a .npy file of version %d.%d; 1.0 to 3.0 can be read", path, version,
+                           map->data[7]);
     int64_t start = version == 1 ? 10 : 12, length = map->data[8] | map->data[9] << 8;
     if (version > 1 && map->size >= 12)
         length |= (int64_t)map->data[10] << 16 | (int64_t)map->data[11] << 24;
@@ -195,10 +200,11 @@ int lik_npy_read(const struct lik_map *map, const char *path, struct lik_array *
         return lik_io_fail(error, LIK_IO_UNREADABLE,
                            "%s: the header ends at byte %lld, the file has %lld: it was cut short", path,
                            (long long)(start + length), (long long)map->size);
-    struct dictionary d = {.at = (const char *)map->data + start, .end = (const char *)map->data + start + length};
+    struct dictionary d = {.at = (const char *)map->data + start,
+                           .end = (const char *)map->data + start + length};
     if (take_dictionary(&d))
-        return lik_io_fail(error, LIK_IO_UNREADABLE, "%s: the .npy header cannot be understood at byte %lld", path,
-                           (long long)(d.at - (const char *)map->data));
+        return lik_io_fail(error, LIK_IO_UNREADABLE, "%s: the .npy header cannot be understood at byte %lld",
+                           path, (long long)(d.at - (const char *)map->data));
     array->type = d.structured ? 0 : descr_type(d.descr);
     if (!array->type)
         return refuse(&d, path, error);
@@ -208,20 +214,23 @@ int lik_npy_read(const struct lik_map *map, const char *path, struct lik_array *
     if (status)
         return status;
     if (d.fortran && d.rank > 1)
-        return lik_io_fail(error, LIK_IO_INCOMPATIBLE,
-                           "%s is in Fortran (column-major) order\n    Save numpy.ascontiguousarray(x) instead.", path);
+        return lik_io_fail(
+            error, LIK_IO_INCOMPATIBLE,
+            "%s is in Fortran (column-major) order\n    Save numpy.ascontiguousarray(x) instead.", path);
     array->data = map->data + start + length;
     int64_t held = map->size - start - length;
     if (array->bytes != held) {
         char text[160];
-        return lik_io_fail(error, LIK_IO_UNREADABLE, "%s: %s %s are %lld bytes, the file holds %lld: it %s", path,
-                           lik_array_shape_text(array, text), lik_array_type_name(array->type), (long long)array->bytes,
-                           (long long)held, held < array->bytes ? "was cut short" : "has something behind the array");
+        return lik_io_fail(error, LIK_IO_UNREADABLE, "%s: %s %s are %lld bytes, the file holds %lld: it %s",
+                           path, lik_array_shape_text(array, text), lik_array_type_name(array->type),
+                           (long long)array->bytes, (long long)held,
+                           held < array->bytes ? "was cut short" : "has something behind the array");
     }
     return 0;
 }
 
-int lik_npy_write_header(struct lik_output *out, int type, int rank, const int64_t *shape, struct lik_io_error *error)
+int lik_npy_write_header(struct lik_output *out, int type, int rank, const int64_t *shape,
+                         struct lik_io_error *error)
 {
     static const char *descrs[] = {[LIK_ARRAY_F32] = "<f4", [LIK_ARRAY_I64] = "<i8"};
     char text[512] = "\x93NUMPY\x01";

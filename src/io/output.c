@@ -17,11 +17,13 @@
 
 #define OUTPUTS_MAX 4   /* open at once */
 #define NAMES_MAX   100 /* runs that write the same file at once */
-#define NAME_KEPT   200 /* bytes of a file's name in that of its temporary one: 255 is what file systems allow */
-#define LINKS_MAX   40
-#define PATIENCE    100 /* times 10 ms, for a folder that somebody else has locked: a run of ours takes less */
+#define NAME_KEPT \
+    200 /* bytes of a file's name in that of its temporary one: 255 is what file systems allow */
+#define LINKS_MAX 40
+#define PATIENCE  100 /* times 10 ms, for a folder that somebody else has locked: a run of ours takes less */
 
-/* Names of the unfinished outputs, for the signal handlers: never freed, taken only while the file is there. */
+/* Names of the unfinished outputs, for the signal handlers: never freed, taken only while the
+ * file is there. */
 static struct {
     char name[PATH_MAX];
     volatile sig_atomic_t taken;
@@ -71,8 +73,8 @@ static const char *folder_of(const char *path, char folder[PATH_MAX])
     return folder;
 }
 
-/* Where a path leads, in fresh memory: links are followed one by one, so that the last may name what is not there yet.
- */
+/* Where a path leads, in fresh memory: links are followed one by one, so that the last may name
+ * what is not there yet. */
 static char *follow(const char *path)
 {
     char *name = strdup(path), target[PATH_MAX];
@@ -97,7 +99,8 @@ static char *follow(const char *path)
     return NULL;
 }
 
-/* The n-th temporary name of a path; -1 if it is too long. A name that is cut has a hash of the whole in it (FNV-1a). */
+/* The n-th temporary name of a path; -1 if it is too long. A name that is cut has a hash of the
+ * whole in it (FNV-1a). */
 static int temporary_name(const char *path, int n, char name[PATH_MAX])
 {
     int folder = folder_length(path), kept = (int)strnlen(path + folder, NAME_KEPT);
@@ -110,7 +113,10 @@ static int temporary_name(const char *path, int n, char name[PATH_MAX])
     if (path[folder + kept])
         snprintf(whole, sizeof whole, "~%08x", (unsigned)hash);
     errno = ENAMETOOLONG;
-    return snprintf(name, PATH_MAX, "%.*s.lik-%.*s%s-%d", folder, path, kept, path + folder, whole, n) < PATH_MAX ? 0 : -1;
+    return snprintf(name, PATH_MAX, "%.*s.lik-%.*s%s-%d", folder, path, kept, path + folder, whole, n) <
+                   PATH_MAX
+               ? 0
+               : -1;
 }
 
 /* Is there a file of that name that may be ours: a regular one of this user's? */
@@ -119,16 +125,17 @@ static int is_own(const char *name, struct stat *info)
     return !lstat(name, info) && S_ISREG(info->st_mode) && info->st_uid == geteuid();
 }
 
-/* Removes a temporary file whose writer has ended: nobody else may hold its lock, and it must be a file of ours. The
- * name is looked at under the lock, without which no run takes it away from the file. Returns whether it is gone. */
+/* Removes a temporary file whose writer has ended: nobody else may hold its lock, and it must
+ * be a file of ours. The name is looked at under the lock, without which no run takes it away
+ * from the file. Returns whether it is gone. */
 static int remove_dead(const char *name)
 {
     struct stat info, there;
     int gone = 0, fd = lik_file_open(name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
     if (fd < 0)
         return errno == ENOENT;
-    if (!fstat(fd, &info) && S_ISREG(info.st_mode) && info.st_uid == geteuid() && !lock(fd) && !lstat(name, &there) &&
-        there.st_ino == info.st_ino && there.st_dev == info.st_dev)
+    if (!fstat(fd, &info) && S_ISREG(info.st_mode) && info.st_uid == geteuid() && !lock(fd) &&
+        !lstat(name, &there) && there.st_ino == info.st_ino && there.st_dev == info.st_dev)
         gone = !unlink(name);
     close(fd);
     return gone;
@@ -154,7 +161,8 @@ static int claim(struct lik_output *out, unsigned mode)
             continue;
         if (fd < 0)
             return -1;
-        int held = lock(fd) && errno == EWOULDBLOCK; /* by a run that takes it for a dead one's and removes it */
+        /* by a run that takes it for a dead one's and removes it */
+        int held = lock(fd) && errno == EWOULDBLOCK;
         if (fstat(fd, &info)) {
             int saved = errno;
             unlink(name);
@@ -258,8 +266,9 @@ static const char *old_name(const struct lik_output *out, char name[PATH_MAX + 8
     return name;
 }
 
-/* Mode and owner of what the file replaces, or of what a killed run left aside. Where the group cannot be kept, its
- * rights are those of everyone: the mode must not open the file to another group. */
+/* Mode and owner of what the file replaces, or of what a killed run left aside. Where the group
+ * cannot be kept, its rights are those of everyone: the mode must not open the file to another
+ * group. */
 static int inherit(const struct lik_output *out)
 {
     struct stat old, own;
@@ -287,7 +296,8 @@ static int settle(struct lik_output *out, struct lik_io_error *error)
 {
     int status;
     if (!out->temporary) {
-        /* A close tells what the last write did not; standard output stays open, so that a copy of it is closed. */
+        /* A close tells what the last write did not; standard output stays open, so that a copy
+         * of it is closed. */
         int fd = out->fd == STDOUT_FILENO ? dup(STDOUT_FILENO) : out->fd;
         out->fd = -1;
         return fd >= 0 && close(fd) && errno != EINTR ? lik_io_fail_errno(error, out->path, "write") : 0;
@@ -300,8 +310,8 @@ static int settle(struct lik_output *out, struct lik_io_error *error)
     return status && errno != EINVAL ? lik_io_fail_errno(error, out->path, "write") : 0;
 }
 
-/* A lock on the folder of an output, so that of two runs that replace the same files one waits for the other; -1 if
- * there are no such locks, or somebody who is no run of ours keeps it. */
+/* A lock on the folder of an output, so that of two runs that replace the same files one waits
+ * for the other; -1 if there are no such locks, or somebody who is no run of ours keeps it. */
 static int lock_folder(const struct lik_output *out, int patience)
 {
     char folder[PATH_MAX];
@@ -341,8 +351,8 @@ static int place(struct lik_output *out, struct lik_io_error *error)
     return 0;
 }
 
-/* After a failure in the middle: the new file goes, the old one comes back, by a second way if the first is barred. If
- * one cannot come back, none of those before it may. */
+/* After a failure in the middle: the new file goes, the old one comes back, by a second way if
+ * the first is barred. If one cannot come back, none of those before it may. */
 static int put_back(struct lik_output *out, int barred, struct lik_io_error *error)
 {
     char old[PATH_MAX + 8];
@@ -358,7 +368,8 @@ static int put_back(struct lik_output *out, int barred, struct lik_io_error *err
     return -1;
 }
 
-/* Removes what dead runs left that wrote the same file, and the file of old that stood aside meanwhile. */
+/* Removes what dead runs left that wrote the same file, and the file of old that stood aside
+ * meanwhile. */
 static void sweep(const struct lik_output *out)
 {
     char name[PATH_MAX], old[PATH_MAX + 8];

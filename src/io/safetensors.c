@@ -1,7 +1,9 @@
-/* .safetensors: 8 bytes of header length, a JSON object of {dtype, shape, data_offsets}, then the tensors.
+/* .safetensors: 8 bytes of header length, a JSON object of {dtype, shape, data_offsets}, then
+ * the tensors.
  *
- * Everything is checked before any tensor is handed out: known types, every product, and that the ranges tile the data
- * section exactly. Tensors are kept in the order of their data, so that a run of equal-typed ones is one array. */
+ * Everything is checked before any tensor is handed out: known types, every product, and that
+ * the ranges tile the data section exactly. Tensors are kept in the order of their data, so
+ * that a run of equal-typed ones is one array. */
 #include "base/size.h"
 #include "io/array.h"
 #include "io/json.h"
@@ -62,23 +64,26 @@ static int read_entry(struct lik_json *json, struct lik_bytes *text, struct entr
                 return LIK_IO_UNREADABLE;
             entry->array.type = type_of(text->data);
             if (!entry->array.type)
-                return lik_io_fail(error, LIK_IO_INCOMPATIBLE, "%s: tensor '%.200s' has the unknown dtype '%.40s'",
-                                   path, name, text->data);
+                return lik_io_fail(error, LIK_IO_INCOMPATIBLE,
+                                   "%s: tensor '%.200s' has the unknown dtype '%.40s'", path, name,
+                                   text->data);
         } else if (!strcmp(text->data, "shape")) {
             which = 2;
             if (lik_json_enter(json, '['))
                 return LIK_IO_UNREADABLE;
             while ((element = lik_json_next(json, '[')) > 0) {
                 if (entry->array.rank == LIK_ARRAY_RANK_MAX)
-                    return lik_io_fail(error, LIK_IO_INCOMPATIBLE, "%s: tensor '%.200s' has more than %d dimensions",
-                                       path, name, LIK_ARRAY_RANK_MAX);
+                    return lik_io_fail(error, LIK_IO_INCOMPATIBLE,
+                                       "%s: tensor '%.200s' has more than %d dimensions", path, name,
+                                       LIK_ARRAY_RANK_MAX);
                 if (lik_json_size(json, &entry->array.shape[entry->array.rank++]))
                     return LIK_IO_UNREADABLE;
             }
         } else if (!strcmp(text->data, "data_offsets")) {
             which = 4;
-            if (lik_json_enter(json, '[') || lik_json_next(json, '[') < 1 || lik_json_size(json, &entry->begin) ||
-                lik_json_next(json, '[') < 1 || lik_json_size(json, &entry->end) || lik_json_next(json, '['))
+            if (lik_json_enter(json, '[') || lik_json_next(json, '[') < 1 ||
+                lik_json_size(json, &entry->begin) || lik_json_next(json, '[') < 1 ||
+                lik_json_size(json, &entry->end) || lik_json_next(json, '['))
                 return LIK_IO_UNREADABLE;
         }
         if (!which || seen & which)
@@ -111,8 +116,8 @@ static int by_name(const void *left, const void *right)
 }
 
 /* Ranges against shapes and against each other; `data` is the section of `size` bytes. */
-static int check_entries(struct entry *entries, int64_t count, const uint8_t *data, int64_t size, const char *path,
-                         struct lik_io_error *error)
+static int check_entries(struct entry *entries, int64_t count, const uint8_t *data, int64_t size,
+                         const char *path, struct lik_io_error *error)
 {
     int64_t at = 0;
     if (count)
@@ -124,27 +129,29 @@ static int check_entries(struct entry *entries, int64_t count, const uint8_t *da
             return status;
         if (entries[i].end < entries[i].begin || entries[i].end - entries[i].begin != array->bytes) {
             char text[160];
-            return lik_io_fail(error, LIK_IO_UNREADABLE,
-                               "%s: tensor '%.200s' (%s %s, %lld bytes) is given bytes %lld to %lld of the data", path,
-                               array->name, lik_array_shape_text(array, text), lik_array_type_name(array->type),
-                               (long long)array->bytes, (long long)entries[i].begin, (long long)entries[i].end);
+            return lik_io_fail(
+                error, LIK_IO_UNREADABLE,
+                "%s: tensor '%.200s' (%s %s, %lld bytes) is given bytes %lld to %lld of the data", path,
+                array->name, lik_array_shape_text(array, text), lik_array_type_name(array->type),
+                (long long)array->bytes, (long long)entries[i].begin, (long long)entries[i].end);
         }
         if (entries[i].begin != at)
-            return lik_io_fail(error, LIK_IO_UNREADABLE,
-                               "%s: tensor '%.200s' begins at byte %lld of the data, the one before ends at %lld", path,
-                               array->name, (long long)entries[i].begin, (long long)at);
+            return lik_io_fail(
+                error, LIK_IO_UNREADABLE,
+                "%s: tensor '%.200s' begins at byte %lld of the data, the one before ends at %lld", path,
+                array->name, (long long)entries[i].begin, (long long)at);
         at = entries[i].end;
         if (at > size)
             return lik_io_fail(
                 error, LIK_IO_UNREADABLE,
-                "%s: tensor '%.200s' ends at byte %lld of the data, the file holds %lld: it was cut short", path,
-                array->name, (long long)at, (long long)size);
+                "%s: tensor '%.200s' ends at byte %lld of the data, the file holds %lld: it was cut short",
+                path, array->name, (long long)at, (long long)size);
         array->data = data + entries[i].begin;
     }
     if (at != size)
         return lik_io_fail(error, LIK_IO_UNREADABLE,
-                           "%s: the tensors fill %lld bytes, the file holds %lld: something is behind them", path,
-                           (long long)at, (long long)size);
+                           "%s: the tensors fill %lld bytes, the file holds %lld: something is behind them",
+                           path, (long long)at, (long long)size);
     return 0;
 }
 
@@ -159,15 +166,15 @@ static int check_names(struct lik_safetensors *file, const char *path, struct li
     qsort(sorted, (size_t)file->count, sizeof *sorted, by_name);
     for (int64_t i = 1; i < file->count && !status; i++)
         if (!strcmp(sorted[i - 1]->name, sorted[i]->name))
-            status =
-                lik_io_fail(error, LIK_IO_UNREADABLE, "%s: two tensors are called '%.200s'", path, sorted[i]->name);
+            status = lik_io_fail(error, LIK_IO_UNREADABLE, "%s: two tensors are called '%.200s'", path,
+                                 sorted[i]->name);
     free(sorted);
     return status;
 }
 
 /* The members of the header's object into a growing array of entries. */
-static int read_header(struct lik_json *json, struct lik_bytes *text, struct lik_bytes *list, const char *path,
-                       struct lik_io_error *error)
+static int read_header(struct lik_json *json, struct lik_bytes *text, struct lik_bytes *list,
+                       const char *path, struct lik_io_error *error)
 {
     int more;
     if (lik_json_enter(json, '{'))
@@ -205,12 +212,13 @@ int lik_safetensors_read(const struct lik_map *map, const char *path, struct lik
                            (long long)map->size);
     int64_t length = header_length(map), held = map->size - 8;
     if (length > HEADER_MAX)
-        return lik_io_fail(error, LIK_IO_UNREADABLE, "%s: a header of %lld bytes is announced, at most %d are allowed",
-                           path, (long long)length, HEADER_MAX);
+        return lik_io_fail(error, LIK_IO_UNREADABLE,
+                           "%s: a header of %lld bytes is announced, at most %d are allowed", path,
+                           (long long)length, HEADER_MAX);
     if (length > held)
         return lik_io_fail(error, LIK_IO_UNREADABLE,
-                           "%s: a header of %lld bytes is announced, the file holds %lld: it was cut short", path,
-                           (long long)length, (long long)held);
+                           "%s: a header of %lld bytes is announced, the file holds %lld: it was cut short",
+                           path, (long long)length, (long long)held);
     struct lik_json json = lik_json_open((const char *)map->data + 8, length);
     struct lik_bytes text = {0}, list = {0};
     error->text[0] = 0;
@@ -220,8 +228,9 @@ int lik_safetensors_read(const struct lik_map *map, const char *path, struct lik
     if (status && !error->text[0] && lik_json_status(&json) == LIK_IO_EXHAUSTED)
         status = lik_io_no_memory(error, path, "the header's names", length);
     else if (status && !error->text[0])
-        status = lik_io_fail(error, LIK_IO_UNREADABLE, "%s: the header is damaged at byte %lld: %s", path,
-                             (long long)(json.at - json.begin) + 8, json.error ? json.error : "not understood");
+        status =
+            lik_io_fail(error, LIK_IO_UNREADABLE, "%s: the header is damaged at byte %lld: %s", path,
+                        (long long)(json.at - json.begin) + 8, json.error ? json.error : "not understood");
     if (!status)
         status = check_entries(entries, count, map->data + 8 + length, held - length, path, error);
     file->arrays = calloc((size_t)count + 1, sizeof *file->arrays);
@@ -233,7 +242,8 @@ int lik_safetensors_read(const struct lik_map *map, const char *path, struct lik
         for (int64_t i = 0; i < count; i++)
             free(entries[i].array.name);
         if (!status)
-            status = lik_io_no_memory(error, path, "the header's entries", count * (int64_t)sizeof *file->arrays);
+            status =
+                lik_io_no_memory(error, path, "the header's entries", count * (int64_t)sizeof *file->arrays);
     }
     lik_bytes_free(&list);
     lik_bytes_free(&text);

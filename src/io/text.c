@@ -15,8 +15,9 @@ int lik_text_has_mark(const char *text, int64_t size)
     return size >= 3 && !memcmp(text, mark, 3);
 }
 
-/* The first bytes of files that may be met by mistake. Each holds a byte that no text has, but for bzip2, whose ten
- * are not met by chance, and Parquet, see below. The ones of UTF-32 come before those of UTF-16. */
+/* The first bytes of files that may be met by mistake. Each holds a byte that no text has, but
+ * for bzip2, whose ten are not met by chance, and Parquet, see below. The ones of UTF-32 come
+ * before those of UTF-16. */
 static const struct {
     const char *bytes;
     int size;
@@ -33,7 +34,8 @@ static const struct {
     {"LZIP\1", 5, "compressed with lzip" UNPACK},
     {"7z\xbc\xaf\x27\x1c", 6, "a 7z archive" UNPACK},
     {"PK\3\4", 4,
-     "a zip file (.npz, .pt or the like)\n    Save the arrays as .npy or .safetensors, unpack anything else."},
+     "a zip file (.npz, .pt or the like)\n    Save the arrays as .npy or .safetensors, unpack anything "
+     "else."},
     {"PK\5\6", 4, "an empty zip file"},
     {"PAR1", 4, "a Parquet file" SAVE},
     {"ARROW1\0", 7, "an Arrow file" SAVE},
@@ -154,13 +156,13 @@ int lik_text_number(const char *text, int64_t size, double *out)
 
 int lik_text_shows(uint32_t code)
 {
-    /* Unicode's control characters, its line separators, and what it calls ignorable, without the selectors of a
-     * variant, which follow a character that can be seen. */
-    static const uint32_t hidden[][2] = {{0, 0x1f},          {0x7f, 0x9f},       {0xad, 0xad},      {0x34f, 0x34f},
-                                         {0x61c, 0x61c},     {0x115f, 0x1160},   {0x17b4, 0x17b5},  {0x180b, 0x180f},
-                                         {0x200b, 0x200f},   {0x2028, 0x202e},   {0x2060, 0x206f},  {0x3164, 0x3164},
-                                         {0xfeff, 0xfeff},   {0xffa0, 0xffa0},   {0xfff0, 0xfffb},  {0x1bca0, 0x1bca3},
-                                         {0x1d173, 0x1d17a}, {0xe0000, 0xe00ff}, {0xe01f0, 0xe0fff}};
+    /* Unicode's control characters, its line separators, and what it calls ignorable, without
+     * the selectors of a variant, which follow a character that can be seen. */
+    static const uint32_t hidden[][2] = {
+        {0, 0x1f},          {0x7f, 0x9f},       {0xad, 0xad},       {0x34f, 0x34f},    {0x61c, 0x61c},
+        {0x115f, 0x1160},   {0x17b4, 0x17b5},   {0x180b, 0x180f},   {0x200b, 0x200f},  {0x2028, 0x202e},
+        {0x2060, 0x206f},   {0x3164, 0x3164},   {0xfeff, 0xfeff},   {0xffa0, 0xffa0},  {0xfff0, 0xfffb},
+        {0x1bca0, 0x1bca3}, {0x1d173, 0x1d17a}, {0xe0000, 0xe00ff}, {0xe01f0, 0xe0fff}};
     if (code >= 0x20 && code < 0x7f)
         return 1;
     for (size_t i = 0; i < sizeof hidden / sizeof *hidden; i++)

@@ -20,8 +20,8 @@ static int plan_as(struct lik_plan *plan, const char *variant)
     return LIK_OK;
 }
 
-static int ref_score_plan(const struct lik_context *ctx, const struct lik_score *op, const struct lik_exec *exec,
-                          struct lik_plan *plan)
+static int ref_score_plan(const struct lik_context *ctx, const struct lik_score *op,
+                          const struct lik_exec *exec, struct lik_plan *plan)
 {
     (void)ctx;
     (void)op;
@@ -29,8 +29,8 @@ static int ref_score_plan(const struct lik_context *ctx, const struct lik_score 
     return plan_as(plan, "score_ref");
 }
 
-static int ref_topk_plan(const struct lik_context *ctx, const struct lik_topk *op, const struct lik_exec *exec,
-                         struct lik_plan *plan)
+static int ref_topk_plan(const struct lik_context *ctx, const struct lik_topk *op,
+                         const struct lik_exec *exec, struct lik_plan *plan)
 {
     (void)ctx;
     (void)op;
@@ -38,8 +38,8 @@ static int ref_topk_plan(const struct lik_context *ctx, const struct lik_topk *o
     return plan_as(plan, "topk_ref");
 }
 
-static int ref_grad_plan(const struct lik_context *ctx, const struct lik_grad *op, const struct lik_exec *exec,
-                         struct lik_plan *plan)
+static int ref_grad_plan(const struct lik_context *ctx, const struct lik_grad *op,
+                         const struct lik_exec *exec, struct lik_plan *plan)
 {
     (void)ctx;
     (void)op;

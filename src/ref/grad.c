@@ -1,33 +1,38 @@
 /* The gradients of the oracle, each element of an output computed whole and written once.
  *
- * Score n of query i and document j is the sum over s of w[s] * p[s], where p[s] is the product of the vectors of query
- * token s and of document token argmax[n, s]. So with g = grad_scores[n] * w[s], a query token's vector receives g times
- * the vectors of the document tokens that it met as maxima, a document token's vector receives g times the vectors of the
+ * Score n of query i and document j is the sum over s of w[s] * p[s], where p[s] is the product
+ * of the vectors of query token s and of document token argmax[n, s]. So with g =
+ * grad_scores[n] * w[s], a query token's vector receives g times the vectors of the document
+ * tokens that it met as maxima, a document token's vector receives g times the vectors of the
  * query tokens that it won, and w[s] receives grad_scores[n] * p[s].
  *
- * A vector v is a factor times the stored elements, so these receive that factor times what v does, G; with normalization
- * the factor times G - <G, v> v, or 0 where the norm is clamped. A token without a maximum gets 0.
+ * A vector v is a factor times the stored elements, so these receive that factor times what v
+ * does, G; with normalization the factor times G - <G, v> v, or 0 where the norm is clamped. A
+ * token without a maximum gets 0.
  *
- * Rather than collect a list of meetings, which would need memory, `visit` walks over them anew for each SPAN of dims. */
+ * Rather than collect a list of meetings, which would need memory, `visit` walks over them anew
+ * for each SPAN of dims. */
 #include "ref/ref.h"
 
-/* The token whose gradient is taken, and what is gathered for elements from ... from + n - 1 of it. */
+/* The token whose gradient is taken, and what is gathered for elements from ... from + n - 1 of
+ * it. */
 struct gather {
     const struct lik_grad *op;
-    int64_t i, t;          /* sequence and token */
+    int64_t i, t; /* sequence and token */
     int is_query;
     struct lik_ref_token own;
     int64_t from, n;
     int64_t meetings;
-    double along;          /* <G, v>, gathered if the token is normalized */
-    double weight;         /* the gradient of the query token's weight */
+    double along;  /* <G, v>, gathered if the token is normalized */
+    double weight; /* the gradient of the query token's weight */
     double sum[LIK_REF_SPAN];
 };
 
 static int64_t argmax_at(const struct lik_score *op, int64_t score, int64_t s)
 {
     int64_t at = score * op->q.len_max + s;
-    return op->argmax_dtype == LIK_I16 ? ((const int16_t *)op->argmax)[at] : ((const int32_t *)op->argmax)[at];
+    return op->argmax_dtype == LIK_I16 ? ((const int16_t *)op->argmax)[at]
+                                       : ((const int32_t *)op->argmax)[at];
 }
 
 /* Adds what the token receives from query token s and document token t of one score. */
@@ -66,7 +71,8 @@ static void visit_score(struct gather *g, int64_t row, int64_t column)
             meet(g, grad_score, i, s, j, g->t);
 }
 
-/* The rows and columns of the scores that sequence g->i takes part in; of a list every row has to be looked at. */
+/* The rows and columns of the scores that sequence g->i takes part in; of a list every row has
+ * to be looked at. */
 static void visit(struct gather *g)
 {
     const struct lik_score *op = &g->op->score;
@@ -96,7 +102,8 @@ static void put(const struct lik_grad *op, void *out, int32_t dtype, int64_t at,
     lik_store_f32(out, dtype, at, (float)value);
 }
 
-/* Gradient of one kept token (and of its weight) into row `at` of the outputs; either output may be NULL. */
+/* Gradient of one kept token (and of its weight) into row `at` of the outputs; either output
+ * may be NULL. */
 static void grad_token(struct gather *g, void *out, float *out_weights, int64_t at)
 {
     const struct lik_tokens *x = g->own.of;
@@ -122,7 +129,8 @@ static void grad_token(struct gather *g, void *out, float *out_weights, int64_t 
     }
 }
 
-static void zero_row(const struct lik_grad *op, const struct lik_tokens *x, void *out, float *out_weights, int64_t at)
+static void zero_row(const struct lik_grad *op, const struct lik_tokens *x, void *out, float *out_weights,
+                     int64_t at)
 {
     if (op->accumulate)
         return;
@@ -132,7 +140,8 @@ static void zero_row(const struct lik_grad *op, const struct lik_tokens *x, void
         put(op, out_weights, LIK_F32, at, 0);
 }
 
-/* Gradients of one operand: every row of its contiguous array, those outside the sequences included. */
+/* Gradients of one operand: every row of its contiguous array, those outside the sequences
+ * included. */
 static void grad_operand(const struct lik_grad *op, const struct lik_tokens *x, int is_query, void *out,
                          float *out_weights)
 {

@@ -1,4 +1,5 @@
-/* The oracle: the operation as lik.h defines it, one product at a time, in f64, on the calling thread, without workspace.
+/* The oracle: the operation as lik.h defines it, one product at a time, in f64, on the calling
+ * thread, without workspace.
  *
  * A token is `dim` stored elements with a scale. Its vector is
  *
@@ -7,7 +8,8 @@
  *
  * and so always the stored elements times one factor.
  *
- * Elements are read through a window of SPAN on the stack, so that any dim works and nothing is allocated. */
+ * Elements are read through a window of SPAN on the stack, so that any dim works and nothing is
+ * allocated. */
 #ifndef LIK_REF_H
 #define LIK_REF_H
 
@@ -18,7 +20,7 @@
 
 #include <math.h>
 
-#define LIK_REF_SPAN 256
+#define LIK_REF_SPAN     256
 #define LIK_REF_NORM_MIN 1e-12 /* as torch.nn.functional.normalize clamps */
 
 struct lik_ref_token {
@@ -51,7 +53,8 @@ struct lik_ref_token lik_ref_token(const struct lik_tokens *x, int64_t i, int64_
 /* Inner product of the two tokens' vectors. */
 double lik_ref_product(const struct lik_ref_token *q, const struct lik_ref_token *d);
 
-/* Score of query i and document j; argmax gets one index a query token of the row `row` of op->argmax if it is wanted. */
+/* Score of query i and document j; argmax gets one index a query token of the row `row` of
+ * op->argmax if it is wanted. */
 float lik_ref_score(const struct lik_score *op, int64_t i, int64_t j, int64_t row, int want_argmax);
 
 int lik_ref_score_run(const struct lik_context *ctx, const struct lik_score *op, const struct lik_exec *exec);

@@ -1,5 +1,6 @@
-/* The forward pass of the oracle: for each query token the products with every kept document token in order, the first
- * largest of them (or the first NaN) kept, weighted and summed in f64, and rounded to f32 once. */
+/* The forward pass of the oracle: for each query token the products with every kept document
+ * token in order, the first largest of them (or the first NaN) kept, weighted and summed in
+ * f64, and rounded to f32 once. */
 #include "ref/ref.h"
 
 void lik_ref_load(const struct lik_ref_token *token, int64_t from, int64_t n, float *out)
@@ -14,7 +15,8 @@ struct lik_ref_token lik_ref_token(const struct lik_tokens *x, int64_t i, int64_
     struct lik_ref_token token = {.of = x, .factor = 1};
     token.at = lik_tokens_base(x, &x->strides, i) + t * x->strides.token;
     if (x->scale)
-        token.factor = (double)x->scale[lik_tokens_base(x, &x->scale_strides, i) + t * x->scale_strides.token];
+        token.factor =
+            (double)x->scale[lik_tokens_base(x, &x->scale_strides, i) + t * x->scale_strides.token];
     if (!x->normalize)
         return token;
     double squares = 0;

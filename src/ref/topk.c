@@ -1,7 +1,9 @@
-/* The k best of each query in the oracle: every score is inserted into the ordered list, which is the output itself. */
+/* The k best of each query in the oracle: every score is inserted into the ordered list, which
+ * is the output itself. */
 #include "ref/ref.h"
 
-static void insert(const struct lik_topk *op, float *values, int64_t *ids, int64_t *filled, float value, int64_t id)
+static void insert(const struct lik_topk *op, float *values, int64_t *ids, int64_t *filled, float value,
+                   int64_t id)
 {
     int64_t at = *filled;
     if (at < op->k)

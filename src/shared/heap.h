@@ -1,6 +1,6 @@
-/* The k best (score, id) pairs seen so far: a heap in two arrays with the worst kept pair at its root, so that a pair that
- * does not qualify costs one comparison. Order: lik_topk_before, which is total, so the result does not depend on the order
- * of arrival. */
+/* The k best (score, id) pairs seen so far: a heap in two arrays with the worst kept pair at
+ * its root, so that a pair that does not qualify costs one comparison. Order: lik_topk_before,
+ * which is total, so the result does not depend on the order of arrival. */
 #ifndef LIK_SHARED_HEAP_H
 #define LIK_SHARED_HEAP_H
 
@@ -61,7 +61,8 @@ LIK_INLINE void lik_heap_push(struct lik_heap *h, float value, int64_t id)
         lik_heap_swap(h, at, parent);
 }
 
-/* Sorts the entries best first and fills the slots from count to k with id -1 and the value `filler`. */
+/* Sorts the entries best first and fills the slots from count to k with id -1 and the value
+ * `filler`. */
 LIK_INLINE void lik_heap_finish(struct lik_heap *h, float filler)
 {
     for (int64_t n = h->count - 1; n > 0; n--) {

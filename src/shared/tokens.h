@@ -1,4 +1,5 @@
-/* Index arithmetic of operands and pairings. Included by C, CUDA and Metal host code alike: no library calls. */
+/* Index arithmetic of operands and pairings. Included by C, CUDA and Metal host code alike: no
+ * library calls. */
 #ifndef LIK_SHARED_TOKENS_H
 #define LIK_SHARED_TOKENS_H
 
@@ -12,7 +13,8 @@
 
 LIK_INLINE int64_t lik_offset_at(const struct lik_tokens *x, int64_t i)
 {
-    return x->offsets_dtype == LIK_I32 ? (int64_t)((const int32_t *)x->offsets)[i] : ((const int64_t *)x->offsets)[i];
+    return x->offsets_dtype == LIK_I32 ? (int64_t)((const int32_t *)x->offsets)[i]
+                                       : ((const int64_t *)x->offsets)[i];
 }
 
 /* Tokens of sequence i before any mask. */
@@ -21,7 +23,8 @@ LIK_INLINE int64_t lik_tokens_length(const struct lik_tokens *x, int64_t i)
     return x->offsets ? lik_offset_at(x, i + 1) - lik_offset_at(x, i) : x->len_max;
 }
 
-/* Where token 0 of sequence i stands in an array with these strides; token t is t * strides->token further. */
+/* Where token 0 of sequence i stands in an array with these strides; token t is t *
+ * strides->token further. */
 LIK_INLINE int64_t lik_tokens_base(const struct lik_tokens *x, const struct lik_strides *strides, int64_t i)
 {
     if (x->offsets)
@@ -31,7 +34,8 @@ LIK_INLINE int64_t lik_tokens_base(const struct lik_tokens *x, const struct lik_
     return i * strides->sequence;
 }
 
-/* Row of token 0 of sequence i in a contiguous array shaped [count, len_max] or [total]: gradients, weights' gradients. */
+/* Row of token 0 of sequence i in a contiguous array shaped [count, len_max] or [total]:
+ * gradients, weights' gradients. */
 LIK_INLINE int64_t lik_tokens_row(const struct lik_tokens *x, int64_t i)
 {
     return x->offsets ? lik_offset_at(x, i) : i * x->len_max;
@@ -69,7 +73,8 @@ LIK_INLINE int64_t lik_score_document(const struct lik_score *op, int64_t row, i
     }
 }
 
-/* Top-k order: is (a, id_a) before (b, id_b)? Better score first, NaN last, ties by lower id. */
+/* Top-k order: is (a, id_a) before (b, id_b)? Better score first, NaN last, ties by lower
+ * id. */
 LIK_INLINE int lik_topk_before(float a, int64_t id_a, float b, int64_t id_b, int32_t smallest)
 {
     int nan_a = a != a, nan_b = b != b;

@@ -1,5 +1,6 @@
-/* The C API given every kind of bad argument: the status, a message that names the argument and both values, outputs
- * and plan untouched. Each bad problem goes through plan and run of every verb on every device. */
+/* The C API given every kind of bad argument: the status, a message that names the argument and
+ * both values, outputs and plan untouched. Each bad problem goes through plan and run of every
+ * verb on every device. */
 #include "check.h"
 
 #include <limits.h>
@@ -23,7 +24,8 @@ enum verbs { SCORE = 1, TOPK = 2, GRAD = 4, PLANS_ONLY = 8, RUNS_ONLY = 16 };
 #define ANY_VERB (SCORE | TOPK | GRAD)
 
 static struct {
-    float q[Q_COUNT * Q_LEN * DIM], d[D_COUNT * D_LEN * DIM], weights[Q_COUNT * Q_LEN], grad_scores[Q_COUNT * D_COUNT];
+    float q[Q_COUNT * Q_LEN * DIM], d[D_COUNT * D_LEN * DIM], weights[Q_COUNT * Q_LEN],
+        grad_scores[Q_COUNT * D_COUNT];
     int64_t offsets[D_COUNT + 1], list_q[3], list_d[3];
     int32_t offsets_i32[D_COUNT + 1];
     int32_t argmax_in[Q_COUNT * D_COUNT * Q_LEN];
@@ -31,8 +33,8 @@ static struct {
 } in;
 
 static struct {
-    float scores[Q_COUNT * D_COUNT], values[Q_COUNT * 3], grad_q[Q_COUNT * Q_LEN * DIM], grad_d[D_COUNT * D_LEN * DIM],
-        grad_weights[Q_COUNT * Q_LEN];
+    float scores[Q_COUNT * D_COUNT], values[Q_COUNT * 3], grad_q[Q_COUNT * Q_LEN * DIM],
+        grad_d[D_COUNT * D_LEN * DIM], grad_weights[Q_COUNT * Q_LEN];
     int64_t ids[Q_COUNT * 3];
     int32_t argmax[Q_COUNT * D_COUNT * Q_LEN];
 } out;
@@ -124,15 +126,19 @@ static int enter(const struct lik_context *ctx, int verb, int plan_only, struct 
         c->grad.score.argmax = in.argmax_in; /* an input there */
     switch (verb) {
     case SCORE:
-        return plan_only ? lik_score_plan(ctx, &c->score, &c->exec, &c->plan) : lik_score_run(ctx, &c->score, &c->exec);
+        return plan_only ? lik_score_plan(ctx, &c->score, &c->exec, &c->plan)
+                         : lik_score_run(ctx, &c->score, &c->exec);
     case TOPK:
-        return plan_only ? lik_topk_plan(ctx, &c->topk, &c->exec, &c->plan) : lik_topk_run(ctx, &c->topk, &c->exec);
+        return plan_only ? lik_topk_plan(ctx, &c->topk, &c->exec, &c->plan)
+                         : lik_topk_run(ctx, &c->topk, &c->exec);
     default:
-        return plan_only ? lik_grad_plan(ctx, &c->grad, &c->exec, &c->plan) : lik_grad_run(ctx, &c->grad, &c->exec);
+        return plan_only ? lik_grad_plan(ctx, &c->grad, &c->exec, &c->plan)
+                         : lik_grad_run(ctx, &c->grad, &c->exec);
     }
 }
 
-/* The call must be refused with `status` by plan and run of the verbs named, with these three pieces in the message. */
+/* The call must be refused with `status` by plan and run of the verbs named, with these three
+ * pieces in the message. */
 static void refused(const char *what, struct call call, int verbs, int status, const char *a, const char *b,
                     const char *c)
 {
@@ -150,8 +156,8 @@ static void refused(const char *what, struct call call, int verbs, int status, c
                            devices[i].name);
             int got = enter(devices[i].ctx, verb, plan_only, &copy);
             const char *message = lik_last_error();
-            check(got == status, "the status is %s, expected %s (%s)", lik_status_name(got), lik_status_name(status),
-                  message);
+            check(got == status, "the status is %s, expected %s (%s)", lik_status_name(got),
+                  lik_status_name(status), message);
             check(strstr(message, a) && strstr(message, b) && strstr(message, c),
                   "the message \"%s\" lacks \"%s\", \"%s\" or \"%s\"", message, a, b, c);
             check(untouched(&call, &copy), "something was written");
@@ -196,8 +202,10 @@ static void check_operands(void)
     INVALID(c.score.q.data = NULL, "q.data", "NULL", "6 tokens");
     INVALID(c.score.d.data = NULL, "d.data", "NULL", "20 tokens");
     INVALID(c.score.q.data = (const char *)in.q + 2, "q.data", "aligned", "4 bytes");
-    INVALID((c.score.d.data = (const char *)in.d + 1, c.score.d.dtype = LIK_BF16), "d.data", "aligned", "2 bytes");
-    INVALID(c.score.d.scale = (const float *)(const void *)((const char *)in.d + 1), "d.scale", "aligned", "4 bytes");
+    INVALID((c.score.d.data = (const char *)in.d + 1, c.score.d.dtype = LIK_BF16), "d.data", "aligned",
+            "2 bytes");
+    INVALID(c.score.d.scale = (const float *)(const void *)((const char *)in.d + 1), "d.scale", "aligned",
+            "4 bytes");
     INVALID(c.score.q.weights = (const float *)(const void *)((const char *)in.q + 3), "q.weights", "aligned",
             "4 bytes");
     INVALID(c.score.d.weights = in.weights, "d.weights", "set", "q");
@@ -206,26 +214,27 @@ static void check_operands(void)
     INVALID(c.score.d.strides.token = INT64_MIN, "d.strides", "-9223372036854775808", "5 entries");
     INVALID(c.score.q.dim_stride = INT64_MAX / 4, "q.strides", "8 entries", "2^63");
     INVALID(c.score.q.strides.sequence = INT64_MAX / 2, "q.strides", "2 entries", "2^63");
-    INVALID((c.score.d.mask = (const uint8_t *)in.d, c.score.d.mask_strides.token = INT64_MAX), "d.mask_strides",
+    INVALID((c.score.d.mask = (const uint8_t *)in.d, c.score.d.mask_strides.token = INT64_MAX),
+            "d.mask_strides", "5 entries", "2^63");
+    INVALID((c.score.d.scale = in.d, c.score.d.scale_strides.token = INT64_MIN), "d.scale_strides",
             "5 entries", "2^63");
-    INVALID((c.score.d.scale = in.d, c.score.d.scale_strides.token = INT64_MIN), "d.scale_strides", "5 entries",
-            "2^63");
     INVALID(c.score.q.weights_strides.sequence = INT64_MAX, "q.weights_strides", "2 entries", "2^63");
     INVALID(c.score.d.strides.sequence = -(INT64_MAX / 8), "d.strides", "-1152921504606846975", "4 entries");
-    INVALID((c.score.d.strides.sequence = INT64_MAX / 20, c.score.d.strides.token = INT64_MAX / 20), "d.strides",
-            "461168601842738790", "5 entries"); /* each fits, their sum does not */
-    INVALID((c.score.d.strides.sequence = -(INT64_MAX / 20), c.score.d.strides.token = INT64_MAX / 20), "d.strides",
-            "461168601842738790", "5 entries"); /* nor does one less the other count */
-    INVALID((c.score.d.dtype = LIK_I8, c.score.d.strides.sequence = INT64_MIN), "d.strides", "-9223372036854775808",
-            "4 entries");
-    INVALID((c.score.d.mask = (const uint8_t *)in.d, c.score.d.mask_strides.sequence = INT64_MIN), "d.mask_strides",
+    INVALID((c.score.d.strides.sequence = INT64_MAX / 20, c.score.d.strides.token = INT64_MAX / 20),
+            "d.strides", "461168601842738790", "5 entries"); /* each fits, their sum does not */
+    INVALID((c.score.d.strides.sequence = -(INT64_MAX / 20), c.score.d.strides.token = INT64_MAX / 20),
+            "d.strides", "461168601842738790", "5 entries"); /* nor does one less the other count */
+    INVALID((c.score.d.dtype = LIK_I8, c.score.d.strides.sequence = INT64_MIN), "d.strides",
             "-9223372036854775808", "4 entries");
+    INVALID((c.score.d.mask = (const uint8_t *)in.d, c.score.d.mask_strides.sequence = INT64_MIN),
+            "d.mask_strides", "-9223372036854775808", "4 entries");
     INVALID((no_strides(&c.score.d), c.score.d.count = INT64_C(1) << 59, c.score.d.len_max = 1), "d has",
             "576460752303423488 tokens of dim 8", "2^63");
-    INVALID((no_strides(&c.score.d), c.score.d.count = INT64_C(1) << 61, c.score.d.len_max = 4), "d.count is 2305843009213693952",
-            "d.len_max 4", "2^63");
-    INVALID((no_strides(&c.score.q), no_strides(&c.score.d), c.score.q.count = 1 << 29, c.score.d.count = 1 << 30,
-             c.score.q.len_max = 8, c.score.d.len_max = 1), "536870912 x 1073741824 scores", "8 query tokens", "2^63");
+    INVALID((no_strides(&c.score.d), c.score.d.count = INT64_C(1) << 61, c.score.d.len_max = 4),
+            "d.count is 2305843009213693952", "d.len_max 4", "2^63");
+    INVALID((no_strides(&c.score.q), no_strides(&c.score.d), c.score.q.count = 1 << 29,
+             c.score.d.count = 1 << 30, c.score.q.len_max = 8, c.score.d.len_max = 1),
+            "536870912 x 1073741824 scores", "8 query tokens", "2^63");
     INVALID((c.score.q.count = c.score.q.len_max = 1, c.score.q.data = NULL), "q.data", "NULL", "1 tokens");
     INVALID(c.score.q.struct_size = sizeof c.score.q + 8, "q.struct_size", "must be", "");
     REFUSED(c.score.q.reserved[5] = in.d, ANY_VERB, LIK_EUNSUPPORTED, "q.reserved[5]", "", "zero");
@@ -248,17 +257,20 @@ static void check_packed(void)
     INVALID((make_packed_i32(&c), in.offsets_i32[0] = -1), "d.offsets[0]", "is -1", "negative");
     INVALID((make_packed_i32(&c), in.offsets_i32[3] = -7), "d.offsets[3]", "is -7", "10");
     INVALID((make_packed(&c), c.score.d.total = 19), "d.offsets[4]", "20", "d.total is 19");
-    INVALID((make_packed(&c), c.score.d.len_max = 5, in.offsets[4] = 21, c.score.d.total = 21), "d.len_max is 5",
-            "sequence 3", "6 tokens");
-    INVALID((make_packed(&c), c.score.d.count = INT64_MAX / 4), "d.count is 2305843009213693951", "d.len_max 5", "2^63");
-    INVALID((make_packed(&c), c.score.d.len_max = 0, c.score.d.count = INT64_MAX / 4), "d.count is 2305843009213693951",
-            "d.len_max 0", "2^63");
-    INVALID((make_packed(&c), no_strides(&c.score.d), c.score.d.total = 1, memset(in.offsets, 0, sizeof in.offsets),
-             c.score.d.strides.token = INT64_MAX / 2), "d.strides", "1 entries", "2^63");
+    INVALID((make_packed(&c), c.score.d.len_max = 5, in.offsets[4] = 21, c.score.d.total = 21),
+            "d.len_max is 5", "sequence 3", "6 tokens");
+    INVALID((make_packed(&c), c.score.d.count = INT64_MAX / 4), "d.count is 2305843009213693951",
+            "d.len_max 5", "2^63");
+    INVALID((make_packed(&c), c.score.d.len_max = 0, c.score.d.count = INT64_MAX / 4),
+            "d.count is 2305843009213693951", "d.len_max 0", "2^63");
+    INVALID((make_packed(&c), no_strides(&c.score.d), c.score.d.total = 1,
+             memset(in.offsets, 0, sizeof in.offsets), c.score.d.strides.token = INT64_MAX / 2),
+            "d.strides", "1 entries", "2^63");
     INVALID((make_packed(&c), in.offsets[4] = INT64_MIN), "d.offsets[4]", "-9223372036854775808", "15");
     INVALID((make_packed(&c), in.offsets[4] = INT64_MAX), "d.", "9223372036854775", "4");
     INVALID((make_packed(&c), c.score.d.len_max = 4), "d.len_max", "4", "5 tokens");
-    INVALID((make_packed(&c), c.score.d.offsets = (const char *)in.offsets + 4), "d.offsets", "aligned", "8 bytes");
+    INVALID((make_packed(&c), c.score.d.offsets = (const char *)in.offsets + 4), "d.offsets", "aligned",
+            "8 bytes");
     INVALID((make_packed(&c), c.score.d.group_size = 2), "d.group_size", "2", "offsets");
     INVALID((make_packed(&c), c.score.d.total = INT64_MAX), "d", "9223372036854775807", "8");
     INVALID((make_packed(&c), c.score.d.strides.token = INT64_MAX / 8), "d.strides", "20 entries", "2^63");
@@ -270,23 +282,27 @@ static void check_pairings(void)
     INVALID(c.score.pairing = -1, "pairing", "", "");
     REFUSED(c.score.pairing = 4, SCORE | GRAD, LIK_EINVAL, "pairing", "4", "LIK_LIST");
     REFUSED(c.score.pairing = LIK_PAIRS, SCORE | GRAD, LIK_EINVAL, "d.count is 4", "q.count is 2", "");
-    REFUSED((c.score.pairing = LIK_PAIRS, c.score.d.count = 1), SCORE | GRAD, LIK_EINVAL, "d.count is 1", "q.count is 2", "");
+    REFUSED((c.score.pairing = LIK_PAIRS, c.score.d.count = 1), SCORE | GRAD, LIK_EINVAL, "d.count is 1",
+            "q.count is 2", "");
     REFUSED(c.score.pairing = LIK_PAIRS, TOPK, LIK_EINVAL, "pairing", "LIK_PAIRS", "LIK_CANDIDATES");
     REFUSED(c.score.pairing = 77, TOPK, LIK_EINVAL, "pairing", "unknown", "LIK_CANDIDATES");
     REFUSED(make_list(&c), TOPK, LIK_EINVAL, "pairing", "LIK_LIST", "LIK_ALL");
     INVALID((make_candidates(&c), c.score.per_query = 3), "d.count is 4", "2", "3");
     INVALID((make_candidates(&c), c.score.per_query = 1), "d.count is 4", "2", "1");
     INVALID((make_candidates(&c), c.score.per_query = -1), "per_query", "-1", "negative");
-    INVALID((make_candidates(&c), c.score.per_query = INT64_MAX), "d.count is 4", "9223372036854775807", "per_query");
-    REFUSED((make_list(&c), c.score.list_count = -5), SCORE | GRAD, LIK_EINVAL, "list_count", "-5", "negative");
+    INVALID((make_candidates(&c), c.score.per_query = INT64_MAX), "d.count is 4", "9223372036854775807",
+            "per_query");
+    REFUSED((make_list(&c), c.score.list_count = -5), SCORE | GRAD, LIK_EINVAL, "list_count", "-5",
+            "negative");
     REFUSED((make_list(&c), c.score.list_q = NULL), SCORE | GRAD, LIK_EINVAL, "list_q", "NULL", "3");
     REFUSED((make_list(&c), c.score.list_d = NULL), SCORE | GRAD, LIK_EINVAL, "list_d", "NULL", "3");
-    REFUSED((make_list(&c), c.score.list_count = 1, c.score.list_q = NULL), SCORE | GRAD, LIK_EINVAL, "list_q", "NULL", "1");
+    REFUSED((make_list(&c), c.score.list_count = 1, c.score.list_q = NULL), SCORE | GRAD, LIK_EINVAL,
+            "list_q", "NULL", "1");
     REFUSED((make_list(&c), in.list_d[2] = D_COUNT), SCORE | GRAD, LIK_EINVAL, "list_d[2]", "4", "0 to 3");
     REFUSED((make_list(&c), in.list_q[1] = 2), SCORE | GRAD, LIK_EINVAL, "list_q[1]", "2", "0 to 1");
     REFUSED((make_list(&c), in.list_d[2] = -1), SCORE | GRAD, LIK_EINVAL, "list_d[2]", "-1", "0 to 3");
-    REFUSED((make_list(&c), in.list_d[0] = INT64_MAX), SCORE | GRAD, LIK_EINVAL, "list_d[0]", "9223372036854775807",
-            "0 to 3");
+    REFUSED((make_list(&c), in.list_d[0] = INT64_MAX), SCORE | GRAD, LIK_EINVAL, "list_d[0]",
+            "9223372036854775807", "0 to 3");
     REFUSED((make_list(&c), c.score.list_q = (const int64_t *)(const void *)((const char *)in.list_q + 4)),
             SCORE | GRAD, LIK_EINVAL, "list_q", "aligned", "8 bytes");
     INVALID(c.score.precision = 3, "precision", "3", "LIK_MEDIUM");
@@ -305,19 +321,23 @@ static void make_packed_queries(struct call *c)
 static void check_results(void)
 {
     REFUSED(c.score.scores = NULL, SCORE | RUNS_ONLY, LIK_EINVAL, "scores", "NULL", "2 x 4");
-    REFUSED(c.score.scores = (float *)(void *)((char *)out.scores + 2), SCORE, LIK_EINVAL, "scores", "aligned",
-            "4 bytes");
+    REFUSED(c.score.scores = (float *)(void *)((char *)out.scores + 2), SCORE, LIK_EINVAL, "scores",
+            "aligned", "4 bytes");
     REFUSED(c.score.scores_stride = 3, SCORE, LIK_EINVAL, "scores_stride", "3", "4");
     REFUSED(c.score.scores_stride = -4, SCORE, LIK_EINVAL, "scores_stride", "-4", "4");
     REFUSED(c.score.scores_stride = INT64_MAX, SCORE, LIK_EINVAL, "scores", "2^63", "2");
-    REFUSED(c.score.scores_stride = INT64_MAX / 4, SCORE, LIK_EINVAL, "scores_stride", "2305843009213693951", "2^63");
-    REFUSED(c.grad.grad_scores_stride = INT64_MAX, GRAD, LIK_EINVAL, "grad_scores_stride", "9223372036854775807", "2^63");
-    REFUSED(c.grad.grad_scores_stride = INT64_MAX / 4, GRAD, LIK_EINVAL, "grad_scores_stride", "2 rows", "2^63");
+    REFUSED(c.score.scores_stride = INT64_MAX / 4, SCORE, LIK_EINVAL, "scores_stride", "2305843009213693951",
+            "2^63");
+    REFUSED(c.grad.grad_scores_stride = INT64_MAX, GRAD, LIK_EINVAL, "grad_scores_stride",
+            "9223372036854775807", "2^63");
+    REFUSED(c.grad.grad_scores_stride = INT64_MAX / 4, GRAD, LIK_EINVAL, "grad_scores_stride", "2 rows",
+            "2^63");
     REFUSED(c.score.argmax_dtype = 0, SCORE | GRAD, LIK_EINVAL, "argmax_dtype", "0", "LIK_I16");
     REFUSED(c.score.argmax_dtype = LIK_I64, SCORE | GRAD, LIK_EINVAL, "argmax_dtype", "9", "LIK_I32");
-    REFUSED((c.score.argmax_dtype = LIK_I16, c.score.d.len_max = 32768, c.score.d.strides.token = 0), SCORE | GRAD,
-            LIK_EINVAL, "LIK_I16", "32768", "32767");
-    REFUSED(c.score.argmax = (char *)in.argmax_in + 2, SCORE | GRAD, LIK_EINVAL, "argmax", "aligned", "4 bytes");
+    REFUSED((c.score.argmax_dtype = LIK_I16, c.score.d.len_max = 32768, c.score.d.strides.token = 0),
+            SCORE | GRAD, LIK_EINVAL, "LIK_I16", "32768", "32767");
+    REFUSED(c.score.argmax = (char *)in.argmax_in + 2, SCORE | GRAD, LIK_EINVAL, "argmax", "aligned",
+            "4 bytes");
     REFUSED(c.score.reserved_i32 = 1, ANY_VERB, LIK_EUNSUPPORTED, "reserved", "zero", "");
     REFUSED(c.score.reserved[1] = &in, ANY_VERB, LIK_EUNSUPPORTED, "reserved", "zero", "");
 
@@ -326,30 +346,32 @@ static void check_results(void)
     REFUSED(c.topk.k = INT64_C(1) << 58, TOPK, LIK_EINVAL, "k", "288230376151711744", "2");
     REFUSED(c.topk.k = INT64_MAX, TOPK, LIK_EINVAL, "k", "9223372036854775807", "2");
     REFUSED(c.topk.id_base = -1, TOPK, LIK_EINVAL, "id_base", "-1", "4 documents");
-    REFUSED(c.topk.id_base = INT64_MAX - 2, TOPK, LIK_EINVAL, "id_base", "9223372036854775805", "4 documents");
+    REFUSED(c.topk.id_base = INT64_MAX - 2, TOPK, LIK_EINVAL, "id_base", "9223372036854775805",
+            "4 documents");
     REFUSED(c.topk.values = NULL, TOPK | RUNS_ONLY, LIK_EINVAL, "values", "NULL", "2 x 3");
     REFUSED(c.topk.ids = NULL, TOPK | RUNS_ONLY, LIK_EINVAL, "ids", "NULL", "2 x 3");
     REFUSED(c.topk.values = (float *)(void *)((char *)out.values + 1), TOPK, LIK_EINVAL, "values", "aligned",
             "4 bytes");
-    REFUSED(c.topk.ids = (int64_t *)(void *)((char *)out.ids + 4), TOPK, LIK_EINVAL, "ids", "aligned", "8 bytes");
+    REFUSED(c.topk.ids = (int64_t *)(void *)((char *)out.ids + 4), TOPK, LIK_EINVAL, "ids", "aligned",
+            "8 bytes");
 
     REFUSED(c.grad.grad_scores = NULL, GRAD | RUNS_ONLY, LIK_EINVAL, "grad_scores", "NULL", "2 x 4");
-    REFUSED(c.grad.grad_scores = (const float *)(const void *)((const char *)in.grad_scores + 1), GRAD, LIK_EINVAL,
-            "grad_scores", "aligned", "4 bytes");
+    REFUSED(c.grad.grad_scores = (const float *)(const void *)((const char *)in.grad_scores + 1), GRAD,
+            LIK_EINVAL, "grad_scores", "aligned", "4 bytes");
     REFUSED(c.grad.grad_scores_stride = 2, GRAD, LIK_EINVAL, "grad_scores_stride", "2", "4");
     REFUSED(c.score.argmax = NULL, GRAD | RUNS_ONLY, LIK_EINVAL, "argmax", "NULL", "");
     REFUSED(c.grad.grad_q = (char *)out.grad_q + 2, GRAD, LIK_EINVAL, "grad_q", "aligned", "4 bytes");
     REFUSED(c.grad.grad_d = (char *)out.grad_d + 1, GRAD, LIK_EINVAL, "grad_d", "aligned", "4 bytes");
-    REFUSED(c.grad.grad_weights = (float *)(void *)((char *)out.grad_weights + 1), GRAD, LIK_EINVAL, "grad_weights",
-            "aligned", "4 bytes");
+    REFUSED(c.grad.grad_weights = (float *)(void *)((char *)out.grad_weights + 1), GRAD, LIK_EINVAL,
+            "grad_weights", "aligned", "4 bytes");
     REFUSED(c.score.q.dtype = LIK_I8, GRAD, LIK_EINVAL, "grad_q", "q.dtype is i8", "f32");
     REFUSED(c.score.d.dtype = LIK_E4M3, GRAD, LIK_EINVAL, "grad_d", "d.dtype is e4m3", "f32");
     REFUSED(c.score.q.weights = NULL, GRAD, LIK_EINVAL, "grad_weights", "q.weights", "NULL");
     REFUSED(in.argmax_in[5] = D_LEN, GRAD | RUNS_ONLY, LIK_EINVAL, "argmax", "5", "");
     REFUSED(in.argmax_in[Q_COUNT * D_COUNT * Q_LEN - 1] = D_LEN, GRAD | RUNS_ONLY, LIK_EINVAL, "score [1, 3]",
             "query token 2 is 5", "5 tokens");
-    REFUSED((make_packed_queries(&c), in.argmax_in[4 * Q_LEN] = D_LEN), GRAD | RUNS_ONLY, LIK_EINVAL, "score [1, 0]",
-            "query token 0 is 5", "5 tokens");
+    REFUSED((make_packed_queries(&c), in.argmax_in[4 * Q_LEN] = D_LEN), GRAD | RUNS_ONLY, LIK_EINVAL,
+            "score [1, 0]", "query token 0 is 5", "5 tokens");
     REFUSED(in.argmax_in[7] = -2, GRAD | RUNS_ONLY, LIK_EINVAL, "argmax", "-2", "");
 }
 
@@ -358,7 +380,8 @@ static void check_running(void)
     INVALID(c.exec.struct_size = 3, "exec.struct_size", "3", "at least");
     INVALID(c.exec.threads = -1, "exec.threads", "-1", "0 to");
     INVALID(c.exec.threads = INT_MAX, "exec.threads", "2147483647", "0 to");
-    INVALID((c.exec.threads = 4097, c.exec.parallel_for = lik_pool_parallel_for), "exec.threads", "4097", "0 to 4096");
+    INVALID((c.exec.threads = 4097, c.exec.parallel_for = lik_pool_parallel_for), "exec.threads", "4097",
+            "0 to 4096");
     INVALID(c.exec.threads = 2, "exec.threads", "2", "exec.parallel_for is NULL");
     REFUSED(c.score.struct_size = 0, SCORE, LIK_EINVAL, "score.struct_size", "0", "at least");
     REFUSED(c.score.struct_size = 1 << 20, SCORE, LIK_EINVAL, "score.struct_size", "1048576", "");
@@ -404,8 +427,9 @@ static void check_running(void)
         }
 }
 
-/* Legal problems at the ends of what sizes and strides can be: nothing of them may overflow, no pointer be made to where
- * no token is. The sanitizers see it; here the calls must succeed, or be refused by name. */
+/* Legal problems at the ends of what sizes and strides can be: nothing of them may overflow, no
+ * pointer be made to where no token is. The sanitizers see it; here the calls must succeed, or
+ * be refused by name. */
 static void extreme(const char *what, struct call call, int verbs, int may_refuse)
 {
     totals.cases++;
@@ -430,11 +454,11 @@ static void extreme(const char *what, struct call call, int verbs, int may_refus
                 check(out.scores[n] == 0, "scores[%d] is %g", n, (double)out.scores[n]);
         }
 }
-#define EXTREME(change, verbs, may_refuse)         \
-    do {                                           \
-        struct call c = good_call();               \
-        change;                                    \
-        extreme(#change, c, verbs, may_refuse);    \
+#define EXTREME(change, verbs, may_refuse)      \
+    do {                                        \
+        struct call c = good_call();            \
+        change;                                 \
+        extreme(#change, c, verbs, may_refuse); \
     } while (0)
 
 static void no_tokens(struct lik_tokens *x, int64_t count)
@@ -474,42 +498,55 @@ static void check_extremes(void)
     EXTREME((no_tokens(&c.score.q, INT64_MAX / 64), no_tokens(&c.score.d, 1)), SCORE | GRAD | PLANS_ONLY, 0);
     EXTREME((no_tokens(&c.score.q, INT64_MAX / 64), no_tokens(&c.score.d, 1)), TOPK | PLANS_ONLY, 1);
     EXTREME((no_tokens(&c.score.q, 1), no_tokens(&c.score.d, INT64_MAX / 64)), ANY_VERB | PLANS_ONLY, 1);
-    EXTREME((make_list(&c), no_tokens(&c.score.q, INT64_MAX), no_tokens(&c.score.d, INT64_MAX), c.score.list_count = 0),
+    EXTREME((make_list(&c), no_tokens(&c.score.q, INT64_MAX), no_tokens(&c.score.d, INT64_MAX),
+             c.score.list_count = 0),
             SCORE, 0);
-    EXTREME((make_list(&c), no_tokens(&c.score.q, INT64_MAX), no_tokens(&c.score.d, INT64_MAX), c.score.list_count = 0),
+    EXTREME((make_list(&c), no_tokens(&c.score.q, INT64_MAX), no_tokens(&c.score.d, INT64_MAX),
+             c.score.list_count = 0),
             GRAD | PLANS_ONLY, 1);
-    EXTREME((make_candidates(&c), no_tokens(&c.score.q, INT64_MAX), no_tokens(&c.score.d, 0), c.score.per_query = 0),
+    EXTREME((make_candidates(&c), no_tokens(&c.score.q, INT64_MAX), no_tokens(&c.score.d, 0),
+             c.score.per_query = 0),
             SCORE, 0);
     for (int sign = -1; sign <= 1; sign += 2) {
         EXTREME((no_tokens(&c.score.d, D_COUNT), wild_strides(&c.score.d, sign * (INT64_MAX / 16)),
-                 memset(in.argmax_in, 0xff, sizeof in.argmax_in)), ANY_VERB, 0);
+                 memset(in.argmax_in, 0xff, sizeof in.argmax_in)),
+                ANY_VERB, 0);
         EXTREME((no_tokens(&c.score.q, Q_COUNT), wild_strides(&c.score.q, sign * (INT64_MAX / 16)),
-                 c.score.q.weights_strides = c.score.q.strides), ANY_VERB, 0);
+                 c.score.q.weights_strides = c.score.q.strides),
+                ANY_VERB, 0);
         EXTREME((no_tokens(&c.score.d, 1), wild_strides(&c.score.d, sign < 0 ? INT64_MIN : INT64_MAX),
-                 memset(in.argmax_in, 0xff, sizeof in.argmax_in)), ANY_VERB, 0);
-        EXTREME((no_tokens(&c.score.d, 0), wild_strides(&c.score.d, sign < 0 ? INT64_MIN : INT64_MAX)), ANY_VERB, 0);
+                 memset(in.argmax_in, 0xff, sizeof in.argmax_in)),
+                ANY_VERB, 0);
+        EXTREME((no_tokens(&c.score.d, 0), wild_strides(&c.score.d, sign < 0 ? INT64_MIN : INT64_MAX)),
+                ANY_VERB, 0);
         EXTREME(wild_packed(&c, sign * (INT64_MAX / 8)), ANY_VERB, 0);
         EXTREME(wild_packed(&c, sign < 0 ? INT64_MIN : INT64_MAX), ANY_VERB, 1);
     }
     EXTREME((no_strides(&c.score.q), no_strides(&c.score.d), c.score.argmax = NULL, c.score.q.count = 1 << 29,
              c.score.q.len_max = 0, c.score.d.count = 1 << 20, c.score.d.len_max = 1, c.topk.k = 1 << 25,
-             c.exec.threads = 4096, c.exec.parallel_for = lik_pool_parallel_for), TOPK | PLANS_ONLY, 1); /* its heaps */
+             /* its heaps */
+             c.exec.threads = 4096, c.exec.parallel_for = lik_pool_parallel_for),
+            TOPK | PLANS_ONLY, 1);
     EXTREME((no_strides(&c.score.q), no_strides(&c.score.d), c.score.q.count = 1 << 29, c.score.q.len_max = 8,
              c.score.d.count = 1 << 28, c.score.d.len_max = 1, c.exec.threads = 4096,
-             c.exec.parallel_for = lik_pool_parallel_for), GRAD | PLANS_ONLY, 1);
+             c.exec.parallel_for = lik_pool_parallel_for),
+            GRAD | PLANS_ONLY, 1);
     EXTREME(c.score.d.dim = c.score.q.dim = 65536, ANY_VERB | PLANS_ONLY, 0);
-    EXTREME((no_strides(&c.score.d), c.score.argmax = NULL, c.score.d.len_max = INT32_MAX), ANY_VERB | PLANS_ONLY, 0);
+    EXTREME((no_strides(&c.score.d), c.score.argmax = NULL, c.score.d.len_max = INT32_MAX),
+            ANY_VERB | PLANS_ONLY, 0);
     EXTREME((no_strides(&c.score.d), c.score.argmax_dtype = LIK_I16, c.score.d.len_max = INT16_MAX),
             SCORE | GRAD | PLANS_ONLY, 0);
     EXTREME((c.exec.threads = 4096, c.exec.parallel_for = lik_pool_parallel_for), ANY_VERB | PLANS_ONLY, 0);
-    EXTREME((c.score.d.count = 0, c.score.d.data = NULL, c.score.scores = NULL, c.score.argmax = NULL), SCORE, 0);
+    EXTREME((c.score.d.count = 0, c.score.d.data = NULL, c.score.scores = NULL, c.score.argmax = NULL), SCORE,
+            0);
     EXTREME((no_tokens(&c.score.q, Q_COUNT), c.score.argmax = NULL), ANY_VERB, 0);
     EXTREME(c.score.d.strides.group = INT64_MAX, ANY_VERB, 0); /* without groups */
     EXTREME((c.score.d.group_size = 2, c.score.d.strides.group = 2 * D_LEN * DIM), ANY_VERB, 0);
     EXTREME((no_strides(&c.score.d), c.score.d.group_size = 2, c.score.d.strides.sequence = INT64_MAX / 8),
             ANY_VERB | PLANS_ONLY, 0); /* far, but once a group */
     EXTREME((c.score.q.count = 1, c.score.d.count = 1, c.score.scores_stride = INT64_MIN,
-             c.grad.grad_scores_stride = INT64_MIN), SCORE | GRAD, 0);
+             c.grad.grad_scores_stride = INT64_MIN),
+            SCORE | GRAD, 0);
     EXTREME((c.score.d.dim_stride = INT64_MAX, c.score.d.dim = c.score.q.dim = 1), ANY_VERB, 0);
 }
 
@@ -597,7 +634,8 @@ static void check_memory(void)
             memory = &in;
             snprintf(number, sizeof number, "%zu", too_many[j]);
             check(lik_memory_alloc(ctx, too_many[j], &memory) == LIK_EINVAL && !memory &&
-                      strstr(lik_last_error(), number) && strstr(lik_last_error(), "at most 9223372036854775744"),
+                      strstr(lik_last_error(), number) &&
+                      strstr(lik_last_error(), "at most 9223372036854775744"),
                   "%s bytes: %s", number, lik_last_error());
         }
         memory = &in;
@@ -652,7 +690,8 @@ static void check_newer_structs(void)
         memset(&out, 0xcb, sizeof out);
         check(lik_score_run(devices[i].ctx, &score.score, &newer.c.exec) == LIK_EUNSUPPORTED,
               "a field added and set: %s", lik_last_error());
-        check(strstr(lik_last_error(), "score.struct_size") != NULL, "the message is \"%s\"", lik_last_error());
+        check(strstr(lik_last_error(), "score.struct_size") != NULL, "the message is \"%s\"",
+              lik_last_error());
         check(untouched(&newer.c, &newer.c), "something was written");
         score.added[63] = 0;
         for (int64_t at = 0; at < COUNT(score.added); at++) {
@@ -669,7 +708,8 @@ static void check_newer_structs(void)
         most.score.struct_size = sizeof most.room - 1;
         check_ok(lik_score_plan(devices[i].ctx, &most.score, NULL, &newer.c.plan), "4096 bytes more");
         most.score.struct_size++;
-        check(lik_score_plan(devices[i].ctx, &most.score, NULL, &newer.c.plan) == LIK_EINVAL, "4097 bytes more");
+        check(lik_score_plan(devices[i].ctx, &most.score, NULL, &newer.c.plan) == LIK_EINVAL,
+              "4097 bytes more");
     }
 }
 

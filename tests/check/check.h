@@ -1,9 +1,10 @@
-/* The check suite: every backend and CPU level against expectations computed here in f64, over generated problems.
+/* The check suite: every backend and CPU level against expectations computed here in f64, over
+ * generated problems.
  *
- * A `spec` says what a problem looks like, a `problem` is that problem in memory: inputs read-only between unmapped
- * pages, what no kernel may look at (gaps, dropped tokens, rows outside the sequences) filled with NaN, outputs
- * poisoned. The expectation is computed once from the decoded tokens, independently of src/ref, which is checked like
- * every backend. */
+ * A `spec` says what a problem looks like, a `problem` is that problem in memory: inputs
+ * read-only between unmapped pages, what no kernel may look at (gaps, dropped tokens, rows
+ * outside the sequences) filled with NaN, outputs poisoned. The expectation is computed once
+ * from the decoded tokens, independently of src/ref, which is checked like every backend. */
 #ifndef LIK_CHECK_H
 #define LIK_CHECK_H
 
@@ -20,9 +21,9 @@
 
 /* ---- harness.c: failures, random numbers, guarded memory ---- */
 
-/* Totals of the run. `quick` asks for the reduced set; `only` >= 0 runs just that case of each group; `slack` bytes are
- * left between a buffer's end and the unmapped page (emulators may load a whole vector where an instruction names a
- * scalar). */
+/* Totals of the run. `quick` asks for the reduced set; `only` >= 0 runs just that case of each
+ * group; `slack` bytes are left between a buffer's end and the unmapped page (emulators may
+ * load a whole vector where an instruction names a scalar). */
 extern struct check_totals {
     int64_t cases, checks, failures, skipped;
     int quick;
@@ -36,16 +37,19 @@ extern struct check_totals {
 /* Names what is being checked, in messages and after a crash. */
 __attribute__((format(printf, 1, 2))) void check_describe(const char *format, ...);
 
-/* Counts one check; prints the description and the message if it does not hold. Returns `holds`. */
+/* Counts one check; prints the description and the message if it does not hold. Returns
+ * `holds`. */
 __attribute__((format(printf, 2, 3))) int check(int holds, const char *format, ...);
 
 /* Checks that a call succeeded, printing its message if it did not. */
 int check_ok(int status, const char *call);
 
-/* Checks |got - want| <= tolerance; NaN must meet NaN, an infinity itself. `what` and `at` name the entry. */
+/* Checks |got - want| <= tolerance; NaN must meet NaN, an infinity itself. `what` and `at` name
+ * the entry. */
 int check_close(const char *what, int64_t at, double got, double want, double tolerance);
 
-/* Should case `number` of the running group be run? Takes every `thin`-th in the reduced set. */
+/* Should case `number` of the running group be run? Takes every `thin`-th in the reduced
+ * set. */
 int check_wanted(int64_t number, int64_t thin);
 
 /* Prints the case after a fault, then leaves the signal to whoever had it before. */
@@ -60,7 +64,8 @@ double rng_unit(struct rng *rng);              /* [0, 1) */
 double rng_normal(struct rng *rng);
 #define RNG_PICK(rng, array) ((array)[rng_below((rng), COUNT(array))])
 
-/* Bytes that start right behind, or end right before, an unmapped page; the slack on the other side is watched. */
+/* Bytes that start right behind, or end right before, an unmapped page; the slack on the other
+ * side is watched. */
 enum placement { AT_END, AT_BEGIN };
 struct buffer {
     unsigned char *map, *data;
@@ -110,8 +115,10 @@ enum values {
     LARGE,
     SKEWED,
     VALUES,
-    SQUARES_OVERFLOW = VALUES, /* f32 and bf16, in no random problem: elements whose squares leave the range of f32, */
-    SQUARES_UNDERFLOW          /* and those of tokens that only a scale makes large enough to have a direction */
+    /* f32 and bf16, in no random problem: elements whose squares leave the range of f32, */
+    SQUARES_OVERFLOW = VALUES,
+    /* and those of tokens that only a scale makes large enough to have a direction */
+    SQUARES_UNDERFLOW
 };
 
 struct side_spec {
@@ -160,7 +167,8 @@ struct problem {
     double *tolerance; /* [scores] */
 };
 
-/* A problem without any special feature: f32, one query, one document, everything contiguous. */
+/* A problem without any special feature: f32, one query, one document, everything
+ * contiguous. */
 struct spec spec_plain(int64_t q_len, int64_t d_len, int64_t dim, uint64_t seed);
 
 /* A random problem of about at most `work` multiplications. */
@@ -180,14 +188,16 @@ double problem_product(const struct problem *p, int64_t i, int64_t s, int64_t j,
 double problem_product_tolerance(const struct problem *p, int64_t i, int64_t s, int64_t j);
 int64_t problem_length(const struct lik_tokens *x, int64_t i);
 int64_t problem_argmax(const struct problem *p, int64_t n, int64_t s);
-/* The document token a kernel names must be kept, score as high as the best does, and be the first of its likes. */
+/* The document token a kernel names must be kept, score as high as the best does, and be the
+ * first of its likes. */
 void check_winner(const struct problem *p, int64_t n, int64_t s);
 float problem_score(const struct problem *p, int64_t n);
 
 /* Is the query of this problem rounded to integers by CPU kernels? */
 int problem_quantized(const struct problem *p);
 
-/* Runs the score on fresh poisoned outputs, with a workspace of exactly the planned size. Returns the status. */
+/* Runs the score on fresh poisoned outputs, with a workspace of exactly the planned size.
+ * Returns the status. */
 int problem_run(struct problem *p, const struct lik_context *ctx, const struct lik_exec *exec);
 void problem_poison(struct problem *p);
 

@@ -1,4 +1,5 @@
-/* The entries of the C API beside the operations: devices, merges, names; what each refuses, and in which words. */
+/* The entries of the C API beside the operations: devices, merges, names; what each refuses,
+ * and in which words. */
 #include "check.h"
 
 #include <limits.h>
@@ -35,7 +36,8 @@ static void check_devices(void)
     endless[sizeof endless - 1] = 0;
     memcpy(endless, "cpu:", 4);
     struct lik_context *ctx;
-    check(lik_context_create(endless, &ctx) == LIK_EINVAL && strlen(lik_last_error()) < 1000, "an endless device name");
+    check(lik_context_create(endless, &ctx) == LIK_EINVAL && strlen(lik_last_error()) < 1000,
+          "an endless device name");
 
     static const char *const levels[] = {"generic", "avx2", "nonsense", ""};
     const char *kept = getenv("LIK_CPU");
@@ -45,13 +47,15 @@ static void check_devices(void)
         int status = lik_context_create("cpu", &ctx);
         check_describe("arguments: LIK_CPU=%s", levels[i]);
         if (i == 2) {
-            check(status == LIK_EINVAL && strstr(lik_last_error(), "LIK_CPU") && strstr(lik_last_error(), "nonsense"),
+            check(status == LIK_EINVAL && strstr(lik_last_error(), "LIK_CPU") &&
+                      strstr(lik_last_error(), "nonsense"),
                   "the status is %s: %s", lik_status_name(status), lik_last_error());
             continue;
         }
         if (!check_ok(status, "lik_context_create"))
             continue;
-        check(i != 0 || !strcmp(lik_context_name(ctx), "cpu:generic"), "the context is %s", lik_context_name(ctx));
+        check(i != 0 || !strcmp(lik_context_name(ctx), "cpu:generic"), "the context is %s",
+              lik_context_name(ctx));
         check(!strncmp(lik_context_name(ctx), "cpu:", 4), "the context is %s", lik_context_name(ctx));
         lik_context_destroy(ctx);
     }
@@ -89,24 +93,29 @@ static void check_merges(void)
     for (int64_t i = 0; i < COUNT(bad); i++) {
         memset(values, 0xcb, sizeof values);
         memset(ids, 0xcb, sizeof ids);
-        int status = lik_merge_topk(bad[i].parts, bad[i].queries, bad[i].k_in, bad[i].nothing == 1 ? NULL : values_in,
-                                    bad[i].nothing == 2 ? NULL : ids_in, bad[i].k, 0,
-                                    bad[i].nothing == 3 ? NULL : values, bad[i].nothing == 4 ? NULL : ids);
+        int status =
+            lik_merge_topk(bad[i].parts, bad[i].queries, bad[i].k_in, bad[i].nothing == 1 ? NULL : values_in,
+                           bad[i].nothing == 2 ? NULL : ids_in, bad[i].k, 0,
+                           bad[i].nothing == 3 ? NULL : values, bad[i].nothing == 4 ? NULL : ids);
         totals.cases++;
         check_describe("arguments: lik_merge_topk, case %lld", (long long)i);
-        check(status == LIK_EINVAL && strstr(lik_last_error(), bad[i].a) && strstr(lik_last_error(), bad[i].b),
+        check(status == LIK_EINVAL && strstr(lik_last_error(), bad[i].a) &&
+                  strstr(lik_last_error(), bad[i].b),
               "the status is %s: %s", lik_status_name(status), lik_last_error());
         unsigned char poison[sizeof ids];
         memset(poison, 0xcb, sizeof poison);
-        check(!memcmp(values, poison, sizeof values) && !memcmp(ids, poison, sizeof ids), "something was written");
+        check(!memcmp(values, poison, sizeof values) && !memcmp(ids, poison, sizeof ids),
+              "something was written");
     }
     for (int which = 0; which < 4; which++) {
         check_describe("arguments: lik_merge_topk, pointer %d misaligned", which);
-        int status = lik_merge_topk(1, 1, 1, which == 0 ? (const float *)((const char *)values_in + 1) : values_in,
-                                    which == 1 ? (const int64_t *)((const char *)ids_in + 4) : ids_in, 1, 0,
-                                    which == 2 ? (float *)((char *)values + 2) : values,
-                                    which == 3 ? (int64_t *)((char *)ids + 4) : ids);
-        check(status == LIK_EINVAL && strstr(lik_last_error(), "aligned"), "the message is \"%s\"", lik_last_error());
+        int status =
+            lik_merge_topk(1, 1, 1, which == 0 ? (const float *)((const char *)values_in + 1) : values_in,
+                           which == 1 ? (const int64_t *)((const char *)ids_in + 4) : ids_in, 1, 0,
+                           which == 2 ? (float *)((char *)values + 2) : values,
+                           which == 3 ? (int64_t *)((char *)ids + 4) : ids);
+        check(status == LIK_EINVAL && strstr(lik_last_error(), "aligned"), "the message is \"%s\"",
+              lik_last_error());
     }
     check_describe("arguments: lik_merge_topk of nothing");
     check_ok(lik_merge_topk(0, 0, 0, NULL, NULL, 1, 0, NULL, NULL), "lik_merge_topk");
@@ -118,8 +127,8 @@ static void check_names(void)
 {
     struct lik_tokens endless = lik_tokens_padded(NULL, LIK_F32, 2, INT64_MAX, 8);
     check_describe("arguments: contiguous views");
-    check(endless.strides.sequence == INT64_MAX && endless.strides.token == 8, "a stride that does not fit is %lld",
-          (long long)endless.strides.sequence);
+    check(endless.strides.sequence == INT64_MAX && endless.strides.token == 8,
+          "a stride that does not fit is %lld", (long long)endless.strides.sequence);
     static const char *const names[] = {"LIK_OK",         "LIK_EINVAL", "LIK_EUNSUPPORTED",
                                         "LIK_EWORKSPACE", "LIK_ENOMEM", "LIK_EDEVICE"};
     check_describe("arguments: names");
@@ -131,7 +140,8 @@ static void check_names(void)
     char version[32];
     snprintf(version, sizeof version, "%d.%d.%d", LIK_VERSION_MAJOR, LIK_VERSION_MINOR, LIK_VERSION_PATCH);
     check(!strcmp(lik_version(), version), "the version is %s, the header's %s", lik_version(), version);
-    check(strstr(lik_build_info(), version) && strstr(lik_build_info(), "cpu") && !strchr(lik_build_info(), '\n'),
+    check(strstr(lik_build_info(), version) && strstr(lik_build_info(), "cpu") &&
+              !strchr(lik_build_info(), '\n'),
           "the build is \"%s\"", lik_build_info());
 }
 

@@ -1,5 +1,6 @@
-/* The reader of .npy files given bytes between unmapped pages: what it makes of headers that are right, and the status
- * and the words for each that is wrong. The command's tests open the same files by name. */
+/* The reader of .npy files given bytes between unmapped pages: what it makes of headers that
+ * are right, and the status and the words for each that is wrong. The command's tests open the
+ * same files by name. */
 #include "check.h"
 
 #include "io/array.h"
@@ -8,15 +9,16 @@
 #include <unistd.h>
 
 struct header {
-    const char *text;     /* the dictionary, or what stands for it */
-    int major, minor;     /* version; 0: 1.0 */
-    int64_t length;       /* what the file says that the text takes; -1: its true length */
-    int64_t data;         /* bytes behind it */
-    int status;           /* what lik_npy_read returns */
-    const char *piece;    /* of the message, or the shape */
+    const char *text;  /* the dictionary, or what stands for it */
+    int major, minor;  /* version; 0: 1.0 */
+    int64_t length;    /* what the file says that the text takes; -1: its true length */
+    int64_t data;      /* bytes behind it */
+    int status;        /* what lik_npy_read returns */
+    const char *piece; /* of the message, or the shape */
 };
 
-/* The file, of which only the first `cut` bytes are there if that is not negative; an unmapped page follows. */
+/* The file, of which only the first `cut` bytes are there if that is not negative; an unmapped
+ * page follows. */
 static struct buffer file_of(const struct header *h, int64_t cut)
 {
     int major = h->major ? h->major : 1;
@@ -46,13 +48,13 @@ static int read_file(const struct buffer *b, struct lik_array *array, struct lik
     return lik_npy_read(&map, "the file", array, error);
 }
 
-#define F4 "{'descr': '<f4', 'fortran_order': False, 'shape': "
-#define GOOD(text, data, shape)            {text, 0, 0, -1, data, 0, shape}
-#define VERSION(major, text, data, shape)  {text, major, 0, -1, data, 0, shape}
-#define BAD(text, data, status, piece)     {text, 0, 0, -1, data, status, piece}
-#define CORRUPT(text)                      BAD(text, 96, LIK_IO_UNREADABLE, "cannot be understood")
-#define UNFIT(text, piece)                 BAD(text, 96, LIK_IO_INCOMPATIBLE, piece)
-#define DESCR(type)                        "{'descr': " type ", 'fortran_order': False, 'shape': (2,)}"
+#define F4                                "{'descr': '<f4', 'fortran_order': False, 'shape': "
+#define GOOD(text, data, shape)           {text, 0, 0, -1, data, 0, shape}
+#define VERSION(major, text, data, shape) {text, major, 0, -1, data, 0, shape}
+#define BAD(text, data, status, piece)    {text, 0, 0, -1, data, status, piece}
+#define CORRUPT(text)                     BAD(text, 96, LIK_IO_UNREADABLE, "cannot be understood")
+#define UNFIT(text, piece)                BAD(text, 96, LIK_IO_INCOMPATIBLE, piece)
+#define DESCR(type)                       "{'descr': " type ", 'fortran_order': False, 'shape': (2,)}"
 
 static const struct header headers[] = {
     GOOD(F4 "(2, 3, 4)}", 96, "2 x 3 x 4"),
@@ -129,7 +131,8 @@ static const struct header headers[] = {
     {F4 "(24,)}", 2, 0, 0x02000000, 96, LIK_IO_UNREADABLE, "the header ends at byte 33554444"},
     {F4 "(24,)}", 2, 0, 0x00010000, 96, LIK_IO_UNREADABLE, "the header ends at byte 65548"},
     {"", 2, 0, 0x00010000, 0, LIK_IO_UNREADABLE, "the header ends at byte 65548"},
-    BAD("{'descr': '<f4', 'shape': (0,), 'fortran_order': Fals", 0, LIK_IO_UNREADABLE, "cannot be understood"),
+    BAD("{'descr': '<f4', 'shape': (0,), 'fortran_order': Fals", 0, LIK_IO_UNREADABLE,
+        "cannot be understood"),
     {"x", 1, 0, 2, 0, LIK_IO_UNREADABLE, "the header ends at byte 12, the file has 11"},
 };
 
@@ -144,12 +147,13 @@ static void check_header(const struct header *h, int64_t number)
     int status = read_file(&b, &array, &error);
     check(status == h->status, "the status is %d, expected %d (%s)", status, h->status, error.text);
     if (h->status) {
-        check(strstr(error.text, h->piece) && strstr(error.text, "the file"), "the message is \"%s\"", error.text);
+        check(strstr(error.text, h->piece) && strstr(error.text, "the file"), "the message is \"%s\"",
+              error.text);
     } else if (!status) {
         const char *shape = lik_array_shape_text(&array, text);
         check(!strcmp(shape, h->piece), "the shape is %s, expected %s", shape, h->piece);
-        check(array.bytes == h->data && array.data == b.data + b.bytes - h->data, "%lld bytes of data at %lld",
-              (long long)array.bytes, (long long)(array.data - b.data));
+        check(array.bytes == h->data && array.data == b.data + b.bytes - h->data,
+              "%lld bytes of data at %lld", (long long)array.bytes, (long long)(array.data - b.data));
     }
     buffer_free(&b);
 }
@@ -169,13 +173,17 @@ static void check_cut(int major)
         check(!!lik_npy_recognize(&map) == (size >= 6), "it is %srecognized", size >= 6 ? "not " : "");
         int status = read_file(&b, &array, &error);
         check(status == (size < all ? LIK_IO_UNREADABLE : 0), "the status is %d: %s", status, error.text);
-        const char *piece = size < 6 ? "not a .npy file" : size < 10 ? "at least 10" : size < all ? "cut short" : "";
+        const char *piece = size < 6     ? "not a .npy file"
+                            : size < 10  ? "at least 10"
+                            : size < all ? "cut short"
+                                         : "";
         check(strstr(error.text, piece) != NULL, "the message is \"%s\"", error.text);
         buffer_free(&b);
     }
 }
 
-/* What is written can be read again, and stands in the file as NumPy has it: a multiple of 64 bytes, a newline last. */
+/* What is written can be read again, and stands in the file as NumPy has it: a multiple of 64
+ * bytes, a newline last. */
 static void check_written(int type, int rank, const int64_t *shape)
 {
     char path[] = "/tmp/lik-check-XXXXXX", text[512] = {0};
@@ -190,7 +198,8 @@ static void check_written(int type, int rank, const int64_t *shape)
     int status = lik_npy_write_header(&out, type, rank, shape, &error);
     if (check(out.fd >= 0 && !status, "%d: %s", status, error.text))
         start = lseek(out.fd, 0, SEEK_END);
-    check(start % 64 == 0 && start > 0 && start < COUNT(text), "the header takes %lld bytes", (long long)start);
+    check(start % 64 == 0 && start > 0 && start < COUNT(text), "the header takes %lld bytes",
+          (long long)start);
     struct buffer b = buffer_make((size_t)(start + data), AT_END, 1);
     memset(b.data, 0, b.bytes);
     if (pread(out.fd, b.data, (size_t)start, 0) == start) {

@@ -1,7 +1,7 @@
-/* Problems of the check suite on a GPU: every array of a problem is copied to device memory, placed like the host's
- * (modulo 256 bytes) between guard bands of 0xff bytes, which read as NaN; the operation runs there; outputs are copied
- * back over the host's. The workspace holds 0xee bytes, or nothing ever written with LIK_CHECK_RAW=1 (for initcheck).
- */
+/* Problems of the check suite on a GPU: every array of a problem is copied to device memory,
+ * placed like the host's (modulo 256 bytes) between guard bands of 0xff bytes, which read as
+ * NaN; the operation runs there; outputs are copied back over the host's. The workspace holds
+ * 0xee bytes, or nothing ever written with LIK_CHECK_RAW=1 (for initcheck). */
 #include "check.h"
 
 #ifdef LIK_WITH_CUDA
@@ -45,10 +45,11 @@ static void *mirror_bytes(const void *host, size_t bytes, int output)
 }
 
 /* An array with these strides; returns the device's address of its entry (0, 0, 0). */
-static void *mirror_strided(const struct lik_tokens *x, const void *host, struct lik_strides strides, int64_t inner,
-                            int64_t inner_stride, size_t size)
+static void *mirror_strided(const struct lik_tokens *x, const void *host, struct lik_strides strides,
+                            int64_t inner, int64_t inner_stride, size_t size)
 {
-    int64_t groups = x->group_size ? x->count / x->group_size : 1, members = x->group_size ? x->group_size : x->count;
+    int64_t groups = x->group_size ? x->count / x->group_size : 1,
+            members = x->group_size ? x->group_size : x->count;
     int64_t extents[4] = {groups, members, x->len_max, inner};
     int64_t steps[4] = {strides.group, strides.sequence, strides.token, inner_stride}, low = 0, high = 1;
     if (!host)
@@ -69,11 +70,13 @@ static void *mirror_strided(const struct lik_tokens *x, const void *host, struct
 static void mirror_tokens(struct lik_tokens *x)
 {
     struct lik_tokens host = *x;
-    x->data = mirror_strided(&host, host.data, host.strides, host.dim, host.dim_stride, lik_dtype_bytes(host.dtype));
+    x->data = mirror_strided(&host, host.data, host.strides, host.dim, host.dim_stride,
+                             lik_dtype_bytes(host.dtype));
     x->mask = mirror_strided(&host, host.mask, host.mask_strides, 1, 0, 1);
     x->scale = mirror_strided(&host, host.scale, host.scale_strides, 1, 0, sizeof(float));
     x->weights = mirror_strided(&host, host.weights, host.weights_strides, 1, 0, sizeof(float));
-    x->offsets = mirror_bytes(host.offsets, (size_t)(host.count + 1) * (host.offsets_dtype == LIK_I32 ? 4 : 8), 0);
+    x->offsets =
+        mirror_bytes(host.offsets, (size_t)(host.count + 1) * (host.offsets_dtype == LIK_I32 ? 4 : 8), 0);
 }
 
 static int64_t rows_of(const struct lik_tokens *x)
@@ -81,16 +84,20 @@ static int64_t rows_of(const struct lik_tokens *x)
     return x->offsets ? x->total : x->count * x->len_max;
 }
 
-/* Scores of a problem, and the elements from the first to the last in rows `step` apart (0: contiguous). */
+/* Scores of a problem, and the elements from the first to the last in rows `step` apart (0:
+ * contiguous). */
 static size_t scores_of(const struct lik_score *op, int64_t step, size_t *elements)
 {
-    int64_t columns = op->pairing == LIK_ALL ? op->d.count : op->pairing == LIK_CANDIDATES ? op->per_query : 1;
+    int64_t columns = op->pairing == LIK_ALL          ? op->d.count
+                      : op->pairing == LIK_CANDIDATES ? op->per_query
+                                                      : 1;
     int64_t rows = op->pairing == LIK_LIST ? op->list_count : op->q.count;
     *elements = rows && columns ? (size_t)((rows - 1) * (step ? step : columns) + columns) : 0;
     return (size_t)(rows * columns);
 }
 
-/* The host's problem `op` in device memory, with its outputs if `outputs`; the argmax is an input otherwise. */
+/* The host's problem `op` in device memory, with its outputs if `outputs`; the argmax is an
+ * input otherwise. */
 static struct lik_score mirror_score(const struct lik_score *op, int outputs)
 {
     struct lik_score gpu = *op;
@@ -115,7 +122,8 @@ static void mirror_close(void)
         struct mirror *m = &mirrors[i];
         size_t touched = 0;
         need(cudaMemcpy(band, m->base, m->at, cudaMemcpyDeviceToHost), "cudaMemcpy");
-        need(cudaMemcpy(band + m->at, m->base + m->at + m->bytes, GUARD, cudaMemcpyDeviceToHost), "cudaMemcpy");
+        need(cudaMemcpy(band + m->at, m->base + m->at + m->bytes, GUARD, cudaMemcpyDeviceToHost),
+             "cudaMemcpy");
         for (size_t b = 0; b < m->at + GUARD; b++)
             touched += band[b] != 0xff;
         check(touched == 0, "%zu bytes around array %d of %zu bytes were written", touched, i, m->bytes);
@@ -129,7 +137,8 @@ static void mirror_close(void)
 
 static struct lik_exec make_workspace(const struct lik_plan *plan)
 {
-    static const unsigned char *const place = (const unsigned char *)(uintptr_t)4096; /* only its alignment counts */
+    /* only its alignment counts */
+    static const unsigned char *const place = (const unsigned char *)(uintptr_t)4096;
     struct lik_exec how = {.struct_size = sizeof how, .workspace_bytes = plan->workspace_bytes};
     struct mirror *m = &mirrors[mirror_count++];
     *m = (struct mirror){.host = place, .at = GUARD, .bytes = plan->workspace_bytes};
@@ -145,43 +154,43 @@ static struct lik_exec make_workspace(const struct lik_plan *plan)
 }
 
 /* Every tenth run is the first CUDA call of a fresh thread, as a server's worker has it. */
-#define GPU_RUN(verb)                                                                     \
-    struct verb##_call {                                                                  \
-        const struct lik_context *ctx;                                                    \
-        const struct lik_##verb *op;                                                      \
-        const struct lik_exec *how;                                                       \
-        int status;                                                                       \
-        char error[512];                                                                  \
-    };                                                                                    \
-                                                                                          \
-    static void *call_##verb(void *argument)                                              \
-    {                                                                                     \
-        struct verb##_call *c = argument;                                                 \
-        c->status = lik_##verb##_run(c->ctx, c->op, c->how);                              \
-        snprintf(c->error, sizeof c->error, "%s", lik_last_error());                      \
-        return NULL;                                                                      \
-    }                                                                                     \
-                                                                                          \
-    static int launch_##verb(const struct lik_context *ctx, const struct lik_##verb *gpu) \
-    {                                                                                     \
-        struct lik_plan plan = {.struct_size = sizeof plan};                              \
-        int status = lik_##verb##_plan(ctx, gpu, NULL, &plan);                            \
-        if (!status) {                                                                    \
-            struct lik_exec how = make_workspace(&plan);                                  \
-            struct verb##_call call = {.ctx = ctx, .op = gpu, .how = &how};               \
-            pthread_t thread;                                                             \
+#define GPU_RUN(verb)                                                                              \
+    struct verb##_call {                                                                           \
+        const struct lik_context *ctx;                                                             \
+        const struct lik_##verb *op;                                                               \
+        const struct lik_exec *how;                                                                \
+        int status;                                                                                \
+        char error[512];                                                                           \
+    };                                                                                             \
+                                                                                                   \
+    static void *call_##verb(void *argument)                                                       \
+    {                                                                                              \
+        struct verb##_call *c = argument;                                                          \
+        c->status = lik_##verb##_run(c->ctx, c->op, c->how);                                       \
+        snprintf(c->error, sizeof c->error, "%s", lik_last_error());                               \
+        return NULL;                                                                               \
+    }                                                                                              \
+                                                                                                   \
+    static int launch_##verb(const struct lik_context *ctx, const struct lik_##verb *gpu)          \
+    {                                                                                              \
+        struct lik_plan plan = {.struct_size = sizeof plan};                                       \
+        int status = lik_##verb##_plan(ctx, gpu, NULL, &plan);                                     \
+        if (!status) {                                                                             \
+            struct lik_exec how = make_workspace(&plan);                                           \
+            struct verb##_call call = {.ctx = ctx, .op = gpu, .how = &how};                        \
+            pthread_t thread;                                                                      \
             if (totals.launched % 10 == 0 && !pthread_create(&thread, NULL, call_##verb, &call)) { \
-                pthread_join(thread, NULL);                                               \
-                check(!call.status, "lik_" #verb "_run in a fresh thread: %s", call.error); \
-            } else {                                                                      \
-                call_##verb(&call);                                                       \
-            }                                                                             \
-            status = call.status;                                                         \
-            need(cudaDeviceSynchronize(), "lik_" #verb "_run");                           \
-            totals.launched++;                                                            \
-        }                                                                                 \
-        mirror_close();                                                                   \
-        return status;                                                                    \
+                pthread_join(thread, NULL);                                                        \
+                check(!call.status, "lik_" #verb "_run in a fresh thread: %s", call.error);        \
+            } else {                                                                               \
+                call_##verb(&call);                                                                \
+            }                                                                                      \
+            status = call.status;                                                                  \
+            need(cudaDeviceSynchronize(), "lik_" #verb "_run");                                    \
+            totals.launched++;                                                                     \
+        }                                                                                          \
+        mirror_close();                                                                            \
+        return status;                                                                             \
     }
 
 GPU_RUN(score)

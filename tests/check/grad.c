@@ -1,11 +1,13 @@
-/* Winners as in score.c. Gradients of every device against the gather formula, taken in f64 from the device's winners,
- * and that formula against finite differences of their products. Then bitwise equality across threads, and
- * accumulation.
+/* Winners as in score.c. Gradients of every device against the gather formula, taken in f64
+ * from the device's winners, and that formula against finite differences of their products.
+ * Then bitwise equality across threads, and accumulation.
  *
- * With v the vector a token counts as (scale * x, or x / |x|) and G what v receives, x receives scale * G, or
+ * With v the vector a token counts as (scale * x, or x / |x|) and G what v receives, x receives
+ * scale * G, or
  * (G - <G, v> v) * scale / |x|. An element is a sum of `meetings` products: its tolerance is
  *
- *     u * (meetings + 4 sqrt(dim) + 16) * (sum of |terms| + |v[k]| * sum of |g| |other|) / |x|    u = 2^-24
+ *     u * (meetings + 4 sqrt(dim) + 16) * (sum of |terms| + |v[k]| * sum of |g| |other|) / |x|,
+ *     u = 2^-24
  *
  * plus half a unit in the last place of the operand's dtype. */
 #include "check.h"
@@ -31,7 +33,9 @@ static int64_t row_in_gradient(const struct lik_tokens *x, int64_t i, int64_t t)
 {
     if (!x->offsets)
         return i * x->len_max + t;
-    return (x->offsets_dtype == LIK_I32 ? ((const int32_t *)x->offsets)[i] : ((const int64_t *)x->offsets)[i]) + t;
+    return (x->offsets_dtype == LIK_I32 ? ((const int32_t *)x->offsets)[i]
+                                        : ((const int64_t *)x->offsets)[i]) +
+           t;
 }
 
 static int64_t rows_of(const struct lik_tokens *x)
@@ -42,7 +46,9 @@ static int64_t rows_of(const struct lik_tokens *x)
 static double grad_score(const struct grad_case *c, int64_t n)
 {
     const struct lik_score *op = &c->p->op;
-    int64_t columns = op->pairing == LIK_ALL ? op->d.count : op->pairing == LIK_CANDIDATES ? op->per_query : 1;
+    int64_t columns = op->pairing == LIK_ALL          ? op->d.count
+                      : op->pairing == LIK_CANDIDATES ? op->per_query
+                                                      : 1;
     int64_t stride = c->op.grad_scores_stride ? c->op.grad_scores_stride : columns;
     return (double)c->op.grad_scores[n / columns * stride + n % columns];
 }
@@ -96,9 +102,9 @@ static void finish(struct expected *e, const struct lik_tokens *x, const struct 
                 value[k] -= along * vector[k];
             }
             value[k] *= own->clamped[row] ? 0 : own->factor[row]; /* without a direction: no gradient */
-            bound[k] = own->clamped[row]
-                           ? 0
-                           : bound[k] * fabs(own->factor[row]) * relative + 0x1p-149 * (double)e->meetings[row];
+            bound[k] = own->clamped[row] ? 0
+                                         : bound[k] * fabs(own->factor[row]) * relative +
+                                               0x1p-149 * (double)e->meetings[row];
         }
     }
 }
@@ -125,9 +131,9 @@ static void expect(struct grad_case *c)
         }
     }
     for (int64_t row = 0; row < p->op.q.count * p->q.len; row++)
-        c->weight_bound[row] =
-            c->weight_bound[row] * UNIT_ROUNDOFF * ((double)c->q.meetings[row] + 12 * sqrt((double)p->q.dim) + 16) +
-            0x1p-140;
+        c->weight_bound[row] = c->weight_bound[row] * UNIT_ROUNDOFF *
+                                   ((double)c->q.meetings[row] + 12 * sqrt((double)p->q.dim) + 16) +
+                               0x1p-140;
     finish(&c->q, &p->op.q, &p->q);
     finish(&c->d, &p->op.d, &p->d);
 }
@@ -140,9 +146,10 @@ static double rounded(double bound, double value, int32_t dtype)
     return bound + half_ulp * (fabs(value) + bound) + smallest;
 }
 
-/* Compares a whole gradient; `before`, if given, is what the buffer held and the gradient was added to. */
-static void compare(const char *name, const struct lik_tokens *x, const struct decoded *own, const struct expected *e,
-                    const void *got, const float *before)
+/* Compares a whole gradient; `before`, if given, is what the buffer held and the gradient was
+ * added to. */
+static void compare(const char *name, const struct lik_tokens *x, const struct decoded *own,
+                    const struct expected *e, const void *got, const float *before)
 {
     char *met = calloc((size_t)rows_of(x) + 1, 1);
     for (int64_t i = 0; i < x->count; i++)
@@ -154,7 +161,8 @@ static void compare(const char *name, const struct lik_tokens *x, const struct d
                 double bound = e->bound[row * x->dim + k] + (before ? fabs(want) * 2 * UNIT_ROUNDOFF : 0);
                 double value = (double)lik_load_f32(got, x->dtype, at + k);
                 if (x->dtype == LIK_F16 && fabs(want) + bound > 65400) /* may overflow */
-                    check(isinf(value) ? fabs(want) + bound > 65519 && (value > 0 ? want + bound > 0 : want - bound < 0)
+                    check(isinf(value) ? fabs(want) + bound > 65519 &&
+                                             (value > 0 ? want + bound > 0 : want - bound < 0)
                                        : fabs(value - want) <= rounded(bound, want, x->dtype),
                           "%s[%lld] is %g, expected %g", name, (long long)(at + k), value, want);
                 else
@@ -163,9 +171,10 @@ static void compare(const char *name, const struct lik_tokens *x, const struct d
         }
     for (int64_t row = 0; row < rows_of(x); row++)
         for (int64_t k = 0; k < x->dim && !met[row]; k++) {
-            float value = lik_load_f32(got, x->dtype, row * x->dim + k), want = before ? before[row * x->dim + k] : 0;
-            check(value == want, "%s of row %lld, which won nothing, is %g, expected %g", name, (long long)row,
-                  (double)value, (double)want);
+            float value = lik_load_f32(got, x->dtype, row * x->dim + k),
+                  want = before ? before[row * x->dim + k] : 0;
+            check(value == want, "%s of row %lld, which won nothing, is %g, expected %g", name,
+                  (long long)row, (double)value, (double)want);
         }
     free(met);
 }
@@ -273,10 +282,11 @@ static void check_threads(struct grad_case *c, const struct lik_context *ctx)
 
 /* ---- finite differences ---- */
 
-/* The loss, sum over the scores of g * score, with element k of one token's stored vector moved by h. The winners are
- * the device's: where precision is low, another product may be larger by a little. */
-static double loss(const struct grad_case *c, struct decoded *x, const struct lik_tokens *of, int64_t row, int64_t k,
-                   double h)
+/* The loss, sum over the scores of g * score, with element k of one token's stored vector moved
+ * by h. The winners are the device's: where precision is low, another product may be larger by
+ * a little. */
+static double loss(const struct grad_case *c, struct decoded *x, const struct lik_tokens *of, int64_t row,
+                   int64_t k, double h)
 {
     struct problem *p = c->p;
     double *raw = x->raw + row * x->dim, *vector = x->vector + row * x->dim, squares = 0, total = 0;
@@ -284,7 +294,8 @@ static double loss(const struct grad_case *c, struct decoded *x, const struct li
     raw[k] += h;
     for (int64_t a = 0; a < x->dim; a++)
         squares += raw[a] * raw[a];
-    double factor = of->normalize ? copysign(1 / sqrt(squares), kept_factor) : kept_factor; /* none is clamped here */
+    /* none is clamped here */
+    double factor = of->normalize ? copysign(1 / sqrt(squares), kept_factor) : kept_factor;
     for (int64_t a = 0; a < x->dim; a++)
         vector[a] = factor * raw[a];
     for (int64_t n = 0; n < p->scores; n++) {
@@ -322,8 +333,9 @@ static void difference(struct grad_case *c, const char *name, struct decoded *x,
         double share = of->dtype == LIK_F32 ? 1e-5 : 0x1p-8;
         double tolerance = share * fmax(scale, fabs(want)) + e->bound[row * x->dim + k] + 1e-6;
         check(fabs((double)lik_load_f32(gradient, of->dtype, at + k) - want) <= tolerance,
-              "%s of sequence %lld, token %lld, element %lld is %.9g, the finite difference %.9g", name, (long long)i,
-              (long long)t, (long long)k, (double)lik_load_f32(gradient, of->dtype, at + k), want);
+              "%s of sequence %lld, token %lld, element %lld is %.9g, the finite difference %.9g", name,
+              (long long)i, (long long)t, (long long)k, (double)lik_load_f32(gradient, of->dtype, at + k),
+              want);
     }
 }
 
@@ -333,7 +345,9 @@ static struct grad_case *grad_case_make(const struct spec *spec, struct rng *rng
 {
     struct grad_case *c = calloc(1, sizeof *c);
     struct problem *p = c->p = problem_make(spec);
-    int64_t columns = p->op.pairing == LIK_ALL ? p->op.d.count : p->op.pairing == LIK_CANDIDATES ? p->op.per_query : 1;
+    int64_t columns = p->op.pairing == LIK_ALL          ? p->op.d.count
+                      : p->op.pairing == LIK_CANDIDATES ? p->op.per_query
+                                                        : 1;
     int64_t gap = spec->pairing > LIK_CANDIDATES || rng_below(rng, 3) ? 0 : rng_below(rng, 4),
             rows = columns ? p->scores / columns : 0;
     int64_t entries = rows ? (rows - 1) * (columns + gap) + columns : 0;
@@ -440,7 +454,8 @@ void check_grad(void)
         if (check_wanted(number, 4))
             check_case(number, &spec);
     }
-    for (int64_t number = 2008; number < 2017; number++) { /* about 30 winners a document token, some more, some less */
+    /* about 30 winners a document token, some more, some less */
+    for (int64_t number = 2008; number < 2017; number++) {
         static const int64_t dims[] = {64, 128, 200};
         struct spec spec = spec_plain(33, 21, dims[number % 3], (uint64_t)number);
         spec.q.count = 20;

@@ -54,7 +54,8 @@ int check_ok(int status, const char *call)
 int check_close(const char *what, int64_t at, double got, double want, double tolerance)
 {
     if (isnan(want) || isnan(got))
-        return check(isnan(want) && isnan(got), "%s[%lld] is %.9g, expected %.9g", what, (long long)at, got, want);
+        return check(isnan(want) && isnan(got), "%s[%lld] is %.9g, expected %.9g", what, (long long)at, got,
+                     want);
     if (isinf(want) || isinf(got))
         return check(got == want, "%s[%lld] is %.9g, expected %.9g", what, (long long)at, got, want);
     double error = fabs(got - want);
@@ -80,7 +81,8 @@ static void on_fault(int number)
     ignored += write(1, description, strlen(description));
     ignored += write(1, "\n", 1);
     (void)ignored;
-    sigaction(number, &before_fault[number == SIGBUS], NULL); /* returning repeats the access, now with this handler */
+    /* returning repeats the access, now with this handler */
+    sigaction(number, &before_fault[number == SIGBUS], NULL);
 }
 
 void check_catch_faults(void)
@@ -125,7 +127,8 @@ struct buffer buffer_make(size_t bytes, enum placement placement, size_t align)
     struct buffer b = {.bytes = bytes, .map_bytes = inner + 2 * page};
     size_t slack = totals.slack / align * align;
     b.map = mmap(NULL, b.map_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (b.map == MAP_FAILED || mprotect(b.map, page, PROT_NONE) || mprotect(b.map + page + inner, page, PROT_NONE)) {
+    if (b.map == MAP_FAILED || mprotect(b.map, page, PROT_NONE) ||
+        mprotect(b.map + page + inner, page, PROT_NONE)) {
         printf("no memory for a buffer of %zu bytes\n", bytes);
         exit(2);
     }
@@ -161,7 +164,10 @@ void buffer_free(struct buffer *b)
     memset(b, 0, sizeof *b);
 }
 
-struct device devices[] = {{"ref", "ref", NULL}, {"cpu:generic", "generic", NULL}, {"cpu:avx2", "avx2", NULL}, {"cuda:0", "cuda", NULL}};
+struct device devices[] = {{"ref", "ref", NULL},
+                           {"cpu:generic", "generic", NULL},
+                           {"cpu:avx2", "avx2", NULL},
+                           {"cuda:0", "cuda", NULL}};
 const int64_t device_count = COUNT(devices);
 
 static int processor_has(const char *level)
@@ -169,8 +175,8 @@ static int processor_has(const char *level)
 #if defined(__x86_64__)
     unsigned a, b, c, d;
     if (!strcmp(level, "avx2"))
-        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __get_cpuid(1, &a, &b, &c, &d) &&
-               (c & bit_F16C);
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+               __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
 #endif
     return strcmp(level, "avx2") != 0;
 }
@@ -189,8 +195,8 @@ void devices_open(const char *only)
                 check(!strcmp(lik_context_name(device->ctx), device->name), "its name is \"%s\"",
                       lik_context_name(device->ctx));
         } else {
-            check(status == LIK_EUNSUPPORTED || status == LIK_EDEVICE, "this processor lacks it, the status is %s",
-                  lik_status_name(status));
+            check(status == LIK_EUNSUPPORTED || status == LIK_EDEVICE,
+                  "this processor lacks it, the status is %s", lik_status_name(status));
             printf("%s: not on this processor, skipped\n", device->name);
             totals.skipped++;
         }

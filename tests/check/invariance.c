@@ -1,8 +1,9 @@
 /* Bitwise equality: a score depends on its query and its document alone.
  *
- * Each random problem is run once as it is; then with other numbers of threads, with tasks in another order, with and
- * without argmax; then single pairs and whole shuffled batches are laid out anew (padded or packed, with more padding,
- * with dropped tokens kept as masked or left out) and every score must have the same bits, every winner be the same. */
+ * Each random problem is run once as it is; then with other numbers of threads, with tasks in
+ * another order, with and without argmax; then single pairs and whole shuffled batches are laid
+ * out anew (padded or packed, with more padding, with dropped tokens kept as masked or left
+ * out) and every score must have the same bits, every winner be the same. */
 #include "check.h"
 
 #include <pthread.h>
@@ -55,7 +56,8 @@ static void copy_token(struct copy *c, const struct lik_tokens *x, int64_t i, in
         return;
     for (int64_t k = 0; k < x->dim; k++)
         memcpy(c->data.data + (size_t)(row * x->dim + k) * size,
-               (const unsigned char *)x->data + (place_of(x, x->strides, i, t) + k * x->dim_stride) * (int64_t)size,
+               (const unsigned char *)x->data +
+                   (place_of(x, x->strides, i, t) + k * x->dim_stride) * (int64_t)size,
                size);
     if (x->scale)
         ((float *)(void *)c->scale.data)[row] = x->scale[place_of(x, x->scale_strides, i, t)];
@@ -63,8 +65,8 @@ static void copy_token(struct copy *c, const struct lik_tokens *x, int64_t i, in
         ((float *)(void *)c->weights.data)[row] = x->weights[place_of(x, x->weights_strides, i, t)];
 }
 
-static struct copy copy_make(const struct lik_tokens *x, const int64_t *which, int64_t n, enum relayout layout,
-                             int compress)
+static struct copy copy_make(const struct lik_tokens *x, const int64_t *which, int64_t n,
+                             enum relayout layout, int compress)
 {
     struct copy c = {.x = {0}};
     int packed = layout >= PACKED_32;
@@ -76,7 +78,8 @@ static struct copy copy_make(const struct lik_tokens *x, const int64_t *which, i
     }
     int64_t len_max = longest + (layout == PADDED_MORE ? 13 : 0), rows = packed ? total : n * len_max;
     enum placement placement = layout % 2 ? AT_BEGIN : AT_END;
-    c.data = buffer_make((size_t)(rows * x->dim) * lik_dtype_bytes(x->dtype), placement, lik_dtype_bytes(x->dtype));
+    c.data = buffer_make((size_t)(rows * x->dim) * lik_dtype_bytes(x->dtype), placement,
+                         lik_dtype_bytes(x->dtype));
     memset(c.data.data, x->dtype == LIK_I8 ? 0x7f : 0xff, c.data.bytes);
     c.mask = buffer_make((size_t)rows, placement, 1);
     memset(c.mask.data, 0, c.mask.bytes);
@@ -151,23 +154,26 @@ struct baseline {
     int64_t *argmax; /* [scores, q.len] */
 };
 
-/* Does the Hopper loop take it? That goes by dtypes, dim and the documents' strides and alignment. */
+/* Does the Hopper loop take it? That goes by dtypes, dim and the documents' strides and
+ * alignment. */
 static int by_hopper(const struct device *device, const struct lik_score *op)
 {
     struct lik_plan plan = {.struct_size = sizeof plan};
-    return check_ok(lik_score_plan(device->ctx, op, NULL, &plan), "lik_score_plan") && strstr(plan.variant, "_sm90_");
+    return check_ok(lik_score_plan(device->ctx, op, NULL, &plan), "lik_score_plan") &&
+           strstr(plan.variant, "_sm90_");
 }
 
-static void check_against(const char *how, struct problem *p, const struct baseline *base, const struct lik_exec *exec)
+static void check_against(const char *how, struct problem *p, const struct baseline *base,
+                          const struct lik_exec *exec)
 {
     if (!check_ok(problem_run(p, base->device->ctx, exec), how))
         return;
     for (int64_t n = 0; n < p->scores; n++) {
         check_bits(how, n, problem_score(p, n), base->scores[n]);
         for (int64_t s = 0; p->op.argmax && s < p->q.len; s++)
-            check(problem_argmax(p, n, s) == base->argmax[n * p->q.len + s], "%s: argmax[%lld, %lld] is %lld, was %lld",
-                  how, (long long)n, (long long)s, (long long)problem_argmax(p, n, s),
-                  (long long)base->argmax[n * p->q.len + s]);
+            check(problem_argmax(p, n, s) == base->argmax[n * p->q.len + s],
+                  "%s: argmax[%lld, %lld] is %lld, was %lld", how, (long long)n, (long long)s,
+                  (long long)problem_argmax(p, n, s), (long long)base->argmax[n * p->q.len + s]);
     }
 }
 
@@ -243,9 +249,10 @@ static void check_argmax_forms(struct problem *p, const struct baseline *base)
     p->op = op;
 }
 
-/* The scores numbered by `which`, n of them, as a list over copies of their queries and documents. */
-static void check_copies(const char *how, struct problem *p, const struct baseline *base, const int64_t *which,
-                         int64_t n, struct rng *rng)
+/* The scores numbered by `which`, n of them, as a list over copies of their queries and
+ * documents. */
+static void check_copies(const char *how, struct problem *p, const struct baseline *base,
+                         const int64_t *which, int64_t n, struct rng *rng)
 {
     int64_t *ids = malloc((size_t)(4 * n + 4) * sizeof *ids), *list_q = ids + n, *list_d = list_q + n,
             *docs = list_d + n;
@@ -271,16 +278,18 @@ static void check_copies(const char *how, struct problem *p, const struct baseli
     op.argmax = argmax.data;
     op.argmax_dtype = LIK_I32;
     const int32_t *winners = (const int32_t *)(const void *)argmax.data;
-    int same = by_hopper(base->device, &op) == base->hopper || op.d.dtype != LIK_F32 || op.precision == LIK_MEDIUM;
+    int same =
+        by_hopper(base->device, &op) == base->hopper || op.d.dtype != LIK_F32 || op.precision == LIK_MEDIUM;
     if (check_ok(run_score(base->device->ctx, &op, NULL), how))
         for (int64_t a = 0; a < n; a++) {
             if (same)
                 check(bits_of(op.scores[a]) == bits_of(base->scores[which[a]]),
                       "%s (layouts %d%s and %d%s): scores[%lld] is %a, was %a", how, layout_q,
-                      compress_q ? " compressed" : "", layout_d, compress_d ? " compressed" : "", (long long)which[a],
-                      (double)op.scores[a], (double)base->scores[which[a]]);
+                      compress_q ? " compressed" : "", layout_d, compress_d ? " compressed" : "",
+                      (long long)which[a], (double)op.scores[a], (double)base->scores[which[a]]);
             else
-                check_close(how, which[a], (double)op.scores[a], p->expected[which[a]], p->tolerance[which[a]]);
+                check_close(how, which[a], (double)op.scores[a], p->expected[which[a]],
+                            p->tolerance[which[a]]);
             for (int64_t s = 0; s < problem_length(&q.x, a); s++) {
                 if (q.x.mask && !q.x.mask[place_of(&q.x, q.x.mask_strides, a, s)])
                     continue;
@@ -354,8 +363,10 @@ static void check_large(const struct device *device)
         check_describe("invariance, large case %lld on %s", (long long)(1000 + c), device->name);
         struct baseline base = baseline_make(p, device);
         int64_t most = check_threads(p, &base);
-        check(is_ref || totals.gpu || most > 1, "a problem of %lld pairs was not split", (long long)p->scores);
-        struct lik_exec exec = {.struct_size = sizeof exec, .threads = 4, .parallel_for = lik_pool_parallel_for};
+        check(is_ref || totals.gpu || most > 1, "a problem of %lld pairs was not split",
+              (long long)p->scores);
+        struct lik_exec exec = {
+            .struct_size = sizeof exec, .threads = 4, .parallel_for = lik_pool_parallel_for};
         exec.pool = pools[4];
         for (int repeat = 0; repeat < (c ? 10 : 100); repeat++)
             check_against("repeated", p, &base, &exec);

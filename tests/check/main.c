@@ -1,6 +1,6 @@
-/* lik_check [--quick] [--device NAME] [--case N] [--slack BYTES] [GROUP ...]: runs the groups named, or all, on every
- * device this machine has, and closes with one line of totals. Exit status 0: all held; 1: some did not; 2: it could
- * not run. */
+/* lik_check [--quick] [--device NAME] [--case N] [--slack BYTES] [GROUP ...]: runs the groups
+ * named, or all, on every device this machine has, and closes with one line of totals. Exit
+ * status 0: all held; 1: some did not; 2: it could not run. */
 #include "check.h"
 
 #include <time.h>
@@ -9,9 +9,9 @@ static const struct {
     const char *name;
     void (*run)(void);
 } groups[] = {
-    {"dtypes", check_dtypes}, {"score", check_score}, {"special", check_special},     {"invariance", check_invariance},
-    {"grad", check_grad},     {"topk", check_topk},   {"arguments", check_arguments}, {"pool", check_pool},
-    {"files", check_files},
+    {"dtypes", check_dtypes},         {"score", check_score}, {"special", check_special},
+    {"invariance", check_invariance}, {"grad", check_grad},   {"topk", check_topk},
+    {"arguments", check_arguments},   {"pool", check_pool},   {"files", check_files},
 };
 
 static double seconds(void)
@@ -23,7 +23,8 @@ static double seconds(void)
 
 static int usage(const char *argument)
 {
-    printf("unknown argument \"%s\"\nusage: lik_check [--quick] [--device NAME] [--case N] [--slack BYTES] [GROUP "
+    printf("unknown argument \"%s\"\nusage: lik_check [--quick] [--device NAME] [--case N] [--slack BYTES] "
+           "[GROUP "
            "...]\ngroups:",
            argument);
     for (int64_t g = 0; g < COUNT(groups); g++)

@@ -1,5 +1,6 @@
-/* The thread pool: every index once, whatever calls whom; concurrent callers; a forked child; and one context shared by
- * many threads. Small enough to run under ThreadSanitizer, which does not know fork: that part is left out there. */
+/* The thread pool: every index once, whatever calls whom; concurrent callers; a forked child;
+ * and one context shared by many threads. Small enough to run under ThreadSanitizer, which does
+ * not know fork: that part is left out there. */
 #include "check.h"
 
 #include <pthread.h>
@@ -49,9 +50,10 @@ static void check_each_once(struct lik_pool *pool, int64_t n, int nested)
     struct tally tally = {.pool = pool, .seen = calloc((size_t)n + 1, sizeof(atomic_int))};
     lik_pool_parallel_for(pool, n, nested ? call_nested : count_index, &tally);
     for (int64_t i = 0; i <= n; i++)
-        check(atomic_load(&tally.seen[i]) == (i < n), "index %lld of %lld ran %d times", (long long)i, (long long)n,
-              atomic_load(&tally.seen[i]));
-    check(atomic_load(&tally.nested) == (nested ? 5 * n : 0), "%d nested tasks ran", atomic_load(&tally.nested));
+        check(atomic_load(&tally.seen[i]) == (i < n), "index %lld of %lld ran %d times", (long long)i,
+              (long long)n, atomic_load(&tally.seen[i]));
+    check(atomic_load(&tally.nested) == (nested ? 5 * n : 0), "%d nested tasks ran",
+          atomic_load(&tally.nested));
     free(tally.seen);
 }
 
@@ -93,7 +95,8 @@ static void check_sizes(void)
     }
 }
 
-/* Callers of one pool at the same time; what each did is checked by the main thread, which alone counts checks. */
+/* Callers of one pool at the same time; what each did is checked by the main thread, which
+ * alone counts checks. */
 struct caller {
     struct lik_pool *pool;
     const struct problem *p;
@@ -118,7 +121,8 @@ static void *call_often(void *arg)
     return NULL;
 }
 
-/* The problem again and again into outputs of its own, every third time with a bad argument in between. */
+/* The problem again and again into outputs of its own, every third time with a bad argument in
+ * between. */
 static void *score_often(void *arg)
 {
     struct caller *caller = arg;
@@ -141,7 +145,8 @@ static void *score_often(void *arg)
             bad.q.dim = -(int64_t)(1 + (uintptr_t)caller % 1000);
             char text[32];
             snprintf(text, sizeof text, "%lld", (long long)bad.q.dim);
-            caller->wrong += lik_score_run(caller->ctx, &bad, &exec) != LIK_EINVAL || !strstr(lik_last_error(), text);
+            caller->wrong +=
+                lik_score_run(caller->ctx, &bad, &exec) != LIK_EINVAL || !strstr(lik_last_error(), text);
         }
     }
     free(op.scores);
@@ -172,7 +177,8 @@ static void check_callers(const char *what, void *(*body)(void *), const struct 
     lik_pool_destroy(pool);
 }
 
-/* A child of fork() has the pool but not its threads: its calls run on its one thread; it may destroy the pool. */
+/* A child of fork() has the pool but not its threads: its calls run on its one thread; it may
+ * destroy the pool. */
 static void check_fork(void)
 {
     struct lik_pool *pool;

@@ -1,11 +1,13 @@
 /* Problems in memory: operands in every layout, filled, decoded; and what they should give.
  *
- * The expected scores come from the decoded vectors in f64. Their tolerance follows docs/numerics.md: with u = 2^-24,
+ * The expected scores come from the decoded vectors in f64. Their tolerance follows
+ * docs/numerics.md: with u = 2^-24,
  *
- *     sum over s of |w[s]| * |q[s]| * max|d[t]| * u * (4 sqrt(dim) * (1 + half a norm each) + 4 sqrt(len) + 8)
+ *     sum over s of |w[s]| * |q[s]| * max|d[t]| * u *
+ *         (4 sqrt(dim) * (1 + half a norm each) + 4 sqrt(len) + 8)
  *
- * plus dim smallest denormals a product, plus, times the documents' 1-norm, one more where the query is scaled or
- * normalized, and half a step where it is rounded to integers. */
+ * plus dim smallest denormals a product, plus, times the documents' 1-norm, one more where the
+ * query is scaled or normalized, and half a step where it is rounded to integers. */
 #include "check.h"
 
 #include "base/dtype.h"
@@ -18,9 +20,8 @@ static const char *const layout_names[] = {"contiguous", "gaps",    "spread",   
 static const char *const mask_names[] = {
     "", " mask:all", " mask:prefix", " mask:random", " mask:alternate", " mask:shared", " mask:none-kept"};
 static const char *const scale_names[] = {"", " scale:tensor", " scale:token"};
-static const char *const value_names[] = {"normal", "integers", "ties",  "denormals", "nan",
-                                          "inf",    "zeros",    "large", "skewed",    "huge",
-                                          "tiny"};
+static const char *const value_names[] = {"normal", "integers", "ties",   "denormals", "nan", "inf",
+                                          "zeros",  "large",    "skewed", "huge",      "tiny"};
 
 struct spec spec_plain(int64_t q_len, int64_t d_len, int64_t dim, uint64_t seed)
 {
@@ -62,7 +63,9 @@ struct spec spec_random(struct rng *rng, int64_t work)
     spec.d.len = RNG_PICK(rng, d_lens);
     spec.q.count = RNG_PICK(rng, counts);
     spec.d.count = RNG_PICK(rng, counts);
-    if (totals.gpu) { /* where elements are split into several bf16, infinities become NaN: see docs/numerics.md */
+    /* where elements are split into several bf16, infinities become NaN: see
+     * docs/numerics.md */
+    if (totals.gpu) {
         spec.q.values = spec.q.values == WITH_INF ? NORMAL : spec.q.values;
         spec.d.values = spec.d.values == WITH_INF ? NORMAL : spec.d.values;
     }
@@ -88,7 +91,8 @@ struct spec spec_far(int64_t number)
 {
     static const int64_t widths[] = {1, 7, 40, 128, 129, 320};
     static const enum layout layouts[] = {CONTIGUOUS, SPREAD, PACKED_I32, GAPS};
-    struct spec spec = spec_plain(1 + number % 5, 1 + number % 33, widths[number % 6], (uint64_t)number + 500);
+    struct spec spec =
+        spec_plain(1 + number % 5, 1 + number % 33, widths[number % 6], (uint64_t)number + 500);
     struct side_spec *sides[] = {&spec.q, &spec.d};
     spec.weights = 1;
     for (int i = 0; i < 2; i++) {
@@ -144,11 +148,13 @@ static int64_t place_of(const struct lik_tokens *x, struct lik_strides strides, 
     return i * strides.sequence + t * strides.token;
 }
 
-/* Reserves an array of `size`-byte entries for these strides; returns where entry (0, 0, 0) stands. */
-static unsigned char *reserve(struct problem *p, const struct lik_tokens *x, struct lik_strides strides, int64_t inner,
-                              int64_t inner_stride, size_t size, int fill)
+/* Reserves an array of `size`-byte entries for these strides; returns where entry (0, 0, 0)
+ * stands. */
+static unsigned char *reserve(struct problem *p, const struct lik_tokens *x, struct lik_strides strides,
+                              int64_t inner, int64_t inner_stride, size_t size, int fill)
 {
-    int64_t groups = x->group_size ? x->count / x->group_size : 1, members = x->group_size ? x->group_size : x->count;
+    int64_t groups = x->group_size ? x->count / x->group_size : 1,
+            members = x->group_size ? x->group_size : x->count;
     int64_t extents[4] = {groups, members, x->len_max, inner};
     int64_t steps[4] = {strides.group, strides.sequence, strides.token, inner_stride}, low = 0, high = 1;
     if (x->offsets) {
@@ -252,7 +258,8 @@ static void fill_token(struct rng *rng, const struct side_spec *side, const stru
     struct rng *from = side->values == TIES ? &repeated : rng;
     for (int64_t k = 0; k < x->dim; k++)
         store(data, x->dtype, place + k * x->dim_stride, draw(from, side, x->dim));
-    if ((side->values == WITH_NAN || side->values == WITH_INF) && x->dtype != LIK_I8 && rng_below(rng, 8) == 0) {
+    if ((side->values == WITH_NAN || side->values == WITH_INF) && x->dtype != LIK_I8 &&
+        rng_below(rng, 8) == 0) {
         double value = side->values == WITH_NAN ? (double)NAN : rng_below(rng, 2) ? INFINITY : -INFINITY;
         store(data, x->dtype, place + rng_below(rng, x->dim) * x->dim_stride, value);
     }
@@ -273,7 +280,8 @@ static int draw_kept(struct rng *rng, enum mask mask, int64_t t, int64_t prefix)
 static struct lik_strides array_strides(struct rng *rng, const struct lik_tokens *x)
 {
     int64_t step = 1 + rng_below(rng, 2), sign = rng_below(rng, 4) ? 1 : -1;
-    struct lik_strides strides = {.sequence = x->len_max * step * sign + rng_below(rng, 2), .token = step * sign};
+    struct lik_strides strides = {.sequence = x->len_max * step * sign + rng_below(rng, 2),
+                                  .token = step * sign};
     if (x->group_size)
         strides.group = strides.sequence * x->group_size + rng_below(rng, 3);
     return strides;
@@ -449,8 +457,8 @@ static void make_side(struct problem *p, struct lik_tokens *x, const struct side
     make_strides(p, x, side->layout, rng);
     make_mask(p, x, side, rng);
     make_scale(p, x, side, rng);
-    unsigned char *data =
-        reserve(p, x, x->strides, x->dim, x->dim_stride, lik_dtype_bytes(x->dtype), x->dtype == LIK_I8 ? 0x7f : 0xff);
+    unsigned char *data = reserve(p, x, x->strides, x->dim, x->dim_stride, lik_dtype_bytes(x->dtype),
+                                  x->dtype == LIK_I8 ? 0x7f : 0xff);
     for (int64_t i = 0; i < x->count; i++)
         for (int64_t t = 0; t < problem_length(x, i); t++)
             if (!x->mask || x->mask[place_of(x, x->mask_strides, i, t)])
@@ -482,7 +490,8 @@ void problem_pair(const struct problem *p, int64_t n, int64_t *i, int64_t *j)
 
 double problem_product(const struct problem *p, int64_t i, int64_t s, int64_t j, int64_t t)
 {
-    const double *a = p->q.vector + (i * p->q.len + s) * p->q.dim, *b = p->d.vector + (j * p->d.len + t) * p->d.dim;
+    const double *a = p->q.vector + (i * p->q.len + s) * p->q.dim,
+                 *b = p->d.vector + (j * p->d.len + t) * p->d.dim;
     double sum[4] = {0};
     int64_t k = 0;
     for (; k + 4 <= p->q.dim; k += 4)
@@ -526,8 +535,9 @@ double problem_product_tolerance(const struct problem *p, int64_t i, int64_t s, 
         double step = fmax(p->q.largest[row] / 32767, p->q.l1[row] * 128 / 0x1p31);
         if (p->op.precision == LIK_MEDIUM)
             step = p->q.largest[row] / 63;
-        tolerance += 0.5 * 1.001 * step * l1;                      /* the step itself is an f32 */
-        if (p->q.largest[row] < 0x1p-100 * fabs(p->q.factor[row])) /* too small for a step: may count as zero */
+        tolerance += 0.5 * 1.001 * step * l1; /* the step itself is an f32 */
+        /* too small for a step: may count as zero */
+        if (p->q.largest[row] < 0x1p-100 * fabs(p->q.factor[row]))
             tolerance += p->q.largest[row] * l1;
     }
     return tolerance;
@@ -556,8 +566,8 @@ static void expect_score(struct problem *p, int64_t n)
             continue;
         double weight = p->weights[i * len + s];
         score += weight * best;
-        tolerance +=
-            fabs(weight) * (problem_product_tolerance(p, i, s, j) + fabs(best) * UNIT_ROUNDOFF * 4 * sqrt((double)len));
+        tolerance += fabs(weight) * (problem_product_tolerance(p, i, s, j) +
+                                     fabs(best) * UNIT_ROUNDOFF * 4 * sqrt((double)len));
     }
     p->expected[n] = score;
     p->tolerance[n] = tolerance + 0x1p-149 * (double)(len + 1);
@@ -591,7 +601,9 @@ static void make_pairing(struct problem *p, struct rng *rng)
 static void make_outputs(struct problem *p)
 {
     struct lik_score *op = &p->op;
-    int64_t columns = op->pairing == LIK_ALL ? op->d.count : op->pairing == LIK_CANDIDATES ? op->per_query : 1;
+    int64_t columns = op->pairing == LIK_ALL          ? op->d.count
+                      : op->pairing == LIK_CANDIDATES ? op->per_query
+                                                      : 1;
     int64_t rows = columns ? p->scores / columns : 0;
     op->scores_stride = p->spec.scores_gap ? columns + p->spec.scores_gap : 0;
     int64_t entries = rows > 0 ? (rows - 1) * (columns + p->spec.scores_gap) + columns : 0;
@@ -660,14 +672,17 @@ void problem_free(struct problem *p)
 
 float problem_score(const struct problem *p, int64_t n)
 {
-    int64_t columns = p->op.pairing == LIK_ALL ? p->op.d.count : p->op.pairing == LIK_CANDIDATES ? p->op.per_query : 1;
+    int64_t columns = p->op.pairing == LIK_ALL          ? p->op.d.count
+                      : p->op.pairing == LIK_CANDIDATES ? p->op.per_query
+                                                        : 1;
     return p->op.scores[n / columns * (columns + p->spec.scores_gap) + n % columns];
 }
 
 int64_t problem_argmax(const struct problem *p, int64_t n, int64_t s)
 {
     int64_t at = n * p->op.q.len_max + s;
-    return p->op.argmax_dtype == LIK_I16 ? ((const int16_t *)p->op.argmax)[at] : ((const int32_t *)p->op.argmax)[at];
+    return p->op.argmax_dtype == LIK_I16 ? ((const int16_t *)p->op.argmax)[at]
+                                         : ((const int32_t *)p->op.argmax)[at];
 }
 
 void problem_poison(struct problem *p)

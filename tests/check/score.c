@@ -1,12 +1,13 @@
 /* Scores and argmax of every device against the expectation, over three sweeps:
- * every query length with every document length (each tail of each tile), every dim with every pair of dtypes, and
- * problems that are random in everything. */
+ * every query length with every document length (each tail of each tile), every dim with every
+ * pair of dtypes, and problems that are random in everything. */
 #include "check.h"
 
 static const int64_t q_tails[] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12,  13, 14,
                                   15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27,  28, 29,
                                   30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 64, 100, 130};
-static const int64_t dims[] = {1, 3, 7, 8, 15, 16, 17, 31, 40, 48, 56, 64, 72, 96, 104, 127, 128, 129, 320, 768, 4096};
+static const int64_t dims[] = {1,  3,  7,  8,   15,  16,  17,  31,  40,  48,  56,
+                               64, 72, 96, 104, 127, 128, 129, 320, 768, 4096};
 static const int32_t dtypes[] = {LIK_F32, LIK_F16, LIK_BF16, LIK_E4M3, LIK_E5M2, LIK_I8};
 
 /* Scores of integers are exact in f32 whatever the order of the sums. */
@@ -20,7 +21,8 @@ static int is_exact(const struct problem *p)
     return integers && plain && !spec->q.normalize && !spec->d.normalize && !problem_quantized(p);
 }
 
-/* Are tokens a and b of document j stored alike? Then their products tie in every arithmetic. */
+/* Are tokens a and b of document j stored alike? Then their products tie in every
+ * arithmetic. */
 static int same_token(const struct problem *p, int64_t j, int64_t a, int64_t b)
 {
     if (p->op.d.normalize && p->op.d.scale) /* equal factors of different scales: not so in f32 */
@@ -36,7 +38,8 @@ void check_winner(const struct problem *p, int64_t n, int64_t s)
     int64_t i, j, got = problem_argmax(p, n, s), want = p->winner[n * p->q.len + s];
     problem_pair(p, n, &i, &j);
     if (want < 0) {
-        check(got == -1, "argmax[%lld, %lld] is %lld, expected -1", (long long)n, (long long)s, (long long)got);
+        check(got == -1, "argmax[%lld, %lld] is %lld, expected -1", (long long)n, (long long)s,
+              (long long)got);
         return;
     }
     if (!check(got >= 0 && got < p->d.len && p->d.kept[j * p->d.len + got],
@@ -45,22 +48,23 @@ void check_winner(const struct problem *p, int64_t n, int64_t s)
         return;
     double best = p->maxima[n * p->q.len + s], product = problem_product(p, i, s, j, got);
     if (isnan(best) || is_exact(p)) {
-        check(got == want, "argmax[%lld, %lld] is %lld, expected %lld (%g against %g)", (long long)n, (long long)s,
-              (long long)got, (long long)want, product, best);
+        check(got == want, "argmax[%lld, %lld] is %lld, expected %lld (%g against %g)", (long long)n,
+              (long long)s, (long long)got, (long long)want, product, best);
         return;
     }
     if (isinf(best)) {
-        check(product == best, "argmax[%lld, %lld] is %lld, its product %g, the maximum %g", (long long)n, (long long)s,
-              (long long)got, product, best);
+        check(product == best, "argmax[%lld, %lld] is %lld, its product %g, the maximum %g", (long long)n,
+              (long long)s, (long long)got, product, best);
         return;
     }
     double tolerance = 2 * problem_product_tolerance(p, i, s, j);
-    check(product >= best - tolerance, "argmax[%lld, %lld] is %lld, its product %.9g, the maximum %.9g at %lld",
-          (long long)n, (long long)s, (long long)got, product, best, (long long)want);
+    check(product >= best - tolerance,
+          "argmax[%lld, %lld] is %lld, its product %.9g, the maximum %.9g at %lld", (long long)n,
+          (long long)s, (long long)got, product, best, (long long)want);
     for (int64_t t = 0; t < got; t++)
         if (p->d.kept[j * p->d.len + t] && same_token(p, j, t, got)) {
-            check(0, "argmax[%lld, %lld] is %lld, token %lld is the same", (long long)n, (long long)s, (long long)got,
-                  (long long)t);
+            check(0, "argmax[%lld, %lld] is %lld, token %lld is the same", (long long)n, (long long)s,
+                  (long long)got, (long long)t);
             break;
         }
 }
@@ -129,7 +133,8 @@ void check_score(void)
     int64_t number = 0;
     for (int64_t a = 0; a < COUNT(q_tails); a++)
         for (int64_t d_len = 1; d_len <= 71; d_len++, number++) {
-            struct spec spec = spec_plain(q_tails[a], d_len > 70 ? 300 : d_len, dims[number % 17], (uint64_t)number);
+            struct spec spec =
+                spec_plain(q_tails[a], d_len > 70 ? 300 : d_len, dims[number % 17], (uint64_t)number);
             spec.q.dtype = dtypes[number / 17 % 6];
             spec.d.dtype = dtypes[(number / 7 + number / 102) % 6];
             spec.q.values = spec.d.values = number % 3 ? NORMAL : number % 2 ? INTEGERS : TIES;
@@ -144,8 +149,9 @@ void check_score(void)
         for (int64_t pair = 0; pair < 36; pair++)
             for (int64_t precision = 0; precision <= LIK_MEDIUM; precision += LIK_MEDIUM, number++) {
                 struct rng rng = {.state = (uint64_t)number};
-                struct spec spec = spec_plain(1 + rng_below(&rng, 40), 1 + rng_below(&rng, dims[k] > 1000 ? 9 : 40),
-                                              dims[k], (uint64_t)number);
+                struct spec spec =
+                    spec_plain(1 + rng_below(&rng, 40), 1 + rng_below(&rng, dims[k] > 1000 ? 9 : 40), dims[k],
+                               (uint64_t)number);
                 spec.q.dtype = dtypes[pair / 6];
                 spec.d.dtype = dtypes[pair % 6];
                 spec.precision = (int32_t)precision;
@@ -161,7 +167,9 @@ void check_score(void)
         if (check_wanted(number, 53))
             check_case("random", number, &spec);
     }
-    number = 40000; /* streams as full as they may be, of rows and of documents: every region of a slot is used up */
+    /* streams as full as they may be, of rows and of documents: every region of a slot is used
+     * up */
+    number = 40000;
     static const int64_t lengths[] = {1, 230}, widths[] = {40, 240}, q_lengths[] = {5, 32, 40};
     for (int64_t a = 0; a < COUNT(q_lengths); a++)
         for (int64_t b = 0; b < COUNT(lengths); b++)

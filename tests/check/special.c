@@ -1,5 +1,6 @@
-/* Cases that a random problem does not reach: arrays past 2^31 elements, dropped tokens that cannot be read, one NaN
- * among many pairs, documents of one repeated token, products that are all negative, and nothing at all. */
+/* Cases that a random problem does not reach: arrays past 2^31 elements, dropped tokens that
+ * cannot be read, one NaN among many pairs, documents of one repeated token, products that are
+ * all negative, and nothing at all. */
 #include "check.h"
 
 #include <sys/mman.h>
@@ -16,15 +17,16 @@ static float bits_to_f32(uint32_t bits)
     return value;
 }
 
-/* Address space without memory behind it until it is touched; NULL if the system grants none. */
+/* Address space without memory behind it until it is touched; NULL if the system grants
+ * none. */
 static unsigned char *reserve_space(size_t bytes)
 {
     void *map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     return map == MAP_FAILED ? NULL : map;
 }
 
-/* Token t of document j is t + 10 * j + 1 in its first element: the score of an all-ones query of one token tells which
- * tokens were read. */
+/* Token t of document j is t + 10 * j + 1 in its first element: the score of an all-ones query
+ * of one token tells which tokens were read. */
 static void put_token(unsigned char *data, int32_t dtype, int64_t at, int64_t value)
 {
     if (dtype == LIK_I8)
@@ -38,7 +40,8 @@ static void check_large_arrays(int32_t dtype, int packed)
     int64_t dim = 128, far = (int64_t)1 << 31, rows = far / dim, len = 3;
     size_t bytes = (size_t)(2 * far + 4096) * lik_dtype_bytes(dtype);
     unsigned char *data = reserve_space(bytes);
-    check_describe("special: %s documents past 2^31 elements, %s", lik_dtype_name(dtype), packed ? "packed" : "padded");
+    check_describe("special: %s documents past 2^31 elements, %s", lik_dtype_name(dtype),
+                   packed ? "packed" : "padded");
     totals.cases++;
     if (!data) {
         printf("no address space for %zu bytes, skipped\n", bytes);
@@ -64,8 +67,8 @@ static void check_large_arrays(int32_t dtype, int packed)
     op.argmax_dtype = LIK_I32;
     for (int wide = 0; wide <= packed; wide++) {
         if (packed)
-            op.d = lik_tokens_packed(data, dtype, 3, len, 2 * rows, dim, wide ? (void *)offsets64 : (void *)offsets32,
-                                     wide ? LIK_I64 : LIK_I32);
+            op.d = lik_tokens_packed(data, dtype, 3, len, 2 * rows, dim,
+                                     wide ? (void *)offsets64 : (void *)offsets32, wide ? LIK_I64 : LIK_I32);
         for (int64_t j = 0; j < 3; j++)
             for (int64_t t = 0; t < len; t++)
                 put_token(data, dtype, packed ? (offsets64[j] + t) * dim : j * far + t * dim, t + 10 * j + 1);
@@ -151,14 +154,15 @@ static void check_one_nan(int32_t dtype, int64_t q_len, int64_t d_len, int64_t d
     op.q = lik_tokens_padded(q, LIK_F32, QUERIES, q_len, dim);
     op.d = lik_tokens_padded(stored, dtype, DOCUMENTS, d_len, dim);
     op.argmax_dtype = LIK_I32;
-    int64_t bad_q = rng_below(&rng, QUERIES), bad_s = rng_below(&rng, q_len), bad_d = rng_below(&rng, DOCUMENTS),
-            bad_t = rng_below(&rng, d_len), at_q = (bad_q * q_len + bad_s) * dim + rng_below(&rng, dim),
+    int64_t bad_q = rng_below(&rng, QUERIES), bad_s = rng_below(&rng, q_len),
+            bad_d = rng_below(&rng, DOCUMENTS), bad_t = rng_below(&rng, d_len),
+            at_q = (bad_q * q_len + bad_s) * dim + rng_below(&rng, dim),
             at_d = (bad_d * d_len + bad_t) * dim + rng_below(&rng, dim);
     totals.cases++;
-    check_describe(
-        "special: NaN in token %lld of query %lld and (but for i8) %lld of document %lld, %s [%lld, %lld, %lld]",
-        (long long)bad_s, (long long)bad_q, (long long)bad_t, (long long)bad_d, lik_dtype_name(dtype), (long long)q_len,
-        (long long)d_len, (long long)dim);
+    check_describe("special: NaN in token %lld of query %lld and (but for i8) %lld of document %lld, %s "
+                   "[%lld, %lld, %lld]",
+                   (long long)bad_s, (long long)bad_q, (long long)bad_t, (long long)bad_d,
+                   lik_dtype_name(dtype), (long long)q_len, (long long)d_len, (long long)dim);
     static const unsigned char nan_f32[] = {0, 0, 0xc0, 0x7f}, nan_half[] = {0xff, 0xff}, nan_byte[] = {0x7f};
     unsigned char kept[4];
     float kept_q = q[at_q];
@@ -178,8 +182,8 @@ static void check_one_nan(int32_t dtype, int64_t q_len, int64_t d_len, int64_t d
             int64_t i = n / DOCUMENTS, j = n % DOCUMENTS;
             int nan_d = j == bad_d && dtype != LIK_I8;
             if (i != bad_q && !nan_d) {
-                check(!memcmp(&clean[n], &dirty[n], 4), "scores[%lld] went from %.9g to %.9g on %s", (long long)n,
-                      (double)clean[n], (double)dirty[n], device->name);
+                check(!memcmp(&clean[n], &dirty[n], 4), "scores[%lld] went from %.9g to %.9g on %s",
+                      (long long)n, (double)clean[n], (double)dirty[n], device->name);
                 continue;
             }
             check(isnan(dirty[n]), "scores[%lld] is %g on %s", (long long)n, (double)dirty[n], device->name);
@@ -200,22 +204,24 @@ static void check_one_nan(int32_t dtype, int64_t q_len, int64_t d_len, int64_t d
     free(argmax);
 }
 
-/* A document of one token again and again: the winner is token 0. Products all negative: nothing padded may win. */
+/* A document of one token again and again: the winner is token 0. Products all negative:
+ * nothing padded may win. */
 static void check_repeated(int32_t dtype, int64_t q_len, int64_t d_len, int64_t dim)
 {
     float *q = calloc((size_t)(q_len * dim), sizeof(float)), score;
     unsigned char *d = calloc((size_t)dim, 4);
     int16_t *argmax = calloc((size_t)q_len, sizeof *argmax);
-    check_describe("special: %s document of %lld equal tokens, query of %lld, dim %lld", lik_dtype_name(dtype),
-                   (long long)d_len, (long long)q_len, (long long)dim);
+    check_describe("special: %s document of %lld equal tokens, query of %lld, dim %lld",
+                   lik_dtype_name(dtype), (long long)d_len, (long long)q_len, (long long)dim);
     totals.cases++;
     for (int64_t k = 0; k < q_len * dim; k++)
         q[k] = 1.0f + (float)(k % 5);
-    static const unsigned char minus_one[][4] = {{0},   {0, 0, 0x80, 0xbf}, {0, 0xbc}, {0x80, 0xbf}, {0xb8}, {0xbc},
-                                                 {0xff}};
+    static const unsigned char minus_one[][4] = {
+        {0}, {0, 0, 0x80, 0xbf}, {0, 0xbc}, {0x80, 0xbf}, {0xb8}, {0xbc}, {0xff}};
     for (int64_t k = 0; k < dim; k++)
         memcpy(d + (size_t)k * lik_dtype_bytes(dtype), minus_one[dtype], lik_dtype_bytes(dtype));
-    struct lik_score op = {.struct_size = sizeof op, .scores = &score, .argmax = argmax, .argmax_dtype = LIK_I16};
+    struct lik_score op = {
+        .struct_size = sizeof op, .scores = &score, .argmax = argmax, .argmax_dtype = LIK_I16};
     op.q = lik_tokens_padded(q, LIK_F32, 1, q_len, dim);
     op.d = lik_tokens_padded(d, dtype, 1, d_len, dim);
     op.d.strides = (struct lik_strides){0, 0, 0};
@@ -235,7 +241,8 @@ static void check_repeated(int32_t dtype, int64_t q_len, int64_t d_len, int64_t 
     free(argmax);
 }
 
-/* Every product is -inf (the query has one infinite element, the documents are positive): the first token wins. */
+/* Every product is -inf (the query has one infinite element, the documents are positive): the
+ * first token wins. */
 static void check_all_infinite(int32_t dtype, int64_t q_len, int64_t d_len, int64_t dim)
 {
     static const unsigned char one[][4] = {{0}, {0, 0, 0x80, 0x3f}, {0, 0x3c}, {0x80, 0x3f}, {0x38}, {0x3c}};
@@ -243,14 +250,15 @@ static void check_all_infinite(int32_t dtype, int64_t q_len, int64_t d_len, int6
     int32_t *argmax = calloc((size_t)q_len, sizeof *argmax);
     size_t size = lik_dtype_bytes(dtype);
     unsigned char *d = calloc((size_t)(d_len * dim), size);
-    check_describe("special: all products -inf, %s [%lld, %lld, %lld]", lik_dtype_name(dtype), (long long)q_len,
-                   (long long)d_len, (long long)dim);
+    check_describe("special: all products -inf, %s [%lld, %lld, %lld]", lik_dtype_name(dtype),
+                   (long long)q_len, (long long)d_len, (long long)dim);
     totals.cases++;
     for (int64_t k = 0; k < q_len * dim; k++)
         q[k] = k % dim == dim / 2 ? -INFINITY : 1.0f;
     for (int64_t k = 0; k < d_len * dim; k++)
         memcpy(d + (size_t)k * size, one[dtype], size);
-    struct lik_score op = {.struct_size = sizeof op, .scores = &score, .argmax = argmax, .argmax_dtype = LIK_I32};
+    struct lik_score op = {
+        .struct_size = sizeof op, .scores = &score, .argmax = argmax, .argmax_dtype = LIK_I32};
     op.q = lik_tokens_padded(q, LIK_F32, 1, q_len, dim);
     op.d = lik_tokens_padded(d, dtype, 1, d_len, dim);
     FOR_EACH_DEVICE(device)
@@ -266,15 +274,16 @@ static void check_all_infinite(int32_t dtype, int64_t q_len, int64_t d_len, int6
     free(argmax);
 }
 
-/* The largest integers: flat queries (every element at the limit) against documents of -128 and 127, where an i32 sum
- * of 16-bit products could wrap, or a 16-bit sum of 7-bit ones saturate. */
+/* The largest integers: flat queries (every element at the limit) against documents of -128 and
+ * 127, where an i32 sum of 16-bit products could wrap, or a 16-bit sum of 7-bit ones
+ * saturate. */
 static void check_extreme_integers(int32_t q_dtype, int32_t precision, int64_t dim)
 {
     enum { TOKENS = 4 };
     unsigned char *q = calloc((size_t)dim, 4);
     int8_t *d = calloc((size_t)(TOKENS * dim), 1);
-    check_describe("special: extreme integers, q %s, dim %lld, precision %d", lik_dtype_name(q_dtype), (long long)dim,
-                   precision);
+    check_describe("special: extreme integers, q %s, dim %lld, precision %d", lik_dtype_name(q_dtype),
+                   (long long)dim, precision);
     totals.cases++;
     for (int64_t k = 0; k < dim; k++) {
         if (q_dtype == LIK_F32)
@@ -307,15 +316,17 @@ static void check_extreme_integers(int32_t q_dtype, int32_t precision, int64_t d
     free(d);
 }
 
-/* Normalized tokens times a power of two, stored or as their scale, have the same direction: the same bits, also where
- * their squares leave the range of f32 and the norm has to be taken in another way. */
+/* Normalized tokens times a power of two, stored or as their scale, have the same direction:
+ * the same bits, also where their squares leave the range of f32 and the norm has to be taken
+ * in another way. */
 static void check_powers_of_two(int64_t dim)
 {
     enum { TOKENS = 9, WAYS = 5 };
     static const int powers[WAYS] = {0, 0, 70, -60, -75}, scale_powers[WAYS] = {0, 20, 0, 60, 75};
     struct rng rng = {.state = (uint64_t)dim};
     size_t count = (size_t)(TOKENS * dim);
-    float *q = calloc(count, sizeof(float)), *d = calloc(count, sizeof(float)), *x = calloc(count, sizeof(float));
+    float *q = calloc(count, sizeof(float)), *d = calloc(count, sizeof(float)),
+          *x = calloc(count, sizeof(float));
     check_describe("special: powers of two, dim %lld", (long long)dim);
     totals.cases++;
     for (size_t k = 0; k < count; k++) {
@@ -339,8 +350,9 @@ static void check_powers_of_two(int64_t dim)
             moved->scale_strides = (struct lik_strides){0, 0, 0};
             check_ok(run_score(device->ctx, &op, NULL), "lik_score_run");
             check(!memcmp(&scores[documents][way / 2], &scores[documents][0], sizeof(float)),
-                  "the score of %s times 2^%d goes from %.9g to %.9g on %s", documents ? "documents" : "queries", power,
-                  (double)scores[documents][0], (double)scores[documents][way / 2], device->name);
+                  "the score of %s times 2^%d goes from %.9g to %.9g on %s",
+                  documents ? "documents" : "queries", power, (double)scores[documents][0],
+                  (double)scores[documents][way / 2], device->name);
         }
     }
     free(q);
@@ -388,7 +400,8 @@ static void check_nothing(void)
                     if (q_len == 0 || d_len == 0)
                         check(scores[x] == 0, "scores[%lld] is %g", (long long)x, (double)scores[x]);
                     for (int64_t s = 0; s < q_len && d_len == 0; s++)
-                        check(argmax[x * q_len + s] == -1, "argmax[%lld] is %d", (long long)x, argmax[x * q_len + s]);
+                        check(argmax[x * q_len + s] == -1, "argmax[%lld] is %d", (long long)x,
+                              argmax[x * q_len + s]);
                 }
             }
         }

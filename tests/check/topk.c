@@ -1,5 +1,5 @@
-/* Top-k of every device against a full sort of the same device's scores, bit for bit; the merge of shards against the
- * whole; and lik_merge_topk alone against a sort. */
+/* Top-k of every device against a full sort of the same device's scores, bit for bit; the merge
+ * of shards against the whole; and lik_merge_topk alone against a sort. */
 #include "check.h"
 
 struct entry {
@@ -59,15 +59,18 @@ static void run(const char *how, const struct problem *p, const struct device *d
                 const struct entry *sorted, const struct lik_exec *exec)
 {
     int64_t columns = columns_of(p), queries = p->op.q.count;
-    struct buffer values = buffer_make((size_t)(queries * op->k) * sizeof(float), p->spec.placement, sizeof(float));
-    struct buffer ids = buffer_make((size_t)(queries * op->k) * sizeof(int64_t), p->spec.placement, sizeof(int64_t));
+    struct buffer values =
+        buffer_make((size_t)(queries * op->k) * sizeof(float), p->spec.placement, sizeof(float));
+    struct buffer ids =
+        buffer_make((size_t)(queries * op->k) * sizeof(int64_t), p->spec.placement, sizeof(int64_t));
     memset(values.data, 0xcb, values.bytes);
     memset(ids.data, 0xcb, ids.bytes);
     op->values = (float *)(void *)values.data;
     op->ids = (int64_t *)(void *)ids.data;
     if (check_ok(run_topk(device->ctx, op, exec), "lik_topk_run"))
         for (int64_t i = 0; i < queries; i++)
-            check_best(how, i, sorted + i * columns, columns, op->k, op->values + i * op->k, op->ids + i * op->k);
+            check_best(how, i, sorted + i * columns, columns, op->k, op->values + i * op->k,
+                       op->ids + i * op->k);
     buffer_check(&values, "values");
     buffer_check(&ids, "ids");
     buffer_free(&values);
@@ -93,7 +96,8 @@ static void check_shards(const struct problem *p, const struct device *device, c
         if (d->offsets) {
             d->offsets = (const char *)d->offsets + first * (int64_t)lik_dtype_bytes(d->offsets_dtype);
         } else {
-            d->data = (const char *)d->data + first * d->strides.sequence * (int64_t)lik_dtype_bytes(d->dtype);
+            d->data =
+                (const char *)d->data + first * d->strides.sequence * (int64_t)lik_dtype_bytes(d->dtype);
             d->mask = d->mask ? d->mask + first * d->mask_strides.sequence : NULL;
             d->scale = d->scale ? d->scale + first * d->scale_strides.sequence : NULL;
         }
@@ -108,7 +112,8 @@ static void check_shards(const struct problem *p, const struct device *device, c
     if (check_ok(lik_merge_topk(parts, queries, k_in, values_in, ids_in, op->k, op->smallest, values, ids),
                  "lik_merge_topk"))
         for (int64_t i = 0; i < queries; i++)
-            check_best("merged shards", i, sorted + i * columns, columns, op->k, values + i * op->k, ids + i * op->k);
+            check_best("merged shards", i, sorted + i * columns, columns, op->k, values + i * op->k,
+                       ids + i * op->k);
     free(values_in);
     free(ids_in);
     free(values);
@@ -151,7 +156,8 @@ static void check_case(int64_t number, const struct spec *spec)
     for (int64_t i = 0; i < device_count; i++) {
         if (!devices[i].ctx)
             continue;
-        check_describe("topk, case %lld on %s: k %lld, %s", (long long)number, devices[i].name, (long long)op.k, text);
+        check_describe("topk, case %lld on %s: k %lld, %s", (long long)number, devices[i].name,
+                       (long long)op.k, text);
         check_ok(problem_run(p, devices[i].ctx, NULL), "lik_score_run");
         struct entry *sorted = sort_scores(p, op.id_base, op.smallest);
         problem_poison(p);
@@ -186,7 +192,8 @@ static void check_merge(int64_t number, struct rng *rng)
     int64_t n = parts * queries * k_in, next_id = 0;
     float *values_in = malloc((size_t)(n + 1) * sizeof *values_in),
           *values = malloc((size_t)(queries * k + 1) * sizeof *values);
-    int64_t *ids_in = malloc((size_t)(n + 1) * sizeof *ids_in), *ids = malloc((size_t)(queries * k + 1) * sizeof *ids);
+    int64_t *ids_in = malloc((size_t)(n + 1) * sizeof *ids_in),
+            *ids = malloc((size_t)(queries * k + 1) * sizeof *ids);
     struct entry *entries = malloc((size_t)(n + 1) * sizeof *entries);
     int32_t smallest = (int32_t)rng_below(rng, 2);
     for (int64_t a = 0; a < n; a++) {
@@ -197,7 +204,8 @@ static void check_merge(int64_t number, struct rng *rng)
     }
     check_describe("topk, merge case %lld: %lld x %lld x %lld to %lld", (long long)number, (long long)parts,
                    (long long)queries, (long long)k_in, (long long)k);
-    if (check_ok(lik_merge_topk(parts, queries, k_in, values_in, ids_in, k, smallest, values, ids), "lik_merge_topk"))
+    if (check_ok(lik_merge_topk(parts, queries, k_in, values_in, ids_in, k, smallest, values, ids),
+                 "lik_merge_topk"))
         for (int64_t q = 0; q < queries; q++) {
             int64_t m = 0;
             for (int64_t part = 0; part < parts; part++)
@@ -217,7 +225,8 @@ static void check_merge(int64_t number, struct rng *rng)
     free(entries);
 }
 
-/* The last of several slots does all the work: its heaps are full, and all that is merged comes from them. */
+/* The last of several slots does all the work: its heaps are full, and all that is merged comes
+ * from them. */
 static void check_last_slot(void)
 {
     enum { QUERIES = 3, DOCUMENTS = 600, TOKENS = 16, DIM = 96, K = 7 };
@@ -236,12 +245,14 @@ static void check_last_slot(void)
     for (int64_t i = 0; i < device_count; i++) {
         check_describe("topk: all in the last slot, on %s", devices[i].name);
         for (int way = 0; way < 2 && devices[i].ctx; way++) {
-            struct lik_exec exec = {.struct_size = sizeof exec, .threads = way ? 4 : 1, .parallel_for = reversed};
+            struct lik_exec exec = {
+                .struct_size = sizeof exec, .threads = way ? 4 : 1, .parallel_for = reversed};
             op.values = values[way];
             op.ids = ids[way];
             check_ok(run_topk(devices[i].ctx, &op, &exec), "lik_topk_run");
         }
-        check(!devices[i].ctx || (!memcmp(values[0], values[1], sizeof values[0]) && !memcmp(ids[0], ids[1], sizeof ids[0])),
+        check(!devices[i].ctx ||
+                  (!memcmp(values[0], values[1], sizeof values[0]) && !memcmp(ids[0], ids[1], sizeof ids[0])),
               "the results differ");
     }
     free(q);

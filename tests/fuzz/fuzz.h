@@ -9,7 +9,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* A file in memory that can be opened by name; the data are read from /proc/self/fd. The caller closes *fd. */
+/* A file in memory that can be opened by name; the data are read from /proc/self/fd. The caller
+ * closes *fd. */
 static inline void fuzz_file(const uint8_t *data, size_t size, char path[64], int *fd)
 {
     *fd = memfd_create("fuzz", MFD_CLOEXEC);

@@ -1,11 +1,14 @@
-/* libFuzzer target for the arguments of the C API: every field of a problem, of how it runs and of what is planned.
+/* libFuzzer target for the arguments of the C API: every field of a problem, of how it runs and
+ * of what is planned.
  *
- * Most fields get a sane value, any may get a wild one: the ends of its type, a neighbor of a power of two, anything.
- * Where the arrays that the problem names would have to be larger than they are, which no library can see, the call is
- * left out. Else plan and run must succeed or refuse: a refusal says why and leaves plan and outputs as they were; a
- * success keeps within outputs of exactly the size that lik.h says and a workspace of exactly the plan's bytes, gives
- * the same bytes again, and is refused with one byte less. UndefinedBehaviorSanitizer watches the arithmetic,
- * AddressSanitizer the outputs and, with -DLIK_GUARD_WORKSPACE, the gaps between the workspace's regions. */
+ * Most fields get a sane value, any may get a wild one: the ends of its type, a neighbor of a
+ * power of two, anything. Where the arrays that the problem names would have to be larger than
+ * they are, which no library can see, the call is left out. Else plan and run must succeed or
+ * refuse: a refusal says why and leaves plan and outputs as they were; a success keeps within
+ * outputs of exactly the size that lik.h says and a workspace of exactly the plan's bytes,
+ * gives the same bytes again, and is refused with one byte less. UndefinedBehaviorSanitizer
+ * watches the arithmetic, AddressSanitizer the outputs and, with -DLIK_GUARD_WORKSPACE, the
+ * gaps between the workspace's regions. */
 // sources: src/base/*.c src/core/*.c src/ref/*.c src/cpu/*.c
 // flags: -DLIK_GUARD_WORKSPACE -fsanitize=float-cast-overflow
 #include "lik/lik.h"
@@ -14,12 +17,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MUST(holds)                                                                                   \
-    do {                                                                                              \
-        if (!(holds)) {                                                                               \
-            fprintf(stderr, "%s:%d: %s; the last error is \"%s\"\n", __FILE__, __LINE__, #holds, lik_last_error()); \
-            abort();                                                                                  \
-        }                                                                                             \
+#define MUST(holds)                                                                              \
+    do {                                                                                         \
+        if (!(holds)) {                                                                          \
+            fprintf(stderr, "%s:%d: %s; the last error is \"%s\"\n", __FILE__, __LINE__, #holds, \
+                    lik_last_error());                                                           \
+            abort();                                                                             \
+        }                                                                                        \
     } while (0)
 
 enum { SCORE, TOPK, GRAD };
@@ -40,7 +44,8 @@ static int64_t next(int64_t n)
 
 static int64_t wild(void)
 {
-    static const int64_t ends[] = {0, 1, -1, INT64_MAX, INT64_MIN, INT32_MAX, INT32_MIN, 65536, 4096, INT16_MAX};
+    static const int64_t ends[] = {0,         1,         -1,    INT64_MAX, INT64_MIN,
+                                   INT32_MAX, INT32_MIN, 65536, 4096,      INT16_MAX};
     uint64_t value = 0;
     switch (next(4)) {
     case 0: return ends[next(sizeof ends / sizeof *ends)];
@@ -120,10 +125,13 @@ static struct lik_tokens tokens(int64_t dim, int64_t *offsets)
 
 typedef double wide; /* exact where it matters, which is below 2^53 */
 
-static int reaches(const void *pointer, const struct lik_tokens *x, struct lik_strides s, int64_t dim, int64_t dim_stride, wide size)
+static int reaches(const void *pointer, const struct lik_tokens *x, struct lik_strides s, int64_t dim,
+                   int64_t dim_stride, wide size)
 {
-    wide members = x->group_size > 0 ? x->group_size : x->count, groups = x->group_size > 0 ? x->count / x->group_size : 1;
-    wide extents[4] = {groups, members, x->len_max, dim}, steps[4] = {s.group, s.sequence, s.token, dim_stride};
+    wide members = x->group_size > 0 ? x->group_size : x->count,
+         groups = x->group_size > 0 ? x->count / x->group_size : 1;
+    wide extents[4] = {groups, members, x->len_max, dim},
+         steps[4] = {s.group, s.sequence, s.token, dim_stride};
     wide low = 0, high = 0, begin = (const unsigned char *)pointer - arena;
     if (x->offsets) {
         extents[0] = extents[1] = 1;
@@ -179,12 +187,15 @@ static int is_painted(const struct output *o)
     return 1;
 }
 
-/* The struct in a block of as many bytes as it says that it has; what a later version added is mostly zero. */
+/* The struct in a block of as many bytes as it says that it has; what a later version added is
+ * mostly zero. */
 static void *in_block(const void *from, size_t known)
 {
     size_t claimed;
     memcpy(&claimed, from, sizeof claimed);
-    size_t bytes = claimed < sizeof claimed ? sizeof claimed : claimed > known + 8192 ? known + 8192 : claimed;
+    size_t bytes = claimed < sizeof claimed ? sizeof claimed
+                   : claimed > known + 8192 ? known + 8192
+                                            : claimed;
     unsigned char *block = calloc(1, bytes);
     memcpy(block, from, bytes < known ? bytes : known);
     if (bytes > known && next(4) == 3)
@@ -199,7 +210,8 @@ static void backwards(void *pool, int64_t n, void (*task)(void *arg, int64_t i),
         task(arg, i);
 }
 
-static int plan_of(int verb, const struct lik_context *ctx, const void *op, const struct lik_exec *exec, struct lik_plan *plan)
+static int plan_of(int verb, const struct lik_context *ctx, const void *op, const struct lik_exec *exec,
+                   struct lik_plan *plan)
 {
     return verb == SCORE  ? lik_score_plan(ctx, op, exec, plan)
            : verb == TOPK ? lik_topk_plan(ctx, op, exec, plan)
@@ -222,10 +234,11 @@ static void must_refuse(int status, const struct output *outputs)
 }
 
 /* Runs in a workspace of `bytes`, all `fill` before. */
-static int run_in(int verb, const struct lik_context *ctx, const void *op, const struct lik_exec *exec, size_t bytes,
-                  int fill)
+static int run_in(int verb, const struct lik_context *ctx, const void *op, const struct lik_exec *exec,
+                  size_t bytes, int fill)
 {
-    struct lik_exec how = {.struct_size = sizeof how, .threads = exec ? exec->threads : 0, .workspace_bytes = bytes};
+    struct lik_exec how = {
+        .struct_size = sizeof how, .threads = exec ? exec->threads : 0, .workspace_bytes = bytes};
     void *workspace = NULL;
     MUST(!posix_memalign(&workspace, 64, bytes ? bytes : 1));
     memset(workspace, fill, bytes);
@@ -236,8 +249,8 @@ static int run_in(int verb, const struct lik_context *ctx, const void *op, const
     return status;
 }
 
-static void run(int verb, const struct lik_context *ctx, const void *op, const struct lik_exec *exec, size_t bytes,
-                const struct output *outputs)
+static void run(int verb, const struct lik_context *ctx, const void *op, const struct lik_exec *exec,
+                size_t bytes, const struct output *outputs)
 {
     unsigned char *first[3] = {NULL, NULL, NULL};
     int status = run_in(verb, ctx, op, exec, bytes, 0);
@@ -292,7 +305,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const struct lik_context *ctx = contexts[which];
     fill_arena();
     int64_t dim = 1 + next(20);
-    struct lik_score op = {.struct_size = sizeof op, .q = tokens(dim, offsets[0]), .d = tokens(dim, offsets[1])};
+    struct lik_score op = {
+        .struct_size = sizeof op, .q = tokens(dim, offsets[0]), .d = tokens(dim, offsets[1])};
     op.pairing = (int32_t)maybe(next(4));
     op.precision = (int32_t)maybe(next(3));
     op.per_query = maybe(op.q.count > 0 ? op.d.count / op.q.count : 0);
@@ -394,12 +408,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         } else {
             MUST(!lik_last_error()[0] && memchr(plan.variant, 0, sizeof plan.variant) && plan.variant[0]);
             MUST(plan.struct_size == before.struct_size);
-            wide grad_reach = rows > 0 && columns > 0 ? (rows - 1) * (grad.grad_scores_stride ? grad.grad_scores_stride : columns) + columns : 0;
+            wide grad_reach =
+                rows > 0 && columns > 0
+                    ? (rows - 1) * (grad.grad_scores_stride ? grad.grad_scores_stride : columns) + columns
+                    : 0;
             wide products = (rows + 1) * (columns + 1) * (op.q.len_max + 1) * (op.d.len_max + 1) * op.d.dim;
-            int small = rows < 1000 && columns < 1000 && products < 2000000 && op.q.count < 1000 && op.d.count < 1000 &&
-                        row_q * op.q.dim < 100000 && row_d * op.d.dim < 100000 && plan.workspace_bytes < 1 << 24;
+            int small = rows < 1000 && columns < 1000 && products < 2000000 && op.q.count < 1000 &&
+                        op.d.count < 1000 && row_q * op.q.dim < 100000 && row_d * op.d.dim < 100000 &&
+                        plan.workspace_bytes < 1 << 24;
             int held = entries * 4 < 1 << 20 && winner_bytes * 4 < 1 << 20 && topk.k < 1000;
-            if (small && held && present(&op.q) && present(&op.d) && (verb != GRAD || (grad_reach >= 0 && grad_reach < 1000)))
+            if (small && held && present(&op.q) && present(&op.d) &&
+                (verb != GRAD || (grad_reach >= 0 && grad_reach < 1000)))
                 run(verb, ctx, block, exec_block ? &exec : NULL, plan.workspace_bytes, outputs);
         }
     }

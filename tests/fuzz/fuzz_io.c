@@ -1,8 +1,9 @@
 /* libFuzzer target for the file readers and the JSON the command writes.
  *
- * The input is a file's bytes; its first byte says what is opened beside it. Whatever the readers accept is then used
- * in full: every length, mask entry, vector and text is touched, so that a wrong size shows as a bad access, and ids
- * and texts go through the JSON writer and must come back from the reader unchanged. */
+ * The input is a file's bytes; its first byte says what is opened beside it. Whatever the
+ * readers accept is then used in full: every length, mask entry, vector and text is touched, so
+ * that a wrong size shows as a bad access, and ids and texts go through the JSON writer and
+ * must come back from the reader unchanged. */
 // sources: src/io/*.c src/base/error.c src/core/views.c
 #include "fuzz.h"
 

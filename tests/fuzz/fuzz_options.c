@@ -1,5 +1,6 @@
-/* libFuzzer target for the command's options: the input's lines are the arguments. It goes as far as no file is opened,
- * --help and the names of measures included; and every argument is read as a number by each of the readers. */
+/* libFuzzer target for the command's options: the input's lines are the arguments. It goes as
+ * far as no file is opened, --help and the names of measures included; and every argument is
+ * read as a number by each of the readers. */
 // sources: src/io/*.c src/base/error.c src/core/views.c cli/options.c cli/trec.c cli/terminal.c
 // flags: -Wl,--wrap=exit
 #define LIK_FUZZ_EXIT
@@ -55,7 +56,8 @@ static void parse(void *arg)
         terminal_open(o);
 }
 
-/* The readers of numbers against the C library's: what is accepted has that value, and is written as the rule says. */
+/* The readers of numbers against the C library's: what is accepted has that value, and is
+ * written as the rule says. */
 static void check_numbers(const char *text)
 {
     int64_t whole, integer, size = (int64_t)strlen(text);

@@ -1,8 +1,9 @@
 /* libFuzzer target for the files of lines: runs, judgments, pairs, ids and lengths.
  *
- * The input: a byte that says how, the length of the second file / 4, the first file, the second. What is accepted is
- * used in full: runs and judgments are measured, and every name must be found again and be shown without a character
- * that steers a terminal. Refusals go through the message as it is printed. */
+ * The input: a byte that says how, the length of the second file / 4, the first file, the
+ * second. What is accepted is used in full: runs and judgments are measured, and every name
+ * must be found again and be shown without a character that steers a terminal. Refusals go
+ * through the message as it is printed. */
 // sources: src/io/*.c src/base/error.c src/core/views.c cli/trec.c cli/terminal.c
 // flags: -Wl,--wrap=exit
 #define LIK_FUZZ_EXIT
@@ -15,7 +16,8 @@
 #include <math.h>
 #include <string.h>
 
-/* What is shown of a text has nothing but characters that show, and as many columns as are told. */
+/* What is shown of a text has nothing but characters that show, and as many columns as are
+ * told. */
 static void check_shown(const char *text, int64_t size)
 {
     int sum = 0;
@@ -49,7 +51,8 @@ static void check_entries(const struct trec *trec, enum trec_kind kind)
 {
     for (int64_t i = 0; i < trec->count; i++) {
         const struct trec_entry *e = &trec->entries[i];
-        if (lik_name_fault(e->query, e->query_size) || lik_name_fault(e->document, e->document_size) || e->line < 1)
+        if (lik_name_fault(e->query, e->query_size) || lik_name_fault(e->document, e->document_size) ||
+            e->line < 1)
             abort();
         if (kind == TREC_RUN && isnan(e->score))
             abort();
@@ -88,8 +91,8 @@ static void read_pairs(void *arg)
 static size_t column(uint8_t *out, int rows, int padded)
 {
     char *text = (char *)out + 10;
-    int n =
-        sprintf(text, "{'descr': '|i1', 'fortran_order': False, 'shape': (%d, 1%s), }\n", rows, padded ? ", 1" : "");
+    int n = sprintf(text, "{'descr': '|i1', 'fortran_order': False, 'shape': (%d, 1%s), }\n", rows,
+                    padded ? ", 1" : "");
     memcpy(out, "\x93NUMPY\1\0", 8);
     out[8] = (uint8_t)n;
     out[9] = 0;

@@ -1,8 +1,10 @@
-/* The C API without memory and without threads: every allocation and thread of a call fails in turn, once and from then
- * on. Each must end with LIK_ENOMEM and a message, leave its output empty and nothing behind, and the next call be
- * right. Operations allocate nothing and start nothing, so that a run without memory gives the bits of one with it.
+/* The C API without memory and without threads: every allocation and thread of a call fails in
+ * turn, once and from then on. Each must end with LIK_ENOMEM and a message, leave its output
+ * empty and nothing behind, and the next call be right. Operations allocate nothing and start
+ * nothing, so that a run without memory gives the bits of one with it.
  *
- * lik_inject SCENARIO runs one and prints how many runs it made; without arguments it lists them. */
+ * lik_inject SCENARIO runs one and prints how many runs it made; without arguments it lists
+ * them. */
 #include "inject.h"
 
 #include "lik/lik.h"
@@ -154,7 +156,8 @@ struct results {
 
 static float q[QUERIES * QUERY_TOKENS * DIM], d[DOCUMENTS * DOCUMENT_TOKENS * DIM], ones[QUERIES * DOCUMENTS];
 
-/* Everything that computes, on a context and a pool, with workspaces that are there; returns the first status. */
+/* Everything that computes, on a context and a pool, with workspaces that are there; returns
+ * the first status. */
 static int compute(const struct lik_context *ctx, struct lik_pool *pool, void *workspace, size_t bytes,
                    struct results *r)
 {
@@ -169,15 +172,20 @@ static int compute(const struct lik_context *ctx, struct lik_pool *pool, void *w
     score.q = lik_tokens_padded(q, LIK_F32, QUERIES, QUERY_TOKENS, DIM);
     score.d = lik_tokens_padded(d, LIK_F32, DOCUMENTS, DOCUMENT_TOKENS, DIM);
     score.argmax_dtype = LIK_I32;
-    struct lik_topk topk = {.struct_size = sizeof topk, .score = score, .k = K, .values = r->values, .ids = r->ids};
+    struct lik_topk topk = {
+        .struct_size = sizeof topk, .score = score, .k = K, .values = r->values, .ids = r->ids};
     topk.score.scores = NULL;
     topk.score.argmax = NULL;
-    struct lik_grad grad = {
-        .struct_size = sizeof grad, .score = score, .grad_scores = ones, .grad_q = r->grad_q, .grad_d = r->grad_d};
+    struct lik_grad grad = {.struct_size = sizeof grad,
+                            .score = score,
+                            .grad_scores = ones,
+                            .grad_q = r->grad_q,
+                            .grad_d = r->grad_d};
     int status;
-    if ((status = lik_score_plan(ctx, &score, &exec, &plan)) || (status = lik_score_run(ctx, &score, &exec)) ||
-        (status = lik_topk_plan(ctx, &topk, &exec, &plan)) || (status = lik_topk_run(ctx, &topk, &exec)) ||
-        (status = lik_grad_plan(ctx, &grad, &exec, &plan)) || (status = lik_grad_run(ctx, &grad, &exec)))
+    if ((status = lik_score_plan(ctx, &score, &exec, &plan)) ||
+        (status = lik_score_run(ctx, &score, &exec)) || (status = lik_topk_plan(ctx, &topk, &exec, &plan)) ||
+        (status = lik_topk_run(ctx, &topk, &exec)) || (status = lik_grad_plan(ctx, &grad, &exec, &plan)) ||
+        (status = lik_grad_run(ctx, &grad, &exec)))
         return status;
     return lik_merge_topk(1, QUERIES, K, r->values, r->ids, K, 0, r->merged, r->merged_ids);
 }
@@ -193,7 +201,8 @@ static void scenario_runs(void)
         for (int threads = 1; threads <= THREADS; threads += THREADS - 1) {
             struct lik_context *ctx = NULL;
             struct lik_pool *pool = NULL;
-            EXPECT(lik_context_create(devices[i], &ctx) == LIK_OK && lik_pool_create(threads, &pool) == LIK_OK);
+            EXPECT(lik_context_create(devices[i], &ctx) == LIK_OK &&
+                   lik_pool_create(threads, &pool) == LIK_OK);
             memset(&before, 0, sizeof before);
             memset(&after, 0, sizeof after);
             EXPECT(compute(ctx, pool, workspace, bytes, &before) == LIK_OK);
@@ -209,7 +218,8 @@ static void scenario_runs(void)
             struct lik_pool *none = NULL;
             inject_arm("memory", 1, 1, ENOMEM);
             EXPECT(lik_pool_create(THREADS, &none) == LIK_ENOMEM && !none);
-            EXPECT(compute(ctx, none, workspace, bytes, &after) == LIK_OK && !memcmp(&before, &after, sizeof before));
+            EXPECT(compute(ctx, none, workspace, bytes, &after) == LIK_OK &&
+                   !memcmp(&before, &after, sizeof before));
             inject_disarm();
             runs++;
             lik_pool_destroy(pool);
@@ -221,8 +231,10 @@ static void scenario_runs(void)
 static const struct {
     const char *name;
     void (*run)(void);
-} scenarios[] = {
-    {"contexts", scenario_contexts}, {"pools", scenario_pools}, {"memory", scenario_memory}, {"runs", scenario_runs}};
+} scenarios[] = {{"contexts", scenario_contexts},
+                 {"pools", scenario_pools},
+                 {"memory", scenario_memory},
+                 {"runs", scenario_runs}};
 
 int main(int argc, char **argv)
 {

@@ -1,9 +1,11 @@
-/* Faults on demand, for Linux and glibc: a library to be preloaded (or linked first) that lets the n-th call of a kind
- * fail, once or from then on, or ends the process before or after it as kill -9 does.
+/* Faults on demand, for Linux and glibc: a library to be preloaded (or linked first) that lets
+ * the n-th call of a kind fail, once or from then on, or ends the process before or after it as
+ * kill -9 does.
  *
- * LIK_INJECT="KIND N once|ever ACTION" arms it for a whole process, and inject_arm for a part of one. ACTION is an
- * errno, `short` (half of the bytes of a read or write), `before` or `after` (SIGKILL). LIK_INJECT_LOG names a file
- * that gets `hit` when the call was met; with LIK_INJECT=count it gets the calls of each kind when the process ends. */
+ * LIK_INJECT="KIND N once|ever ACTION" arms it for a whole process, and inject_arm for a part
+ * of one. ACTION is an errno, `short` (half of the bytes of a read or write), `before` or
+ * `after` (SIGKILL). LIK_INJECT_LOG names a file that gets `hit` when the call was met; with
+ * LIK_INJECT=count it gets the calls of each kind when the process ends. */
 #define _GNU_SOURCE
 #include "inject.h"
 
@@ -23,7 +25,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* `system` counts every call of the kinds behind it, in their order: what a kill can come between. */
+/* `system` counts every call of the kinds behind it, in their order: what a kill can come
+ * between. */
 #define PATHS(X)      X(open) X(rename) X(stat) X(unlink) X(link) X(chmod)
 #define FILES(X)      X(read) X(write) X(fsync) X(mmap) X(ftruncate) X(close) X(lock)
 #define KINDS(X)      X(memory) X(thread) X(system) PATHS(X) FILES(X)

@@ -296,6 +296,11 @@ LIK_API struct lik_tokens lik_tokens_packed(const void *data, int32_t dtype, int
                                             int64_t total, int64_t dim, const void *offsets,
                                             int32_t offsets_dtype);
 
+/* Sequences first ... first + count - 1 of x as a view of their own, into the same memory; with
+ * groups whole ones, or some of one. On an error *out stays as it was. */
+LIK_API LIK_STATUS lik_tokens_slice(const struct lik_tokens *x, int64_t first, int64_t count,
+                                    struct lik_tokens *out);
+
 /* of the calling thread: "" if its last call that returns a status succeeded */
 LIK_API const char *lik_last_error(void);
 LIK_API const char *lik_status_name(int status);   /* "LIK_EINVAL", ... */

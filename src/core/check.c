@@ -1,7 +1,8 @@
 #include "core/check.h"
 
 #include "base/size.h"
-#include "shared/tokens.h"
+#include "shared/argmax.h"
+#include "shared/operand.h"
 
 #include <string.h>
 
@@ -38,27 +39,38 @@ static int check_aligned(const char *name, const char *field, const void *pointe
 
 /* The offset of the last entry, its index times |stride| summed over the axes, must stay one in
  * bytes. */
-static int check_strides(const char *name, const char *field, const struct lik_tokens *x,
-                         const struct lik_strides *s, int64_t dim, int64_t dim_stride, int64_t bytes)
+static int check_array(const char *name, const struct lik_tokens *x, const struct lik_operand_array *array)
 {
-    int64_t groups = x->group_size > 0 ? x->count / x->group_size : 1;
-    int64_t members = x->group_size > 0 ? x->group_size : x->count;
-    int64_t extents[4] = {groups, members, x->len_max, dim};
-    int64_t strides[4] = {s->group, s->sequence, s->token, dim_stride};
-    if (x->offsets) {
-        extents[0] = extents[1] = 1;
-        extents[2] = x->total;
-    }
-    int64_t reach = 0;
+    int64_t extents[4], reach = 0;
+    const int64_t strides[4] = {array->strides.group, array->strides.sequence, array->strides.token,
+                                array->inner_stride};
+    lik_operand_extents(x, array, extents);
     for (int i = 0; i < 4; i++) {
-        /* packed: an empty sequence may end there */
+        /* packed: an empty sequence may end at the last row */
         int64_t term, last = i == 2 && x->offsets ? x->total : extents[i] - 1;
         if (last <= 0)
             continue;
         if (strides[i] == INT64_MIN || lik_mul_i64(last, strides[i] < 0 ? -strides[i] : strides[i], &term) ||
-            lik_add_i64(reach, term, &reach) || lik_mul_i64(reach, bytes, &term))
-            return lik_fail(LIK_EINVAL, "%s.%s: stride %lld over %lld entries passes 2^63 bytes", name, field,
-                            (long long)strides[i], (long long)extents[i]);
+            lik_add_i64(reach, term, &reach) || lik_mul_i64(reach, array->element_bytes, &term))
+            return lik_fail(LIK_EINVAL, "%s.%s: stride %lld over %lld entries passes 2^63 bytes", name,
+                            array->strides_name, (long long)strides[i], (long long)extents[i]);
+    }
+    return LIK_OK;
+}
+
+/* Addresses first: they tell more than strides. */
+static int check_arrays(const char *name, const struct lik_tokens *x)
+{
+    for (int n = 0; n < LIK_OPERAND_ARRAYS; n++) {
+        struct lik_operand_array array = lik_array_of(x, n);
+        if ((uintptr_t)array.at % (size_t)array.element_bytes)
+            return lik_fail(LIK_EINVAL, "%s.%s is %p, must be aligned to %lld bytes", name, array.name,
+                            array.at, (long long)array.element_bytes);
+    }
+    for (int n = 0; n < LIK_OPERAND_ARRAYS; n++) {
+        struct lik_operand_array array = lik_array_of(x, n);
+        if ((array.at || n == 0) && check_array(name, x, &array))
+            return LIK_EINVAL;
     }
     return LIK_OK;
 }
@@ -148,17 +160,9 @@ static int check_tokens(const struct lik_context *ctx, const char *name, const s
                         INT32_MAX);
     if (x->dim < 1 || x->dim > DIM_MAX)
         return lik_fail(LIK_EINVAL, "%s.dim is %lld, must be 1 to %d", name, (long long)x->dim, DIM_MAX);
-    if (check_layout(ctx, name, x) || check_aligned(name, ".data", x->data, lik_dtype_bytes(x->dtype)) ||
-        check_aligned(name, ".scale", x->scale, sizeof(float)) ||
-        check_aligned(name, ".weights", x->weights, sizeof(float)))
+    if (check_layout(ctx, name, x))
         return LIK_EINVAL;
-    if (check_strides(name, "strides", x, &x->strides, x->dim, x->dim_stride,
-                      (int64_t)lik_dtype_bytes(x->dtype)) ||
-        (x->mask && check_strides(name, "mask_strides", x, &x->mask_strides, 1, 0, 1)) ||
-        (x->scale && check_strides(name, "scale_strides", x, &x->scale_strides, 1, 0, 4)) ||
-        (x->weights && check_strides(name, "weights_strides", x, &x->weights_strides, 1, 0, 4)))
-        return LIK_EINVAL;
-    return LIK_OK;
+    return check_arrays(name, x);
 }
 
 static int check_list(const struct lik_context *ctx, const char *name, const int64_t *list, int64_t n,
@@ -331,9 +335,7 @@ static int check_winners(const struct lik_score *op)
         int64_t tokens = lik_tokens_length(&op->q, lik_score_query(op, row));
         int64_t length = lik_tokens_length(&op->d, lik_score_document(op, row, column));
         for (int64_t s = 0; s < tokens; s++) {
-            int64_t at = n * op->q.len_max + s;
-            int64_t t = op->argmax_dtype == LIK_I16 ? ((const int16_t *)op->argmax)[at]
-                                                    : ((const int32_t *)op->argmax)[at];
+            int64_t t = lik_argmax_at(op, n, s);
             if (t < -1 || t >= length)
                 return lik_fail(
                     LIK_EINVAL,

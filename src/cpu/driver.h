@@ -12,6 +12,7 @@
 #include "base/layout.h"
 #include "core/backend.h"
 #include "cpu/kernels.h"
+#include "shared/argmax.h"
 #include "shared/heap.h"
 
 #include <float.h>

@@ -79,9 +79,7 @@ static void incidence_at(const struct incidence *in, int64_t n, int64_t *row, in
 
 static int64_t winner_at(const struct lik_score *op, int64_t row, int64_t column, int64_t s)
 {
-    int64_t at = (row * lik_score_columns(op) + column) * op->q.len_max + s;
-    return op->argmax_dtype == LIK_I16 ? ((const int16_t *)op->argmax)[at]
-                                       : ((const int32_t *)op->argmax)[at];
+    return lik_argmax_at(op, row * lik_score_columns(op) + column, s);
 }
 
 /* Token t of sequence i as f32, in place if it is stored so, else in `buffer`; its factor in
@@ -119,7 +117,7 @@ static void through_token(const struct grad_job *job, const struct lik_tokens *x
     if (x->normalize) {
         float scale =
             x->scale ? x->scale[lik_tokens_base(x, &x->scale_strides, i) + t * x->scale_strides.token] : 1.0f;
-        if (fabsf(scale) * lik_cpu_norm(job->kernels, token, x->dim) < 1e-12f) {
+        if (fabsf(scale) * lik_cpu_norm(job->kernels, token, x->dim) < (float)LIK_NORM_MIN) {
             memset(sums, 0, (size_t)x->dim * sizeof *sums);
             return;
         }

@@ -197,10 +197,8 @@ static int load_stream(const struct lik_cpu_job *job, int64_t row, struct stream
             scales = d->scale + lik_tokens_base(d, &d->scale_strides, j);
         for (; r < stream->ends[s]; r++) {
             float scale = scales ? scales[stream->index[r] * d->scale_strides.token] : 1.0f;
-            if (d->normalize) {
-                float norm = fabsf(scale) * stream->row_scale[r];
-                scale /= norm < 1e-12f ? 1e-12f : norm;
-            }
+            if (d->normalize)
+                scale /= lik_clamp_norm(fabsf(scale) * stream->row_scale[r]);
             stream->row_scale[r] = scale;
         }
     }

@@ -16,12 +16,11 @@
 #include "base/dtype.h"
 #include "base/size.h"
 #include "core/backend.h"
-#include "shared/tokens.h"
+#include "shared/argmax.h"
 
 #include <math.h>
 
-#define LIK_REF_SPAN     256
-#define LIK_REF_NORM_MIN 1e-12 /* as torch.nn.functional.normalize clamps */
+#define LIK_REF_SPAN 256
 
 struct lik_ref_token {
     const struct lik_tokens *of;

@@ -4,6 +4,8 @@
 #include "shared/argmax.h"
 #include "shared/operand.h"
 
+#include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define DIM_MAX 65536 /* products of two i8 tokens fit an i32 up to 2^17 */
@@ -165,6 +167,15 @@ static int check_tokens(const struct lik_context *ctx, const char *name, const s
     return check_arrays(name, x);
 }
 
+static int check_entries(const char *name, const int64_t *list, int64_t n, int64_t count)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (list[i] < 0 || list[i] >= count)
+            return lik_fail(LIK_EINVAL, "%s[%lld] is %lld, must be 0 to %lld", name, (long long)i,
+                            (long long)list[i], (long long)(count - 1));
+    return LIK_OK;
+}
+
 static int check_list(const struct lik_context *ctx, const char *name, const int64_t *list, int64_t n,
                       int64_t count)
 {
@@ -172,11 +183,7 @@ static int check_list(const struct lik_context *ctx, const char *name, const int
         return lik_fail(LIK_EINVAL, "%s is NULL, list_count is %lld", name, (long long)n);
     if (check_aligned(name, "", list, sizeof *list))
         return LIK_EINVAL;
-    for (int64_t i = 0; ctx->backend->host_memory && i < n; i++)
-        if (list[i] < 0 || list[i] >= count)
-            return lik_fail(LIK_EINVAL, "%s[%lld] is %lld, must be 0 to %lld", name, (long long)i,
-                            (long long)list[i], (long long)(count - 1));
-    return LIK_OK;
+    return ctx->backend->host_memory ? check_entries(name, list, n, count) : LIK_OK;
 }
 
 static int check_pairing(const struct lik_context *ctx, const struct lik_score *op)
@@ -392,6 +399,56 @@ int lik_check_grad(const struct lik_context *ctx, const struct lik_grad *in, enu
     return LIK_OK;
 }
 
+/* A copy of what lies on the device; the caller frees it. */
+static int fetch(const struct lik_context *ctx, const void *from, int64_t count, size_t size, void **out)
+{
+    size_t bytes = (size_t)count * size;
+    *out = malloc(bytes ? bytes : 1);
+    if (!*out)
+        return lik_fail(LIK_ENOMEM, "LIK_CHECK: no memory for %lld entries", (long long)count);
+    return bytes ? ctx->backend->memory_copy(ctx, *out, from, bytes) : LIK_OK;
+}
+
+static int check_device_offsets(const struct lik_context *ctx, const char *name, const struct lik_tokens *x)
+{
+    void *copy = NULL;
+    if (!x->offsets)
+        return LIK_OK;
+    int status = fetch(ctx, x->offsets, x->count + 1, lik_dtype_bytes(x->offsets_dtype), &copy);
+    if (!status) {
+        struct lik_tokens host = *x;
+        host.offsets = copy;
+        status = check_offsets(name, &host);
+    }
+    free(copy);
+    return status;
+}
+
+static int check_device_list(const struct lik_context *ctx, const char *name, const int64_t *list, int64_t n,
+                             int64_t count)
+{
+    void *copy = NULL;
+    int status = fetch(ctx, list, n, sizeof *list, &copy);
+    if (!status)
+        status = check_entries(name, copy, n, count);
+    free(copy);
+    return status;
+}
+
+int lik_check_device(const struct lik_context *ctx, const struct lik_score *op, const struct lik_exec *exec)
+{
+    int status = ctx->backend->stream_synchronize(ctx, exec->stream);
+    if (!status)
+        status = check_device_offsets(ctx, "q", &op->q);
+    if (!status)
+        status = check_device_offsets(ctx, "d", &op->d);
+    if (!status && op->pairing == LIK_LIST)
+        status = check_device_list(ctx, "list_q", op->list_q, op->list_count, op->q.count);
+    if (!status && op->pairing == LIK_LIST)
+        status = check_device_list(ctx, "list_d", op->list_d, op->list_count, op->d.count);
+    return status;
+}
+
 static void run_serially(void *pool, int64_t n, void (*task)(void *arg, int64_t i), void *arg)
 {
     (void)pool;
@@ -401,12 +458,14 @@ static void run_serially(void *pool, int64_t n, void (*task)(void *arg, int64_t 
 
 int lik_check_exec(const struct lik_exec *in, struct lik_exec *out)
 {
-    memset(out, 0, sizeof *out);
+    *out = (struct lik_exec){0};
     if (in) {
-        int status = check_struct("exec", in, sizeof *in);
+        size_t first_version = offsetof(struct lik_exec, get_workspace);
+        int short_one = in->struct_size == first_version; /* of a caller built with that version's header */
+        int status = short_one ? LIK_OK : check_struct("exec", in, sizeof *in);
         if (status)
             return status;
-        *out = *in;
+        memcpy(out, in, short_one ? first_version : sizeof *out);
     }
     if (out->threads < 0 || out->threads > 4096)
         return lik_fail(LIK_EINVAL, "exec.threads is %d, must be 0 to 4096", out->threads);

@@ -318,24 +318,6 @@ static int lay_out(const struct lik_grad *op, const struct lik_exec *exec, struc
     return LIK_OK;
 }
 
-int lik_cpu_grad_plan(const struct lik_context *ctx, const struct lik_grad *op, const struct lik_exec *exec,
-                      struct lik_plan *out)
-{
-    const struct lik_cpu_kernels *kernels = ctx->kernels;
-    struct grad_regions at;
-    struct lik_layout layout = {0};
-    int status = lay_out(op, exec, &at, &layout);
-    if (status)
-        return status;
-    lik_layout_planned(&layout);
-    out->workspace_bytes = (size_t)layout.bytes;
-    if (!out->struct_size)
-        return LIK_OK;
-    snprintf(out->variant, sizeof out->variant, "grad_%s_d%lld_%s", lik_dtype_name(op->score.d.dtype),
-             (long long)op->score.d.dim, kernels->level);
-    return LIK_OK;
-}
-
 /* order = list positions sorted by their sequence, stable; start[i] ... start[i + 1] are those
  * of sequence i. */
 static void sort_list(const int64_t *list, int64_t n, int64_t count, int64_t *start, int64_t *order)
@@ -361,12 +343,21 @@ static void clear_outside(const struct lik_tokens *x, char *gradient, int64_t ro
     memset(gradient + last * row_bytes, 0, (size_t)((x->total - last) * row_bytes));
 }
 
-int lik_cpu_grad_run(const struct lik_context *ctx, const struct lik_grad *op, const struct lik_exec *exec)
+int lik_cpu_grad(const struct lik_context *ctx, const struct lik_grad *op, struct lik_exec *exec,
+                 struct lik_plan *plan)
 {
     const struct lik_score *score = &op->score;
-    struct grad_job job = {.kernels = ctx->kernels, .op = op, .workspace = exec->workspace};
+    struct grad_job job = {.kernels = ctx->kernels, .op = op};
     struct lik_layout layout = {0};
     int status = lay_out(op, exec, &job.at, &layout);
+    if (status)
+        return status;
+    if (plan) {
+        snprintf(plan->variant, sizeof plan->variant, "grad_%s_d%lld_%s", lik_dtype_name(score->d.dtype),
+                 (long long)score->d.dim, job.kernels->level);
+        return lik_workspace_plan(ctx, &layout, plan);
+    }
+    status = lik_workspace_take(ctx, exec, &layout, &job.workspace);
     if (status)
         return status;
     if (score->pairing == LIK_LIST) {

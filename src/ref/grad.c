@@ -158,10 +158,8 @@ static void grad_operand(const struct lik_grad *op, const struct lik_tokens *x, 
         zero_row(op, x, out, out_weights, row);
 }
 
-int lik_ref_grad_run(const struct lik_context *ctx, const struct lik_grad *op, const struct lik_exec *exec)
+int lik_ref_grad_run(const struct lik_grad *op)
 {
-    (void)ctx;
-    (void)exec;
     grad_operand(op, &op->score.q, 1, op->grad_q, op->grad_weights);
     grad_operand(op, &op->score.d, 0, op->grad_d, NULL);
     return LIK_OK;

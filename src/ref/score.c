@@ -75,10 +75,8 @@ float lik_ref_score(const struct lik_score *op, int64_t i, int64_t j, int64_t ro
     return (float)score;
 }
 
-int lik_ref_score_run(const struct lik_context *ctx, const struct lik_score *op, const struct lik_exec *exec)
+int lik_ref_score_run(const struct lik_score *op)
 {
-    (void)ctx;
-    (void)exec;
     int64_t rows = lik_score_rows(op), columns = lik_score_columns(op);
     for (int64_t row = 0; columns > 0 && row < rows; row++)
         for (int64_t column = 0; column < columns; column++) {

@@ -52,6 +52,7 @@ def same_bits(old, new):
 def cpu_call(library, data):
     """(a call of the case, its outputs)."""
     import numpy as np
+
     from bench import tokens_of
 
     case = data.case

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._problem import check_shape, framework, padded
-from .autograd import check_backward, short_way
+from ._engine import short
+from ._engine.checks import check_shape, framework, padded
+from ._engine.problem import detached
+from ._engine.verbs import score
+from .autograd import check_backward
 from .retrieve import BackwardMethod, retrieve
-from .topk import fw_detach
 
 if TYPE_CHECKING:
     from torch.nn import Module as _Base
@@ -47,19 +49,19 @@ class MaxSimScorer(_Base):
         """Scores as :func:`maxsim` gives them, infinities included; differentiable. float64 CPU tensors are scored in
         float64.
         """
-        scores = short_way(Q, D, q_mask, d_mask, q_weights, False, self.normalize)
+        scores = short.padded(Q, D, q_mask, d_mask, q_weights, False, self.normalize)
         if scores is not None:
             return scores
-        fw, problem, shape = padded(Q, D, q_mask, d_mask, normalize=self.normalize, q_weights=q_weights, keep_f64=True)
-        scores = fw.score(problem)[0]
+        _, problem, shape = padded(Q, D, q_mask, d_mask, normalize=self.normalize, q_weights=q_weights, keep_f64=True)
+        scores = score(problem)[0]
         return scores if tuple(scores.shape) == shape else scores.reshape(shape)
 
     def score(self, Q: Any, D: Any, q_mask: Any = None, d_mask: Any = None, *, q_weights: Any = None) -> Any:
         """The same scores outside autograd."""
-        scores = short_way(Q, D, q_mask, d_mask, q_weights, False, self.normalize, differentiable=False)
+        scores = short.padded(Q, D, q_mask, d_mask, q_weights, False, self.normalize, differentiable=False)
         if scores is not None:
             return scores
-        return self.forward(fw_detach(Q), fw_detach(D), q_mask, d_mask, q_weights=fw_detach(q_weights))
+        return self.forward(detached(Q), detached(D), q_mask, d_mask, q_weights=detached(q_weights))
 
     def retrieve(
         self,

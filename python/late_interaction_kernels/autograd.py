@@ -5,39 +5,20 @@ score(q, d) = sum over query tokens s of  w[s] * max over document tokens t of  
 
 from __future__ import annotations
 
-import sys
 import warnings
 from typing import Any
 
-from . import _native
-from ._environment import flag
-from ._problem import ALL, FOLLOW, NORMALIZE, PAIRS, framework, padded
+from ._engine import short
+from ._engine.checks import framework, padded
+from ._engine.environment import flag
+from ._engine.short import compiling
+from ._engine.verbs import score
 
 _BACKWARDS = (None, "auto", "unified", "lowmem")
 
 # The norms are looked at once a process. The existing package's flag has had both names, and its tests reset them.
 _NORM_CHECKED = False
 _WARNED_UNNORMALIZED = False
-
-
-def compiling() -> bool:
-    torch = sys.modules.get("torch")
-    return torch is not None and torch.compiler.is_dynamo_compiling()
-
-
-def short_way(
-    Q: Any, D: Any, q_mask: Any, d_mask: Any, q_weights: Any, pairs: bool, normalize: bool, differentiable: bool = True
-) -> Any:
-    """The scores of padded tokens with which all is well; None for anything else, which the long way looks at."""
-    if compiling():
-        return None
-    pairing, unit = PAIRS if pairs else ALL, NORMALIZE if normalize else 0
-    # fmt: off
-    return _native.maxsim(
-        Q, D, q_mask, d_mask, q_weights, None, None, None, None, None, None, pairing, unit, FOLLOW, None, None,
-        differentiable,
-    )
-    # fmt: on
 
 
 def check_backward(backward: str | None) -> None:
@@ -130,14 +111,14 @@ def maxsim(
         and not return_argmax
         and backward is None
     ):
-        scores = short_way(Q, D, q_mask, d_mask, q_weights, False, normalize)
+        scores = short.padded(Q, D, q_mask, d_mask, q_weights, False, normalize)
         if scores is not None:
             return scores
     check_backward(backward)
     fw, problem, shape = padded(Q, D, q_mask, d_mask, normalize=normalize, q_weights=q_weights, storage=storage)
-    if not normalize and problem.d.ndim == 3:
-        _maybe_warn_unnormalized(problem.q)
-    scores, argmax = fw.score(problem, return_argmax)
+    if not normalize and len(problem.d.data.shape) == 3:
+        _maybe_warn_unnormalized(problem.q.data)
+    scores, argmax = score(problem, return_argmax)
     if tuple(scores.shape) != shape:
         scores = scores.reshape(shape)
     if not return_argmax:
@@ -170,12 +151,12 @@ def maxsim_pairs(
         [8.0, 8.0, 8.0]
     """
     if storage is None and not return_argmax and backward is None:
-        scores = short_way(Q, D, q_mask, d_mask, q_weights, True, normalize)
+        scores = short.padded(Q, D, q_mask, d_mask, q_weights, True, normalize)
         if scores is not None:
             return scores
     check_backward(backward)
     fw, problem, _ = padded(Q, D, q_mask, d_mask, normalize=normalize, q_weights=q_weights, storage=storage, pairs=True)
-    scores, argmax = fw.score(problem, return_argmax)
+    scores, argmax = score(problem, return_argmax)
     return (scores, fw.cast(argmax, "int32")) if return_argmax else scores
 
 

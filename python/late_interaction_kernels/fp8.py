@@ -8,12 +8,10 @@ from __future__ import annotations
 import numbers
 from typing import Any
 
-from ._problem import (
-    ALL,
+from ._engine.checks import (
     FLOATS8,
     Framework,
-    Problem,
-    add_axis,
+    assembled,
     check_axes,
     check_device,
     check_float,
@@ -22,10 +20,9 @@ from ._problem import (
     embeddings,
     framework,
     shape_text,
-    token_mask,
-    token_weights,
 )
-from .topk import fw_detach
+from ._engine.problem import Tokens, detached
+from ._engine.verbs import score
 
 _LARGEST = {"float8_e4m3fn": 448.0, "float8_e5m2": 57344.0}
 
@@ -38,7 +35,7 @@ def _fp8_name(dtype: Any) -> str:
 
 
 def _plain(fw: Framework, name: str, X: Any) -> Any:
-    return fw_detach(fw.cast(embeddings(fw, name, X), "float32"))
+    return detached(fw.cast(embeddings(fw, name, X), "float32"))
 
 
 def quantize_fp8_per_tensor(X: Any, dtype: Any = None) -> tuple[Any, Any]:
@@ -187,29 +184,13 @@ def maxsim_inference_fp8(
     for name, x in (("Q", Q), ("D", D)):
         check_rank(name, x, (2, 3), "[N, L, d] or [L, d]")
         _check_fp8(fw, name, x)
-    if Q.shape[-1] != D.shape[-1]:
-        raise ValueError(
-            f"Q and D must have the same dim: Q.shape[-1] is {int(Q.shape[-1])}, D.shape[-1] is {int(D.shape[-1])}"
-        )
-    check_device(fw, "D", D, Q, "Q")
-    q_mask = token_mask(fw, "q_mask", q_mask, tuple(Q.shape[:-1]), Q, "Q")
-    d_mask = token_mask(fw, "d_mask", d_mask, tuple(D.shape[:-1]), D, "D")
-    weights = token_weights(fw, q_weights, tuple(Q.shape[:-1]), Q, "Q")
-    q_scale, d_scale = _scale(fw, "scale_Q", scale_Q, Q, "Q"), _scale(fw, "scale_D", scale_D, D, "D")
-    if Q.shape[-1] == 0:
-        Q, D = fw.widen_empty(Q), fw.widen_empty(D)
-    shape: tuple[int, ...] = ()
-    if len(Q.shape) == 2:
-        Q, q_mask, weights = Q[None], add_axis(q_mask), add_axis(weights)
-        q_scale = q_scale if len(q_scale.shape) == 0 else q_scale[None]
-    else:
-        shape += (Q.shape[0],)
-    if len(D.shape) == 2:
-        D, d_mask = D[None], add_axis(d_mask)
-        d_scale = d_scale if len(d_scale.shape) == 0 else d_scale[None]
-    else:
-        shape += (D.shape[0],)
-    scores, argmax = fw.score(Problem(Q, D, q_mask, d_mask, weights, q_scale, d_scale, pairing=ALL), return_argmax)
+
+    def operands() -> tuple[Tokens, Tokens]:
+        scales = _scale(fw, "scale_Q", scale_Q, Q, "Q"), _scale(fw, "scale_D", scale_D, D, "D")
+        return Tokens(Q, scale=scales[0]), Tokens(D, scale=scales[1])
+
+    problem, shape = assembled(fw, Q, D, q_mask, d_mask, q_weights, operands)
+    scores, argmax = score(problem, return_argmax)
     if not return_argmax:
         return scores.reshape(shape)
     return scores.reshape(shape), fw.cast(argmax, "int32").reshape((*shape, argmax.shape[-1]))

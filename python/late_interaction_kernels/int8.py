@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._problem import check_axes, check_int8, embeddings, framework
+from ._engine.checks import check_axes, check_int8, embeddings, framework
 
 
 def quantize_int8_per_token(X: Any) -> tuple[Any, Any]:

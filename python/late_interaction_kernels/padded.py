@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
-from ._problem import (
-    CANDIDATES,
+from ._engine import short
+from ._engine.checks import (
     Framework,
-    Problem,
     check_device,
     check_float,
     check_rank,
@@ -19,8 +18,10 @@ from ._problem import (
     sequence_lengths,
     shape_text,
     token_weights,
+    widened,
 )
-from .autograd import short_way
+from ._engine.problem import CANDIDATES, NORMALIZE, Problem, Tokens, either
+from ._engine.verbs import score
 
 
 @dataclass(frozen=True)
@@ -153,26 +154,18 @@ def maxsim_padded(
     fw, _, q_mask, broken_q, _, d_mask, broken_d = _checked(
         queries, documents, query_lengths, doc_lengths, look=validate, validate=validate, q_weights=q_weights
     )
-    broken = None if broken_q is None and broken_d is None else _either(broken_q, broken_d)
+    broken = either(None if broken_q is None else broken_q[:, None], broken_d)
     if not return_argmax:
-        scores = short_way(queries, documents, q_mask, d_mask, q_weights, False, normalize)
+        scores = short.padded(queries, documents, q_mask, d_mask, q_weights, False, normalize)
         if scores is not None:
             return fw.nan_where(broken, scores)
     weights = token_weights(fw, q_weights, tuple(queries.shape[:-1]), queries, "queries")
-    q, d = embeddings(fw, "queries", queries), embeddings(fw, "documents", documents)
-    if q.shape[-1] == 0:
-        q, d = fw.widen_empty(q), fw.widen_empty(d)
-    problem = Problem(q, d, q_mask, d_mask, weights, pairing=CANDIDATES, normalize=3 if normalize else 0)
-    scores, argmax = fw.score(problem, return_argmax)
+    q = Tokens(embeddings(fw, "queries", queries), q_mask, weights)
+    q, d = widened(fw, q, Tokens(embeddings(fw, "documents", documents), d_mask))
+    problem = Problem(q, d, pairing=CANDIDATES, normalize=NORMALIZE if normalize else 0)
+    scores, argmax = score(problem, return_argmax)
     scores = fw.nan_where(broken, scores)
     return (scores, fw.cast(argmax, "int32")) if return_argmax else scores
-
-
-def _either(broken_q: Any, broken_d: Any) -> Any:
-    """bool [B, C], or [B, 1] where only queries can be broken: the scores that are NaN."""
-    if broken_q is None:
-        return broken_d
-    return broken_q[:, None] if broken_d is None else broken_q[:, None] | broken_d
 
 
 __all__ = ["PackedBatch", "maxsim_padded", "pack_padded"]

@@ -12,8 +12,8 @@ import torch
 from torch.nn.functional import linear
 from torch.nn.functional import normalize as unit
 
-from . import _torch
-from ._problem import check_range, sequence_lengths
+from ._engine import torch_arrays
+from ._engine.checks import check_range, sequence_lengths
 
 NEG_INF = float("-inf")
 
@@ -150,18 +150,18 @@ def maxsim_padded_reference(
     masks, broken = [], []
     for name, lengths, x in (("query_lengths", query_lengths, queries), ("doc_lengths", doc_lengths, documents)):
         shape, extent = tuple(x.shape[:-2]), x.shape[-2]
-        _, mask, wrong = sequence_lengths(_torch, name, lengths, shape, extent, queries, "queries")
+        _, mask, wrong = sequence_lengths(torch_arrays, name, lengths, shape, extent, queries, "queries")
         masks.append(mask)
         broken.append(wrong)
     scores = maxsim_reference(queries, documents, *masks, q_weights=q_weights)
-    scores = _torch.nan_where(None if broken[0] is None else broken[0][:, None], scores)
-    return _torch.nan_where(broken[1], scores)
+    scores = torch_arrays.nan_where(None if broken[0] is None else broken[0][:, None], scores)
+    return torch_arrays.nan_where(broken[1], scores)
 
 
 def _indices(codes: Any, kept: Any, centroids: int) -> tuple[Any, Any]:
     """(codes as indices, which of the kept ones are outside and have become 0): refused where they may be looked at."""
-    if _torch.readable(codes) and _torch.readable(kept):
-        check_range(_torch, "codes", codes, 0, centroids - 1, kept, codes[kept])
+    if torch_arrays.readable(codes) and torch_arrays.readable(kept):
+        check_range(torch_arrays, "codes", codes, 0, centroids - 1, kept, codes[kept])
     inside = kept & (codes >= 0) & (codes < centroids)
     return torch.where(inside, codes, 0).long(), kept & ~inside
 
@@ -179,10 +179,10 @@ def plaid_approx_score_reference(
         tensor([3.])
     """
     about = (codes.shape[0],), codes.shape[1], codes, "codes"
-    _, kept, broken = sequence_lengths(_torch, "doc_lengths", doc_lengths, *about)
+    _, kept, broken = sequence_lengths(torch_arrays, "doc_lengths", doc_lengths, *about)
     similarity = _wide(query_centroid_scores)[_indices(codes, kept, query_centroid_scores.shape[0])[0]].mT
     best = _best(similarity, kept[:, None, :])
-    return _torch.nan_where(broken, (best if q_weights is None else best * q_weights).sum(-1))
+    return torch_arrays.nan_where(broken, (best if q_weights is None else best * q_weights).sum(-1))
 
 
 def unpack_residuals_reference(residuals: Any, nbits: int, d: int, *, bit_order: str = "upstream") -> Any:
@@ -230,11 +230,12 @@ def maxsim_residual_reference(
     """
     buckets = unpack_residuals_reference(residuals, nbits, centroids.shape[1], bit_order=bit_order)
     about = (codes.shape[0],), codes.shape[1], codes, "codes"
-    _, kept, broken = sequence_lengths(_torch, "doc_lengths", doc_lengths, *about)
+    _, kept, broken = sequence_lengths(torch_arrays, "doc_lengths", doc_lengths, *about)
     indices, outside = _indices(codes, kept, centroids.shape[0])
     tokens = _wide(centroids)[indices] + _wide(bucket_weights)[buckets.long()]
     tokens = tokens.masked_fill(outside[..., None], torch.nan)
-    return _torch.nan_where(broken, maxsim_reference(Q, tokens, None, kept, normalize=normalize, q_weights=q_weights))
+    scores = maxsim_reference(Q, tokens, None, kept, normalize=normalize, q_weights=q_weights)
+    return torch_arrays.nan_where(broken, scores)
 
 
 def maxsim_from_hidden_reference(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from ._problem import whole_number
+from ._engine.checks import whole_number
 from .topk import maxsim_topk
 
 if TYPE_CHECKING:

@@ -4,28 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import _native
-from ._problem import ALL, FOLLOW, LIST, NORMALIZE, packed
-from .autograd import compiling
-
-
-def short_way(
-    Q: Any,
-    D: Any,
-    cu_seqlens_q: Any,
-    cu_seqlens_d: Any,
-    max_seqlen_q: int | None,
-    max_seqlen_d: int | None,
-    q_weights: Any,
-    normalize: bool,
-    pairs: tuple[Any, Any] | None = None,
-) -> Any:
-    """The scores of packed tokens with which all is well; None for anything else."""
-    if compiling() or cu_seqlens_q is None or cu_seqlens_d is None:
-        return None
-    operands = Q, D, None, None, q_weights, None, None, cu_seqlens_q, cu_seqlens_d, *(pairs or (None, None))
-    choices = LIST if pairs else ALL, NORMALIZE if normalize else 0, FOLLOW, max_seqlen_q, max_seqlen_d
-    return _native.maxsim(*operands, *choices, True)
+from ._engine import short
+from ._engine.checks import packed
+from ._engine.verbs import score
 
 
 def maxsim_varlen(
@@ -72,7 +53,7 @@ def maxsim_varlen(
         [[1.0, 2.0]]
     """
     if storage is None and not return_argmax:
-        scores = short_way(
+        scores = short.packed(
             Q_packed, D_packed, cu_seqlens_q, cu_seqlens_d, max_seqlen_q, max_seqlen_d, q_weights, normalize
         )
         if scores is not None:
@@ -88,7 +69,7 @@ def maxsim_varlen(
         q_weights=q_weights,
         storage=storage,
     )
-    scores, argmax = fw.score(problem, return_argmax)
+    scores, argmax = score(problem, return_argmax)
     return (scores, fw.cast(argmax, "int32")) if return_argmax else scores
 
 

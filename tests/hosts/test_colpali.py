@@ -233,7 +233,7 @@ def test_what_the_host_refuses_stays_refused(patched):
 
         calls += [lambda a=a, b=b: maxsim_inbatch(a, b) for a, b in wrong]
     else:
-        from late_interaction_kernels.colpali_compat import _Torch
+        from late_interaction_kernels._hosts.colpali import _Torch
 
         calls += [lambda a=a, b=b: _Torch().einsum("bnd,csd->bcns", a, b) for a, b in wrong]
     for call in calls:

@@ -19,7 +19,8 @@ faulthandler.enable()
 
 import late_interaction_kernels as lik  # noqa: E402
 import numpy as np  # noqa: E402
-from late_interaction_kernels import _native, _numpy  # noqa: E402, F401
+from late_interaction_kernels import _native  # noqa: E402
+from late_interaction_kernels._engine import numpy_arrays  # noqa: E402, F401
 
 faults = ctypes.CDLL(os.environ["LD_PRELOAD"])
 faults.inject_hits.restype = faults.inject_last.restype = ctypes.c_long
@@ -53,7 +54,7 @@ SCENARIOS = {
     ),
     "grad": (
         lambda: (*fields(Q, D), np.ones((3, 7), "f4"), ARGMAX, np.full(Q.shape, 9, "f4"), np.full(D.shape, 9, "f4"),
-                 None),
+                 None, False),
         _native.grad, (18, 19),
     ),
     "merge_topk": (

@@ -6,7 +6,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
-from late_interaction_kernels import _blocks, _native, _numpy, _torch, maxsim, plaid, reference
+from late_interaction_kernels import _native, maxsim, plaid, reference
+from late_interaction_kernels._engine import blocks as block_by_block
+from late_interaction_kernels._engine import numpy_arrays, torch_arrays
 from late_interaction_kernels.fp8 import (
     dequantize_fp8_per_tensor,
     dequantize_fp8_per_token,
@@ -22,7 +24,7 @@ ORDERS = ["upstream", "colbert"]
 
 @pytest.fixture(params=[1 << 23, 500], ids=["one block", "many blocks"])
 def blocks(request, monkeypatch):
-    monkeypatch.setattr(_blocks, "BLOCK_FLOATS", request.param)
+    monkeypatch.setattr(block_by_block, "BLOCK_FLOATS", request.param)
 
 
 def compressed(nbits, dim=24):
@@ -105,9 +107,9 @@ def test_decoders_agree():
     )
     args = codes, residuals, centroids, torch.randn(256, 4)
     out = torch.empty(9, 24)
-    _native.decode_residuals(*map(_torch.lend, (*args, out)))
-    assert torch.equal(_torch.decode_residuals(*args), out)
-    assert np.array_equal(_numpy.decode_residuals(*numpied(*args)), out.numpy())
+    _native.decode_residuals(*map(torch_arrays.lend, (*args, out)))
+    assert torch.equal(torch_arrays.decode_residuals(*args), out)
+    assert np.array_equal(numpy_arrays.decode_residuals(*numpied(*args)), out.numpy())
 
 
 def test_residual_with_nothing():

@@ -14,7 +14,6 @@ import torch
 from entries import entries, every_argument, parts
 from late_interaction_kernels import (
     _native,
-    _torch,
     autograd,
     maxsim,
     maxsim_pairs,
@@ -23,6 +22,7 @@ from late_interaction_kernels import (
     reference,
     retrieve,
 )
+from late_interaction_kernels._engine import torch_ops
 from late_interaction_kernels.fp8 import maxsim_inference_fp8, quantize_fp8_per_token
 from late_interaction_kernels.fused_head import maxsim_from_hidden
 from late_interaction_kernels.score_pairs import score_pairs_packed
@@ -217,9 +217,9 @@ def served_by(request, monkeypatch):
     if request.param == "library" and not _native.has_device(0):
         pytest.skip("needs the CUDA backend")
     if request.param == "torch":
-        monkeypatch.setattr(_torch, "_native_serves", lambda p: False)
+        monkeypatch.setattr(torch_ops, "served", lambda p: False)
         for short_way in ("maxsim", "best"):
-            monkeypatch.setattr(autograd._native, short_way, lambda *a: None)
+            monkeypatch.setattr(_native, short_way, lambda *a: None)
     return request.param
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import pytest
 import torch
 from entries import entries, parts
-from late_interaction_kernels import _torch, autograd, maxsim, maxsim_padded, reference
+from late_interaction_kernels import _native, maxsim, maxsim_padded, reference
+from late_interaction_kernels._engine import torch_arrays, torch_ops
 from late_interaction_kernels.padded import pack_padded
 
 # (entry, argument, its wrong values, the scores that are NaN: of queries or of documents, how the error begins)
@@ -69,10 +70,10 @@ def put(x, at, value):
 @pytest.fixture(params=["library", "torch"])
 def out_of_sight(request, monkeypatch):
     """CPU tensors as if they lay on a device."""
-    monkeypatch.setattr(_torch, "on_host", lambda x: False)
-    monkeypatch.setattr(autograd._native, "maxsim", lambda *a: None)
+    monkeypatch.setattr(torch_arrays, "on_host", lambda x: False)
+    monkeypatch.setattr(_native, "maxsim", lambda *a: None)
     if request.param == "torch":
-        monkeypatch.setattr(_torch, "_native_serves", lambda p: False)
+        monkeypatch.setattr(torch_ops, "served", lambda p: False)
     return request.param
 
 
@@ -121,8 +122,8 @@ def test_checked(monkeypatch, out_of_sight, name, argument, change, where, error
 
 @pytest.mark.parametrize("name", ["varlen", "list", "residual varlen"])
 def test_longer_than_was_said_is_nan(monkeypatch, name):
-    monkeypatch.setattr(_torch, "on_host", lambda x: False)
-    monkeypatch.setattr(_torch, "_native_serves", lambda p: False)
+    monkeypatch.setattr(torch_arrays, "on_host", lambda x: False)
+    monkeypatch.setattr(torch_ops, "served", lambda p: False)
     function, tensors = entries()[name]
     got = parts(function.func(**{**function.keywords, "max_seqlen_d": 4}, **tensors))[0]
     assert bool(got.isnan().any()) and not bool(got.isnan().all())
@@ -186,7 +187,7 @@ def test_references(monkeypatch, device):
     table = torch.randn(7, 3)
     rest = tensors["residuals"], lengths, tensors["centroids"], tensors["bucket_weights"], 2
     if device:
-        monkeypatch.setattr(_torch, "on_host", lambda x: False)
+        monkeypatch.setattr(torch_arrays, "on_host", lambda x: False)
         assert reference.maxsim_residual_reference(q, put(codes, (0, 1), -1), *rest).isnan()[:, 0].all()
         assert reference.plaid_approx_score_reference(table, put(codes, (0, 1), -1), lengths).isfinite().all()
     else:
@@ -222,7 +223,7 @@ def test_lengths_of_references(monkeypatch, device):
         )[2],
     }
     if device:
-        monkeypatch.setattr(_torch, "on_host", lambda x: False)
+        monkeypatch.setattr(torch_arrays, "on_host", lambda x: False)
     for error, call in calls.items():
         if device:
             assert call().isnan().all()
@@ -241,8 +242,8 @@ def test_offsets_of_references(offsets, error):
 
 
 def test_masks_of_other_numbers_are_seen_under_the_check(monkeypatch):
-    monkeypatch.setattr(_torch, "on_host", lambda x: False)
-    monkeypatch.setattr(autograd._native, "maxsim", lambda *a: None)
+    monkeypatch.setattr(torch_arrays, "on_host", lambda x: False)
+    monkeypatch.setattr(_native, "maxsim", lambda *a: None)
     q, d, mask = torch.randn(2, 3, 8), torch.randn(4, 5, 8), torch.full((4, 5), 2)
     assert torch.equal(maxsim(q, d, None, mask), maxsim(q, d))
     monkeypatch.setenv("LIK_CHECK", "1")
@@ -259,22 +260,21 @@ def test_a_torch_for_amd_calls_its_gpus_cuda(monkeypatch):
     class Fake:
         dtype, device, is_cpu = torch.float32, Device(), False
 
-    monkeypatch.setattr(_torch, "_said", {"cuda"})
-    monkeypatch.setattr(_torch._native, "has_device", lambda index: True)
-    problem = _torch.Problem(Fake(), None)
-    assert _torch._native_serves(problem)
+    monkeypatch.setattr(torch_ops, "_said", {"cuda"})
+    monkeypatch.setattr(_native, "has_device", lambda index: True)
+    assert torch_ops.served(Fake())
     monkeypatch.setattr(torch.version, "hip", "6.4")
-    monkeypatch.setattr(_torch, "_said", set())
+    monkeypatch.setattr(torch_ops, "_said", set())
     with pytest.warns(RuntimeWarning, match=r"no CUDA backend for this device \(it is one of AMD's\)"):
-        assert not _torch._native_serves(problem)
+        assert not torch_ops.served(Fake())
 
 
 def test_why_a_device_is_not_served_is_said(monkeypatch):
     """A variable that the library refuses (LIK_CUDA_ARCH) ended in a warning about the build."""
-    monkeypatch.setattr(_torch._native, "device_error", lambda index: 'LIK_CUDA_ARCH is "abc"')
-    monkeypatch.setattr(_torch._native, "has_device", lambda index: False)
-    monkeypatch.setattr(_torch, "_said", set())
+    monkeypatch.setattr(_native, "device_error", lambda index: 'LIK_CUDA_ARCH is "abc"')
+    monkeypatch.setattr(_native, "has_device", lambda index: False)
+    monkeypatch.setattr(torch_ops, "_said", set())
     where = type("Device", (), {"type": "cuda", "index": 0})
     fake = type("Fake", (), {"dtype": torch.float32, "device": where, "is_cpu": False})
     with pytest.warns(RuntimeWarning, match=r"LIK_CUDA_ARCH is \"abc\""):
-        assert not _torch._native_serves(_torch.Problem(fake, None))
+        assert not torch_ops.served(fake)

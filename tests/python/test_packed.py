@@ -7,7 +7,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from late_interaction_kernels import _native, _numpy, _torch, maxsim_padded, maxsim_varlen, reference
+from late_interaction_kernels import _native, maxsim_padded, maxsim_varlen, reference
+from late_interaction_kernels._engine import numpy_arrays, torch_arrays
 from late_interaction_kernels.padded import PackedBatch, pack_padded
 from late_interaction_kernels.score_pairs import score_pairs_packed
 
@@ -86,12 +87,12 @@ def test_pair_lists(sides, n):
 def test_extremes(dtype):
     """What the offsets are checked by: values and steps, or None where the extension does not look."""
     x = torch.tensor([5, 5, 9, 2], dtype=dtype)
-    assert _native.extremes(_torch.lend(x)) == _native.extremes(x.numpy()) == (2, 9, -7, 4)
+    assert _native.extremes(torch_arrays.lend(x)) == _native.extremes(x.numpy()) == (2, 9, -7, 4)
     assert _native.extremes(x.numpy()[:1]) == (5, 5, 0, 0)
-    assert all(_native.extremes(_torch.lend(y)) is None for y in (x[::2], x[:0], x.short(), x.float()))
+    assert all(_native.extremes(torch_arrays.lend(y)) is None for y in (x[::2], x[:0], x.short(), x.float()))
     ends = np.array([np.iinfo(np.int64).min, np.iinfo(np.int64).max])
     assert _native.extremes(ends) == (*ends, ends[1], ends[1])
-    assert _torch.offset_extremes(x.short()) == _numpy.offset_extremes(x.short().numpy()) == (2, 9, -7, 4)
+    assert torch_arrays.offset_extremes(x.short()) == numpy_arrays.offset_extremes(x.short().numpy()) == (2, 9, -7, 4)
 
 
 def test_bounds():

@@ -7,7 +7,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from late_interaction_kernels import MaxSimScorer, _numpy, _torch, maxsim, retrieve, topk
+from late_interaction_kernels import MaxSimScorer, maxsim, retrieve, topk
+from late_interaction_kernels._engine import verbs
 from late_interaction_kernels.int8 import quantize_int8_per_token
 from late_interaction_kernels.topk import maxsim_topk
 
@@ -16,8 +17,7 @@ from late_interaction_kernels.topk import maxsim_topk
 def scratch(request, monkeypatch):
     """Calls that take their documents whole though a chunk is given, and calls that do not."""
     if request.param == "chunks":
-        for framework in (_numpy, _torch):
-            monkeypatch.setattr(framework, "topk_scratch", lambda problem, k: topk.SCRATCH + 1)
+        monkeypatch.setattr(verbs, "topk_scratch", lambda problem, k: topk.SCRATCH + 1)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

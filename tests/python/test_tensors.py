@@ -8,7 +8,8 @@ import warnings
 import pytest
 import torch
 from entries import called, entries, every_argument, parts
-from late_interaction_kernels import _torch, autograd
+from late_interaction_kernels import _native
+from late_interaction_kernels._engine import torch_arrays
 
 TRACED = list(entries())
 
@@ -34,9 +35,9 @@ def test_lazily_negative(name, argument):
 
 def test_lazily_negative_where_torch_has_no_exchange_api(monkeypatch):
     """Torch before 2.10 lends addresses: what was made plain must live until it has been read."""
-    monkeypatch.setattr(_torch, "_EXCHANGE", False)
+    monkeypatch.setattr(torch_arrays, "EXCHANGE", False)
     for short_way in ("maxsim", "best"):
-        monkeypatch.setattr(autograd._native, short_way, lambda *a: None)
+        monkeypatch.setattr(_native, short_way, lambda *a: None)
     for name, argument in every_argument():
         function, tensors = entries()[name]
         if tensors[argument].dtype.itemsize > 1:

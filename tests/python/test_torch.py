@@ -13,9 +13,8 @@ import pytest
 import torch
 from late_interaction_kernels import (
     MaxSimScorer,
-    _fallback,
+    _native,
     _scorer,
-    _torch,
     autograd,
     maxsim,
     maxsim_padded,
@@ -28,6 +27,7 @@ from late_interaction_kernels import (
     topk,
     varlen,
 )
+from late_interaction_kernels._engine import torch_ops, torch_plain
 from late_interaction_kernels.backward import (
     maxsim_backward_lowmem,
     maxsim_backward_unified,
@@ -293,9 +293,9 @@ def test_inputs_edited_before_backward_are_noticed():
 def test_argmax_is_kept_only_when_a_gradient_can_flow(monkeypatch):
     """It was saved under no_grad too."""
     wanted = []
-    run = _torch.run_score
-    monkeypatch.setattr(_torch, "run_score", lambda p, want: wanted.append(want) or run(p, want))
-    monkeypatch.setattr(autograd._native, "maxsim", lambda *a: None)
+    run = torch_ops.run_score
+    monkeypatch.setattr(torch_ops, "run_score", lambda p, want: wanted.append(want) or run(p, want))
+    monkeypatch.setattr(_native, "maxsim", lambda *a: None)
     q, d, *_ = tokens()
     with torch.no_grad():
         maxsim(q, d)
@@ -337,7 +337,7 @@ def test_the_short_way_serves_the_commonest_calls(monkeypatch):
     ]
     with monkeypatch.context() as only_long:
         for name in ("maxsim", "best"):
-            only_long.setattr(autograd._native, name, lambda *a: None)
+            only_long.setattr(_native, name, lambda *a: None)
         want = [call() for call in calls]
     with monkeypatch.context() as only_short:
         for module in (autograd, _scorer, topk):
@@ -466,9 +466,9 @@ def test_backward_functions():
 @pytest.fixture
 def without_library(monkeypatch):
     """Every device served by torch operations, as CUDA tensors are in a build without CUDA."""
-    monkeypatch.setattr(_torch, "_native_serves", lambda p: False)
+    monkeypatch.setattr(torch_ops, "served", lambda p: False)
     for short_way in ("maxsim", "best"):
-        monkeypatch.setattr(autograd._native, short_way, lambda *a: None)
+        monkeypatch.setattr(_native, short_way, lambda *a: None)
 
 
 def test_torch_operations_under_autocast(without_library):
@@ -486,7 +486,7 @@ def test_torch_operations_under_autocast(without_library):
 @pytest.mark.parametrize("block", [1 << 24, 200])
 @pytest.mark.parametrize("normalize", [True, False])
 def test_torch_operations_give_the_same_results(without_library, monkeypatch, block, normalize):
-    monkeypatch.setattr(_fallback, "BLOCK", block)
+    monkeypatch.setattr(torch_plain, "BLOCK", block)
     q, d, q_mask, d_mask = tokens()
     d_mask[1] = False
     w = torch.rand(3, 5, requires_grad=True)
@@ -523,21 +523,19 @@ def test_topk_by_torch_operations(without_library):
 
 
 def test_cuda_without_a_backend_says_so_once(monkeypatch):
-    problem = _torch.Problem(torch.empty(1, 1, 8), None)
-
     class Device:
         type, index = "cuda", 0
 
     class Fake:
         dtype, device, is_cpu = torch.float32, Device(), False
 
-    monkeypatch.setattr(_torch, "_said", set())
-    monkeypatch.setattr(_torch._native, "has_device", lambda index: False)
+    monkeypatch.setattr(torch_ops, "_said", set())
+    monkeypatch.setattr(_native, "has_device", lambda index: False)
     with pytest.warns(RuntimeWarning, match="no CUDA backend"):
-        assert not _torch._native_serves(problem._replace(q=Fake()))
+        assert not torch_ops.served(Fake())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert not _torch._native_serves(problem._replace(q=Fake()))
+        assert not torch_ops.served(Fake())
 
 
 def test_a_backend_that_does_not_do_it_is_replaced(monkeypatch):
@@ -550,7 +548,7 @@ def test_a_backend_that_does_not_do_it_is_replaced(monkeypatch):
         raise NotImplementedError("not in this build")
 
     for name in ("forward", "backward", "score", "grad", "topk"):
-        monkeypatch.setattr(_torch._native, name, refuse)
+        monkeypatch.setattr(_native, name, refuse)
     got = maxsim(q, d, q_mask, d_mask)
     torch.testing.assert_close(got, want)
     torch.testing.assert_close(torch.autograd.grad(got.sum(), [q, d]), wanted)

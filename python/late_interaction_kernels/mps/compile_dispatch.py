@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .._engine.problem import detached
 from ..autograd import maxsim
-from ..topk import fw_detach
 
 _compiled_cache: dict[tuple[Any, ...], Any] = {}  # always empty; hosts' tests clear it
 
@@ -38,7 +38,7 @@ def maxsim_inference_mps(
         >>> maxsim_inference_mps(torch.eye(2, requires_grad=True), torch.eye(2))
         tensor(2.)
     """
-    return maxsim(fw_detach(Q), fw_detach(D), q_mask, d_mask, normalize=normalize, q_weights=fw_detach(q_weights))
+    return maxsim(detached(Q), detached(D), q_mask, d_mask, normalize=normalize, q_weights=detached(q_weights))
 
 
 __all__ = ["maxsim_inference_mps", "maxsim_mps"]

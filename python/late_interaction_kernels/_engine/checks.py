@@ -1,53 +1,33 @@
-"""One scoring problem, and how the arguments of the public functions become one.
+"""What users pass, checked and made a :class:`Problem`: the wrong argument is named before anything is computed.
 
-Every function of this package is the same operation with other choices: how tokens are stored, how they are laid out,
-which query meets which document, what comes back. :class:`Problem` holds the choices in the order in which the C
-extension and the torch operators take them. The builders below check the user's arguments, name the wrong one, and only
-then is anything computed.
+``fw`` is the module that knows the arrays' kind: ``numpy_arrays`` or ``torch_arrays``.
 """
 
 from __future__ import annotations
 
 import operator
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
-ALL, CANDIDATES, PAIRS, LIST = range(4)
-NORMALIZE_Q, NORMALIZE_D, NORMALIZE = 1, 2, 3
-FOLLOW, HIGHEST, HIGH, MEDIUM = -1, 0, 1, 2  # FOLLOW: torch.get_float32_matmul_precision() when it runs
+from .problem import (
+    ALL,
+    CANDIDATES,
+    NORMALIZE,
+    PAIRS,
+    BoundError,
+    Problem,
+    Tokens,
+    batched,
+)
 
 FLOATS = ("float32", "float16", "bfloat16")
 FLOATS8 = ("float8_e4m3fn", "float8_e5m2")
 
 
-class BoundError(ValueError, RuntimeError):
-    """A length beyond what was promised. A RuntimeError too: that is what callers of the existing package catch."""
-
-
-class Problem(NamedTuple):
-    """Tokens ``q`` [Nq, Lq, d] and ``d`` [Nd, Ld, d] or [Nq, K, Ld, d]; packed [total, d] where offsets are given."""
-
-    q: Any
-    d: Any
-    q_mask: Any = None  # bool, the tokens' shape without d
-    d_mask: Any = None
-    q_weights: Any = None  # float32, q's shape without d
-    q_scale: Any = None  # float32, 0-d or per token
-    d_scale: Any = None
-    q_offsets: Any = None  # int32 or int64 [N + 1]
-    d_offsets: Any = None
-    list_q: Any = None  # int64 [n]
-    list_d: Any = None
-    pairing: int = ALL
-    normalize: int = 0  # NORMALIZE_Q, NORMALIZE_D or their sum
-    precision: int = FOLLOW
-    len_q: int = 0  # packed: the longest sequence
-    len_d: int = 0
-
-
 class Framework(Protocol):
-    """What a module for one kind of array (``_numpy``, ``_torch``) offers the builders."""
+    """What a module for one kind of array offers."""
 
     def dtype_name(self, x: Any) -> str: ...
     def is_bool(self, x: Any) -> bool: ...
@@ -68,16 +48,14 @@ class Framework(Protocol):
     def offset_extremes(self, x: Any) -> tuple[int, int, int, int]: ...
     def quantize_int8(self, x: Any) -> tuple[Any, Any]: ...
     def lend(self, x: Any) -> Any: ...
+    def lent(self, fields: tuple[Any, ...], arrays: int) -> Any: ...
     def wants_grad(self, *arrays: Any) -> bool: ...
-    def score(self, problem: Problem, want_argmax: bool = False) -> tuple[Any, Any]: ...
-    def topk(self, problem: Problem, k: int, id_base: int, smallest: bool) -> tuple[Any, Any]: ...
-    def topk_scratch(self, problem: Problem, k: int) -> int: ...
-    def merge(self, values: list[Any], ids: list[Any], k: int, smallest: bool) -> tuple[Any, Any]: ...
     def empty(self, shape: tuple[int, ...], dtype: str, like: Any) -> Any: ...
     def arange(self, n: int, like: Any) -> Any: ...
     def from_rows(self, rows: list[list[int]], like: Any) -> Any: ...
     def where(self, condition: Any, x: Any, y: Any) -> Any: ...
     def clamp(self, x: Any, low: int, high: int) -> Any: ...
+    def stacked(self, parts: Any) -> Any: ...
     def joined(self, parts: list[Any], like: Any) -> Any: ...
     def running_max(self, x: Any) -> Any: ...
     def nan_where(self, broken: Any, scores: Any) -> Any: ...
@@ -105,12 +83,12 @@ def framework(**arrays: Any) -> Framework:
         if x is None and name not in _OPTIONAL:
             raise TypeError(f"{name} must be a torch.Tensor or a numpy.ndarray, got None")
     if torch is not None and all(x is None or isinstance(x, torch.Tensor) for x in arrays.values()):
-        from . import _torch
+        from . import torch_arrays
 
         for name, x in arrays.items():
             if x is not None and (x.layout != torch.strided or x.is_nested):
                 raise TypeError(f"{name} must be a dense tensor, got a sparse or nested one")
-        return _torch
+        return torch_arrays
     found = ""
     first = ""
     for name, x in arrays.items():
@@ -128,12 +106,12 @@ def framework(**arrays: Any) -> Framework:
             raise TypeError(f"{name} is of {kind}, but {first} is of {found}: pass one kind of array")
         found, first = kind, first or name
     if found == "torch":
-        from . import _torch
+        from . import torch_arrays
 
-        return _torch
-    from . import _numpy
+        return torch_arrays
+    from . import numpy_arrays
 
-    return _numpy
+    return numpy_arrays
 
 
 def _refuse_subclass(name: str, x: Any, masked: bool) -> None:
@@ -373,60 +351,79 @@ def padded(
     q_weights: Any = None,
     storage: str | None = None,
     pairs: bool = False,
-    names: tuple[str, str] = ("Q", "D"),
     keep_f64: bool = False,
 ) -> tuple[Framework, Problem, tuple[int, ...]]:
-    """The problem of padded tensors, and the shape its scores have for the caller (2-D arguments lose their axis)."""
-    name_q, name_d = names
-    tokens = first_of(name_d, D, storage)
-    fw = framework(**{name_q: Q, name_d: tokens, "q_mask": q_mask, "d_mask": d_mask, "q_weights": q_weights})
+    """The problem of padded tensors, and the shape its scores have for the caller: 2-D arguments lose their axis."""
+    tokens = first_of("D", D, storage)
+    fw = framework(Q=Q, D=tokens, q_mask=q_mask, d_mask=d_mask, q_weights=q_weights)
     if pairs:
-        check_rank(name_q, Q, (3,), "[B, L, d]")
-        check_rank(name_d, tokens, (3,), "[B, L, d]")
+        check_rank("Q", Q, (3,), "[B, L, d]")
+        check_rank("D", tokens, (3,), "[B, L, d]")
     else:
-        check_rank(name_q, Q, (2, 3), "[Nq, Lq, d] or [Lq, d]")
-        check_rank(name_d, tokens, (2, 3, 4), "[Nd, Ld, d], [Ld, d] or [Nq, K, Ld, d]")
+        check_rank("Q", Q, (2, 3), "[Nq, Lq, d] or [Lq, d]")
+        check_rank("D", tokens, (2, 3, 4), "[Nd, Ld, d], [Ld, d] or [Nq, K, Ld, d]")
         if len(tokens.shape) == 4 and len(Q.shape) != 3:
             raise ValueError(
-                f"{name_q} must have shape [Nq, Lq, d] when {name_d} is [Nq, K, Ld, d], got {shape_text(Q.shape)}: a "
-                f"4-D {name_d} needs {name_q} to be 3-D"
+                f"Q must have shape [Nq, Lq, d] when D is [Nq, K, Ld, d], got {shape_text(Q.shape)}: a 4-D D needs Q "
+                "to be 3-D"
             )
-    if Q.shape[-1] != tokens.shape[-1]:
+
+    def operands() -> tuple[Tokens, Tokens]:
+        if keep_f64 and storage is None and fw.dtype_name(Q) == fw.dtype_name(tokens) == "float64":
+            return Tokens(Q), Tokens(D)
+        q = Tokens(embeddings(fw, "Q", Q))
+        d, d_scale = stored(fw, D, storage)
+        return q, Tokens(d, scale=d_scale)
+
+    problem, shape = assembled(fw, Q, tokens, q_mask, d_mask, q_weights, operands, pairs)
+    return fw, problem._replace(normalize=NORMALIZE) if normalize else problem, shape
+
+
+def assembled(
+    fw: Framework,
+    Q: Any,
+    D: Any,
+    q_mask: Any,
+    d_mask: Any,
+    q_weights: Any,
+    operands: Callable[[], tuple[Tokens, Tokens]],
+    pairs: bool = False,
+) -> tuple[Problem, tuple[int, ...]]:
+    """The problem of padded tokens of good ranks, and the shape of its scores for the caller. ``operands`` gives what
+    is stored of Q and D, and how it is scaled, once all else has been checked."""
+    if Q.shape[-1] != D.shape[-1]:
         raise ValueError(
-            f"{name_q} and {name_d} must have the same dim: {name_q}.shape[-1] is {int(Q.shape[-1])}, "
-            f"{name_d}.shape[-1] is {int(tokens.shape[-1])}"
+            f"Q and D must have the same dim: Q.shape[-1] is {int(Q.shape[-1])}, D.shape[-1] is {int(D.shape[-1])}"
         )
-    if (pairs or len(tokens.shape) == 4) and Q.shape[0] != tokens.shape[0]:
-        first, second = (name_q, name_d) if pairs else (name_d, name_q)
+    if (pairs or len(D.shape) == 4) and Q.shape[0] != D.shape[0]:
         raise ValueError(
-            f"{name_q} and {name_d} must have the same batch: {name_q}.shape[0] is {int(Q.shape[0])}, "
-            f"{name_d}.shape[0] is {int(tokens.shape[0])}; needs {first}.shape[0] == {second}.shape[0]"
+            f"Q and D must have the same batch: Q.shape[0] is {int(Q.shape[0])}, D.shape[0] is {int(D.shape[0])}; "
+            f"needs {'Q.shape[0] == D.shape[0]' if pairs else 'D.shape[0] == Q.shape[0]'}"
         )
-    check_device(fw, name_d, tokens, Q, name_q)
-    q_mask = token_mask(fw, "q_mask", q_mask, tuple(Q.shape[:-1]), Q, name_q)
-    d_mask = token_mask(fw, "d_mask", d_mask, tuple(tokens.shape[:-1]), tokens, name_d)
-    weights = token_weights(fw, q_weights, tuple(Q.shape[:-1]), Q, name_q)
-    if keep_f64 and storage is None and fw.dtype_name(Q) == fw.dtype_name(tokens) == "float64":
-        q, d, d_scale = Q, D, None
-    else:
-        q = embeddings(fw, name_q, Q)
-        d, d_scale = stored(fw, D, storage, name_d)
-    if q.shape[-1] == 0:
-        q, d = fw.widen_empty(q), fw.widen_empty(d)
+    check_device(fw, "D", D, Q, "Q")
+    q_mask = token_mask(fw, "q_mask", q_mask, tuple(Q.shape[:-1]), Q, "Q")
+    d_mask = token_mask(fw, "d_mask", d_mask, tuple(D.shape[:-1]), D, "D")
+    weights = token_weights(fw, q_weights, tuple(Q.shape[:-1]), Q, "Q")
+    q, d = operands()
+    q, d = widened(fw, q._replace(mask=q_mask, weights=weights), d._replace(mask=d_mask))
     out: tuple[int, ...] = ()
-    if len(q.shape) == 3:
-        out += (q.shape[0],)
+    if len(Q.shape) == 3:
+        out += (Q.shape[0],)
     else:
-        q, q_mask, weights = q[None], add_axis(q_mask), add_axis(weights)
-    if len(d.shape) == 2:
-        d, d_mask, d_scale = d[None], add_axis(d_mask), add_axis(d_scale)
+        q = batched(q)
+    if len(D.shape) == 2:
+        d = batched(d)
     elif not pairs:
-        out += (d.shape[1] if len(d.shape) == 4 else d.shape[0],)
-    pairing = PAIRS if pairs else CANDIDATES if len(d.shape) == 4 else ALL
-    problem = Problem(
-        q, d, q_mask, d_mask, weights, None, d_scale, pairing=pairing, normalize=NORMALIZE if normalize else 0
-    )
-    return fw, problem, out
+        out += (D.shape[1] if len(D.shape) == 4 else D.shape[0],)
+    pairing = PAIRS if pairs else CANDIDATES if len(D.shape) == 4 else ALL
+    return Problem(q, d, pairing=pairing), out
+
+
+def widened(fw: Framework, q: Tokens, d: Tokens) -> tuple[Tokens, Tokens]:
+    """Tokens of no elements as tokens of one zero: the library wants at least one."""
+    if q.data.shape[-1]:
+        return q, d
+    return q._replace(data=fw.widen_empty(q.data)), d._replace(data=fw.widen_empty(d.data))
 
 
 def packed(
@@ -459,42 +456,7 @@ def packed(
     weights = token_weights(fw, q_weights, (Q.shape[0],), Q, "Q_packed")
     len_q = longest(fw, "cu_seqlens_q", offsets_q, "max_seqlen_q", max_seqlen_q)
     len_d = longest(fw, "cu_seqlens_d", offsets_d, "max_seqlen_d", max_seqlen_d)
-    q = embeddings(fw, "Q_packed", Q)
-    d, d_scale = stored(fw, D, storage, "D_packed")
-    if q.shape[-1] == 0:
-        q, d = fw.widen_empty(q), fw.widen_empty(d)
-    return fw, Problem(
-        q,
-        d,
-        q_weights=weights,
-        d_scale=d_scale,
-        q_offsets=offsets_q[0],
-        d_offsets=offsets_d[0],
-        normalize=NORMALIZE if normalize else 0,
-        len_q=len_q,
-        len_d=len_d,
-    )
-
-
-def add_axis(x: Any) -> Any:
-    return None if x is None else x[None]
-
-
-def score_shape(p: Problem) -> tuple[int, ...]:
-    """Shape of the scores of a problem."""
-    if p.pairing == LIST:
-        return (p.list_q.shape[0],)
-    queries = p.q.shape[0] if p.q_offsets is None else p.q_offsets.shape[0] - 1
-    if p.pairing == PAIRS:
-        return (queries,)
-    if p.pairing == CANDIDATES:
-        return (queries, p.d.shape[1])
-    return (queries, p.d.shape[0] if p.d_offsets is None else p.d_offsets.shape[0] - 1)
-
-
-def query_length(p: Problem) -> int:
-    return p.q.shape[-2] if p.q_offsets is None else p.len_q
-
-
-def document_length(p: Problem) -> int:
-    return p.d.shape[-2] if p.d_offsets is None else p.len_d
+    q = Tokens(embeddings(fw, "Q_packed", Q), None, weights, None, offsets_q[0], len_q)
+    values, scale = stored(fw, D, storage, "D_packed")
+    q, d = widened(fw, q, Tokens(values, None, None, scale, offsets_d[0], len_d))
+    return fw, Problem(q, d, normalize=NORMALIZE if normalize else 0)

@@ -1,7 +1,6 @@
-"""NumPy arrays: the inference half of the package without torch.
+"""NumPy arrays: what ``checks`` asks of an array, and how one is lent to the extension, where it lies.
 
-float32 and float16 are NumPy's own; bfloat16 and the 8-bit floats are ml_dtypes', recognized by their names. Arrays are
-lent to the C library where they lie, with their strides.
+float32 and float16 are NumPy's own; bfloat16 and the 8-bit floats are ml_dtypes', recognized by their names.
 """
 
 from __future__ import annotations
@@ -11,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from . import _native
-from ._problem import Problem, document_length, query_length, score_shape
+from .. import _native
 
 _native.register_numpy(np.ndarray, np.empty, np.float32)
 
@@ -68,6 +66,10 @@ def first(condition: Any) -> tuple[int, ...]:
 
 def clamp(x: Any, low: int, high: int) -> Any:
     return np.clip(x, low, high)
+
+
+def stacked(parts: Any) -> Any:
+    return np.stack(parts)
 
 
 def joined(parts: list[Any], like: Any) -> Any:
@@ -184,36 +186,6 @@ def lend(x: Any) -> Any:
     return (x.__array_interface__["data"][0], code, -1, x.shape, strides, x)
 
 
-def _lend_all(p: Problem) -> list[Any]:
-    return [lend(p.q), lend(p.d), *p[2:]]
-
-
-def score(problem: Problem, want_argmax: bool = False) -> tuple[Any, Any]:
-    shape = score_shape(problem)
-    scores = np.empty(shape, np.float32)
-    argmax = None
-    if want_argmax:
-        wide = document_length(problem) > 32767
-        argmax = np.empty((*shape, query_length(problem)), np.int32 if wide else np.int16)
-    _native.score(*_lend_all(problem), scores, argmax)
-    return scores, argmax
-
-
-def topk(problem: Problem, k: int, id_base: int, smallest: bool) -> tuple[Any, Any]:
-    rows = score_shape(problem)[0]
-    values = np.empty((rows, k), np.float32)
-    ids = np.empty((rows, k), np.int64)
-    _native.topk(*_lend_all(problem), k, id_base, smallest, values, ids)
-    return values, ids
-
-
-def topk_scratch(problem: Problem, k: int) -> int:
-    """On CPUs scratch grows with k and not with the documents: a chunk would bound nothing."""
-    return 0
-
-
-def merge(values: list[Any], ids: list[Any], k: int, smallest: bool) -> tuple[Any, Any]:
-    rows = values[0].shape[0]
-    best = np.empty((rows, k), np.float32), np.empty((rows, k), np.int64)
-    _native.merge_topk(np.stack(values), np.stack(ids), k, smallest, *best)
-    return best
+def lent(fields: tuple[Any, ...], arrays: int) -> Any:
+    """The fields of a problem, the first of them arrays."""
+    return (*(x if x is None else lend(x) for x in fields[:arrays]), *fields[arrays:])

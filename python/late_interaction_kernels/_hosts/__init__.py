@@ -14,7 +14,7 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ._environment import flag
+from .._engine.environment import flag
 
 
 def disabled() -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._engine import short
 from ._engine.checks import check_shape, framework, padded
 from ._engine.problem import detached
+from ._engine.short import padded as short_way
 from ._engine.verbs import score
 from .autograd import check_backward
 from .retrieve import BackwardMethod, retrieve
@@ -49,7 +49,7 @@ class MaxSimScorer(_Base):
         """Scores as :func:`maxsim` gives them, infinities included; differentiable. float64 CPU tensors are scored in
         float64.
         """
-        scores = short.padded(Q, D, q_mask, d_mask, q_weights, False, self.normalize)
+        scores = short_way(Q, D, q_mask, d_mask, q_weights, False, self.normalize)
         if scores is not None:
             return scores
         _, problem, shape = padded(Q, D, q_mask, d_mask, normalize=self.normalize, q_weights=q_weights, keep_f64=True)
@@ -58,7 +58,7 @@ class MaxSimScorer(_Base):
 
     def score(self, Q: Any, D: Any, q_mask: Any = None, d_mask: Any = None, *, q_weights: Any = None) -> Any:
         """The same scores outside autograd."""
-        scores = short.padded(Q, D, q_mask, d_mask, q_weights, False, self.normalize, differentiable=False)
+        scores = short_way(Q, D, q_mask, d_mask, q_weights, False, self.normalize, differentiable=False)
         if scores is not None:
             return scores
         return self.forward(detached(Q), detached(D), q_mask, d_mask, q_weights=detached(q_weights))

@@ -8,10 +8,10 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from ._engine import short
 from ._engine.checks import framework, padded
 from ._engine.environment import flag
 from ._engine.short import compiling
+from ._engine.short import padded as short_way
 from ._engine.verbs import score
 
 _BACKWARDS = (None, "auto", "unified", "lowmem")
@@ -111,7 +111,7 @@ def maxsim(
         and not return_argmax
         and backward is None
     ):
-        scores = short.padded(Q, D, q_mask, d_mask, q_weights, False, normalize)
+        scores = short_way(Q, D, q_mask, d_mask, q_weights, False, normalize)
         if scores is not None:
             return scores
     check_backward(backward)
@@ -151,7 +151,7 @@ def maxsim_pairs(
         [8.0, 8.0, 8.0]
     """
     if storage is None and not return_argmax and backward is None:
-        scores = short.padded(Q, D, q_mask, d_mask, q_weights, True, normalize)
+        scores = short_way(Q, D, q_mask, d_mask, q_weights, True, normalize)
         if scores is not None:
             return scores
     check_backward(backward)

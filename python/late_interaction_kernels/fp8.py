@@ -21,7 +21,7 @@ from ._engine.checks import (
     framework,
     shape_text,
 )
-from ._engine.problem import Tokens, detached
+from ._engine.problem import detached
 from ._engine.verbs import score
 
 _LARGEST = {"float8_e4m3fn": 448.0, "float8_e5m2": 57344.0}
@@ -185,9 +185,8 @@ def maxsim_inference_fp8(
         check_rank(name, x, (2, 3), "[N, L, d] or [L, d]")
         _check_fp8(fw, name, x)
 
-    def operands() -> tuple[Tokens, Tokens]:
-        scales = _scale(fw, "scale_Q", scale_Q, Q, "Q"), _scale(fw, "scale_D", scale_D, D, "D")
-        return Tokens(Q, scale=scales[0]), Tokens(D, scale=scales[1])
+    def operands() -> tuple[Any, Any, Any, Any]:
+        return Q, _scale(fw, "scale_Q", scale_Q, Q, "Q"), D, _scale(fw, "scale_D", scale_D, D, "D")
 
     problem, shape = assembled(fw, Q, D, q_mask, d_mask, q_weights, operands)
     scores, argmax = score(problem, return_argmax)

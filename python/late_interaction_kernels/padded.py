@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
-from ._engine import short
 from ._engine.checks import (
     Framework,
     check_device,
@@ -21,6 +20,7 @@ from ._engine.checks import (
     widened,
 )
 from ._engine.problem import CANDIDATES, NORMALIZE, Problem, Tokens, either
+from ._engine.short import padded as short_way
 from ._engine.verbs import score
 
 
@@ -156,12 +156,14 @@ def maxsim_padded(
     )
     broken = either(None if broken_q is None else broken_q[:, None], broken_d)
     if not return_argmax:
-        scores = short.padded(queries, documents, q_mask, d_mask, q_weights, False, normalize)
+        scores = short_way(queries, documents, q_mask, d_mask, q_weights, False, normalize)
         if scores is not None:
             return fw.nan_where(broken, scores)
     weights = token_weights(fw, q_weights, tuple(queries.shape[:-1]), queries, "queries")
     q = Tokens(embeddings(fw, "queries", queries), q_mask, weights)
-    q, d = widened(fw, q, Tokens(embeddings(fw, "documents", documents), d_mask))
+    d = Tokens(embeddings(fw, "documents", documents), d_mask)
+    if queries.shape[-1] == 0:
+        q, d = widened(fw, q, d)
     problem = Problem(q, d, pairing=CANDIDATES, normalize=NORMALIZE if normalize else 0)
     scores, argmax = score(problem, return_argmax)
     scores = fw.nan_where(broken, scores)

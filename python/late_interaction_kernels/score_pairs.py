@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._engine import short
 from ._engine.checks import Framework, check_device, check_range, check_rank, framework, packed
 from ._engine.problem import LIST
+from ._engine.short import packed as short_way
 from ._engine.verbs import score
 
 
@@ -56,7 +56,7 @@ def score_pairs_packed(
     """
     if storage is None and not return_argmax:
         pairs, bounds = (pair_q_idx, pair_d_idx), (max_seqlen_q, max_seqlen_d)
-        scores = short.packed(Q_packed, D_packed, cu_seqlens_q, cu_seqlens_d, *bounds, q_weights, normalize, pairs)
+        scores = short_way(Q_packed, D_packed, cu_seqlens_q, cu_seqlens_d, *bounds, q_weights, normalize, pairs)
         if scores is not None:
             return scores
     fw, problem = packed(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._engine import short, verbs
+from ._engine import verbs
 from ._engine.checks import Framework, check_rank, first_of, framework, padded, whole_number
 from ._engine.problem import LIST, Problem, detached, sliced
+from ._engine.short import topk as short_way
 
 SCRATCH = 64 << 20  # bytes: a call that takes no more has nothing for a chunk to bound
 
@@ -57,7 +58,7 @@ def maxsim_topk(
     k = whole_number("k", k)
     chunk_size = None if chunk_size is None else whole_number("chunk_size", chunk_size)
     if chunk_size is None and storage is None and not return_argmax:
-        found = short.topk(Q, D, q_mask, d_mask, q_weights, normalize, k, not largest)
+        found = short_way(Q, D, q_mask, d_mask, q_weights, normalize, k, not largest)
         if found is not None:
             return found
     tokens = first_of("D", D, storage)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._engine import short
 from ._engine.checks import packed
+from ._engine.short import packed as short_way
 from ._engine.verbs import score
 
 
@@ -53,7 +53,7 @@ def maxsim_varlen(
         [[1.0, 2.0]]
     """
     if storage is None and not return_argmax:
-        scores = short.packed(
+        scores = short_way(
             Q_packed, D_packed, cu_seqlens_q, cu_seqlens_d, max_seqlen_q, max_seqlen_d, q_weights, normalize
         )
         if scores is not None:

@@ -83,7 +83,7 @@ def framework(**arrays: Any) -> Framework:
         if x is None and name not in _OPTIONAL:
             raise TypeError(f"{name} must be a torch.Tensor or a numpy.ndarray, got None")
     if torch is not None and all(x is None or isinstance(x, torch.Tensor) for x in arrays.values()):
-        from . import torch_arrays
+        from late_interaction_kernels._engine import torch_arrays
 
         for name, x in arrays.items():
             if x is not None and (x.layout != torch.strided or x.is_nested):
@@ -106,10 +106,10 @@ def framework(**arrays: Any) -> Framework:
             raise TypeError(f"{name} is of {kind}, but {first} is of {found}: pass one kind of array")
         found, first = kind, first or name
     if found == "torch":
-        from . import torch_arrays
+        from late_interaction_kernels._engine import torch_arrays
 
         return torch_arrays
-    from . import numpy_arrays
+    from late_interaction_kernels._engine import numpy_arrays
 
     return numpy_arrays
 
@@ -368,15 +368,13 @@ def padded(
                 "to be 3-D"
             )
 
-    def operands() -> tuple[Tokens, Tokens]:
+    def operands() -> tuple[Any, Any, Any, Any]:
         if keep_f64 and storage is None and fw.dtype_name(Q) == fw.dtype_name(tokens) == "float64":
-            return Tokens(Q), Tokens(D)
-        q = Tokens(embeddings(fw, "Q", Q))
-        d, d_scale = stored(fw, D, storage)
-        return q, Tokens(d, scale=d_scale)
+            return Q, None, D, None
+        return embeddings(fw, "Q", Q), None, *stored(fw, D, storage)
 
-    problem, shape = assembled(fw, Q, tokens, q_mask, d_mask, q_weights, operands, pairs)
-    return fw, problem._replace(normalize=NORMALIZE) if normalize else problem, shape
+    choices = NORMALIZE if normalize else 0, pairs
+    return fw, *assembled(fw, Q, tokens, q_mask, d_mask, q_weights, operands, *choices)
 
 
 def assembled(
@@ -386,11 +384,12 @@ def assembled(
     q_mask: Any,
     d_mask: Any,
     q_weights: Any,
-    operands: Callable[[], tuple[Tokens, Tokens]],
+    operands: Callable[[], tuple[Any, Any, Any, Any]],
+    normalize: int = 0,
     pairs: bool = False,
 ) -> tuple[Problem, tuple[int, ...]]:
     """The problem of padded tokens of good ranks, and the shape of its scores for the caller. ``operands`` gives what
-    is stored of Q and D, and how it is scaled, once all else has been checked."""
+    is stored of Q, its scales, and the same of D, once all else has been checked."""
     if Q.shape[-1] != D.shape[-1]:
         raise ValueError(
             f"Q and D must have the same dim: Q.shape[-1] is {int(Q.shape[-1])}, D.shape[-1] is {int(D.shape[-1])}"
@@ -404,8 +403,10 @@ def assembled(
     q_mask = token_mask(fw, "q_mask", q_mask, tuple(Q.shape[:-1]), Q, "Q")
     d_mask = token_mask(fw, "d_mask", d_mask, tuple(D.shape[:-1]), D, "D")
     weights = token_weights(fw, q_weights, tuple(Q.shape[:-1]), Q, "Q")
-    q, d = operands()
-    q, d = widened(fw, q._replace(mask=q_mask, weights=weights), d._replace(mask=d_mask))
+    q_data, q_scale, d_data, d_scale = operands()
+    q, d = Tokens(q_data, q_mask, weights, q_scale), Tokens(d_data, d_mask, None, d_scale)
+    if q_data.shape[-1] == 0:
+        q, d = widened(fw, q, d)
     out: tuple[int, ...] = ()
     if len(Q.shape) == 3:
         out += (Q.shape[0],)
@@ -416,13 +417,11 @@ def assembled(
     elif not pairs:
         out += (D.shape[1] if len(D.shape) == 4 else D.shape[0],)
     pairing = PAIRS if pairs else CANDIDATES if len(D.shape) == 4 else ALL
-    return Problem(q, d, pairing=pairing), out
+    return Problem(q, d, None, None, pairing, normalize), out
 
 
 def widened(fw: Framework, q: Tokens, d: Tokens) -> tuple[Tokens, Tokens]:
     """Tokens of no elements as tokens of one zero: the library wants at least one."""
-    if q.data.shape[-1]:
-        return q, d
     return q._replace(data=fw.widen_empty(q.data)), d._replace(data=fw.widen_empty(d.data))
 
 
@@ -458,5 +457,7 @@ def packed(
     len_d = longest(fw, "cu_seqlens_d", offsets_d, "max_seqlen_d", max_seqlen_d)
     q = Tokens(embeddings(fw, "Q_packed", Q), None, weights, None, offsets_q[0], len_q)
     values, scale = stored(fw, D, storage, "D_packed")
-    q, d = widened(fw, q, Tokens(values, None, None, scale, offsets_d[0], len_d))
+    d = Tokens(values, None, None, scale, offsets_d[0], len_d)
+    if Q.shape[1] == 0:
+        q, d = widened(fw, q, d)
     return fw, Problem(q, d, normalize=NORMALIZE if normalize else 0)

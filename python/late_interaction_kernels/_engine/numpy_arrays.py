@@ -18,8 +18,19 @@ _native.register_numpy(np.ndarray, np.empty, np.float32)
 _CODES = {"bfloat16": 3, "float8_e4m3fn": 4, "float8_e5m2": 5}
 
 
+class _Names(dict[Any, str]):
+    """Names of dtypes, whatever their byte order: NumPy takes a microsecond to make one."""
+
+    def __missing__(self, dtype: Any) -> str:
+        self[dtype] = name = str(dtype.name)
+        return name
+
+
+_names = _Names()
+
+
 def dtype_name(x: Any) -> str:
-    return str(x.dtype.name)  # whatever its byte order
+    return _names[x.dtype]
 
 
 def is_bool(x: Any) -> bool:
@@ -31,7 +42,7 @@ def is_integer(x: Any) -> bool:
 
 
 def cast(x: Any, dtype: str) -> Any:
-    if x.dtype.name == dtype:
+    if _names[x.dtype] == dtype:
         return settle(x)
     if dtype in _CODES:
         import ml_dtypes
@@ -179,7 +190,7 @@ def quantize_int8(x: Any) -> tuple[Any, Any]:
 
 
 def lend(x: Any) -> Any:
-    code = None if x is None else _CODES.get(str(x.dtype))
+    code = None if x is None else _CODES.get(_names[x.dtype])
     if code is None:
         return x
     strides = tuple(s // x.itemsize for s in x.strides)

@@ -115,10 +115,14 @@ def argmax_dtype(p: Problem) -> str:
 def score_shape(p: Problem) -> tuple[int, ...]:
     if p.pairing == LIST:
         return (p.list_q.shape[0],)
-    queries, documents = (x.data.shape[0] if x.offsets is None else x.offsets.shape[0] - 1 for x in (p.q, p.d))
+    queries = _sequences(p.q)
     if p.pairing == PAIRS:
         return (queries,)
-    return (queries, p.d.data.shape[1] if p.pairing == CANDIDATES else documents)
+    return (queries, p.d.data.shape[1] if p.pairing == CANDIDATES else _sequences(p.d))
+
+
+def _sequences(tokens: Tokens) -> Any:
+    return tokens.data.shape[0] if tokens.offsets is None else tokens.offsets.shape[0] - 1
 
 
 def either(first: Any, second: Any) -> Any:

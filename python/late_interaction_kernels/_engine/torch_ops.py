@@ -66,21 +66,20 @@ def served(x: Any) -> bool:
 
 
 def run_score(p: Problem, want_argmax: bool) -> tuple[Any, Any]:
-    """Scores, and the argmax or an empty tensor in its place."""
+    """Scores, and the argmax or None."""
     q = p.q.data
     if served(q):
         try:
             if want_argmax and torch_arrays.EXCHANGE:
                 return _native.forward(*fields(p))
-            scores, argmax = native.score(torch_arrays, p, want_argmax)
-            return scores, argmax if want_argmax else torch.empty(0, dtype=_argmax_dtype(p), device=q.device)
+            return native.score(torch_arrays, p, want_argmax)
         except NotImplementedError:  # this backend does not do it: torch does
             pass
     shape = score_shape(p)
     scores = torch.empty(shape, dtype=_score_dtype(p), device=q.device)
-    full = (*shape, length(p.q)) if want_argmax else (0,)
-    argmax = torch.empty(full, dtype=_argmax_dtype(p), device=q.device)
-    torch_plain.score(p, scores, argmax if want_argmax else None)
+    full = (*shape, length(p.q))
+    argmax = torch.empty(full, dtype=_argmax_dtype(p), device=q.device) if want_argmax else None
+    torch_plain.score(p, scores, argmax)
     return scores, argmax
 
 
@@ -141,8 +140,15 @@ def _argmax_dtype(p: Problem) -> torch.dtype:
 # ---- operators ----
 
 
+def _all_scores(*call: Any) -> tuple[Any, Any]:
+    """run_score with an empty tensor where it has None: operators return tensors."""
+    p, want_argmax = _called(call)
+    scores, argmax = run_score(p, want_argmax)
+    return scores, argmax if want_argmax else scores.new_empty(0, dtype=_argmax_dtype(p))
+
+
 def _all_grads(*call: Any) -> tuple[Any, Any, Any]:
-    """run_grad with an empty tensor where it has None: operators return tensors."""
+    """run_grad likewise."""
     q, d, weights = (torch.empty(0, device=call[_Q].device) if g is None else g for g in run_grad(*call))
     return q, d, weights
 
@@ -163,7 +169,7 @@ _library.define(
     f"grad({_ARGUMENTS}, Tensor grad_scores, Tensor argmax, bool want_q, bool want_d, bool want_weights)"
     " -> (Tensor, Tensor, Tensor)"
 )
-_library.impl("score", lambda *call: run_score(*_called(call)), "CompositeExplicitAutograd")
+_library.impl("score", _all_scores, "CompositeExplicitAutograd")
 _library.impl("topk", lambda *call: run_topk(*_called(call)), "CompositeExplicitAutograd")
 _library.impl("grad", _all_grads, "CompositeExplicitAutograd")
 
@@ -318,7 +324,7 @@ class _Score(torch.autograd.Function):
 
     @staticmethod
     def forward(*call: Any) -> tuple[Any, Any]:
-        return run_score(*_called(call))
+        return _all_scores(*call)
 
     setup_context = staticmethod(_setup)
     backward = staticmethod(_backward)

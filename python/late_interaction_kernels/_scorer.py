@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._engine.checks import check_shape, framework, padded
+from ._engine.checks import check_shape, framework, padded, whole_number
 from ._engine.problem import detached
 from ._engine.short import padded as short_way
 from ._engine.verbs import score
-from .autograd import check_backward
-from .retrieve import BackwardMethod, retrieve
+from .autograd import BackwardMethod, check_backward
+from .topk import maxsim_topk
 
 if TYPE_CHECKING:
     from torch.nn import Module as _Base
@@ -75,7 +75,16 @@ class MaxSimScorer(_Base):
         q_weights: Any = None,
     ) -> Any:
         """The top_k best documents: see :func:`late_interaction_kernels.retrieve`."""
-        return retrieve(Q, D, top_k, q_mask, d_mask, normalize=self.normalize, chunk=chunk, q_weights=q_weights)
+        return maxsim_topk(
+            Q,
+            D,
+            whole_number("top_k", top_k),
+            q_mask,
+            d_mask,
+            normalize=self.normalize,
+            chunk_size=None if chunk is None else whole_number("chunk", chunk),
+            q_weights=q_weights,
+        )
 
     def forward_with_ids(self, Q: Any, D: Any, q_ids: Any, d_ids: Any, *, q_weights: Any = None) -> Any:
         """Scores with masks made from token ids of the tokens' shapes: a token counts where its id is not

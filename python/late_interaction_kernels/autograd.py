@@ -6,7 +6,7 @@ score(q, d) = sum over query tokens s of  w[s] * max over document tokens t of  
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, Literal
 
 from ._engine.checks import framework, padded
 from ._engine.environment import flag
@@ -14,6 +14,7 @@ from ._engine.short import compiling
 from ._engine.short import padded as short_way
 from ._engine.verbs import score
 
+BackwardMethod = Literal["auto", "unified", "lowmem"]
 _BACKWARDS = (None, "auto", "unified", "lowmem")
 
 # The norms are looked at once a process. The existing package's flag has had both names, and its tests reset them.

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from ._engine.checks import whole_number
+from .autograd import BackwardMethod as BackwardMethod
 from .topk import maxsim_topk
 
 if TYPE_CHECKING:
     from ._scorer import MaxSimScorer as MaxSimScorer
-
-BackwardMethod = Literal["auto", "unified", "lowmem"]
 
 
 def retrieve(

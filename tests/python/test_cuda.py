@@ -22,11 +22,13 @@ from late_interaction_kernels import (
     reference,
     retrieve,
 )
-from late_interaction_kernels._engine import torch_ops
+from late_interaction_kernels._engine import torch_ops, verbs
+from late_interaction_kernels._engine.problem import fields, problem_of
 from late_interaction_kernels.fp8 import maxsim_inference_fp8, quantize_fp8_per_token
 from late_interaction_kernels.fused_head import maxsim_from_hidden
 from late_interaction_kernels.score_pairs import score_pairs_packed
 from test_devices import WRONG, put
+from test_engine import gradients_of, training_problem, whole_numbers
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 needs_backend = pytest.mark.skipif(not _native.has_device(0), reason="needs the CUDA backend")
@@ -341,3 +343,46 @@ def test_host_time(capsys):
     with capsys.disabled():
         print({name: f"{seconds * 1e6:.1f} us" for name, seconds in times.items()})
     assert times["inference"] < 1e-3
+
+
+@pytest.fixture
+def no_waiting():
+    """An operation that waits for the device is an error."""
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    yield
+    torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("smallest", [True, False])
+@pytest.mark.parametrize("parts, queries, k_in, k", [(3, 7, 50, 20), (2, 1, 5, 16), (1, 4, 9, 9), (0, 2, 3, 4)])
+def test_merged_results_have_the_bits_of_the_cpu(no_waiting, parts, queries, k_in, k, smallest):
+    values = torch.randint(-3, 4, (parts, queries, k_in)) / 4
+    values[values == 0.25], values[values == 0.5] = torch.nan, -torch.inf
+    values = torch.where(torch.rand(values.shape) < 0.1, -0.0, values).float()
+    ids = torch.randperm(values.numel()).view(values.shape)
+    ids[torch.rand(ids.shape) < 0.2] = -3
+    device = values.pin_memory().cuda(non_blocking=True), ids.pin_memory().cuda(non_blocking=True)
+    found = verbs.merge_topk(*device, k, smallest)
+    torch.cuda.set_sync_debug_mode("default")
+    for got, want in zip(found, verbs.merge_topk(values, ids, k, smallest)):
+        assert torch.equal(got.cpu().view(torch.int32), want.view(torch.int32))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["padded", "packed", "normalized"])
+def test_gradients_are_added(served_by, kind, dtype):
+    problem = training_problem(kind, dtype)
+    problem = problem_of([x.cuda() if isinstance(x, torch.Tensor) else x for x in fields(problem)])
+    scores, argmax = verbs.score(problem, True)
+    grad_scores = whole_numbers(scores.shape).cuda()
+    alone = gradients_of(problem)
+    verbs.grad(problem, grad_scores, argmax, alone)
+    before = tuple(whole_numbers(x.shape, x.dtype).cuda() for x in alone)
+    total = tuple(x.clone() for x in before)
+    verbs.grad(problem, grad_scores, argmax, total, accumulate=True)
+    for got, there, more in zip(total, before, alone):
+        if kind == "normalized":  # the sum is rounded once
+            torch.testing.assert_close(got, there + more, rtol=0.01 if dtype != torch.float32 else 1e-5, atol=1e-2)
+        else:
+            assert torch.equal(got, there + more)

@@ -47,7 +47,7 @@ class Problem(NamedTuple):
 
 
 # A problem as the extension (enum field in native/problem.h), the operators and autograd take it: one array after
-# another, then the choices. tests/python/test_problem.py holds these lists, the two functions below and the enum to one
+# another, then the choices. tests/python/test_engine.py holds these lists, the two functions below and the enum to one
 # another.
 ARRAYS = (
     "q",

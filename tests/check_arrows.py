@@ -20,7 +20,7 @@ ALLOWED = {
     INTERFACE: ("base", "shared"),
     "core": ("base", "shared"),
     "io": ("base",),
-    "cli": ("base", "io"),
+    "cli": ("base", "shared", "io"),
     "tests": ("base", "shared", "core", "io", "cli", *BACKENDS),
 } | {backend: ("base", "shared", INTERFACE) for backend in BACKENDS}
 

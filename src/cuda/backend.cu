@@ -3,10 +3,8 @@
  *
  * The CUDA runtime is linked statically and loads libcuda.so.1 itself when the first function
  * is called, so that the library loads on machines without a driver. Every operation only
- * enqueues; LIK_CHECK=1 makes it wait, and checks the offsets and lists that otherwise stay
- * unread on the host. */
+ * enqueues. */
 #include "cuda/kernels.cuh"
-#include "shared/tokens.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -119,14 +117,12 @@ static int inspect(struct lik_gpu *gpu, int device)
     if (arch < 75)
         return lik_fail(LIK_EDEVICE, "device %d has compute capability %d.%d, at least 7.5 is needed", device,
                         major, minor);
-    const char *check = getenv("LIK_CHECK");
     *gpu = {};
     gpu->device = device;
     gpu->arch = cap < arch ? cap : arch;
     gpu->processors = processors;
     gpu->shared_bytes = (size_t)shared;
     gpu->resident_bytes = (size_t)(shared_all / 2 - 2048);
-    gpu->check = check && *check && strcmp(check, "0");
     int status = lik_score_mma_prepare(gpu);
     if (!status)
         status = lik_score_sm90_prepare(gpu);
@@ -177,138 +173,43 @@ static cudaStream_t stream_of(const struct lik_exec *exec)
     return (cudaStream_t)exec->stream;
 }
 
-/* Workspace pointers are aligned to 256 bytes; the plans leave room for it. */
-static char *workspace_of(const struct lik_exec *exec)
-{
-    return (char *)(((uintptr_t)exec->workspace + 255) & ~(uintptr_t)255);
-}
-
-/* LIK_CHECK=1: copies `count` entries from the device, waiting for the stream. The caller frees
- * them. */
-template <class T> static int copy_back(const T *from, int64_t count, cudaStream_t stream, T **out)
-{
-    *out = (T *)malloc((size_t)(count ? count : 1) * sizeof(T));
-    if (!*out)
-        return lik_fail(LIK_ENOMEM, "LIK_CHECK: no memory for %lld entries", (long long)count);
-    cudaError_t e = cudaMemcpyAsync(*out, from, (size_t)count * sizeof(T), cudaMemcpyDeviceToHost, stream);
-    if (e == cudaSuccess)
-        e = cudaStreamSynchronize(stream);
-    return lik_cuda_status(e, "LIK_CHECK: copying offsets or lists");
-}
-
-template <class T> static int check_offsets(const char *name, const struct lik_tokens *x, cudaStream_t stream)
-{
-    T *offsets;
-    int status = copy_back((const T *)x->offsets, x->count + 1, stream, &offsets);
-    for (int64_t i = 0; !status && i <= x->count; i++) {
-        long long at = (long long)offsets[i], before = i ? (long long)offsets[i - 1] : 0;
-        if (at < 0 || at > x->total)
-            status = lik_fail(LIK_EINVAL, "%s.offsets[%lld] is %lld, must be 0 to %s.total, which is %lld",
-                              name, (long long)i, at, name, (long long)x->total);
-        else if (at < before)
-            status = lik_fail(LIK_EINVAL, "%s.offsets[%lld] is %lld, less than the one before, which is %lld",
-                              name, (long long)i, at, before);
-        else if (i && at - before > x->len_max)
-            status = lik_fail(LIK_EINVAL, "%s.len_max is %lld, sequence %lld has %lld tokens", name,
-                              (long long)x->len_max, (long long)(i - 1), at - before);
-    }
-    free(offsets);
-    return status;
-}
-
-static int check_list(const char *name, const int64_t *list, int64_t n, int64_t count, cudaStream_t stream)
-{
-    int64_t *entries;
-    int status = copy_back(list, n, stream, &entries);
-    for (int64_t i = 0; !status && i < n; i++)
-        if (entries[i] < 0 || entries[i] >= count)
-            status = lik_fail(LIK_EINVAL, "%s[%lld] is %lld, must be 0 to %lld", name, (long long)i,
-                              (long long)entries[i], (long long)(count - 1));
-    free(entries);
-    return status;
-}
-
-static int check_device_memory(const struct lik_score *op, cudaStream_t stream)
-{
-    int status = LIK_OK;
-    const struct lik_tokens *operands[2] = {&op->q, &op->d};
-    for (int i = 0; !status && i < 2; i++)
-        if (operands[i]->offsets)
-            status = operands[i]->offsets_dtype == LIK_I32
-                         ? check_offsets<int32_t>(i ? "d" : "q", operands[i], stream)
-                         : check_offsets<int64_t>(i ? "d" : "q", operands[i], stream);
-    if (!status && op->pairing == LIK_LIST)
-        status = check_list("list_q", op->list_q, op->list_count, op->q.count, stream);
-    if (!status && op->pairing == LIK_LIST)
-        status = check_list("list_d", op->list_d, op->list_count, op->d.count, stream);
-    return status;
-}
-
-/* The run functions: the device made current, LIK_CHECK before and after. */
+/* A hook: plans, or runs with the device made current. */
 template <class Op>
-static int run(const struct lik_context *ctx, const Op *op, const struct lik_score *score,
-               const struct lik_exec *exec,
-               int (*launch)(const struct lik_gpu *, const Op *, char *, cudaStream_t), const char *what)
+static int
+plan_or_run(const struct lik_context *ctx, const Op *op, struct lik_exec *exec, struct lik_plan *plan,
+            int (*lay_out)(const struct lik_gpu *, const Op *, struct lik_layout *, struct lik_plan *),
+            int (*launch)(const struct lik_gpu *, const Op *, char *, cudaStream_t))
 {
     const struct lik_gpu *gpu = gpu_of(ctx);
-    struct current_device current(gpu->device);
-    if (current.status)
-        return current.status;
-    int status = gpu->check ? check_device_memory(score, stream_of(exec)) : LIK_OK;
-    if (!status)
-        status = launch(gpu, op, workspace_of(exec), stream_of(exec));
-    if (!status && gpu->check)
-        status = lik_cuda_status(cudaStreamSynchronize(stream_of(exec)), what);
-    return status;
-}
-
-/* The plan functions: bytes for what was laid out, and to align it. */
-template <class Op>
-static int plan_of(const struct lik_context *ctx, const Op *op, struct lik_plan *plan,
-                   int (*lay_out)(const struct lik_gpu *, const Op *, struct lik_layout *, struct lik_plan *))
-{
     struct lik_layout layout = {};
-    int status = lay_out(gpu_of(ctx), op, &layout, plan);
+    struct lik_plan unnamed = {};
+    char *workspace;
+    int status = lay_out(gpu, op, &layout, plan ? plan : &unnamed);
+    if (status || plan)
+        return status ? status : lik_workspace_plan(ctx, &layout, plan);
+    status = lik_workspace_take(ctx, exec, &layout, &workspace);
     if (status)
         return status;
-    if (layout.failed || layout.bytes > INT64_MAX - 512)
-        return lik_fail(LIK_EINVAL, "the workspace passes 2^63 bytes");
-    lik_layout_planned(&layout);
-    plan->workspace_bytes = layout.bytes ? (size_t)lik_round_up(layout.bytes, 256) + 256 : 0;
-    return LIK_OK;
+    struct current_device current(gpu->device);
+    return current.status ? current.status : launch(gpu, op, workspace, stream_of(exec));
 }
 
-static int score_plan(const struct lik_context *ctx, const struct lik_score *op, const struct lik_exec *,
-                      struct lik_plan *plan)
+static int score(const struct lik_context *ctx, const struct lik_score *op, struct lik_exec *exec,
+                 struct lik_plan *plan)
 {
-    return plan_of(ctx, op, plan, lik_cuda_score_plan);
+    return plan_or_run(ctx, op, exec, plan, lik_cuda_score_plan, lik_cuda_score_run);
 }
 
-static int score_run(const struct lik_context *ctx, const struct lik_score *op, const struct lik_exec *exec)
+static int topk(const struct lik_context *ctx, const struct lik_topk *op, struct lik_exec *exec,
+                struct lik_plan *plan)
 {
-    return run(ctx, op, op, exec, lik_cuda_score_run, "score");
+    return plan_or_run(ctx, op, exec, plan, lik_cuda_topk_plan, lik_cuda_topk_run);
 }
 
-static int topk_plan(const struct lik_context *ctx, const struct lik_topk *op, const struct lik_exec *,
-                     struct lik_plan *plan)
+static int grad(const struct lik_context *ctx, const struct lik_grad *op, struct lik_exec *exec,
+                struct lik_plan *plan)
 {
-    return plan_of(ctx, op, plan, lik_cuda_topk_plan);
-}
-
-static int topk_run(const struct lik_context *ctx, const struct lik_topk *op, const struct lik_exec *exec)
-{
-    return run(ctx, op, &op->score, exec, lik_cuda_topk_run, "topk");
-}
-
-static int grad_plan(const struct lik_context *ctx, const struct lik_grad *op, const struct lik_exec *,
-                     struct lik_plan *plan)
-{
-    return plan_of(ctx, op, plan, lik_cuda_grad_plan);
-}
-
-static int grad_run(const struct lik_context *ctx, const struct lik_grad *op, const struct lik_exec *exec)
-{
-    return run(ctx, op, &op->score, exec, lik_cuda_grad_run, "grad");
+    return plan_or_run(ctx, op, exec, plan, lik_cuda_grad_plan, lik_cuda_grad_run);
 }
 
 /* ---- memory and streams ---- */
@@ -388,7 +289,11 @@ static void stream_destroy(const struct lik_context *ctx, void *stream)
 }
 
 extern "C" const struct lik_backend lik_backend_cuda = {
-    "cuda",       0,           cuda_open,   score_plan,  score_run,     topk_plan,          topk_run,
-    grad_plan,    grad_run, /* operations; what follows is memory */
-    memory_alloc, memory_free, memory_copy, memory_info, stream_create, stream_synchronize, stream_destroy,
+    "cuda",         0,
+    cuda_open,      score,
+    topk,           grad, /* operations; what follows is memory */
+    memory_alloc,   memory_free,
+    memory_copy,    memory_info,
+    stream_create,  stream_synchronize,
+    stream_destroy,
 };

@@ -27,7 +27,6 @@ struct lik_gpu {
     size_t shared_bytes;   /* most that a block may have */
     size_t resident_bytes; /* most that a block may have if two are to share a processor */
     int hopper;            /* this build and this GPU have wgmma, and the driver encodes tensor maps */
-    int check;             /* LIK_CHECK=1: synchronize and check what lies on the device */
     CUresult (*encode)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *,
                        const cuuint64_t *, const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave,
                        CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);

@@ -9,7 +9,7 @@
  * sorts in device memory instead: rare, and bounded by the same chunk. */
 #include "cuda/kernels.cuh"
 #include "cuda/sort.cuh"
-#include "shared/tokens.h"
+#include "shared/operand.h"
 
 #include <stdio.h>
 
@@ -110,47 +110,19 @@ struct topk_plan {
     struct lik_plan score;
 };
 
-/* The sequences of x from `first` on, `count` of them; with groups, whole groups. */
-static void cut(struct lik_tokens *x, int64_t first, int64_t count)
-{
-    struct lik_strides *const strides[] = {&x->strides, &x->mask_strides, &x->scale_strides,
-                                           &x->weights_strides};
-    int64_t by[4];
-    x->count = count;
-    if (first == 0) /* and so where there is no data */
-        return;
-    if (x->offsets) {
-        x->offsets = (const char *)x->offsets + first * (int64_t)lik_dtype_bytes(x->offsets_dtype);
-        return;
-    }
-    const void *const used[] = {x->data, x->mask, x->scale, x->weights};
-    for (int i = 0; i < 4; i++) {
-        by[i] = 0;
-        if (used[i] && x->len_max > 0) /* other strides may be anything */
-            by[i] =
-                x->group_size > 0 ? first / x->group_size * strides[i]->group : first * strides[i]->sequence;
-    }
-    x->data = (const char *)x->data + by[0] * (int64_t)lik_dtype_bytes(x->dtype);
-    x->mask = x->mask ? x->mask + by[1] : NULL;
-    x->scale = x->scale ? x->scale + by[2] : NULL;
-    x->weights = x->weights ? x->weights + by[3] : NULL;
-}
-
 /* Chunk of queries `row` ... and documents `column` ... of the problem, its scores going to
  * `scores`. */
-static struct lik_score chunk_of(const struct lik_score *op, int64_t row, int64_t rows, int64_t column,
-                                 int64_t columns, float *scores)
+static int chunk_of(const struct lik_score *op, int64_t row, int64_t rows, int64_t column, int64_t columns,
+                    float *scores, struct lik_score *chunk)
 {
-    struct lik_score chunk = *op;
-    if (op->pairing == LIK_ALL) {
-        cut(&chunk.d, column, columns);
-    } else {
-        cut(&chunk.q, row, rows);
-        cut(&chunk.d, row * op->per_query, rows * op->per_query);
-    }
-    chunk.scores = scores;
-    chunk.scores_stride = columns;
-    return chunk;
+    *chunk = *op;
+    chunk->scores = scores;
+    chunk->scores_stride = columns;
+    int broken = op->pairing == LIK_ALL
+                     ? lik_operand_slice(&op->d, column, columns, &chunk->d)
+                     : lik_operand_slice(&op->q, row, rows, &chunk->q) ||
+                           lik_operand_slice(&op->d, row * op->per_query, rows * op->per_query, &chunk->d);
+    return broken ? lik_fail(LIK_EINVAL, "the addresses of q or d pass 2^63 bytes") : LIK_OK;
 }
 
 static int64_t round_to_groups(int64_t n, int64_t unit, int64_t all)
@@ -190,8 +162,10 @@ static int make_plan(const struct lik_gpu *gpu, const struct lik_topk *op, struc
     struct lik_layout score = {};
     if (p->queries && p->columns) {
         p->score.struct_size = sizeof p->score;
-        struct lik_score chunk = chunk_of(s, 0, p->queries, 0, p->columns, NULL);
-        int status = lik_cuda_score_plan(gpu, &chunk, &score, &p->score);
+        struct lik_score chunk;
+        int status = chunk_of(s, 0, p->queries, 0, p->columns, NULL, &chunk);
+        if (!status)
+            status = lik_cuda_score_plan(gpu, &chunk, &score, &p->score);
         if (status)
             return status;
     }
@@ -293,8 +267,10 @@ static int run_rows(const struct lik_gpu *gpu, const struct lik_topk *op, const 
     int turn = 0;
     for (int64_t column = 0; column < columns; column += p->columns) {
         int64_t n = columns - column < p->columns ? columns - column : p->columns;
-        struct lik_score chunk = chunk_of(&op->score, row, rows, column, n, scores);
-        int status = lik_cuda_score_run(gpu, &chunk, score_workspace, stream);
+        struct lik_score chunk;
+        int status = chunk_of(&op->score, row, rows, column, n, scores, &chunk);
+        if (!status)
+            status = lik_cuda_score_run(gpu, &chunk, score_workspace, stream);
         if (!status)
             status = select_chunk(op, p, rows, n, column, scores, before, best[turn], keys, stream);
         if (status)

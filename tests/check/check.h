@@ -224,5 +224,6 @@ void check_arguments(void);
 void check_entries(void); /* a part of it */
 void check_pool(void);
 void check_files(void);
+void check_views(void);
 
 #endif

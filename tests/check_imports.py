@@ -1,8 +1,8 @@
-"""Checks the import arrows of the Python package: a module imports only modules above it in ORDER, in functions and for
-type checkers too, so that no two import each other.
+"""Checks the import arrows of the Python package: a module imports only modules above it in
+ORDER, in functions and for type checkers too, so that no two import each other.
 
-Prints each violation as FILE:LINE and returns 1 if there is one, or a module that ORDER does not have, or the other way
-round.
+Prints each violation as FILE:LINE and returns 1 if there is one, or a module that ORDER does
+not have, or the other way round.
 """
 
 import ast
@@ -94,7 +94,9 @@ def main() -> int:
     paths = {name_of(path): path for path in sorted(FOLDER.rglob("*.py"))}
     place = {name: i for i, name in enumerate(ORDER)}
     found = [f"{name or PACKAGE}: has no place in the order" for name in paths if name not in place]
-    found += [f"{name}: is in the order, but there is no such module" for name in ORDER[1:] if name not in paths]
+    found += [
+        f"{name}: is in the order, but there is no such module" for name in ORDER[1:] if name not in paths
+    ]
     for name, path in paths.items():
         for line, imported in imports(path, {*paths, "_native"}):
             if place.get(imported, -1) >= place.get(name, len(ORDER)):

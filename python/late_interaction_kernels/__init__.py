@@ -1,7 +1,8 @@
-"""late-interaction-kernels: exact fused late-interaction scoring (MaxSim) in C, for NumPy and torch.
+"""late-interaction-kernels: exact fused late-interaction scoring (MaxSim) in C, for NumPy and
+torch.
 
-Start with :func:`maxsim` (padded tensors), :func:`maxsim_varlen` (packed tokens), :func:`retrieve` (top-k).
-docs/python.md tells which function fits which data.
+Start with :func:`maxsim` (padded tensors), :func:`maxsim_varlen` (packed tokens),
+:func:`retrieve` (top-k). docs/python.md tells which function fits which data.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ __all__ = [
 ]
 
 
-# What is imported when it is asked for: submodules, so that `import late_interaction_kernels as lik; lik.plaid` works,
-# and names with the submodule that has them.
+# What is imported when it is asked for: submodules, so that `import late_interaction_kernels as
+# lik; lik.plaid` works, and names with the submodule that has them.
 _MODULES = (
     "backward",
     "colpali_compat",

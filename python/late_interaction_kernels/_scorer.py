@@ -1,4 +1,6 @@
-"""MaxSimScorer: a torch module where torch is installed, a plain object for NumPy arrays where it is not."""
+"""MaxSimScorer: a torch module where torch is installed, a plain object for NumPy arrays where
+it is not.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,11 @@ class MaxSimScorer(_Base):
     """
 
     def __init__(
-        self, *, normalize: bool = True, backward: BackwardMethod | None = "auto", mask_pad_token: int | None = None
+        self,
+        *,
+        normalize: bool = True,
+        backward: BackwardMethod | None = "auto",
+        mask_pad_token: int | None = None,
     ) -> None:
         super().__init__()
         check_backward(backward)
@@ -45,14 +51,18 @@ class MaxSimScorer(_Base):
         self.backward = backward
         self.mask_pad_token = mask_pad_token
 
-    def forward(self, Q: Any, D: Any, q_mask: Any = None, d_mask: Any = None, *, q_weights: Any = None) -> Any:
-        """Scores as :func:`maxsim` gives them, infinities included; differentiable. float64 CPU tensors are scored in
-        float64.
+    def forward(
+        self, Q: Any, D: Any, q_mask: Any = None, d_mask: Any = None, *, q_weights: Any = None
+    ) -> Any:
+        """Scores as :func:`maxsim` gives them, infinities included; differentiable. float64 CPU
+        tensors are scored in float64.
         """
         scores = short_way(Q, D, q_mask, d_mask, q_weights, False, self.normalize)
         if scores is not None:
             return scores
-        _, problem, shape = padded(Q, D, q_mask, d_mask, normalize=self.normalize, q_weights=q_weights, keep_f64=True)
+        _, problem, shape = padded(
+            Q, D, q_mask, d_mask, normalize=self.normalize, q_weights=q_weights, keep_f64=True
+        )
         scores = score(problem)[0]
         return scores if tuple(scores.shape) == shape else scores.reshape(shape)
 
@@ -87,8 +97,8 @@ class MaxSimScorer(_Base):
         )
 
     def forward_with_ids(self, Q: Any, D: Any, q_ids: Any, d_ids: Any, *, q_weights: Any = None) -> Any:
-        """Scores with masks made from token ids of the tokens' shapes: a token counts where its id is not
-        ``mask_pad_token``.
+        """Scores with masks made from token ids of the tokens' shapes: a token counts where its
+        id is not ``mask_pad_token``.
         """
         if self.mask_pad_token is None:
             raise ValueError("forward_with_ids needs mask_pad_token, which was not given to MaxSimScorer")

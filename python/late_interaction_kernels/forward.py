@@ -19,15 +19,17 @@ def maxsim_forward(
     normalize: bool = False,
     q_weights: Any = None,
 ) -> tuple[Any, Any]:
-    """Scores ``[Nq, Nd]`` of ``[Nq, Lq, d]`` x ``[Nd, Ld, d]``, and the argmax int32 ``[Nq * Nd, Lq]`` or None.
+    """Scores ``[Nq, Nd]`` of ``[Nq, Lq, d]`` x ``[Nd, Ld, d]``, and the argmax int32 ``[Nq *
+    Nd, Lq]`` or None.
 
-    Never differentiable. The argmax is -1 where a query token is dropped or a document keeps no token. Dtypes, masks,
-    weights and errors are those of :func:`maxsim`.
+    Never differentiable. The argmax is -1 where a query token is dropped or a document keeps no
+    token. Dtypes, masks, weights and errors are those of :func:`maxsim`.
 
     Example:
         >>> import numpy as np
         >>> from late_interaction_kernels.forward import maxsim_forward
-        >>> scores, argmax = maxsim_forward(np.eye(2, dtype="f4")[None], np.eye(2, dtype="f4")[None], save_argmax=True)
+        >>> x = np.eye(2, dtype="f4")[None]
+        >>> scores, argmax = maxsim_forward(x, x, save_argmax=True)
         >>> argmax.tolist()
         [[0, 1]]
     """

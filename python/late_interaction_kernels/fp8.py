@@ -39,10 +39,12 @@ def _plain(fw: Framework, name: str, X: Any) -> Any:
 
 
 def quantize_fp8_per_tensor(X: Any, dtype: Any = None) -> tuple[Any, Any]:
-    """(X_fp8, 0-d float32 scale): scale = max(largest \\|x\\|, 1e-6) / the dtype's largest value; 1 for an empty X.
+    """(X_fp8, 0-d float32 scale): scale = max(largest \\|x\\|, 1e-6) / the dtype's largest
+    value; 1 for an empty X.
 
-    X is float32, float16, bfloat16 or float64 of any shape; dtype is float8_e4m3fn (None, largest 448) or float8_e5m2
-    (57344), as torch's or ml_dtypes' dtype or by name. NumPy arrays need ml_dtypes.
+    X is float32, float16, bfloat16 or float64 of any shape; dtype is float8_e4m3fn (None,
+    largest 448) or float8_e5m2 (57344), as torch's or ml_dtypes' dtype or by name. NumPy arrays
+    need ml_dtypes.
 
     Raises:
         ValueError: another dtype.
@@ -65,7 +67,8 @@ def quantize_fp8_per_tensor(X: Any, dtype: Any = None) -> tuple[Any, Any]:
 
 
 def quantize_fp8_per_token(X: Any, dtype: Any = None) -> tuple[Any, Any]:
-    """(X_fp8, float32 scales of shape ``X.shape[:-1]``): as :func:`quantize_fp8_per_tensor`, one scale a token.
+    """(X_fp8, float32 scales of shape ``X.shape[:-1]``): as :func:`quantize_fp8_per_tensor`,
+    one scale a token.
 
     Example:
         >>> import torch
@@ -92,8 +95,9 @@ def dequantize_fp8_per_tensor(X_fp8: Any, scale: Any) -> Any:
 
     Example:
         >>> import torch
-        >>> from late_interaction_kernels.fp8 import dequantize_fp8_per_tensor, quantize_fp8_per_tensor
-        >>> dequantize_fp8_per_tensor(*quantize_fp8_per_tensor(torch.tensor([[1.0, -2.0]]))).round(decimals=3)
+        >>> from late_interaction_kernels import fp8
+        >>> pair = fp8.quantize_fp8_per_tensor(torch.tensor([[1.0, -2.0]]))
+        >>> fp8.dequantize_fp8_per_tensor(*pair).round(decimals=3)
         tensor([[ 1., -2.]])
     """
     fw = framework(X_fp8=X_fp8)
@@ -112,8 +116,9 @@ def dequantize_fp8_per_token(X_fp8: Any, scale: Any) -> Any:
 
     Example:
         >>> import torch
-        >>> from late_interaction_kernels.fp8 import dequantize_fp8_per_token, quantize_fp8_per_token
-        >>> dequantize_fp8_per_token(*quantize_fp8_per_token(torch.tensor([[1.0], [-2.0]]))).round(decimals=3)
+        >>> from late_interaction_kernels import fp8
+        >>> pair = fp8.quantize_fp8_per_token(torch.tensor([[1.0], [-2.0]]))
+        >>> fp8.dequantize_fp8_per_token(*pair).round(decimals=3)
         tensor([[ 1.],
                 [-2.]])
     """
@@ -129,7 +134,9 @@ def _check_fp8(fw: Framework, name: str, x: Any) -> None:
 
 
 def _scale(fw: Framework, name: str, scale: Any, x: Any, x_name: str) -> Any:
-    """Per token if it has the tokens' shape, else one element for the whole tensor; a number is taken too."""
+    """Per token if it has the tokens' shape, else one element for the whole tensor; a number is
+    taken too.
+    """
     if isinstance(scale, numbers.Real) and not isinstance(scale, bool):
         return fw.scalar(float(scale), x)
     framework(**{x_name: x, name: scale})
@@ -160,7 +167,8 @@ def maxsim_inference_fp8(
     q_weights: Any = None,
     return_argmax: bool = False,
 ) -> Any:
-    """MaxSim of fp8 tokens: Q ``[Nq, Lq, d]`` or ``[Lq, d]``, D ``[Nd, Ld, d]`` or ``[Ld, d]`` -> float32 scores.
+    """MaxSim of fp8 tokens: Q ``[Nq, Lq, d]`` or ``[Lq, d]``, D ``[Nd, Ld, d]`` or ``[Ld, d]``
+    -> float32 scores.
 
     Args:
         Q, D: float8_e4m3fn or float8_e5m2 (torch's or ml_dtypes').
@@ -175,9 +183,9 @@ def maxsim_inference_fp8(
 
     Example:
         >>> import torch
-        >>> from late_interaction_kernels.fp8 import maxsim_inference_fp8, quantize_fp8_per_token
-        >>> Q8, s = quantize_fp8_per_token(torch.eye(4)[None])
-        >>> maxsim_inference_fp8(Q8, Q8, scale_Q=s, scale_D=s).round(decimals=2)
+        >>> from late_interaction_kernels import fp8
+        >>> Q8, s = fp8.quantize_fp8_per_token(torch.eye(4)[None])
+        >>> fp8.maxsim_inference_fp8(Q8, Q8, scale_Q=s, scale_D=s).round(decimals=2)
         tensor([[4.]])
     """
     fw = framework(Q=Q, D=D, q_mask=q_mask, d_mask=d_mask, q_weights=q_weights)

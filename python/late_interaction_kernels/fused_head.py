@@ -21,7 +21,9 @@ from ._engine.verbs import score
 
 
 class _Projected:
-    """Documents H W^T + b, projected in f32 a block at a time; dropped tokens count as zero vectors."""
+    """Documents H W^T + b, projected in f32 a block at a time; dropped tokens count as zero
+    vectors.
+    """
 
     def __init__(self, fw: Framework, H: Any, W: Any, b: Any, mask: Any) -> None:
         self.fw, self.mask = fw, mask
@@ -34,7 +36,9 @@ class _Projected:
         return blocks.even_spans(self.count, self.longest, max(int(self.W.shape[0]), int(self.W.shape[1])))
 
     def hidden(self, start: int, end: int) -> Any:
-        """f32 [n, Ld, d_model], zero where the mask drops a token: what lies there must not reach a product."""
+        """f32 [n, Ld, d_model], zero where the mask drops a token: what lies there must not
+        reach a product.
+        """
         block = self.fw.cast(self.H[start:end], "float32")
         return block if self.mask is None else self.fw.where(self.mask[start:end][..., None], block, 0.0)
 
@@ -91,7 +95,8 @@ def maxsim_from_hidden(
     """Scores of queries against documents ``H_d @ W.T + b``.
 
     Args:
-        Q: query tokens ``[Nq, Lq, d_out]``, or ``[Lq, d_out]`` for a result ``[Nd]``; neither projected nor normalized.
+        Q: query tokens ``[Nq, Lq, d_out]``, or ``[Lq, d_out]`` for a result ``[Nd]``; neither
+            projected nor normalized.
         H_d: hidden states ``[Nd, Ld, d_model]``.
         W: ``[d_out, d_model]``.
         b: ``[d_out]`` or None.
@@ -100,9 +105,9 @@ def maxsim_from_hidden(
         q_mask, q_weights, return_argmax: as in :func:`maxsim`.
 
     Returns:
-        float32 ``[Nq, Nd]``. Gradients flow to Q, H_d, W, b and q_weights, each in its dtype; memory stays at one block
-        of projected documents, in the backward pass too. Documents without tokens score 0 and get zero gradients.
-        Infinities as in :func:`maxsim`.
+        float32 ``[Nq, Nd]``. Gradients flow to Q, H_d, W, b and q_weights, each in its dtype;
+        memory stays at one block of projected documents, in the backward pass too. Documents
+        without tokens score 0 and get zero gradients. Infinities as in :func:`maxsim`.
 
     Raises:
         ValueError: shapes and devices.

@@ -78,7 +78,9 @@ def _checked(
     check_device(fw, "documents", documents, queries, "queries")
     found: list[Any] = []
     for (name, given), x in zip(lengths.items(), (queries, documents), strict=True):
-        found += sequence_lengths(fw, name, given, tuple(x.shape[:-2]), x.shape[-2], queries, "queries", look=look)
+        found += sequence_lengths(
+            fw, name, given, tuple(x.shape[:-2]), x.shape[-2], queries, "queries", look=look
+        )
         if validate and all(given.shape) and fw.extremes(found[-3])[0] == 0:
             zero = entry(name, fw.first(found[-3] == 0))
             raise ValueError(f"{name} must all be > 0 with validate=True: {zero} is 0")
@@ -88,13 +90,16 @@ def _checked(
 def pack_padded(
     queries: Any, documents: Any, query_lengths: Any, doc_lengths: Any, *, validate: bool = False
 ) -> PackedBatch:
-    """Drop the padding of a batch: queries ``[B, Lq, d]``, documents ``[B, C, Ld, d]``, lengths ``[B]`` and ``[B, C]``.
+    """Drop the padding of a batch: queries ``[B, Lq, d]``, documents ``[B, C, Ld, d]``, lengths
+    ``[B]`` and ``[B, C]``.
 
-    Pairs are row by row: query i with its documents i*C ... i*C + C - 1. Differentiable. Offsets and pair indices are
-    int32. ``validate=True`` also refuses empty sequences. The lengths are looked at, on a device with a wait.
+    Pairs are row by row: query i with its documents i*C ... i*C + C - 1. Differentiable.
+    Offsets and pair indices are int32. ``validate=True`` also refuses empty sequences. The
+    lengths are looked at, on a device with a wait.
 
     Raises:
-        ValueError: shapes, negative lengths, lengths beyond the padded extent, lengths without values (traced).
+        ValueError: shapes, negative lengths, lengths beyond the padded extent, lengths without
+        values (traced).
 
     Example:
         >>> import numpy as np
@@ -134,15 +139,17 @@ def maxsim_padded(
     q_weights: Any = None,
     return_argmax: bool = False,
 ) -> Any:
-    """Score each query against its own C documents, lengths instead of masks: float32 ``[B, C]``.
+    """Score each query against its own C documents, lengths instead of masks: float32 ``[B,
+    C]``.
 
-    queries ``[B, Lq, d]``, documents ``[B, C, Ld, d]``, query_lengths ``[B]``, doc_lengths ``[B, C]``; empty sequences
-    score 0. Differentiable. ``q_weights`` is ``[B, Lq]``; ``return_argmax`` adds the winners, int32 ``[B, C, Lq]``.
-    Infinities as in :func:`maxsim`.
+    queries ``[B, Lq, d]``, documents ``[B, C, Ld, d]``, query_lengths ``[B]``, doc_lengths
+    ``[B, C]``; empty sequences score 0. Differentiable. ``q_weights`` is ``[B, Lq]``;
+    ``return_argmax`` adds the winners, int32 ``[B, C, Lq]``. Infinities as in :func:`maxsim`.
 
     Raises:
-        ValueError: shapes, negative lengths, lengths beyond the padded extent; with ``validate`` also zero lengths.
-        Lengths in device memory are not looked at, unless with ``validate`` or ``LIK_CHECK=1``: such scores are NaN.
+        ValueError: shapes, negative lengths, lengths beyond the padded extent; with
+        ``validate`` also zero lengths. Lengths in device memory are not looked at, unless with
+        ``validate`` or ``LIK_CHECK=1``: such scores are NaN.
 
     Example:
         >>> import numpy as np

@@ -1,9 +1,11 @@
-"""Compressed tokens: a centroid number and a few bits of residual per dimension, as PLAID indexes store them.
+"""Compressed tokens: a centroid number and a few bits of residual per dimension, as PLAID
+indexes store them.
 
-Bit order. Two layouts of the residual bytes exist. ``bit_order="upstream"``, the default, is what the existing package
-reads: feature f is bits f * nbits upward of its byte, least significant first. ``bit_order="colbert"`` is what the
-files of ColBERT, fast-plaid and next-plaid hold: each number's bits least significant first, packed from the top of
-the byte. Real indexes need "colbert"; read with the wrong order they score like noise.
+Bit order. Two layouts of the residual bytes exist. ``bit_order="upstream"``, the default, is
+what the existing package reads: feature f is bits f * nbits upward of its byte, least
+significant first. ``bit_order="colbert"`` is what the files of ColBERT, fast-plaid and
+next-plaid hold: each number's bits least significant first, packed from the top of the byte.
+Real indexes need "colbert"; read with the wrong order they score like noise.
 """
 
 from __future__ import annotations
@@ -98,8 +100,9 @@ class _Residuals:
 
 
 class _Layout(NamedTuple):
-    """Where the documents' tokens are: a mask [Nd, max_Ld] with the lengths of the documents, or offsets with the
-    length of the longest one. ``broken``, bool [Nd] or None: the documents of which that could not be believed.
+    """Where the documents' tokens are: a mask [Nd, max_Ld] with the lengths of the documents,
+    or offsets with the length of the longest one. ``broken``, bool [Nd] or None: the documents
+    of which that could not be believed.
     """
 
     kept: Any = None
@@ -111,9 +114,18 @@ class _Layout(NamedTuple):
 
 
 def _checked_codec(
-    fw: Framework, Q: Any, name: str, residuals: Any, centroids: Any, bucket_weights: Any, nbits: int, bit_order: str
+    fw: Framework,
+    Q: Any,
+    name: str,
+    residuals: Any,
+    centroids: Any,
+    bucket_weights: Any,
+    nbits: int,
+    bit_order: str,
 ) -> tuple[Any, Any, Any]:
-    """(queries, f32 centroids, byte table [256, 8 / nbits]: what each byte adds to its features)."""
+    """(queries, f32 centroids, byte table [256, 8 / nbits]: what each byte adds to its
+    features).
+    """
     nbits = whole_number("nbits", nbits)
     if nbits not in (2, 4, 8):
         raise ValueError(f"nbits must be 2, 4 or 8, got {nbits!r}")
@@ -246,26 +258,30 @@ def maxsim_residual(
         residuals: uint8 ``[Nd, max_Ld, ceil(d * nbits / 8)]``.
         doc_lengths: integers ``[Nd]``, 0 to max_Ld.
         centroids: float ``[C, d]``.
-        bucket_weights: float ``[2 ** nbits]``; a token is centroids[code] + bucket_weights[bucket] in each dimension.
+        bucket_weights: float ``[2 ** nbits]``; a token is centroids[code] +
+            bucket_weights[bucket] in each dimension.
         nbits: 2, 4 or 8.
         normalize: normalize query tokens and decoded tokens (norm clamped at 1e-12).
         bit_order: "upstream" or "colbert", see the module.
         q_mask, q_weights, return_argmax: as in :func:`maxsim`.
 
     Returns:
-        float32 ``[Nq, Nd]``; empty documents score 0. Gradients flow to Q and q_weights. Infinities as in
-        :func:`maxsim`.
+        float32 ``[Nq, Nd]``; empty documents score 0. Gradients flow to Q and q_weights.
+        Infinities as in :func:`maxsim`.
 
     Raises:
-        ValueError: shapes, nbits, lengths beyond max_Ld, codes outside the centroids. Codes and lengths in device
-        memory are not looked at, unless with ``LIK_CHECK=1``: the scores of such a document are NaN.
+        ValueError: shapes, nbits, lengths beyond max_Ld, codes outside the centroids. Codes and
+        lengths in device memory are not looked at, unless with ``LIK_CHECK=1``: the scores of
+        such a document are NaN.
         TypeError: dtypes.
 
     Example:
         >>> import numpy as np
         >>> from late_interaction_kernels.plaid import maxsim_residual
-        >>> maxsim_residual(np.eye(2, 4, dtype="f4"), np.array([[0, 1]]), np.zeros((1, 2, 1), "u1"), np.array([2]),
-        ...                 np.eye(2, 4, dtype="f4"), np.zeros(4, "f4"), 2).tolist()
+        >>> codes, residuals = np.array([[0, 1]]), np.zeros((1, 2, 1), "u1")
+        >>> Q = centroids = np.eye(2, 4, dtype="f4")
+        >>> codec = centroids, np.zeros(4, "f4"), 2
+        >>> maxsim_residual(Q, codes, residuals, np.array([2]), *codec).tolist()
         [2.0]
     """
     fw = framework(
@@ -280,7 +296,9 @@ def maxsim_residual(
     )
     check_rank("codes", codes, (2,), "[Nd, max_Ld]")
     check_rank("residuals", residuals, (3,), "[Nd, max_Ld, bytes]")
-    check_shape("residuals", residuals, (*codes.shape, residuals.shape[2]), "shaped like codes, with the bytes behind")
+    check_shape(
+        "residuals", residuals, (*codes.shape, residuals.shape[2]), "shaped like codes, with the bytes behind"
+    )
 
     def layout() -> _Layout:
         about = (codes.shape[0],), codes.shape[1], codes, "codes"
@@ -289,9 +307,7 @@ def maxsim_residual(
 
     codec = centroids, bucket_weights, nbits, bit_order
     names = "codes", "residuals"
-    return _score(
-        fw, Q, names, codes, residuals, layout, *codec, normalize, q_mask, q_weights, return_argmax
-    )
+    return _score(fw, Q, names, codes, residuals, layout, *codec, normalize, q_mask, q_weights, return_argmax)
 
 
 def maxsim_residual_varlen(
@@ -310,21 +326,24 @@ def maxsim_residual_varlen(
     q_weights: Any = None,
     return_argmax: bool = False,
 ) -> Any:
-    """:func:`maxsim_residual` of packed documents: codes ``[T]``, residuals ``[T, bytes]``, offsets ``[Nd + 1]``.
+    """:func:`maxsim_residual` of packed documents: codes ``[T]``, residuals ``[T, bytes]``,
+    offsets ``[Nd + 1]``.
 
-    ``max_seqlen_d`` is an upper bound of the lengths, found if None. Returns ``[Nq, Nd]``, ``[Nd]`` for a 2-D Q.
-    Gradients flow to Q and q_weights.
+    ``max_seqlen_d`` is an upper bound of the lengths, found if None. Returns ``[Nq, Nd]``,
+    ``[Nd]`` for a 2-D Q. Gradients flow to Q and q_weights.
 
     Raises:
-        ValueError: shapes, offsets, nbits, a bound that is too small, codes outside the centroids. In device memory as
-        for :func:`maxsim_residual`.
+        ValueError: shapes, offsets, nbits, a bound that is too small, codes outside the
+        centroids. In device memory as for :func:`maxsim_residual`.
         TypeError: dtypes.
 
     Example:
         >>> import numpy as np
         >>> from late_interaction_kernels.plaid import maxsim_residual_varlen
-        >>> maxsim_residual_varlen(np.eye(2, 4, dtype="f4"), np.array([0, 1]), np.zeros((2, 1), "u1"), np.array([0, 2]),
-        ...                        np.eye(2, 4, dtype="f4"), np.zeros(4, "f4"), 2, bit_order="colbert").tolist()
+        >>> codes, residuals = np.array([0, 1]), np.zeros((2, 1), "u1")
+        >>> Q = centroids = np.eye(2, 4, dtype="f4")
+        >>> codec = centroids, np.zeros(4, "f4"), 2
+        >>> maxsim_residual_varlen(Q, codes, residuals, np.array([0, 2]), *codec).tolist()
         [2.0]
     """
     fw = framework(
@@ -341,7 +360,9 @@ def maxsim_residual_varlen(
     check_rank("residuals_flat", residuals_flat, (2,), "[T, bytes]")
     total = codes_flat.shape[0]
     if residuals_flat.shape[0] != total:
-        raise ValueError(f"residuals_flat has {int(residuals_flat.shape[0])} tokens, codes_flat has {int(total)}")
+        raise ValueError(
+            f"residuals_flat has {int(residuals_flat.shape[0])} tokens, codes_flat has {int(total)}"
+        )
 
     def layout() -> _Layout:
         looked = packed_offsets(fw, "cu_seqlens_d", cu_seqlens_d, total, "codes_flat", Q)
@@ -356,7 +377,9 @@ def maxsim_residual_varlen(
 
 
 def _ordered(fw: Framework, offsets: Any, total: int, longest: int) -> tuple[Any, Any]:
-    """Offsets that ascend within 0 ... total, and bool [Nd]: the documents that had others, or were too long."""
+    """Offsets that ascend within 0 ... total, and bool [Nd]: the documents that had others, or
+    were too long.
+    """
     ordered = fw.running_max(fw.clamp(offsets, 0, total))
     moved = ordered != offsets
     return ordered, moved[1:] | moved[:-1] | (ordered[1:] - ordered[:-1] > longest)
@@ -368,26 +391,29 @@ def plaid_approx_score(
     """PLAID's approximate stage: a token counts as its centroid.
 
     Args:
-        query_centroid_scores: float ``[C, Lq]``, the products of centroids and query tokens, or ``[Nq, C, Lq]``.
+        query_centroid_scores: float ``[C, Lq]``, the products of centroids and query tokens, or
+            ``[Nq, C, Lq]``.
         codes: integers ``[B, max_Ld]``, 0 to C - 1 in the real tokens.
         doc_lengths: integers ``[B]``, 0 to max_Ld.
         q_mask: bool ``[Lq]`` or ``[Nq, Lq]``: query tokens that count.
         q_weights: float of that shape.
 
     Returns:
-        float32 ``[B]`` or ``[Nq, B]``: the sum over query tokens of the best score among the document's codes; empty
-        documents score 0.
+        float32 ``[B]`` or ``[Nq, B]``: the sum over query tokens of the best score among the
+        document's codes; empty documents score 0.
 
     Raises:
-        ValueError: shapes, lengths beyond max_Ld, codes outside the centroids. In device memory neither is looked at,
-        unless with ``LIK_CHECK=1``: there a code outside, negative or not, counts as centroid 0, as in the existing
-        package, and the score of a document with such a length is NaN.
+        ValueError: shapes, lengths beyond max_Ld, codes outside the centroids. In device memory
+        neither is looked at, unless with ``LIK_CHECK=1``: there a code outside, negative or
+        not, counts as centroid 0, as in the existing package, and the score of a document with
+        such a length is NaN.
         TypeError: dtypes.
 
     Example:
         >>> import numpy as np
         >>> from late_interaction_kernels.plaid import plaid_approx_score
-        >>> plaid_approx_score(np.array([[1.0, 0.0], [0.0, 2.0]], "f4"), np.array([[0, 1]]), np.array([2])).tolist()
+        >>> scores = np.array([[1.0, 0.0], [0.0, 2.0]], "f4")
+        >>> plaid_approx_score(scores, np.array([[0, 1]]), np.array([2])).tolist()
         [3.0]
     """
     fw = framework(
@@ -402,7 +428,9 @@ def plaid_approx_score(
     scores = detached(fw.cast(embeddings(fw, "query_centroid_scores", query_centroid_scores), "float32"))
     codes = _code_numbers(fw, "codes", codes, scores, "query_centroid_scores")
     per_token = (*scores.shape[:-2], scores.shape[-1])
-    q_mask = token_mask(fw, "q_mask", q_mask, per_token, scores, "query_centroid_scores without its centroids")
+    q_mask = token_mask(
+        fw, "q_mask", q_mask, per_token, scores, "query_centroid_scores without its centroids"
+    )
     weights = token_weights(fw, q_weights, per_token, scores, "query_centroid_scores without its centroids")
     about = (codes.shape[0],), codes.shape[1], codes, "codes"
     _, kept, broken = sequence_lengths(fw, "doc_lengths", doc_lengths, *about)
@@ -413,7 +441,9 @@ def plaid_approx_score(
     q_mask = q_mask if q_mask is None or len(q_mask.shape) == 2 else q_mask[None]
     found = []
     count, length = codes.shape
-    spans = [(0, count)] if fw.tracing(scores, codes) else list(blocks.even_spans(count, length, batch.shape[2]))
+    spans = (
+        [(0, count)] if fw.tracing(scores, codes) else list(blocks.even_spans(count, length, batch.shape[2]))
+    )
     for i in range(batch.shape[0]):
         for a, b in spans:
             best = fw.best_of_codes(batch[i], codes[a:b], kept[a:b])

@@ -37,26 +37,31 @@ def score_pairs_packed(
     storage: str | None = None,
     return_argmax: bool = False,
 ) -> Any:
-    """Score query ``pair_q_idx[n]`` against document ``pair_d_idx[n]`` for every n: float32 ``[pairs]``.
+    """Score query ``pair_q_idx[n]`` against document ``pair_d_idx[n]`` for every n: float32
+    ``[pairs]``.
 
-    Pair indices are 1-D integers of equal length; pairs may repeat. The tokens and the other arguments are those of
-    :func:`maxsim_varlen`; gradients flow to both sides, summed over repeats, bit for bit the same every time.
+    Pair indices are 1-D integers of equal length; pairs may repeat. The tokens and the other
+    arguments are those of :func:`maxsim_varlen`; gradients flow to both sides, summed over
+    repeats, bit for bit the same every time.
 
     Raises:
-        ValueError: shapes, offsets, or indices outside the sequences. In device memory these are not looked at, unless
-        with ``LIK_CHECK=1``: such a pair scores NaN.
+        ValueError: shapes, offsets, or indices outside the sequences. In device memory these
+        are not looked at, unless with ``LIK_CHECK=1``: such a pair scores NaN.
         TypeError: dtypes that do not fit.
 
     Example:
         >>> import numpy as np
         >>> from late_interaction_kernels.score_pairs import score_pairs_packed
         >>> tokens, offsets = np.eye(3, dtype=np.float32), np.array([0, 1, 3])
-        >>> score_pairs_packed(tokens, tokens, offsets, offsets, np.array([1, 0]), np.array([1, 1])).tolist()
+        >>> pairs = np.array([1, 0]), np.array([1, 1])
+        >>> score_pairs_packed(tokens, tokens, offsets, offsets, *pairs).tolist()
         [2.0, 0.0]
     """
     if storage is None and not return_argmax:
         pairs, bounds = (pair_q_idx, pair_d_idx), (max_seqlen_q, max_seqlen_d)
-        scores = short_way(Q_packed, D_packed, cu_seqlens_q, cu_seqlens_d, *bounds, q_weights, normalize, pairs)
+        scores = short_way(
+            Q_packed, D_packed, cu_seqlens_q, cu_seqlens_d, *bounds, q_weights, normalize, pairs
+        )
         if scores is not None:
             return scores
     fw, problem = packed(

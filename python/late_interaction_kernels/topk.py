@@ -27,22 +27,25 @@ def maxsim_topk(
     storage: str | None = None,
     return_argmax: bool = False,
 ) -> Any:
-    """The ``min(k, Nd)`` best documents of each query, best first, ties by lower index, NaN last.
+    """The ``min(k, Nd)`` best documents of each query, best first, ties by lower index, NaN
+    last.
 
     Args:
         Q: ``[Nq, Lq, d]``, or ``[Lq, d]`` for results without the query axis.
         D: ``[Nd, Ld, d]``; with ``storage="int8"`` also a (values, scales) pair.
         k: how many, at least 1.
         q_mask, d_mask, normalize, q_weights, storage: as in :func:`maxsim`.
-        chunk_size: score that many documents at a time where the call would take more than 64 MiB of scratch, which
-            it does for thousands of queries or a large k on a GPU. Results do not depend on it.
+        chunk_size: score that many documents at a time where the call would take more than 64
+            MiB of scratch, which it does for thousands of queries or a large k on a GPU.
+            Results do not depend on it.
         largest: False for the lowest scores, ascending.
         sorted: results are always sorted.
         return_argmax: also return which document token matched, int32 ``[Nq, k, Lq]``.
 
     Returns:
-        (scores float32 ``[Nq, k]``, indices int64 ``[Nq, k]``), and the argmax if wanted. Never differentiable.
-        Infinities as in :func:`maxsim`: on CUDA a document with one among its float32 tokens comes last, as NaN does.
+        (scores float32 ``[Nq, k]``, indices int64 ``[Nq, k]``), and the argmax if wanted. Never
+        differentiable. Infinities as in :func:`maxsim`: on CUDA a document with one among its
+        float32 tokens comes last, as NaN does.
 
     Raises:
         ValueError: k or chunk_size below 1, and what :func:`maxsim` refuses.
@@ -65,7 +68,13 @@ def maxsim_topk(
     framework(Q=Q, D=tokens)
     check_rank("D", tokens, (3,), "[Nd, Ld, d]")
     fw, problem, shape = padded(
-        detached(Q), detached(D), q_mask, d_mask, normalize=normalize, q_weights=detached(q_weights), storage=storage
+        detached(Q),
+        detached(D),
+        q_mask,
+        d_mask,
+        normalize=normalize,
+        q_weights=detached(q_weights),
+        storage=storage,
     )
     queries, documents = problem.q.data.shape[0], problem.d.data.shape[0]
     k = min(k, documents)
@@ -88,7 +97,9 @@ def by_chunks(fw: Framework, problem: Problem, k: int, chunk_size: int, smallest
     documents = problem.d.data.shape[0]
     best: tuple[Any, Any] | None = None
     for a in range(0, documents, chunk_size):
-        part = verbs.topk(problem._replace(d=sliced(problem.d, a, min(a + chunk_size, documents))), k, a, smallest)
+        part = verbs.topk(
+            problem._replace(d=sliced(problem.d, a, min(a + chunk_size, documents))), k, a, smallest
+        )
         if best is not None:
             values, ids = map(fw.stacked, zip(best, part, strict=True))
             part = verbs.merge_topk(values, ids, k, smallest)

@@ -1,4 +1,6 @@
-"""What the host checks share: which host is installed, and a counter of the calls that reach our kernels."""
+"""What the host checks share: which host is installed, and a counter of the calls that reach
+our kernels.
+"""
 
 from __future__ import annotations
 

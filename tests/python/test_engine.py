@@ -1,4 +1,6 @@
-"""The engine beneath the public functions: a problem's fields, what is plain memory, merged results, added gradients."""
+"""The engine beneath the public functions: a problem's fields, what is plain memory, merged
+results, added gradients.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ from late_interaction_kernels._engine.problem import (
 
 
 def test_one_order_of_fields():
-    """Python's lists, the two functions between the forms, the extension's enum and the operators agree."""
+    """Python's lists, the two functions between the forms, the extension's enum and the
+    operators agree.
+    """
     names = (*ARRAYS, *CHOICES)
     q = Tokens("q", "q_mask", "q_weights", "q_scale", "q_offsets", "len_q")
     d = Tokens("d", "d_mask", None, "d_scale", "d_offsets", "len_d")
@@ -42,10 +46,16 @@ def test_tokens_change_together():
     x = torch.randn(4, 5, 8, requires_grad=True)
     tokens = Tokens(x, x[..., 0] > 0, x[..., 0], torch.tensor(2.0))
     part, one = sliced(tokens, 1, 3), batched(tokens)
-    assert part.data.shape == (2, 5, 8) and part.mask.shape == part.weights.shape == (2, 5) and part.scale.dim() == 0
+    assert (
+        part.data.shape == (2, 5, 8)
+        and part.mask.shape == part.weights.shape == (2, 5)
+        and part.scale.dim() == 0
+    )
     assert one.data.shape == (1, 4, 5, 8) and one.weights.shape == (1, 4, 5) and one.scale is tokens.scale
     problem = detached(Problem(tokens, Tokens(x.detach().numpy()), pairing=LIST))
-    assert not problem.q.data.requires_grad and not problem.q.weights.requires_grad and problem.pairing == LIST
+    assert (
+        not problem.q.data.requires_grad and not problem.q.weights.requires_grad and problem.pairing == LIST
+    )
 
 
 def test_what_is_between_a_tensor_and_its_memory():
@@ -103,7 +113,9 @@ def test_merged_bit_for_bit(partial, k, smallest):
 
 def test_merging_is_traced():
     values, ids = torch.randn(2, 3, 4), torch.arange(24).view(2, 3, 4)
-    compiled = torch.compile(lambda v, i: verbs.merge_topk(v, i, 5, False), fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(
+        lambda v, i: verbs.merge_topk(v, i, 5, False), fullgraph=True, backend="aot_eager"
+    )
     for got, want in zip(compiled(values, ids), verbs.merge_topk(values, ids, 5, False)):
         assert torch.equal(got, want)
 
@@ -124,7 +136,9 @@ def training_problem(kind, dtype=torch.float32):
     d = whole_numbers((4, 5, 8), dtype)
     normalize = NORMALIZE if kind == "normalized" else 0
     mask = torch.rand(4, 5) > 0.4
-    return Problem(Tokens(whole_numbers((2, 3, 8), dtype), None, weights), Tokens(d, mask), normalize=normalize)
+    return Problem(
+        Tokens(whole_numbers((2, 3, 8), dtype), None, weights), Tokens(d, mask), normalize=normalize
+    )
 
 
 def gradients_of(problem):
@@ -152,7 +166,9 @@ def test_gradients_are_added(monkeypatch, kind, dtype, served):
     assert verbs.grad(problem, grad_scores, argmax, total, accumulate=True) is None
     for got, there, more in zip(total, before, alone):
         if kind == "normalized":  # the sum is rounded once
-            torch.testing.assert_close(got, there + more, rtol=0.01 if dtype != torch.float32 else 1e-5, atol=1e-2)
+            torch.testing.assert_close(
+                got, there + more, rtol=0.01 if dtype != torch.float32 else 1e-5, atol=1e-2
+            )
         else:
             assert torch.equal(got, there + more)
     one = total[1].clone()

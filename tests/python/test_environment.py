@@ -1,4 +1,6 @@
-"""What a process says once: about norms that are visibly not 1, and about variables that say nothing."""
+"""What a process says once: about norms that are visibly not 1, and about variables that say
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def test_threads_that_are_no_number_are_said_once(run, value, torch_too):
 
 @pytest.mark.parametrize("value", ["1", "4096", ""])
 def test_threads_that_are_one(run, value):
-    code = "import numpy as np\nfrom late_interaction_kernels import _native, maxsim\nprint(_native.info()[3])"
+    code = (
+        "import numpy as np\nfrom late_interaction_kernels import _native, maxsim\nprint(_native.info()[3])"
+    )
     done = run(code, LIK_THREADS=value, PYTHONWARNINGS="error")
     assert done.returncode == 0 and (not value or int(done.stdout) == int(value)), done.stderr
 
@@ -69,7 +73,9 @@ def test_flags_that_are_neither_0_nor_1_are_said_once(monkeypatch, unchecked, na
     for value in ("true", "2", "no"):
         monkeypatch.setattr(environment, "_warned", set())
         monkeypatch.setenv(name, value)
-        with pytest.warns(RuntimeWarning, match=f"{name} is '{value}', must be 0 or 1; it is ignored") as said:
+        with pytest.warns(
+            RuntimeWarning, match=f"{name} is '{value}', must be 0 or 1; it is ignored"
+        ) as said:
             assert not everything()
             everything()
         assert len(said) == 1

@@ -1,8 +1,10 @@
-"""Documents whose vectors are made on the fly: a block of them at a time is made, scored, and forgotten.
+"""Documents whose vectors are made on the fly: a block of them at a time is made, scored, and
+forgotten.
 
-A :class:`Source` says how: compressed tokens are decoded (``plaid``), hidden states projected (``fused_head``). No more
-than BLOCK_FLOATS floats of vectors exist at once. The backward pass makes each block again and asks the library for the
-gradients of its vectors, which the source passes on to what they were made from.
+A :class:`Source` says how: compressed tokens are decoded (``plaid``), hidden states projected
+(``fused_head``). No more than BLOCK_FLOATS floats of vectors exist at once. The backward pass
+makes each block again and asks the library for the gradients of its vectors, which the source
+passes on to what they were made from.
 """
 
 from __future__ import annotations
@@ -37,8 +39,9 @@ def even_spans(count: int, tokens: int, dim: int) -> Iterator[tuple[int, int]]:
 def score(
     fw: Framework, base: Problem, source: Source, parameters: tuple[Any, ...], want_argmax: bool
 ) -> tuple[Any, Any]:
-    """Scores [Nq, Nd], and one int32 argmax [Nq, Nd, Lq] or None. ``base`` holds the queries and the choices, the
-    parameters are what the source makes documents from, which gradients flow to."""
+    """Scores [Nq, Nd], and one int32 argmax [Nq, Nd, Lq] or None. ``base`` holds the queries
+    and the choices, the parameters are what the source makes documents from, which gradients
+    flow to."""
     history = fw.wants_grad(base.q.data, base.q.weights, *parameters)
     q = base.q.data
     scores = fw.empty((q.shape[0], source.count), "float32", q)

@@ -1,4 +1,5 @@
-"""What users pass, checked and made a :class:`Problem`: the wrong argument is named before anything is computed.
+"""What users pass, checked and made a :class:`Problem`: the wrong argument is named before
+anything is computed.
 
 ``fw`` is the module that knows the arrays' kind: ``numpy_arrays`` or ``torch_arrays``.
 """
@@ -74,8 +75,8 @@ _OPTIONAL = ("q_mask", "d_mask", "q_weights", "b")
 
 
 def framework(**arrays: Any) -> Framework:
-    """The framework all arguments belong to; masks, weights and biases may be None. TypeError names the one that fits
-    nowhere.
+    """The framework all arguments belong to; masks, weights and biases may be None. TypeError
+    names the one that fits nowhere.
     """
     torch = sys.modules.get("torch")
     numpy = sys.modules.get("numpy")
@@ -119,14 +120,18 @@ def _refuse_subclass(name: str, x: Any, masked: bool) -> None:
     if masked:
         mask = "q_mask" if name.lower().startswith("q") else "d_mask"
         raise TypeError(
-            f"{name} is a {type(x).__name__}, whose mask would be ignored: pass {name}.data, and the tokens that count "
-            f"as {mask}"
+            f"{name} is a {type(x).__name__}, whose mask would be ignored: pass {name}.data, and the tokens "
+            f"that count as {mask}"
         )
-    raise TypeError(f"{name} is a {type(x).__name__}, must be a plain numpy.ndarray: pass numpy.asarray({name})")
+    raise TypeError(
+        f"{name} is a {type(x).__name__}, must be a plain numpy.ndarray: pass numpy.asarray({name})"
+    )
 
 
 def whole_number(name: str, value: Any, least: int = 1) -> int:
-    """value as an int of at least ``least``: anything with __index__ but bool. A trace's symbol stays one."""
+    """value as an int of at least ``least``: anything with __index__ but bool. A trace's symbol
+    stays one.
+    """
     torch = sys.modules.get("torch")
     number: int = value
     if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt) if torch else int):
@@ -157,13 +162,16 @@ def check_axes(name: str, x: Any) -> None:
 
 def check_shape(name: str, x: Any, want: tuple[int, ...], why: str) -> None:
     if tuple(x.shape) != tuple(want):
-        raise ValueError(f"{name} must have shape {shape_text(want)}, got {shape_text(x.shape)}: {name} must be {why}")
+        raise ValueError(
+            f"{name} must have shape {shape_text(want)}, got {shape_text(x.shape)}: {name} must be {why}"
+        )
 
 
 def check_device(fw: Framework, name: str, x: Any, like: Any, like_name: str) -> None:
     if fw.device(x) != fw.device(like):
         raise ValueError(
-            f"{name} is on {fw.device(x)}, {like_name} is on {fw.device(like)}: they must be on the same device"
+            f"{name} is on {fw.device(x)}, {like_name} is on {fw.device(like)}: they must be on the same "
+            "device"
         )
 
 
@@ -173,7 +181,9 @@ def check_float(fw: Framework, name: str, x: Any) -> None:
 
 
 def embeddings(fw: Framework, name: str, x: Any) -> Any:
-    """Token vectors in a dtype the library stores; float64 becomes float32, integers and complex are refused."""
+    """Token vectors in a dtype the library stores; float64 becomes float32, integers and
+    complex are refused.
+    """
     check_float(fw, name, x)
     return fw.cast(x, "float32") if fw.dtype_name(x) == "float64" else fw.settle(x)
 
@@ -188,11 +198,14 @@ def token_mask(fw: Framework, name: str, mask: Any, shape: tuple[int, ...], like
         return mask
     if not fw.is_integer(mask):
         hint = ". Weights per query token go into q_weights" if name.startswith("q") else ""
-        raise TypeError(f"{name} has dtype {fw.dtype_name(mask)}, must be bool or an integer dtype of 0 and 1{hint}")
+        raise TypeError(
+            f"{name} has dtype {fw.dtype_name(mask)}, must be bool or an integer dtype of 0 and 1{hint}"
+        )
     if not fw.zero_or_one(mask):
         at = fw.first((mask != 0) & (mask != 1))
         raise ValueError(
-            f"{name} of dtype {fw.dtype_name(mask)} must hold only 0 and 1, {entry(name, at)} is {int(mask[at])}"
+            f"{name} of dtype {fw.dtype_name(mask)} must hold only 0 and 1, {entry(name, at)} is "
+            f"{int(mask[at])}"
         )
     return fw.cast(mask, "bool")
 
@@ -209,8 +222,8 @@ def token_weights(fw: Framework, weights: Any, shape: tuple[int, ...], like: Any
 def packed_offsets(
     fw: Framework, name: str, offsets: Any, total: int, tokens: str, like: Any
 ) -> tuple[Any, int | None]:
-    """Offsets [N + 1]: integers, ascending, from >= 0 to <= total. Checked where they may be read, and there with the
-    length of the longest sequence."""
+    """Offsets [N + 1]: integers, ascending, from >= 0 to <= total. Checked where they may be
+    read, and there with the length of the longest sequence."""
     check_rank(name, offsets, (1,), "[N + 1]")
     if not fw.is_integer(offsets):
         raise TypeError(f"{name} has dtype {fw.dtype_name(offsets)}, must be an integer dtype")
@@ -223,21 +236,29 @@ def packed_offsets(
     low, high, shortest, most = fw.offset_extremes(offsets)
     if low < 0:
         at = fw.first(offsets < 0)
-        raise ValueError(f"{name} must be ascending and not negative: {entry(name, at)} is {int(offsets[at])}")
+        raise ValueError(
+            f"{name} must be ascending and not negative: {entry(name, at)} is {int(offsets[at])}"
+        )
     if shortest < 0:
         (i,) = fw.first(offsets[1:] < offsets[:-1])
         raise ValueError(
-            f"{name} must be ascending and not negative: {name}[{i + 1}] is {int(offsets[i + 1])}, {name}[{i}] is "
-            f"{int(offsets[i])}"
+            f"{name} must be ascending and not negative: {name}[{i + 1}] is {int(offsets[i + 1])}, "
+            f"{name}[{i}] is {int(offsets[i])}"
         )
     if high > total:
         at = fw.first(offsets > total)
-        raise ValueError(f"{name} ends at {high}, {tokens} has {total} tokens: {entry(name, at)} is {int(offsets[at])}")
+        raise ValueError(
+            f"{name} ends at {high}, {tokens} has {total} tokens: {entry(name, at)} is {int(offsets[at])}"
+        )
     return offsets, most
 
 
-def longest(fw: Framework, name: str, offsets: tuple[Any, int | None], bound_name: str, bound: int | None) -> int:
-    """The longest sequence of what ``packed_offsets`` returned, or the caller's bound if it holds."""
+def longest(
+    fw: Framework, name: str, offsets: tuple[Any, int | None], bound_name: str, bound: int | None
+) -> int:
+    """The longest sequence of what ``packed_offsets`` returned, or the caller's bound if it
+    holds.
+    """
     values, known = offsets
     if bound is not None:
         bound = whole_number(bound_name, bound, 0)
@@ -245,8 +266,8 @@ def longest(fw: Framework, name: str, offsets: tuple[Any, int | None], bound_nam
             return bound
     elif known is None and not fw.has_values(values):
         raise ValueError(
-            f"{bound_name} is needed: {name} is traced, fake or wrapped by torch.func, and its longest sequence "
-            "cannot be looked at"
+            f"{bound_name} is needed: {name} is traced, fake or wrapped by torch.func, and its longest "
+            "sequence cannot be looked at"
         )
     most = max(fw.offset_extremes(values)[3], 0) if known is None else known
     if bound is not None and bound < most:
@@ -260,8 +281,12 @@ def entry(name: str, at: tuple[int, ...]) -> str:
     return f"{name}[{', '.join(map(str, at))}]"
 
 
-def check_range(fw: Framework, name: str, x: Any, low: int, high: int, kept: Any = None, looked: Any = None) -> None:
-    """Integers must lie in low ... high, ``looked = x[kept]`` of them if given; the first that does not is named."""
+def check_range(
+    fw: Framework, name: str, x: Any, low: int, high: int, kept: Any = None, looked: Any = None
+) -> None:
+    """Integers must lie in low ... high, ``looked = x[kept]`` of them if given; the first that
+    does not is named.
+    """
     looked = x if looked is None else looked
     if not all(looked.shape):
         return
@@ -283,16 +308,18 @@ def sequence_lengths(
     *,
     look: bool = False,
 ) -> tuple[Any, Any, Any]:
-    """(lengths in 0 ... extent, bool [*shape, extent]: the tokens that count, bool ``shape``: the sequences whose
-    length was out of that range, which score NaN). Where lengths may be read, or must with ``look``, such lengths are
-    refused, and the last is None.
+    """(lengths in 0 ... extent, bool [*shape, extent]: the tokens that count, bool ``shape``:
+    the sequences whose length was out of that range, which score NaN). Where lengths may be
+    read, or must with ``look``, such lengths are refused, and the last is None.
     """
     check_shape(name, lengths, shape, "one length a sequence")
     if not fw.is_integer(lengths):
         raise TypeError(f"{name} has dtype {fw.dtype_name(lengths)}, must be an integer dtype")
     check_device(fw, name, lengths, like, like_name)
     if look and not fw.has_values(lengths):
-        raise ValueError(f"{name} is traced, fake or wrapped by torch.func: its values cannot be looked at here")
+        raise ValueError(
+            f"{name} is traced, fake or wrapped by torch.func: its values cannot be looked at here"
+        )
     lengths, broken = whole(fw, lengths), None
     if look or fw.readable(lengths):
         check_range(fw, name, lengths, 0, extent)
@@ -324,13 +351,17 @@ def stored(fw: Framework, D: Any, storage: str | None, name: str = "D") -> tuple
         raise ValueError(f'storage must be None or "int8", got {storage!r}')
     if isinstance(D, tuple):
         if len(D) != 2:
-            raise ValueError(f"{name} must be (values, scales) as quantize_int8_per_token returns, got {len(D)} items")
+            raise ValueError(
+                f"{name} must be (values, scales) as quantize_int8_per_token returns, got {len(D)} items"
+            )
         values, scale = D
         framework(**{f"{name}[0]": values, f"{name}[1]": scale})
         check_int8(fw, values, scale, (f"{name}[0]", f"{name}[1]"))
         return values, fw.cast(scale, "float32")
     if fw.wants_grad(D):
-        raise ValueError(f'{name} requires a gradient, which storage="int8" has only for Q; detach {name} first')
+        raise ValueError(
+            f'{name} requires a gradient, which storage="int8" has only for Q; detach {name} first'
+        )
     return fw.quantize_int8(embeddings(fw, name, D))
 
 
@@ -353,7 +384,9 @@ def padded(
     pairs: bool = False,
     keep_f64: bool = False,
 ) -> tuple[Framework, Problem, tuple[int, ...]]:
-    """The problem of padded tensors, and the shape its scores have for the caller: 2-D arguments lose their axis."""
+    """The problem of padded tensors, and the shape its scores have for the caller: 2-D
+    arguments lose their axis.
+    """
     tokens = first_of("D", D, storage)
     fw = framework(Q=Q, D=tokens, q_mask=q_mask, d_mask=d_mask, q_weights=q_weights)
     if pairs:
@@ -364,8 +397,8 @@ def padded(
         check_rank("D", tokens, (2, 3, 4), "[Nd, Ld, d], [Ld, d] or [Nq, K, Ld, d]")
         if len(tokens.shape) == 4 and len(Q.shape) != 3:
             raise ValueError(
-                f"Q must have shape [Nq, Lq, d] when D is [Nq, K, Ld, d], got {shape_text(Q.shape)}: a 4-D D needs Q "
-                "to be 3-D"
+                f"Q must have shape [Nq, Lq, d] when D is [Nq, K, Ld, d], got {shape_text(Q.shape)}: a 4-D D "
+                "needs Q to be 3-D"
             )
 
     def operands() -> tuple[Any, Any, Any, Any]:
@@ -388,16 +421,18 @@ def assembled(
     normalize: int = 0,
     pairs: bool = False,
 ) -> tuple[Problem, tuple[int, ...]]:
-    """The problem of padded tokens of good ranks, and the shape of its scores for the caller. ``operands`` gives what
-    is stored of Q, its scales, and the same of D, once all else has been checked."""
+    """The problem of padded tokens of good ranks, and the shape of its scores for the caller.
+    ``operands`` gives what is stored of Q, its scales, and the same of D, once all else has
+    been checked."""
     if Q.shape[-1] != D.shape[-1]:
         raise ValueError(
-            f"Q and D must have the same dim: Q.shape[-1] is {int(Q.shape[-1])}, D.shape[-1] is {int(D.shape[-1])}"
+            f"Q and D must have the same dim: Q.shape[-1] is {int(Q.shape[-1])}, D.shape[-1] is "
+            f"{int(D.shape[-1])}"
         )
     if (pairs or len(D.shape) == 4) and Q.shape[0] != D.shape[0]:
         raise ValueError(
-            f"Q and D must have the same batch: Q.shape[0] is {int(Q.shape[0])}, D.shape[0] is {int(D.shape[0])}; "
-            f"needs {'Q.shape[0] == D.shape[0]' if pairs else 'D.shape[0] == Q.shape[0]'}"
+            f"Q and D must have the same batch: Q.shape[0] is {int(Q.shape[0])}, D.shape[0] is "
+            f"{int(D.shape[0])}; needs {'Q.shape[0] == D.shape[0]' if pairs else 'D.shape[0] == Q.shape[0]'}"
         )
     check_device(fw, "D", D, Q, "Q")
     q_mask = token_mask(fw, "q_mask", q_mask, tuple(Q.shape[:-1]), Q, "Q")

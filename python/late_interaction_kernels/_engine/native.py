@@ -1,4 +1,5 @@
-"""The calls of the extension, for arrays of either kind: ``fw`` is the module that knows how they are lent.
+"""The calls of the extension, for arrays of either kind: ``fw`` is the module that knows how
+they are lent.
 
 What this build does not do on these arrays raises NotImplementedError.
 """
@@ -43,7 +44,9 @@ def merge_topk(fw: Any, values: Any, ids: Any, k: int, smallest: bool) -> tuple[
 def grad(
     fw: Any, p: Problem, grad_scores: Any, argmax: Any, into: tuple[Any, Any, Any], accumulate: bool = False
 ) -> None:
-    """Writes the gradients of q, d and q_weights into three arrays, None for what is not wanted, or adds to them."""
+    """Writes the gradients of q, d and q_weights into three arrays, None for what is not
+    wanted, or adds to them.
+    """
     given = map(fw.lend, (grad_scores, argmax, *into))
     _native.grad(*fw.lent(fields(p), ARRAY_COUNT), *given, accumulate)
 

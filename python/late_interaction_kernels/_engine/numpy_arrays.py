@@ -1,6 +1,8 @@
-"""NumPy arrays: what ``checks`` asks of an array, and how one is lent to the extension, where it lies.
+"""NumPy arrays: what ``checks`` asks of an array, and how one is lent to the extension, where
+it lies.
 
-float32 and float16 are NumPy's own; bfloat16 and the 8-bit floats are ml_dtypes', recognized by their names.
+float32 and float16 are NumPy's own; bfloat16 and the 8-bit floats are ml_dtypes', recognized by
+their names.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ from .. import _native
 
 _native.register_numpy(np.ndarray, np.empty, np.float32)
 
-# Dtypes that the buffer protocol cannot describe, with the library's codes (enum lik_dtype in lik.h).
+# Dtypes that the buffer protocol cannot describe, with the library's codes (enum lik_dtype in
+# lik.h).
 _CODES = {"bfloat16": 3, "float8_e4m3fn": 4, "float8_e5m2": 5}
 
 
@@ -97,7 +100,9 @@ def widen_empty(x: Any) -> Any:
 
 
 def settle(x: Any) -> Any:
-    """A native-endian, aligned array whose strides are whole elements: x itself unless it is a rare one."""
+    """A native-endian, aligned array whose strides are whole elements: x itself unless it is a
+    rare one.
+    """
     if not x.dtype.isnative or not x.flags.aligned or any(s % x.itemsize for s in x.strides):
         return np.array(x, dtype=x.dtype.newbyteorder("="), order="C")
     return x
@@ -144,8 +149,14 @@ def nan_where(broken: Any, scores: Any) -> Any:
 
 
 def best_of_codes(scores: Any, codes: Any, kept: Any) -> Any:
-    """[C, Lq] scores, [B, L] codes -> [B, Lq], the best score among each row's kept codes, 0 if it has none."""
-    gathered = scores[np.where(kept, codes, 0)] if scores.shape[0] else np.zeros((*codes.shape, scores.shape[1]), "f4")
+    """[C, Lq] scores, [B, L] codes -> [B, Lq], the best score among each row's kept codes, 0 if
+    it has none.
+    """
+    gathered = (
+        scores[np.where(kept, codes, 0)]
+        if scores.shape[0]
+        else np.zeros((*codes.shape, scores.shape[1]), "f4")
+    )
     best = np.where(kept[..., None], gathered, -np.inf).max(axis=1, initial=-np.inf)
     return np.where(kept.any(axis=1)[:, None], best, np.float32(0))
 

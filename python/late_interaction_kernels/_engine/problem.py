@@ -1,8 +1,9 @@
 """One scoring problem, by names.
 
-Every function of this package is the same operation with other choices: how tokens are stored, how they are laid out,
-which query meets which document, what comes back. :class:`Problem` holds the choices, :class:`Tokens` what there is of
-one operand. Nothing here knows NumPy, torch or the extension.
+Every function of this package is the same operation with other choices: how tokens are stored,
+how they are laid out, which query meets which document, what comes back. :class:`Problem` holds
+the choices, :class:`Tokens` what there is of one operand. Nothing here knows NumPy, torch or
+the extension.
 """
 
 from __future__ import annotations
@@ -16,11 +17,15 @@ FOLLOW, HIGHEST, HIGH, MEDIUM = -1, 0, 1, 2  # FOLLOW: torch.get_float32_matmul_
 
 
 class BoundError(ValueError, RuntimeError):
-    """A length beyond what was promised. A RuntimeError too: callers of the existing package catch that."""
+    """A length beyond what was promised. A RuntimeError too: callers of the existing package
+    catch that.
+    """
 
 
 class Tokens(NamedTuple):
-    """One operand: [N, L, d], documents also [Nq, K, L, d]; packed [total, d] where there are offsets."""
+    """One operand: [N, L, d], documents also [Nq, K, L, d]; packed [total, d] where there are
+    offsets.
+    """
 
     data: Any
     mask: Any = None  # bool, the tokens' shape without d
@@ -30,7 +35,8 @@ class Tokens(NamedTuple):
     longest: int = 0  # packed: tokens of the longest sequence
 
 
-# The arrays of an operand that have an entry for each token, or for all at once (a scale of no axes).
+# The arrays of an operand that have an entry for each token, or for all at once (a scale of no
+# axes).
 PER_TOKEN = ("data", "mask", "weights", "scale")
 
 
@@ -46,9 +52,9 @@ class Problem(NamedTuple):
     precision: int = FOLLOW
 
 
-# A problem as the extension (enum field in native/problem.h), the operators and autograd take it: one array after
-# another, then the choices. tests/python/test_engine.py holds these lists, the two functions below and the enum to one
-# another.
+# A problem as the extension (enum field in native/problem.h), the operators and autograd take
+# it: one array after another, then the choices. tests/python/test_engine.py holds these lists,
+# the two functions below and the enum to one another.
 ARRAYS = (
     "q",
     "d",
@@ -95,7 +101,9 @@ def sliced(tokens: Tokens, start: int, end: int) -> Tokens:
 
 
 def detached(x: Any) -> Any:
-    """x without its history, and so every part of a problem or a pair; NumPy arrays and choices pass."""
+    """x without its history, and so every part of a problem or a pair; NumPy arrays and choices
+    pass.
+    """
     if isinstance(x, tuple):
         parts = map(detached, x)
         return type(x)._make(parts) if isinstance(x, Problem | Tokens) else tuple(parts)
@@ -108,7 +116,9 @@ def length(tokens: Tokens) -> Any:
 
 
 def argmax_dtype(p: Problem) -> str:
-    """Where a length is a trace's symbol this guards on its size class, which is what the real call decides by."""
+    """Where a length is a trace's symbol this guards on its size class, which is what the real
+    call decides by.
+    """
     return "int16" if bool(length(p.d) <= 32767) else "int32"
 
 

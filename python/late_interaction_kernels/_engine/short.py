@@ -1,5 +1,6 @@
-"""The way of the commonest calls: the extension takes the arguments as the user gave them, allocates the results, and
-answers None wherever all is not well or not plain, which the long way then looks at and words the errors of.
+"""The way of the commonest calls: the extension takes the arguments as the user gave them,
+allocates the results, and answers None wherever all is not well or not plain, which the long
+way then looks at and words the errors of.
 """
 
 from __future__ import annotations
@@ -16,12 +17,19 @@ def compiling() -> bool:
     return torch is not None and torch.compiler.is_dynamo_compiling()
 
 
-# The calls below are the fields of a problem (problem.ARRAYS, problem.CHOICES), pairing ALL for candidates as well, and
-# None for a length that nobody has given.
+# The calls below are the fields of a problem (problem.ARRAYS, problem.CHOICES), pairing ALL for
+# candidates as well, and None for a length that nobody has given.
 
 
 def padded(
-    Q: Any, D: Any, q_mask: Any, d_mask: Any, q_weights: Any, pairs: bool, normalize: bool, differentiable: bool = True
+    Q: Any,
+    D: Any,
+    q_mask: Any,
+    d_mask: Any,
+    q_weights: Any,
+    pairs: bool,
+    normalize: bool,
+    differentiable: bool = True,
 ) -> Any:
     """The scores of padded tensors."""
     if compiling():
@@ -29,8 +37,8 @@ def padded(
     pairing, unit = PAIRS if pairs else ALL, NORMALIZE if normalize else 0
     # fmt: off
     return _native.maxsim(
-        Q, D, q_mask, d_mask, q_weights, None, None, None, None, None, None, pairing, unit, FOLLOW, None, None,
-        differentiable,
+        Q, D, q_mask, d_mask, q_weights, None, None, None, None, None, None,
+        pairing, unit, FOLLOW, None, None, differentiable,
     )
     # fmt: on
 
@@ -62,7 +70,7 @@ def topk(
         return None
     # fmt: off
     return _native.best(
-        Q, D, q_mask, d_mask, q_weights, None, None, None, None, None, None, ALL, NORMALIZE if normalize else 0, FOLLOW,
-        None, None, k, smallest,
+        Q, D, q_mask, d_mask, q_weights, None, None, None, None, None, None,
+        ALL, NORMALIZE if normalize else 0, FOLLOW, None, None, k, smallest,
     )
     # fmt: on

@@ -1,6 +1,8 @@
-"""torch tensors: what ``checks`` asks of an array, and whether a tensor is plain memory that the library may be given.
+"""torch tensors: what ``checks`` asks of an array, and whether a tensor is plain memory that
+the library may be given.
 
-A torch from 2.10 on lends its tensors to the extension through DLPack's exchange API; an older one by their addresses.
+A torch from 2.10 on lends its tensors to the extension through DLPack's exchange API; an older
+one by their addresses.
 """
 
 from __future__ import annotations
@@ -19,7 +21,16 @@ from .problem import HIGH, HIGHEST, MEDIUM
 PLAIN = (torch.Tensor, torch.nn.Parameter)
 EXCHANGE = hasattr(torch.Tensor, "__dlpack_c_exchange_api__")
 _PRECISIONS = {"high": HIGH, "medium": MEDIUM}
-_INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
+_INTEGERS = (
+    torch.int8,
+    torch.int16,
+    torch.int32,
+    torch.int64,
+    torch.uint8,
+    torch.uint16,
+    torch.uint32,
+    torch.uint64,
+)
 _KEYS = torch._C._TorchDispatchModeKey
 _TRACERS = (_KEYS.FAKE, _KEYS.PROXY, _KEYS.FUNCTIONAL)
 
@@ -46,9 +57,10 @@ TRANSFORMED, DISPATCHED = 1, 2
 
 
 def way(*tensors: Any) -> int:
-    """What is between these tensors (None is none) and plain memory, 0 if nothing is. DISPATCHED: a trace, a mode, a
-    subclass, a tensor without memory, all of which take an operator. TRANSFORMED: torch.func or dual numbers, whose
-    Function knows what to do or says that it does not.
+    """What is between these tensors (None is none) and plain memory, 0 if nothing is.
+    DISPATCHED: a trace, a mode, a subclass, a tensor without memory, all of which take an
+    operator. TRANSFORMED: torch.func or dual numbers, whose Function knows what to do or says
+    that it does not.
     """
     return DISPATCHED if torch.compiler.is_compiling() else _native.way(*tensors)
 
@@ -58,8 +70,9 @@ def tracing(*tensors: Any) -> bool:
 
 
 def has_values(x: Any) -> bool:
-    """Can they be asked for: is it neither traced, fake nor wrapped by torch.func? Dynamo breaks its graph where it
-    must. Modes that only watch (counting operations, checkpointing) take nothing away.
+    """Can they be asked for: is it neither traced, fake nor wrapped by torch.func? Dynamo
+    breaks its graph where it must. Modes that only watch (counting operations, checkpointing)
+    take nothing away.
     """
     if torch.compiler.is_compiling():
         return True
@@ -79,7 +92,9 @@ def on_host(x: Any) -> bool:
 
 
 def readable(x: Any) -> bool:
-    """May its values be looked at: on the host without waiting, under LIK_CHECK=1 on every device."""
+    """May its values be looked at: on the host without waiting, under LIK_CHECK=1 on every
+    device.
+    """
     return on_host(x) or (not torch.compiler.is_compiling() and environment.checking() and has_values(x))
 
 
@@ -92,7 +107,9 @@ def may_wait(x: Any) -> bool:
 
 
 def lend(x: Any) -> Any:
-    """What the extension reads: the tensor itself, or its address where torch has no exchange API."""
+    """What the extension reads: the tensor itself, or its address where torch has no exchange
+    API.
+    """
     if x is None or EXCHANGE:
         return x
     x = _plain(x)
@@ -106,7 +123,9 @@ def lent(fields: tuple[Any, ...], arrays: int) -> Any:
 
 
 def _plain(x: Any) -> Any:
-    """The same values in memory: a sign change that torch has put off is made, zeros get their memory."""
+    """The same values in memory: a sign change that torch has put off is made, zeros get their
+    memory.
+    """
     x = x.detach().resolve_neg()
     return torch.zeros(x.shape, dtype=x.dtype, device=x.device) if x._is_zerotensor() else x
 
@@ -250,8 +269,8 @@ def nan_where(broken: Any, scores: Any) -> Any:
 
 
 def best_of_codes(scores: Any, codes: Any, kept: Any) -> Any:
-    """[C, Lq] scores, [B, L] codes -> [B, Lq], the best score among each row's kept codes, 0 if it has none. A code
-    outside counts as 0, which no index of the device's can be.
+    """[C, Lq] scores, [B, L] codes -> [B, Lq], the best score among each row's kept codes, 0 if
+    it has none. A code outside counts as 0, which no index of the device's can be.
     """
     if codes.shape[1] == 0 or scores.shape[0] == 0:
         return scores.new_zeros((codes.shape[0], scores.shape[1]))
@@ -261,13 +280,17 @@ def best_of_codes(scores: Any, codes: Any, kept: Any) -> Any:
 
 
 def decode_residuals(codes: Any, residuals: Any, centroids: Any, table: Any) -> Any:
-    """Vectors [..., d] of codes [...] within the centroids and residuals [..., bytes], for traces and for CUDA."""
+    """Vectors [..., d] of codes [...] within the centroids and residuals [..., bytes], for
+    traces and for CUDA.
+    """
     added = table[residuals.long()].flatten(-2)[..., : centroids.shape[1]]
     return centroids[codes.long()] + added if centroids.shape[0] else added
 
 
 def exact(like: Any) -> Any:
-    """Products in the operands' own dtype: autocast would round the vectors that the library is about to score."""
+    """Products in the operands' own dtype: autocast would round the vectors that the library is
+    about to score.
+    """
     kind = like.device.type
     return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 

@@ -11,12 +11,15 @@ from .problem import Problem, fields
 
 
 class _Score(torch.autograd.Function):
-    """apply(q, q_weights, base, source, results, *parameters): gives scores that are computed already, with the argmax
-    of each block, their history. The parameters are what the source makes documents from.
+    """apply(q, q_weights, base, source, results, *parameters): gives scores that are computed
+    already, with the argmax of each block, their history. The parameters are what the source
+    makes documents from.
     """
 
     @staticmethod
-    def forward(ctx: Any, q: Any, q_weights: Any, base: Problem, source: Any, results: Any, *parameters: Any) -> Any:
+    def forward(
+        ctx: Any, q: Any, q_weights: Any, base: Problem, source: Any, results: Any, *parameters: Any
+    ) -> Any:
         scores, winners = results
         ctx.save_for_backward(q, q_weights, base.q.mask, *parameters, *winners)
         ctx.parameters = len(parameters)

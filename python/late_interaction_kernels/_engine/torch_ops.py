@@ -1,15 +1,16 @@
 """torch tensors: three ways through one operation.
 
 * Eager inference runs the library on the tensors where they lie.
-* Eager training is an ``autograd.Function`` that keeps the inputs and the argmax, never the scores: editing the
-  returned scores in place before backward is legal.
-* Traced, compiled, exported, faked and subclassed tensors go through ``torch.ops.late_interaction_kernels``, which has
-  fake kernels and autograd.
+* Eager training is an ``autograd.Function`` that keeps the inputs and the argmax, never the
+  scores: editing the returned scores in place before backward is legal.
+* Traced, compiled, exported, faked and subclassed tensors go through
+  ``torch.ops.late_interaction_kernels``, which has fake kernels and autograd.
 
-What the library cannot reach (a CUDA tensor in a build without CUDA, Apple GPUs, float64) is computed with torch
-operations by ``torch_plain``, with the same results, in bounded memory.
+What the library cannot reach (a CUDA tensor in a build without CUDA, Apple GPUs, float64) is
+computed with torch operations by ``torch_plain``, with the same results, in bounded memory.
 
-What passes through autograd and operators is flat: the fields of a problem, in the order of ``problem.fields``.
+What passes through autograd and operators is flat: the fields of a problem, in the order of
+``problem.fields``.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ _said: set[str] = set()
 
 
 def served(x: Any) -> bool:
-    """Does the library compute with tensors like these queries? Where it should and cannot, one warning says why."""
+    """Does the library compute with tensors like these queries? Where it should and cannot, one
+    warning says why.
+    """
     if x.dtype is torch.float64:
         return False
     if x.is_cpu:
@@ -54,8 +57,8 @@ def served(x: Any) -> bool:
         _said.add("cuda")
         reason = _native.device_error(where.index) if torch.version.hip is None else "it is one of AMD's"
         warnings.warn(
-            f"late-interaction-kernels: this build has no CUDA backend for this device ({reason}); CUDA tensors are "
-            "scored with torch operations",
+            f"late-interaction-kernels: this build has no CUDA backend for this device ({reason}); CUDA "
+            "tensors are scored with torch operations",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -84,8 +87,9 @@ def run_score(p: Problem, want_argmax: bool) -> tuple[Any, Any]:
 
 
 def run_grad(*call: Any) -> tuple[Any, Any, Any]:
-    """(*fields, grad_scores, argmax, want_q, want_d, want_weights) -> gradients of q, d and q_weights, each in its
-    tensor's dtype and shape; None for what is not wanted. The precision has no part in them: no products are taken.
+    """(*fields, grad_scores, argmax, want_q, want_d, want_weights) -> gradients of q, d and
+    q_weights, each in its tensor's dtype and shape; None for what is not wanted. The precision
+    has no part in them: no products are taken.
     """
     flat, (grad_scores, argmax, *want) = call[:FIELD_COUNT], call[FIELD_COUNT:]
     q, d = flat[_Q], flat[_D]
@@ -231,7 +235,9 @@ def _backward(ctx: Any, grad_scores: Any, _: Any = None) -> tuple[Any, ...]:
 
 
 def gradients(p: Problem, grad_scores: Any, argmax: Any, *want: bool) -> tuple[Any, Any, Any]:
-    """``run_grad`` wherever the tensors are: an operator in traces, a Function under torch.func."""
+    """``run_grad`` wherever the tensors are: an operator in traces, a Function under
+    torch.func.
+    """
     flat = fields(p)
     between = way(*flat[:ARRAY_COUNT], grad_scores, argmax)
     if not between:
@@ -257,8 +263,8 @@ def apply(function: Any, *arguments: Any) -> Any:
 
 
 class Once(torch.autograd.Function):
-    """A gradient as it is, tied to everything it was computed from: differentiating it again is refused, never
-    dropped.
+    """A gradient as it is, tied to everything it was computed from: differentiating it again is
+    refused, never dropped.
     """
 
     @staticmethod
@@ -268,7 +274,9 @@ class Once(torch.autograd.Function):
     backward = staticmethod(_no_second_derivative)
 
 
-torch.library.register_autograd("late_interaction_kernels::score", _backward, setup_context=_setup, lib=_library)
+torch.library.register_autograd(
+    "late_interaction_kernels::score", _backward, setup_context=_setup, lib=_library
+)
 torch.library.register_autograd("late_interaction_kernels::grad", _no_second_derivative, lib=_library)
 
 
@@ -278,12 +286,14 @@ _NO_OTHERS = (None,) * (ARRAY_COUNT - 2)
 
 
 class _Train(torch.autograd.Function):
-    """Eager training: apply(q, d, q_weights, fields, (scores, argmax), want_argmax) gives scores that are computed
-    already their history. Only what can have a gradient passes through autograd; a Function with setup_context would
-    spend 40 us on binding its arguments."""
+    """Eager training: apply(q, d, q_weights, fields, (scores, argmax), want_argmax) gives
+    scores that are computed already their history. Only what can have a gradient passes through
+    autograd; a Function with setup_context would spend 40 us on binding its arguments."""
 
     @staticmethod
-    def forward(ctx: Any, q: Any, d: Any, q_weights: Any, fields: Any, results: Any, want_argmax: bool) -> Any:
+    def forward(
+        ctx: Any, q: Any, d: Any, q_weights: Any, fields: Any, results: Any, want_argmax: bool
+    ) -> Any:
         scores, argmax = results
         ctx.set_materialize_grads(False)
         others = [x for x in fields[_OTHERS] if x is not None]
@@ -301,7 +311,9 @@ class _Train(torch.autograd.Function):
             return (None,) * 6
         argmax, q, d, *rest = ctx.saved_tensors
         kept = iter(rest)
-        others = _NO_OTHERS if ctx.present is None else [next(kept) if there else None for there in ctx.present]
+        others = (
+            _NO_OTHERS if ctx.present is None else [next(kept) if there else None for there in ctx.present]
+        )
         want = ctx.needs_input_grad[:3]
         call = (q, d, *others, *ctx.choices, grad_scores, argmax, *want)
         between = way(grad_scores)
@@ -335,7 +347,9 @@ class _Score(torch.autograd.Function):
 
 
 class _Grad(torch.autograd.Function):
-    """Under torch.func: apply(*fields, grad_scores, argmax, want_q, want_d, want_weights) -> gradients."""
+    """Under torch.func: apply(*fields, grad_scores, argmax, want_q, want_d, want_weights) ->
+    gradients.
+    """
 
     @staticmethod
     def forward(*call: Any) -> tuple[Any, Any, Any]:
@@ -353,7 +367,9 @@ class _Grad(torch.autograd.Function):
 
 
 def _one_by_one(function: Any, info: Any, in_dims: tuple[int | None, ...], a: tuple[Any, ...]) -> Any:
-    """vmap as one call after another: batching belongs into the pairing of a call, not around it."""
+    """vmap as one call after another: batching belongs into the pairing of a call, not around
+    it.
+    """
     results = [
         function(*(x if dim is None else x.select(dim, i) for x, dim in zip(a, in_dims, strict=True)))
         for i in range(info.batch_size)
@@ -406,7 +422,9 @@ def topk(p: Problem, k: int, id_base: int, smallest: bool) -> tuple[Any, Any]:
 
 
 def topk_scratch(p: Problem, k: int) -> int:
-    """Bytes of scratch on a GPU that topk takes; 0 elsewhere, where documents do not add to it."""
+    """Bytes of scratch on a GPU that topk takes; 0 elsewhere, where documents do not add
+    to it.
+    """
     q, d = p.q.data, p.d.data
     return native.topk_scratch(torch_arrays, p, k) if q.is_cuda and not tracing(q, d) and served(q) else 0
 

@@ -1,7 +1,9 @@
-"""The operation in plain torch, for devices and dtypes the library does not serve: exact, differentiable, bounded.
+"""The operation in plain torch, for devices and dtypes the library does not serve: exact,
+differentiable, bounded.
 
-Work goes in blocks whose similarity tile stays below BLOCK elements, so that the similarity matrix of the whole call
-never exists. Sums are f32, or f64 for float64 tokens. ``score`` and ``grad`` take what the C functions take.
+Work goes in blocks whose similarity tile stays below BLOCK elements, so that the similarity
+matrix of the whole call never exists. Sums are f32, or f64 for float64 tokens. ``score`` and
+``grad`` take what the C functions take.
 """
 
 from __future__ import annotations
@@ -46,8 +48,9 @@ def _plainly(function: Callable[..., _T]) -> Callable[..., _T]:
 class _Side:
     """The tokens of one side: sequences by number, as padded f32 rows with a mask.
 
-    Packed sequences whose offsets are out of order or out of the tokens, or that are longer than was said, are
-    ``broken``: read as empty, their scores NaN. Nothing in device memory becomes an index unchecked.
+    Packed sequences whose offsets are out of order or out of the tokens, or that are longer
+    than was said, are ``broken``: read as empty, their scores NaN. Nothing in device memory
+    becomes an index unchecked.
     """
 
     def __init__(self, tokens: Tokens, normalize: int) -> None:
@@ -68,7 +71,9 @@ class _Side:
             self.count = self.data.shape[0] * (self.data.shape[1] if self.grouped else 1)
 
     def rows(self, ids: Any) -> Any:
-        """Rows of the flat token array [count * length] or [total] that these sequences are: [n, length]."""
+        """Rows of the flat token array [count * length] or [total] that these sequences are:
+        [n, length].
+        """
         t = torch.arange(self.length, device=self.data.device)
         if self.offsets is None:
             return ids[:, None] * self.length + t
@@ -115,8 +120,8 @@ def _sides(p: Problem) -> tuple[_Side, _Side]:
 
 
 def _best(q: Any, d: Any, kept: Any) -> tuple[Any, Any]:
-    """q [..., Lq, dim] x d [..., Ld, dim], kept [..., 1, Ld] -> the maximum and its index, [..., Lq]; 0 and -1 if
-    none.
+    """q [..., Lq, dim] x d [..., Ld, dim], kept [..., 1, Ld] -> the maximum and its index,
+    [..., Lq]; 0 and -1 if none.
     """
     if d.shape[-2] == 0:
         shape = (*torch.broadcast_shapes(q.shape[:-2], d.shape[:-2]), q.shape[-2])
@@ -128,7 +133,9 @@ def _best(q: Any, d: Any, kept: Any) -> tuple[Any, Any]:
 
 
 def _pair_ids(p: Problem, q: _Side, d: _Side, start: int, end: int) -> tuple[Any, Any, Any]:
-    """(queries, documents, broken or None) of the scores start ... end - 1; an index that the list has wrong is 0."""
+    """(queries, documents, broken or None) of the scores start ... end - 1; an index that the
+    list has wrong is 0.
+    """
     n = torch.arange(start, end, device=p.q.data.device)
     ids, broken = (n, n), []
     if p.pairing == LIST:
@@ -160,7 +167,9 @@ def score(p: Problem, scores: Any, argmax: Any) -> None:
         if not q.count or not d.count:  # a list of nothing that there is
             _write_broken(True, flat, flat_argmax)
             return
-        for a, b in _spans(flat.shape[0], BLOCK // (max(q.length, 1) * tile + (q.length + tile) * q.data.shape[-1])):
+        for a, b in _spans(
+            flat.shape[0], BLOCK // (max(q.length, 1) * tile + (q.length + tile) * q.data.shape[-1])
+        ):
             ids_q, ids_d, broken = _pair_ids(p, q, d, a, b)
             vectors, documents, kept = q.vectors(ids_q), d.vectors(ids_d), d.kept(ids_d)[:, None]
             part = None if flat_argmax is None else flat_argmax[a:b]
@@ -207,9 +216,12 @@ def _write(q: _Side, ids_q: Any, values: Any, index: Any, scores: Any, argmax: A
 
 
 def _through_normalization(tokens: _Side, gradient: Any) -> Any:
-    """Gradient of the stored tokens from that of the normalized ones, both flat [rows, dim] in f32."""
+    """Gradient of the stored tokens from that of the normalized ones, both flat [rows, dim] in
+    f32.
+    """
     x = tokens.data.reshape(gradient.shape).to(gradient.dtype)
-    x = torch.where((gradient != 0).any(dim=-1, keepdim=True), x, 0)  # what got none may hold anything, NaN too
+    # What got none may hold anything, NaN too.
+    x = torch.where((gradient != 0).any(dim=-1, keepdim=True), x, 0)
     norm = x.norm(dim=-1, keepdim=True).clamp_min(EPS)
     unit = x / norm
     inside = (norm > EPS).to(gradient.dtype)
@@ -220,15 +232,17 @@ def _through_normalization(tokens: _Side, gradient: Any) -> Any:
 def grad(
     p: Problem, grad_scores: Any, argmax: Any, into: tuple[Any, Any, Any], accumulate: bool = False
 ) -> None:
-    """Writes the gradients of q, d and q_weights into three tensors, None for what is not wanted, or adds to them: the
-    sum is rounded once."""
+    """Writes the gradients of q, d and q_weights into three tensors, None for what is not
+    wanted, or adds to them: the sum is rounded once."""
     grad_q, grad_d, grad_weights = into
     q, d = _sides(p)
     dim = p.q.data.shape[-1]
     buffers: list[Any] = []
     for tokens, out in ((q, grad_q), (d, grad_d)):
         rows = tokens.data.shape[0] if tokens.offsets is not None else tokens.count * tokens.length
-        buffers.append(None if out is None else torch.zeros((rows, dim), dtype=tokens.wide, device=p.q.data.device))
+        buffers.append(
+            None if out is None else torch.zeros((rows, dim), dtype=tokens.wide, device=p.q.data.device)
+        )
     sum_q, sum_d = buffers
     sum_w = None if grad_weights is None else (grad_weights if accumulate else grad_weights.zero_()).view(-1)
     n = grad_scores.numel()
@@ -246,9 +260,13 @@ def grad(
         query, document = (torch.where(valid[..., None], x, 0) for x in (q.vectors(ids_q), document))
         rows_q = q.rows(ids_q)
         if sum_q is not None:
-            sum_q.index_add_(0, rows_q.flatten(), (weighted[..., None] * document).flatten(0, 1).to(sum_q.dtype))
+            sum_q.index_add_(
+                0, rows_q.flatten(), (weighted[..., None] * document).flatten(0, 1).to(sum_q.dtype)
+            )
         if sum_w is not None:
-            sum_w.index_add_(0, rows_q.flatten(), (g * (query * document).sum(dim=-1)).flatten().to(sum_w.dtype))
+            sum_w.index_add_(
+                0, rows_q.flatten(), (g * (query * document).sum(dim=-1)).flatten().to(sum_w.dtype)
+            )
         if sum_d is not None:
             rows_d = d.rows(ids_d).gather(1, at)
             sum_d.index_add_(0, rows_d.flatten(), (weighted[..., None] * query).flatten(0, 1).to(sum_d.dtype))
@@ -270,7 +288,9 @@ def topk(p: Problem, k: int, id_base: int, smallest: bool) -> tuple[Any, Any]:
         found = torch.empty((rows, b - a), dtype=torch.float32, device=where)
         score(p if b - a == columns else p._replace(d=sliced(p.d, a, b)), found, None)
         numbers = torch.arange(a, b, device=where).expand(rows, -1) + id_base
-        values, ids = _best_of(torch.cat([values, found], dim=1), torch.cat([ids, numbers], dim=1), k, smallest)
+        values, ids = _best_of(
+            torch.cat([values, found], dim=1), torch.cat([ids, numbers], dim=1), k, smallest
+        )
     return (values, ids) if columns else _best_of(values, ids, k, smallest)
 
 
@@ -280,8 +300,9 @@ def merge_topk(values: Any, ids: Any, k: int, smallest: bool) -> tuple[Any, Any]
 
 
 def _best_of(values: Any, ids: Any, k: int, smallest: bool) -> tuple[Any, Any]:
-    """Exactly k of the columns: best first, ties by lower id, NaN last; places for which there is no entry with an id
-    hold NaN and -1. The keys are integers, so that every device sorts alike.
+    """Exactly k of the columns: best first, ties by lower id, NaN last; places for which there
+    is no entry with an id hold NaN and -1. The keys are integers, so that every device sorts
+    alike.
     """
     by_id = torch.where(ids < 0, torch.iinfo(torch.int64).max, ids).argsort(dim=1, stable=True)
     values, ids = values.gather(1, by_id), ids.gather(1, by_id)

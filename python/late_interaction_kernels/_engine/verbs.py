@@ -1,7 +1,7 @@
 """What can be done with a problem, of whichever kind its arrays are.
 
-The modules for one kind are imported when they are needed, by their whole names: a relative import takes a microsecond
-more at every call.
+The modules for one kind are imported when they are needed, by their whole names: a relative
+import takes a microsecond more at every call.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def score(p: Problem, want_argmax: bool = False) -> tuple[Any, Any]:
 
 
 def topk(p: Problem, k: int, id_base: int, smallest: bool) -> tuple[Any, Any]:
-    """(values f32, ids int64), [queries, k]: best first, ties by lower id, NaN last, then (NaN, -1)."""
+    """(values f32, ids int64), [queries, k]: best first, ties by lower id, NaN last, then (NaN,
+    -1).
+    """
     if _is_torch(p.q.data):
         from late_interaction_kernels._engine import torch_ops
 
@@ -41,7 +43,9 @@ def topk(p: Problem, k: int, id_base: int, smallest: bool) -> tuple[Any, Any]:
 
 
 def topk_scratch(p: Problem, k: int) -> int:
-    """Bytes of scratch that a chunk of documents would bound: 0 on CPUs, where it grows with k alone."""
+    """Bytes of scratch that a chunk of documents would bound: 0 on CPUs, where it grows with k
+    alone.
+    """
     if _is_torch(p.q.data):
         from late_interaction_kernels._engine import torch_ops
 
@@ -50,9 +54,9 @@ def topk_scratch(p: Problem, k: int) -> int:
 
 
 def merge_topk(values: Any, ids: Any, k: int, smallest: bool) -> tuple[Any, Any]:
-    """The k best of several results of topk, values f32 and ids int64 [parts, queries, k_in]: [queries, k] in the order
-    and with the filler of topk. Entries whose id is negative are ignored; an id that is in two parts comes back twice.
-    On a device nothing waits for it.
+    """The k best of several results of topk, values f32 and ids int64 [parts, queries, k_in]:
+    [queries, k] in the order and with the filler of topk. Entries whose id is negative are
+    ignored; an id that is in two parts comes back twice. On a device nothing waits for it.
     """
     if _is_torch(values):
         from late_interaction_kernels._engine import torch_ops
@@ -69,9 +73,9 @@ def merge_topk(values: Any, ids: Any, k: int, smallest: bool) -> tuple[Any, Any]
 def grad(
     p: Problem, grad_scores: Any, argmax: Any, into: tuple[Any, Any, Any], *, accumulate: bool = False
 ) -> None:
-    """Writes the gradients of q, d and q_weights into three contiguous arrays, None for what is not wanted, each of its
-    tokens' dtype and shape; with ``accumulate`` adds them to what is there, rounding the sum once. grad_scores is
-    contiguous f32, argmax what score gave.
+    """Writes the gradients of q, d and q_weights into three contiguous arrays, None for what is
+    not wanted, each of its tokens' dtype and shape; with ``accumulate`` adds them to what is
+    there, rounding the sum once. grad_scores is contiguous f32, argmax what score gave.
     """
     if _is_torch(p.q.data):
         from late_interaction_kernels._engine import torch_ops

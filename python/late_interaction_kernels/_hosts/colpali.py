@@ -1,12 +1,14 @@
-"""colpali-engine on these kernels: :func:`patch_colpali_engine` and :func:`unpatch_colpali_engine`.
+"""colpali-engine on these kernels: :func:`patch_colpali_engine` and
+:func:`unpatch_colpali_engine`.
 
-colpali-engine from 0.3.17 on calls the package itself for CUDA and MPS tensors; there the patch lets CPU tensors in
-as well.
+colpali-engine from 0.3.17 on calls the package itself for CUDA and MPS tensors; there the patch
+lets CPU tensors in as well.
 
-Older versions write MaxSim as ``torch.einsum(...)``, a maximum over document tokens and a sum, inside losses that
-changed from version to version. The patch keeps every line of those losses: it runs them with an ``einsum`` that
-recognizes the MaxSim products and answers with an unevaluated product. If a maximum and a sum follow, our kernels
-compute them; if anything else follows (the smooth maximum), the product is evaluated as the host wrote it.
+Older versions write MaxSim as ``torch.einsum(...)``, a maximum over document tokens and a sum,
+inside losses that changed from version to version. The patch keeps every line of those losses:
+it runs them with an ``einsum`` that recognizes the MaxSim products and answers with an
+unevaluated product. If a maximum and a sum follow, our kernels compute them; if anything else
+follows (the smooth maximum), the product is evaluated as the host wrote it.
 
 The ``patched_`` functions call one method of the host so, whether the patch is on or not.
 """
@@ -31,13 +33,14 @@ _LOSSES = (
     "ColbertPairwiseNegativeCELoss",
 )
 
-# What was replaced while the patch is on: (owner, name) -> the attribute as it stood there; empty otherwise.
+# What was replaced while the patch is on: (owner, name) -> the attribute as it stood there;
+# empty otherwise.
 _ORIGINAL: dict[tuple[Any, str], Any] = {}
 _SAVED: dict[str, Any] = {}
 _lock = threading.RLock()  # held while the patch is put on or off, and by a call that has it on for itself
 
-# The products of the hosts' losses -> the pairing they mean. The query tokens' axis comes before the documents' in
-# the result.
+# The products of the hosts' losses -> the pairing they mean. The query tokens' axis comes
+# before the documents' in the result.
 _PRODUCTS = {
     "bnd,csd->bcns": "all",
     "bnd,bsd->bns": "pairs",
@@ -83,7 +86,9 @@ class _Product:
 
 
 class _Best:
-    """What ``max(dim)`` of a product returns: (values, indices), the indices only if somebody asks."""
+    """What ``max(dim)`` of a product returns: (values, indices), the indices only if somebody
+    asks.
+    """
 
     def __init__(self, values: _Maximum, product: _Product, dim: int) -> None:
         self.values, self._product, self._dim = values, product, dim
@@ -117,7 +122,9 @@ class _Maximum:
 
 
 def _fits(equation: str, *operands: Any) -> bool:
-    """Are these two tensors of the ranks and sizes of the equation? Others are einsum's to broadcast, or to refuse."""
+    """Are these two tensors of the ranks and sizes of the equation? Others are einsum's to
+    broadcast, or to refuse.
+    """
     import torch
 
     terms = equation.split("->")[0].split(",")
@@ -141,7 +148,12 @@ class _Torch:
     def einsum(self, equation: str, *operands: Any) -> Any:
         import torch
 
-        if equation in _PRODUCTS and _ORIGINAL and _fits(equation, *operands) and _hosts.dispatchable(*operands):
+        if (
+            equation in _PRODUCTS
+            and _ORIGINAL
+            and _fits(equation, *operands)
+            and _hosts.dispatchable(*operands)
+        ):
             return _Product(equation, *operands)
         return torch.einsum(equation, *operands)
 
@@ -158,21 +170,24 @@ def _replace(owner: Any, name: str, wrap: Callable[[Any], Any]) -> bool:
 
 
 def _gate_lik_device(query: Any, doc: Any) -> str:
-    """The host's check of a call; CPU tensors take the route of CUDA's, which serves every layout."""
+    """The host's check of a call; CPU tensors take the route of CUDA's, which serves every
+    layout.
+    """
     if _ORIGINAL and query.device.type == doc.device.type == "cpu" and _hosts.dispatchable(query, doc):
         return "cuda"
     return str(_SAVED["_lik_device"](query, doc))
 
 
 def _gate_ranks(function: Any) -> Any:
-    """The host's in-batch scores for tensors of the ranks that its torch code takes: maxsim takes more, and would
-    answer what the host refuses."""
+    """The host's in-batch scores for tensors of the ranks that its torch code takes: maxsim
+    takes more, and would answer what the host refuses."""
 
     def maxsim_inbatch_lik(query: Any, doc: Any) -> Any:
         if _ORIGINAL and not query.dim() == doc.dim() == 3:
             backend = importlib.import_module("colpali_engine.utils._lik_backend")
             raise backend.LIKUnsupportedError(
-                f"in-batch scores take [B, L, d] and [B, L, d], got {tuple(query.shape)} and {tuple(doc.shape)}"
+                f"in-batch scores take [B, L, d] and [B, L, d], got {tuple(query.shape)} and "
+                f"{tuple(doc.shape)}"
             )
         return function(query, doc)
 
@@ -202,24 +217,36 @@ def _loss(name: str, self: Any, *embeddings: Any, offset: int) -> Any:
 
 
 def patched_score_multi_vector(qs: Any, ps: Any, batch_size: int = 128, device: Any = None) -> Any:
-    """``BaseVisualRetrieverProcessor.score_multi_vector`` under :func:`patch_colpali_engine`: float32 ``[Nq, Nd]``.
+    """``BaseVisualRetrieverProcessor.score_multi_vector`` under :func:`patch_colpali_engine`:
+    float32 ``[Nq, Nd]``.
 
-    Queries and pages are lists of ``[L, d]`` tensors or one ``[N, L, d]`` tensor; errors are the host's.
+    Queries and pages are lists of ``[L, d]`` tensors or one ``[N, L, d]`` tensor; errors are
+    the host's.
     """
-    return _with_patch(_PROCESSING, "BaseVisualRetrieverProcessor", "score_multi_vector", qs, ps, batch_size, device)
+    return _with_patch(
+        _PROCESSING, "BaseVisualRetrieverProcessor", "score_multi_vector", qs, ps, batch_size, device
+    )
 
 
-def patched_colbert_loss_forward(self: Any, query_embeddings: Any, doc_embeddings: Any, offset: int = 0) -> Any:
-    """``ColbertLoss.forward`` under :func:`patch_colpali_engine`: queries ``[B, Lq, d]``, documents ``[C, Ld, d]``."""
+def patched_colbert_loss_forward(
+    self: Any, query_embeddings: Any, doc_embeddings: Any, offset: int = 0
+) -> Any:
+    """``ColbertLoss.forward`` under :func:`patch_colpali_engine`: queries ``[B, Lq, d]``,
+    documents ``[C, Ld, d]``.
+    """
     return _loss("ColbertLoss", self, query_embeddings, doc_embeddings, offset=offset)
 
 
-def patched_colbert_pairwise_ce_forward(self: Any, query_embeddings: Any, doc_embeddings: Any, offset: int = 0) -> Any:
+def patched_colbert_pairwise_ce_forward(
+    self: Any, query_embeddings: Any, doc_embeddings: Any, offset: int = 0
+) -> Any:
     """``ColbertPairwiseCELoss.forward`` under :func:`patch_colpali_engine`."""
     return _loss("ColbertPairwiseCELoss", self, query_embeddings, doc_embeddings, offset=offset)
 
 
-def patched_colbert_sigmoid_forward(self: Any, query_embeddings: Any, doc_embeddings: Any, offset: int = 0) -> Any:
+def patched_colbert_sigmoid_forward(
+    self: Any, query_embeddings: Any, doc_embeddings: Any, offset: int = 0
+) -> Any:
     """``ColbertSigmoidLoss.forward`` under :func:`patch_colpali_engine`."""
     return _loss("ColbertSigmoidLoss", self, query_embeddings, doc_embeddings, offset=offset)
 
@@ -227,8 +254,12 @@ def patched_colbert_sigmoid_forward(self: Any, query_embeddings: Any, doc_embedd
 def patched_colbert_negative_ce_forward(
     self: Any, query_embeddings: Any, doc_embeddings: Any, neg_doc_embeddings: Any, offset: int = 0
 ) -> Any:
-    """``ColbertNegativeCELoss.forward`` under :func:`patch_colpali_engine`: negatives ``[B, K, Ld, d]``."""
-    return _loss("ColbertNegativeCELoss", self, query_embeddings, doc_embeddings, neg_doc_embeddings, offset=offset)
+    """``ColbertNegativeCELoss.forward`` under :func:`patch_colpali_engine`: negatives ``[B, K,
+    Ld, d]``.
+    """
+    return _loss(
+        "ColbertNegativeCELoss", self, query_embeddings, doc_embeddings, neg_doc_embeddings, offset=offset
+    )
 
 
 def patched_colbert_pairwise_negative_ce_forward(
@@ -242,9 +273,9 @@ def patched_colbert_pairwise_negative_ce_forward(
 def patch_colpali_engine() -> None:
     """Let colpali-engine score with these kernels, on the CPU too. Safe to call twice.
 
-    From 0.3.17 on this opens its own dispatch for CPU tensors and changes nothing else. Before, it reaches
-    ``BaseVisualRetrieverProcessor.score_multi_vector`` and the ``forward`` of the Colbert losses of that version.
-    ``LIK_DISABLE=1`` switches the effect off call by call.
+    From 0.3.17 on this opens its own dispatch for CPU tensors and changes nothing else. Before,
+    it reaches ``BaseVisualRetrieverProcessor.score_multi_vector`` and the ``forward`` of the
+    Colbert losses of that version. ``LIK_DISABLE=1`` switches the effect off call by call.
 
     Raises:
         ImportError: colpali-engine is not installed, or nothing in it could be reached.
@@ -282,8 +313,8 @@ def _patch() -> None:
         raise ImportError("colpali_engine has nothing that could be patched: " + ", ".join(missing))
     if missing:
         warnings.warn(
-            f"late-interaction-kernels: colpali_engine has no {', '.join(missing)}: it was refactored, and they are "
-            "not patched",
+            f"late-interaction-kernels: colpali_engine has no {', '.join(missing)}: it was refactored, and "
+            "they are not patched",
             RuntimeWarning,
             stacklevel=3,
         )

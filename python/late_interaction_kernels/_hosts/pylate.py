@@ -1,9 +1,10 @@
 """PyLate on these kernels: :func:`patch_pylate` and :func:`unpatch_pylate`.
 
-PyLate from 1.5.1 on calls the package itself for CUDA and MPS tensors; there the patch lets CPU tensors in as well.
-Older versions get their three scoring functions replaced, wherever they have been captured: modules, default
-arguments of the losses, losses that exist already. Scores differ from PyLate's own in one point: masked document
-tokens are left out of the maximum instead of counting as 0.
+PyLate from 1.5.1 on calls the package itself for CUDA and MPS tensors; there the patch lets CPU
+tensors in as well. Older versions get their three scoring functions replaced, wherever they
+have been captured: modules, default arguments of the losses, losses that exist already. Scores
+differ from PyLate's own in one point: masked document tokens are left out of the maximum
+instead of counting as 0.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import Any
 
 from .. import _hosts, autograd
 
-_NAMES = ("colbert_scores", "colbert_kd_scores", "colbert_scores_pairwise")  # the oldest versions lack the last
+# The oldest versions lack the last.
+_NAMES = ("colbert_scores", "colbert_kd_scores", "colbert_scores_pairwise")
 # Losses that import a function by name, up to 1.4 and from 1.5 on.
 _CAPTURED = {
     "pylate.losses.contrastive": "colbert_scores",
@@ -42,9 +44,16 @@ def _as_bool(mask: Any) -> Any:
 
 
 def _score(
-    name: str, queries: Any, documents: Any, queries_mask: Any, documents_mask: Any, fits: Callable[[Any, Any], bool]
+    name: str,
+    queries: Any,
+    documents: Any,
+    queries_mask: Any,
+    documents_mask: Any,
+    fits: Callable[[Any, Any], bool],
 ) -> Any:
-    """By our function for this kind of scores where the patch is on and the embeddings fit it, else by the host's."""
+    """By our function for this kind of scores where the patch is on and the embeddings fit it,
+    else by the host's.
+    """
     if _ORIGINAL:
         pairs = name == "colbert_scores_pairwise"  # whose lists of unequal lengths are the host's
         q, d = (queries, documents) if pairs else (_tensor(queries), _tensor(documents))
@@ -64,10 +73,14 @@ def patched_colbert_scores(
     *,
     mask: Any = None,
 ) -> Any:
-    """Every query against every document: ``[Nq, Nd]``. ``mask`` is an older name of ``documents_mask``."""
+    """Every query against every document: ``[Nq, Nd]``. ``mask`` is an older name of
+    ``documents_mask``.
+    """
     embeddings = queries_embeddings, documents_embeddings
     documents_mask = mask if documents_mask is None else documents_mask
-    return _score("colbert_scores", *embeddings, queries_mask, documents_mask, lambda q, d: q.dim() == d.dim() == 3)
+    return _score(
+        "colbert_scores", *embeddings, queries_mask, documents_mask, lambda q, d: q.dim() == d.dim() == 3
+    )
 
 
 def patched_colbert_kd_scores(
@@ -113,7 +126,9 @@ _PATCHED = {
 
 
 def _gate_lik_device(query: Any, doc: Any) -> str:
-    """PyLate's check of a call; CPU tensors take the route of CUDA's, which serves every layout."""
+    """PyLate's check of a call; CPU tensors take the route of CUDA's, which serves every
+    layout.
+    """
     if _ORIGINAL and query.device.type == doc.device.type == "cpu" and _hosts.dispatchable(query, doc):
         if query.numel() == 0 or doc.numel() == 0:
             raise sys.modules["pylate.scores._lik_backend"].LIKUnsupported("empty input tensor")
@@ -130,8 +145,9 @@ def _gate_try_lik(backend: str, *tensors: Any) -> bool:
 
 
 def _gate_ranks(name: str) -> Any:
-    """PyLate's entry for one kind of scores, for tensors of the ranks that its torch code takes: maxsim takes more, and
-    would answer what PyLate refuses. LIKUnsupported leaves others to that code, which says what is wrong."""
+    """PyLate's entry for one kind of scores, for tensors of the ranks that its torch code
+    takes: maxsim takes more, and would answer what PyLate refuses. LIKUnsupported leaves others
+    to that code, which says what is wrong."""
 
     def entry(queries_embeddings: Any, documents_embeddings: Any, *masks: Any, **named: Any) -> Any:
         q, d = queries_embeddings, documents_embeddings
@@ -167,21 +183,26 @@ def _close_gate() -> None:
 
 
 def _lost_losses() -> list[str]:
-    """Losses that should hold one of our functions and do not: from 1.5 on the contrastive ones look it up instead."""
+    """Losses that should hold one of our functions and do not: from 1.5 on the contrastive ones
+    look it up instead.
+    """
     lookup = "pylate.scores.scores" not in sys.modules
     return [
         f"{module}.{name}"
         for module, name in _CAPTURED.items()
-        if module in sys.modules and not hasattr(sys.modules[module], name) and not (lookup and "contrastive" in module)
+        if module in sys.modules
+        and not hasattr(sys.modules[module], name)
+        and not (lookup and "contrastive" in module)
     ]
 
 
 def patch_pylate() -> None:
     """Let PyLate score with these kernels, on the CPU too. Safe to call twice.
 
-    From PyLate 1.5.1 on this opens its own dispatch for CPU tensors and changes nothing else. Before, it replaces
-    ``colbert_scores``, ``colbert_kd_scores`` and ``colbert_scores_pairwise`` in all of PyLate. ``LIK_DISABLE=1``
-    switches the effect off call by call.
+    From PyLate 1.5.1 on this opens its own dispatch for CPU tensors and changes nothing else.
+    Before, it replaces ``colbert_scores``, ``colbert_kd_scores`` and
+    ``colbert_scores_pairwise`` in all of PyLate. ``LIK_DISABLE=1`` switches the effect off call
+    by call.
 
     Raises:
         ImportError: PyLate is not installed.
@@ -200,8 +221,8 @@ def patch_pylate() -> None:
     missing = [f"pylate.scores.{name}" for name in _NAMES[:2] if name not in found] + _lost_losses()
     if missing:
         warnings.warn(
-            f"late-interaction-kernels: PyLate has no {', '.join(missing)}: it was refactored, and what took their "
-            "place is not patched",
+            f"late-interaction-kernels: PyLate has no {', '.join(missing)}: it was refactored, and what took "
+            "their place is not patched",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -1,7 +1,9 @@
-"""sentence-transformers 6 on these kernels: :func:`patch_sentence_transformers` and its undoing.
+"""sentence-transformers 6 on these kernels: :func:`patch_sentence_transformers` and its
+undoing.
 
-All MaxSim of a MultiVectorEncoder (``similarity``, evaluators, the multi-vector losses) goes through two functions of
-``sentence_transformers.util.similarity`` that score one padded chunk each. The patch replaces those two.
+All MaxSim of a MultiVectorEncoder (``similarity``, evaluators, the multi-vector losses) goes
+through two functions of ``sentence_transformers.util.similarity`` that score one padded chunk
+each. The patch replaces those two.
 """
 
 from __future__ import annotations
@@ -51,7 +53,8 @@ def patched_maxsim_score_pairs(a: Any, b: Any, a_mask: Any, b_mask: Any) -> Any:
 def patch_sentence_transformers() -> None:
     """Let MultiVectorEncoder and its losses score with these kernels. Safe to call twice.
 
-    Documents without tokens keep the host's score of -1e9. ``LIK_DISABLE=1`` switches the effect off call by call.
+    Documents without tokens keep the host's score of -1e9. ``LIK_DISABLE=1`` switches the
+    effect off call by call.
 
     Raises:
         ImportError: sentence-transformers 6 or later is not installed.
@@ -66,20 +69,27 @@ def patch_sentence_transformers() -> None:
     missing = [name for name in (*_NAMES, "_fill_empty_document_scores") if not hasattr(module, name)]
     if missing:
         raise ImportError(
-            f"{_MODULE} has no {', '.join(missing)}: patch_sentence_transformers needs sentence-transformers 6"
+            f"{_MODULE} has no {', '.join(missing)}: patch_sentence_transformers needs sentence-transformers "
+            "6"
         )
     _ORIGINAL.update({name: getattr(module, name) for name in _NAMES})
     _SAVED.update(_ORIGINAL)
     patched = (patched_maxsim_score_documents, patched_maxsim_score_pairs)
-    _hosts.swap("sentence_transformers", [(_ORIGINAL[name], new) for name, new in zip(_NAMES, patched, strict=True)])
+    _hosts.swap(
+        "sentence_transformers", [(_ORIGINAL[name], new) for name, new in zip(_NAMES, patched, strict=True)]
+    )
 
 
 def unpatch_sentence_transformers() -> None:
-    """Undo :func:`patch_sentence_transformers` exactly. Nothing happens if it is not in effect."""
+    """Undo :func:`patch_sentence_transformers` exactly. Nothing happens if it is not in
+    effect.
+    """
     if not _ORIGINAL:
         return
     patched = (patched_maxsim_score_documents, patched_maxsim_score_pairs)
-    _hosts.swap("sentence_transformers", [(new, _ORIGINAL[name]) for name, new in zip(_NAMES, patched, strict=True)])
+    _hosts.swap(
+        "sentence_transformers", [(new, _ORIGINAL[name]) for name, new in zip(_NAMES, patched, strict=True)]
+    )
     _ORIGINAL.clear()
 
 

@@ -1,4 +1,6 @@
-"""Gradients from an argmax that the forward pass wrote: :func:`maxsim_backward_unified` and its definition."""
+"""Gradients from an argmax that the forward pass wrote: :func:`maxsim_backward_unified` and its
+definition.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ def _problem(
     q_mask = token_mask(torch_arrays, "q_mask", q_mask, tuple(Q.shape[:-1]), Q, "Q")
     weights = token_weights(torch_arrays, q_weights, tuple(Q.shape[:-1]), Q, "Q")
     d = d.reshape(queries, columns, *d.shape[1:]) if kd_layout else d
-    problem = Problem(Tokens(q, q_mask, detached(weights)), Tokens(d), pairing=CANDIDATES if kd_layout else ALL)
+    problem = Problem(
+        Tokens(q, q_mask, detached(weights)), Tokens(d), pairing=CANDIDATES if kd_layout else ALL
+    )
     return problem, grad_scores.detach(), argmax.contiguous()
 
 
@@ -65,13 +69,15 @@ def maxsim_backward_unified(
     kd_layout: bool = False,
     q_weights: Any = None,
 ) -> tuple[Any, Any]:
-    """(grad_Q, grad_D) of ``[Nq, Lq, d]`` and ``[Nd, Ld, d]`` in their dtypes, from the argmax int32 ``[Nq * Nd, Lq]``.
+    """(grad_Q, grad_D) of ``[Nq, Lq, d]`` and ``[Nd, Ld, d]`` in their dtypes, from the argmax
+    int32 ``[Nq * Nd, Lq]``.
 
-    With ``kd_layout`` D is ``[Nq * K, Ld, d]`` and grad_scores ``[Nq, K]``. An argmax of -1 contributes nothing.
-    ``q_mask`` and ``q_weights`` are those of the forward pass.
+    With ``kd_layout`` D is ``[Nq * K, Ld, d]`` and grad_scores ``[Nq, K]``. An argmax of -1
+    contributes nothing. ``q_mask`` and ``q_weights`` are those of the forward pass.
 
     Raises:
-        ValueError: shapes, devices, argmax entries outside the documents (in device memory they contribute nothing).
+        ValueError: shapes, devices, argmax entries outside the documents (in device memory they
+        contribute nothing).
         TypeError: dtypes.
 
     Example:
@@ -97,7 +103,9 @@ def maxsim_backward_unified(
 def maxsim_backward_unified_reference(
     grad_scores: Any, Q: Any, D: Any, argmax: Any, q_mask: Any = None, *, q_weights: Any = None
 ) -> tuple[Any, Any]:
-    """What :func:`maxsim_backward_unified` gives, in plain torch operations, to compare with."""
+    """What :func:`maxsim_backward_unified` gives, in plain torch operations, to compare
+    with.
+    """
     import torch
 
     from .._engine import torch_plain

@@ -29,149 +29,20 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import liblik as lik
+from gpu_cases import CASES, Inputs, limit_of, work_of
 
 # Upstream looks at the norms of the queries in every call unless told not to, and the host waits for them.
 os.environ.setdefault("LIK_SUPPRESS_NORM_WARN", "1")
 os.environ.setdefault("LIK_BENCH_START", str(time.time()))
 
 
-@dataclass
-class Case:
-    name: str
-    nq: int
-    nd: int
-    lq: int
-    ld: int
-    dim: int = 128
-    dtype: torch.dtype = torch.bfloat16
-    packed: bool = False  # document lengths from 20 to 2 ld - 20
-    masked: bool = False  # documents of ld / 2 to ld tokens, a tenth of them dropped
-    normalize: bool = False
-    topk: int = 0
-    argmax: bool = False
-    train: bool = False
-    candidates: int = 0  # documents a query; nd is nq times that
-    precision: int = 0  # of f32: LIK_HIGHEST, LIK_HIGH, LIK_MEDIUM
-    target_x: float = 0  # at most so many times the limit
-    target_ms: float = 0
-    target_vs_upstream: float = 0  # at least so many times as fast
-
-
-HALF = torch.float16
-CASES = [
-    Case("text-short", 1, 1000, 32, 300, target_x=1.2),
-    Case("text-long", 1, 1000, 32, 1024, target_x=1.05),
-    Case("colpali", 1, 1000, 128, 1024, target_x=1.08),
-    Case("corpus-10k", 1, 10000, 32, 300, target_x=1.03),
-    Case("large-d-1024", 1, 500, 32, 300, 1024, target_x=1.08),
-    Case("edge-d48-big", 1, 4000, 32, 2048, 48, target_x=1.03),
-    Case("short-docs-d128", 1, 10000, 32, 180),
-    Case("short-docs-d96", 1, 10000, 32, 180, 96),
-    Case("colpali-in-batch", 128, 128, 32, 1030, target_ms=0.175),
-    Case("train-batch", 32, 32, 32, 300, target_ms=0.009),
-    Case("train-batch-128", 128, 128, 32, 300, target_ms=0.058),
-    Case("train-batch-256", 256, 256, 32, 300),
-    Case("train-batch-256-argmax", 256, 256, 32, 300, argmax=True),
-    Case("train-batch-256-d96", 256, 256, 32, 300, 96),
-    Case("train-batch-256-d64", 256, 256, 32, 300, 64),
-    Case("train-batch-256-d48", 256, 256, 32, 300, 48),
-    Case("short-docs", 512, 512, 32, 180),
-    Case("long-queries-768", 64, 64, 768, 512, target_ms=0.56),
-    Case("long-queries-1024", 32, 32, 1024, 1024, target_ms=0.375),
-    Case("long-queries-768-argmax", 64, 64, 768, 512, argmax=True),
-    Case("packed-64", 64, 64, 32, 312, packed=True, target_ms=0.030),
-    Case("packed-10k", 1, 10000, 32, 300, packed=True, target_x=1.08),
-    Case("masked-10k", 1, 10000, 32, 300, masked=True),
-    Case("masked-128", 128, 128, 32, 300, masked=True),
-    Case("normalize-10k", 1, 10000, 32, 300, normalize=True, target_x=1.05),
-    Case("normalize-256", 256, 256, 32, 300, normalize=True),
-    Case("topk-100k", 8, 100000, 32, 128, topk=100, target_ms=1.6),
-    Case("f16-train-128", 128, 128, 32, 300, dtype=torch.float16),
-    Case("f32-corpus", 1, 2000, 32, 300, dtype=torch.float32),
-    Case("f32-train-128", 128, 128, 32, 300, dtype=torch.float32),
-    Case("f32-corpus-high", 1, 2000, 32, 300, dtype=torch.float32, precision=1),
-    Case("f32-train-128-high", 128, 128, 32, 300, dtype=torch.float32, precision=1),
-    Case("train-step-256", 256, 256, 32, 300, train=True, target_ms=0.75),
-    Case("masked-train-step-256", 256, 256, 32, 300, masked=True, train=True),
-    Case("f32-train-step-256", 256, 256, 32, 300, dtype=torch.float32, train=True),
-    Case("train-step-colpali", 128, 128, 32, 1030, train=True, target_ms=0.45),
-    Case("train-step-1030", 64, 64, 1030, 1030, train=True, target_ms=3.0),
-    Case("train-step-8192", 32, 32, 128, 8192, train=True, target_ms=0.55),
-    Case("train-candidates", 256, 4096, 32, 1030, train=True, candidates=16, target_ms=0.85),
-    # A tile of PyLate's CachedContrastive, and upstream's long documents: the shapes and the type of its
-    # benchmarks/pylate/bench_cached_maxsim.py and benchmarks/kernels/bench_longdoc.py.
-    Case("pylate-tile-2048", 32, 32, 128, 2048, dtype=HALF, train=True, target_vs_upstream=2),
-    Case("pylate-tile-4096", 32, 32, 128, 4096, dtype=HALF, train=True, target_vs_upstream=2),
-    Case("pylate-tile-8192", 32, 32, 128, 8192, dtype=HALF, train=True, target_vs_upstream=2),
-    Case("longdoc-train-2048", 8, 16, 32, 2048, dtype=HALF, train=True),
-    Case("longdoc-train-4096", 8, 16, 32, 4096, dtype=HALF, train=True),
-    Case("longdoc-bigbatch-4096", 16, 32, 32, 4096, dtype=HALF, train=True),
-    Case("longdoc-rerank-4096", 1, 64, 32, 4096, dtype=HALF, train=True),
-    Case("longdoc-train-8192", 8, 16, 32, 8192, dtype=HALF, train=True),
-    Case("longdoc-bigbatch-8192", 16, 32, 32, 8192, dtype=HALF, train=True),
-    Case("longdoc-rerank-8192", 1, 256, 32, 8192, dtype=HALF, train=True),
-    Case("longdoc-huge-16384", 1, 32, 32, 16384, dtype=HALF, train=True),
-]
 CODES = {torch.float32: lik.F32, torch.float16: lik.F16, torch.bfloat16: lik.BF16}
-
-
-class Inputs:
-    """One set of operands of a case; sets differ in their data alone."""
-
-    def __init__(self, case, seed):
-        g = torch.Generator(device="cuda").manual_seed(seed)
-        self.case = case
-        self.q = self.unit(g, (case.nq, case.lq, case.dim))
-        if case.packed:
-            lengths = torch.randint(20, 2 * case.ld - 19, (case.nd,), generator=g, device="cuda")
-            self.offsets = torch.cat([torch.zeros(1, dtype=torch.int64, device="cuda"), lengths.cumsum(0)])
-            self.longest, self.total = int(lengths.max()), int(self.offsets[-1])
-            self.d = self.unit(g, (self.total, case.dim))
-        else:
-            self.longest, self.total = case.ld, case.nd * case.ld
-            self.d = self.unit(g, (case.nd, case.ld, case.dim))
-        self.mask = None
-        if case.masked:
-            lengths = torch.randint(case.ld // 2, case.ld + 1, (case.nd, 1), generator=g, device="cuda")
-            kept = torch.rand(case.nd, case.ld, generator=g, device="cuda") < 0.9
-            self.mask = kept & (torch.arange(case.ld, device="cuda") < lengths)
-            self.total = int(self.mask.sum())
-        columns = case.candidates or case.nd
-        self.grad = torch.randn(case.nq, columns, generator=g, device="cuda")
-
-    def unit(self, g, shape):
-        out = torch.empty(shape, dtype=self.case.dtype, device="cuda")
-        for rows in out.view(-1, shape[-1]).split(1 << 20):
-            x = torch.randn(rows.shape, generator=g, device="cuda")
-            rows.copy_(x / x.norm(dim=-1, keepdim=True) * (3.0 if self.case.normalize else 1.0))
-        return out
-
-    def bytes(self):
-        return (self.q.numel() + self.total * self.case.dim) * self.q.element_size()
-
-    def document(self, j):
-        if self.mask is not None:
-            return self.d[j][self.mask[j]]
-        return self.d[self.offsets[j] : self.offsets[j + 1]] if self.case.packed else self.d[j]
-
-    def expected(self, queries, documents):
-        """Scores in f32 products (TF32 off) of some queries and documents."""
-        out = torch.empty(len(queries), len(documents), device="cuda")
-        for b, j in enumerate(documents):
-            d = self.document(j).float()
-            for a, i in enumerate(queries):
-                q = self.q[i].float()
-                if self.case.normalize:
-                    q, d = torch.nn.functional.normalize(q, dim=-1), torch.nn.functional.normalize(d, dim=-1)
-                out[a, b] = (q @ d.T).amax(1).sum()
-        return out
 
 
 class Ours:
@@ -525,35 +396,6 @@ def ceilings():
         read.append(event_time([lambda: torch.sum(x, 0, out=out)], 3))
         rate.append(event_time([lambda: a @ b], 50))
     return x.numel() * 4 / min(read), 2 * 4096**3 / statistics.median(rate)
-
-
-# What one product of f32 costs at the least, in bf16 products: six (or three of TF32) at full precision; two, for one
-# of TF32, at "high", where ours takes three; one at "medium".
-FLOPS_OF_F32 = 6, 2, 1
-
-
-def limit_of(inputs, bandwidth, rate):
-    case = inputs.case
-    pairs_tokens = case.nq * case.lq * (case.candidates * case.ld if case.candidates else inputs.total)
-    flops = 2.0 * pairs_tokens * case.dim * (FLOPS_OF_F32[case.precision] if case.dtype == torch.float32 else 1)
-    times = inputs.bytes() / bandwidth, flops / rate
-    if case.train:  # the forward, then each gradient gathers or scatters one row a query token and document through L2
-        documents = case.candidates or case.nd
-        gather = 2 * case.nq * case.lq * documents * case.dim * inputs.q.element_size() / 5.5e9
-        written = (inputs.q.numel() + inputs.d.numel()) * inputs.q.element_size()  # of dropped tokens too
-        return max(times) + gather + written / bandwidth
-    return max(times)
-
-
-def work_of(inputs):
-    """What a case is, and its operations and bytes, for tables and the roofline."""
-    case = inputs.case
-    documents = case.candidates or case.nd
-    flops = 2.0 * case.nq * case.lq * (documents * case.ld if case.candidates else inputs.total) * case.dim
-    dtype = str(case.dtype)[6:]
-    length = f"about {case.ld}" if case.packed else f"{case.ld}, a third dropped" if case.masked else case.ld
-    shape = f"{case.nq} x {case.lq} against {case.nd} x {length}, d {case.dim}, {dtype}"
-    return {"shape": shape, "flops": flops, "bytes": inputs.bytes(), "train": case.train}
 
 
 def check(case, inputs, result):

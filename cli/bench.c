@@ -87,7 +87,7 @@ static struct timing time_scores(struct engine *engine, const struct lik_score *
     qsort(spent, (size_t)rounds, sizeof *spent, ascending);
     t.median = rounds % 2 ? spent[rounds / 2] : (spent[rounds / 2 - 1] + spent[rounds / 2]) / 2;
     t.best = spent[0];
-    memcpy(t.variant, engine->variant, sizeof t.variant);
+    memcpy(t.variant, engine->library.variant, sizeof t.variant);
     free(spent);
     return t;
 }
@@ -147,7 +147,7 @@ static void put(struct sink *out, int json, const char *what, const struct bench
 static void put_header(struct sink *out, const struct engine *engine)
 {
     char workers[48];
-    sink_printf(out, "lik %s, %s, %s\n\n", lik_version(), lik_context_name(engine->context),
+    sink_printf(out, "lik %s, %s, %s\n\n", lik_version(), lik_context_name(engine->library.context),
                 engine_workers(engine, workers));
     sink_printf(out, "| %-12s | %-30s | %9s | %9s | %7s | %6s | %s |\n", "case",
                 "queries . documents, dim, dtype", "median ms", "best ms", "GFLOP/s", "GB/s", "code");

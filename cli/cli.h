@@ -45,7 +45,7 @@ struct command {
 
 extern const struct command commands[]; /* ends with a NULL name */
 
-/* input.c: ends the program if a command would read standard input twice, or write over one of
+/* files.c: ends the program if a command would read standard input twice, or write over one of
  * its inputs. */
 void inputs_check(const struct command *command, const struct options *options);
 /* The same for one more pair of files. */
@@ -67,7 +67,6 @@ __attribute__((format(printf, 1, 2))) void note(const char *format, ...);
 
 /* count * size bytes, zeroed, or exit 5 naming `what`. */
 void *allocate(int64_t count, int64_t size, const char *what);
-int has_suffix(const char *path, const char *suffix); /* NULL has none */
 double seconds(void);
 
 /* The terminal: what standard output is, and can show. Set once by terminal_open. */

@@ -385,8 +385,8 @@ int command_demo(struct options *options)
                 "%lld documents of %lld tokens, %lld queries, %lld dimensions, %s\nscored exactly on %s with "
                 "%s (%s)\n\n",
                 (long long)d->tokens.count, (long long)d->rows, (long long)n, (long long)d->tokens.dim,
-                lik_dtype_name(d->tokens.dtype), lik_context_name(demo.engine.context),
-                engine_workers(&demo.engine, workers), demo.engine.variant);
+                lik_dtype_name(d->tokens.dtype), lik_context_name(demo.engine.library.context),
+                engine_workers(&demo.engine, workers), demo.engine.library.variant);
     sink_close(&out);
     int64_t drawn = put_queries(&demo, options, ids, values, rankings[0].ms);
     sink_open(&out, NULL);

@@ -1,124 +1,54 @@
-/* The library as the command uses it: one context, one pool, one workspace that grows. See
- * engine.h; staged.c is the way that operations take on a GPU. */
-#define _GNU_SOURCE /* sched_getaffinity */
+/* Operations, similarities, slices and the search for NaN, for all commands. See engine.h;
+ * staged.c is the way that operations take on a GPU. */
 #include "engine.h"
+#include "staged.h"
 
 #include "base/dtype.h"
 #include "base/size.h"
-#include "io/text.h"
 
 #include <math.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
-
-/* ---- threads and context ---- */
-
-/* Cores this process may run on, two hardware threads of a core counted once. */
-int physical_cores(void)
-{
-    cpu_set_t allowed, seen;
-    int cores = 0;
-    CPU_ZERO(&seen);
-    if (sched_getaffinity(0, sizeof allowed, &allowed))
-        return (int)lik_max_i64(sysconf(_SC_NPROCESSORS_ONLN), 1);
-    for (size_t cpu = 0; cpu < CPU_SETSIZE; cpu++) {
-        char path[96], text[256] = "";
-        if (!CPU_ISSET(cpu, &allowed) || CPU_ISSET(cpu, &seen))
-            continue;
-        cores++;
-        snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%zu/topology/thread_siblings_list", cpu);
-        FILE *file = fopen(path, "re");
-        if (!file)
-            continue;
-        if (!fgets(text, sizeof text, file))
-            text[0] = 0;
-        fclose(file);
-        for (char *at = text; *at >= '0' && *at <= '9';) { /* "0,4" or "0-1" */
-            long from = strtol(at, &at, 10), to = *at == '-' ? strtol(at + 1, &at, 10) : from;
-            for (; from <= to && from < CPU_SETSIZE; from++)
-                CPU_SET((size_t)from, &seen);
-            at += *at == ',';
-        }
-    }
-    return cores ? cores : 1;
-}
-
-void engine_check(int status)
-{
-    int code = status == LIK_EDEVICE  ? EXIT_DEVICE
-               : status == LIK_ENOMEM ? EXIT_EXHAUSTED
-                                      : EXIT_INCOMPATIBLE;
-    if (status)
-        die(code, "%s", lik_last_error());
-}
 
 static int on_gpu(const struct engine *engine)
 {
-    return !strncmp(lik_context_name(engine->context), "cuda", 4);
+    return !strncmp(lik_context_name(engine->library.context), "cuda", 4);
 }
 
 void engine_open(struct engine *engine, const struct options *options)
 {
-    const char *device = options->device ? options->device : "auto", *environment = getenv("LIK_THREADS");
     /* for tests: bytes of a piece, and the staged way on every device */
     const char *staged = getenv("LIK_STAGED");
-    int64_t threads = options->threads;
     *engine = (struct engine){0};
-    if (!threads && environment && *environment) {
-        if (lik_text_whole(environment, (int64_t)strlen(environment), &threads) || threads < 1 ||
-            threads > 4096)
-            die(EXIT_USAGE, "LIK_THREADS is '%s', must be a whole number from 1 to 4096", environment);
-    }
-    if (threads > 4096)
-        die(EXIT_USAGE, "--threads is %lld, must be at most 4096", (long long)threads);
-    if (!threads)
-        threads = physical_cores();
-    int status = lik_context_create(strcmp(device, "auto") ? device : "cpu", &engine->context);
-    if (status == LIK_EINVAL || status == LIK_EUNSUPPORTED)
-        die(EXIT_DEVICE, "--device %s: %s", device, lik_last_error());
-    engine_check(status);
-    engine_check(lik_pool_create((int32_t)threads, &engine->pool));
-    engine->threads = lik_pool_threads(engine->pool);
+    library_open(&engine->library, options);
     if (on_gpu(engine) || (staged && *staged))
-        engine->staged = staged_open(engine, staged);
+        engine->staged = staged_open(&engine->library, staged);
 }
 
 const char *engine_workers(const struct engine *engine, char text[48])
 {
+    int threads = engine->library.threads;
     if (on_gpu(engine))
         snprintf(text, 48, "pieces of %.0f MB", (double)staged_piece_bytes(engine->staged) * 1e-6);
     else
-        snprintf(text, 48, "%d thread%s", engine->threads, engine->threads == 1 ? "" : "s");
+        snprintf(text, 48, "%d thread%s", threads, threads == 1 ? "" : "s");
     return text;
 }
 
 void engine_close(struct engine *engine)
 {
-    staged_close(engine);
-    lik_pool_destroy(engine->pool);
-    lik_context_destroy(engine->context);
+    staged_close(engine->staged);
+    library_close(&engine->library);
     free(engine->workspace);
     *engine = (struct engine){0};
 }
 
 /* ---- running ---- */
 
-struct lik_exec engine_exec(const struct engine *engine)
-{
-    return (struct lik_exec){.struct_size = sizeof(struct lik_exec),
-                             .workspace = engine->workspace,
-                             .workspace_bytes = engine->workspace_bytes,
-                             .threads = engine->threads,
-                             .parallel_for = lik_pool_parallel_for,
-                             .pool = engine->pool};
-}
-
 static void accept_plan(struct engine *engine, int status, const struct lik_plan *plan)
 {
-    engine_check(status);
-    memcpy(engine->variant, plan->variant, sizeof engine->variant);
+    library_check(status);
+    memcpy(engine->library.variant, plan->variant, sizeof plan->variant);
     if (plan->workspace_bytes <= engine->workspace_bytes)
         return;
     free(engine->workspace);
@@ -129,30 +59,40 @@ static void accept_plan(struct engine *engine, int status, const struct lik_plan
             plan->workspace_bytes);
 }
 
+static struct lik_exec exec_of(const struct engine *engine)
+{
+    struct lik_exec exec = library_exec(&engine->library);
+    exec.workspace = engine->workspace;
+    exec.workspace_bytes = engine->workspace_bytes;
+    return exec;
+}
+
 void engine_score(struct engine *engine, const struct lik_score *op)
 {
+    const struct lik_context *context = engine->library.context;
     struct lik_plan plan = {.struct_size = sizeof plan};
-    struct lik_exec exec = engine_exec(engine);
+    struct lik_exec exec = exec_of(engine);
     if (engine->staged) {
-        staged_score(engine, op);
+        staged_score(engine->staged, op);
         return;
     }
-    accept_plan(engine, lik_score_plan(engine->context, op, &exec, &plan), &plan);
-    exec = engine_exec(engine);
-    engine_check(lik_score_run(engine->context, op, &exec));
+    accept_plan(engine, lik_score_plan(context, op, &exec, &plan), &plan);
+    exec = exec_of(engine);
+    library_check(lik_score_run(context, op, &exec));
 }
 
 void engine_topk(struct engine *engine, const struct lik_topk *op)
 {
+    const struct lik_context *context = engine->library.context;
     struct lik_plan plan = {.struct_size = sizeof plan};
-    struct lik_exec exec = engine_exec(engine);
+    struct lik_exec exec = exec_of(engine);
     if (engine->staged) {
-        staged_topk(engine, op);
+        staged_topk(engine->staged, op);
         return;
     }
-    accept_plan(engine, lik_topk_plan(engine->context, op, &exec, &plan), &plan);
-    exec = engine_exec(engine);
-    engine_check(lik_topk_run(engine->context, op, &exec));
+    accept_plan(engine, lik_topk_plan(context, op, &exec, &plan), &plan);
+    exec = exec_of(engine);
+    library_check(lik_topk_run(context, op, &exec));
 }
 
 /* The tokens of sequence i as so many sequences of one token. */
@@ -188,13 +128,6 @@ void engine_similarities(struct engine *engine, const struct inputs *inputs, int
             if (!lik_collection_keeps(&inputs->queries, q, s) ||
                 !lik_collection_keeps(&inputs->documents, d, t))
                 out[s * op.d.count + t] = NAN;
-}
-
-struct lik_tokens tokens_slice(const struct lik_tokens *all, int64_t first, int64_t count)
-{
-    struct lik_tokens slice;
-    engine_check(lik_tokens_slice(all, first, count, &slice));
-    return slice;
 }
 
 struct lik_tokens collection_slice(const struct lik_collection *c, int64_t first, int64_t count)
@@ -302,7 +235,7 @@ void engine_find_bad(struct engine *engine, const struct lik_collection *c, int6
     if (c->tokens.dtype == LIK_I8 || chunks < 1)
         return;
     scan.found = allocate(chunks, 1, "marks of the NaN search");
-    lik_pool_parallel_for(engine->pool, chunks, scan_chunk, &scan);
+    lik_pool_parallel_for(engine->library.pool, chunks, scan_chunk, &scan);
     if (!memchr(scan.found, 1, (size_t)chunks)) {
         free(scan.found);
         return;

@@ -1,10 +1,10 @@
-/* From options to collections and from there to the library: loading and checking inputs, the
- * context, the threads, and scoring in slices, so that there is progress to show and files
- * larger than memory pass through. */
+/* From options to collections and from there to the library: loading and checking inputs, and
+ * scoring in slices, so that there is progress to show and files larger than memory pass
+ * through. */
 #ifndef LIK_CLI_ENGINE_H
 #define LIK_CLI_ENGINE_H
 
-#include "cli.h"
+#include "library.h"
 
 /* input.c: queries and documents that fit each other. */
 struct inputs {
@@ -16,41 +16,27 @@ void inputs_open(struct inputs *inputs, const struct options *options, const cha
 void inputs_close(struct inputs *inputs);
 /* One collection from the options; `queries` says which of them. */
 void collection_open(struct lik_collection *c, const struct options *options, const char *path, int queries);
+/* Length of a token's vector, its scale applied; `row` as lik_collection_row has it. */
+double row_norm(const struct lik_collection *c, int64_t row);
 /* Query tokens that count, or their weights' sum: what a score is divided by to be a mean
  * similarity. */
 double query_weight(const struct lik_collection *queries, int64_t i);
 
 struct engine {
-    struct lik_context *context;
-    struct lik_pool *pool;
+    struct library library;
     struct staged *staged; /* NULL: operations read host memory as it is */
-    int32_t threads;
-    void *workspace;
+    void *workspace;       /* grows */
     size_t workspace_bytes;
-    char variant[64]; /* of the last run */
 };
 void engine_open(struct engine *engine, const struct options *options);
 void engine_close(struct engine *engine);
-int physical_cores(void);
 /* What does the work, for messages: "8 threads", or the pieces that a GPU gets. */
 const char *engine_workers(const struct engine *engine, char text[48]);
-/* Ends the program with the library's message unless `status` is LIK_OK. */
-void engine_check(int status);
-struct lik_exec engine_exec(const struct engine *engine);
 /* Plan, workspace, run; a failure ends the program with the library's message. LIK_ALL and
  * LIK_LIST without argmax; the operands' rows are contiguous: [count, len_max, dim], or [total,
  * dim] with i64 offsets, and so are mask, scale (or one for the tensor) and weights. */
 void engine_score(struct engine *engine, const struct lik_score *op);
 void engine_topk(struct engine *engine, const struct lik_topk *op);
-
-/* staged.c: operands and results in host memory, a context that has memory of its own.
- * Documents go through it in pieces: while one is scored, the next is copied. `way` is the text
- * of LIK_STAGED, or NULL. */
-struct staged *staged_open(const struct engine *engine, const char *way);
-void staged_close(struct engine *engine);
-int64_t staged_piece_bytes(const struct staged *staged);
-void staged_score(struct engine *engine, const struct lik_score *op);
-void staged_topk(struct engine *engine, const struct lik_topk *op);
 
 /* Similarities of all tokens of query q with all tokens of document d: [query length, document
  * length], NaN where a mask drops one of the two. `out` has room for them. */
@@ -69,9 +55,7 @@ void engine_find_bad(struct engine *engine, const struct lik_collection *c, int6
  * skip_bad. */
 void engine_refuse_bad(struct engine *engine, struct lik_collection *c, int queries, int skip_bad);
 
-/* Sequences first ... first + count - 1 as a view; not of group_size. */
-struct lik_tokens tokens_slice(const struct lik_tokens *all, int64_t first, int64_t count);
-/* The same of a collection. */
+/* Sequences first ... first + count - 1 of a collection as a view. */
 struct lik_tokens collection_slice(const struct lik_collection *c, int64_t first, int64_t count);
 /* What it takes to score these queries against one row of documents: 2 * tokens * dim. */
 double flops_per_row(const struct lik_collection *queries, int64_t first, int64_t count);

@@ -70,7 +70,7 @@ int command_explain(struct options *options)
     struct engine engine;
     struct heatmap maps[2];
     struct sink out;
-    int html = has_suffix(options->output, ".html"), svg = has_suffix(options->output, ".svg");
+    int html = lik_path_ends(options->output, ".html"), svg = lik_path_ends(options->output, ".svg");
     int count = options->compare ? 2 : 1;
     enum cmap cmap = heatmap_cmap(options->cmap);
     if (options->output && !html && !svg && !options->json)

@@ -54,21 +54,15 @@ static struct lengths measure_lengths(const struct lik_collection *c)
 
 static struct health check_rows(const struct lik_collection *c)
 {
-    const struct lik_tokens *x = &c->tokens;
     struct health h = {.least = INFINITY};
     int64_t finite = 0;
     progress_begin("check", "tokens");
-    for (int64_t i = 0, seen = 0; i < x->count; i++)
+    for (int64_t i = 0, seen = 0; i < c->tokens.count; i++)
         for (int64_t t = 0; t < lik_collection_length(c, i); t++, seen++) {
             int64_t row = lik_collection_row(c, i, t);
-            double sum = 0;
             if (!lik_collection_keeps(c, i, t))
                 continue;
-            for (int64_t e = 0; e < x->dim; e++) {
-                double value = (double)lik_load_f32(x->data, x->dtype, row * x->dim + e);
-                sum += value * value;
-            }
-            double norm = sqrt(sum) * (x->scale ? fabs((double)x->scale[row * x->scale_strides.token]) : 1);
+            double norm = row_norm(c, row);
             if (isnan(norm) && !h.nan_rows++) {
                 h.nan_sequence = i;
                 h.nan_token = t;

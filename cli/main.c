@@ -1,6 +1,6 @@
 /* lik: late-interaction scores from the command line. This file: the commands, signals, --help
  * and --version. */
-#include "engine.h"
+#include "library.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -108,11 +108,11 @@ static void print_version(const struct options *options)
     printf("lik %s\n", lik_version());
     if (!options->build_info)
         return;
-    struct engine engine;
-    engine_open(&engine, options);
-    printf("%s\ndevice %s, %d physical cores\n", lik_build_info(), lik_context_name(engine.context),
+    struct library library;
+    library_open(&library, options);
+    printf("%s\ndevice %s, %d physical cores\n", lik_build_info(), lik_context_name(library.context),
            physical_cores());
-    engine_close(&engine);
+    library_close(&library);
 }
 
 /* A standard stream that the caller has closed is opened for nothing: else the next file would

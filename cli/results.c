@@ -3,6 +3,7 @@
 #include "spans.h"
 
 #include "base/size.h"
+#include "shared/tokens.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -10,21 +11,22 @@
 
 #define EMPHASIZED 3 /* tokens of a snippet */
 
-static int before(const void *left, const void *right)
+/* The library's order of top-k, for qsort. */
+static int compare(float a, int64_t id_a, float b, int64_t id_b)
+{
+    return lik_topk_before(b, id_b, a, id_a, 0) - lik_topk_before(a, id_a, b, id_b, 0);
+}
+
+static int by_rank(const void *left, const void *right)
 {
     const struct hit *a = left, *b = right;
-    int a_nan = isnan(a->score), b_nan = isnan(b->score);
-    if (a_nan != b_nan)
-        return a_nan ? 1 : -1;
-    if (!a_nan && a->score != b->score)
-        return a->score > b->score ? -1 : 1;
-    return (a->document > b->document) - (a->document < b->document);
+    return compare(a->score, a->document, b->score, b->document);
 }
 
 void hits_sort(struct hit *hits, int64_t count)
 {
     if (count)
-        qsort(hits, (size_t)count, sizeof *hits, before);
+        qsort(hits, (size_t)count, sizeof *hits, by_rank);
 }
 
 /* ---- matches and snippets ---- */
@@ -207,7 +209,7 @@ void results_open(struct results *r, const struct options *options, struct input
                 : options->table || (terminal.out_tty && !options->output) ? FORMAT_TABLE
                                                                            : FORMAT_TSV;
     r->with_matches = r->format == FORMAT_JSON && !options->all && !options->pairs;
-    r->arrays = has_suffix(options->output, ".npy");
+    r->arrays = lik_path_ends(options->output, ".npy");
     if (r->arrays && (options->json || options->trec || options->table))
         die(EXIT_USAGE, "-o %s writes arrays, which --json, --trec and --table do not go with",
             options->output);
@@ -244,15 +246,14 @@ static void put_tsv(struct results *r, int64_t q, const struct hit *hits, int64_
 static const struct lik_collection *sorted_documents; /* for the comparison below */
 
 /* As trec_eval sorts what it reads: equal scores by id, descending. */
-static int trec_before(const void *left, const void *right)
+static int by_trec_rank(const void *left, const void *right)
 {
     const struct hit *a = left, *b = right;
     char room_a[24], room_b[24];
-    int a_nan = isnan(a->score), b_nan = isnan(b->score);
-    if (a_nan != b_nan || (!a_nan && a->score != b->score))
-        return before(left, right);
-    return strcmp(lik_collection_id(sorted_documents, b->document, room_b),
-                  lik_collection_id(sorted_documents, a->document, room_a));
+    int order = compare(a->score, 0, b->score, 0);
+    return order ? order
+                 : strcmp(lik_collection_id(sorted_documents, b->document, room_b),
+                          lik_collection_id(sorted_documents, a->document, room_a));
 }
 
 static void put_trec_id(struct sink *out, const struct lik_collection *c, int64_t i)
@@ -272,7 +273,7 @@ static void put_trec(struct results *r, int64_t q, const struct hit *hits, int64
         memcpy(sorted, hits, (size_t)count * sizeof *hits);
     sorted_documents = &r->inputs->documents;
     if (count)
-        qsort(sorted, (size_t)count, sizeof *sorted, trec_before);
+        qsort(sorted, (size_t)count, sizeof *sorted, by_trec_rank);
     /* NaN comes last, and is no score of a run */
     for (int64_t i = 0; i < count && !isnan(sorted[i].score); i++) {
         put_trec_id(out, &r->inputs->queries, q);

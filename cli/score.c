@@ -39,8 +39,8 @@ static void scoring_close(struct scoring *s, double write_seconds)
     char workers[48];
     if (s->options->verbose)
         note("open %.1f ms, check %.1f ms, score %.1f ms (%s, %s, %.1f GFLOP/s), write %.1f ms",
-             s->inputs.seconds * 1e3, s->check_seconds * 1e3, s->score_seconds * 1e3, s->engine.variant,
-             engine_workers(&s->engine, workers),
+             s->inputs.seconds * 1e3, s->check_seconds * 1e3, s->score_seconds * 1e3,
+             s->engine.library.variant, engine_workers(&s->engine, workers),
              s->score_seconds > 0 ? s->flops / s->score_seconds * 1e-9 : 0, write_seconds * 1e3);
     inputs_close(&s->inputs);
     engine_close(&s->engine);
@@ -172,7 +172,7 @@ static int run_all(struct scoring *s)
     int64_t queries = s->inputs.queries.tokens.count, documents = s->inputs.documents.tokens.count;
     int64_t block =
         lik_min_i64(lik_max_i64(BLOCK_BYTES / (4 * lik_max_i64(documents, 1)), 1), lik_max_i64(queries, 1));
-    int matrix = has_suffix(s->options->output, ".npy"), code = EXIT_OK;
+    int matrix = lik_path_ends(s->options->output, ".npy"), code = EXIT_OK;
     float *scores = allocate(block * documents, sizeof *scores, "scores");
     struct hit *hits = allocate(matrix ? 1 : documents, sizeof *hits, "hits");
     struct results results = {0};
@@ -317,7 +317,7 @@ static int run_pairs(struct scoring *s)
     int code = EXIT_OK;
     trec_read(&trec, s->options->pairs, TREC_PAIRS);
     resolve(s, &trec, &pairs);
-    if (has_suffix(s->options->output, ".npy")) {
+    if (lik_path_ends(s->options->output, ".npy")) {
         struct sink out;
         open_matrix(&out, s->options, 1, &pairs.count);
         score_pairs(s, &pairs);

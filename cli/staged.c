@@ -1,12 +1,12 @@
 /* Scoring on a context that has memory of its own, from operands in the host's: the staged way.
- * See engine.h.
+ * See staged.h.
  *
  * The work is cut into pieces, consecutive documents or stretches of the list, that go in turn
  * through two slots, each with a stream and memory of the context. A mapped file is pageable,
  * so that a copy from it keeps this thread busy until it is done; what overlaps is the other
  * slot's kernels, which run meanwhile. Before a slot is used again its results are taken.
  * Scores depend on their pair alone, so the pieces do not show in them. */
-#include "engine.h"
+#include "staged.h"
 
 #include "base/size.h"
 #include "io/text.h"
@@ -41,6 +41,7 @@ struct slot {
 };
 
 struct staged {
+    struct library *library;
     int64_t piece_bytes;
     struct slot slots[2];
     struct operand queries;  /* LIK_ALL: those of the block, for both slots */
@@ -51,8 +52,8 @@ struct staged {
 
 /* One call. */
 struct job {
-    struct engine *engine;
     struct staged *staged;
+    struct library *library;     /* that of `staged` */
     struct lik_score score;      /* host memory. LIK_ALL: of one block of queries */
     const struct lik_topk *topk; /* NULL: the scores are wanted */
     float *values;               /* top-k: results of the block */
@@ -70,18 +71,19 @@ static int64_t positive(const char *text, const char *name)
     return value;
 }
 
-struct staged *staged_open(const struct engine *engine, const char *way)
+struct staged *staged_open(struct library *library, const char *way)
 {
     struct staged *s = allocate(1, sizeof *s, "the staged way");
     size_t available, all;
-    engine_check(lik_memory_info(engine->context, &available, &all));
+    library_check(lik_memory_info(library->context, &available, &all));
+    s->library = library;
     s->piece_bytes = PIECE_BYTES;
     if (all)
         s->piece_bytes = lik_max_i64(lik_min_i64(PIECE_BYTES, (int64_t)(available / PIECE_SHARE)), 1);
     if (way && *way)
         s->piece_bytes = positive(way, "LIK_STAGED");
     for (int i = 0; i < 2; i++)
-        engine_check(lik_stream_create(engine->context, &s->slots[i].stream));
+        library_check(lik_stream_create(library->context, &s->slots[i].stream));
     return s;
 }
 
@@ -90,33 +92,33 @@ int64_t staged_piece_bytes(const struct staged *staged)
     return staged->piece_bytes;
 }
 
-static void drop(const struct engine *engine, struct memory *memory)
+static void drop(const struct library *library, struct memory *memory)
 {
-    lik_memory_free(engine->context, memory->at);
+    lik_memory_free(library->context, memory->at);
 }
 
-static void drop_operand(const struct engine *engine, struct operand *x)
+static void drop_operand(const struct library *library, struct operand *x)
 {
     for (int i = 0; i < LIK_OPERAND_ARRAYS; i++)
-        drop(engine, &x->arrays[i]);
-    drop(engine, &x->offsets);
+        drop(library, &x->arrays[i]);
+    drop(library, &x->offsets);
 }
 
-void staged_close(struct engine *engine)
+void staged_close(struct staged *s)
 {
-    struct staged *s = engine->staged;
     if (!s)
         return;
+    const struct library *library = s->library;
     for (int i = 0; i < 2; i++) {
         struct slot *slot = &s->slots[i];
         struct memory *all[] = {&slot->list_q, &slot->list_d, &slot->values, &slot->ids, &slot->workspace};
         for (size_t j = 0; j < sizeof all / sizeof *all; j++)
-            drop(engine, all[j]);
-        drop_operand(engine, &slot->q);
-        drop_operand(engine, &slot->d);
-        lik_stream_destroy(engine->context, slot->stream);
+            drop(library, all[j]);
+        drop_operand(library, &slot->q);
+        drop_operand(library, &slot->d);
+        lik_stream_destroy(library->context, slot->stream);
     }
-    drop_operand(engine, &s->queries);
+    drop_operand(library, &s->queries);
     struct memory *host[] = {&s->which, &s->position, &s->scores, &s->best, &s->ids};
     for (size_t j = 0; j < sizeof host / sizeof *host; j++)
         free(host[j]->at);
@@ -124,7 +126,6 @@ void staged_close(struct engine *engine)
         free(s->gathered.arrays[i].at);
     free(s->gathered.offsets.at);
     free(s);
-    engine->staged = NULL;
 }
 
 /* Bytes to take where `needed` are: pieces grow from call to call up to piece_bytes, and every
@@ -141,13 +142,13 @@ static void *reserve(const struct job *job, struct memory *memory, size_t bytes)
     if (bytes <= memory->bytes)
         return memory->at;
     size_t wanted = roomy(job->staged, memory, bytes);
-    drop(job->engine, memory);
+    drop(job->library, memory);
     *memory = (struct memory){0};
-    int status = lik_memory_alloc(job->engine->context, wanted, &memory->at);
+    int status = lik_memory_alloc(job->library->context, wanted, &memory->at);
     if (status == LIK_ENOMEM)
-        die(EXIT_EXHAUSTED, "out of memory on %s: %s", lik_context_name(job->engine->context),
+        die(EXIT_EXHAUSTED, "out of memory on %s: %s", lik_context_name(job->library->context),
             lik_last_error());
-    engine_check(status);
+    library_check(status);
     memory->bytes = wanted;
     return memory->at;
 }
@@ -169,22 +170,16 @@ static void *reserve_host(const struct job *job, struct memory *memory, size_t b
 static void *put(const struct job *job, struct memory *memory, const void *from, size_t bytes)
 {
     void *at = reserve(job, memory, bytes);
-    engine_check(lik_memory_copy(job->engine->context, at, from, bytes));
+    library_check(lik_memory_copy(job->library->context, at, from, bytes));
     return at;
 }
 
 static void take(const struct job *job, void *to, const struct memory *memory, size_t bytes)
 {
-    engine_check(lik_memory_copy(job->engine->context, to, memory->at, bytes));
+    library_check(lik_memory_copy(job->library->context, to, memory->at, bytes));
 }
 
 /* ---- operands ---- */
-
-/* Row of sequence i's first token in every array of the operand. */
-static int64_t row_of(const struct lik_tokens *x, int64_t i)
-{
-    return x->offsets ? ((const int64_t *)x->offsets)[i] : i * x->len_max;
-}
 
 /* Bytes a row of an array with one entry a row; 0: the operand has none, or one entry for the
  * tensor. */
@@ -202,13 +197,13 @@ static int64_t cost(const struct lik_tokens *x, int64_t i, int64_t more)
         struct lik_operand_array array = lik_array_of(x, a);
         a_row += entry_bytes(&array);
     }
-    return (row_of(x, i + 1) - row_of(x, i)) * (int64_t)a_row + ENTRY_BYTES + more;
+    return (lik_tokens_row(x, i + 1) - lik_tokens_row(x, i)) * (int64_t)a_row + ENTRY_BYTES + more;
 }
 
 /* Copies the sequences of x, which lie behind one another, to the context's memory. */
 static struct lik_tokens upload(const struct job *job, const struct lik_tokens *x, struct operand *to)
 {
-    size_t begin = (size_t)row_of(x, 0), count = (size_t)row_of(x, x->count) - begin;
+    size_t begin = (size_t)lik_tokens_row(x, 0), count = (size_t)lik_tokens_row(x, x->count) - begin;
     struct lik_tokens y = *x;
     for (int a = 0; a < LIK_OPERAND_ARRAYS; a++) {
         struct lik_operand_array array = lik_array_of(x, a);
@@ -224,7 +219,7 @@ static struct lik_tokens upload(const struct job *job, const struct lik_tokens *
     size_t bytes = (size_t)(x->count + 1) * sizeof(int64_t);
     int64_t *offsets = reserve_host(job, &job->staged->gathered.offsets, bytes);
     for (int64_t i = 0; i <= x->count; i++) /* in place, if x was gathered */
-        offsets[i] = row_of(x, i) - (int64_t)begin;
+        offsets[i] = lik_tokens_row(x, i) - (int64_t)begin;
     y.offsets = put(job, &to->offsets, offsets, bytes);
     y.total = (int64_t)count;
     return y;
@@ -239,8 +234,8 @@ struct gathering {
 static void gather_one(void *arg, int64_t i)
 {
     const struct gathering *g = arg;
-    size_t from = (size_t)row_of(g->x, g->which[i]), to = (size_t)row_of(g->y, i),
-           count = (size_t)row_of(g->y, i + 1) - to;
+    size_t from = (size_t)lik_tokens_row(g->x, g->which[i]), to = (size_t)lik_tokens_row(g->y, i),
+           count = (size_t)lik_tokens_row(g->y, i + 1) - to;
     for (int a = 0; a < LIK_OPERAND_ARRAYS; a++) {
         struct lik_operand_array array = lik_array_of(g->x, a);
         size_t size = entry_bytes(&array);
@@ -261,11 +256,11 @@ static struct lik_tokens gather(const struct job *job, const struct lik_tokens *
         int64_t *offsets = reserve_host(job, &to->offsets, (size_t)(n + 1) * sizeof *offsets);
         offsets[0] = 0;
         for (int64_t i = 0; i < n; i++)
-            offsets[i + 1] = offsets[i] + row_of(x, which[i] + 1) - row_of(x, which[i]);
+            offsets[i + 1] = offsets[i] + lik_tokens_row(x, which[i] + 1) - lik_tokens_row(x, which[i]);
         y.offsets = offsets;
         y.total = offsets[n];
     }
-    size_t count = (size_t)row_of(&y, n);
+    size_t count = (size_t)lik_tokens_row(&y, n);
     for (int a = 0; a < LIK_OPERAND_ARRAYS; a++) {
         struct lik_operand_array array = lik_array_of(x, a);
         size_t size = entry_bytes(&array);
@@ -273,7 +268,7 @@ static struct lik_tokens gather(const struct job *job, const struct lik_tokens *
             lik_operand_move(&y, a, reserve_host(job, &to->arrays[a], count * size));
     }
     struct gathering g = {x, &y, which, to};
-    lik_pool_parallel_for(job->engine->pool, n, gather_one, &g);
+    lik_pool_parallel_for(job->library->pool, n, gather_one, &g);
     return y;
 }
 
@@ -314,7 +309,7 @@ static void take_topk(const struct job *job, const struct slot *slot)
     memcpy(ids, job->ids, size * sizeof *ids);
     take(job, values + size, &slot->values, size * sizeof *values);
     take(job, ids + size, &slot->ids, size * sizeof *ids);
-    engine_check(lik_merge_topk(2, queries, k, values, ids, k, job->topk->smallest, job->values, job->ids));
+    library_check(lik_merge_topk(2, queries, k, values, ids, k, job->topk->smallest, job->values, job->ids));
 }
 
 /* Scores: the piece's columns go to their place in the caller's rows. */
@@ -339,7 +334,7 @@ static void finish(const struct job *job, struct slot *slot)
     if (!slot->busy)
         return;
     slot->busy = 0;
-    engine_check(lik_stream_synchronize(job->engine->context, slot->stream));
+    library_check(lik_stream_synchronize(job->library->context, slot->stream));
     if (job->topk)
         take_topk(job, slot);
     else
@@ -348,8 +343,8 @@ static void finish(const struct job *job, struct slot *slot)
 
 static struct lik_exec exec_of(const struct job *job, struct slot *slot, const struct lik_plan *plan)
 {
-    struct lik_exec exec = engine_exec(job->engine);
-    memcpy(job->engine->variant, plan->variant, sizeof plan->variant);
+    struct lik_exec exec = library_exec(job->library);
+    memcpy(job->library->variant, plan->variant, sizeof plan->variant);
     exec.stream = slot->stream;
     exec.workspace = reserve(job, &slot->workspace, plan->workspace_bytes);
     exec.workspace_bytes = plan->workspace_bytes;
@@ -359,9 +354,9 @@ static struct lik_exec exec_of(const struct job *job, struct slot *slot, const s
 /* Puts the piece, whose operands are in the context's memory, on the slot's stream. */
 static void launch(const struct job *job, struct slot *slot, struct lik_score *piece)
 {
-    struct lik_context *context = job->engine->context;
+    struct lik_context *context = job->library->context;
     struct lik_plan plan = {.struct_size = sizeof plan};
-    struct lik_exec exec = engine_exec(job->engine);
+    struct lik_exec exec = library_exec(job->library);
     piece->scores = NULL;
     piece->scores_stride = 0;
     if (job->topk) {
@@ -371,15 +366,15 @@ static void launch(const struct job *job, struct slot *slot, struct lik_score *p
         top.id_base += slot->first;
         top.values = reserve(job, &slot->values, size * sizeof *top.values);
         top.ids = reserve(job, &slot->ids, size * sizeof *top.ids);
-        engine_check(lik_topk_plan(context, &top, &exec, &plan));
+        library_check(lik_topk_plan(context, &top, &exec, &plan));
         exec = exec_of(job, slot, &plan);
-        engine_check(lik_topk_run(context, &top, &exec));
+        library_check(lik_topk_run(context, &top, &exec));
     } else {
         piece->scores =
             reserve(job, &slot->values, (size_t)(score_rows(job) * slot->count) * sizeof *piece->scores);
-        engine_check(lik_score_plan(context, piece, &exec, &plan));
+        library_check(lik_score_plan(context, piece, &exec, &plan));
         exec = exec_of(job, slot, &plan);
-        engine_check(lik_score_run(context, piece, &exec));
+        library_check(lik_score_run(context, piece, &exec));
     }
     slot->busy = 1;
 }
@@ -467,18 +462,18 @@ static void run_blocks(struct job *job, const struct lik_score *op, int64_t resu
     }
 }
 
-void staged_score(struct engine *engine, const struct lik_score *op)
+void staged_score(struct staged *staged, const struct lik_score *op)
 {
-    struct job job = {.engine = engine, .staged = engine->staged, .score = *op};
+    struct job job = {.staged = staged, .library = staged->library, .score = *op};
     if (op->pairing == LIK_LIST)
         run_pieces(&job);
     else
         run_blocks(&job, op, 0);
 }
 
-void staged_topk(struct engine *engine, const struct lik_topk *op)
+void staged_topk(struct staged *staged, const struct lik_topk *op)
 {
-    struct job job = {.engine = engine, .staged = engine->staged, .topk = op};
+    struct job job = {.staged = staged, .library = staged->library, .topk = op};
     for (int64_t i = 0; i < op->score.q.count * op->k; i++) { /* nothing found yet */
         op->values[i] = NAN;
         op->ids[i] = -1;

@@ -93,12 +93,6 @@ void *allocate(int64_t count, int64_t size, const char *what)
     return memory;
 }
 
-int has_suffix(const char *path, const char *suffix)
-{
-    size_t n = path ? strlen(path) : 0, m = strlen(suffix);
-    return n >= m && !strcmp(path + n - m, suffix);
-}
-
 double seconds(void)
 {
     struct timespec now;

@@ -6,10 +6,10 @@ knows Python or torch. Prints each violation as FILE:LINE and returns 1 if there
 
 import re
 import sys
-from pathlib import Path
+
+from c_source import Source, sources
 
 BACKENDS = ("ref", "cpu", "cuda", "metal")
-SUFFIXES = (".c", ".h", ".cu", ".cuh", ".m", ".metal")
 INTERFACE = "core/backend.h"
 
 # Rooms (or single files) that a room may include, besides itself and lik/lik.h.
@@ -24,10 +24,8 @@ ALLOWED = {
     "tests": ("base", "shared", "core", "io", "cli", *BACKENDS),
 } | {backend: ("base", "shared", INTERFACE) for backend in BACKENDS}
 
-INCLUDE = re.compile(r'^\s*#\s*(?:include|import)\s*([<"])([^>"]+)[>"]')
 PRINTS = re.compile(r"(?<![\w.>])(?:v?f?printf|puts|fputs|putchar|putc|fputc|perror|fwrite)\s*\(|\bstdout\b|\bstderr\b")
 FOREIGN = re.compile(r"\bPython\.h\b|\bPyObject\b|\btorch/|\bat::|\bATen\b")
-COMMENT = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"', re.DOTALL)
 
 
 def room_of(path: str) -> str:
@@ -36,39 +34,19 @@ def room_of(path: str) -> str:
     return INTERFACE if "/".join(parts) == INTERFACE else parts[0]
 
 
-def resolve(root: Path, source: Path, name: str) -> str | None:
-    """The included file from the repository's root, or None if it is not the project's."""
-    for base in (source.parent, root / "src", root / "include"):
-        target = (base / name).resolve()
-        if target.is_file() and root in target.parents:
-            return target.relative_to(root).as_posix()
-    return None
-
-
-def blank(match: re.Match) -> str:
-    """Comments and strings go, the lines stay."""
-    return "\n" * match.group().count("\n")
-
-
-def check_file(root: Path, source: Path) -> list[str]:
+def check_file(source: Source) -> list[str]:
     """All violations of one file."""
-    name = source.relative_to(root).as_posix()
-    room, found = room_of(name), []
-    text = source.read_text(encoding="utf-8")
-    for number, line in enumerate(text.splitlines(), 1):
-        match = INCLUDE.match(line)
-        if not match:
+    name, room, found = source.name, room_of(source.name), []
+    for include in source.includes:
+        if include.target is None:
+            if include.quoted:
+                found.append(f'{name}:{include.line}: "{include.name}" is no file of the project')
             continue
-        target = resolve(root, source, match.group(2))
-        if target is None:
-            if match.group(1) == '"':
-                found.append(f'{name}:{number}: "{match.group(2)}" is no file of the project')
-            continue
-        other = room_of(target)
+        other = room_of(include.target)
         if other not in (room, "lik", *ALLOWED[room]) and not (room == "core" and other == INTERFACE):
-            found.append(f"{name}:{number}: {room} must not include {target}")
+            found.append(f"{name}:{include.line}: {room} must not include {include.target}")
     if name.startswith("src/"):
-        for number, line in enumerate(COMMENT.sub(blank, text).splitlines(), 1):
+        for number, line in enumerate(source.code.splitlines(), 1):
             if room != "io" and PRINTS.search(line):
                 found.append(f"{name}:{number}: prints: {line.strip()}")
             if FOREIGN.search(line):
@@ -77,16 +55,13 @@ def check_file(root: Path, source: Path) -> list[str]:
 
 
 def main() -> int:
-    root = Path(__file__).resolve().parent.parent
-    rooms = (root / room for room in ("include", "src", "cli", "tests"))
-    sources = [path for room in rooms for path in sorted(room.rglob("*")) if path.suffix in SUFFIXES]
-    unknown = [p for p in sources if room_of(p.relative_to(root).as_posix()) not in ALLOWED]
-    found = [f"{p.relative_to(root)}: no room of this name is known" for p in unknown]
-    for source in sources:
-        if source not in unknown:
-            found += check_file(root, source)
-    print("\n".join(found) or f"check_arrows: {len(sources)} files, all arrows point one way")
-    return 1 if found or not sources else 0
+    files = sources(rooms=("include", "src", "cli", "tests"))
+    found = []
+    for source in files.values():
+        known = room_of(source.name) in ALLOWED
+        found += check_file(source) if known else [f"{source.name}: no room of this name is known"]
+    print("\n".join(found) or f"check_arrows: {len(files)} files, all arrows point one way")
+    return 1 if found or not files else 0
 
 
 if __name__ == "__main__":

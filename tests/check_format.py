@@ -5,18 +5,13 @@ Prints each line that is wrong as FILE:LINE and returns 1 if there is one. `--wr
 are filled by hand.
 """
 
-import re
 import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("include", "src", "cli", "python", "tests", "bench", "examples")
-SUFFIXES = (".c", ".h", ".cu", ".cuh", ".metal")
-LINE, COMMENT = 110, 96
+from c_source import ROOT, TOKEN, Source, sources
 
-# A comment, or a string or character that may look like one.
-TOKEN = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'', re.DOTALL)
+LINE, COMMENT = 110, 96
 
 
 def comment_lines(text: str) -> set[int]:
@@ -30,25 +25,24 @@ def comment_lines(text: str) -> set[int]:
     return found
 
 
-def too_wide(path: Path) -> list[str]:
+def too_wide(source: Source) -> list[str]:
     """The lines of one file that are too wide."""
-    text, found = path.read_text("utf-8"), []
-    comments = comment_lines(text)
-    for number, line in enumerate(text.splitlines(), 1):
+    found, comments = [], comment_lines(source.text)
+    for number, line in enumerate(source.text.splitlines(), 1):
         limit = COMMENT if number in comments else LINE
         if len(line) > limit:
-            found.append(f"{path.relative_to(ROOT)}:{number}: {len(line)} columns, at most {limit}")
+            found.append(f"{source.name}:{number}: {len(line)} columns, at most {limit}")
     return found
 
 
 def main() -> int:
-    sources = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*")) if path.suffix in SUFFIXES]
+    files = sources()
     how = ["-i"] if "--write" in sys.argv[1:] else ["--dry-run", "-Werror"]
     formatter = Path(sys.executable).with_name("clang-format")
-    formatted = subprocess.run([formatter, *how, *sources], cwd=ROOT).returncode == 0
-    found = [line for path in sources for line in too_wide(path)]
-    print("\n".join(found) or f"check_format: {len(sources)} files, all lines fit")
-    return 0 if formatted and sources and not found else 1
+    formatted = subprocess.run([formatter, *how, *files], cwd=ROOT).returncode == 0
+    found = [line for source in files.values() for line in too_wide(source)]
+    print("\n".join(found) or f"check_format: {len(files)} files, all lines fit")
+    return 0 if formatted and files and not found else 1
 
 
 if __name__ == "__main__":

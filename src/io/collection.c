@@ -3,6 +3,7 @@
 #include "io/collection.h"
 
 #include "base/size.h"
+#include "io/recognize.h"
 #include "io/text.h"
 
 #include <math.h>
@@ -26,51 +27,6 @@ struct opening {
 };
 
 #define FAIL(o, status, ...) lik_io_fail((o)->error, status, __VA_ARGS__)
-
-const char *lik_collection_recognize(const struct lik_map *map)
-{
-    if (lik_npy_recognize(map))
-        return "npy";
-    if (lik_safetensors_recognize(map))
-        return "safetensors";
-    for (int64_t i = lik_text_has_mark((const char *)map->data, map->size) ? 3 : 0; i < map->size; i++) {
-        uint8_t c = map->data[i];
-        if (c != ' ' && c != '\t' && c != '\r' && c != '\n')
-            return c == '{' ? "JSON lines" : NULL;
-    }
-    return NULL;
-}
-
-static int ends_with(const char *text, const char *end)
-{
-    size_t n = strlen(text), m = strlen(end);
-    return n >= m && !strcmp(text + n - m, end);
-}
-
-/* A file that is none of the known kinds: say what it seems to be. */
-static int fail_unknown(struct opening *o)
-{
-    const char *path = o->c->path;
-    const struct lik_map *map = &o->c->map;
-    struct lik_array array;
-    if (map->size == 0)
-        return FAIL(o, LIK_IO_UNREADABLE, "%s is empty", path);
-    int status = lik_text_refuse(map, path, o->error);
-    if (status)
-        return status;
-    if (ends_with(path, ".npy"))
-        return lik_npy_read(map, path, &array, o->error);
-    if (ends_with(path, ".safetensors") && map->size > 8 && map->data[8] != '{')
-        return FAIL(o, LIK_IO_UNREADABLE,
-                    "%s is not a .safetensors file: its header begins with byte 0x%02x, not with '{'", path,
-                    map->data[8]);
-    if (ends_with(path, ".safetensors"))
-        return lik_safetensors_read(map, path, &o->c->tensors, o->error);
-    return FAIL(o, LIK_IO_UNREADABLE,
-                "%s is neither .npy nor .safetensors nor JSON lines: it begins with byte 0x%02x\n"
-                "    `lik score --help` lists what can be read.",
-                path, map->data[0]);
-}
 
 /* ---- lengths ---- */
 
@@ -120,7 +76,7 @@ static int lengths_of_file(struct opening *o, const char *path)
     int status = lik_map_open(path, &map, o->error);
     if (status)
         return status;
-    if (lik_npy_recognize(&map) || ends_with(path, ".npy")) {
+    if (lik_npy_recognize(&map) || lik_path_ends(path, ".npy")) {
         status = lik_npy_read(&map, path, &array, o->error);
         if (!status)
             status = lik_array_integers(&array, path, &o->lengths, o->error);
@@ -139,7 +95,7 @@ int lik_collection_beside(const char *path, int which, char **name, struct lik_i
 {
     const char *suffix = which ? "_len.npy" : ".doclens.npy";
     *name = NULL;
-    if (!ends_with(path, ".npy"))
+    if (!lik_path_ends(path, ".npy"))
         return 0;
     size_t stem = strlen(path) - 4, size = stem + strlen(suffix) + 1;
     *name = malloc(size);
@@ -667,9 +623,9 @@ static int open_vectors(struct opening *o)
     int status = lik_map_open(o->options->path, &c->map, o->error);
     if (status)
         return status;
-    c->format = lik_collection_recognize(&c->map);
+    c->format = lik_recognize(&c->map);
     if (!c->format)
-        return fail_unknown(o);
+        return lik_recognize_fail(&c->map, c->path, o->error);
     if (o->options->lens)
         status = lengths_of_file(o, o->options->lens);
     if (status)

@@ -87,8 +87,4 @@ int64_t lik_collection_row(const struct lik_collection *c, int64_t i, int64_t t)
  * of x.npy, in memory to be freed. NULL for the path of another kind. */
 int lik_collection_beside(const char *path, int which, char **name, struct lik_io_error *error);
 
-/* What kind of file this is, by its first bytes: "npy", "safetensors", "JSON lines", or
- * NULL. */
-const char *lik_collection_recognize(const struct lik_map *map);
-
 #endif

@@ -2,6 +2,7 @@
 #include "io/collection.h"
 
 #include "base/size.h"
+#include "io/recognize.h"
 #include "io/text.h"
 
 #include <stdio.h>
@@ -47,7 +48,7 @@ static int ids_of_map(struct lik_collection *c, struct lik_map *map, const char 
         free(numbers);
         return status;
     }
-    const char *recognized = lik_collection_recognize(map);
+    const char *recognized = lik_recognize(map);
     if (recognized && !strcmp(recognized, "JSON lines")) {
         struct lik_lines lines;
         status = lik_lines_read(&lines, map, path, NULL, error);

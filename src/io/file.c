@@ -150,3 +150,9 @@ int lik_file_exists(const char *path, struct lik_io_error *error)
                ? 0
                : lik_io_fail_errno(error, path, "look for");
 }
+
+int lik_path_ends(const char *path, const char *suffix)
+{
+    size_t n = path ? strlen(path) : 0, m = strlen(suffix);
+    return n >= m && !strcmp(path + n - m, suffix);
+}

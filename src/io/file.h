@@ -48,6 +48,8 @@ void lik_map_close(struct lik_map *map);
 /* 1: there is something of that name; 0: there is not; a negative status if that cannot be
  * told. */
 LIK_CHECKED int lik_file_exists(const char *path, struct lik_io_error *error);
+/* Does the path end so? NULL does not. */
+int lik_path_ends(const char *path, const char *suffix);
 /* open(), which an interruption does not end. The file is closed when another program is
  * started. */
 int lik_file_open(const char *path, int flags, unsigned mode);

@@ -11,6 +11,14 @@ import pytest
 
 LIK = os.environ.get("LIK_BIN") or pytest.exit("LIK_BIN must name the lik program", returncode=4)
 DEMO = pathlib.Path(__file__).resolve().parents[2] / "demo"
+DEMO_FILES = [
+    DEMO / "queries.safetensors",
+    DEMO / "documents.safetensors",
+    "--text",
+    DEMO / "documents.jsonl",
+    "--query-text",
+    DEMO / "queries.jsonl",
+]
 
 # What rounding the stored values may do is in the expectation already; what is left is f32 accumulation, and for i8
 # documents the rounding of float queries to 16 bits.

@@ -15,16 +15,8 @@ import xml.dom.minidom
 
 import numpy as np
 import pytest
-from conftest import DEMO, LIK, environment, fails, maxsim, run, unit, write_jsonl
+from conftest import DEMO, DEMO_FILES, LIK, environment, fails, maxsim, run, unit, write_jsonl
 
-DEMO_FILES = [
-    DEMO / "queries.safetensors",
-    DEMO / "documents.safetensors",
-    "--text",
-    DEMO / "documents.jsonl",
-    "--query-text",
-    DEMO / "queries.jsonl",
-]
 COMMANDS = ["score", "rerank", "explain", "eval", "info", "bench", "demo"]
 
 
@@ -110,27 +102,22 @@ def test_full_disk(small):
     fails(3, "cannot write", args=("score", folder / "q.npy", folder / "d.npy", "-o", folder / "no" / "x.npy"))
 
 
+def start_scoring(folder, rng, **how):
+    """Scores folder/q.npy and d.npy into s.npy, which takes a while."""
+    np.save(folder / "q.npy", unit(rng, 64, 32, 128))
+    np.save(folder / "d.npy", unit(rng, 400, 300, 128))
+    args = [folder / "q.npy", folder / "d.npy", "--all", "--device", "ref", "-j1", "-o", folder / "s.npy"]
+    return subprocess.Popen(
+        [LIK, "score", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), **how
+    )
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupt(tmp_path, rng, number):
-    np.save(tmp_path / "q.npy", unit(rng, 64, 32, 128))
-    np.save(tmp_path / "d.npy", unit(rng, 400, 300, 128))
     (tmp_path / "s.npy").write_bytes(b"before")
-    process = subprocess.Popen(
-        [
-            LIK,
-            "score",
-            tmp_path / "q.npy",
-            tmp_path / "d.npy",
-            "--all",
-            "--device",
-            "ref",
-            "-j1",
-            "-o",
-            tmp_path / "s.npy",
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment(),
+    process = start_scoring(
+        tmp_path,
+        rng,
         preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # lik honors it if its parent ignores the signal
     )
     for _ in range(500):  # until the temporary file shows that the work has begun
@@ -163,25 +150,7 @@ def test_output_is_atomic(small):
 
 def test_file_cut_while_read(tmp_path, rng):
     """A mapped file that shrinks ends the program with a message, not with a crash."""
-    np.save(tmp_path / "q.npy", unit(rng, 64, 32, 128))
-    np.save(tmp_path / "d.npy", unit(rng, 400, 300, 128))
-    process = subprocess.Popen(
-        [
-            LIK,
-            "score",
-            tmp_path / "q.npy",
-            tmp_path / "d.npy",
-            "--all",
-            "--device",
-            "ref",
-            "-j1",
-            "-o",
-            tmp_path / "s.npy",
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment(),
-    )
+    process = start_scoring(tmp_path, rng)
     while len(list(tmp_path.iterdir())) < 3 and process.poll() is None:
         time.sleep(0.02)
     os.truncate(tmp_path / "d.npy", 4096)

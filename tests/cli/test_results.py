@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from conftest import DEMO, TOLERANCE, check_ranking, fails, maxsim, parse_tsv, run, unit, write_jsonl
+from conftest import DEMO, DEMO_FILES, TOLERANCE, check_ranking, fails, maxsim, parse_tsv, run, unit, write_jsonl
 from safetensors.numpy import save_file
 
 
@@ -226,15 +226,7 @@ def test_demo(tmp_path):
 
 
 def test_demo_data_through_score_and_eval():
-    args = (
-        DEMO / "queries.safetensors",
-        DEMO / "documents.safetensors",
-        "--text",
-        DEMO / "documents.jsonl",
-        "--query-text",
-        DEMO / "queries.jsonl",
-        "--trec",
-    )
+    args = (*DEMO_FILES, "--trec")
     run_text, _ = run("score", *args)
     plain, _ = run("score", *args, "--no-weights")
     weighted = json.loads(

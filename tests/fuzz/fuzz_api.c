@@ -291,17 +291,11 @@ static void fill_arena(void)
     }
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+/* ---- One input ---- */
+
+/* A problem without outputs, its offsets and lists in these arrays. */
+static struct lik_score problem(int64_t (*offsets)[ENTRIES], int64_t (*list)[ENTRIES])
 {
-    static const char *const names[] = {"ref", "cpu:generic", "cpu:avx2"};
-    static struct lik_context *contexts[3];
-    static int64_t offsets[2][ENTRIES], list[2][ENTRIES];
-    in = (struct input){data, data + size};
-    int which = (int)next(3), verb = (int)next(3);
-    if (!contexts[which] && lik_context_create(names[which], &contexts[which]))
-        return 0; /* this processor has no such level */
-    const struct lik_context *ctx = contexts[which];
-    fill_arena();
     int64_t dim = 1 + next(20);
     struct lik_score op = {
         .struct_size = sizeof op, .q = tokens(dim, offsets[0]), .d = tokens(dim, offsets[1])};
@@ -327,104 +321,165 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         op.d.count = op.q.count * op.per_query;
     if (next(64) == 63)
         op.reserved[next(3)] = arena;
+    return op;
+}
 
-    wide rows = op.pairing == LIK_LIST ? op.list_count : op.q.count;
-    int64_t width = op.pairing == LIK_ALL ? op.d.count : op.pairing == LIK_CANDIDATES ? op.per_query : 1;
-    wide columns = (wide)width;
-    wide row_q = op.q.offsets ? op.q.total : (wide)op.q.count * op.q.len_max;
-    wide row_d = op.d.offsets ? op.d.total : (wide)op.d.count * op.d.len_max;
+struct call {
+    int verb;
+    struct lik_score op;
+    struct lik_topk topk;
+    struct lik_grad grad;
+    wide rows, columns, entries; /* of the scores; entries: with what lies between rows */
+    wide row_q, row_d;           /* rows of the gradients */
+    struct output outputs[3], winners;
+    void *block; /* the struct that is passed */
+};
+
+/* How many scores there are, their stride being chosen, and rows of gradients. */
+static void measure(struct call *c)
+{
+    struct lik_score *op = &c->op;
+    int64_t width = op->pairing == LIK_ALL ? op->d.count : op->pairing == LIK_CANDIDATES ? op->per_query : 1;
+    c->rows = op->pairing == LIK_LIST ? op->list_count : op->q.count;
+    c->columns = (wide)width;
+    c->row_q = op->q.offsets ? op->q.total : (wide)op->q.count * op->q.len_max;
+    c->row_d = op->d.offsets ? op->d.total : (wide)op->d.count * op->d.len_max;
     int64_t gap = maybe(next(3) == 2 ? next(4) : 0);
-    op.scores_stride = gap ? (int64_t)((uint64_t)gap + (uint64_t)width) : maybe(0);
-    wide stride = op.scores_stride ? op.scores_stride : columns;
-    wide entries = rows > 0 && columns > 0 ? (rows > 1 ? (rows - 1) * stride : 0) + columns : 0;
-    struct output outputs[3] = {{NULL, 0}}, winners = {NULL, 0};
-    struct lik_topk topk = {.struct_size = sizeof topk, .smallest = (int32_t)next(2)};
-    struct lik_grad grad = {.struct_size = sizeof grad, .accumulate = (int32_t)next(2)};
-    op.argmax_dtype = (int32_t)maybe(next(2) ? LIK_I32 : LIK_I16);
-    wide winner_bytes = rows > 0 && columns > 0 && op.q.len_max > 0 ? rows * columns * op.q.len_max : 0;
-    winners = output_of(winner_bytes, (wide)lik_dtype_bytes(op.argmax_dtype));
-    void *block = NULL;
-    if (verb == SCORE) {
-        outputs[0] = output_of(entries, 4);
-        op.scores = (float *)(void *)outputs[0].data;
-        if (next(2)) {
-            outputs[1] = winners;
-            op.argmax = winners.data;
-        }
-        op.struct_size = (size_t)maybe(sizeof op);
-        block = in_block(&op, sizeof op);
-    } else if (verb == TOPK) {
-        topk.k = maybe(1 + next(9));
-        topk.id_base = maybe(0);
-        outputs[0] = output_of(op.q.count > 0 ? (wide)op.q.count * topk.k : 0, 4);
-        outputs[1] = output_of(op.q.count > 0 ? (wide)op.q.count * topk.k : 0, 8);
-        topk.values = (float *)(void *)outputs[0].data;
-        topk.ids = (int64_t *)(void *)outputs[1].data;
-        op.struct_size = (size_t)maybe(sizeof op);
-        topk.score = op;
-        topk.struct_size = (size_t)maybe(sizeof topk);
-        block = in_block(&topk, sizeof topk);
-    } else {
-        size_t each = lik_dtype_bytes(op.argmax_dtype);
-        for (size_t i = 0; each && i < winners.bytes / each; i++) {
-            int64_t t = maybe(op.d.len_max > 0 ? next(op.d.len_max < 9 ? op.d.len_max : 9) : -1);
-            if (op.argmax_dtype == LIK_I16)
-                ((int16_t *)(void *)winners.data)[i] = (int16_t)t;
-            else if (op.argmax_dtype == LIK_I32)
-                ((int32_t *)(void *)winners.data)[i] = (int32_t)t;
-        }
-        op.argmax = winners.data;
-        grad.grad_scores = place(4);
-        grad.grad_scores_stride = maybe(0);
-        if (next(4))
-            outputs[0] = output_of(row_q * op.q.dim, (wide)lik_dtype_bytes(op.q.dtype));
-        if (next(4))
-            outputs[1] = output_of(row_d * op.d.dim, (wide)lik_dtype_bytes(op.d.dtype));
-        if (op.q.weights || next(8) == 7)
-            outputs[2] = output_of(row_q, 4);
-        grad.grad_q = outputs[0].data;
-        grad.grad_d = outputs[1].data;
-        grad.grad_weights = (float *)(void *)outputs[2].data;
-        op.struct_size = (size_t)maybe(sizeof op);
-        grad.score = op;
-        grad.struct_size = (size_t)maybe(sizeof grad);
-        block = in_block(&grad, sizeof grad);
-    }
+    op->scores_stride = gap ? (int64_t)((uint64_t)gap + (uint64_t)width) : maybe(0);
+    wide stride = op->scores_stride ? op->scores_stride : c->columns;
+    c->entries = c->rows > 0 && c->columns > 0 ? (c->rows > 1 ? (c->rows - 1) * stride : 0) + c->columns : 0;
+}
 
+static wide winner_count(const struct call *c)
+{
+    return c->rows > 0 && c->columns > 0 && c->op.q.len_max > 0 ? c->rows * c->columns * c->op.q.len_max : 0;
+}
+
+static void make_score(struct call *c)
+{
+    c->outputs[0] = output_of(c->entries, 4);
+    c->op.scores = (float *)(void *)c->outputs[0].data;
+    if (next(2)) {
+        c->outputs[1] = c->winners;
+        c->op.argmax = c->winners.data;
+    }
+    c->op.struct_size = (size_t)maybe(sizeof c->op);
+    c->block = in_block(&c->op, sizeof c->op);
+}
+
+static void make_topk(struct call *c)
+{
+    struct lik_topk *topk = &c->topk;
+    topk->k = maybe(1 + next(9));
+    topk->id_base = maybe(0);
+    wide entries = c->op.q.count > 0 ? (wide)c->op.q.count * topk->k : 0;
+    c->outputs[0] = output_of(entries, 4);
+    c->outputs[1] = output_of(entries, 8);
+    topk->values = (float *)(void *)c->outputs[0].data;
+    topk->ids = (int64_t *)(void *)c->outputs[1].data;
+    c->op.struct_size = (size_t)maybe(sizeof c->op);
+    topk->score = c->op;
+    topk->struct_size = (size_t)maybe(sizeof *topk);
+    c->block = in_block(topk, sizeof *topk);
+}
+
+static void make_grad(struct call *c)
+{
+    struct lik_score *op = &c->op;
+    struct lik_grad *grad = &c->grad;
+    size_t each = lik_dtype_bytes(op->argmax_dtype);
+    for (size_t i = 0; each && i < c->winners.bytes / each; i++) {
+        int64_t t = maybe(op->d.len_max > 0 ? next(op->d.len_max < 9 ? op->d.len_max : 9) : -1);
+        if (op->argmax_dtype == LIK_I16)
+            ((int16_t *)(void *)c->winners.data)[i] = (int16_t)t;
+        else if (op->argmax_dtype == LIK_I32)
+            ((int32_t *)(void *)c->winners.data)[i] = (int32_t)t;
+    }
+    op->argmax = c->winners.data;
+    grad->grad_scores = place(4);
+    grad->grad_scores_stride = maybe(0);
+    if (next(4))
+        c->outputs[0] = output_of(c->row_q * op->q.dim, (wide)lik_dtype_bytes(op->q.dtype));
+    if (next(4))
+        c->outputs[1] = output_of(c->row_d * op->d.dim, (wide)lik_dtype_bytes(op->d.dtype));
+    if (op->q.weights || next(8) == 7)
+        c->outputs[2] = output_of(c->row_q, 4);
+    grad->grad_q = c->outputs[0].data;
+    grad->grad_d = c->outputs[1].data;
+    grad->grad_weights = (float *)(void *)c->outputs[2].data;
+    op->struct_size = (size_t)maybe(sizeof *op);
+    grad->score = *op;
+    grad->struct_size = (size_t)maybe(sizeof *grad);
+    c->block = in_block(grad, sizeof *grad);
+}
+
+/* Is all there that a run reads and writes, and is it done soon? */
+static int can_run(const struct call *c, size_t workspace_bytes)
+{
+    const struct lik_score *op = &c->op;
+    wide stride = c->grad.grad_scores_stride ? c->grad.grad_scores_stride : c->columns;
+    wide grad_reach = c->rows > 0 && c->columns > 0 ? (c->rows - 1) * stride + c->columns : 0;
+    wide products = (c->rows + 1) * (c->columns + 1) * (op->q.len_max + 1) * (op->d.len_max + 1) * op->d.dim;
+    int small = c->rows < 1000 && c->columns < 1000 && products < 2000000 && op->q.count < 1000 &&
+                op->d.count < 1000 && c->row_q * op->q.dim < 100000 && c->row_d * op->d.dim < 100000 &&
+                workspace_bytes < 1 << 24;
+    int held = c->entries * 4 < 1 << 20 && winner_count(c) * 4 < 1 << 20 && c->topk.k < 1000;
+    return small && held && present(&op->q) && present(&op->d) &&
+           (c->verb != GRAD || (grad_reach >= 0 && grad_reach < 1000));
+}
+
+static void plan_and_run(const struct call *c, const struct lik_context *ctx)
+{
     struct lik_exec exec = {.threads = (int32_t)maybe(next(6))};
     struct lik_plan plan = {.struct_size = (size_t)maybe(sizeof plan)}, before = plan;
     exec.parallel_for = exec.threads > 1 && next(8) != 7 ? backwards : NULL;
     exec.struct_size = (size_t)maybe(sizeof exec);
     struct lik_exec *exec_block = next(8) == 7 ? NULL : in_block(&exec, sizeof exec);
-    if (listed(&op)) {
+    if (listed(&c->op)) {
         memset(before.variant, PAINT, sizeof before.variant);
         plan = before;
-        int status = plan_of(verb, ctx, block, exec_block, &plan);
+        int status = plan_of(c->verb, ctx, c->block, exec_block, &plan);
         if (status) {
             MUST(!memcmp(&plan, &before, sizeof plan));
-            must_refuse(status, outputs);
+            must_refuse(status, c->outputs);
         } else {
             MUST(!lik_last_error()[0] && memchr(plan.variant, 0, sizeof plan.variant) && plan.variant[0]);
             MUST(plan.struct_size == before.struct_size);
-            wide grad_reach =
-                rows > 0 && columns > 0
-                    ? (rows - 1) * (grad.grad_scores_stride ? grad.grad_scores_stride : columns) + columns
-                    : 0;
-            wide products = (rows + 1) * (columns + 1) * (op.q.len_max + 1) * (op.d.len_max + 1) * op.d.dim;
-            int small = rows < 1000 && columns < 1000 && products < 2000000 && op.q.count < 1000 &&
-                        op.d.count < 1000 && row_q * op.q.dim < 100000 && row_d * op.d.dim < 100000 &&
-                        plan.workspace_bytes < 1 << 24;
-            int held = entries * 4 < 1 << 20 && winner_bytes * 4 < 1 << 20 && topk.k < 1000;
-            if (small && held && present(&op.q) && present(&op.d) &&
-                (verb != GRAD || (grad_reach >= 0 && grad_reach < 1000)))
-                run(verb, ctx, block, exec_block ? &exec : NULL, plan.workspace_bytes, outputs);
+            if (can_run(c, plan.workspace_bytes))
+                run(c->verb, ctx, c->block, exec_block ? &exec : NULL, plan.workspace_bytes, c->outputs);
         }
     }
-    for (int i = 0; i < 3; i++)
-        if (outputs[i].data != winners.data)
-            free(outputs[i].data);
-    free(winners.data);
-    free(block);
     free(exec_block);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static const char *const names[] = {"ref", "cpu:generic", "cpu:avx2"};
+    static struct lik_context *contexts[3];
+    static int64_t offsets[2][ENTRIES], list[2][ENTRIES];
+    in = (struct input){data, data + size};
+    int which = (int)next(3);
+    struct call c = {.verb = (int)next(3)};
+    if (!contexts[which] && lik_context_create(names[which], &contexts[which]))
+        return 0; /* this processor has no such level */
+    fill_arena();
+    c.op = problem(offsets, list);
+    measure(&c);
+    c.topk = (struct lik_topk){.struct_size = sizeof c.topk, .smallest = (int32_t)next(2)};
+    c.grad = (struct lik_grad){.struct_size = sizeof c.grad, .accumulate = (int32_t)next(2)};
+    c.op.argmax_dtype = (int32_t)maybe(next(2) ? LIK_I32 : LIK_I16);
+    c.winners = output_of(winner_count(&c), (wide)lik_dtype_bytes(c.op.argmax_dtype));
+    if (c.verb == SCORE)
+        make_score(&c);
+    else if (c.verb == TOPK)
+        make_topk(&c);
+    else
+        make_grad(&c);
+    plan_and_run(&c, contexts[which]);
+    for (int i = 0; i < 3; i++)
+        if (c.outputs[i].data != c.winners.data)
+            free(c.outputs[i].data);
+    free(c.winners.data);
+    free(c.block);
     return 0;
 }

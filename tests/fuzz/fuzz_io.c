@@ -4,7 +4,7 @@
  * readers accept is then used in full: every length, mask entry, vector and text is touched, so
  * that a wrong size shows as a bad access, and ids and texts go through the JSON writer and
  * must come back from the reader unchanged. */
-// sources: src/io/*.c src/base/error.c src/core/views.c
+// sources: src/io/*.c src/base/*.c src/core/views.c
 #include "fuzz.h"
 
 #include "base/dtype.h"

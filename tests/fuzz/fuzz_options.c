@@ -1,7 +1,7 @@
 /* libFuzzer target for the command's options: the input's lines are the arguments. It goes as
  * far as no file is opened, --help and the names of measures included; and every argument is
  * read as a number by each of the readers. */
-// sources: src/io/*.c src/base/error.c src/core/views.c cli/options.c cli/trec.c cli/terminal.c
+// sources: src/io/*.c src/base/*.c src/core/views.c cli/options.c cli/trec.c cli/terminal.c
 // flags: -Wl,--wrap=exit
 #define LIK_FUZZ_EXIT
 #include "fuzz.h"

@@ -4,7 +4,7 @@
  * second. What is accepted is used in full: runs and judgments are measured, and every name
  * must be found again and be shown without a character that steers a terminal. Refusals go
  * through the message as it is printed. */
-// sources: src/io/*.c src/base/error.c src/core/views.c cli/trec.c cli/terminal.c
+// sources: src/io/*.c src/base/*.c src/core/views.c cli/trec.c cli/terminal.c
 // flags: -Wl,--wrap=exit
 #define LIK_FUZZ_EXIT
 #include "fuzz.h"

@@ -278,7 +278,9 @@ def suite_lint(tally: Tally) -> None:
     interpreter = python()
     call(tally, "format", [interpreter, "tests/check_format.py"])
     call(tally, "mutants", [interpreter, "tests/mutants.py", "--check"])
-    call(tally, "ruff", [interpreter, "-m", "ruff", "check", "python", "tests", "bench", "examples"])
+    folders = ["python", "tests", "bench", "examples"]
+    call(tally, "ruff", [interpreter, "-m", "ruff", "check", *folders])
+    call(tally, "ruff format", [interpreter, "-m", "ruff", "format", "--check", *folders])
     call(tally, "imports", [interpreter, "tests/check_imports.py"])
     call(tally, "mypy", [interpreter, "-m", "mypy", "--strict", "python/late_interaction_kernels"])
 

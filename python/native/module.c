@@ -12,8 +12,8 @@ static PyObject *native_register_torch(PyObject *self, PyObject *args)
 {
     (void)self;
     PyObject *o[12];
-    if (!PyArg_ParseTuple(args, "OOOOOOOOOOOO", &o[0], &o[1], &o[2], &o[3], &o[4], &o[5], &o[6], &o[7],
-                          &o[8], &o[9], &o[10], &o[11]))
+    if (!PyArg_ParseTuple(args, "OOOOOOOOOOOO", &o[0], &o[1], &o[2], &o[3], &o[4], &o[5], &o[6], &o[7], &o[8],
+                          &o[9], &o[10], &o[11]))
         return NULL;
     for (int i = 0; i < 12; i++)
         Py_INCREF(o[i]); /* for the life of the process */

@@ -252,8 +252,8 @@ out_release:
     return -1;
 }
 
-int result_read(struct problem *p, int slot, PyObject *object, const char *name, int32_t dtype,
-                       int64_t count, int writable)
+int result_read(struct problem *p, int slot, PyObject *object, const char *name, int32_t dtype, int64_t count,
+                int writable)
 {
     struct view *v = &p->out[slot];
     if (view_read(v, object, name, writable))
@@ -270,8 +270,7 @@ int result_read(struct problem *p, int slot, PyObject *object, const char *name,
     return 0;
 }
 
-int output_read(struct problem *p, int slot, PyObject *object, const char *name, int32_t dtype,
-                       int64_t count)
+int output_read(struct problem *p, int slot, PyObject *object, const char *name, int32_t dtype, int64_t count)
 {
     return result_read(p, slot, object, name, dtype, count, 1);
 }

@@ -1,5 +1,6 @@
 /* The verbs: score, topk and grad write into arrays that they are given, forward and backward
- * allocate tensors of torch; each takes a problem as its FIELDS fields, then what else it needs. */
+ * allocate tensors of torch. Each takes a problem as its FIELDS fields, then what else it
+ * needs. */
 #include "entries.h"
 #include "problem.h"
 #include "run.h"
@@ -85,6 +86,36 @@ static int64_t operand_rows(const struct lik_tokens *t)
     return t->offsets ? t->total : t->count * t->len_max;
 }
 
+/* What a backward pass reads: the gradient of the scores into p->out[0], and the argmax that
+ * `writer` gave. */
+static int winners_read(struct problem *p, PyObject *const *args, struct view *argmax, const char *writer)
+{
+    int64_t scores = problem_scores(p);
+    if (result_read(p, 0, args[0], "grad_scores", LIK_F32, scores, 0) ||
+        view_read(argmax, args[1], "argmax", 0))
+        return -1;
+    if (p->out[0].present && argmax->present && view_is_contiguous(argmax) && argmax->device == p->device &&
+        view_count(argmax) == scores * p->op.q.len_max)
+        return 0;
+    PyErr_Format(PyExc_ValueError, "argmax must be the contiguous one that %s() wrote for this problem",
+                 writer);
+    return -1;
+}
+
+/* The backward pass into p->out[1 ... 3]. */
+static int run_backward(struct problem *p, const struct view *argmax, int accumulate)
+{
+    struct lik_grad op = {.struct_size = sizeof op, .accumulate = accumulate};
+    p->op.argmax = argmax->data;
+    p->op.argmax_dtype = argmax->dtype;
+    op.score = p->op;
+    op.grad_scores = p->out[0].data;
+    op.grad_q = p->out[1].data;
+    op.grad_d = p->out[2].data;
+    op.grad_weights = p->out[3].data;
+    return run_operation(RUN_GRAD, &op, p->device, grad_work(p));
+}
+
 /* grad(*problem, grad_scores, argmax, grad_q or None, grad_d or None, grad_weights or None,
  * accumulate) */
 PyObject *native_grad(PyObject *self, PyObject *const *args, Py_ssize_t n)
@@ -94,31 +125,12 @@ PyObject *native_grad(PyObject *self, PyObject *const *args, Py_ssize_t n)
     struct view argmax = {0};
     if (expect_arguments("grad", n, FIELDS + 6) || problem_read(&p, args))
         return NULL;
-    int64_t scores = problem_scores(&p);
     int failed =
-        result_read(&p, 0, args[FIELDS], "grad_scores", LIK_F32, scores, 0) ||
+        winners_read(&p, args + FIELDS, &argmax, "score") ||
         output_read(&p, 1, args[FIELDS + 2], "grad_q", p.op.q.dtype, operand_rows(&p.op.q) * p.op.q.dim) ||
         output_read(&p, 2, args[FIELDS + 3], "grad_d", p.op.d.dtype, operand_rows(&p.op.d) * p.op.d.dim) ||
         output_read(&p, 3, args[FIELDS + 4], "grad_weights", LIK_F32, operand_rows(&p.op.q)) ||
-        view_read(&argmax, args[FIELDS + 1], "argmax", 0);
-    if (!failed && (!argmax.present || !view_is_contiguous(&argmax) || argmax.device != p.device ||
-                    view_count(&argmax) != scores * p.op.q.len_max)) {
-        PyErr_SetString(PyExc_ValueError,
-                        "argmax must be the contiguous one that score() wrote for this problem");
-        failed = -1;
-    }
-    if (!failed) {
-        struct lik_grad op = {.struct_size = sizeof op};
-        p.op.argmax = argmax.data;
-        p.op.argmax_dtype = argmax.dtype;
-        op.score = p.op;
-        op.grad_scores = p.out[0].data;
-        op.grad_q = p.out[1].data;
-        op.grad_d = p.out[2].data;
-        op.grad_weights = p.out[3].data;
-        op.accumulate = args[FIELDS + 5] == Py_True;
-        failed = run_operation(RUN_GRAD, &op, p.device, grad_work(&p));
-    }
+        run_backward(&p, &argmax, args[FIELDS + 5] == Py_True);
     view_release(&argmax);
     return finish(&p, failed);
 }
@@ -163,17 +175,8 @@ PyObject *native_backward(PyObject *self, PyObject *const *args, Py_ssize_t n)
     PyObject *grads[3] = {NULL, NULL, NULL}, *result = NULL;
     if (expect_arguments("backward", n, FIELDS + 5) || problem_read(&p, args))
         return NULL;
-    struct lik_grad op = {.struct_size = sizeof op};
-    int64_t scores = problem_scores(&p);
-    if (result_read(&p, 0, args[FIELDS], "grad_scores", LIK_F32, scores, 0) ||
-        view_read(&argmax, args[FIELDS + 1], "argmax", 0))
+    if (winners_read(&p, args + FIELDS, &argmax, "forward"))
         goto out_release;
-    if (!p.out[0].present || !argmax.present || !view_is_contiguous(&argmax) || argmax.device != p.device ||
-        view_count(&argmax) != scores * p.op.q.len_max) {
-        PyErr_SetString(PyExc_ValueError,
-                        "argmax must be the contiguous one that forward() wrote for this problem");
-        goto out_release;
-    }
     for (int i = 0; i < 3; i++) {
         const struct view *like = &p.in[i == 1 ? D : Q];
         if (args[FIELDS + 2 + i] == Py_True)
@@ -184,14 +187,7 @@ PyObject *native_backward(PyObject *self, PyObject *const *args, Py_ssize_t n)
         if (!grads[i])
             goto out_release;
     }
-    p.op.argmax = argmax.data;
-    p.op.argmax_dtype = argmax.dtype;
-    op.score = p.op;
-    op.grad_scores = p.out[0].data;
-    op.grad_q = p.out[1].data;
-    op.grad_d = p.out[2].data;
-    op.grad_weights = p.out[3].data;
-    if (!run_operation(RUN_GRAD, &op, p.device, grad_work(&p)))
+    if (!run_backward(&p, &argmax, 0))
         result = PyTuple_Pack(3, grads[0], grads[1], grads[2]);
 out_release:
     for (int i = 0; i < 3; i++)

@@ -1,19 +1,23 @@
 #!/usr/bin/env python3
-"""Measures liblik on this machine's processor beside its peers, and holds the figures against the targets.
+"""Measures liblik on this machine's processor beside its peers, and holds the figures against
+the targets.
 
-For each number of threads a fresh process (thread pools of the peers can only be set before they start) takes the
-cases one after the other: it makes the data, checks every candidate against f64 NumPy, drops and names those that are
-wrong, and times the rest in interleaved rounds. The FMA peak is measured before and after every timing, with as many
-threads, and a share of the peak is useful operations per second over the larger of the two readings around it: on a
-shared machine the peak moves. The best share holds the fastest timing against the highest peak reading of the whole
-process.
+For each number of threads a fresh process (thread pools of the peers can only be set before
+they start) takes the cases one after the other: it makes the data, checks every candidate
+against f64 NumPy, drops and names those that are wrong, and times the rest in interleaved
+rounds. The FMA peak is measured before and after every timing, with as many threads, and a
+share of the peak is useful operations per second over the larger of the two readings around it:
+on a shared machine the peak moves. The best share holds the fastest timing against the highest
+peak reading of the whole process.
 
-Other programs can still ruin a round: a peak reading that had to wait for the processor makes a share too high, a peer
-that waited makes a ratio too high. So a round counts only if its threads hardly waited to run (the scheduler's own
-figures) and the peak beside it was near the highest; more rounds are taken until enough count. A candidate without
-enough of them is shown as disturbed, and no target is judged on it.
+Other programs can still ruin a round: a peak reading that had to wait for the processor makes a
+share too high, a peer that waited makes a ratio too high. So a round counts only if its threads
+hardly waited to run (the scheduler's own figures) and the peak beside it was near the highest;
+more rounds are taken until enough count. A candidate without enough of them is shown as
+disturbed, and no target is judged on it.
 
-    bench/run.sh [--quick] [--cases text,train] [--peers numpy,torch | --no-peers] [--threads 1,2] [-o FILE.json]
+    bench/run.sh [--quick] [--cases text,train] [--peers numpy,torch | --no-peers]
+                 [--threads 1,2] [-o FILE.json]
 """
 
 import argparse
@@ -41,9 +45,15 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 
 def arguments():
     parser = argparse.ArgumentParser(description="Measures liblik and its peers on this machine's processor.")
-    parser.add_argument("--library", type=Path, default=ROOT / "build/release/liblik.so", help="the shared library")
-    parser.add_argument("--peak", type=Path, default=ROOT / "build/bench/libpeak.so", help="built of bench/peak.c")
-    parser.add_argument("--upstream", type=Path, help="folder into which late-interaction-kernels was installed")
+    parser.add_argument(
+        "--library", type=Path, default=ROOT / "build/release/liblik.so", help="the shared library"
+    )
+    parser.add_argument(
+        "--peak", type=Path, default=ROOT / "build/bench/libpeak.so", help="built of bench/peak.c"
+    )
+    parser.add_argument(
+        "--upstream", type=Path, help="folder into which late-interaction-kernels was installed"
+    )
     parser.add_argument("--device", default="cpu", help="cpu, cpu:avx2, cpu:generic (default: cpu)")
     parser.add_argument("--threads", default="1,2", help="numbers of threads, comma-separated (default: 1,2)")
     parser.add_argument("--cases", help="only the cases whose names begin like one of these, comma-separated")
@@ -73,8 +83,8 @@ def arguments():
 
 
 def seconds_waited():
-    """How long this process's living threads have been ready to run without a processor, summed; 0 where the system
-    does not say."""
+    """How long this process's living threads have been ready to run without a processor,
+    summed; 0 where the system does not say."""
     waited = 0
     for path in Path("/proc/self/task").glob("*/schedstat"):
         try:
@@ -109,7 +119,9 @@ class FmaPeak:
 
 
 class Timed:
-    """One candidate of a case: `run` is called to check it, `timer(n)` gives the seconds of a call over n calls."""
+    """One candidate of a case: `run` is called to check it, `timer(n)` gives the seconds of a
+    call over n calls.
+    """
 
     def __init__(self, run, timer=None):
         self.run = run
@@ -142,11 +154,15 @@ class Timed:
         return [q and p >= PEAK_MIN * highest_peak for q, p in zip(self.quiet, self.peaks, strict=True)]
 
     def result(self, flops, highest_peak, enough):
-        """Figures of the rounds that count; of all of them, marked as disturbed, if fewer than `enough` do."""
+        """Figures of the rounds that count; of all of them, marked as disturbed, if fewer than
+        `enough` do.
+        """
         counted = self.counted(highest_peak)
         disturbed = sum(counted) < enough
         rounds = [
-            (s, flops / s / p) for s, p, c in zip(self.seconds, self.peaks, counted, strict=True) if c or disturbed
+            (s, flops / s / p)
+            for s, p, c in zip(self.seconds, self.peaks, counted, strict=True)
+            if c or disturbed
         ]
         return {
             "disturbed": disturbed,
@@ -161,7 +177,9 @@ class Timed:
 
 
 def error_of(got, truth):
-    """The largest difference of two arrays, or infinity when the shapes differ or a value is not a number."""
+    """The largest difference of two arrays, or infinity when the shapes differ or a value is
+    not a number.
+    """
     import numpy as np
 
     got = np.asarray(got, np.float64)
@@ -183,7 +201,9 @@ def tokens_of(data):
 
 
 def our_score(library, peak, data):
-    """A forward case: (variant, {name: Timed}, check), where check() returns (error, tolerance)."""
+    """A forward case: (variant, {name: Timed}, check), where check() returns (error,
+    tolerance).
+    """
     call, scores = library.score(*tokens_of(data), precision=data.case.precision)
     timer = (lambda n: peak.repeat(call, n)) if data.case.kind == "tiny" else None
 
@@ -195,7 +215,9 @@ def our_score(library, peak, data):
 
 
 def our_topk(library, peak, data):
-    """A top-k case. The check: each value is the score of its id, no id comes twice, and the values are the k best."""
+    """A top-k case. The check: each value is the score of its id, no id comes twice, and the
+    values are the k best.
+    """
     import numpy as np
 
     call, values, ids = library.topk(*tokens_of(data), 10)
@@ -203,7 +225,11 @@ def our_topk(library, peak, data):
     def check():
         call()
         truth = data.truth()
-        if ids.min() < 0 or ids.max() >= data.case.nd or any(len(set(row)) < len(row) for row in ids.tolist()):
+        if (
+            ids.min() < 0
+            or ids.max() >= data.case.nd
+            or any(len(set(row)) < len(row) for row in ids.tolist())
+        ):
             return math.inf, data.tolerance()
         named = error_of(values, np.take_along_axis(truth, ids, 1))
         return max(named, error_of(values, -np.sort(-truth, axis=1)[:, : ids.shape[1]])), data.tolerance()
@@ -240,14 +266,17 @@ def our_training(library, peak, data, truth, grad_scores):
 
 
 def training_error(got, truth):
-    """The largest error of scores and gradients. The gradients' is divided by how many scores add up in them, so that
-    one tolerance serves all: each term is at most as large as a similarity."""
+    """The largest error of scores and gradients. The gradients' is divided by how many scores
+    add up in them, so that one tolerance serves all: each term is at most as large as a
+    similarity."""
     counts = (1, truth[0].shape[1], truth[0].shape[0])
     return max(error_of(g, t) / n for g, t, n in zip(got, truth, counts, strict=True))
 
 
 def take_rounds(timed, fma, rounds):
-    """Times the candidates in turn, `rounds` times and on until as many rounds count for each, within ROUNDS_FACTOR."""
+    """Times the candidates in turn, `rounds` times and on until as many rounds count for each,
+    within ROUNDS_FACTOR.
+    """
     for number in range(ROUNDS_FACTOR * rounds):
         for candidate in timed.values():
             candidate.measure(fma)
@@ -256,15 +285,17 @@ def take_rounds(timed, fma, rounds):
 
 
 def median_ratio(over, under, enough):
-    """Median of over's seconds over under's, of the rounds that count for both; None if fewer than `enough` do."""
+    """Median of over's seconds over under's, of the rounds that count for both; None if fewer
+    than `enough` do.
+    """
     columns = (over["seconds"], under["seconds"], over["counted"], under["counted"])
     ratios = [a / b for a, b, counted_a, counted_b in zip(*columns, strict=True) if counted_a and counted_b]
     return statistics.median(ratios) if len(ratios) >= enough else None
 
 
 def run_case(case, library, peak, fma, args):
-    """Checks and times one case. Returns its row for the JSON, without the figures that need the highest peak, and the
-    candidates: (row, {name: Timed})."""
+    """Checks and times one case. Returns its row for the JSON, without the figures that need
+    the highest peak, and the candidates: (row, {name: Timed})."""
     import cases
     import numpy as np
     import peers
@@ -279,8 +310,9 @@ def run_case(case, library, peak, fma, args):
     else:
         variant, timed, check = (our_topk if case.kind == "topk" else our_score)(library, peak, data)
     error, tolerance = check()
-    row = {"case": case.name, "title": case.title, "threads": fma.threads, "flops": data.flops(), "variant": variant,
-           "error": error, "tolerance": tolerance, "dropped": {}, "notes": {}}  # fmt: skip
+    row = {"case": case.name, "title": case.title, "threads": fma.threads, "flops": data.flops(),
+           "variant": variant, "error": error, "tolerance": tolerance,
+           "dropped": {}, "notes": {}}  # fmt: skip
     if not error <= tolerance:
         return row, {}
     only = [] if args.no_peers else args.peers.split(",") if args.peers else None
@@ -294,7 +326,9 @@ def run_case(case, library, peak, fma, args):
             timed[name] = Timed(peer.run)
         else:
             of = error / np.abs(truth[0] if case.kind == "train" else truth).mean()
-            row["dropped"][name] = f"wrong by {error:.3g} ({of:.1%} of the mean score), allowed {peer.tolerance:.3g}"
+            row["dropped"][name] = (
+                f"wrong by {error:.3g} ({of:.1%} of the mean score), allowed {peer.tolerance:.3g}"
+            )
         if peer.note:
             row["notes"][name] = peer.note
     for candidate in timed.values():
@@ -304,7 +338,9 @@ def run_case(case, library, peak, fma, args):
 
 
 def metric_of(row, metric, enough):
-    """The row's value of a target's metric, or None when it was not measured or too few rounds count."""
+    """The row's value of a target's metric, or None when it was not measured or too few rounds
+    count.
+    """
     ours, candidates = row["lik"], row["candidates"]
     if ours["disturbed"]:
         return None
@@ -326,7 +362,9 @@ def metric_of(row, metric, enough):
 
 
 def finish_row(row, case, timed, highest_peak, enough):
-    """Adds results, ratios and targets to a row. `peers` leaves out ours ("lik", parts of its training step)."""
+    """Adds results, ratios and targets to a row. `peers` leaves out ours ("lik", parts of its
+    training step).
+    """
     ours = {"lik", "forward", "forward with argmax", "backward"}
     row["candidates"] = {name: t.result(row["flops"], highest_peak, enough) for name, t in timed.items()}
     row["lik"] = row["candidates"]["lik"]
@@ -351,7 +389,9 @@ def finish_row(row, case, timed, highest_peak, enough):
 
 
 def worker(args):
-    """Measures all cases with args.threads[0] threads and writes {"peaks", "bandwidth", "rows"} to args.worker."""
+    """Measures all cases with args.threads[0] threads and writes {"peaks", "bandwidth", "rows"}
+    to args.worker.
+    """
     threads = args.threads[0]
     if args.upstream:
         sys.path.insert(0, str(args.upstream))
@@ -377,7 +417,8 @@ def worker(args):
         finished.append((row, case, timed))
         what = "done" if timed else f"WRONG: off by {row['error']:.3g}, allowed {row['tolerance']:.3g}"
         print(
-            f"{threads} thread{'s' * (threads > 1)}  {case.name:12} {what}, {time.perf_counter() - begin:.1f} s",
+            f"{threads} thread{'s' * (threads > 1)}  {case.name:12} {what}, "
+            f"{time.perf_counter() - begin:.1f} s",
             file=sys.stderr,
         )
     for row, case, timed in finished:
@@ -388,7 +429,9 @@ def worker(args):
         "fma_median": statistics.median(fma.trusted or fma.readings),
         "fma_best": fma.highest(),
         "fma_trusted": len(fma.trusted) / len(fma.readings),
-        "bandwidth": {name: {"median": statistics.median(v), "best": max(v)} for name, v in bandwidth.items()},
+        "bandwidth": {
+            name: {"median": statistics.median(v), "best": max(v)} for name, v in bandwidth.items()
+        },
         "rows": [row for row, _, _ in finished],
         "device": library.name(),
         "version": library.version(),
@@ -412,10 +455,14 @@ def machine():
             fields[key.strip()] = value.strip()
     info["cpu"] = fields.get("model name") or platform.processor() or platform.machine()
     if "cpu family" in fields:
-        info["cpu"] += f" (family {fields['cpu family']} model {fields['model']} stepping {fields['stepping']})"
+        info["cpu"] += (
+            f" (family {fields['cpu family']} model {fields['model']} stepping {fields['stepping']})"
+        )
     git = ["git", "-C", str(ROOT)]
     commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True)
-    changed = subprocess.run([*git, "status", "--porcelain", "--", "src", "include"], capture_output=True, text=True)
+    changed = subprocess.run(
+        [*git, "status", "--porcelain", "--", "src", "include"], capture_output=True, text=True
+    )
     info["commit"] = commit.stdout.strip() + ("+changes" if changed.stdout.strip() else "")
     info["date"] = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
     return info
@@ -443,11 +490,25 @@ def main():
 
     if args.upstream:
         sys.path.insert(0, str(args.upstream))
-    results = {"machine": machine(), "quick": args.quick, "rounds": args.rounds, "peers": versions(), "runs": []}
+    results = {
+        "machine": machine(),
+        "quick": args.quick,
+        "rounds": args.rounds,
+        "peers": versions(),
+        "runs": [],
+    }
     with tempfile.TemporaryDirectory() as folder:
         for threads in args.threads:
             path = Path(folder) / f"{threads}.json"
-            command = [sys.executable, __file__, *sys.argv[1:], "--threads", str(threads), "--worker", str(path)]
+            command = [
+                sys.executable,
+                __file__,
+                *sys.argv[1:],
+                "--threads",
+                str(threads),
+                "--worker",
+                str(path),
+            ]
             environment = os.environ | {name: str(threads) for name in THREAD_VARIABLES}
             subprocess.run(command, env=environment, check=True)
             results["runs"].append(json.loads(path.read_text()))

@@ -1,8 +1,9 @@
-"""What is measured: the cases with their shapes and targets, their data, and the f64 truth that checks everything.
+"""What is measured: the cases with their shapes and targets, their data, and the f64 truth that
+checks everything.
 
-A case is nq queries of lq tokens against nd documents of ld tokens (or of ld[0] to ld[1] tokens, packed), all of dim
-elements, unit length, random. Its useful work is 2 * query tokens * document tokens * dim operations: nothing is
-counted that padding or a second pass might add."""
+A case is nq queries of lq tokens against nd documents of ld tokens (or of ld[0] to ld[1]
+tokens, packed), all of dim elements, unit length, random. Its useful work is 2 * query tokens *
+document tokens * dim operations: nothing is counted that padding or a second pass might add."""
 
 import math
 from dataclasses import dataclass, field
@@ -13,9 +14,10 @@ from liblik import BF16, F16, F32, HIGHEST, I8, MEDIUM
 
 @dataclass(frozen=True)
 class Target:
-    """A number to reach. `metric` is "share" or "best share" (of the FMA peak), "fma time" (multiple of the time the
-    FMAs alone take), "argmax" (time over the forward's, as a fraction), or "times <peer>", where the peer is a peer's
-    name, "best" for the fastest exact one or "best torch" for the fastest of torch's forms. `threads` 0: any number."""
+    """A number to reach. `metric` is "share" or "best share" (of the FMA peak), "fma time"
+    (multiple of the time the FMAs alone take), "argmax" (time over the forward's, as a
+    fraction), or "times <peer>", where the peer is a peer's name, "best" for the fastest exact
+    one or "best torch" for the fastest of torch's forms. `threads` 0: any number."""
 
     metric: str
     value: float
@@ -26,7 +28,9 @@ class Target:
 
     def text(self):
         sign = "≤" if self.metric in ("fma time", "argmax") else "≥"
-        number = f"{self.value:.0%}" if "share" in self.metric or self.metric == "argmax" else f"{self.value:g}x"
+        number = (
+            f"{self.value:.0%}" if "share" in self.metric or self.metric == "argmax" else f"{self.value:g}x"
+        )
         return f"{self.metric} {sign} {number}"
 
 
@@ -55,7 +59,9 @@ def times(peer, value):
 
 
 def share(value, best=None, two=None):
-    """Share of the FMA peak: of the median (`two`: with two threads, else the same), and of the best on one thread."""
+    """Share of the FMA peak: of the median (`two`: with two threads, else the same), and of the
+    best on one thread.
+    """
     targets = [Target("share", value, 1 if two else 0)]
     if best:
         targets.append(Target("best share", best, 1))
@@ -79,14 +85,17 @@ CASES = [
     Case("colpali-32", "1 x 32 against 100 x 1030", 1, 32, 100, 1030,
          targets=(*share(0.80), times("maxsim-cpu", 3))),
     Case("colpali-20", "1 x 20 against 100 x 1030", 1, 20, 100, 1030, targets=share(0.75)),
-    Case("d48", "1 x 32 against 1000 x 300, d 48", 1, 32, 1000, 300, dim=48, targets=(times("maxsim-cpu", 5),)),
-    Case("d96", "1 x 32 against 1000 x 300, d 96", 1, 32, 1000, 300, dim=96, targets=(times("maxsim-cpu", 3.7),)),
+    Case("d48", "1 x 32 against 1000 x 300, d 48", 1, 32, 1000, 300, dim=48,
+         targets=(times("maxsim-cpu", 5),)),
+    Case("d96", "1 x 32 against 1000 x 300, d 96", 1, 32, 1000, 300, dim=96,
+         targets=(times("maxsim-cpu", 3.7),)),
     Case("corpus", "1 x 32 against 20,000 x 128, beyond every cache", 1, 32, 20000, 128, quick=False,
          targets=(*share(0.83), times("maxsim-cpu", 3.2))),
     Case("in-batch", "64 x 32 against 64 x 300", 64, 32, 64, 300),
     Case("train", "32 x 32 against 32 x 180, forward + backward", 32, 32, 32, 180, kind="train",
          targets=(times("torch einsum", 4.5), times("best torch", 3.5), Target("argmax", 0.03))),
-    Case("tiny", "1 x 32 against 2 x 32", 1, 32, 2, 32, kind="tiny", targets=(Target("fma time", 1.4),), threads=(1,)),
+    Case("tiny", "1 x 32 against 2 x 32", 1, 32, 2, 32, kind="tiny",
+         targets=(Target("fma time", 1.4),), threads=(1,)),
     Case("short-7", "1 x 32 against 10,000 x 7", 1, 32, 10000, 7, targets=share(0.75)),
     Case("short-1", "1 x 32 against 70,000 x 1", 1, 32, 70000, 1, targets=share(0.60), quick=False),
     Case("query-8", "1 x 8 against 1000 x 300", 1, 8, 1000, 300),
@@ -121,8 +130,9 @@ def unit_rows(rng, count, dim):
 
 @dataclass
 class Data:
-    """A case's arrays. q [nq, lq, dim]; d [nd, ld, dim], or [total, dim] with offsets; in the case's storage, but for
-    i8, whose queries are f32 and whose documents have a scale a token."""
+    """A case's arrays. q [nq, lq, dim]; d [nd, ld, dim], or [total, dim] with offsets; in the
+    case's storage, but for i8, whose queries are f32 and whose documents have a scale a token.
+    """
 
     case: Case
     q: np.ndarray = field(init=False)
@@ -175,21 +185,24 @@ class Data:
         return (scores, argmax) if with_argmax else scores
 
     def tolerance(self):
-        """The most a correct score may be off: each dot product by dim roundings, the sum by lq, all terms at most 1
-        in size. For i8 documents also the query's rounding to integers, whose errors are as good as independent: six
-        standard deviations of their sum, and one deviation a query token, because a maximum prefers errors that raise
-        it."""
+        """The most a correct score may be off: each dot product by dim roundings, the sum by
+        lq, all terms at most 1 in size. For i8 documents also the query's rounding to integers,
+        whose errors are as good as independent: six standard deviations of their sum, and one
+        deviation a query token, because a maximum prefers errors that raise it."""
         case = self.case
         bound = case.lq * (case.dim + case.lq) * 2.0**-24
         if case.storage == "i8":
             steps = 63 if case.precision == MEDIUM else 32767
-            deviations = np.abs(self.q).max(2) / steps / math.sqrt(12)  # of a product with a unit document row
+            # Of a product with a unit document row.
+            deviations = np.abs(self.q).max(2) / steps / math.sqrt(12)
             bound += (6 * np.sqrt((deviations**2).sum(1)) + deviations.sum(1)).max()
         return float(bound)
 
 
 def gradients(data, argmax, grad_scores):
-    """The f64 gradients (of q, of d) of a padded case from its argmax [nq, nd, lq] and grad_scores [nq, nd]."""
+    """The f64 gradients (of q, of d) of a padded case from its argmax [nq, nd, lq] and
+    grad_scores [nq, nd].
+    """
     case, q, d = data.case, data.q_f32().astype(np.float64), data.rows_f32(0, None).astype(np.float64)
     d = d.reshape(case.nd, case.ld, case.dim)
     grad_q, grad_d = np.zeros_like(q), np.zeros_like(d)

@@ -1,18 +1,21 @@
 #!/usr/bin/env python3
 """The largest in-batch training step that fits a GPU: ours, plain torch and upstream.
 
-    python3 bench/ceiling.py --package DIR [--peers DIR] [--only ours torch upstream] [--step-seconds 5]
-                             [--seconds 150] [--out FILE.json]
+    python3 bench/ceiling.py --package DIR [--peers DIR] [--only ours torch upstream]
+                             [--step-seconds 5] [--seconds 150] [--out FILE.json]
 
-A step is forward and backward of the cross entropy of the scores of B queries of 32 tokens against B documents of 1030
-(d 128, bf16), all of them leaves that require a gradient. B is doubled until a step fails, then bisected to 6%. A step
-that takes longer than --step-seconds ends the search: what fits is then estimated from the peaks of the last two steps,
-which are a B + b B^2. A step counts as failed, too, if three of its scores are not what torch says, the inputs change
-or the last document gets no gradient (upstream's 32-bit offsets overflow at large B).
+A step is forward and backward of the cross entropy of the scores of B queries of 32 tokens
+against B documents of 1030 (d 128, bf16), all of them leaves that require a gradient. B is
+doubled until a step fails, then bisected to 6%. A step that takes longer than --step-seconds
+ends the search: what fits is then estimated from the peaks of the last two steps, which are a B
++ b B^2. A step counts as failed, too, if three of its scores are not what torch says, the
+inputs change or the last document gets no gradient (upstream's 32-bit offsets overflow at large
+B).
 
-DIR are folders for PYTHONPATH: the package's and upstream's import name is the same, so that each way runs in a process
-of its own, which is started anew if a step kills it. --seconds is the most that one way takes. The result goes under
-"ceiling" into FILE, which may be one of bench/gpu.py's."""
+DIR are folders for PYTHONPATH: the package's and upstream's import name is the same, so that
+each way runs in a process of its own, which is started anew if a step kills it. --seconds is
+the most that one way takes. The result goes under "ceiling" into FILE, which may be one of
+bench/gpu.py's."""
 
 import argparse
 import gc
@@ -131,7 +134,12 @@ class Server:
         command = [sys.executable, __file__, "--serve", way, "--device", args.device]
         self.errors = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(
-            command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors
+            command,
+            env=environment,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
         )
         self.lines = queue.Queue()
         threading.Thread(target=self.listen, daemon=True).start()
@@ -227,7 +235,11 @@ def main():
     if args.serve:
         serve(args.serve, args.device)
         return
-    found = {"shape": f"B x {LQ} against B x {LD}, d {DIM}, bfloat16", "date": time.strftime("%Y-%m-%d"), "ways": {}}
+    found = {
+        "shape": f"B x {LQ} against B x {LD}, d {DIM}, bfloat16",
+        "date": time.strftime("%Y-%m-%d"),
+        "ways": {},
+    }
     for way in args.only:
         found["ways"][way] = result = search(args, way)
         more = {key: result[key] for key in ("failed_at", "why", "stopped", "predicted") if key in result}

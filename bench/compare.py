@@ -1,10 +1,13 @@
-"""Two builds of the library, in turn, over the cases of bench/cases.py or (--device cuda:N) of bench/gpu.py.
+"""Two builds of the library, in turn, over the cases of bench/cases.py or (--device cuda:N) of
+bench/gpu.py.
 
-    python bench/compare.py OLD/liblik.so NEW/liblik.so [--device cpu] [--threads 1,2] [--rounds 31] [-o FILE]
+    python bench/compare.py OLD/liblik.so NEW/liblik.so [--device cpu] [--threads 1,2]
+                            [--rounds 31] [-o FILE]
 
-A row's figure is the median over rounds of new's time over old's in the same round, so that what disturbs the machine
-disturbs both. Outputs are compared bit for bit. On a GPU the calls are replayed from graphs, and the host's time of an
-eager call is compared beside them. Exits with 1 if outputs differ or a row is slower by more than --tolerance.
+A row's figure is the median over rounds of new's time over old's in the same round, so that
+what disturbs the machine disturbs both. Outputs are compared bit for bit. On a GPU the calls
+are replayed from graphs, and the host's time of an eager call is compared beside them. Exits
+with 1 if outputs differ or a row is slower by more than --tolerance.
 """
 
 import argparse
@@ -20,7 +23,9 @@ GPU_WINDOW_MS = 15
 
 
 def arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("old", type=Path)
     parser.add_argument("new", type=Path)
     parser.add_argument("--device", default="cpu", help="cpu, cpu:LEVEL or cuda:N (default: cpu)")
@@ -33,7 +38,9 @@ def arguments():
 
 
 def ratio_of(old, new, seconds_of, rounds):
-    """(seconds of old, median ratio), the two taken in turn and each first every second time."""
+    """(seconds of old, median ratio), the two taken in turn and each first every second
+    time.
+    """
     taken = {"old": [], "new": []}
     pair = [("old", old), ("new", new)]
     for number in range(rounds):
@@ -88,7 +95,9 @@ def on_cpu(args, wanted):
     for case in filter(wanted, cases.CASES):
         data = cases.Data(case)
         for threads in sorted(set(case.threads or ()) & set(args.threads) if case.threads else args.threads):
-            made = [cpu_call(liblik.Library(path, args.device, threads), data) for path in (args.old, args.new)]
+            made = [
+                cpu_call(liblik.Library(path, args.device, threads), data) for path in (args.old, args.new)
+            ]
             (old, old_outputs), (new, new_outputs) = made
             old(), new()
             n = max(1, math.ceil(WINDOW_SECONDS / max(loop(old, 1), 1e-7)))
@@ -116,11 +125,14 @@ def on_gpu(args, wanted):
         host_ms, host_ratio = ratio_of(a[0], b[0], gpu.host_time, 5)
         outputs = [x[0]() for x in (a, b)]
         if case.train:
-            outputs = [(*(o if isinstance(o, tuple) else (o,)), *x[0].grads()) for o, x in zip(outputs, (a, b))]
+            outputs = [
+                (*(o if isinstance(o, tuple) else (o,)), *x[0].grads()) for o, x in zip(outputs, (a, b))
+            ]
         torch.cuda.synchronize()
         flat = [o if isinstance(o, tuple) else (o,) for o in outputs]
-        yield {"case": case.name, "threads": 0, "old_seconds": ms / 1e3, "ratio": ratio, "host_seconds": host_ms / 1e3,
-               "host_ratio": host_ratio, "variants": [a[0].variant, b[0].variant],
+        yield {"case": case.name, "threads": 0, "old_seconds": ms / 1e3, "ratio": ratio,
+               "host_seconds": host_ms / 1e3, "host_ratio": host_ratio,
+               "variants": [a[0].variant, b[0].variant],
                "same": all(torch.equal(x, y) for x, y in zip(*flat, strict=True))}  # fmt: skip
         del a, b, graphs, inputs, outputs, flat
         gc.collect()
@@ -135,9 +147,13 @@ def main():
     rows = []
     for row in run(args, lambda case: not names or case.name.startswith(names)):
         rows.append(row)
-        host = f"  host {row['host_seconds'] * 1e6:6.1f} us {row['host_ratio']:6.3f}" if "host_ratio" in row else ""
-        print(f"{row['case']:26} {row['threads']} {row['old_seconds'] * 1e3:9.4f} ms {row['ratio']:6.3f}{host}  "
-              f"{'same' if row['same'] else 'DIFFERENT'}", flush=True)  # fmt: skip
+        host = (
+            f"  host {row['host_seconds'] * 1e6:6.1f} us {row['host_ratio']:6.3f}"
+            if "host_ratio" in row
+            else ""
+        )
+        print(f"{row['case']:26} {row['threads']} {row['old_seconds'] * 1e3:9.4f} ms "
+              f"{row['ratio']:6.3f}{host}  {'same' if row['same'] else 'DIFFERENT'}", flush=True)  # fmt: skip
     if not rows:
         sys.exit("no such case")
     if args.output:

@@ -1,21 +1,26 @@
 #!/usr/bin/env python3
-"""The CUDA table: this library, upstream late-interaction-kernels and flash-maxsim on one GPU, interleaved in one run.
+"""The CUDA table: this library, upstream late-interaction-kernels and flash-maxsim on one GPU,
+interleaved in one run.
 
-    python3 bench/gpu.py --lib build/cuda/liblik.so [--only NAME ..] [--peers all|none|NAME ..] [--rounds 7]
-                         [--budget 60] [--seconds 500] [--package DIR] [--out FILE.json | --merge FILE.json]
+    python3 bench/gpu.py --lib build/cuda/liblik.so [--only NAME ..] [--peers all|none|NAME ..]
+                         [--rounds 7] [--budget 60] [--seconds 500] [--package DIR]
+                         [--out FILE.json | --merge FILE.json]
 
-NAME is a case's name, or a part of some. The peers come from PYTHONPATH. Upstream tunes itself at the first call of a
-query length (and type), flash-maxsim too, then both compile for a new shape: a peer whose first call of a case takes
-longer than --budget seconds is left out of that case, with a note; what it compiled stays in Triton's cache. FILE is
-written after every case. --merge keeps the cases of FILE that this run does not measure, so that a table may take
-several calls; the same happens by itself when a runner leaves the device unusable, without that runner in that case.
+NAME is a case's name, or a part of some. The peers come from PYTHONPATH. Upstream tunes itself
+at the first call of a query length (and type), flash-maxsim too, then both compile for a new
+shape: a peer whose first call of a case takes longer than --budget seconds is left out of that
+case, with a note; what it compiled stays in Triton's cache. FILE is written after every case.
+--merge keeps the cases of FILE that this run does not measure, so that a table may take several
+calls; the same happens by itself when a runner leaves the device unusable, without that runner
+in that case.
 
-Every answer is checked against f32 products first, and the peers' gradients against ours. "kernel" is GPU time of one
-call, from replays of a CUDA graph of many calls over rotating inputs that together exceed the L2 cache; "host" is the
-time to enqueue one call eagerly, for ours through ctypes, and with --package (the folder where the Python package is
-installed) through that as well. "limit" is the larger of bytes / the best read bandwidth and flops / the rate of
-torch's 4096^3 bf16 product, both measured in this run. "peak" is what a call takes beyond its inputs: results, saved
-argmax, gradients and workspace."""
+Every answer is checked against f32 products first, and the peers' gradients against ours.
+"kernel" is GPU time of one call, from replays of a CUDA graph of many calls over rotating
+inputs that together exceed the L2 cache; "host" is the time to enqueue one call eagerly, for
+ours through ctypes, and with --package (the folder where the Python package is installed)
+through that as well. "limit" is the larger of bytes / the best read bandwidth and flops / the
+rate of torch's 4096^3 bf16 product, both measured in this run. "peak" is what a call takes
+beyond its inputs: results, saved argmax, gradients and workspace."""
 
 import argparse
 import contextlib
@@ -37,7 +42,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import liblik as lik
 from gpu_cases import CASES, Inputs, limit_of, work_of
 
-# Upstream looks at the norms of the queries in every call unless told not to, and the host waits for them.
+# Upstream looks at the norms of the queries in every call unless told not to, and the host
+# waits for them.
 os.environ.setdefault("LIK_SUPPRESS_NORM_WARN", "1")
 os.environ.setdefault("LIK_BENCH_START", str(time.time()))
 
@@ -122,7 +128,9 @@ class Ours:
         workspace = torch.empty(plan.workspace_bytes, dtype=torch.uint8, device="cuda")
         self.keep.append(workspace)
         how = lik.Exec(
-            struct_size=ctypes.sizeof(lik.Exec), workspace=workspace.data_ptr(), workspace_bytes=plan.workspace_bytes
+            struct_size=ctypes.sizeof(lik.Exec),
+            workspace=workspace.data_ptr(),
+            workspace_bytes=plan.workspace_bytes,
         )
         self.calls.append((getattr(c, f"lik_{kind}_run"), ctypes.byref(op), how, ctypes.byref(how), op))
         self.variant = plan.variant.decode()
@@ -224,7 +232,9 @@ class Flash(Peer):
         if case.topk or case.normalize or case.argmax or case.masked or (case.packed and case.nq > 1):
             raise NotImplementedError  # top-k is approximate, the others are not there
         if case.train and case.lq > 256:
-            raise RuntimeError("its loop over query tokens is unrolled: 16 configurations, 10 to 40 s each to compile")
+            raise RuntimeError(
+                "its loop over query tokens is unrolled: 16 configurations, 10 to 40 s each to compile"
+            )
         super().__init__(inputs)
         self.flash = flash
         if case.dtype == torch.float32:
@@ -234,7 +244,9 @@ class Flash(Peer):
             self.cu_d = inputs.offsets.int()
 
     def train(self):
-        return self.flash.flash_maxsim_batched_train(self.q, self.documents(), shared_docs=not self.case.candidates)
+        return self.flash.flash_maxsim_batched_train(
+            self.q, self.documents(), shared_docs=not self.case.candidates
+        )
 
     def score(self):
         x, flash = self.inputs, self.flash
@@ -280,7 +292,9 @@ def event_time(calls, repeats):
 
 
 def host_time(call, calls=20):
-    """Milliseconds of the host to enqueue one of `calls` calls in a row; the median of some rows of them."""
+    """Milliseconds of the host to enqueue one of `calls` calls in a row; the median of some
+    rows of them.
+    """
     times = []
     for _ in range(7):
         torch.cuda.synchronize()
@@ -305,8 +319,9 @@ class Nothing(torch.autograd.Function):
 
 
 def package_host(case, package):
-    """Of a case's call through the Python package: milliseconds to enqueue it, the bytes it allocates at most, and
-    milliseconds of the same step with Nothing in its place (None if nothing is trained)."""
+    """Of a case's call through the Python package: milliseconds to enqueue it, the bytes it
+    allocates at most, and milliseconds of the same step with Nothing in its place (None if
+    nothing is trained)."""
     torch.set_float32_matmul_precision(("highest", "high", "medium")[case.precision])
     x = Inputs(case, 1)
     q, d = x.q.requires_grad_(case.train), x.d.requires_grad_(case.train)
@@ -317,7 +332,9 @@ def package_host(case, package):
         if case.topk:
             return package.retrieve(q, documents, top_k=case.topk, normalize=False)
         if case.packed:
-            return package.maxsim_varlen(q.view(-1, case.dim), documents, offsets, x.offsets, case.lq, x.longest)
+            return package.maxsim_varlen(
+                q.view(-1, case.dim), documents, offsets, x.offsets, case.lq, x.longest
+            )
         scores = package.maxsim(q, documents, d_mask=x.mask, normalize=case.normalize)
         if case.train:
             backward(scores)
@@ -340,8 +357,8 @@ def package_host(case, package):
 
 
 def package_hosts(names):
-    """package_host of each case, one line of JSON each; in a process of its own, for the package and upstream have one
-    import name."""
+    """package_host of each case, one line of JSON each; in a process of its own, for the
+    package and upstream have one import name."""
     import late_interaction_kernels as package
 
     for case in CASES:
@@ -356,7 +373,11 @@ def ask_package(folder, rows, seconds):
     command = [sys.executable, __file__, "--lib", "", "--package-hosts", *(row["case"] for row in rows)]
     try:
         done = subprocess.run(
-            command, env={**os.environ, "PYTHONPATH": folder}, stdout=subprocess.PIPE, text=True, timeout=seconds
+            command,
+            env={**os.environ, "PYTHONPATH": folder},
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=seconds,
         )
         lines = done.stdout.splitlines()
     except subprocess.TimeoutExpired as slow:
@@ -406,7 +427,9 @@ def check(case, inputs, result):
         return float((values[0, :5] - want).abs().max()) / case.lq
     if case.candidates:
         documents = [0, case.candidates - 1]
-        want = torch.stack([inputs.expected([i], [i * case.candidates + j for j in documents])[0] for i in queries])
+        want = torch.stack(
+            [inputs.expected([i], [i * case.candidates + j for j in documents])[0] for i in queries]
+        )
     else:
         documents = sorted({0, case.nd // 3, case.nd - 1})
         want = inputs.expected(queries, documents)
@@ -420,7 +443,9 @@ class OverBudget(BaseException):
 
 @contextlib.contextmanager
 def budget(seconds, stuck):
-    """Ends what takes longer, as soon as Python runs again in this thread; if it does not for long, calls `stuck`."""
+    """Ends what takes longer, as soon as Python runs again in this thread; if it does not for
+    long, calls `stuck`.
+    """
 
     def stop(*_):
         raise OverBudget
@@ -439,7 +464,9 @@ def budget(seconds, stuck):
 
 
 def restart(args, case, name):
-    """This program anew from `case` on, without that runner in it: it left the device unusable, or does not return."""
+    """This program anew from `case` on, without that runner in it: it left the device unusable,
+    or does not return.
+    """
     if not args.file:
         print("no --out, so that nothing can be kept: the end", flush=True)
         os._exit(1)
@@ -450,16 +477,20 @@ def restart(args, case, name):
 
 
 def apart(grads, others):
-    """The distance of two gradients over their length, the larger of the two operands'. Near ties of a maximum fall
-    either way, so that single rows may differ."""
+    """The distance of two gradients over their length, the larger of the two operands'. Near
+    ties of a maximum fall either way, so that single rows may differ."""
     pairs = [(a.float(), b.float()) for a, b in zip(grads, others)]
     return max(float((a - b).norm() / b.norm()) for a, b in pairs)
 
 
 def prepare(make, name, sets, limit, ours, args):
-    """A runner that answers rightly, warm: (record, calls, their graph or None, calls in a graph)."""
+    """A runner that answers rightly, warm: (record, calls, their graph or None, calls in a
+    graph).
+    """
     case, start = sets[0].case, time.perf_counter()
-    bound = budget(args.budget, lambda: restart(args, case, name)) if name != "ours" else contextlib.nullcontext()
+    bound = (
+        budget(args.budget, lambda: restart(args, case, name)) if name != "ours" else contextlib.nullcontext()
+    )
     with bound:
         calls = [make(x) for x in sets]
         error = check(case, sets[0], calls[0]())
@@ -491,7 +522,14 @@ def measure(case, makers, args, bandwidth, rate):
     first = Inputs(case, 1)
     sets = [first] + [Inputs(case, 2 + i) for i in range(min(7, int(2.5e8 // first.bytes())))]
     limit = limit_of(first, bandwidth, rate)
-    row = {"case": case.name, "limit_ms": limit, "sets": len(sets), "runners": {}, "left_out": {}, **work_of(first)}
+    row = {
+        "case": case.name,
+        "limit_ms": limit,
+        "sets": len(sets),
+        "runners": {},
+        "left_out": {},
+        **work_of(first),
+    }
     row["target_ms"] = case.target_ms or case.target_x * limit
     row["target_vs_upstream"] = case.target_vs_upstream
     runners = {}
@@ -524,7 +562,9 @@ def measure(case, makers, args, bandwidth, rate):
         if name in runners:
             record, calls, graph, repeats = runners[name]
             try:
-                record["kernel_ms"].append(timed(graph, repeats) if graph else event_time(calls, min(repeats, 8)))
+                record["kernel_ms"].append(
+                    timed(graph, repeats) if graph else event_time(calls, min(repeats, 8))
+                )
             except RuntimeError as problem:
                 leave_out(name, str(problem)[:160])
     text = f"{case.name:24s} limit {limit:8.4f}"
@@ -564,15 +604,21 @@ def write(result, rows, path):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--lib", required=True)
-    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="cases, or parts of their names")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="NAME", help="cases, or parts of their names"
+    )
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--peers", nargs="+", default=["all"], help="cases that the peers run too, or all, or none")
+    parser.add_argument(
+        "--peers", nargs="+", default=["all"], help="cases that the peers run too, or all, or none"
+    )
     parser.add_argument("--budget", type=float, default=60, help="seconds of a peer's first call of a case")
     parser.add_argument("--seconds", type=float, default=1e9, help="no case is begun after these")
     parser.add_argument("--package", help="folder where the Python package is installed")
     parser.add_argument("--package-hosts", nargs="+", help=argparse.SUPPRESS)
     parser.add_argument("--out", help="a new file of results")
-    parser.add_argument("--merge", metavar="FILE", help="the file of results, which keeps what is not measured now")
+    parser.add_argument(
+        "--merge", metavar="FILE", help="the file of results, which keeps what is not measured now"
+    )
     parser.add_argument("--start", default=CASES[0].name, metavar="NAME", help="the case to begin with")
     parser.add_argument("--without", action="append", default=[], metavar="CASE:RUNNER", help="not this one")
     args = parser.parse_args()

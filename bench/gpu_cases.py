@@ -1,4 +1,6 @@
-"""What bench/gpu.py measures: the cases, their operands and answers, and what the hardware allows at best."""
+"""What bench/gpu.py measures: the cases, their operands and answers, and what the hardware
+allows at best.
+"""
 
 from dataclasses import dataclass
 
@@ -68,8 +70,9 @@ CASES = [
     Case("train-step-1030", 64, 64, 1030, 1030, train=True, target_ms=3.0),
     Case("train-step-8192", 32, 32, 128, 8192, train=True, target_ms=0.55),
     Case("train-candidates", 256, 4096, 32, 1030, train=True, candidates=16, target_ms=0.85),
-    # A tile of PyLate's CachedContrastive, and upstream's long documents: the shapes and the type of its
-    # benchmarks/pylate/bench_cached_maxsim.py and benchmarks/kernels/bench_longdoc.py.
+    # A tile of PyLate's CachedContrastive, and upstream's long documents: the shapes and the
+    # type of its benchmarks/pylate/bench_cached_maxsim.py and
+    # benchmarks/kernels/bench_longdoc.py.
     Case("pylate-tile-2048", 32, 32, 128, 2048, dtype=HALF, train=True, target_vs_upstream=2),
     Case("pylate-tile-4096", 32, 32, 128, 4096, dtype=HALF, train=True, target_vs_upstream=2),
     Case("pylate-tile-8192", 32, 32, 128, 8192, dtype=HALF, train=True, target_vs_upstream=2),
@@ -136,17 +139,21 @@ class Inputs:
         return out
 
 
-# What one product of f32 costs at the least, in bf16 products: six (or three of TF32) at full precision; two, for one
-# of TF32, at "high", where ours takes three; one at "medium".
+# What one product of f32 costs at the least, in bf16 products: six (or three of TF32) at full
+# precision; two, for one of TF32, at "high", where ours takes three; one at "medium".
 FLOPS_OF_F32 = 6, 2, 1
 
 
 def limit_of(inputs, bandwidth, rate):
     case = inputs.case
     pairs_tokens = case.nq * case.lq * (case.candidates * case.ld if case.candidates else inputs.total)
-    flops = 2.0 * pairs_tokens * case.dim * (FLOPS_OF_F32[case.precision] if case.dtype == torch.float32 else 1)
+    flops = (
+        2.0 * pairs_tokens * case.dim * (FLOPS_OF_F32[case.precision] if case.dtype == torch.float32 else 1)
+    )
     times = inputs.bytes() / bandwidth, flops / rate
-    if case.train:  # the forward, then each gradient gathers or scatters one row a query token and document through L2
+    if (
+        case.train
+    ):  # the forward, then each gradient gathers or scatters one row a query token and document through L2
         documents = case.candidates or case.nd
         gather = 2 * case.nq * case.lq * documents * case.dim * inputs.q.element_size() / 5.5e9
         written = (inputs.q.numel() + inputs.d.numel()) * inputs.q.element_size()  # of dropped tokens too

@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""The table and the roofline of a GPU benchmark's JSON, as the figures of that GPU in docs/performance.md:
+"""The table and the roofline of a GPU benchmark's JSON, as the figures of that GPU in
+docs/performance.md:
 
     python bench/gpu_report.py bench/results/gpu-....json
 
-The plot goes beside the JSON. Text outside the GPU's markers is left alone; one that has none gets them at the end."""
+The plot goes beside the JSON. Text outside the GPU's markers is left alone; one that has none
+gets them at the end."""
 
 import json
 import re
@@ -18,14 +20,20 @@ COLORS = {"ours": "#4477aa", "upstream": "#228833", "flash-maxsim": "#ee6677"}
 
 
 def roofline(result, path):
-    """Operations a second against operations a byte, over what the memory and the matrix units allow."""
+    """Operations a second against operations a byte, over what the memory and the matrix units
+    allow.
+    """
     pyplot = begin_plot()
     figure, axis = pyplot.subplots(figsize=(9, 5.5))
     rows = [row for row in result["rows"] if not row["train"]]
     reach = [row["flops"] / row["bytes"] for row in rows]
     x = [min(reach) / 1.5, result["bf16_TFLOP_s"] / result["read_TB_s"], max(reach) * 2]
     axis.plot(
-        x, [min(i * result["read_TB_s"], result["bf16_TFLOP_s"]) for i in x], color="#222222", lw=1, label="attainable"
+        x,
+        [min(i * result["read_TB_s"], result["bf16_TFLOP_s"]) for i in x],
+        color="#222222",
+        lw=1,
+        label="attainable",
     )
     for name, color in COLORS.items():
         points = [
@@ -47,7 +55,9 @@ def roofline(result, path):
 
 
 def peer_cell(record, ours):
-    """Kernel time and how many times ours it is, host time, peak; what is not quite the same work."""
+    """Kernel time and how many times ours it is, host time, peak; what is not quite the same
+    work.
+    """
     if "median_ms" not in record:
         return "-"
     times = f" ({record['median_ms'] / ours['median_ms']:.1f}x)" if "median_ms" in ours else ""
@@ -58,7 +68,9 @@ def peer_cell(record, ours):
 
 
 def target_cell(row, ours):
-    """The targets, and whether they are met; one against upstream is not judged where upstream did not run."""
+    """The targets, and whether they are met; one against upstream is not judged where upstream
+    did not run.
+    """
     cells = []
     if row["target_ms"]:
         cells.append(f"{row['target_ms']:.4f} {'✓' if ours['median_ms'] <= row['target_ms'] else '✗'}")
@@ -71,8 +83,12 @@ def target_cell(row, ours):
 
 
 def table(result):
-    """Rows of Markdown; peers that did not run have no column. Then who was left out, and why."""
-    peers = [name for name in COLORS if name != "ours" and any(name in row["runners"] for row in result["rows"])]
+    """Rows of Markdown; peers that did not run have no column. Then who was left out, and
+    why.
+    """
+    peers = [
+        name for name in COLORS if name != "ours" and any(name in row["runners"] for row in result["rows"])
+    ]
     names = ["case", "limit", "target", "ours, kernel", "of the limit", "host, C / Python", "peak", *peers]
     lines, missing = [f"| {' | '.join(names)} |", "| --- " * len(names) + "|"], []
     for row in result["rows"]:
@@ -108,7 +124,8 @@ def ceiling(found):
         steps = sorted((s for s in result["steps"] if "failed" not in s), key=lambda s: s["batch"])
         text, usable = f"{way} {result['largest']:,}", max(usable, result.get("usable_bytes", 0))
         if steps:
-            text += f" (a step takes {steps[-1]['seconds']:.2f} s and at most {steps[-1]['peak_bytes'] / 1e9:.1f} GB"
+            last = steps[-1]
+            text += f" (a step takes {last['seconds']:.2f} s and at most {last['peak_bytes'] / 1e9:.1f} GB"
             if "predicted" in result:
                 text += f"; {result['stopped']}, the memory would do for about {result['predicted']:,}"
             elif "failed_at" in result:
@@ -130,11 +147,12 @@ def staged(found):
     plain = found["plain_GB_s"]
     return [
         "",
-        f"`lik score --device cuda:0` of {found['queries']} queries and a mapped file of {size:.1f} GB, in the page "
-        f"cache (`tests/gpu/staged.py`): {seconds:.2f} s, {size / seconds:.1f} GB/s, where copies alone take "
-        f"{found['copies_s']:.2f} s and scoring alone {found['kernels_s']:.2f} s; pieces of "
-        f"{found['piece'] / 1e6:.0f} MB hide {found['overlapped']:.0%} of the shorter. A plain copy of the mapping "
-        f"reaches {plain['mapped']:.1f} GB/s, reading into pinned memory and copying {plain['read']:.1f} GB/s.",
+        f"`lik score --device cuda:0` of {found['queries']} queries and a mapped file of {size:.1f} GB, in "
+        f"the page cache (`tests/gpu/staged.py`): {seconds:.2f} s, {size / seconds:.1f} GB/s, where copies "
+        f"alone take {found['copies_s']:.2f} s and scoring alone {found['kernels_s']:.2f} s; pieces of "
+        f"{found['piece'] / 1e6:.0f} MB hide {found['overlapped']:.0%} of the shorter. A plain copy of the "
+        f"mapping reaches {plain['mapped']:.1f} GB/s, reading into pinned memory and copying "
+        f"{plain['read']:.1f} GB/s.",
     ]
 
 
@@ -146,12 +164,12 @@ def main():
     relative = f"../{plot.resolve().relative_to(ROOT)}"
     text = [
         f"Measured {result['date']} with `make bench-gpu` on: {result['gpu']}, torch {result['torch']}, "
-        f"{result['lik']}. The best read of memory in the run was {result['read_TB_s']:.2f} TB/s, torch's 4096^3 bf16 "
-        f"product ran at {result['bf16_TFLOP_s']:.0f} TFLOP/s. Times in ms; of the peers kernel (how many times ours) "
-        "/ host, peak. *Peak* is what a call (ours from Python) takes at most beyond its inputs: results, gradients, "
-        "what the backward pass needs. In brackets the host's time of a step whose `autograd.Function` allocates the "
-        "results and does no more. "
-        f"All values: [`{path.name}`]({relative[:-3]}json).",
+        f"{result['lik']}. The best read of memory in the run was {result['read_TB_s']:.2f} TB/s, torch's "
+        f"4096^3 bf16 product ran at {result['bf16_TFLOP_s']:.0f} TFLOP/s. Times in ms; of the peers kernel "
+        "(how many times ours) / host, peak. *Peak* is what a call (ours from Python) takes at most beyond "
+        "its inputs: results, gradients, what the backward pass needs. In brackets the host's time of a "
+        "step whose `autograd.Function` allocates the results and does no more. All values: "
+        f"[`{path.name}`]({relative[:-3]}json).",
         "",
         f"![Roofline]({relative})",
         "",

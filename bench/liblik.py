@@ -1,7 +1,9 @@
-"""A thin ctypes binding of include/lik/lik.h for the benchmark: its structs, and problems made from NumPy arrays.
+"""A thin ctypes binding of include/lik/lik.h for the benchmark: its structs, and problems made
+from NumPy arrays.
 
-It exists so that the benchmark measures the C library and nothing else; applications use the Python package. Arrays
-given to a problem are kept alive by it. bf16 arrays are uint16 arrays that hold the upper halves of f32."""
+It exists so that the benchmark measures the C library and nothing else; applications use the
+Python package. Arrays given to a problem are kept alive by it. bf16 arrays are uint16 arrays
+that hold the upper halves of f32."""
 
 import ctypes
 from ctypes import POINTER, Structure, byref, c_char, c_char_p, c_int, c_int32, c_int64, c_size_t, c_void_p
@@ -120,9 +122,18 @@ def aligned_bytes(size, alignment=64):
 
 
 def padded_tokens(data, dtype, scale=None):
-    """Tokens over a contiguous [count, len, dim] array, `scale` f32 [count, len]. Returns (struct, arrays to keep)."""
+    """Tokens over a contiguous [count, len, dim] array, `scale` f32 [count, len]. Returns
+    (struct, arrays to keep).
+    """
     count, length, dim = data.shape
-    x = Tokens(struct_size=ctypes.sizeof(Tokens), dtype=dtype, count=count, len_max=length, dim=dim, data=address(data))
+    x = Tokens(
+        struct_size=ctypes.sizeof(Tokens),
+        dtype=dtype,
+        count=count,
+        len_max=length,
+        dim=dim,
+        data=address(data),
+    )
     x.strides = Strides(0, length * dim, dim)
     x.dim_stride = 1
     if scale is not None:
@@ -133,7 +144,9 @@ def padded_tokens(data, dtype, scale=None):
 def packed_tokens(data, dtype, offsets):
     """Tokens over contiguous rows [total, dim] with int64 `offsets` [count + 1]."""
     total, dim = data.shape
-    x = Tokens(struct_size=ctypes.sizeof(Tokens), dtype=dtype, count=len(offsets) - 1, dim=dim, data=address(data))
+    x = Tokens(
+        struct_size=ctypes.sizeof(Tokens), dtype=dtype, count=len(offsets) - 1, dim=dim, data=address(data)
+    )
     x.len_max, x.total = int(np.diff(offsets).max(initial=0)), total
     x.strides, x.dim_stride = Strides(0, 0, dim), 1
     x.offsets, x.offsets_dtype = address(offsets), I64
@@ -141,7 +154,9 @@ def packed_tokens(data, dtype, offsets):
 
 
 class Library:
-    """liblik loaded from `path`, with a context on `device` and a pool of `threads` threads (none for one thread)."""
+    """liblik loaded from `path`, with a context on `device` and a pool of `threads` threads
+    (none for one thread).
+    """
 
     def __init__(self, path, device="cpu", threads=1):
         self.c = ctypes.CDLL(str(path))
@@ -172,20 +187,24 @@ class Library:
         return self.c.lik_version().decode()
 
     def prepare(self, kind, problem, keep):
-        """A Call of lik_<kind>_run, planned, with its workspace. `keep` are arrays the problem points into."""
+        """A Call of lik_<kind>_run, planned, with its workspace. `keep` are arrays the problem
+        points into.
+        """
         exec_ = Exec(struct_size=ctypes.sizeof(Exec), threads=self.threads)
         if self.pool:
             exec_.parallel_for = ctypes.cast(self.c.lik_pool_parallel_for, c_void_p)
             exec_.pool = self.pool
         plan = Plan(struct_size=ctypes.sizeof(Plan))
-        self.check(getattr(self.c, f"lik_{kind}_plan")(self.context, byref(problem), byref(exec_), byref(plan)))
+        self.check(
+            getattr(self.c, f"lik_{kind}_plan")(self.context, byref(problem), byref(exec_), byref(plan))
+        )
         workspace = aligned_bytes(plan.workspace_bytes)
         exec_.workspace, exec_.workspace_bytes = address(workspace), plan.workspace_bytes
         return Call(self, getattr(self.c, f"lik_{kind}_run"), problem, exec_, plan, (*keep, workspace))
 
     def score(self, q, d, precision=HIGHEST, argmax=None):
-        """All-pairs scores of the operands (struct, keep). `argmax`: None, or an int16/int32 array to fill.
-        Returns (call, scores f32 [q.count, d.count])."""
+        """All-pairs scores of the operands (struct, keep). `argmax`: None, or an int16/int32
+        array to fill. Returns (call, scores f32 [q.count, d.count])."""
         scores = np.full((q[0].count, d[0].count), np.nan, np.float32)
         op = Score(struct_size=ctypes.sizeof(Score), q=q[0], d=d[0], pairing=ALL, precision=precision)
         op.scores = address(scores)
@@ -194,14 +213,18 @@ class Library:
         return self.prepare("score", op, (*q[1], *d[1], scores, argmax)), scores
 
     def topk(self, q, d, k):
-        """The k best documents of each query. Returns (call, values f32 [q.count, k], ids int64 [q.count, k])."""
+        """The k best documents of each query. Returns (call, values f32 [q.count, k], ids int64
+        [q.count, k]).
+        """
         values, ids = np.empty((q[0].count, k), np.float32), np.empty((q[0].count, k), np.int64)
         op = TopK(struct_size=ctypes.sizeof(TopK), k=k, values=address(values), ids=address(ids))
         op.score = Score(struct_size=ctypes.sizeof(Score), q=q[0], d=d[0], pairing=ALL)
         return self.prepare("topk", op, (*q[1], *d[1], values, ids)), values, ids
 
     def grad(self, score_call, grad_scores):
-        """The gradients of a padded f32 problem whose argmax `score_call` writes. Returns (call, grad_q, grad_d)."""
+        """The gradients of a padded f32 problem whose argmax `score_call` writes. Returns
+        (call, grad_q, grad_d).
+        """
         q, d = score_call.problem.q, score_call.problem.d
         grad_q = np.empty((q.count, q.len_max, q.dim), np.float32)
         grad_d = np.empty((d.count, d.len_max, d.dim), np.float32)

@@ -1,14 +1,18 @@
 #!/usr/bin/env python3
-"""Trains a small encoder from scratch on the demo collection's pairs, scored by torch and by this library: the curves
-must be the same within the noise of rounding, and the step times are shown.
+"""Trains a small encoder from scratch on the demo collection's pairs, scored by torch and by
+this library: the curves must be the same within the noise of rounding, and the step times are
+shown.
 
-    python bench/loss_curve.py [--steps 200] [--seeds 2] [--seconds 45] [--batch 128] [-o bench/results/loss-....json]
+    python bench/loss_curve.py [--steps 200] [--seeds 2] [--seconds 45] [--batch 128]
+                               [-o bench/results/loss-....json]
 
-The encoder is an embedding and two transformer layers of 128 dimensions over the demo's own word pieces; a batch is 128
-(query, relevant document) pairs, every query against every document of the batch; scores are of normalized f32 tokens,
-the loss is cross entropy. All runs of a seed start from the same weights and see the same batches. The noise is what
-torch differs by from itself when it takes the scores in f64; the seeds differ by far more. A seed that might not be
-done within --seconds is not begun. The JSON and the plot beside it are written after every seed."""
+The encoder is an embedding and two transformer layers of 128 dimensions over the demo's own
+word pieces; a batch is 128 (query, relevant document) pairs, every query against every document
+of the batch; scores are of normalized f32 tokens, the loss is cross entropy. All runs of a seed
+start from the same weights and see the same batches. The noise is what torch differs by from
+itself when it takes the scores in f64; the seeds differ by far more. A seed that might not be
+done within --seconds is not begun. The JSON and the plot beside it are written after every
+seed."""
 
 import argparse
 import json
@@ -49,7 +53,9 @@ class Encoder(torch.nn.Module):
         super().__init__()
         self.words = torch.nn.Embedding(words, DIM, padding_idx=0)
         self.places = torch.nn.Embedding(DOCUMENT_TOKENS, DIM)
-        layer = torch.nn.TransformerEncoderLayer(DIM, 4, 2 * DIM, dropout=0.0, batch_first=True, norm_first=True)
+        layer = torch.nn.TransformerEncoderLayer(
+            DIM, 4, 2 * DIM, dropout=0.0, batch_first=True, norm_first=True
+        )
         self.layers = torch.nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
 
     def forward(self, ids):
@@ -58,7 +64,9 @@ class Encoder(torch.nn.Module):
 
 
 def read_pairs():
-    """Token ids [pairs, 32] and [pairs, 100] of the demo's queries and their documents, 0 = padding; and the words."""
+    """Token ids [pairs, 32] and [pairs, 100] of the demo's queries and their documents, 0 =
+    padding; and the words.
+    """
     words = {}
 
     def numbers(tokens, length):
@@ -66,7 +74,10 @@ def read_pairs():
         return ids + [0] * (length - len(ids))
 
     documents, queries = (
-        {row["id"]: row["tokens"] for row in map(json.loads, (ROOT / f"demo/{name}.jsonl").open(encoding="utf-8"))}
+        {
+            row["id"]: row["tokens"]
+            for row in map(json.loads, (ROOT / f"demo/{name}.jsonl").open(encoding="utf-8"))
+        }
         for name in ("documents", "queries")
     )
     relevant = [line.split() for line in (ROOT / "demo/qrels.txt").read_text(encoding="utf-8").splitlines()]
@@ -118,7 +129,9 @@ def furthest(a, b):
 
 
 def summary(runs, steps):
-    """Curves, step times and how far apart the curves are, of {way: [(losses, ms), ..]}, one entry a seed."""
+    """Curves, step times and how far apart the curves are, of {way: [(losses, ms), ..]}, one
+    entry a seed.
+    """
     tail, curves = max(steps // 10, 1), {way: [losses for losses, _ in done] for way, done in runs.items()}
     result = {w: {"losses": curves[w], "step_ms": statistics.median(ms for _, ms in runs[w])} for w in runs}
     seeds = curves["torch"]
@@ -142,7 +155,12 @@ def main():
     args = parser.parse_args()
     start, taken = time.monotonic(), 0.0
     name = torch.cuda.get_device_name() if args.device == "cuda" else "CPU"
-    about = {"device": name, "torch": torch.__version__, "date": time.strftime("%Y-%m-%d"), "steps": args.steps}
+    about = {
+        "device": name,
+        "torch": torch.__version__,
+        "date": time.strftime("%Y-%m-%d"),
+        "steps": args.steps,
+    }
     runs = {way: [] for way in WAYS}
     for score in WAYS.values():  # what is loaded at the first call
         train(score, 0, 1, args.batch, args.device)
@@ -164,7 +182,8 @@ def main():
         print(f"  {way:10s} final loss {finals}   median step {result[way]['step_ms']:.2f} ms")
     between = result["largest_difference_between_seeds"]
     print(
-        f"  largest difference from torch's curve: ours {result['largest_difference_ours']:.2e}, torch with f64 scores "
+        f"  largest difference from torch's curve: ours {result['largest_difference_ours']:.2e}, torch with "
+        "f64 scores "
         f"{result['largest_difference_torch_f64']:.2e}" + (f", another seed {between:.2e}" if between else "")
     )
 

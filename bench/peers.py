@@ -1,11 +1,13 @@
-"""The libraries measured beside ours: for each case, what a user of theirs would call, on data already in the form
-they take. "numpy" and "torch einsum" are the one-line forms; the blocked and looped ones are what a patient user
-would write so that similarities stay in cache. Nothing they could do once for a collection is timed (NumKong's
-packing of the documents, lists of arrays).
+"""The libraries measured beside ours: for each case, what a user of theirs would call, on data
+already in the form they take. "numpy" and "torch einsum" are the one-line forms; the blocked
+and looped ones are what a patient user would write so that similarities stay in cache. Nothing
+they could do once for a collection is timed (NumKong's packing of the documents, lists of
+arrays).
 
-`peers_of(data)` gives {name: Peer}. A Peer's `run()` returns scores [nq, nd]; those of a training case return
-(scores, grad_q, grad_d). `tolerance` is what its answer may be off: the case's own, and more where the peer is known to
-round similarities to the storage's dtype. A peer whose answer is off by more is named in the results and not timed."""
+`peers_of(data)` gives {name: Peer}. A Peer's `run()` returns scores [nq, nd]; those of a
+training case return (scores, grad_q, grad_d). `tolerance` is what its answer may be off: the
+case's own, and more where the peer is known to round similarities to the storage's dtype. A
+peer whose answer is off by more is named in the results and not timed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +28,9 @@ class Peer:
 
 
 def peers_of(data, grad_scores=None, only=None):
-    """All peers that support this case; `only`: their names' beginnings. `grad_scores` is given for training."""
+    """All peers that support this case; `only`: their names' beginnings. `grad_scores` is given
+    for training.
+    """
     makers = [numpy_peers, torch_peers, upstream_peers, maxsim_cpu_peers, numkong_peers]
     if data.case.kind == "topk":
         return {}
@@ -34,7 +38,9 @@ def peers_of(data, grad_scores=None, only=None):
         makers = [torch_training_peers]
     found = {}
     for maker in makers:
-        for name, peer in maker(data, data.tolerance(), *([grad_scores] if data.case.kind == "train" else [])):
+        for name, peer in maker(
+            data, data.tolerance(), *([grad_scores] if data.case.kind == "train" else [])
+        ):
             if only is None or any(name.startswith(start) for start in only):
                 found[name] = peer
     return found
@@ -98,7 +104,9 @@ def torch_peers(data, tolerance):
         out = torch.empty(case.nq, case.nd)
         ends = data.offsets.tolist()
         for j in range(case.nd):
-            out[:, j] = (q.view(-1, case.dim) @ d[ends[j] : ends[j + 1]].T).amax(1).view(case.nq, case.lq).sum(1)
+            out[:, j] = (
+                (q.view(-1, case.dim) @ d[ends[j] : ends[j + 1]].T).amax(1).view(case.nq, case.lq).sum(1)
+            )
         return out.numpy()
 
     def blocked():
@@ -208,7 +216,9 @@ def torch_training_peers(data, tolerance, grad_scores):
         return torch.einsum("ild,jtd->ijlt", q, d).max(-1).values.sum(-1)
 
     def similarities(q, d):
-        """[nq, lq, nd, ld] by one matrix product, without the copy that einsum's order of dimensions costs."""
+        """[nq, lq, nd, ld] by one matrix product, without the copy that einsum's order of
+        dimensions costs.
+        """
         return (q.reshape(-1, case.dim) @ d.reshape(-1, case.dim).T).view(case.nq, case.lq, case.nd, case.ld)
 
     yield "torch einsum", Peer(step_of(einsum), tolerance)
@@ -216,7 +226,9 @@ def torch_training_peers(data, tolerance, grad_scores):
     yield "torch matmul amax", Peer(step_of(lambda q, d: similarities(q, d).amax(-1).sum(1)), tolerance)
 
     def looped(q, d):
-        return torch.stack([(q.reshape(-1, case.dim) @ x.T).max(-1).values.view(case.nq, case.lq).sum(1) for x in d], 1)
+        return torch.stack(
+            [(q.reshape(-1, case.dim) @ x.T).max(-1).values.view(case.nq, case.lq).sum(1) for x in d], 1
+        )
 
     yield "torch loop", Peer(step_of(looped), tolerance)
     try:

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Tables and the plot of a benchmark's JSON: on the terminal (called by bench.py), and as the figures of
-docs/performance.md, between its markers:
+"""Tables and the plot of a benchmark's JSON: on the terminal (called by bench.py), and as the
+figures of docs/performance.md, between its markers:
 
     python bench/report.py [bench/results/cpu-....json]
 
-Without a file the newest in bench/results is taken. Text outside the markers is left alone; a missing
-docs/performance.md is begun with a heading and the markers."""
+Without a file the newest in bench/results is taken. Text outside the markers is left alone; a
+missing docs/performance.md is begun with a heading and the markers."""
 
 import argparse
 import json
@@ -38,7 +38,9 @@ def time_text(seconds):
 
 
 def target_text(target):
-    """(what was reached, whether): e.g. ("share ≥ 83%: 85%", True); True, False or None (not measured)."""
+    """(what was reached, whether): e.g. ("share ≥ 83%: 85%", True); True, False or None (not
+    measured).
+    """
     got, metric = target["got"], target["metric"]
     if got is None:
         return f"{target['text']}: not judged", None
@@ -69,8 +71,8 @@ def run_heading(run):
     )
     return (
         f"{run['threads']} thread{'s' * (run['threads'] > 1)}: FMA peak ({run['peak_level']}) "
-        f"{run['fma_median'] / giga:.1f} / {run['fma_best'] / giga:.1f} GFLOP/s; reads {reads} GB/s (median / best); "
-        f"{run['fma_trusted']:.0%} of the peak readings undisturbed"
+        f"{run['fma_median'] / giga:.1f} / {run['fma_best'] / giga:.1f} GFLOP/s; reads {reads} GB/s (median "
+        f"/ best); {run['fma_trusted']:.0%} of the peak readings undisturbed"
     )
 
 
@@ -139,14 +141,20 @@ def end_plot(pyplot, figure, path):
 
 
 def plot(results, path):
-    """Share of the FMA peak of every undisturbed case: ours as bars, exact peers as dots, the target as a line."""
+    """Share of the FMA peak of every undisturbed case: ours as bars, exact peers as dots, the
+    target as a line.
+    """
     pyplot = begin_plot()
     runs = results["runs"]
     rows_max = max(len(run["rows"]) for run in runs)
-    figure, axes = pyplot.subplots(1, len(runs), figsize=(5 + 4 * len(runs), 0.34 * rows_max + 1.6), squeeze=False)
+    figure, axes = pyplot.subplots(
+        1, len(runs), figsize=(5 + 4 * len(runs), 0.34 * rows_max + 1.6), squeeze=False
+    )
     for axis, run in zip(axes[0], runs, strict=True):
         rows = [row for row in run["rows"] if "lik" in row and not row["lik"]["disturbed"]][::-1]
-        axis.barh(range(len(rows)), [100 * r["lik"]["share_median"] for r in rows], color="#bbccee", label="liblik")
+        axis.barh(
+            range(len(rows)), [100 * r["lik"]["share_median"] for r in rows], color="#bbccee", label="liblik"
+        )
         labeled = set()
         for y, row in enumerate(rows):
             axis.text(
@@ -168,7 +176,13 @@ def plot(results, path):
                 if target["metric"] == "share":
                     label = None if "target" in labeled else "target"
                     labeled.add("target")
-                    axis.plot([100 * target["value"]] * 2, [y - 0.45, y + 0.45], color="#222222", lw=1.5, label=label)
+                    axis.plot(
+                        [100 * target["value"]] * 2,
+                        [y - 0.45, y + 0.45],
+                        color="#222222",
+                        lw=1.5,
+                        label=label,
+                    )
         axis.set_yticks(range(len(rows)), [row["case"] for row in rows])
         axis.set_xlabel("useful work, % of the FMA peak measured beside it (median)")
         axis.set_title(f"{run['threads']} thread{'s' * (run['threads'] > 1)}", loc="left")
@@ -184,15 +198,16 @@ def markdown(results, json_path, plot_path):
     peers = ", ".join(f"{name} {version}" for name, version in results["peers"].items())
     machine = results["machine"]
     lines = [
-        f"Measured {machine['date']} with `make bench` on: {heading(results)}. "
-        f"Load when it began: {machine['load']:.1f}. {results['rounds']} interleaved rounds a case. Peers: {peers}.",
+        f"Measured {machine['date']} with `make bench` on: {heading(results)}. Load when it began: "
+        f"{machine['load']:.1f}. {results['rounds']} interleaved rounds a case. Peers: {peers}.",
         "",
         f"![Share of the FMA peak]({plot_path})",
         "",
-        "*Share* is useful operations a second over the FMA peak of as many threads, measured right before and after; "
-        "the median of the rounds, then the fastest round against the highest peak reading. *Peers*: their time over "
-        "ours, median of the rounds, and their share. Rounds in which other programs held the processor are left out; "
-        f"*disturbed* where too few were left. All values: [`{Path(json_path).name}`]({json_path}).",
+        "*Share* is useful operations a second over the FMA peak of as many threads, measured right before "
+        "and after; the median of the rounds, then the fastest round against the highest peak reading. "
+        "*Peers*: their time over ours, median of the rounds, and their share. Rounds in which other "
+        "programs held the processor are left out; *disturbed* where too few were left. All values: "
+        f"[`{Path(json_path).name}`]({json_path}).",
     ]
     marks = {True: "✓", False: "✗", None: "?"}
     for run in results["runs"]:
@@ -211,7 +226,13 @@ def markdown(results, json_path, plot_path):
             texts = [target_text(target) for target in row["targets"]]
             targets = "<br>".join(f"{marks[met]} {text}" for text, met in texts)
             share = " / ".join(share_texts(lik))
-            cells = [row["title"], time_text(lik["seconds_median"]), share, "<br>".join(peer_texts(row)), targets]
+            cells = [
+                row["title"],
+                time_text(lik["seconds_median"]),
+                share,
+                "<br>".join(peer_texts(row)),
+                targets,
+            ]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

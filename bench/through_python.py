@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
-"""What the Python functions cost beside the C calls they make: the cases of cases.py from C, from torch, from NumPy.
+"""What the Python functions cost beside the C calls they make: the cases of cases.py from C,
+from torch, from NumPy.
 
-One process; the three take turns, and what is printed is the median over the rounds of Python's time over C's in the
-same round, after the results have been compared. Run it with the package and torch installed and the library built:
+One process; the three take turns, and what is printed is the median over the rounds of Python's
+time over C's in the same round, after the results have been compared. Run it with the package
+and torch installed and the library built:
 
-    python bench/through_python.py [--library build/release/liblik.so] [--threads 1] [--cases text,train] [--rounds 15]
+    python bench/through_python.py [--library build/release/liblik.so] [--threads 1]
+                                   [--cases text,train] [--rounds 15]
 """
 
 import argparse
@@ -36,7 +39,11 @@ def arrays_of(data):
 
 def tensors_of(data):
     def tensor(x):
-        return torch.from_numpy(x.view(np.int16)).view(torch.bfloat16) if x.dtype == np.uint16 else torch.from_numpy(x)
+        return (
+            torch.from_numpy(x.view(np.int16)).view(torch.bfloat16)
+            if x.dtype == np.uint16
+            else torch.from_numpy(x)
+        )
 
     d = tensor(data.d)
     return tensor(data.q), d if data.scale is None else (d, tensor(data.scale))
@@ -75,7 +82,10 @@ def candidates_of(data, library):
         grad_scores = np.random.default_rng(1).standard_normal((case.nq, case.nd), dtype=np.float32)
         forward, scores = library.score(*tokens_of(data), argmax=argmax)
         backward = library.grad(forward, grad_scores)[0]
-        return {"C": lambda: (forward(), backward(), scores)[2], "torch": trainer(*tensors_of(data), grad_scores)}
+        return {
+            "C": lambda: (forward(), backward(), scores)[2],
+            "torch": trainer(*tensors_of(data), grad_scores),
+        }
     if case.kind == "topk":
         call, values, _ = library.topk(*tokens_of(data), 10)
     else:
@@ -115,7 +125,9 @@ def measure(case, library, rounds):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--library", type=Path, default=ROOT / "build/release/liblik.so")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--cases", help="only the cases whose names begin like one of these, comma-separated")

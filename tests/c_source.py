@@ -1,5 +1,6 @@
-"""Reads C and CUDA sources as text, as far as the checks beside this file need it: the code without comments and
-strings, the functions and their lines, what macros call, and what is included. Nothing is preprocessed.
+"""Reads C and CUDA sources as text, as far as the checks beside this file need it: the code
+without comments and strings, the functions and their lines, what macros call, and what is
+included. Nothing is preprocessed.
 """
 
 import re
@@ -20,12 +21,15 @@ DIRECTIVE = re.compile(r"^[ \t]*#(?:[^\n\\]|\\.)*", re.MULTILINE | re.DOTALL)
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*(?:include|import)[ \t]*([<"])([^>"\n]+)[>"]', re.MULTILINE)
 MACRO = re.compile(r"^[ \t]*#[ \t]*define[ \t]+(\w+)\([^)]*\)((?:[^\n\\]|\\.)*)", re.MULTILINE | re.DOTALL)
 
-# A name before its arguments, a template's parameters or a launch's shape between them; not a member's.
+# A name before its arguments, a template's parameters or a launch's shape between them; not a
+# member's.
 CALL = re.compile(r"(?<![\w.])(?<!->)([A-Za-z_]\w*)(?:<(?:[^<>;{}()]|\([^()]*\))*>)?(?:<<<[^;{}]*?>>>)?\s*\(")
 
 # What may stand before a function's name and looks like a call.
 PARENTHESES = r"\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)"
-DECORATION = re.compile(rf"__(?:attribute|launch_bounds|align)__\s*{PARENTHESES}|\btemplate\s*<[^{{}}]*?>(?=\s*\w)")
+DECORATION = re.compile(
+    rf"__(?:attribute|launch_bounds|align)__\s*{PARENTHESES}|\btemplate\s*<[^{{}}]*?>(?=\s*\w)"
+)
 LOCAL = re.compile(r"\b(?:static|inline|\w+_INLINE|LIK_DEVICE|LIK_MEMBER)\b")
 SCOPE = re.compile(r"\s*(extern|namespace|struct|union|class)\b[^()=]*")  # whose inside is looked into
 
@@ -100,7 +104,9 @@ class Source:
     def _functions(self) -> Iterator[Function]:
         code = DIRECTIVE.sub(blank, self.code)
         scopes: list[str] = []  # that are open here
-        depth = start = opened = 0  # start: of the declaration that is read; opened: the brace that is not looked into
+        depth = start = opened = (
+            0  # start: of the declaration that is read; opened: the brace that is not looked into
+        )
         for match in re.finditer(r"[{};]", code):
             at, mark = match.start(), match.group()
             if depth:
@@ -121,7 +127,9 @@ class Source:
         if depth or scopes:
             raise ValueError(f"{self.name}: its braces do not pair")
 
-    def _function(self, code: str, start: int, opened: int, closed: int, scopes: list[str]) -> Iterator[Function]:
+    def _function(
+        self, code: str, start: int, opened: int, closed: int, scopes: list[str]
+    ) -> Iterator[Function]:
         """The function between these places, or nothing if it is something else."""
         declaration = code[start:opened]
         head = DECORATION.sub(blank, declaration)

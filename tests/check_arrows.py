@@ -1,7 +1,9 @@
-"""Checks the include arrows of the project: base <- shared <- core/backend.h <- backends <- core <- io, cli, tests.
+"""Checks the include arrows of the project: base <- shared <- core/backend.h <- backends <-
+core <- io, cli, tests.
 
-Backends never include each other, the public header includes nothing but the standard, and nothing under src/ prints or
-knows Python or torch. Prints each violation as FILE:LINE and returns 1 if there is one.
+Backends never include each other, the public header includes nothing but the standard, and
+nothing under src/ prints or knows Python or torch. Prints each violation as FILE:LINE and
+returns 1 if there is one.
 """
 
 import re
@@ -24,7 +26,9 @@ ALLOWED = {
     "tests": ("base", "shared", "core", "io", "cli", *BACKENDS),
 } | {backend: ("base", "shared", INTERFACE) for backend in BACKENDS}
 
-PRINTS = re.compile(r"(?<![\w.>])(?:v?f?printf|puts|fputs|putchar|putc|fputc|perror|fwrite)\s*\(|\bstdout\b|\bstderr\b")
+PRINTS = re.compile(
+    r"(?<![\w.>])(?:v?f?printf|puts|fputs|putchar|putc|fputc|perror|fwrite)\s*\(|\bstdout\b|\bstderr\b"
+)
 FOREIGN = re.compile(r"\bPython\.h\b|\bPyObject\b|\btorch/|\bat::|\bATen\b")
 
 

@@ -1,10 +1,12 @@
-"""Checks that no files call each other in a circle: A a function of B, and B, perhaps by way of others, one of A.
+"""Checks that no files call each other in a circle: A a function of B, and B, perhaps by way of
+others, one of A.
 
     check_calls.py [ROOT]
 
-A call is the name of a function before its arguments, in a function of another file or in a macro that it uses;
-functions that are reached through a pointer or a table do not count, which is how a lower file may run a higher one.
-Prints each circle with its calls as FILE:LINE and returns 1 if there is one.
+A call is the name of a function before its arguments, in a function of another file or in a
+macro that it uses; functions that are reached through a pointer or a table do not count, which
+is how a lower file may run a higher one. Prints each circle with its calls as FILE:LINE and
+returns 1 if there is one.
 """
 
 import sys
@@ -87,7 +89,11 @@ def main() -> int:
     root = Path(sys.argv[1]).resolve() if sys.argv[1:] else ROOT
     files = sources(root)
     graph = calls_between(files)
-    unused = [f"check_calls: {a} does not call {b}, which is allowed" for a, b in ALLOWED if b not in graph.get(a, ())]
+    unused = [
+        f"check_calls: {a} does not call {b}, which is allowed"
+        for a, b in ALLOWED
+        if b not in graph.get(a, ())
+    ]
     for caller, called in ALLOWED:
         graph.get(caller, {}).pop(called, None)
     wrong = 0

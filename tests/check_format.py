@@ -1,8 +1,8 @@
-"""Checks the layout of the C sources: .clang-format by the clang-format beside this interpreter, and what that
-has no rule for, comment lines up to 96 columns.
+"""Checks the layout of the C sources: .clang-format by the clang-format beside this
+interpreter, and what that has no rule for, comment lines up to 96 columns.
 
-Prints each line that is wrong as FILE:LINE and returns 1 if there is one. `--write` formats the code; comments
-are filled by hand.
+Prints each line that is wrong as FILE:LINE and returns 1 if there is one. `--write` formats the
+code; comments are filled by hand.
 """
 
 import subprocess

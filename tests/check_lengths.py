@@ -1,5 +1,6 @@
-"""Checks that no source file, C, CUDA or Python, has over 800 lines, and no function over 80 without a reason: a
-comment right above it, or in the first lines of its body, that says "long because ..".
+"""Checks that no source file, C, CUDA or Python, has over 800 lines, and no function over 80
+without a reason: a comment right above it, or in the first lines of its body, that says "long
+because ..".
 
     check_lengths.py [ROOT]
 
@@ -42,7 +43,9 @@ def too_long(name: str, text: str, functions: list[Place]) -> list[str]:
     for function, first, opened, last in functions:
         count = last - first + 1
         if count > FUNCTION_LINES and not has_reason(lines, first, opened):
-            found.append(f"{name}:{first}: {function} has {count} lines, at most {FUNCTION_LINES} without a reason")
+            found.append(
+                f"{name}:{first}: {function} has {count} lines, at most {FUNCTION_LINES} without a reason"
+            )
     return found
 
 
@@ -50,13 +53,17 @@ def main() -> int:
     root = Path(sys.argv[1]).resolve() if sys.argv[1:] else ROOT
     wrong: dict[str, list[str]] = {}
     for name, source in sources(root).items():
-        places = [(function.name, function.first, function.opened, function.last) for function in source.functions]
+        places = [
+            (function.name, function.first, function.opened, function.last) for function in source.functions
+        ]
         wrong[name] = too_long(name, source.text, places)
     for path in [path for room in ROOMS for path in sorted((root / room).rglob("*.py"))]:
         name, text = path.relative_to(root).as_posix(), path.read_text("utf-8")
         wrong[name] = too_long(name, text, list(functions_of_python(text)))
     found = [line for name, lines in wrong.items() if not name.startswith(PENDING) for line in lines]
-    pending = [f"{line} (pending)" for name, lines in wrong.items() if name.startswith(PENDING) for line in lines]
+    pending = [
+        f"{line} (pending)" for name, lines in wrong.items() if name.startswith(PENDING) for line in lines
+    ]
     print("\n".join(found + pending) or f"check_lengths: {len(wrong)} files, none too long")
     return 1 if found or not wrong else 0
 

@@ -1,8 +1,9 @@
 """Checks compiled code.
 
     check_objects.py spills REGEX OBJECT...
-        Hot loops do not spill: in an innermost loop of a function matching REGEX that multiplies in ymm registers, at
-        most one instruction for every 16 multiplications moves a ymm register to or from the stack.
+        Hot loops do not spill: in an innermost loop of a function matching REGEX that
+        multiplies in ymm registers, at most one instruction for every 16 multiplications moves
+        a ymm register to or from the stack.
     check_objects.py baseline OBJECT...
         No instruction of AVX or later outside of files named after a level.
     check_objects.py symbols LIBRARY HEADER
@@ -10,8 +11,8 @@
     check_objects.py needs LIBRARY
         A shared library needs libc, libm and threads alone.
     check_objects.py sass LIBRARY
-        In the CUDA machine code, every kernel of the Hopper loop multiplies with HGMMA and never touches local memory;
-        no other kernel does in an innermost loop. Needs cuobjdump.
+        In the CUDA machine code, every kernel of the Hopper loop multiplies with HGMMA and
+        never touches local memory; no other kernel does in an innermost loop. Needs cuobjdump.
 
 Needs objdump and nm. Returns 1 if something is wrong, and if there was nothing to check.
 """
@@ -52,7 +53,8 @@ def innermost(loops: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 def innermost_loops(code: list[tuple[int, str, str]]) -> list[tuple[int, int]]:
     """Address ranges closed by a conditional backward jump that hold no smaller such range.
 
-    Unconditional ones are skipped: they lead back from code that the compiler moved out of the way.
+    Unconditional ones are skipped: they lead back from code that the compiler moved out of the
+    way.
     """
     loops = set()
     for address, mnemonic, operands in code:
@@ -96,7 +98,9 @@ def check_baseline(objects: list[str]) -> int:
             continue
         count += 1
         for name, code in disassemble(path).items():
-            newer = next((i for i in code if re.match(r"v[a-z]", i[1]) and i[1] not in ("verr", "verw")), None)
+            newer = next(
+                (i for i in code if re.match(r"v[a-z]", i[1]) and i[1] not in ("verr", "verw")), None
+            )
             if newer:
                 wrong += 1
                 print(f"{Path(path).name}: {name}: {newer[1]} {newer[2]}")
@@ -105,7 +109,9 @@ def check_baseline(objects: list[str]) -> int:
 
 
 def check_symbols(library: str, header: str) -> int:
-    text = subprocess.run(["nm", "-D", "--defined-only", library], check=True, capture_output=True, text=True).stdout
+    text = subprocess.run(
+        ["nm", "-D", "--defined-only", library], check=True, capture_output=True, text=True
+    ).stdout
     exported = {line.split()[-1].split("@")[0] for line in text.splitlines() if " A " not in line}
     source = re.sub(r"/\*.*?\*/", "", Path(header).read_text(encoding="utf-8"), flags=re.DOTALL)
     declared = set(re.findall(r"^LIK_API\b[^;(]*?\b(\w+)\(", source, flags=re.MULTILINE))
@@ -122,13 +128,19 @@ def check_symbols(library: str, header: str) -> int:
 def check_needs(library: str) -> int:
     text = subprocess.run(["objdump", "-p", library], check=True, capture_output=True, text=True).stdout
     needed = re.findall(r"NEEDED\s+(\S+)", text)
-    wrong = [name for name in needed if not re.match(r"(libc|libm|libpthread|libdl|librt|ld-linux[\w-]*)\.so", name)]
+    wrong = [
+        name
+        for name in needed
+        if not re.match(r"(libc|libm|libpthread|libdl|librt|ld-linux[\w-]*)\.so", name)
+    ]
     print(f"check_objects: needs {', '.join(needed)}{'; not allowed: ' + ', '.join(wrong) if wrong else ''}")
     return 1 if wrong or not needed else 0
 
 
 def local_memory(text: str, everywhere: bool) -> int:
-    """Instructions of a kernel's listing that touch local memory: all, or those of its innermost loops."""
+    """Instructions of a kernel's listing that touch local memory: all, or those of its
+    innermost loops.
+    """
     code = [(int(a, 16), i) for a, i in re.findall(r"/\*([0-9a-f]{4,})\*/\s+([^;]*);", text)]
     jumps = [(a, re.search(r"\bBRA\b.*?(0x[0-9a-f]+)", i)) for a, i in code]
     ends = {}  # of loops by their beginnings: several jumps may lead back to one

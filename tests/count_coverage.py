@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """How much of the C code the tests run: `make coverage`.
 
-Builds with gcc's counters, runs the check suite (quick) and the command's tests, and
-prints lines and branches of two parts: the library (src/base, src/core, src/shared, src/ref, src/cpu) and the files'
-readers and writers (src/io). The status is 1 if less of the library runs than LEAST says. gcovr comes from
-tests/requirements.txt.
+Builds with gcc's counters, runs the check suite (quick) and the command's tests, and prints
+lines and branches of two parts: the library (src/base, src/core, src/shared, src/ref, src/cpu)
+and the files' readers and writers (src/io). The status is 1 if less of the library runs than
+LEAST says. gcovr comes from tests/requirements.txt.
 """
 
 import os
@@ -20,17 +20,21 @@ LEAST = {"line": 98, "branch": 92}
 
 # What is left out, and why.
 EXCLUDED = {
-    # The kernels of a level are one text written out for each of its seven shapes and five storages: each condition is
-    # counted once a copy, where it is a constant in most. Their lines count.
+    # The kernels of a level are one text written out for each of its seven shapes and five
+    # storages: each condition is counted once a copy, where it is a constant in most. Their
+    # lines count.
     "branch": ["--exclude", r"src/cpu/(score_avx2|score_generic|int8_avx2)\.c"],
     "line": [],
 }
 COMMON = [
     # No memory: tests/inject, where it is run, has every allocation fail; here none does.
-    "--exclude-lines-by-pattern", r".*(LIK_ENOMEM|lik_io_no_memory|LIK_IO_EXHAUSTED).*",
+    "--exclude-lines-by-pattern",
+    r".*(LIK_ENOMEM|lik_io_no_memory|LIK_IO_EXHAUSTED).*",
     # Device memory and streams are the backend's of a GPU, which this build has not.
-    "--exclude-lines-by-pattern", r".*(backend->(memory|stream)_|paint|guards).*",
-    "--gcov-suspicious-hits-threshold", "0",  # the loops do run billions of times
+    "--exclude-lines-by-pattern",
+    r".*(backend->(memory|stream)_|paint|guards).*",
+    "--gcov-suspicious-hits-threshold",
+    "0",  # the loops do run billions of times
 ]
 
 

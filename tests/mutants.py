@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Breaks the library on purpose, one line at a time, and counts what the check suite notices: `make mutants`.
+"""Breaks the library on purpose, one line at a time, and counts what the check suite notices:
+`make mutants`.
 
-Each row of MUTANTS is a file, a piece of it that must stand there exactly once, and what stands there instead. A copy
-of the sources is built with each, warnings allowed, and the quick suite runs in the build that watches workspaces; what
-survives that runs under the sanitizers. A mutant that the suite does not fail on shows a test that is missing; one that
-changes nothing anybody can see belongs to EQUIVALENT, with the reason.
+Each row of MUTANTS is a file, a piece of it that must stand there exactly once, and what stands
+there instead. A copy of the sources is built with each, warnings allowed, and the quick suite
+runs in the build that watches workspaces; what survives that runs under the sanitizers. A
+mutant that the suite does not fail on shows a test that is missing; one that changes nothing
+anybody can see belongs to EQUIVALENT, with the reason.
 
 tests/mutants.py [--only TEXT] [--jobs N]        exit status 0: at least 90 of 100 were killed
 """
@@ -52,7 +54,11 @@ MUTANTS = [
     (CHECK, "if (last > x->total)", "if (last > x->total + 1)"),
     (CHECK, "if (x->total < 0)", "if (x->total < -1)"),
     (CHECK, "rows > 0 && !x->data", "rows > 1 && !x->data"),
-    (CHECK, "i < sizeof x->reserved / sizeof *x->reserved", "i + 1 < sizeof x->reserved / sizeof *x->reserved"),
+    (
+        CHECK,
+        "i < sizeof x->reserved / sizeof *x->reserved",
+        "i + 1 < sizeof x->reserved / sizeof *x->reserved",
+    ),
     (CHECK, "x->dtype > LIK_I8", "x->dtype > LIK_I16"),
     (CHECK, "x->dim > DIM_MAX", "x->dim >= DIM_MAX"),
     (CHECK, "x->dim > DIM_MAX", "x->dim > DIM_MAX + 1"),
@@ -106,13 +112,28 @@ MUTANTS = [
     (CHECK, "lik_mul_i64(entries, 16, &entries)", "lik_mul_i64(entries, 8, &entries)"),
     (CHECK, "lik_mul_i64(rows, lik_max_i64(out->grad_scores_stride, columns)", "lik_mul_i64(rows, columns"),
     (CHECK, "t = lik_argmax_at(op, n, s);", "t = lik_argmax_at(op, 0, s);"),
-    (CHECK, 'check_list(ctx, "list_d", op->list_d, op->list_count, op->d.count)',
-     'check_list(ctx, "list_d", op->list_d, op->list_count, op->q.count)'),
+    (
+        CHECK,
+        'check_list(ctx, "list_d", op->list_d, op->list_count, op->d.count)',
+        'check_list(ctx, "list_d", op->list_d, op->list_count, op->q.count)',
+    ),
     # ---- regions of the workspace, one entry too small ----
     (PLAN, "plan->lanes * depth, 4, 64", "plan->lanes * depth - 1, 4, 64"),
-    (PLAN, "lane_bias = lik_layout_take(&slot, plan->lanes", "lane_bias = lik_layout_take(&slot, plan->lanes - 1"),
-    (PLAN, "lane_token = lik_layout_take(&slot, plan->lanes", "lane_token = lik_layout_take(&slot, plan->lanes - 1"),
-    (PLAN, "lane_weight = lik_layout_take(&slot, plan->lanes", "lane_weight = lik_layout_take(&slot, plan->lanes - 1"),
+    (
+        PLAN,
+        "lane_bias = lik_layout_take(&slot, plan->lanes",
+        "lane_bias = lik_layout_take(&slot, plan->lanes - 1",
+    ),
+    (
+        PLAN,
+        "lane_token = lik_layout_take(&slot, plan->lanes",
+        "lane_token = lik_layout_take(&slot, plan->lanes - 1",
+    ),
+    (
+        PLAN,
+        "lane_weight = lik_layout_take(&slot, plan->lanes",
+        "lane_weight = lik_layout_take(&slot, plan->lanes - 1",
+    ),
     (PLAN, "block_queries + 1, 8, 64", "block_queries, 8, 64"),
     (
         PLAN,
@@ -125,7 +146,11 @@ MUTANTS = [
         "op->argmax ? plan->segments * plan->stride - 1 : 0",
     ),
     (PLAN, "sliced * g->panel_lanes, 4", "sliced * g->panel_lanes - (sliced > 0), 4"),
-    (PLAN, "plan->widened_rows * plan->widened_stride, 4", "plan->widened_rows * plan->widened_stride - 1, 4"),
+    (
+        PLAN,
+        "plan->widened_rows * plan->widened_stride, 4",
+        "plan->widened_rows * plan->widened_stride - 1, 4",
+    ),
     (PLAN, "g->vector_lanes * dim, 4, 64", "g->vector_lanes * dim - 1, 4, 64"),
     (PLAN, "integer ? dim : 0", "integer ? dim - 1 : 0"),
     (PLAN, "(&slot, gathered * dim, loader", "(&slot, gathered * dim - (gathered > 0), loader"),
@@ -134,9 +159,17 @@ MUTANTS = [
     (TOPK, "queries * at->heap_k, (plan->slots - 1) * 8", "queries * at->heap_k - 1, (plan->slots - 1) * 8"),
     (TOPK, "queries * at->heap_k, (plan->slots - 1) * 4", "queries * at->heap_k - 1, (plan->slots - 1) * 4"),
     (GRAD, "(layout, q_starts, 8, 64)", "(layout, q_starts - (q_starts > 0), 8, 64)"),
-    (GRAD, "q_order = lik_layout_take(layout, listed,", "q_order = lik_layout_take(layout, listed - (listed > 0),"),
+    (
+        GRAD,
+        "q_order = lik_layout_take(layout, listed,",
+        "q_order = lik_layout_take(layout, listed - (listed > 0),",
+    ),
     (GRAD, "(layout, d_starts, 8, 64)", "(layout, d_starts - (d_starts > 0), 8, 64)"),
-    (GRAD, "d_order = lik_layout_take(layout, listed,", "d_order = lik_layout_take(layout, listed - (listed > 0),"),
+    (
+        GRAD,
+        "d_order = lik_layout_take(layout, listed,",
+        "d_order = lik_layout_take(layout, listed - (listed > 0),",
+    ),
     (GRAD, "(&slot, GROUP * score->q.dim, 4, 64)", "(&slot, GROUP * score->q.dim - 1, 4, 64)"),
     (GRAD, "2 * score->q.dim + GROUP, 4", "2 * score->q.dim + GROUP - 1, 4"),
     (GRAD, "(&slot, entries, 8, 64)", "(&slot, entries - (entries > 0), 8, 64)"),
@@ -192,8 +225,16 @@ MUTANTS = [
     (NPY, "*d->at <= '9'", "*d->at < '9'"),
     (NPY, "lik_mul_i64(value, 10, &value) || ", "(value *= 10, 0) || "),
     (NPY, "d->at == start || d->rank == LIK_ARRAY_RANK_MAX", "d->rank == LIK_ARRAY_RANK_MAX"),
-    (NPY, "d->at == start || d->rank == LIK_ARRAY_RANK_MAX", "d->at == start || d->rank > LIK_ARRAY_RANK_MAX"),
-    (NPY, "d->at == start || d->rank == LIK_ARRAY_RANK_MAX", "d->at == start || d->rank + 1 == LIK_ARRAY_RANK_MAX"),
+    (
+        NPY,
+        "d->at == start || d->rank == LIK_ARRAY_RANK_MAX",
+        "d->at == start || d->rank > LIK_ARRAY_RANK_MAX",
+    ),
+    (
+        NPY,
+        "d->at == start || d->rank == LIK_ARRAY_RANK_MAX",
+        "d->at == start || d->rank + 1 == LIK_ARRAY_RANK_MAX",
+    ),
     (NPY, "*d->at == 'L'", "*d->at == 'l'"),
     (NPY, "if (seen & which)", "if (0)"),
     (NPY, "seen != 7", "seen < 3"),
@@ -214,7 +255,7 @@ MUTANTS = [
     (NPY, "d.fortran && d.rank > 1", "d.fortran"),
     (NPY, "array->bytes != held", "array->bytes > held"),
     (NPY, "array->bytes != held", "array->bytes < held"),
-    (NPY, "rank == 1      ? \",\"", "rank == 1      ? \"\""),
+    (NPY, 'rank == 1      ? ","', 'rank == 1      ? ""'),
     (NPY, "lik_round_up(at + 1, 64)", "lik_round_up(at + 1, 32)"),
     (NPY, "(char)((total - 10) & 255)", "(char)(total & 255)"),
     (NPY, "text[total - 1] = '\\n'", "text[total - 1] = ' '"),
@@ -243,7 +284,9 @@ SHARED = ["-DLIK_GUARD_WORKSPACE=ON", "-DLIK_CUDA=OFF", "-DLIK_BUILD_CLI=OFF", "
 
 
 def copy_sources() -> None:
-    """What is as it was keeps its time, and its object; what a stopped run left of a mutant does not."""
+    """What is as it was keeps its time, and its object; what a stopped run left of a mutant
+    does not.
+    """
     parts = ("src", "include", "cmake", "tests/check", "tests/inject", "tests/install")
     files = [path for part in parts for path in (ROOT / part).rglob("*") if path.is_file()]
     files += [ROOT / "CMakeLists.txt", *(ROOT / "tests").glob("*.*")]
@@ -267,14 +310,23 @@ def suite(name: str, *groups: str) -> str:
     """The first complaint of the quick suite; "" if it passes."""
     command = [str(WORK / name / "tests/lik_check"), "--quick", *groups]
     try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=SECONDS, text=True,
-                              errors="replace")
+        done = subprocess.run(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=SECONDS,
+            text=True,
+            errors="replace",
+        )
     except subprocess.TimeoutExpired:
         return f"it takes longer than {SECONDS} s"
     if not done.returncode:
         return ""
     words = ("FAILED", "CRASHED", "ERROR", "runtime error")
-    return next((line for line in done.stdout.splitlines() if any(w in line for w in words)), f"exit {done.returncode}")
+    return next(
+        (line for line in done.stdout.splitlines() if any(w in line for w in words)),
+        f"exit {done.returncode}",
+    )
 
 
 def verdict(file: str, jobs: int) -> tuple[str, str]:
@@ -289,7 +341,9 @@ def verdict(file: str, jobs: int) -> tuple[str, str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", default="", help="mutants whose file or text holds this")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--check", action="store_true", help="only see that the table fits the sources")
@@ -297,14 +351,19 @@ def main() -> int:
     for file, text, _ in MUTANTS:
         count = (ROOT / file).read_text().count(text)
         if count != 1:
-            sys.exit(f"{file}: {text!r} stands there {count} times, must be once: the table of mutants is behind")
+            sys.exit(
+                f"{file}: {text!r} stands there {count} times, must be once: the table of mutants is behind"
+            )
     if options.check:
         print(f"{len(MUTANTS)} mutants, each stands where it says")
         return 0
     copy_sources()
     for name, arguments in BUILDS.items():
-        subprocess.run(["cmake", "-S", str(TREE), "-B", str(WORK / name), *arguments, *SHARED], check=True,
-                       stdout=subprocess.DEVNULL)
+        subprocess.run(
+            ["cmake", "-S", str(TREE), "-B", str(WORK / name), *arguments, *SHARED],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
         if not build(name, options.jobs) or suite(name):
             sys.exit(f"the suite does not pass in the {name} build without any mutant: {suite(name)}")
     survivors, killed, start = [], 0, time.monotonic()

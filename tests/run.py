@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Builds everything and runs every test suite: `make test`.
 
-Each suite is one or more commands; counts come from the JUnit files that ctest and pytest write, a command without
-one counts as one test. A suite whose tool is missing on this machine is skipped and says what to install; with CI set
-in the environment that is a failure instead. The last line sums all suites: `N passed, N failed, N skipped`.
+Each suite is one or more commands; counts come from the JUnit files that ctest and pytest
+write, a command without one counts as one test. A suite whose tool is missing on this machine
+is skipped and says what to install; with CI set in the environment that is a failure instead.
+The last line sums all suites: `N passed, N failed, N skipped`.
 """
 
 import argparse
@@ -51,7 +52,11 @@ class Tally:
             if case.find("skipped") is not None or case.get("status") == "notrun":
                 self.skipped += 1
             else:
-                bad = case.find("failure") is not None or case.find("error") is not None or case.get("status") == "fail"
+                bad = (
+                    case.find("failure") is not None
+                    or case.find("error") is not None
+                    or case.get("status") == "fail"
+                )
                 self.add(f"{case.get('classname')}::{case.get('name')}", not bad)
         return bool(cases)
 
@@ -63,7 +68,9 @@ def need(*tools: str) -> None:
 
 
 def python() -> str:
-    """The interpreter of the test environment, made on first use and again when a requirements file changes."""
+    """The interpreter of the test environment, made on first use and again when a requirements
+    file changes.
+    """
     stamp = VENV / "requirements.stamp"
     wanted = "".join(path.read_text() for path in REQUIREMENTS if path.exists())
     interpreter = VENV / "bin/python"
@@ -101,7 +108,15 @@ def build(tally: Tally, preset: str, *options: str) -> bool:
 
 def ctest(tally: Tally, preset: str, *options: str, **environment: str) -> None:
     junit = REPORTS / f"{preset}.xml"
-    command = ["ctest", "--test-dir", f"build/{preset}", "--output-on-failure", "--output-junit", str(junit), *options]
+    command = [
+        "ctest",
+        "--test-dir",
+        f"build/{preset}",
+        "--output-on-failure",
+        "--output-junit",
+        str(junit),
+        *options,
+    ]
     call(tally, f"ctest {preset}", command, junit, **environment)
 
 
@@ -132,14 +147,18 @@ def suite_asan(tally: Tally) -> None:
 
 
 def suite_asan_clang(tally: Tally) -> None:
-    """The C suite under clang's sanitizers: they know pointer arithmetic and conversions that gcc's do not."""
+    """The C suite under clang's sanitizers: they know pointer arithmetic and conversions that
+    gcc's do not.
+    """
     need("clang")
     if build(tally, "asan-clang"):
         ctest(tally, "asan-clang", "-L", "check", LIK_CHECK_QUICK="1", UBSAN_OPTIONS="print_stacktrace=1")
 
 
 def suite_msan(tally: Tally) -> None:
-    """The oracle and the baseline under MemorySanitizer, which takes intrinsics for reads of everything."""
+    """The oracle and the baseline under MemorySanitizer, which takes intrinsics for reads of
+    everything.
+    """
     need("clang")
     if build(tally, "msan"):
         for device in ("ref", "cpu:generic"):
@@ -157,7 +176,14 @@ def suite_valgrind(tally: Tally) -> None:
     """A subset under valgrind: uninitialized reads, which the sanitizers do not see."""
     need("valgrind")
     if build(tally, "dev"):
-        valgrind = ["valgrind", "-q", "--error-exitcode=9", "--leak-check=full", "build/dev/tests/lik_check", "--quick"]
+        valgrind = [
+            "valgrind",
+            "-q",
+            "--error-exitcode=9",
+            "--leak-check=full",
+            "build/dev/tests/lik_check",
+            "--quick",
+        ]
         for group in ("special", "topk", "pool"):
             call(tally, f"valgrind {group}", [*valgrind, group])
 
@@ -167,7 +193,8 @@ def suite_qemu(tally: Tally) -> None:
     need("qemu-x86_64-static")
     if build(tally, "release", "-DLIK_WERROR=ON"):
         for cpu in ("Nehalem", "Haswell"):
-            # QEMU 7.2 loads a whole vector where a scalar FMA names 4 bytes: the guard pages must stand back a little.
+            # QEMU 7.2 loads a whole vector where a scalar FMA names 4 bytes: the guard pages
+            # must stand back a little.
             lik_check = ["build/release/tests/lik_check", "--quick", "--slack", "64"]
             check = ["qemu-x86_64-static", "-L", "/", "-cpu", cpu, *lik_check]
             for group in ("dtypes", "score", "special", "grad", "topk"):
@@ -181,10 +208,14 @@ def suite_cli(tally: Tally) -> None:
 
 
 def suite_inject(tally: Tally) -> None:
-    """Every allocation, thread and system call fails in turn, and every output is killed: command, C API, extension."""
+    """Every allocation, thread and system call fails in turn, and every output is killed:
+    command, C API, extension.
+    """
     if not sys.platform.startswith("linux"):
         return
-    if build(tally, "release", "-DLIK_WERROR=ON") and build(tally, "extension", f"-DPython_EXECUTABLE={python()}"):
+    if build(tally, "release", "-DLIK_WERROR=ON") and build(
+        tally, "extension", f"-DPython_EXECUTABLE={python()}"
+    ):
         module = BUILD / "extension/python/_native.abi3.so"
         pytest(tally, "inject", "tests/inject", LIK_BUILD=str(BUILD / "release"), LIK_EXTENSION=str(module))
 
@@ -192,19 +223,36 @@ def suite_inject(tally: Tally) -> None:
 def suite_fuzz(tally: Tally) -> None:
     """Each fuzz target: what it found before, then a short run from its seeds."""
     need("clang")
-    call(tally, "fuzz", ["tests/fuzz/run.sh", "60", str(BUILD / "fuzz")], BUILD / "fuzz/report.xml", PYTHON=python())
+    call(
+        tally,
+        "fuzz",
+        ["tests/fuzz/run.sh", "60", str(BUILD / "fuzz")],
+        BUILD / "fuzz/report.xml",
+        PYTHON=python(),
+    )
 
 
 def install_package(tally: Tally) -> bool:
     """Builds a wheel of this tree, audits it, and installs it in the test environment."""
     folder, pip = BUILD / "wheel", [python(), "-m", "pip"]
     shutil.rmtree(folder, ignore_errors=True)
-    make = [*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), "-Ccmake.define.LIK_CUDA=OFF", "."]
+    make = [
+        *pip,
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--wheel-dir",
+        str(folder),
+        "-Ccmake.define.LIK_CUDA=OFF",
+        ".",
+    ]
     if not call(tally, "build the wheel", make):
         return False
     wheels = [str(wheel) for wheel in folder.glob("*.whl")]
     call(tally, "abi3audit", [str(VENV / "bin/abi3audit"), "--strict", *wheels])
-    return call(tally, "install the wheel", [*pip, "install", "--quiet", "--force-reinstall", "--no-deps", *wheels])
+    return call(
+        tally, "install the wheel", [*pip, "install", "--quiet", "--force-reinstall", "--no-deps", *wheels]
+    )
 
 
 def suite_python(tally: Tally) -> None:
@@ -214,7 +262,9 @@ def suite_python(tally: Tally) -> None:
 
 
 def suite_cuda(tally: Tally) -> None:
-    """The CUDA backend compiles for three generations of GPUs without warnings, and works where there is none."""
+    """The CUDA backend compiles for three generations of GPUs without warnings, and works where
+    there is none.
+    """
     need("nvcc")
     call(tally, "which GPUs a build is for", [sys.executable, "tests/install/check_archs.py", "."])
     if build(tally, "cuda", "-DLIK_CUDA_ARCHS=75-real;80-real;90a-real", "-DLIK_WERROR=ON"):
@@ -228,17 +278,24 @@ def suite_lint(tally: Tally) -> None:
     interpreter = python()
     call(tally, "format", [interpreter, "tests/check_format.py"])
     call(tally, "mutants", [interpreter, "tests/mutants.py", "--check"])
-    call(tally, "ruff", [interpreter, "-m", "ruff", "check", "python", "tests", "bench", "examples"])
+    folders = ["python", "tests", "bench", "examples"]
+    call(tally, "ruff", [interpreter, "-m", "ruff", "check", *folders])
+    call(tally, "ruff format", [interpreter, "-m", "ruff", "format", "--check", *folders])
+    call(tally, "imports", [interpreter, "tests/check_imports.py"])
     call(tally, "mypy", [interpreter, "-m", "mypy", "--strict", "python/late_interaction_kernels"])
 
 
 SUITES = {
-    name.removeprefix("suite_"): function for name, function in list(globals().items()) if name.startswith("suite_")
+    name.removeprefix("suite_"): function
+    for name, function in list(globals().items())
+    if name.startswith("suite_")
 }
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("suites", nargs="*", metavar="SUITE", help="suites to run (default: all)")
     parser.add_argument("--list", action="store_true", help="name the suites and exit")
     options = parser.parse_args()

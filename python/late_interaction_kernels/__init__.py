@@ -1,7 +1,8 @@
-"""late-interaction-kernels: exact fused late-interaction scoring (MaxSim) in C, for NumPy and torch.
+"""late-interaction-kernels: exact fused late-interaction scoring (MaxSim) in C, for NumPy and
+torch.
 
-Start with :func:`maxsim` (padded tensors), :func:`maxsim_varlen` (packed tokens), :func:`retrieve` (top-k).
-docs/python.md tells which function fits which data.
+Start with :func:`maxsim` (padded tensors), :func:`maxsim_varlen` (packed tokens),
+:func:`retrieve` (top-k). docs/python.md tells which function fits which data.
 """
 
 from __future__ import annotations
@@ -10,16 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 from . import _native
 from .autograd import maxsim, maxsim_pairs
-from .colpali_compat import patch_colpali_engine, unpatch_colpali_engine
 from .padded import maxsim_padded
-from .pylate_compat import patch_pylate, unpatch_pylate
 from .retrieve import retrieve
-from .sentence_transformers_compat import patch_sentence_transformers, unpatch_sentence_transformers
 from .varlen import maxsim_varlen
 
 if TYPE_CHECKING:
     from . import reference as reference
     from ._scorer import MaxSimScorer as MaxSimScorer
+    from .colpali_compat import patch_colpali_engine as patch_colpali_engine
+    from .colpali_compat import unpatch_colpali_engine as unpatch_colpali_engine
+    from .pylate_compat import patch_pylate as patch_pylate
+    from .pylate_compat import unpatch_pylate as unpatch_pylate
+    from .sentence_transformers_compat import patch_sentence_transformers as patch_sentence_transformers
+    from .sentence_transformers_compat import unpatch_sentence_transformers as unpatch_sentence_transformers
 
 __version__ = _native.info()[0]
 
@@ -43,28 +47,37 @@ __all__ = [
 ]
 
 
-# Submodules that are imported when they are asked for: `import late_interaction_kernels as lik; lik.plaid` works.
+# What is imported when it is asked for: submodules, so that `import late_interaction_kernels as
+# lik; lik.plaid` works, and names with the submodule that has them.
 _MODULES = (
     "backward",
+    "colpali_compat",
     "forward",
     "fp8",
     "fused_head",
     "int8",
     "mps",
     "plaid",
+    "pylate_compat",
     "reference",
     "score_pairs",
+    "sentence_transformers_compat",
 )
+_LATER = {
+    "MaxSimScorer": "_scorer",
+    "patch_colpali_engine": "colpali_compat",
+    "patch_pylate": "pylate_compat",
+    "patch_sentence_transformers": "sentence_transformers_compat",
+    "unpatch_colpali_engine": "colpali_compat",
+    "unpatch_pylate": "pylate_compat",
+    "unpatch_sentence_transformers": "sentence_transformers_compat",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """What is not needed at once is imported when it is asked for; the scorer and the references need torch."""
-    if name == "MaxSimScorer":
-        from ._scorer import MaxSimScorer
+    if name not in _MODULES and name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
 
-        return MaxSimScorer
-    if name in _MODULES:
-        import importlib
-
-        return importlib.import_module(f".{name}", __name__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f".{_LATER.get(name, name)}", __name__)
+    return getattr(module, name) if name in _LATER else module

@@ -1,13 +1,17 @@
-"""MaxSimScorer: a torch module where torch is installed, a plain object for NumPy arrays where it is not."""
+"""MaxSimScorer: a torch module where torch is installed, a plain object for NumPy arrays where
+it is not.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._problem import check_shape, framework, padded
-from .autograd import check_backward, short_way
-from .retrieve import BackwardMethod, retrieve
-from .topk import fw_detach
+from ._engine.checks import check_shape, framework, padded, whole_number
+from ._engine.problem import detached
+from ._engine.short import padded as short_way
+from ._engine.verbs import score
+from .autograd import BackwardMethod, check_backward
+from .topk import maxsim_topk
 
 if TYPE_CHECKING:
     from torch.nn import Module as _Base
@@ -35,7 +39,11 @@ class MaxSimScorer(_Base):
     """
 
     def __init__(
-        self, *, normalize: bool = True, backward: BackwardMethod | None = "auto", mask_pad_token: int | None = None
+        self,
+        *,
+        normalize: bool = True,
+        backward: BackwardMethod | None = "auto",
+        mask_pad_token: int | None = None,
     ) -> None:
         super().__init__()
         check_backward(backward)
@@ -43,15 +51,19 @@ class MaxSimScorer(_Base):
         self.backward = backward
         self.mask_pad_token = mask_pad_token
 
-    def forward(self, Q: Any, D: Any, q_mask: Any = None, d_mask: Any = None, *, q_weights: Any = None) -> Any:
-        """Scores as :func:`maxsim` gives them, infinities included; differentiable. float64 CPU tensors are scored in
-        float64.
+    def forward(
+        self, Q: Any, D: Any, q_mask: Any = None, d_mask: Any = None, *, q_weights: Any = None
+    ) -> Any:
+        """Scores as :func:`maxsim` gives them, infinities included; differentiable. float64 CPU
+        tensors are scored in float64.
         """
         scores = short_way(Q, D, q_mask, d_mask, q_weights, False, self.normalize)
         if scores is not None:
             return scores
-        fw, problem, shape = padded(Q, D, q_mask, d_mask, normalize=self.normalize, q_weights=q_weights, keep_f64=True)
-        scores = fw.score(problem)[0]
+        _, problem, shape = padded(
+            Q, D, q_mask, d_mask, normalize=self.normalize, q_weights=q_weights, keep_f64=True
+        )
+        scores = score(problem)[0]
         return scores if tuple(scores.shape) == shape else scores.reshape(shape)
 
     def score(self, Q: Any, D: Any, q_mask: Any = None, d_mask: Any = None, *, q_weights: Any = None) -> Any:
@@ -59,7 +71,7 @@ class MaxSimScorer(_Base):
         scores = short_way(Q, D, q_mask, d_mask, q_weights, False, self.normalize, differentiable=False)
         if scores is not None:
             return scores
-        return self.forward(fw_detach(Q), fw_detach(D), q_mask, d_mask, q_weights=fw_detach(q_weights))
+        return self.forward(detached(Q), detached(D), q_mask, d_mask, q_weights=detached(q_weights))
 
     def retrieve(
         self,
@@ -73,11 +85,20 @@ class MaxSimScorer(_Base):
         q_weights: Any = None,
     ) -> Any:
         """The top_k best documents: see :func:`late_interaction_kernels.retrieve`."""
-        return retrieve(Q, D, top_k, q_mask, d_mask, normalize=self.normalize, chunk=chunk, q_weights=q_weights)
+        return maxsim_topk(
+            Q,
+            D,
+            whole_number("top_k", top_k),
+            q_mask,
+            d_mask,
+            normalize=self.normalize,
+            chunk_size=None if chunk is None else whole_number("chunk", chunk),
+            q_weights=q_weights,
+        )
 
     def forward_with_ids(self, Q: Any, D: Any, q_ids: Any, d_ids: Any, *, q_weights: Any = None) -> Any:
-        """Scores with masks made from token ids of the tokens' shapes: a token counts where its id is not
-        ``mask_pad_token``.
+        """Scores with masks made from token ids of the tokens' shapes: a token counts where its
+        id is not ``mask_pad_token``.
         """
         if self.mask_pad_token is None:
             raise ValueError("forward_with_ids needs mask_pad_token, which was not given to MaxSimScorer")

@@ -5,53 +5,41 @@ score(q, d) = sum over query tokens s of  w[s] * max over document tokens t of  
 
 from __future__ import annotations
 
-import sys
 import warnings
-from typing import Any
+from typing import Any, Literal
 
-from . import _native
-from ._environment import flag
-from ._problem import ALL, FOLLOW, NORMALIZE, PAIRS, framework, padded
+from ._engine.checks import framework, padded
+from ._engine.environment import flag
+from ._engine.short import compiling
+from ._engine.short import padded as short_way
+from ._engine.verbs import score
 
+BackwardMethod = Literal["auto", "unified", "lowmem"]
 _BACKWARDS = (None, "auto", "unified", "lowmem")
 
-# The norms are looked at once a process. The existing package's flag has had both names, and its tests reset them.
+# The norms are looked at once a process. The existing package's flag has had both names, and
+# its tests reset them.
 _NORM_CHECKED = False
 _WARNED_UNNORMALIZED = False
 
 
-def compiling() -> bool:
-    torch = sys.modules.get("torch")
-    return torch is not None and torch.compiler.is_dynamo_compiling()
-
-
-def short_way(
-    Q: Any, D: Any, q_mask: Any, d_mask: Any, q_weights: Any, pairs: bool, normalize: bool, differentiable: bool = True
-) -> Any:
-    """The scores of padded tokens with which all is well; None for anything else, which the long way looks at."""
-    if compiling():
-        return None
-    pairing, unit = PAIRS if pairs else ALL, NORMALIZE if normalize else 0
-    # fmt: off
-    return _native.maxsim(
-        Q, D, q_mask, d_mask, q_weights, None, None, None, None, None, None, pairing, unit, FOLLOW, None, None,
-        differentiable,
-    )
-    # fmt: on
-
-
 def check_backward(backward: str | None) -> None:
-    """The names are kept; the gradient is computed in one way, exact and deterministic, whichever is given."""
+    """The names are kept; the gradient is computed in one way, exact and deterministic,
+    whichever is given.
+    """
     if backward not in _BACKWARDS:
         raise ValueError(f'backward must be None, "auto", "unified" or "lowmem", got {backward!r}')
 
 
 def _maybe_warn_unnormalized(Q: Any) -> None:
-    """Once a process: warn when the queries are visibly not unit vectors and normalize is off. The first that have
-    values are looked at, with a wait on CUDA; none while a graph is captured, a trace taken or torch.func at work.
+    """Once a process: warn when the queries are visibly not unit vectors and normalize is off.
+    The first that have values are looked at, with a wait on CUDA; none while a graph is
+    captured, a trace taken or torch.func at work.
     """
     global _NORM_CHECKED, _WARNED_UNNORMALIZED
-    if compiling() or (_NORM_CHECKED and _WARNED_UNNORMALIZED):  # in this order: a compiled graph guards on flags
+    if compiling() or (
+        _NORM_CHECKED and _WARNED_UNNORMALIZED
+    ):  # in this order: a compiled graph guards on flags
         return
     fw = framework(Q=Q)
     if not fw.may_wait(Q):
@@ -69,9 +57,9 @@ def _maybe_warn_unnormalized(Q: Any) -> None:
     median = norms[len(norms) // 2]
     if not 0.9 <= median <= 1.1:
         warnings.warn(
-            f"late-interaction-kernels: the query tokens have a median L2 norm of {median:.3g}; MaxSim is usually "
-            "taken of unit vectors. Pass normalize=True to normalize on the fly, or set LIK_SUPPRESS_NORM_WARN=1 if "
-            "this is intended.",
+            f"late-interaction-kernels: the query tokens have a median L2 norm of {median:.3g}; MaxSim is "
+            "usually taken of unit vectors. Pass normalize=True to normalize on the fly, or set "
+            "LIK_SUPPRESS_NORM_WARN=1 if this is intended.",
             UserWarning,
             stacklevel=3,
         )
@@ -92,28 +80,37 @@ def maxsim(
     """Score every query against every document, or against its own candidates.
 
     Args:
-        Q: query tokens ``[Nq, Lq, d]`` or ``[Lq, d]``; float32, float16, bfloat16 (float64 counts as float32).
-        D: document tokens ``[Nd, Ld, d]``, ``[Ld, d]``, or candidates ``[Nq, K, Ld, d]``; its dtype may differ from
-            Q's. With ``storage="int8"`` also the pair that ``quantize_int8_per_token`` returns.
-        q_mask: bool (or integers 0 and 1) of Q's shape without d, True = token counts. Any pattern.
+        Q: query tokens ``[Nq, Lq, d]`` or ``[Lq, d]``; float32, float16, bfloat16 (float64
+            counts as float32).
+        D: document tokens ``[Nd, Ld, d]``, ``[Ld, d]``, or candidates ``[Nq, K, Ld, d]``; its
+            dtype may differ from Q's. With ``storage="int8"`` also the pair that
+            ``quantize_int8_per_token`` returns.
+        q_mask: bool (or integers 0 and 1) of Q's shape without d, True = token counts. Any
+            pattern.
         d_mask: likewise for D. Dropped document tokens take no part in the maximum.
         normalize: take every token as x / max(\\|x\\|, 1e-12).
         backward: accepted for compatibility: None, "auto", "unified", "lowmem".
-        q_weights: float, Q's shape without d: factor of each query token's maximum. Differentiable.
-        storage: None, or "int8": documents as 8-bit integers with a scale per token (gradients reach Q only).
+        q_weights: float, Q's shape without d: factor of each query token's maximum.
+            Differentiable.
+        storage: None, or "int8": documents as 8-bit integers with a scale per token (gradients
+            reach Q only).
         return_argmax: also return which document token matched.
 
     Returns:
-        float32 scores ``[Nq, Nd]`` (``[Nq, K]`` for candidates; a 2-D argument drops its axis). A document or query
-        without tokens that count scores 0. With ``return_argmax`` the pair (scores, int32 ``[*scores.shape, Lq]``): the
-        index of the winning document token, the lowest of equals, -1 where there is none. An infinity among float32
-        tokens makes NaN on CUDA, where CPUs go by IEEE arithmetic.
+        float32 scores ``[Nq, Nd]`` (``[Nq, K]`` for candidates; a 2-D argument drops its axis).
+        A document or query without tokens that count scores 0. With ``return_argmax`` the pair
+        (scores, int32 ``[*scores.shape, Lq]``): the index of the winning document token, the
+        lowest of equals, -1 where there is none. An infinity among float32 tokens makes NaN on
+        CUDA, where CPUs go by IEEE arithmetic.
 
     Raises:
-        ValueError: ranks, shapes, devices or values that do not fit; the message names the argument.
-        TypeError: integer embeddings, masks that are neither bool nor integer, mixed frameworks, numpy.ma arrays.
+        ValueError: ranks, shapes, devices or values that do not fit; the message names the
+        argument.
+        TypeError: integer embeddings, masks that are neither bool nor integer, mixed
+        frameworks, numpy.ma arrays.
 
-    Gradients flow to Q, D and q_weights, each in its tensor's dtype; only winning tokens receive any.
+    Gradients flow to Q, D and q_weights, each in its tensor's dtype; only winning tokens
+    receive any.
 
     Example:
         >>> import numpy as np
@@ -134,10 +131,12 @@ def maxsim(
         if scores is not None:
             return scores
     check_backward(backward)
-    fw, problem, shape = padded(Q, D, q_mask, d_mask, normalize=normalize, q_weights=q_weights, storage=storage)
-    if not normalize and problem.d.ndim == 3:
-        _maybe_warn_unnormalized(problem.q)
-    scores, argmax = fw.score(problem, return_argmax)
+    fw, problem, shape = padded(
+        Q, D, q_mask, d_mask, normalize=normalize, q_weights=q_weights, storage=storage
+    )
+    if not normalize and len(problem.d.data.shape) == 3:
+        _maybe_warn_unnormalized(problem.q.data)
+    scores, argmax = score(problem, return_argmax)
     if tuple(scores.shape) != shape:
         scores = scores.reshape(shape)
     if not return_argmax:
@@ -159,8 +158,8 @@ def maxsim_pairs(
 ) -> Any:
     """Score query i against document i: Q ``[B, Lq, d]``, D ``[B, Ld, d]`` -> float32 ``[B]``.
 
-    The other arguments, dtypes, errors and gradients are those of :func:`maxsim`; masks are ``[B, Lq]`` and ``[B,
-    Ld]``, the argmax ``[B, Lq]``.
+    The other arguments, dtypes, errors and gradients are those of :func:`maxsim`; masks are
+    ``[B, Lq]`` and ``[B, Ld]``, the argmax ``[B, Lq]``.
 
     Example:
         >>> import numpy as np
@@ -174,8 +173,10 @@ def maxsim_pairs(
         if scores is not None:
             return scores
     check_backward(backward)
-    fw, problem, _ = padded(Q, D, q_mask, d_mask, normalize=normalize, q_weights=q_weights, storage=storage, pairs=True)
-    scores, argmax = fw.score(problem, return_argmax)
+    fw, problem, _ = padded(
+        Q, D, q_mask, d_mask, normalize=normalize, q_weights=q_weights, storage=storage, pairs=True
+    )
+    scores, argmax = score(problem, return_argmax)
     return (scores, fw.cast(argmax, "int32")) if return_argmax else scores
 
 

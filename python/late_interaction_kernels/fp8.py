@@ -8,12 +8,10 @@ from __future__ import annotations
 import numbers
 from typing import Any
 
-from ._problem import (
-    ALL,
+from ._engine.checks import (
     FLOATS8,
     Framework,
-    Problem,
-    add_axis,
+    assembled,
     check_axes,
     check_device,
     check_float,
@@ -22,10 +20,9 @@ from ._problem import (
     embeddings,
     framework,
     shape_text,
-    token_mask,
-    token_weights,
 )
-from .topk import fw_detach
+from ._engine.problem import detached
+from ._engine.verbs import score
 
 _LARGEST = {"float8_e4m3fn": 448.0, "float8_e5m2": 57344.0}
 
@@ -38,14 +35,16 @@ def _fp8_name(dtype: Any) -> str:
 
 
 def _plain(fw: Framework, name: str, X: Any) -> Any:
-    return fw_detach(fw.cast(embeddings(fw, name, X), "float32"))
+    return detached(fw.cast(embeddings(fw, name, X), "float32"))
 
 
 def quantize_fp8_per_tensor(X: Any, dtype: Any = None) -> tuple[Any, Any]:
-    """(X_fp8, 0-d float32 scale): scale = max(largest \\|x\\|, 1e-6) / the dtype's largest value; 1 for an empty X.
+    """(X_fp8, 0-d float32 scale): scale = max(largest \\|x\\|, 1e-6) / the dtype's largest
+    value; 1 for an empty X.
 
-    X is float32, float16, bfloat16 or float64 of any shape; dtype is float8_e4m3fn (None, largest 448) or float8_e5m2
-    (57344), as torch's or ml_dtypes' dtype or by name. NumPy arrays need ml_dtypes.
+    X is float32, float16, bfloat16 or float64 of any shape; dtype is float8_e4m3fn (None,
+    largest 448) or float8_e5m2 (57344), as torch's or ml_dtypes' dtype or by name. NumPy arrays
+    need ml_dtypes.
 
     Raises:
         ValueError: another dtype.
@@ -68,7 +67,8 @@ def quantize_fp8_per_tensor(X: Any, dtype: Any = None) -> tuple[Any, Any]:
 
 
 def quantize_fp8_per_token(X: Any, dtype: Any = None) -> tuple[Any, Any]:
-    """(X_fp8, float32 scales of shape ``X.shape[:-1]``): as :func:`quantize_fp8_per_tensor`, one scale a token.
+    """(X_fp8, float32 scales of shape ``X.shape[:-1]``): as :func:`quantize_fp8_per_tensor`,
+    one scale a token.
 
     Example:
         >>> import torch
@@ -95,8 +95,9 @@ def dequantize_fp8_per_tensor(X_fp8: Any, scale: Any) -> Any:
 
     Example:
         >>> import torch
-        >>> from late_interaction_kernels.fp8 import dequantize_fp8_per_tensor, quantize_fp8_per_tensor
-        >>> dequantize_fp8_per_tensor(*quantize_fp8_per_tensor(torch.tensor([[1.0, -2.0]]))).round(decimals=3)
+        >>> from late_interaction_kernels import fp8
+        >>> pair = fp8.quantize_fp8_per_tensor(torch.tensor([[1.0, -2.0]]))
+        >>> fp8.dequantize_fp8_per_tensor(*pair).round(decimals=3)
         tensor([[ 1., -2.]])
     """
     fw = framework(X_fp8=X_fp8)
@@ -115,8 +116,9 @@ def dequantize_fp8_per_token(X_fp8: Any, scale: Any) -> Any:
 
     Example:
         >>> import torch
-        >>> from late_interaction_kernels.fp8 import dequantize_fp8_per_token, quantize_fp8_per_token
-        >>> dequantize_fp8_per_token(*quantize_fp8_per_token(torch.tensor([[1.0], [-2.0]]))).round(decimals=3)
+        >>> from late_interaction_kernels import fp8
+        >>> pair = fp8.quantize_fp8_per_token(torch.tensor([[1.0], [-2.0]]))
+        >>> fp8.dequantize_fp8_per_token(*pair).round(decimals=3)
         tensor([[ 1.],
                 [-2.]])
     """
@@ -132,7 +134,9 @@ def _check_fp8(fw: Framework, name: str, x: Any) -> None:
 
 
 def _scale(fw: Framework, name: str, scale: Any, x: Any, x_name: str) -> Any:
-    """Per token if it has the tokens' shape, else one element for the whole tensor; a number is taken too."""
+    """Per token if it has the tokens' shape, else one element for the whole tensor; a number is
+    taken too.
+    """
     if isinstance(scale, numbers.Real) and not isinstance(scale, bool):
         return fw.scalar(float(scale), x)
     framework(**{x_name: x, name: scale})
@@ -163,7 +167,8 @@ def maxsim_inference_fp8(
     q_weights: Any = None,
     return_argmax: bool = False,
 ) -> Any:
-    """MaxSim of fp8 tokens: Q ``[Nq, Lq, d]`` or ``[Lq, d]``, D ``[Nd, Ld, d]`` or ``[Ld, d]`` -> float32 scores.
+    """MaxSim of fp8 tokens: Q ``[Nq, Lq, d]`` or ``[Lq, d]``, D ``[Nd, Ld, d]`` or ``[Ld, d]``
+    -> float32 scores.
 
     Args:
         Q, D: float8_e4m3fn or float8_e5m2 (torch's or ml_dtypes').
@@ -178,38 +183,21 @@ def maxsim_inference_fp8(
 
     Example:
         >>> import torch
-        >>> from late_interaction_kernels.fp8 import maxsim_inference_fp8, quantize_fp8_per_token
-        >>> Q8, s = quantize_fp8_per_token(torch.eye(4)[None])
-        >>> maxsim_inference_fp8(Q8, Q8, scale_Q=s, scale_D=s).round(decimals=2)
+        >>> from late_interaction_kernels import fp8
+        >>> Q8, s = fp8.quantize_fp8_per_token(torch.eye(4)[None])
+        >>> fp8.maxsim_inference_fp8(Q8, Q8, scale_Q=s, scale_D=s).round(decimals=2)
         tensor([[4.]])
     """
     fw = framework(Q=Q, D=D, q_mask=q_mask, d_mask=d_mask, q_weights=q_weights)
     for name, x in (("Q", Q), ("D", D)):
         check_rank(name, x, (2, 3), "[N, L, d] or [L, d]")
         _check_fp8(fw, name, x)
-    if Q.shape[-1] != D.shape[-1]:
-        raise ValueError(
-            f"Q and D must have the same dim: Q.shape[-1] is {int(Q.shape[-1])}, D.shape[-1] is {int(D.shape[-1])}"
-        )
-    check_device(fw, "D", D, Q, "Q")
-    q_mask = token_mask(fw, "q_mask", q_mask, tuple(Q.shape[:-1]), Q, "Q")
-    d_mask = token_mask(fw, "d_mask", d_mask, tuple(D.shape[:-1]), D, "D")
-    weights = token_weights(fw, q_weights, tuple(Q.shape[:-1]), Q, "Q")
-    q_scale, d_scale = _scale(fw, "scale_Q", scale_Q, Q, "Q"), _scale(fw, "scale_D", scale_D, D, "D")
-    if Q.shape[-1] == 0:
-        Q, D = fw.widen_empty(Q), fw.widen_empty(D)
-    shape: tuple[int, ...] = ()
-    if len(Q.shape) == 2:
-        Q, q_mask, weights = Q[None], add_axis(q_mask), add_axis(weights)
-        q_scale = q_scale if len(q_scale.shape) == 0 else q_scale[None]
-    else:
-        shape += (Q.shape[0],)
-    if len(D.shape) == 2:
-        D, d_mask = D[None], add_axis(d_mask)
-        d_scale = d_scale if len(d_scale.shape) == 0 else d_scale[None]
-    else:
-        shape += (D.shape[0],)
-    scores, argmax = fw.score(Problem(Q, D, q_mask, d_mask, weights, q_scale, d_scale, pairing=ALL), return_argmax)
+
+    def operands() -> tuple[Any, Any, Any, Any]:
+        return Q, _scale(fw, "scale_Q", scale_Q, Q, "Q"), D, _scale(fw, "scale_D", scale_D, D, "D")
+
+    problem, shape = assembled(fw, Q, D, q_mask, d_mask, q_weights, operands)
+    scores, argmax = score(problem, return_argmax)
     if not return_argmax:
         return scores.reshape(shape)
     return scores.reshape(shape), fw.cast(argmax, "int32").reshape((*shape, argmax.shape[-1]))

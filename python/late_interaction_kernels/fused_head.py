@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from . import _blocks
-from ._problem import (
-    NORMALIZE_D,
+from ._engine import blocks
+from ._engine.checks import (
     Framework,
-    Problem,
-    add_axis,
     check_device,
     check_rank,
     check_shape,
@@ -19,33 +16,38 @@ from ._problem import (
     token_mask,
     token_weights,
 )
-from .plaid import detached
+from ._engine.problem import NORMALIZE_D, Problem, Tokens, batched, detached
+from ._engine.verbs import score
 
 
 class _Projected:
-    """Documents H W^T + b, projected in f32 a block at a time; dropped tokens count as zero vectors."""
+    """Documents H W^T + b, projected in f32 a block at a time; dropped tokens count as zero
+    vectors.
+    """
 
     def __init__(self, fw: Framework, H: Any, W: Any, b: Any, mask: Any) -> None:
         self.fw, self.mask = fw, mask
-        self.H, self.W, self.b = (x.detach() if hasattr(x, "detach") else x for x in (H, W, b))
+        self.H, self.W, self.b = detached((H, W, b))
         self.wide_W = fw.cast(self.W, "float32")
         self.wide_b = None if b is None else fw.cast(self.b, "float32")
         self.count, self.longest = int(H.shape[0]), int(H.shape[1])
 
     def spans(self) -> Iterator[tuple[int, int]]:
-        return _blocks.even_spans(self.count, self.longest, max(int(self.W.shape[0]), int(self.W.shape[1])))
+        return blocks.even_spans(self.count, self.longest, max(int(self.W.shape[0]), int(self.W.shape[1])))
 
     def hidden(self, start: int, end: int) -> Any:
-        """f32 [n, Ld, d_model], zero where the mask drops a token: what lies there must not reach a product."""
+        """f32 [n, Ld, d_model], zero where the mask drops a token: what lies there must not
+        reach a product.
+        """
         block = self.fw.cast(self.H[start:end], "float32")
         return block if self.mask is None else self.fw.where(self.mask[start:end][..., None], block, 0.0)
 
-    def fields(self, start: int, end: int) -> dict[str, Any]:
+    def tokens(self, start: int, end: int) -> Tokens:
         with self.fw.exact(self.wide_W):
             tokens = self.hidden(start, end) @ self.wide_W.T
         if self.wide_b is not None:
             tokens = tokens + self.wide_b
-        return {"d": tokens, "d_mask": None if self.mask is None else self.mask[start:end]}
+        return Tokens(tokens, None if self.mask is None else self.mask[start:end])
 
     def gradients(self, want: Any) -> list[Any]:
         """Room for the gradients of (H, W, b): H in its dtype, sums of W and b in f32."""
@@ -93,7 +95,8 @@ def maxsim_from_hidden(
     """Scores of queries against documents ``H_d @ W.T + b``.
 
     Args:
-        Q: query tokens ``[Nq, Lq, d_out]``, or ``[Lq, d_out]`` for a result ``[Nd]``; neither projected nor normalized.
+        Q: query tokens ``[Nq, Lq, d_out]``, or ``[Lq, d_out]`` for a result ``[Nd]``; neither
+            projected nor normalized.
         H_d: hidden states ``[Nd, Ld, d_model]``.
         W: ``[d_out, d_model]``.
         b: ``[d_out]`` or None.
@@ -102,9 +105,9 @@ def maxsim_from_hidden(
         q_mask, q_weights, return_argmax: as in :func:`maxsim`.
 
     Returns:
-        float32 ``[Nq, Nd]``. Gradients flow to Q, H_d, W, b and q_weights, each in its dtype; memory stays at one block
-        of projected documents, in the backward pass too. Documents without tokens score 0 and get zero gradients.
-        Infinities as in :func:`maxsim`.
+        float32 ``[Nq, Nd]``. Gradients flow to Q, H_d, W, b and q_weights, each in its dtype;
+        memory stays at one block of projected documents, in the backward pass too. Documents
+        without tokens score 0 and get zero gradients. Infinities as in :func:`maxsim`.
 
     Raises:
         ValueError: shapes and devices.
@@ -131,27 +134,18 @@ def maxsim_from_hidden(
     d_mask = token_mask(fw, "d_mask", d_mask, tuple(H_d.shape[:-1]), H_d, "H_d")
     q_mask = token_mask(fw, "q_mask", q_mask, tuple(Q.shape[:-1]), Q, "Q")
     weights = token_weights(fw, q_weights, tuple(Q.shape[:-1]), Q, "Q")
-    q = embeddings(fw, "Q", Q)
+    q = Tokens(embeddings(fw, "Q", Q), q_mask, weights)
     H_d, W = embeddings(fw, "H_d", H_d), embeddings(fw, "W", W)
     b = None if b is None else embeddings(fw, "b", b)
     one = len(Q.shape) == 2
-    if one:
-        q, q_mask, weights = q[None], add_axis(q_mask), add_axis(weights)
-    base = Problem(q, None, q_mask, None, weights, normalize=NORMALIZE_D if normalize else 0)
-    if fw.tracing(q, H_d):
+    base = Problem(batched(q) if one else q, Tokens(None), normalize=NORMALIZE_D if normalize else 0)
+    if fw.tracing(q.data, H_d):
         tokens = fw.linear(H_d, W, b, d_mask)
-        scores, argmax = fw.score(base._replace(d=tokens, d_mask=d_mask), return_argmax)
+        scores, argmax = score(base._replace(d=Tokens(tokens, d_mask)), return_argmax)
         argmax = None if argmax is None else fw.cast(argmax, "int32")
     else:
         source = _Projected(fw, H_d, W, b, d_mask)
-        scores, argmax = None, None
-        if return_argmax or not fw.wants_grad(q, weights, H_d, W, b):
-            scores, winners = _blocks.score(fw, detached(base), source, return_argmax)
-            argmax = _blocks.join_argmax(fw, base, source, winners) if return_argmax else None
-        if fw.wants_grad(q, weights, H_d, W, b):
-            from . import _blocks_torch
-
-            scores = _blocks_torch.score(base, source, (H_d, W, b))
+        scores, argmax = blocks.score(fw, base, source, (H_d, W, b), return_argmax)
     if one:
         scores, argmax = scores[0], None if argmax is None else argmax[0]
     return (scores, argmax) if return_argmax else scores

@@ -1,17 +1,20 @@
-"""Documents as 8-bit integers with one scale a token: half the memory of float16, and faster on CPUs."""
+"""Documents as 8-bit integers with one scale a token: half the memory of float16, and faster on
+CPUs.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from ._problem import check_axes, check_int8, embeddings, framework
+from ._engine.checks import check_axes, check_int8, embeddings, framework
 
 
 def quantize_int8_per_token(X: Any) -> tuple[Any, Any]:
-    """(int8 values of X's shape, float32 scales ``X.shape[:-1]``): token ~ values * scale, rounded to the nearest.
+    """(int8 values of X's shape, float32 scales ``X.shape[:-1]``): token ~ values * scale,
+    rounded to the nearest.
 
-    The scale of a token is max(\\|x\\|, 1e-12) / 127 of its largest element. Pass the pair as D with
-    ``storage="int8"``.
+    The scale of a token is max(\\|x\\|, 1e-12) / 127 of its largest element. Pass the pair as D
+    with ``storage="int8"``.
 
     Example:
         >>> import numpy as np
@@ -35,8 +38,9 @@ def dequantize_int8_per_token(values: Any, scale: Any) -> Any:
 
     Example:
         >>> import numpy as np
-        >>> from late_interaction_kernels.int8 import dequantize_int8_per_token, quantize_int8_per_token
-        >>> dequantize_int8_per_token(*quantize_int8_per_token(np.array([[1.0, -2.0]], "f4"))).round(2).tolist()
+        >>> from late_interaction_kernels import int8
+        >>> pair = int8.quantize_int8_per_token(np.array([[1.0, -2.0]], "f4"))
+        >>> int8.dequantize_int8_per_token(*pair).round(2).tolist()
         [[1.0099999904632568, -2.0]]
     """
     fw = framework(values=values, scale=scale)

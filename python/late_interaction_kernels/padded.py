@@ -6,10 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
-from ._problem import (
-    CANDIDATES,
+from ._engine.checks import (
     Framework,
-    Problem,
     check_device,
     check_float,
     check_rank,
@@ -19,8 +17,11 @@ from ._problem import (
     sequence_lengths,
     shape_text,
     token_weights,
+    widened,
 )
-from .autograd import short_way
+from ._engine.problem import CANDIDATES, NORMALIZE, Problem, Tokens, either
+from ._engine.short import padded as short_way
+from ._engine.verbs import score
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,9 @@ def _checked(
     check_device(fw, "documents", documents, queries, "queries")
     found: list[Any] = []
     for (name, given), x in zip(lengths.items(), (queries, documents), strict=True):
-        found += sequence_lengths(fw, name, given, tuple(x.shape[:-2]), x.shape[-2], queries, "queries", look=look)
+        found += sequence_lengths(
+            fw, name, given, tuple(x.shape[:-2]), x.shape[-2], queries, "queries", look=look
+        )
         if validate and all(given.shape) and fw.extremes(found[-3])[0] == 0:
             zero = entry(name, fw.first(found[-3] == 0))
             raise ValueError(f"{name} must all be > 0 with validate=True: {zero} is 0")
@@ -87,13 +90,16 @@ def _checked(
 def pack_padded(
     queries: Any, documents: Any, query_lengths: Any, doc_lengths: Any, *, validate: bool = False
 ) -> PackedBatch:
-    """Drop the padding of a batch: queries ``[B, Lq, d]``, documents ``[B, C, Ld, d]``, lengths ``[B]`` and ``[B, C]``.
+    """Drop the padding of a batch: queries ``[B, Lq, d]``, documents ``[B, C, Ld, d]``, lengths
+    ``[B]`` and ``[B, C]``.
 
-    Pairs are row by row: query i with its documents i*C ... i*C + C - 1. Differentiable. Offsets and pair indices are
-    int32. ``validate=True`` also refuses empty sequences. The lengths are looked at, on a device with a wait.
+    Pairs are row by row: query i with its documents i*C ... i*C + C - 1. Differentiable.
+    Offsets and pair indices are int32. ``validate=True`` also refuses empty sequences. The
+    lengths are looked at, on a device with a wait.
 
     Raises:
-        ValueError: shapes, negative lengths, lengths beyond the padded extent, lengths without values (traced).
+        ValueError: shapes, negative lengths, lengths beyond the padded extent, lengths without
+        values (traced).
 
     Example:
         >>> import numpy as np
@@ -133,15 +139,17 @@ def maxsim_padded(
     q_weights: Any = None,
     return_argmax: bool = False,
 ) -> Any:
-    """Score each query against its own C documents, lengths instead of masks: float32 ``[B, C]``.
+    """Score each query against its own C documents, lengths instead of masks: float32 ``[B,
+    C]``.
 
-    queries ``[B, Lq, d]``, documents ``[B, C, Ld, d]``, query_lengths ``[B]``, doc_lengths ``[B, C]``; empty sequences
-    score 0. Differentiable. ``q_weights`` is ``[B, Lq]``; ``return_argmax`` adds the winners, int32 ``[B, C, Lq]``.
-    Infinities as in :func:`maxsim`.
+    queries ``[B, Lq, d]``, documents ``[B, C, Ld, d]``, query_lengths ``[B]``, doc_lengths
+    ``[B, C]``; empty sequences score 0. Differentiable. ``q_weights`` is ``[B, Lq]``;
+    ``return_argmax`` adds the winners, int32 ``[B, C, Lq]``. Infinities as in :func:`maxsim`.
 
     Raises:
-        ValueError: shapes, negative lengths, lengths beyond the padded extent; with ``validate`` also zero lengths.
-        Lengths in device memory are not looked at, unless with ``validate`` or ``LIK_CHECK=1``: such scores are NaN.
+        ValueError: shapes, negative lengths, lengths beyond the padded extent; with
+        ``validate`` also zero lengths. Lengths in device memory are not looked at, unless with
+        ``validate`` or ``LIK_CHECK=1``: such scores are NaN.
 
     Example:
         >>> import numpy as np
@@ -153,26 +161,20 @@ def maxsim_padded(
     fw, _, q_mask, broken_q, _, d_mask, broken_d = _checked(
         queries, documents, query_lengths, doc_lengths, look=validate, validate=validate, q_weights=q_weights
     )
-    broken = None if broken_q is None and broken_d is None else _either(broken_q, broken_d)
+    broken = either(None if broken_q is None else broken_q[:, None], broken_d)
     if not return_argmax:
         scores = short_way(queries, documents, q_mask, d_mask, q_weights, False, normalize)
         if scores is not None:
             return fw.nan_where(broken, scores)
     weights = token_weights(fw, q_weights, tuple(queries.shape[:-1]), queries, "queries")
-    q, d = embeddings(fw, "queries", queries), embeddings(fw, "documents", documents)
-    if q.shape[-1] == 0:
-        q, d = fw.widen_empty(q), fw.widen_empty(d)
-    problem = Problem(q, d, q_mask, d_mask, weights, pairing=CANDIDATES, normalize=3 if normalize else 0)
-    scores, argmax = fw.score(problem, return_argmax)
+    q = Tokens(embeddings(fw, "queries", queries), q_mask, weights)
+    d = Tokens(embeddings(fw, "documents", documents), d_mask)
+    if queries.shape[-1] == 0:
+        q, d = widened(fw, q, d)
+    problem = Problem(q, d, pairing=CANDIDATES, normalize=NORMALIZE if normalize else 0)
+    scores, argmax = score(problem, return_argmax)
     scores = fw.nan_where(broken, scores)
     return (scores, fw.cast(argmax, "int32")) if return_argmax else scores
-
-
-def _either(broken_q: Any, broken_d: Any) -> Any:
-    """bool [B, C], or [B, 1] where only queries can be broken: the scores that are NaN."""
-    if broken_q is None:
-        return broken_d
-    return broken_q[:, None] if broken_d is None else broken_q[:, None] | broken_d
 
 
 __all__ = ["PackedBatch", "maxsim_padded", "pack_padded"]

@@ -1,6 +1,8 @@
-"""The definitions, in plain torch: slow, readable, differentiable wherever values are floating point, to any order.
+"""The definitions, in plain torch: slow, readable, differentiable wherever values are floating
+point, to any order.
 
-float16 and bfloat16 are computed in float32, float64 stays. Tests compare everything else with these.
+float16 and bfloat16 are computed in float32, float64 stays. Tests compare everything else with
+these.
 """
 
 from __future__ import annotations
@@ -12,8 +14,8 @@ import torch
 from torch.nn.functional import linear
 from torch.nn.functional import normalize as unit
 
-from . import _torch
-from ._problem import check_range, sequence_lengths
+from ._engine import torch_arrays
+from ._engine.checks import check_range, sequence_lengths
 
 NEG_INF = float("-inf")
 
@@ -25,8 +27,8 @@ def _wide(x: Any) -> Any:
 def maxsim_reference(
     Q: Any, D: Any, q_mask: Any = None, d_mask: Any = None, *, normalize: bool = False, q_weights: Any = None
 ) -> Any:
-    """Scores of ``[Nq, Lq, d]`` x ``[Nd, Ld, d]`` -> ``[Nq, Nd]``; x ``[Nq, K, Ld, d]`` -> ``[Nq, K]``; 2-D drops its
-    axis.
+    """Scores of ``[Nq, Lq, d]`` x ``[Nd, Ld, d]`` -> ``[Nq, Nd]``; x ``[Nq, K, Ld, d]`` ->
+    ``[Nq, K]``; 2-D drops its axis.
 
     Masks are bool or 0/1 of the tokens' shape; a 1-D mask is broadcast.
 
@@ -72,21 +74,25 @@ def _sequences(packed: Any, offsets: Any) -> list[Any]:
     for i, (a, b) in enumerate(pairwise([0, *ends, packed.shape[0]])):
         if b < a:
             at = min(i, len(ends) - 1)
-            raise ValueError(f"offsets must ascend within the {packed.shape[0]} tokens: entry {at} is {ends[at]}")
+            raise ValueError(
+                f"offsets must ascend within the {packed.shape[0]} tokens: entry {at} is {ends[at]}"
+            )
     return [packed[a:b] for a, b in pairwise(ends)]
 
 
 def maxsim_reference_varlen(
     Q: Any, D: Any, cu_seqlens_q: Any, cu_seqlens_d: Any, *, normalize: bool = False, q_weights: Any = None
 ) -> Any:
-    """Packed tokens Q ``[total_q, d]`` and D ``[total_d, d]``, every query against every document: ``[Nq, Nd]``.
+    """Packed tokens Q ``[total_q, d]`` and D ``[total_d, d]``, every query against every
+    document: ``[Nq, Nd]``.
 
     Offsets are integers ``[N + 1]``, weights ``[total_q]``.
 
     Example:
         >>> import torch
         >>> from late_interaction_kernels.reference import maxsim_reference_varlen
-        >>> maxsim_reference_varlen(torch.eye(3), torch.eye(3), torch.tensor([0, 3]), torch.tensor([0, 1, 3]))
+        >>> offsets_q, offsets_d = torch.tensor([0, 3]), torch.tensor([0, 1, 3])
+        >>> maxsim_reference_varlen(torch.eye(3), torch.eye(3), offsets_q, offsets_d)
         tensor([[1., 2.]])
     """
     rows, columns = cu_seqlens_q.shape[0] - 1, cu_seqlens_d.shape[0] - 1
@@ -109,10 +115,11 @@ def maxsim_reference_scatter(
     normalize: bool = False,
     q_weights: Any = None,
 ) -> Any:
-    """Packed tokens, query ``pair_q_idx[n]`` against document ``pair_d_idx[n]``, one pair at a time: ``[pairs]``.
+    """Packed tokens, query ``pair_q_idx[n]`` against document ``pair_d_idx[n]``, one pair at a
+    time: ``[pairs]``.
 
-    What ``score_pairs.score_pairs_packed`` computes. Pair indices are 1-D integers of equal length, pairs may repeat;
-    the rest is as in :func:`maxsim_reference_varlen`.
+    What ``score_pairs.score_pairs_packed`` computes. Pair indices are 1-D integers of equal
+    length, pairs may repeat; the rest is as in :func:`maxsim_reference_varlen`.
 
     Raises:
         ValueError: lists of unequal length.
@@ -122,7 +129,8 @@ def maxsim_reference_scatter(
         >>> import torch
         >>> from late_interaction_kernels.reference import maxsim_reference_scatter
         >>> tokens, offsets = torch.eye(3), torch.tensor([0, 1, 3])
-        >>> maxsim_reference_scatter(tokens, tokens, offsets, offsets, torch.tensor([1, 0]), torch.tensor([1, 1]))
+        >>> pairs = torch.tensor([1, 0]), torch.tensor([1, 1])
+        >>> maxsim_reference_scatter(tokens, tokens, offsets, offsets, *pairs)
         tensor([2., 0.])
     """
     queries, documents = _sequences(Q_packed, cu_seqlens_q), _sequences(D_packed, cu_seqlens_d)
@@ -130,7 +138,9 @@ def maxsim_reference_scatter(
     scores: list[Any] = []
     for i, j in zip(pair_q_idx.tolist(), pair_d_idx.tolist(), strict=True):
         if not (0 <= i < len(queries) and 0 <= j < len(documents)):
-            raise IndexError(f"pair {len(scores)} is query {i} of {len(queries)} and document {j} of {len(documents)}")
+            raise IndexError(
+                f"pair {len(scores)} is query {i} of {len(queries)} and document {j} of {len(documents)}"
+            )
         scores.append(maxsim_reference(queries[i], documents[j], normalize=normalize, q_weights=weights[i]))
     return torch.stack(scores) if scores else _wide(Q_packed).new_zeros(0)
 
@@ -148,20 +158,25 @@ def maxsim_padded_reference(
         tensor([[8., 0.]])
     """
     masks, broken = [], []
-    for name, lengths, x in (("query_lengths", query_lengths, queries), ("doc_lengths", doc_lengths, documents)):
+    for name, lengths, x in (
+        ("query_lengths", query_lengths, queries),
+        ("doc_lengths", doc_lengths, documents),
+    ):
         shape, extent = tuple(x.shape[:-2]), x.shape[-2]
-        _, mask, wrong = sequence_lengths(_torch, name, lengths, shape, extent, queries, "queries")
+        _, mask, wrong = sequence_lengths(torch_arrays, name, lengths, shape, extent, queries, "queries")
         masks.append(mask)
         broken.append(wrong)
     scores = maxsim_reference(queries, documents, *masks, q_weights=q_weights)
-    scores = _torch.nan_where(None if broken[0] is None else broken[0][:, None], scores)
-    return _torch.nan_where(broken[1], scores)
+    scores = torch_arrays.nan_where(None if broken[0] is None else broken[0][:, None], scores)
+    return torch_arrays.nan_where(broken[1], scores)
 
 
 def _indices(codes: Any, kept: Any, centroids: int) -> tuple[Any, Any]:
-    """(codes as indices, which of the kept ones are outside and have become 0): refused where they may be looked at."""
-    if _torch.readable(codes) and _torch.readable(kept):
-        check_range(_torch, "codes", codes, 0, centroids - 1, kept, codes[kept])
+    """(codes as indices, which of the kept ones are outside and have become 0): refused where
+    they may be looked at.
+    """
+    if torch_arrays.readable(codes) and torch_arrays.readable(kept):
+        check_range(torch_arrays, "codes", codes, 0, centroids - 1, kept, codes[kept])
     inside = kept & (codes >= 0) & (codes < centroids)
     return torch.where(inside, codes, 0).long(), kept & ~inside
 
@@ -179,24 +194,27 @@ def plaid_approx_score_reference(
         tensor([3.])
     """
     about = (codes.shape[0],), codes.shape[1], codes, "codes"
-    _, kept, broken = sequence_lengths(_torch, "doc_lengths", doc_lengths, *about)
+    _, kept, broken = sequence_lengths(torch_arrays, "doc_lengths", doc_lengths, *about)
     similarity = _wide(query_centroid_scores)[_indices(codes, kept, query_centroid_scores.shape[0])[0]].mT
     best = _best(similarity, kept[:, None, :])
-    return _torch.nan_where(broken, (best if q_weights is None else best * q_weights).sum(-1))
+    return torch_arrays.nan_where(broken, (best if q_weights is None else best * q_weights).sum(-1))
 
 
 def unpack_residuals_reference(residuals: Any, nbits: int, d: int, *, bit_order: str = "upstream") -> Any:
     """Bucket numbers int32 ``[..., d]`` of packed bytes ``[..., ceil(d * nbits / 8)]``.
 
-    ``"upstream"``: feature f is bits f * nbits upward, least significant first. ``"colbert"``: the bytes of ColBERT and
-    fast-plaid indexes: each number's bits least significant first, packed into bytes from the top.
+    ``"upstream"``: feature f is bits f * nbits upward, least significant first. ``"colbert"``:
+    the bytes of ColBERT and fast-plaid indexes: each number's bits least significant first,
+    packed into bytes from the top.
 
     Example:
         >>> import torch
         >>> from late_interaction_kernels.reference import unpack_residuals_reference
         >>> byte = torch.tensor([0b11100100], dtype=torch.uint8)
-        >>> unpack_residuals_reference(byte, 2, 4), unpack_residuals_reference(byte, 2, 4, bit_order="colbert")
-        (tensor([0, 1, 2, 3], dtype=torch.int32), tensor([3, 1, 2, 0], dtype=torch.int32))
+        >>> unpack_residuals_reference(byte, 2, 4)
+        tensor([0, 1, 2, 3], dtype=torch.int32)
+        >>> unpack_residuals_reference(byte, 2, 4, bit_order="colbert")
+        tensor([3, 1, 2, 0], dtype=torch.int32)
     """
     bits = (residuals[..., None].int() >> torch.arange(8, device=residuals.device)) & 1
     if bit_order == "colbert":
@@ -218,27 +236,37 @@ def maxsim_residual_reference(
     bit_order: str = "upstream",
     q_weights: Any = None,
 ) -> Any:
-    """Decode everything, then score: codes ``[Nd, Ld]``, residuals ``[Nd, Ld, bytes]`` -> ``[Nq, Nd]`` or ``[Nd]``.
+    """Decode everything, then score: codes ``[Nd, Ld]``, residuals ``[Nd, Ld, bytes]`` ->
+    ``[Nq, Nd]`` or ``[Nd]``.
 
     Example:
         >>> import torch
         >>> from late_interaction_kernels.reference import maxsim_residual_reference
         >>> codes, residuals = torch.tensor([[0, 1]]), torch.zeros(1, 2, 1, dtype=torch.uint8)
         >>> x = torch.eye(2, 4)
-        >>> maxsim_residual_reference(x, codes, residuals, torch.tensor([2]), x, torch.zeros(4), 2)
+        >>> codec = x, torch.zeros(4), 2
+        >>> maxsim_residual_reference(x, codes, residuals, torch.tensor([2]), *codec)
         tensor([2.])
     """
     buckets = unpack_residuals_reference(residuals, nbits, centroids.shape[1], bit_order=bit_order)
     about = (codes.shape[0],), codes.shape[1], codes, "codes"
-    _, kept, broken = sequence_lengths(_torch, "doc_lengths", doc_lengths, *about)
+    _, kept, broken = sequence_lengths(torch_arrays, "doc_lengths", doc_lengths, *about)
     indices, outside = _indices(codes, kept, centroids.shape[0])
     tokens = _wide(centroids)[indices] + _wide(bucket_weights)[buckets.long()]
     tokens = tokens.masked_fill(outside[..., None], torch.nan)
-    return _torch.nan_where(broken, maxsim_reference(Q, tokens, None, kept, normalize=normalize, q_weights=q_weights))
+    scores = maxsim_reference(Q, tokens, None, kept, normalize=normalize, q_weights=q_weights)
+    return torch_arrays.nan_where(broken, scores)
 
 
 def maxsim_from_hidden_reference(
-    Q: Any, H_d: Any, W: Any, b: Any = None, d_mask: Any = None, *, normalize: bool = True, q_weights: Any = None
+    Q: Any,
+    H_d: Any,
+    W: Any,
+    b: Any = None,
+    d_mask: Any = None,
+    *,
+    normalize: bool = True,
+    q_weights: Any = None,
 ) -> Any:
     """Project the hidden states, normalize the result, score: ``[Nq, Nd]`` or ``[Nd]``.
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from ._problem import whole_number
+from ._engine.checks import whole_number
+from .autograd import BackwardMethod as BackwardMethod
 from .topk import maxsim_topk
 
 if TYPE_CHECKING:
     from ._scorer import MaxSimScorer as MaxSimScorer
-
-BackwardMethod = Literal["auto", "unified", "lowmem"]
 
 
 def retrieve(
@@ -28,10 +27,12 @@ def retrieve(
     storage: str | None = None,
     return_argmax: bool = False,
 ) -> Any:
-    """The ``min(top_k, Nd)`` best documents of each query: (scores float32, indices int64), ``[Nq, k]``.
+    """The ``min(top_k, Nd)`` best documents of each query: (scores float32, indices int64),
+    ``[Nq, k]``.
 
-    As :func:`late_interaction_kernels.topk.maxsim_topk`, but tokens are normalized unless ``normalize=False``. Q
-    ``[Nq, Lq, d]`` or ``[Lq, d]`` (results ``[k]``), D ``[Nd, Ld, d]``. Never differentiable. Infinities as there.
+    As :func:`late_interaction_kernels.topk.maxsim_topk`, but tokens are normalized unless
+    ``normalize=False``. Q ``[Nq, Lq, d]`` or ``[Lq, d]`` (results ``[k]``), D ``[Nd, Ld, d]``.
+    Never differentiable. Infinities as there.
 
     Raises:
         ValueError: top_k or chunk below 1, and what :func:`maxsim` refuses.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._problem import LIST, Framework, check_device, check_range, check_rank, framework, packed
-from .varlen import short_way
+from ._engine.checks import Framework, check_device, check_range, check_rank, framework, packed
+from ._engine.problem import LIST
+from ._engine.short import packed as short_way
+from ._engine.verbs import score
 
 
 def pair_index(fw: Framework, name: str, index: Any, count: int, like: Any) -> Any:
@@ -35,26 +37,31 @@ def score_pairs_packed(
     storage: str | None = None,
     return_argmax: bool = False,
 ) -> Any:
-    """Score query ``pair_q_idx[n]`` against document ``pair_d_idx[n]`` for every n: float32 ``[pairs]``.
+    """Score query ``pair_q_idx[n]`` against document ``pair_d_idx[n]`` for every n: float32
+    ``[pairs]``.
 
-    Pair indices are 1-D integers of equal length; pairs may repeat. The tokens and the other arguments are those of
-    :func:`maxsim_varlen`; gradients flow to both sides, summed over repeats, bit for bit the same every time.
+    Pair indices are 1-D integers of equal length; pairs may repeat. The tokens and the other
+    arguments are those of :func:`maxsim_varlen`; gradients flow to both sides, summed over
+    repeats, bit for bit the same every time.
 
     Raises:
-        ValueError: shapes, offsets, or indices outside the sequences. In device memory these are not looked at, unless
-        with ``LIK_CHECK=1``: such a pair scores NaN.
+        ValueError: shapes, offsets, or indices outside the sequences. In device memory these
+        are not looked at, unless with ``LIK_CHECK=1``: such a pair scores NaN.
         TypeError: dtypes that do not fit.
 
     Example:
         >>> import numpy as np
         >>> from late_interaction_kernels.score_pairs import score_pairs_packed
         >>> tokens, offsets = np.eye(3, dtype=np.float32), np.array([0, 1, 3])
-        >>> score_pairs_packed(tokens, tokens, offsets, offsets, np.array([1, 0]), np.array([1, 1])).tolist()
+        >>> pairs = np.array([1, 0]), np.array([1, 1])
+        >>> score_pairs_packed(tokens, tokens, offsets, offsets, *pairs).tolist()
         [2.0, 0.0]
     """
     if storage is None and not return_argmax:
         pairs, bounds = (pair_q_idx, pair_d_idx), (max_seqlen_q, max_seqlen_d)
-        scores = short_way(Q_packed, D_packed, cu_seqlens_q, cu_seqlens_d, *bounds, q_weights, normalize, pairs)
+        scores = short_way(
+            Q_packed, D_packed, cu_seqlens_q, cu_seqlens_d, *bounds, q_weights, normalize, pairs
+        )
         if scores is not None:
             return scores
     fw, problem = packed(
@@ -69,14 +76,14 @@ def score_pairs_packed(
         storage=storage,
     )
     framework(Q_packed=Q_packed, pair_q_idx=pair_q_idx, pair_d_idx=pair_d_idx)
-    list_q = pair_index(fw, "pair_q_idx", pair_q_idx, problem.q_offsets.shape[0] - 1, problem.q)
-    list_d = pair_index(fw, "pair_d_idx", pair_d_idx, problem.d_offsets.shape[0] - 1, problem.q)
+    list_q = pair_index(fw, "pair_q_idx", pair_q_idx, problem.q.offsets.shape[0] - 1, problem.q.data)
+    list_d = pair_index(fw, "pair_d_idx", pair_d_idx, problem.d.offsets.shape[0] - 1, problem.q.data)
     if list_q.shape[0] != list_d.shape[0]:
         raise ValueError(
             f"pair_q_idx and pair_d_idx must have the same length, "
             f"got {int(list_q.shape[0])} and {int(list_d.shape[0])}"
         )
-    scores, argmax = fw.score(problem._replace(list_q=list_q, list_d=list_d, pairing=LIST), return_argmax)
+    scores, argmax = score(problem._replace(list_q=list_q, list_d=list_d, pairing=LIST), return_argmax)
     return (scores, fw.cast(argmax, "int32")) if return_argmax else scores
 
 

@@ -4,28 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import _native
-from ._problem import ALL, FOLLOW, LIST, NORMALIZE, packed
-from .autograd import compiling
-
-
-def short_way(
-    Q: Any,
-    D: Any,
-    cu_seqlens_q: Any,
-    cu_seqlens_d: Any,
-    max_seqlen_q: int | None,
-    max_seqlen_d: int | None,
-    q_weights: Any,
-    normalize: bool,
-    pairs: tuple[Any, Any] | None = None,
-) -> Any:
-    """The scores of packed tokens with which all is well; None for anything else."""
-    if compiling() or cu_seqlens_q is None or cu_seqlens_d is None:
-        return None
-    operands = Q, D, None, None, q_weights, None, None, cu_seqlens_q, cu_seqlens_d, *(pairs or (None, None))
-    choices = LIST if pairs else ALL, NORMALIZE if normalize else 0, FOLLOW, max_seqlen_q, max_seqlen_d
-    return _native.maxsim(*operands, *choices, True)
+from ._engine.checks import packed
+from ._engine.short import packed as short_way
+from ._engine.verbs import score
 
 
 def maxsim_varlen(
@@ -45,23 +26,28 @@ def maxsim_varlen(
 
     Args:
         Q_packed: query tokens one after another, ``[total_q, d]``.
-        D_packed: document tokens, ``[total_d, d]`` (with ``storage="int8"`` also a (values, scales) pair).
-        cu_seqlens_q: integer offsets ``[Nq + 1]``: query i is rows ``cu_seqlens_q[i]`` to ``cu_seqlens_q[i + 1]``.
+        D_packed: document tokens, ``[total_d, d]`` (with ``storage="int8"`` also a (values,
+            scales) pair).
+        cu_seqlens_q: integer offsets ``[Nq + 1]``: query i is rows ``cu_seqlens_q[i]`` to
+            ``cu_seqlens_q[i + 1]``.
         cu_seqlens_d: likewise ``[Nd + 1]``.
-        max_seqlen_q: upper bound of the query lengths; saves CUDA callers a wait for the device. Found if None.
+        max_seqlen_q: upper bound of the query lengths; saves CUDA callers a wait for the
+            device. Found if None.
         max_seqlen_d: likewise for the documents.
         normalize: take every token as x / max(\\|x\\|, 1e-12).
         q_weights: ``[total_q]``, factor of each query token's maximum. Differentiable.
         storage: None or "int8", as in :func:`maxsim`.
-        return_argmax: also return the index within its document of each winner, int32 ``[Nq, Nd, longest query]``.
+        return_argmax: also return the index within its document of each winner, int32 ``[Nq,
+            Nd, longest query]``.
 
     Returns:
-        float32 ``[Nq, Nd]``. Empty sequences score 0. Gradients flow to Q_packed, D_packed and q_weights; rows outside
-        every sequence get zeros. Infinities as in :func:`maxsim`.
+        float32 ``[Nq, Nd]``. Empty sequences score 0. Gradients flow to Q_packed, D_packed and
+        q_weights; rows outside every sequence get zeros. Infinities as in :func:`maxsim`.
 
     Raises:
-        ValueError: shapes, decreasing or overrunning offsets, bounds smaller than the longest sequence. In device
-        memory offsets are not looked at, unless with ``LIK_CHECK=1``: the scores of such a sequence are NaN.
+        ValueError: shapes, decreasing or overrunning offsets, bounds smaller than the longest
+        sequence. In device memory offsets are not looked at, unless with ``LIK_CHECK=1``: the
+        scores of such a sequence are NaN.
         TypeError: dtypes that do not fit.
 
     Example:
@@ -88,7 +74,7 @@ def maxsim_varlen(
         q_weights=q_weights,
         storage=storage,
     )
-    scores, argmax = fw.score(problem, return_argmax)
+    scores, argmax = score(problem, return_argmax)
     return (scores, fw.cast(argmax, "int32")) if return_argmax else scores
 
 

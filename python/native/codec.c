@@ -2,8 +2,8 @@
  *
  * A byte holds 8 / nbits features, so one lookup of 256 rows gives them all at once; the bit
  * order is a property of that table and costs nothing here. */
-#include "codec.h"
-#include "run.h"
+#include "entries.h"
+#include "threads.h"
 
 #include <string.h>
 
@@ -88,7 +88,13 @@ static int check_shapes(const struct view *v)
     return 0;
 }
 
-PyObject *codec_decode_residuals(PyObject *self, PyObject *const *args, Py_ssize_t n)
+/* decode_residuals(codes, residuals, centroids, table, out): compressed tokens to f32 vectors.
+ *
+ * codes [n] int32 or int64, residuals [n, bytes] uint8, centroids [K, dim] f32, table [256,
+ * per_byte] f32 (what each residual byte adds to its per_byte features, in whichever bit order
+ * the caller built it), out [n, dim] f32, all contiguous and on the CPU. Codes outside 0 ... K
+ * - 1 are a ValueError. */
+PyObject *native_decode_residuals(PyObject *self, PyObject *const *args, Py_ssize_t n)
 {
     (void)self;
     if (n != 5) {

@@ -387,3 +387,29 @@ int view_is_contiguous(const struct view *view)
     }
     return 1;
 }
+
+int view_extremes(const struct view *v, struct extremes *e)
+{
+    int64_t count = view_count(v), low = INT64_MAX, high = INT64_MIN, least = INT64_MAX, most = INT64_MIN;
+    if (count == 0 || v->device != -1 || (v->dtype != LIK_I32 && v->dtype != LIK_I64) ||
+        !view_is_contiguous(v))
+        return 0;
+    Py_BEGIN_ALLOW_THREADS;
+    for (int64_t i = 0, before = 0; i < count; i++) {
+        int64_t x = v->dtype == LIK_I32 ? ((const int32_t *)v->data)[i] : ((const int64_t *)v->data)[i], step;
+        low = x < low ? x : low;
+        high = x > high ? x : high;
+        if (i > 0) {
+            if (__builtin_sub_overflow(x, before, &step))
+                step = x < before ? INT64_MIN : INT64_MAX;
+            least = step < least ? step : least;
+            most = step > most ? step : most;
+        }
+        before = x;
+    }
+    Py_END_ALLOW_THREADS;
+    if (count == 1)
+        least = most = 0;
+    *e = (struct extremes){low, high, least, most};
+    return 1;
+}

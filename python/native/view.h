@@ -73,4 +73,11 @@ void view_return_memory(struct dl_managed *owner);
 int64_t view_count(const struct view *view); /* elements */
 int view_is_contiguous(const struct view *view);
 
+/* Of a contiguous int32 or int64 array on the CPU, a step being the difference of two entries
+ * in a row (0 if there is one entry). 0 for anything else, and for an empty array. */
+struct extremes {
+    int64_t low, high, least_step, most_step;
+};
+int view_extremes(const struct view *view, struct extremes *e);
+
 #endif

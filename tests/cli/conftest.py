@@ -1,4 +1,6 @@
-"""End-to-end tests of the `lik` command. LIK_BIN names the program; scores are compared with NumPy in float64."""
+"""End-to-end tests of the `lik` command. LIK_BIN names the program; scores are compared with
+NumPy in float64.
+"""
 
 import json
 import os
@@ -20,24 +22,33 @@ DEMO_FILES = [
     DEMO / "queries.jsonl",
 ]
 
-# What rounding the stored values may do is in the expectation already; what is left is f32 accumulation, and for i8
-# documents the rounding of float queries to 16 bits.
+# What rounding the stored values may do is in the expectation already; what is left is f32
+# accumulation, and for i8 documents the rounding of float queries to 16 bits.
 TOLERANCE = 2e-5
 TOLERANCE_I8 = 2e-4
 
 
 def environment(**more):
-    kept = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "COLORTERM", "COLUMNS", "LIK_THREADS")}
+    kept = {
+        k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "COLORTERM", "COLUMNS", "LIK_THREADS")
+    }
     return kept | {"LC_ALL": "C.UTF-8", "TERM": "xterm-256color"} | more
 
 
 def run(*args, code=0, stdin=None, env=None, cwd=None):
     """Runs lik and returns (stdout, stderr) as text; the exit code must be `code`."""
     done = subprocess.run(
-        [LIK, *map(str, args)], input=stdin, capture_output=True, env=environment(**(env or {})), cwd=cwd, timeout=120
+        [LIK, *map(str, args)],
+        input=stdin,
+        capture_output=True,
+        env=environment(**(env or {})),
+        cwd=cwd,
+        timeout=120,
     )
     out, err = done.stdout.decode(), done.stderr.decode()
-    assert done.returncode == code, f"exit {done.returncode}, expected {code}\n{args}\n{out[:2000]}\n{err[:4000]}"
+    assert done.returncode == code, (
+        f"exit {done.returncode}, expected {code}\n{args}\n{out[:2000]}\n{err[:4000]}"
+    )
     return out, err
 
 
@@ -83,7 +94,11 @@ def check_ranking(hits, expected, k, tolerance=TOLERANCE):
     assert len(hits) == min(k, len(expected))
     scale = max(1.0, np.abs(expected).max()) if len(expected) else 1.0
     for document, score in hits:
-        assert abs(score - expected[int(document)]) <= tolerance * scale, (document, score, expected[int(document)])
+        assert abs(score - expected[int(document)]) <= tolerance * scale, (
+            document,
+            score,
+            expected[int(document)],
+        )
     best = np.sort(expected)[::-1][: len(hits)]
     assert np.all(np.abs(best - [s for _, s in hits]) <= tolerance * scale)
     assert all(a[1] >= b[1] for a, b in zip(hits, hits[1:]))

@@ -1,4 +1,6 @@
-"""Broken, truncated and unsuitable files: the right exit code, a message that names file and values, no output."""
+"""Broken, truncated and unsuitable files: the right exit code, a message that names file and
+values, no output.
+"""
 
 import json
 import struct
@@ -42,7 +44,11 @@ BAD = {
     "version1.1.npy": (npy(head(), version=(1, 1)), 4, ["version 1.1"]),
     "header-long.npy": (npy(head(), length=60000), 3, ["the header ends at byte 60010", "cut short"]),
     "header-zero.npy": (npy(head(), length=0), 3, ["cannot be understood"]),
-    "header-v2-long.npy": (npy(head(), version=(2, 0), length=2**32 - 1), 3, ["the header ends at byte 4294967307"]),
+    "header-v2-long.npy": (
+        npy(head(), version=(2, 0), length=2**32 - 1),
+        3,
+        ["the header ends at byte 4294967307"],
+    ),
     "garbage.npy": (npy("hello"), 3, ["cannot be understood"]),
     "no-shape.npy": (npy("{'descr': '<f4', 'fortran_order': False}"), 3, ["cannot be understood"]),
     "twice.npy": (
@@ -50,9 +56,17 @@ BAD = {
         3,
         ["cannot be understood"],
     ),
-    "unknown-key.npy": (npy("{'descr': '<f4', 'order': False, 'shape': (2,3,4)}"), 3, ["cannot be understood"]),
+    "unknown-key.npy": (
+        npy("{'descr': '<f4', 'order': False, 'shape': (2,3,4)}"),
+        3,
+        ["cannot be understood"],
+    ),
     "negative.npy": (npy(head(shape="(2, -3, 4)")), 3, ["cannot be understood"]),
-    "not-closed.npy": (npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3, 4)"), 3, ["cannot be understood"]),
+    "not-closed.npy": (
+        npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3, 4)"),
+        3,
+        ["cannot be understood"],
+    ),
     "behind-brace.npy": (npy(head() + "x"), 3, ["cannot be understood"]),
     "rank9.npy": (npy(head(shape="(1,1,1,1,1,1,1,1,24)")), 3, ["cannot be understood"]),
     "dim-2^63.npy": (npy(head(shape="(9223372036854775808, 3, 4)")), 3, ["cannot be understood"]),
@@ -84,7 +98,11 @@ BAD = {
     # .safetensors
     "tiny.safetensors": (b"\x01\0\0", 3, ["has 3 bytes"]),
     "header-2^63.safetensors": (tensors({"embeddings": tensor()}, DATA, 2**63), 3, ["bytes is announced"]),
-    "header-2^64.safetensors": (tensors({"embeddings": tensor()}, DATA, 2**64 - 1), 3, ["bytes is announced"]),
+    "header-2^64.safetensors": (
+        tensors({"embeddings": tensor()}, DATA, 2**64 - 1),
+        3,
+        ["bytes is announced"],
+    ),
     "header-long.safetensors": (
         tensors({"embeddings": tensor()}, DATA, 5000),
         3,
@@ -108,7 +126,11 @@ BAD = {
         ["two tensors are called 'a'"],
     ),
     "dtype.safetensors": (tensors({"embeddings": tensor("F4")}, DATA), 4, ["unknown dtype 'F4'"]),
-    "member.safetensors": (tensors({"embeddings": tensor() | {"strides": []}}, DATA), 3, ["unknown member 'strides'"]),
+    "member.safetensors": (
+        tensors({"embeddings": tensor() | {"strides": []}}, DATA),
+        3,
+        ["unknown member 'strides'"],
+    ),
     "lacks.safetensors": (tensors({"embeddings": {"dtype": "F32", "shape": [1]}}), 3, ["lacks data_offsets"]),
     "negative.safetensors": (tensors({"embeddings": tensor(shape=(-2, 3, 4))}, DATA), 3, ["whole number"]),
     "fraction.safetensors": (tensors({"embeddings": tensor(shape=(2.0, 3, 4))}, DATA), 3, ["whole number"]),
@@ -122,7 +144,11 @@ BAD = {
         3,
         ["whole number from 0 to 2^63"],
     ),
-    "range.safetensors": (tensors({"embeddings": tensor(offsets=(0, 95))}, DATA), 3, ["96 bytes", "bytes 0 to 95"]),
+    "range.safetensors": (
+        tensors({"embeddings": tensor(offsets=(0, 95))}, DATA),
+        3,
+        ["96 bytes", "bytes 0 to 95"],
+    ),
     "reversed.safetensors": (tensors({"embeddings": tensor(offsets=(96, 0))}, DATA), 3, ["bytes 96 to 0"]),
     "gap.safetensors": (
         tensors({"embeddings": tensor(offsets=(4, 100))}, DATA + b"1234"),
@@ -194,7 +220,13 @@ BAD = {
         ["add up to 5", "6 token rows"],
     ),
     "both.safetensors": (
-        save({"embeddings": np.zeros((6, 4), np.float32), "offsets": np.array([0, 6]), "lengths": np.array([6])}),
+        save(
+            {
+                "embeddings": np.zeros((6, 4), np.float32),
+                "offsets": np.array([0, 6]),
+                "lengths": np.array([6]),
+            }
+        ),
         4,
         ["both 'lengths' and 'offsets'"],
     ),
@@ -270,7 +302,11 @@ def test_truncated_at_every_byte(tmp_path, rng):
         "a.npy": npy(head()),
         "b.npy": npy(head(), version=(2, 0)),
         "c.safetensors": save(
-            {"embeddings": np.ones((4, 4), np.float32), "lengths": np.array([1, 3]), "scales": np.ones(4, np.float32)}
+            {
+                "embeddings": np.ones((4, 4), np.float32),
+                "lengths": np.array([1, 3]),
+                "scales": np.ones(4, np.float32),
+            }
         ),
     }
     for name, data in whole.items():
@@ -279,7 +315,9 @@ def test_truncated_at_every_byte(tmp_path, rng):
         for size in range(len(data)):
             (tmp_path / name).write_bytes(data[:size])
             fails(3, name, args=("info", tmp_path / name))
-    line = json.dumps({"id": "a", "embedding": [[1.5, -2e3]], "text": "\u00e4", "tokens": ["a\\\u00e4"]}).encode()
+    line = json.dumps(
+        {"id": "a", "embedding": [[1.5, -2e3]], "text": "\u00e4", "tokens": ["a\\\u00e4"]}
+    ).encode()
     for size in range(1, len(line)):
         (tmp_path / "x.jsonl").write_bytes(line[:size])
         fails(3, "x.jsonl, line 1", args=("info", tmp_path / "x.jsonl"))
@@ -290,13 +328,19 @@ def test_every_byte_changed(tmp_path):
     import subprocess
 
     data = save(
-        {"embeddings": np.ones((4, 4), np.float32), "lengths": np.array([1, 3]), "scales": np.ones(4, np.float32)}
+        {
+            "embeddings": np.ones((4, 4), np.float32),
+            "lengths": np.array([1, 3]),
+            "scales": np.ones(4, np.float32),
+        }
     )
     for at in range(0, len(data) - 96, 3):
         changed = bytearray(data)
         changed[at] ^= 0x11
         (tmp_path / "x").write_bytes(changed)
-        done = subprocess.run([LIK, "info", "--check", str(tmp_path / "x")], capture_output=True, env=environment())
+        done = subprocess.run(
+            [LIK, "info", "--check", str(tmp_path / "x")], capture_output=True, env=environment()
+        )
         assert done.returncode in (0, 3, 4), (at, done)
 
 
@@ -338,7 +382,13 @@ def test_companion_files(small):
     (folder / "d_len.npy").unlink()
     np.save(folder / "d.doclens.npy", np.full(20, 10))
     fails(3, "d.doclens.npy", "length 10", "room for 9", args=base)
-    fails(3, "missing.npy", "cannot open", "No such file", args=("score", folder / "q.npy", folder / "missing.npy"))
+    fails(
+        3,
+        "missing.npy",
+        "cannot open",
+        "No such file",
+        args=("score", folder / "q.npy", folder / "missing.npy"),
+    )
     fails(3, "is a directory", args=("score", folder / "q.npy", folder))
     fails(4, "no tensor 'x'", args=("score", folder / "q.npy", folder / "q.npy", "--key", "x"))
 
@@ -376,7 +426,13 @@ def test_nan(tmp_path, rng, kind):
     np.save(tmp_path / "d.npy", d)
     base = ("score", tmp_path / "q.npy", tmp_path / "d.npy")
     for more in ((), ("--all",), ("-k", 2), ("--all", "-o", tmp_path / "s.npy")):
-        fails(3, "NaN in", "d.npy, document 17, token 4 (3 rows in 2 documents)", "--skip-bad", args=(*base, *more))
+        fails(
+            3,
+            "NaN in",
+            "d.npy, document 17, token 4 (3 rows in 2 documents)",
+            "--skip-bad",
+            args=(*base, *more),
+        )
     assert not (tmp_path / "s.npy").exists()
     (tmp_path / "pairs").write_text("0 40\n")
     fails(3, "NaN in", "document 17", args=(*base, "--pairs", tmp_path / "pairs"))

@@ -4,7 +4,18 @@ import json
 
 import numpy as np
 import pytest
-from conftest import STORED, TOLERANCE, TOLERANCE_I8, check_ranking, maxsim, parse_tsv, run, store, unit, write_jsonl
+from conftest import (
+    STORED,
+    TOLERANCE,
+    TOLERANCE_I8,
+    check_ranking,
+    maxsim,
+    parse_tsv,
+    run,
+    store,
+    unit,
+    write_jsonl,
+)
 from safetensors.numpy import save_file
 
 
@@ -71,7 +82,9 @@ def test_packed_npy(tmp_path, rng, where):
         if where == "option-npy":
             np.save(name, np.array(LENGTHS))
         else:
-            name.write_text(json.dumps(LENGTHS) if where == "option-json" else "\n".join(map(str, LENGTHS)) + "\n")
+            name.write_text(
+                json.dumps(LENGTHS) if where == "option-json" else "\n".join(map(str, LENGTHS)) + "\n"
+            )
         more = ["--lens", name]
     scores_of(tmp_path / "q.npy", tmp_path / "d.npy", *more, k=5, expected=maxsim(q, documents))
 
@@ -104,7 +117,11 @@ def test_npy_dialects(tmp_path, rng, header):
     total = 192 if header == "padded-192" else -(-(head + len(text) + 1) // 16) * 16
     text = text.ljust(total - head - 1) + (b" " if header == "no-newline" else b"\n")
     (tmp_path / "d.npy").write_bytes(
-        b"\x93NUMPY" + bytes([version, 0]) + len(text).to_bytes(2 if version == 1 else 4, "little") + text + d.tobytes()
+        b"\x93NUMPY"
+        + bytes([version, 0])
+        + len(text).to_bytes(2 if version == 1 else 4, "little")
+        + text
+        + d.tobytes()
     )
     if header == "u-lens":  # '<u1' as some writers have it, for '|u1'
         text = b"{'descr':'<u1','fortran_order':False,'shape':(4,)}\n"
@@ -119,7 +136,9 @@ def test_misaligned_data(tmp_path, rng):
     text = b"{'descr':'<f4','fortran_order':False,'shape':(4,5,8)}"
     text += b" " * ((3 - (10 + len(text))) % 4)  # the data begin at 3 modulo 4
     np.save(tmp_path / "q.npy", q)
-    (tmp_path / "d.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + d.tobytes())
+    (tmp_path / "d.npy").write_bytes(
+        b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + d.tobytes()
+    )
     scores_of(tmp_path / "q.npy", tmp_path / "d.npy", k=4, expected=maxsim(q, d))
 
 
@@ -139,7 +158,9 @@ def test_safetensors(tmp_path, rng, dtype, layout):
             tensors |= {"lengths": lens, "mask": keep}
             documents = [x[k] for x, k in zip(documents, np.split(keep, np.cumsum(lens)[:-1]))]
         else:
-            tensors[layout] = np.concatenate([[0], np.cumsum(lens)]) if layout == "offsets" else lens.astype(np.int32)
+            tensors[layout] = (
+                np.concatenate([[0], np.cumsum(lens)]) if layout == "offsets" else lens.astype(np.int32)
+            )
     else:
         x, scales, values = store(unit(rng, 5, 17, 40), dtype)
         documents = list(values)
@@ -150,7 +171,13 @@ def test_safetensors(tmp_path, rng, dtype, layout):
     if scales is not None:
         tensors["scales"] = scales
     save_file(tensors, tmp_path / "d.safetensors")
-    scores_of(tmp_path / "q.npy", tmp_path / "d.safetensors", k=5, expected=maxsim(q, documents), tolerance=tolerance)
+    scores_of(
+        tmp_path / "q.npy",
+        tmp_path / "d.safetensors",
+        k=5,
+        expected=maxsim(q, documents),
+        tolerance=tolerance,
+    )
 
 
 def test_safetensors_one_scale(tmp_path, rng):
@@ -226,10 +253,15 @@ def test_json_lines(tmp_path, rng):
     documents = [unit(rng, n, 12) for n in lens]
     write_jsonl(
         tmp_path / "q.jsonl",
-        [{"id": f"q{i}", "embedding": x.tolist(), "text": "a \u00e4 \u2603 \U0001f600"} for i, x in enumerate(q)],
+        [
+            {"id": f"q{i}", "embedding": x.tolist(), "text": "a \u00e4 \u2603 \U0001f600"}
+            for i, x in enumerate(q)
+        ],
     )
     rows = [
-        json.dumps({"tokens": ["x"] * len(x), "id": 100 + i, "more": {"a": [1, None, True]}, "embedding": x.tolist()})
+        json.dumps(
+            {"tokens": ["x"] * len(x), "id": 100 + i, "more": {"a": [1, None, True]}, "embedding": x.tolist()}
+        )
         for i, x in enumerate(documents)
     ]
     (tmp_path / "d.jsonl").write_text("\n\r\n".join(rows))  # blank lines, CRLF, no newline at the end
@@ -298,17 +330,24 @@ def test_ids_and_texts(small):
     table, _ = run(*args, "--text", folder / "texts.jsonl", "--table", "-k", 2)
     for document, _ in [h for hits in result.values() for h in hits[:2]]:
         assert f"text of {document}" in table
-    assert list(parse_tsv(run("score", folder / "q.npy", folder / "d.npy", "--ids", folder / "texts.jsonl")[0])["0"])
+    assert list(
+        parse_tsv(run("score", folder / "q.npy", folder / "d.npy", "--ids", folder / "texts.jsonl")[0])["0"]
+    )
 
 
 def test_normalize(tmp_path, rng):
-    q, d = 3 * rng.standard_normal((2, 5, 16)).astype(np.float32), rng.standard_normal((8, 6, 16)).astype(np.float32)
+    q, d = (
+        3 * rng.standard_normal((2, 5, 16)).astype(np.float32),
+        rng.standard_normal((8, 6, 16)).astype(np.float32),
+    )
     np.save(tmp_path / "q.npy", q)
     np.save(tmp_path / "d.npy", d)
     _, err = run("score", tmp_path / "q.npy", tmp_path / "d.npy")
     assert "queries are not unit length (norms" in err and "--normalize" in err
     one = lambda x: x / np.linalg.norm(x.astype(np.float64), axis=-1, keepdims=True)
-    err = scores_of(tmp_path / "q.npy", tmp_path / "d.npy", "--normalize", k=8, expected=maxsim(one(q), one(d)))
+    err = scores_of(
+        tmp_path / "q.npy", tmp_path / "d.npy", "--normalize", k=8, expected=maxsim(one(q), one(d))
+    )
     assert err == ""
 
 
@@ -334,7 +373,9 @@ def test_large_sparse_file(tmp_path, rng):
     q = unit(rng, 1, 4, dim)
     np.save(tmp_path / "q.npy", q)
     with open(tmp_path / "d.npy", "wb") as f:
-        np.lib.format.write_array_header_1_0(f, {"descr": "<f4", "fortran_order": False, "shape": (n, tokens, dim)})
+        np.lib.format.write_array_header_1_0(
+            f, {"descr": "<f4", "fortran_order": False, "shape": (n, tokens, dim)}
+        )
         start = f.tell()
         d = unit(rng, tokens, dim)
         f.seek(start + (n - 1) * tokens * dim * 4)

@@ -1,4 +1,6 @@
-"""What -o does to the files around it: modes, links, long names, leftovers, several files at once, closed streams."""
+"""What -o does to the files around it: modes, links, long names, leftovers, several files at
+once, closed streams.
+"""
 
 import fcntl
 import os
@@ -98,7 +100,9 @@ def test_owner_that_cannot_be_kept(small):
 
 
 def test_links_are_followed(small):
-    """To a file, to a file that is not there yet, over several links, relative and absolute; a circle is refused."""
+    """To a file, to a file that is not there yet, over several links, relative and absolute; a
+    circle is refused.
+    """
     _, _, folder = small
     args = ("score", folder / "q.npy", folder / "d.npy", "-o")
     expected = run(*args[:-1])[0]
@@ -141,7 +145,9 @@ def test_names_of_any_length(small):
 
 
 def test_a_dead_run_is_swept_up(long_run, small):
-    """What killed runs leave goes with the next one that writes the same file, and only that."""
+    """What killed runs leave goes with the next one that writes the same file, and only
+    that.
+    """
     _, _, folder = small
     before = names(folder)
     runs = [start((*long_run, "-o", folder / "s.npy"), folder) for _ in range(3)]
@@ -168,7 +174,9 @@ def test_a_living_run_is_left_alone(long_run, small):
 
 
 def test_a_stranger_is_left_alone(small):
-    """A file that only looks like a leftover: another user's, a link, a folder, one that is in use."""
+    """A file that only looks like a leftover: another user's, a link, a folder, one that is in
+    use.
+    """
     _, _, folder = small
     args = ("score", folder / "q.npy", folder / "d.npy", "-o", folder / "s.tsv")
     (folder / "precious").write_text("precious")
@@ -183,12 +191,16 @@ def test_a_stranger_is_left_alone(small):
             os.chown(folder / ".lik-s.tsv-3", 1234, 1234)
             strangers = 4
         run(*args)
-    assert (folder / "precious").read_text() == "precious" and (folder / ".lik-s.tsv-2").read_text() == "in use"
+    assert (folder / "precious").read_text() == "precious" and (
+        folder / ".lik-s.tsv-2"
+    ).read_text() == "in use"
     assert sum(n.startswith(".lik") for n in names(folder)) == strangers
 
 
 def test_a_locked_folder(small):
-    """Several files wait for whoever has locked the folder, as a run does that replaces them; one does not."""
+    """Several files wait for whoever has locked the folder, as a run does that replaces them;
+    one does not.
+    """
     _, _, folder = small
     args = ("score", folder / "q.npy", folder / "d.npy", "-o")
     fd = os.open(folder, os.O_RDONLY)
@@ -201,12 +213,15 @@ def test_a_locked_folder(small):
     assert process.wait(timeout=60) == 0 and (folder / "s.npy").exists() and (folder / "s.ids.npy").exists()
     fd = os.open(folder, os.O_RDONLY)
     fcntl.flock(fd, fcntl.LOCK_EX)
-    run(*args, folder / "kept.npy")  # by whoever keeps it, such as flock(1) around the command: not waited for
+    # By whoever keeps it, such as flock(1) around the command: not waited for.
+    run(*args, folder / "kept.npy")
     os.close(fd)
 
 
 def test_leftovers_with_gaps_and_long_names(small):
-    """All that dead runs left of a file goes, whatever their numbers; names that are cut are told apart."""
+    """All that dead runs left of a file goes, whatever their numbers; names that are cut are
+    told apart.
+    """
     _, _, folder = small
     args = ("score", folder / "q.npy", folder / "d.npy", "-o")
     for name in (".lik-x.npy-5", ".lik-x.npy-2", ".lik-x.npy-7.old"):
@@ -293,18 +308,26 @@ def test_closed_streams(small):
         command = f"{args} -o '{folder}/s.tsv' {streams}"
         assert subprocess.run(["bash", "-c", command], env=environment(), timeout=60).returncode == 0
         assert (folder / "s.tsv").read_text() == expected
-    done = subprocess.run(["bash", "-c", f"{args} >&-"], env=environment(), stderr=subprocess.PIPE, timeout=60)
+    done = subprocess.run(
+        ["bash", "-c", f"{args} >&-"], env=environment(), stderr=subprocess.PIPE, timeout=60
+    )
     assert done.returncode == 3 and b"cannot write" in done.stderr
 
 
 def test_what_cannot_be_written(small):
-    """Exit codes of an output that fails, to standard output and to a file, of results and of --help."""
+    """Exit codes of an output that fails, to standard output and to a file, of results and of
+    --help.
+    """
     _, _, folder = small
     args = ("score", folder / "q.npy", folder / "d.npy")
     for command in (args, ("score", "--help"), ("--version",), ("info", folder / "q.npy")):
         with open("/dev/full", "wb") as full:
-            done = subprocess.run([LIK, *map(str, command)], stdout=full, stderr=subprocess.PIPE, env=environment())
-        assert done.returncode == 5 and b"standard output: cannot write: No space left" in done.stderr, command
+            done = subprocess.run(
+                [LIK, *map(str, command)], stdout=full, stderr=subprocess.PIPE, env=environment()
+            )
+        assert done.returncode == 5 and b"standard output: cannot write: No space left" in done.stderr, (
+            command
+        )
         with open(folder / "q.npy", "rb") as only_read:
             done = subprocess.run(
                 [LIK, *map(str, command)], stdout=only_read, stderr=subprocess.PIPE, env=environment()
@@ -314,7 +337,10 @@ def test_what_cannot_be_written(small):
     (folder / "big.npy").write_bytes(b"old")
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))
     done = subprocess.run(
-        [LIK, *map(str, args), "-o", folder / "big.npy"], preexec_fn=limit, stderr=subprocess.PIPE, env=environment()
+        [LIK, *map(str, args), "-o", folder / "big.npy"],
+        preexec_fn=limit,
+        stderr=subprocess.PIPE,
+        env=environment(),
     )
     assert done.returncode == 5 and b"File too large" in done.stderr
     assert (folder / "big.npy").read_bytes() == b"old" and names(folder) == ["big.npy", "d.npy", "q.npy"]
@@ -326,7 +352,9 @@ def test_a_reader_that_has_gone(small):
     command = f"'{LIK}' score '{folder}/q.npy' '{folder}/d.npy' --all"
     os.mkfifo(folder / "fifo")
     for form in (f"{command} | true", f"{command} -o /dev/stdout | true", f"{command} -o '{folder}/fifo'"):
-        reader = subprocess.Popen(["bash", "-c", f"exec 3<'{folder}/fifo'; exec 3<&-"]) if "fifo" in form else None
+        reader = (
+            subprocess.Popen(["bash", "-c", f"exec 3<'{folder}/fifo'; exec 3<&-"]) if "fifo" in form else None
+        )
         done = subprocess.run(
             ["bash", "-c", f"set -o pipefail; {form}"], capture_output=True, env=environment(), timeout=60
         )
@@ -337,7 +365,9 @@ def test_a_reader_that_has_gone(small):
 
 @pytest.mark.parametrize("threads", [1, 4])
 def test_interrupted_among_threads(long_run, small, threads):
-    """A signal to the process goes to the thread that may hold it back, not to one of the pool's."""
+    """A signal to the process goes to the thread that may hold it back, not to one of the
+    pool's.
+    """
     _, _, folder = small
     before = names(folder)
     args = [a for a in long_run if a != "-j1"]

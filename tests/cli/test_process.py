@@ -1,4 +1,6 @@
-"""lik as a process: usage errors, exit codes, pipes, interrupts, disks, terminals, explain's files."""
+"""lik as a process: usage errors, exit codes, pipes, interrupts, disks, terminals, explain's
+files.
+"""
 
 import fcntl
 import html.parser
@@ -87,7 +89,9 @@ def test_closed_pipe(tmp_path, rng):
     command = f"'{LIK}' score '{tmp_path}/x.npy' '{tmp_path}/x.npy' --all; echo code $? >&2"
     done = subprocess.run(["bash", "-c", f"({command}) | head -n 1"], capture_output=True, env=environment())
     assert done.stdout.count(b"\n") == 1 and done.stderr == b"code 0\n"
-    done = subprocess.run(["bash", "-c", f"'{LIK}' score --help | true"], capture_output=True, env=environment())
+    done = subprocess.run(
+        ["bash", "-c", f"'{LIK}' score --help | true"], capture_output=True, env=environment()
+    )
     assert done.returncode == 0 and done.stderr == b""
 
 
@@ -95,11 +99,18 @@ def test_full_disk(small):
     _, _, folder = small
     with open("/dev/full", "wb") as full:
         done = subprocess.run(
-            [LIK, "score", folder / "q.npy", folder / "d.npy"], stdout=full, stderr=subprocess.PIPE, env=environment()
+            [LIK, "score", folder / "q.npy", folder / "d.npy"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=environment(),
         )
     assert done.returncode == 5 and b"No space left" in done.stderr
-    fails(5, "/dev/full", "No space left", args=("score", folder / "q.npy", folder / "d.npy", "-o", "/dev/full"))
-    fails(3, "cannot write", args=("score", folder / "q.npy", folder / "d.npy", "-o", folder / "no" / "x.npy"))
+    fails(
+        5, "/dev/full", "No space left", args=("score", folder / "q.npy", folder / "d.npy", "-o", "/dev/full")
+    )
+    fails(
+        3, "cannot write", args=("score", folder / "q.npy", folder / "d.npy", "-o", folder / "no" / "x.npy")
+    )
 
 
 def start_scoring(folder, rng, **how):
@@ -118,7 +129,9 @@ def test_interrupt(tmp_path, rng, number):
     process = start_scoring(
         tmp_path,
         rng,
-        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # lik honors it if its parent ignores the signal
+        preexec_fn=lambda: signal.signal(
+            number, signal.SIG_DFL
+        ),  # lik honors it if its parent ignores the signal
     )
     for _ in range(500):  # until the temporary file shows that the work has begun
         if len(list(tmp_path.iterdir())) == 4:
@@ -163,7 +176,9 @@ def test_verbose_and_quiet(small):
     _, _, folder = small
     _, err = run("score", folder / "q.npy", folder / "d.npy", "-v")
     assert re.search(
-        r"open [\d.]+ ms, check [\d.]+ ms, score [\d.]+ ms \(topk_f32\S*, \d+ threads?, [\d.]+ GFLOP/s\), write", err
+        r"open [\d.]+ ms, check [\d.]+ ms, score [\d.]+ ms "
+        r"\(topk_f32\S*, \d+ threads?, [\d.]+ GFLOP/s\), write",
+        err,
     )
     assert "there are only 20 documents" in run("score", folder / "q.npy", folder / "d.npy", "-k", 50)[1]
     assert run("score", folder / "q.npy", folder / "d.npy", "-k", 50, "--quiet")[1] == ""
@@ -172,7 +187,9 @@ def test_verbose_and_quiet(small):
 def test_bench(small):
     _, _, folder = small
     rows = [json.loads(line) for line in run("bench", "--quick", "--rounds", 2, "--json")[0].splitlines()]
-    assert len(rows) == 4 and all(r["median_ms"] >= r["best_ms"] > 0 and r["gflops"] > 0 and r["variant"] for r in rows)
+    assert len(rows) == 4 and all(
+        r["median_ms"] >= r["best_ms"] > 0 and r["gflops"] > 0 and r["variant"] for r in rows
+    )
     for r in rows:
         flops = 2 * r["queries"] * r["query_tokens"] * r["documents"] * r["document_tokens"] * r["dim"]
         assert r["gflops"] == pytest.approx(flops / r["median_ms"] * 1e-6, rel=1e-4)
@@ -195,10 +212,13 @@ def test_info(small):
         "padded",
     )
     assert (
-        info["lengths"] == {"min": 9, "median": 9, "max": 9, "empty": 0} and abs(info["check"]["norm_mean"] - 1) < 1e-5
+        info["lengths"] == {"min": 9, "median": 9, "max": 9, "empty": 0}
+        and abs(info["check"]["norm_mean"] - 1) < 1e-5
     )
     demo = run("info", DEMO / "documents.safetensors")[0]
-    assert "sequences  400" in demo and "36441, 128 dimensions, i8" in demo and "a scale for each token" in demo
+    assert (
+        "sequences  400" in demo and "36441, 128 dimensions, i8" in demo and "a scale for each token" in demo
+    )
     np.save(folder / "one.npy", np.arange(5))
     out, err = run("info", folder / "one.npy", code=4)
     assert "array            5 int64" in out and "not a collection" in err
@@ -208,7 +228,9 @@ def test_info(small):
 
 
 def on_terminal(*args, columns=80, **env):
-    """Runs lik with standard output and error on a pseudo-terminal of that width; returns what it wrote."""
+    """Runs lik with standard output and error on a pseudo-terminal of that width; returns what
+    it wrote.
+    """
     main, side = pty.openpty()
     fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     process = subprocess.Popen(
@@ -268,7 +290,13 @@ def test_wide_characters_fit(tmp_path, rng):
 def test_control_characters_stay_out(tmp_path, rng):
     write_jsonl(
         tmp_path / "d.jsonl",
-        [{"id": "a", "text": "evil \x1b[31m\x07 \u009b31m \u202e text", "embedding": unit(rng, 2, 8).tolist()}],
+        [
+            {
+                "id": "a",
+                "text": "evil \x1b[31m\x07 \u009b31m \u202e text",
+                "embedding": unit(rng, 2, 8).tolist(),
+            }
+        ],
     )
     text = on_terminal("score", tmp_path / "d.jsonl", tmp_path / "d.jsonl", "--color", "never")
     assert "evil" in text and not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", text.replace("\r", ""))
@@ -356,7 +384,9 @@ def test_explain_files(tmp_path, more):
         "http://www.w3.org/2000/svg", ""
     )
     cells = [r for r in svg.getElementsByTagName("rect") if r.getElementsByTagName("title")]
-    similarities = [float(r.getElementsByTagName("title")[0].firstChild.data.rsplit(": ", 1)[1]) for r in cells]
+    similarities = [
+        float(r.getElementsByTagName("title")[0].firstChild.data.rsplit(": ", 1)[1]) for r in cells
+    ]
     info = json.loads(run(*args, "--json")[0])
     best = [m["similarity"] for d in info["documents"] for m in d["matches"]]
     tokens = len(info["documents"][0]["matches"])

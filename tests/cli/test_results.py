@@ -5,7 +5,18 @@ import math
 
 import numpy as np
 import pytest
-from conftest import DEMO, DEMO_FILES, TOLERANCE, check_ranking, fails, maxsim, parse_tsv, run, unit, write_jsonl
+from conftest import (
+    DEMO,
+    DEMO_FILES,
+    TOLERANCE,
+    check_ranking,
+    fails,
+    maxsim,
+    parse_tsv,
+    run,
+    unit,
+    write_jsonl,
+)
 from safetensors.numpy import save_file
 
 
@@ -79,7 +90,9 @@ def test_json(small):
             assert [m[1] for m in hit["matches"]] == list(similarity.argmax(axis=1))
             assert np.abs(similarity.max(axis=1) - [m[2] for m in hit["matches"]]).max() < 1e-5
     # awkward names survive
-    write_jsonl(folder / "odd.jsonl", [{"id": 'a "quoted" \\ name \u00e9 \U0001f600', "embedding": d[0].tolist()}])
+    write_jsonl(
+        folder / "odd.jsonl", [{"id": 'a "quoted" \\ name \u00e9 \U0001f600', "embedding": d[0].tolist()}]
+    )
     (line,) = run("score", folder / "q.npy", folder / "odd.jsonl", "--json")[0].splitlines()[:1]
     assert json.loads(line)["hits"][0]["id"] == 'a "quoted" \\ name \u00e9 \U0001f600'
 
@@ -94,7 +107,9 @@ def test_trec_and_eval_round_trip(small):
     qrels = [(i, j, int(1 + j % 2)) for i in range(3) for j in (3, 8, 11)]
     (folder / "qrels").write_text("".join(f"{i} 0 {j} {g}\n" for i, j, g in qrels))
     result = json.loads(
-        run("eval", folder / "run", folder / "qrels", "--json", "-m", "mrr,ndcg@5,recall@7,map", "--per-query")[0]
+        run(
+            "eval", folder / "run", folder / "qrels", "--json", "-m", "mrr,ndcg@5,recall@7,map", "--per-query"
+        )[0]
     )
     for i in range(3):
         order = list(np.argsort(-expected[i], kind="stable"))
@@ -111,12 +126,21 @@ def test_trec_and_eval_round_trip(small):
 
 
 def test_eval_as_trec_eval(tmp_path):
-    """A case worked out by hand: ties go to the higher id, ranks are not believed, grades under 1 do not count."""
-    (tmp_path / "run").write_text("a Q0 x 9 1.0 t\na Q0 y 1 1.0 t\na Q0 z 2 2.5 t\na Q0 w 3 -1 t\nc Q0 x 1 1 t\n")
+    """A case worked out by hand: ties go to the higher id, ranks are not believed, grades under
+    1 do not count.
+    """
+    (tmp_path / "run").write_text(
+        "a Q0 x 9 1.0 t\na Q0 y 1 1.0 t\na Q0 z 2 2.5 t\na Q0 w 3 -1 t\nc Q0 x 1 1 t\n"
+    )
     (tmp_path / "qrels").write_text("a 0 x 1\na 0 w 2\na 0 z 0\na 0 v 1\na 0 u -1\nb 0 x 1\n")
     # order: z, y, x, w; relevant: x at 3, w at 4, v is missing
     out, err = run(
-        "eval", tmp_path / "run", tmp_path / "qrels", "-m", "mrr,map,recall@3,recall,ndcg@10,mrr@2,ndcg", "--json"
+        "eval",
+        tmp_path / "run",
+        tmp_path / "qrels",
+        "-m",
+        "mrr,map,recall@3,recall,ndcg@10,mrr@2,ndcg",
+        "--json",
     )
     m = {k: v["mean"] for k, v in json.loads(out)["measures"].items()}
     assert "1 judged queries are not in" in err
@@ -128,7 +152,10 @@ def test_eval_as_trec_eval(tmp_path):
     complete = json.loads(run("eval", tmp_path / "run", tmp_path / "qrels", "-c", "-m", "mrr", "--json")[0])
     assert complete["queries"] == 2 and complete["measures"]["mrr"]["mean"] == pytest.approx(1 / 6)
     table, _ = run("eval", tmp_path / "run", tmp_path / "qrels", "--table", "-m", "mrr", "--quiet")
-    assert table == "mrr          0.3333\n1 queries, 1 judged ones are not in the run, 1 of the run are not judged\n"
+    assert (
+        table
+        == "mrr          0.3333\n1 queries, 1 judged ones are not in the run, 1 of the run are not judged\n"
+    )
 
 
 def test_trec_ties_by_id(tmp_path, rng):
@@ -168,7 +195,9 @@ def test_rerank(small):
 
 
 def test_what_a_run_may_hold(small, tmp_path):
-    """A tag is one word; a NaN has no place; what cannot be written is said before anything is scored."""
+    """A tag is one word; a NaN has no place; what cannot be written is said before anything is
+    scored.
+    """
     q, d, folder = small
     for tag in ("a b", "", "a\tb"):
         fails(2, "a tag is one word", args=("score", folder / "q.npy", folder / "d.npy", f"--trec={tag}"))
@@ -188,7 +217,8 @@ def test_what_a_run_may_hold(small, tmp_path):
 def test_no_escapes_reach_the_terminal(tmp_path, rng):
     """Names and texts from files are shown without what steers a terminal."""
     save_file(
-        {"embeddings": unit(rng, 2, 3, 4), "x\x1b[31mred\x07": np.zeros(3, np.float32)}, tmp_path / "n.safetensors"
+        {"embeddings": unit(rng, 2, 3, 4), "x\x1b[31mred\x07": np.zeros(3, np.float32)},
+        tmp_path / "n.safetensors",
     )
     out, _ = run("info", tmp_path / "n.safetensors")
     assert "\x1b" not in out and "\x07" not in out and "[31mred" in out

@@ -1,5 +1,6 @@
-"""The way that operands take to a GPU, on the CPU: LIK_STAGED=BYTES cuts documents, lists and queries into pieces of so
-many bytes and moves them through the context's memory. Not a byte of the results may differ from the plain way's."""
+"""The way that operands take to a GPU, on the CPU: LIK_STAGED=BYTES cuts documents, lists and
+queries into pieces of so many bytes and moves them through the context's memory. Not a byte of
+the results may differ from the plain way's."""
 
 import json
 
@@ -118,7 +119,9 @@ def test_other_devices(tmp_path, rng, device):
 
 
 def test_slices_of_pieces(tmp_path, rng):
-    """More than one call of the library's, pieces in each, equal scores across them; snippets and matches on top."""
+    """More than one call of the library's, pieces in each, equal scores across them; snippets
+    and matches on top.
+    """
     d = unit(rng, 1500, 40, 64).astype(np.float16)
     np.save(tmp_path / "q.npy", unit(rng, 6, 32, 64))
     np.save(tmp_path / "d.npy", np.concatenate([d, d]))

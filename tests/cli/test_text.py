@@ -1,5 +1,5 @@
-"""Text inputs by one set of rules: byte order marks, compressed files, numbers, names; what reaches a terminal; outputs
-that are inputs."""
+"""Text inputs by one set of rules: byte order marks, compressed files, numbers, names; what
+reaches a terminal; outputs that are inputs."""
 
 import bz2
 import gzip
@@ -22,7 +22,9 @@ EVERY = "ndcg@10,mrr,recall,map"
 
 @pytest.fixture
 def files(tmp_path, rng):
-    """One file of each text input, which fit each other: `reads` has the commands that read them."""
+    """One file of each text input, which fit each other: `reads` has the commands that read
+    them.
+    """
     q, d = unit(rng, 2, 3, 8), unit(rng, 3, 4, 8)
     np.save(tmp_path / "q.npy", q)
     np.save(tmp_path / "d.npy", d)
@@ -40,7 +42,15 @@ def files(tmp_path, rng):
 
 def reads(folder):
     """name of a text input -> a command that reads it"""
-    score = ("score", folder / "q.npy", folder / "d.npy", "--ids", folder / "ids", "--query-ids", folder / "qids")
+    score = (
+        "score",
+        folder / "q.npy",
+        folder / "d.npy",
+        "--ids",
+        folder / "ids",
+        "--query-ids",
+        folder / "qids",
+    )
     names = ("--ids", folder / "ids", "--query-ids", folder / "qids")
     return {
         "run": ("eval", folder / "run", folder / "qrels", "-m", EVERY),
@@ -48,7 +58,15 @@ def reads(folder):
         "pairs": (*score, "--pairs", folder / "pairs"),
         "ids": score,
         "qids": score,
-        "lens": ("score", folder / "q.npy", folder / "flat.npy", "--lens", folder / "lens", "--ids", folder / "ids"),
+        "lens": (
+            "score",
+            folder / "q.npy",
+            folder / "flat.npy",
+            "--lens",
+            folder / "lens",
+            "--ids",
+            folder / "ids",
+        ),
         "texts": (*score, "--text", folder / "texts", "--table"),
         "d.jsonl": ("score", folder / "q.npy", folder / "d.jsonl"),
         "rerank": ("rerank", folder / "d.npy", folder / "q.npy", folder / "run", *names),
@@ -68,13 +86,23 @@ def test_how_a_text_may_be_written(files, name):
     command, plain = reads(files)[name], (files / name).read_bytes()
     expected = without_times(run(*command)[0])
     assert expected
-    for data in (BOM + plain, plain.replace(b"\n", b"\r\n"), plain.rstrip(b"\n"), BOM + plain.replace(b"\n", b"\r\n")):
+    for data in (
+        BOM + plain,
+        plain.replace(b"\n", b"\r\n"),
+        plain.rstrip(b"\n"),
+        BOM + plain.replace(b"\n", b"\r\n"),
+    ):
         (files / name).write_bytes(data)
         assert without_times(run(*command)[0]) == expected, data
     if name != "lens":
         (files / name).write_bytes(plain + BOM + plain)  # two such files, one after the other
         fails(3, "byte order mark", str(files / name), args=command)
-    for codec, word in (("utf-16", "UTF-16"), ("utf-16-be", "UTF-16"), ("utf-32", "UTF-32"), ("utf-32-be", "UTF-32")):
+    for codec, word in (
+        ("utf-16", "UTF-16"),
+        ("utf-16-be", "UTF-16"),
+        ("utf-32", "UTF-32"),
+        ("utf-32-be", "UTF-32"),
+    ):
         mark = "\ufeff" if codec.endswith("be") else ""
         (files / name).write_bytes((mark + plain.decode()).encode(codec))
         fails(4, f"{files / name} is {word} text", "UTF-8", args=command)
@@ -97,7 +125,9 @@ PACKED = {
 }
 
 
-@pytest.mark.parametrize("name", [*TEXTS, "d.npy", "q.npy", "d.safetensors", "d_len.npy", "ids.npy", "rerank"])
+@pytest.mark.parametrize(
+    "name", [*TEXTS, "d.npy", "q.npy", "d.safetensors", "d_len.npy", "ids.npy", "rerank"]
+)
 def test_compressed_files_are_named(files, name):
     commands = reads(files) | {
         "d.npy": ("score", files / "q.npy", files / "d.npy"),
@@ -136,15 +166,17 @@ def test_names_that_look_like_files(files):
     "score,value",
     [
         ("3", 3), ("+3", 3), ("-3", -3), ("3.", 3), (".5", 0.5), ("3e0", 3), ("3E+0", 3), ("0003", 3),
-        ("0" * 100 + "3", 3), ("3." + "0" * 5000, 3), ("0." + "0" * 400 + "3e401", 3), ("1e-400", 0), ("inf", 9e9),
-        ("-inf", -9e9), ("Infinity", 9e9), ("3\x000", None), ("3\0", None), ("0x3", None), ("0x1p3", None),
-        ("nan", None), ("nan(1)", None), ("3,0", None), ("3e", None), ("e3", None), (".", None), ("+", None),
-        ("--3", None), ("3f", None), ("\v3", None), ("\u0663", None), ("1e400", "fit"), ("-1e39", "fit"),
-        ("infinit", None), ("3_0", None),
+        ("0" * 100 + "3", 3), ("3." + "0" * 5000, 3), ("0." + "0" * 400 + "3e401", 3), ("1e-400", 0),
+        ("inf", 9e9), ("-inf", -9e9), ("Infinity", 9e9), ("3\x000", None), ("3\0", None), ("0x3", None),
+        ("0x1p3", None), ("nan", None), ("nan(1)", None), ("3,0", None), ("3e", None), ("e3", None),
+        (".", None), ("+", None), ("--3", None), ("3f", None), ("\v3", None), ("\u0663", None),
+        ("1e400", "fit"), ("-1e39", "fit"), ("infinit", None), ("3_0", None),
     ],
 )  # fmt: skip
 def test_scores(tmp_path, score, value):
-    (tmp_path / "run").write_text(f"q Q0 low 1 -1e9 t\nq Q0 x 1 {score} t\nq Q0 a 1 2.9999 t\nq Q0 b 1 3.0001 t\n")
+    (tmp_path / "run").write_text(
+        f"q Q0 low 1 -1e9 t\nq Q0 x 1 {score} t\nq Q0 a 1 2.9999 t\nq Q0 b 1 3.0001 t\n"
+    )
     (tmp_path / "qrels").write_text("q 0 x 1\n")
     command = ("eval", tmp_path / "run", tmp_path / "qrels", "-m", "mrr")
     if value is None or value == "fit":
@@ -160,8 +192,9 @@ def test_scores(tmp_path, score, value):
     "grade,relevant",
     [
         ("1", 1), ("+1", 1), ("01", 1), ("0" * 99 + "1", 1), ("0", 0), ("-1", 0), ("-" + "0" * 99 + "1", 0),
-        ("9223372036854775807", 1), ("-9223372036854775808", 0), ("9223372036854775808", None), ("1\0.5", None),
-        ("1.0", None), ("1e0", None), ("0x1", None), ("", None), ("-", None), ("1\0", None), ("1" * 99, None),
+        ("9223372036854775807", 1), ("-9223372036854775808", 0), ("9223372036854775808", None),
+        ("1\0.5", None), ("1.0", None), ("1e0", None), ("0x1", None), ("", None), ("-", None), ("1\0", None),
+        ("1" * 99, None),
     ],
 )  # fmt: skip
 def test_grades(tmp_path, grade, relevant):
@@ -169,7 +202,9 @@ def test_grades(tmp_path, grade, relevant):
     (tmp_path / "qrels").write_text(f"q 0 x {grade}\n")
     command = ("eval", tmp_path / "run", tmp_path / "qrels", "-m", "mrr")
     if relevant is None:
-        fails(3, "qrels, line 1", "not a whole number" if grade else "has 3 fields, 4 are needed", args=command)
+        fails(
+            3, "qrels, line 1", "not a whole number" if grade else "has 3 fields, 4 are needed", args=command
+        )
     else:
         assert float(run(*command)[0].split()[2]) == relevant
 
@@ -187,7 +222,10 @@ def test_nul_anywhere(files):
         (files / name).write_text(plain)
     for name, part in (("ids", "control character"), ("lens", "NUL"), ("texts", "NUL"), ("d.jsonl", "NUL")):
         plain = (files / name).read_text()
-        for data in (plain.replace("4", "4\0", 1).replace("d1", "d1\0").replace("}", "\0}", 1), plain[:-1] + "\0\n"):
+        for data in (
+            plain.replace("4", "4\0", 1).replace("d1", "d1\0").replace("}", "\0}", 1),
+            plain[:-1] + "\0\n",
+        ):
             (files / name).write_text(data)
             fails(3, str(files / name), part if "}" not in data else "", args=reads(files)[name])
         (files / name).write_text(plain)
@@ -197,11 +235,15 @@ def test_nul_anywhere(files):
         "{'descr': '<f4', 'fortran_order': False, 'shape\0x': (2, 3, 4), }",
         "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3, 4), }\0{",
     ):
-        (files / "x.npy").write_bytes(b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text.encode() + data)
+        (files / "x.npy").write_bytes(
+            b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text.encode() + data
+        )
         fails(3, "cannot be understood", args=("info", files / "x.npy"))
 
 
-@pytest.mark.parametrize("text", ["+5", " 5", "5 ", "05", "0x5", "5.0", "5e0", "", "-5", "0", "9223372036854775808"])
+@pytest.mark.parametrize(
+    "text", ["+5", " 5", "5 ", "05", "0x5", "5.0", "5e0", "", "-5", "0", "9223372036854775808"]
+)
 def test_numbers_of_options(small, text):
     _, _, folder = small
     command = ("score", folder / "q.npy", folder / "d.npy")
@@ -284,7 +326,9 @@ def test_a_number_sign_in_an_id(tmp_path, rng):
         out = run("rerank", tmp_path / "d.jsonl", tmp_path / "d.jsonl", tmp_path / "run")[0]
         assert out.split("\t")[:2] == [ids[number], ids[number]]
     for name in ("#4", "2", "#02", "1"):
-        fails(4, f"no query '{name}'", args=("explain", tmp_path / "d.jsonl", tmp_path / "d.jsonl", "-q", name))
+        fails(
+            4, f"no query '{name}'", args=("explain", tmp_path / "d.jsonl", tmp_path / "d.jsonl", "-q", name)
+        )
 
 
 def test_ids_of_json_lines(small):
@@ -304,7 +348,11 @@ def test_ids_of_json_lines(small):
     assert hits([line(0, _id={"$oid": "5"}, id="a"), line(1, _id=None, id="b")]) == {"a", "b"}
     assert hits([line(0, _id={"$oid": "5"}), line(1, _id=None)]) == {"0", "1"}
     assert hits([line(0, _id="a"), line(1, id="b")]) == {"a", "b"}
-    assert hits([line(0, id=2**64 - 1), line(1, id=-5), line(2, id=10**30)]) == {str(2**64 - 1), "-5", str(10**30)}
+    assert hits([line(0, id=2**64 - 1), line(1, id=-5), line(2, id=10**30)]) == {
+        str(2**64 - 1),
+        "-5",
+        str(10**30),
+    }
     command = ("score", folder / "q.npy", folder / "x.jsonl")
     for lines, part in (
         (['{"_id": "a", "_id": "b", "embedding": [[1]]}'], '"_id" is there twice'),
@@ -339,7 +387,9 @@ def test_ids_of_json_lines(small):
     ],
 )
 def test_utf8_is_checked(files, raw):
-    """Overlong forms, surrogates, what is cut or beyond Unicode: in every reader, and never raw in a message."""
+    """Overlong forms, surrogates, what is cut or beyond Unicode: in every reader, and never raw
+    in a message.
+    """
     for name, at in (
         ("run", b"d1"),
         ("qrels", b"q1"),
@@ -381,7 +431,9 @@ def unchanged(folder, before):
 
 
 def test_an_output_is_no_input(files):
-    """For each output of each command and each input, by other spellings and links; before anything is read."""
+    """For each output of each command and each input, by other spellings and links; before
+    anything is read.
+    """
     os.symlink(files / "q.npy", files / "link.npy")
     os.link(files / "d.npy", files / "hard.npy")
     os.symlink(files, files / "here")
@@ -392,7 +444,16 @@ def test_an_output_is_no_input(files):
     np.save(files / "two.doclens.npy", np.array([4, 4, 4]))
     for name in ("page.html", "page.svg"):
         os.symlink(files / "texts", files / name)
-    texts = ("--ids", files / "ids", "--text", files / "texts", "--lens", files / "lens", "--query-ids", files / "qids")
+    texts = (
+        "--ids",
+        files / "ids",
+        "--text",
+        files / "texts",
+        "--lens",
+        files / "lens",
+        "--query-ids",
+        files / "qids",
+    )
     more = (*texts, "--query-text", files / "texts", "--query-lens", files / "lens")
     q, d = files / "q.npy", files / "d.npy"
     before = {p.name: p.read_bytes() for p in files.iterdir() if p.is_file()}
@@ -415,7 +476,11 @@ def test_an_output_is_no_input(files):
             ("explain", q, d, *more),
             ("rerank", d, q, files / "run", *more),
         ):
-            fails(2, f"the output {files}/{output} is also the input", args=(*command, "-o", f"{files}/{output}"))
+            fails(
+                2,
+                f"the output {files}/{output} is also the input",
+                args=(*command, "-o", f"{files}/{output}"),
+            )
     fails(2, "is also the input", args=("score", q, d, "--pairs", files / "pairs", "-o", files / "pairs"))
     fails(2, "is also the input", args=("rerank", d, q, files / "run", "-o", files / "run"))
     for how in ((), ("-k", 2)):
@@ -434,14 +499,19 @@ def test_an_output_is_no_input(files):
         fails(2, name, "is also the input", args=("score", q, vectors, "--all", "-o", files / name))
         fails(2, name, "is also the input", args=("score", vectors, d, "--all", "-o", files / name))
     for name in ("page.html", "page.svg"):
-        fails(2, f"{name} is also the input", args=("explain", q, d, "--text", files / "texts", "-o", files / name))
+        fails(
+            2,
+            f"{name} is also the input",
+            args=("explain", q, d, "--text", files / "texts", "-o", files / name),
+        )
     fails(2, "only one of 2 inputs", args=("info", "-", "--ids", "-"))
     with open(d, "rb") as data:
         command = [LIK, "score", q, "-", "--all", "-o", files / "hard.npy"]
         done = subprocess.run(command, stdin=data, capture_output=True, env=environment())
     assert done.returncode == 2 and b"is also the input standard input" in done.stderr
     unchanged(files, before)
-    run("score", q, d, "--all", "--ids", files / "x.ids.npy", "-o", files / "x.npy")  # which has no file of ids
+    # Which has no file of ids.
+    run("score", q, d, "--all", "--ids", files / "x.ids.npy", "-o", files / "x.npy")
     assert (files / "x.ids.npy").read_bytes() == before["x.ids.npy"]
     run("score", q, d, "-o", files / "y.npy")
     run("score", q, d, "-o", files / "y.npy")  # what a run before has written is no input
@@ -467,22 +537,27 @@ def test_the_demo_keeps_its_collection(tmp_path):
     ):
         for end in ("html", "svg"):
             os.symlink(tmp_path / name, tmp_path / f"map.{end}")
-            fails(2, f"map.{end} is also the input", name, args=("demo", "--data", tmp_path, "-o", tmp_path / "map"))
+            fails(
+                2,
+                f"map.{end} is also the input",
+                name,
+                args=("demo", "--data", tmp_path, "-o", tmp_path / "map"),
+            )
             (tmp_path / f"map.{end}").unlink()
     unchanged(tmp_path, before)
 
 
 # ---- what reaches a terminal ----
 
-# Overrides and isolates of direction, marks, zero-width characters, fillers, separators, tags; C1 and DEL.
+# Overrides and isolates of direction, marks, zero-width characters, fillers, separators, tags;
+# C1 and DEL.
 HIDDEN = [
-    *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C, 0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF,
-    0xAD, 0x34F, 0x115F, 0x180E, 0x3164, 0xFFA0, 0x2028, 0x2029, 0xFFF9, 0xE0041, 0xE0001, 0x1D173,
+    *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C, 0x200B, 0x200C, 0x200D, 0x2060,
+    0xFEFF, 0xAD, 0x34F, 0x115F, 0x180E, 0x3164, 0xFFA0, 0x2028, 0x2029, 0xFFF9, 0xE0041, 0xE0001, 0x1D173,
 ]  # fmt: skip
 EVIL = "".join(f"x{chr(c)}" for c in HIDDEN)
-SEEN = (
-    "\u00e4\u6587\u0301\u05d0\u0627\U0001f600\u2764\ufe0f"  # what a name may show: also RTL letters, accents, variants
-)
+# What a name may show: also RTL letters, accents, variants.
+SEEN = "\u00e4\u6587\u0301\u05d0\u0627\U0001f600\u2764\ufe0f"
 
 
 def escaped(text, json_form=False):
@@ -508,7 +583,9 @@ def has_hidden(text):
 
 @pytest.fixture
 def evil(tmp_path, rng):
-    """Documents and queries whose ids, texts and tokens hold what does not show; a run of them, and judgments."""
+    """Documents and queries whose ids, texts and tokens hold what does not show; a run of them,
+    and judgments.
+    """
 
     def row(i, x):
         text = f"{EVIL} \x1b[31mred\x07 \x9b31m\x7f {SEEN}\ttab\nline"
@@ -566,7 +643,8 @@ def test_nothing_hidden_reaches_the_terminal(evil, name, columns):
         assert EVIL + SEEN in plain and "\\u202e" not in plain  # a pipe has them as they are
         if name == "json":
             ids = [
-                [[h["id"] for h in json.loads(line)["hits"]] for line in x.split("\n") if line] for x in (text, plain)
+                [[h["id"] for h in json.loads(line)["hits"]] for line in x.split("\n") if line]
+                for x in (text, plain)
             ]
             assert ids[0] == ids[1] and len(ids[0]) == 3
 
@@ -617,13 +695,16 @@ def test_messages_escape(evil):
 
 
 def test_pages_name_what_is_hidden(evil):
-    """In a page and a picture ids and tokens are told apart; the text itself is a paragraph as it is."""
+    """In a page and a picture ids and tokens are told apart; the text itself is a paragraph as
+    it is.
+    """
     for name in ("m.html", "m.svg"):
         run("explain", evil / "x.jsonl", evil / "x.jsonl", "-d", f"1{EVIL}{SEEN}", "-o", evil / name)
         text = (evil / name).read_text()
         assert escaped(f"1{EVIL}{SEEN}") in text and "\\u202ered" in text
         for line in text.split("\n"):
             assert not has_hidden(line) or (
-                name == "m.html" and (line.startswith('<p class="text">') or "<h1>" in line or line.startswith("line"))
+                name == "m.html"
+                and (line.startswith('<p class="text">') or "<h1>" in line or line.startswith("line"))
             )
     assert EVIL in (evil / "m.html").read_text()

@@ -11,7 +11,15 @@ import sys
 
 import numpy as np
 
-TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "F8_E4M3": "|u1", "F8_E5M2": "|u1", "I8": "|i1"}
+TYPES = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": "<u2",
+    "F8_E4M3": "|u1",
+    "F8_E5M2": "|u1",
+    "I8": "|i1",
+}
 
 
 def npy(array, version=(1, 0)):
@@ -21,7 +29,9 @@ def npy(array, version=(1, 0)):
 
 
 def safetensors(tensors):
-    """{name: (dtype, array)} as a file; written by hand because NumPy lacks some of the types."""
+    """{name: (dtype, array)} as a file; written by hand because NumPy lacks some of the
+    types.
+    """
     header, data = {}, b""
     for name, (dtype, array) in tensors.items():
         header[name] = {
@@ -67,12 +77,16 @@ def seeds_io():
         )
         add(
             f"st-padded-{name}",
-            safetensors({"vectors": (name, x.reshape(2, 3, 4)), "mask": ("BOOL", np.array([1, 0] * 3, "|u1"))}),
+            safetensors(
+                {"vectors": (name, x.reshape(2, 3, 4)), "mask": ("BOOL", np.array([1, 0] * 3, "|u1"))}
+            ),
         )
         add(f"st-each-{name}", safetensors({"a": (name, x[:2]), "b": (name, x[2:])}))
     add(
         "st-offsets",
-        safetensors({"tokens": ("F32", np.ones((6, 4), "<f4")), "offsets": ("I32", np.array([0, 1, 6], "<i4"))}),
+        safetensors(
+            {"tokens": ("F32", np.ones((6, 4), "<f4")), "offsets": ("I32", np.array([0, 1, 6], "<i4"))}
+        ),
     )
     add("st-key", safetensors({"a": ("F16", np.ones((1, 2, 4), "<f2")), "b": ("I64", np.array([1]))}), 4)
     add(
@@ -107,7 +121,11 @@ def seeds_trec():
         add(f"kind-{i}", i, kind + RUN)
     add("pairs", 2, b"q1 d1\nq1\td1\n\n#2 d4\n")
     add("ids", 3, b"a\r\nb\n#0\n\xef\xbb\xbfc")
-    add("ids-json", 3, b'{"id": "a", "_id": {}}\n{"_id": 12}\n{"id": -340282366920938463463374607431768211456}')
+    add(
+        "ids-json",
+        3,
+        b'{"id": "a", "_id": {}}\n{"_id": 12}\n{"id": -340282366920938463463374607431768211456}',
+    )
     add("ids-npy", 3, npy(np.arange(3)) + b"\n\n")
     add("lengths", 4 | 5 << 3, b"3 0\n2")
     add("lengths-json", 4 | 5 << 3, b"\xef\xbb\xbf[3, 0, 2]")
@@ -117,8 +135,14 @@ def seeds_trec():
 
 def seeds_options():
     """Every option once, in both forms, and what may go wrong."""
-    flags = "all normalize no-weights complete per-query check quick skip-bad skip-missing json trec table fail-empty"
-    values = "top pairs query document compare cmap measures rounds data output ids text lens key device threads color"
+    flags = (
+        "all normalize no-weights complete per-query check quick skip-bad skip-missing json trec table "
+        "fail-empty"
+    )
+    values = (
+        "top pairs query document compare cmap measures rounds data output ids text lens key device threads "
+        "color"
+    )
     commands = "score rerank explain eval info bench demo help frob".split()
     seeds = {}
     for i, option in enumerate([*flags.split(), "quiet", "verbose", "help", "version", "build-info"]):

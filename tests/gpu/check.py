@@ -1,9 +1,11 @@
 """Checks the CUDA backend against f64 on random awkward problems, and its promises bit by bit.
 
-    python3 tests/gpu/check.py --lib build/liblik.so [--cases 400] [--seconds 120] [--seed 1] [--only NAME]
+    python3 tests/gpu/check.py --lib build/liblik.so [--cases 400] [--seconds 120] [--seed 1]
+                               [--only NAME]
 
-Every output and workspace stands between guard bands and is poisoned before each run. Exits non-zero on the first ten
-failures. LIK_CUDA_ARCH=80 or 75 in the environment checks the paths of older GPUs on the same machine."""
+Every output and workspace stands between guard bands and is poisoned before each run. Exits
+non-zero on the first ten failures. LIK_CUDA_ARCH=80 or 75 in the environment checks the paths
+of older GPUs on the same machine."""
 
 import argparse
 import os
@@ -13,7 +15,15 @@ import time
 import torch
 from harness import Device, fail
 from operations import check_grad, check_refused, check_streams, check_threads, check_topk
-from scores import check_batches, check_large, check_masks, check_random, check_slices, check_special, check_widths
+from scores import (
+    check_batches,
+    check_large,
+    check_masks,
+    check_random,
+    check_slices,
+    check_special,
+    check_widths,
+)
 
 CHECKS = {
     "special": check_special,

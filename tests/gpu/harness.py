@@ -1,5 +1,5 @@
-"""The library on a GPU, and what its results are held against: outputs and workspaces between guard bands, f64 within a
-bound. Used by the checks of check.py."""
+"""The library on a GPU, and what its results are held against: outputs and workspaces between
+guard bands, f64 within a bound. Used by the checks of check.py."""
 
 import ctypes
 import sys
@@ -32,10 +32,14 @@ class Device:
     def run(self, kind, op, how):
         """Enqueues on torch's current stream."""
         how.stream = torch.cuda.current_stream().cuda_stream
-        self.c.check(getattr(self.c.c, f"lik_{kind}_run")(self.c.context, ctypes.byref(op), ctypes.byref(how)))
+        self.c.check(
+            getattr(self.c.c, f"lik_{kind}_run")(self.c.context, ctypes.byref(op), ctypes.byref(how))
+        )
 
     def launch(self, kind, op):
-        """Plans and enqueues; returns (plan, the workspace, which must live until the stream is done)."""
+        """Plans and enqueues; returns (plan, the workspace, which must live until the stream is
+        done).
+        """
         plan, workspace, how = self.plan(kind, op)
         torch.cuda.synchronize()
         self.run(kind, op, how)
@@ -93,7 +97,10 @@ def score(device, op, argmax=None, stride=0, describe=""):
         op.argmax = None
     plan, workspace = device.launch("score", op)
     torch.cuda.synchronize()
-    fail(out.intact() and workspace.intact() and (at is None or at.intact()), f"{describe}: wrote past a buffer")
+    fail(
+        out.intact() and workspace.intact() and (at is None or at.intact()),
+        f"{describe}: wrote past a buffer",
+    )
     if stride and rows:
         fail(
             torch.equal(
@@ -107,7 +114,9 @@ def score(device, op, argmax=None, stride=0, describe=""):
 
 
 def tolerance(q, d, precision):
-    """Relative to the sum of |q| |d|. f32 accumulation loses about dim * 2^-24 and the tensor cores' truncation."""
+    """Relative to the sum of |q| |d|. f32 accumulation loses about dim * 2^-24 and the tensor
+    cores' truncation.
+    """
     base = 2e-6 + q.dim * 2e-8
     if "f32" in (q.dtype, d.dtype):
         base += {lik.HIGHEST: 0, lik.HIGH: 2**-14, lik.MEDIUM: 2**-7}[precision]
@@ -131,7 +140,8 @@ def compare(describe, q, d, pairs, got, at, precision, exact):
         index = at[row, column].long()
         inside = index[: q.lengths[i]]
         if not fail(
-            bool((index[q.lengths[i] :] == -1).all()), f"{describe}: argmax[{row}, {column}] past the query's end"
+            bool((index[q.lengths[i] :] == -1).all()),
+            f"{describe}: argmax[{row}, {column}] past the query's end",
         ):
             return
         if products is None:
@@ -182,8 +192,12 @@ def gradients(device, op, q, d, grad_scores, at, accumulate=0):
     """(grad_q, grad_d) of a forward whose argmax is `at`; buffers between guard bands."""
     op.argmax, op.argmax_dtype = at.data_ptr(), lik.I16 if at.dtype == torch.int16 else lik.I32
     out = [Guarded(x.count * x.len_max * x.dim, DTYPES[x.dtype][1]) for x in (q, d)]
-    plan, workspace = device.launch("grad", grad_problem(op, grad_scores, *(g.ptr() for g in out), accumulate))
+    plan, workspace = device.launch(
+        "grad", grad_problem(op, grad_scores, *(g.ptr() for g in out), accumulate)
+    )
     torch.cuda.synchronize()
     intact = out[0].intact() and out[1].intact() and workspace.intact()
     fail(intact, f"gradient [{plan.variant.decode()}]: wrote past a buffer")
-    return [g.data.view(x.count, x.len_max, x.dim).clone() for g, x in zip(out, (q, d))], plan.variant.decode()
+    return [
+        g.data.view(x.count, x.len_max, x.dim).clone() for g, x in zip(out, (q, d))
+    ], plan.variant.decode()

@@ -55,20 +55,42 @@ def check_topk(device, args):
             torch.equal(got_ids[:, :n], order + 1000),
             f"{name}: ids {got_ids[0, :8].tolist()} want {(order[0, :8] + 1000).tolist()}",
         )
-        fail(torch.equal(got[:, :n].nan_to_num(7e7), whole.gather(1, order).nan_to_num(7e7)), f"{name}: values")
+        fail(
+            torch.equal(got[:, :n].nan_to_num(7e7), whole.gather(1, order).nan_to_num(7e7)), f"{name}: values"
+        )
         fail(bool((got_ids[:, n:] == -1).all()) and bool(got[:, n:].isnan().all()), f"{name}: filler")
     print("topk: done", flush=True)
 
 
 def check_grad(device, args):
-    """Gradients of problems too large for the C suite against autograd in f64 at the same argmax; 100 runs alike."""
+    """Gradients of problems too large for the C suite against autograd in f64 at the same
+    argmax; 100 runs alike.
+    """
     for dtype, nq, nd, q_len, d_len, dim, per_query, kind in (
         ("bf16", 64, 64, 32, 300, 128, 0, "unit"),
         ("bf16", 256, 16, 32, 300, 128, 0, "unit"),  # 27 winners a token, some more than 32, some less
         ("bf16", 256, 300, 16, 100, 128, 0, "unit"),  # several tokens a warp, of 40 winners
         ("f16", 200, 280, 16, 120, 24, 0, "ints"),  # some of hundreds, most of few
-        ("f32", 900, 150, 16, 90, 40, 0, "ints"),  # several windows of a block's entries, of several tokens a warp
-        ("bf16", 40, 6, 300, 520, 128, 0, "unit"),  # more entries a document than a window holds, fewer a block
+        (
+            "f32",
+            900,
+            150,
+            16,
+            90,
+            40,
+            0,
+            "ints",
+        ),  # several windows of a block's entries, of several tokens a warp
+        (
+            "bf16",
+            40,
+            6,
+            300,
+            520,
+            128,
+            0,
+            "unit",
+        ),  # more entries a document than a window holds, fewer a block
         ("f16", 600, 2, 99, 3, 128, 0, "normalized"),  # twenty thousand a token, many windows
         ("f16", 300, 5, 32, 1030, 128, 0, "normalized"),
         ("f32", 70, 4, 130, 64, 320, 0, "normalized"),  # rows of several slices, more entries than a window
@@ -86,13 +108,16 @@ def check_grad(device, args):
         normalize = kind == "normalized"
         kind = "ints" if kind == "ints" else "unit"
         g = torch.Generator(device="cuda").manual_seed(11)
-        q, d = (Operand(g, n, m, dim, dtype, kind, normalize=normalize) for n, m in ((nq, q_len), (nd, d_len)))
+        q, d = (
+            Operand(g, n, m, dim, dtype, kind, normalize=normalize) for n, m in ((nq, q_len), (nd, d_len))
+        )
         op = problem(q, d, lik.CANDIDATES if per_query else lik.ALL, per_query)
         _, at, _ = score(device, op, torch.int16)
         columns = per_query or nd
         grad_scores = torch.randn(nq, columns, generator=g, device="cuda")
         (grad_q, grad_d), variant = gradients(device, op, q, d, grad_scores, at)
-        name = f"grad {dtype} {nq}x{q_len} {nd}x{d_len} dim {dim} {'normalized ' if normalize else ''}[{variant}]"
+        how = "normalized " if normalize else ""
+        name = f"grad {dtype} {nq}x{q_len} {nd}x{d_len} dim {dim} {how}[{variant}]"
         x, y = (torch.stack(o.rows).double().requires_grad_() for o in (q, d))
         u, v = (torch.nn.functional.normalize(t, dim=-1) if normalize else t for t in (x, y))
         total = 0
@@ -104,14 +129,18 @@ def check_grad(device, args):
         eps = {"f32": 2.0**-24, "f16": 2.0**-11, "bf16": 2.0**-8}[dtype]
         for what, got, want in (("grad_q", grad_q, x.grad), ("grad_d", grad_d, y.grad)):
             error = (got.double() - want).abs()
-            bound = eps * want.abs() + 1e-5 * want.norm(dim=-1, keepdim=True) + (6e-8 if dtype == "f16" else 0)
+            bound = (
+                eps * want.abs() + 1e-5 * want.norm(dim=-1, keepdim=True) + (6e-8 if dtype == "f16" else 0)
+            )
             fail(
                 bool((error <= bound).all()),
                 f"{name}: {what} off by {float((error - bound).max()):.2e} beyond its bound",
             )
         for _ in range(100 if dim <= 128 else 5):
             again, _ = gradients(device, op, q, d, grad_scores, at)
-            if not fail(torch.equal(again[0], grad_q) and torch.equal(again[1], grad_d), f"{name}: two runs differ"):
+            if not fail(
+                torch.equal(again[0], grad_q) and torch.equal(again[1], grad_d), f"{name}: two runs differ"
+            ):
                 break
     print("grad: done", flush=True)
 
@@ -177,8 +206,8 @@ def check_streams(device, args):
 
 
 def fresh(name, function, *arguments):
-    """Calls a function of the library as the first CUDA call of a thread, whose own current device stays as it was.
-    Waits for the GPU and returns the status."""
+    """Calls a function of the library as the first CUDA call of a thread, whose own current
+    device stays as it was. Waits for the GPU and returns the status."""
     out = []
 
     def body():
@@ -205,7 +234,9 @@ def fresh_operations(index, gpu, dtype, normalize):
     at = torch.empty(4, 50, 32, device="cuda", dtype=torch.int32)
     op.scores, op.argmax, op.argmax_dtype = scores.data_ptr(), at.data_ptr(), lik.I32
     values, ids = torch.empty(4, 5, device="cuda"), torch.empty(4, 5, device="cuda", dtype=torch.int64)
-    best = lik.TopK(struct_size=ctypes.sizeof(lik.TopK), score=op, k=5, values=values.data_ptr(), ids=ids.data_ptr())
+    best = lik.TopK(
+        struct_size=ctypes.sizeof(lik.TopK), score=op, k=5, values=values.data_ptr(), ids=ids.data_ptr()
+    )
     operations = {"score": op, "topk": best}
     if dtype != "i8":
         grads = [torch.empty(4, 32, 128, device="cuda"), torch.empty(50, 64, 128, device="cuda")]
@@ -235,7 +266,10 @@ def fresh_memory(index, gpu):
 
     def call(name, *arguments):
         status = fresh(f"{name} on cuda:{index}", getattr(gpu.c.c, name), gpu.c.context, *arguments)
-        fail("free" in name or "destroy" in name or status == 0, f"threads: {name} on cuda:{index} returned {status}")
+        fail(
+            "free" in name or "destroy" in name or status == 0,
+            f"threads: {name} on cuda:{index} returned {status}",
+        )
 
     call("lik_memory_alloc", size, ctypes.byref(memory))
     call("lik_memory_copy", memory, there, size)
@@ -260,7 +294,9 @@ def check_threads(device, args):
 
 
 def check_refused(device, args):
-    """With LIK_CHECK=1 what lies on the device is looked at, and refused by name; a GPU that is not there always is."""
+    """With LIK_CHECK=1 what lies on the device is looked at, and refused by name; a GPU that is
+    not there always is.
+    """
 
     def refused(text, action):
         try:

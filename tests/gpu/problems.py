@@ -1,9 +1,10 @@
-"""Problems for the CUDA backend: random ragged queries and documents, laid out in every way lik.h allows, and what
-torch says of them in f64.
+"""Problems for the CUDA backend: random ragged queries and documents, laid out in every way
+lik.h allows, and what torch says of them in f64.
 
-A problem is first a list of queries and documents (tensors [length, dim] in the stored dtype, with masks, scales,
-weights), then a `Score` struct over device buffers that stand between guard bands. The expectation is computed from the
-lists, so a layout cannot agree with itself by mistake."""
+A problem is first a list of queries and documents (tensors [length, dim] in the stored dtype,
+with masks, scales, weights), then a `Score` struct over device buffers that stand between guard
+bands. The expectation is computed from the lists, so a layout cannot agree with itself by
+mistake."""
 
 import ctypes
 import sys
@@ -27,11 +28,15 @@ NAN = float("nan")
 
 
 class Guarded:
-    """`count` elements of `dtype` on the GPU, with guard bands on both sides; `fill` is a byte."""
+    """`count` elements of `dtype` on the GPU, with guard bands on both sides; `fill` is a
+    byte.
+    """
 
     def __init__(self, count, dtype, fill=0xA5, align=256, skew=0):
         size = torch.empty((), dtype=dtype).element_size()
-        self.bytes = torch.full((count * size + 2 * GUARD + align + skew,), 0x5A, dtype=torch.uint8, device="cuda")
+        self.bytes = torch.full(
+            (count * size + 2 * GUARD + align + skew,), 0x5A, dtype=torch.uint8, device="cuda"
+        )
         start = GUARD + (-(self.bytes.data_ptr() + GUARD)) % align + skew
         self.start, self.size = start, count * size
         self.bytes[start : start + self.size] = fill
@@ -50,7 +55,11 @@ def tokens(generator, n, dim, kind, dtype):
     torch_dtype = DTYPES[dtype][1]
     if dtype == "i8":
         return torch.randint(
-            -127 if kind != "ints" else -3, 128 if kind != "ints" else 4, (n, dim), generator=generator, device="cuda"
+            -127 if kind != "ints" else -3,
+            128 if kind != "ints" else 4,
+            (n, dim),
+            generator=generator,
+            device="cuda",
         ).to(torch.int8)
     if kind == "ints":
         x = torch.randint(-3, 4, (n, dim), generator=generator, device="cuda").float()
@@ -63,7 +72,9 @@ def tokens(generator, n, dim, kind, dtype):
 
 
 class Operand:
-    """Sequences with their masks, scales and weights, and a lik Tokens struct over a layout of them."""
+    """Sequences with their masks, scales and weights, and a lik Tokens struct over a layout of
+    them.
+    """
 
     def __init__(
         self,
@@ -101,10 +112,12 @@ class Operand:
         elif mask == "holes":
             self.masks = [random(n) < 0.7 for n in lengths]
         self.scales = [
-            (random(n) * 2 - 0.5 if kind != "ints" else (random(n) * 2).ceil()) if scale else None for n in lengths
+            (random(n) * 2 - 0.5 if kind != "ints" else (random(n) * 2).ceil()) if scale else None
+            for n in lengths
         ]
         self.weights = [
-            ((random(n) * 2 - 0.5) if kind != "ints" else (random(n) * 3).floor()) if weights else None for n in lengths
+            ((random(n) * 2 - 0.5) if kind != "ints" else (random(n) * 3).floor()) if weights else None
+            for n in lengths
         ]
         self.struct = self.lay_out(layout, group)
 
@@ -211,12 +224,18 @@ def pairs_of(pairing, q, d, per_query, list_q, list_d):
 
 
 def expected(q, d, pairs):
-    """Per score: (score, its error unit, products [Lq, Ld] or None) in f64; None where nothing is kept."""
+    """Per score: (score, its error unit, products [Lq, Ld] or None) in f64; None where nothing
+    is kept.
+    """
     qs, ds = [q.factor(i) for i in range(q.count)], [d.factor(j) for j in range(d.count)]
     out = []
     for _, _, i, j in pairs:
-        q_kept = torch.ones(q.lengths[i], dtype=torch.bool, device="cuda") if q.masks[i] is None else q.masks[i]
-        d_kept = torch.ones(d.lengths[j], dtype=torch.bool, device="cuda") if d.masks[j] is None else d.masks[j]
+        q_kept = (
+            torch.ones(q.lengths[i], dtype=torch.bool, device="cuda") if q.masks[i] is None else q.masks[i]
+        )
+        d_kept = (
+            torch.ones(d.lengths[j], dtype=torch.bool, device="cuda") if d.masks[j] is None else d.masks[j]
+        )
         if not bool(q_kept.any()) or not bool(d_kept.any()):
             out.append((0.0, 0.0, None, q_kept, d_kept))
             continue

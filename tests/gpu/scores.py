@@ -11,7 +11,32 @@ from harness import PAIRINGS, compare, fail, problem, score, tolerance
 from problems import DTYPES, Operand, lik, pairs_of
 
 NAN = float("nan")
-DIMS = [1, 3, 8, 16, 24, 48, 56, 64, 65, 72, 96, 100, 104, 128, 128, 128, 192, 256, 320, 512, 768, 1024, 1032, 2048]
+DIMS = [
+    1,
+    3,
+    8,
+    16,
+    24,
+    48,
+    56,
+    64,
+    65,
+    72,
+    96,
+    100,
+    104,
+    128,
+    128,
+    128,
+    192,
+    256,
+    320,
+    512,
+    768,
+    1024,
+    1032,
+    2048,
+]
 LQ = [0, 1, 2, 15, 16, 17, 31, 32, 32, 33, 48, 64, 65, 100, 128, 129, 260, 300]
 LD = [0, 1, 2, 7, 8, 9, 15, 16, 24, 31, 64, 100, 127, 128, 129, 180, 255, 256, 300, 520]
 
@@ -40,9 +65,14 @@ def random_case(device, seed, native):
     layouts = ["padded", "padded", "packed", "packed64-gap", "wide"] + (
         [] if native else ["odd", "dim_stride", "transposed"]
     )
-    d_layout, q_layout = r.choice(layouts), r.choice(["padded", "packed", "wide", "odd", "dim_stride", "transposed"])
+    d_layout, q_layout = (
+        r.choice(layouts),
+        r.choice(["padded", "packed", "wide", "odd", "dim_stride", "transposed"]),
+    )
     scale = not native and r.random() < 0.25
-    group = per_query if pairing == "candidates" and r.random() < 0.5 and d_layout in ("padded", "wide") else 0
+    group = (
+        per_query if pairing == "candidates" and r.random() < 0.5 and d_layout in ("padded", "wide") else 0
+    )
     q = Operand(
         g,
         nq,
@@ -57,7 +87,17 @@ def random_case(device, seed, native):
         r.random() < 0.3,
     )
     d = Operand(
-        g, nd, d_len, dim, dtype, kind, d_layout, r.choice([None, None, "tail", "holes"]), normalize, scale, group=group
+        g,
+        nd,
+        d_len,
+        dim,
+        dtype,
+        kind,
+        d_layout,
+        r.choice([None, None, "tail", "holes"]),
+        normalize,
+        scale,
+        group=group,
     )
     lists = None
     if pairing == "list":
@@ -73,9 +113,12 @@ def random_case(device, seed, native):
         f"seed {seed}{' native' if native else ''}: {pairing} q {nq}x{q_len} {q_dtype} {q_layout} "
         f"d {nd}x{d_len} {dtype} {d_layout} dim {dim} {kind} "
         f"{'normalized ' if normalize else ''}{'scaled ' if scale else ''}"
-        f"mask {q.masks[0] is not None}/{d.masks[:1] != [None]} group {group} argmax {argmax} precision {precision}"
+        f"mask {q.masks[0] is not None}/{d.masks[:1] != [None]} group {group} argmax {argmax} precision "
+        f"{precision}"
     )
-    got, at, variant = score(device, op, argmax, r.choice([0, 3]) if pairing in ("all", "candidates") else 0, describe)
+    got, at, variant = score(
+        device, op, argmax, r.choice([0, 3]) if pairing in ("all", "candidates") else 0, describe
+    )
     describe += f" [{variant}]"
     pairs = pairs_of(
         PAIRINGS[pairing], q, d, per_query, *(x.tolist() for x in lists or (torch.empty(0), torch.empty(0)))
@@ -98,7 +141,9 @@ def check_random(device, args):
 
 
 def check_batches(device, args):
-    """The bits of a score depend on its query and document alone: any batch, padded or packed, 100 runs."""
+    """The bits of a score depend on its query and document alone: any batch, padded or packed,
+    100 runs.
+    """
     for dtype, dim, normalize, precision in (
         ("bf16", 128, False, lik.HIGHEST),
         ("f16", 96, False, lik.HIGHEST),
@@ -148,9 +193,13 @@ def check_batches(device, args):
             packed.d.offsets, packed.d.offsets_dtype, packed.d.total = offsets.data_ptr(), lik.I64, nd * d_len
             other, _, _ = score(device, packed)
             fail(torch.equal(other, whole), f"{name}: packed and padded differ")
-            packed.d.offsets, packed.d.count = offsets.data_ptr() + 8 * (nd // 3), nd // 2  # some of them, as they lie
+            # Some of them, as they lie.
+            packed.d.offsets, packed.d.count = offsets.data_ptr() + 8 * (nd // 3), nd // 2
             other, _, _ = score(device, packed)
-            fail(torch.equal(other, whole[:, nd // 3 : nd // 3 + nd // 2]), f"{name}: a slice of the packed differs")
+            fail(
+                torch.equal(other, whole[:, nd // 3 : nd // 3 + nd // 2]),
+                f"{name}: a slice of the packed differs",
+            )
             rows = d.data.data.view(DTYPES[dtype][1]).view(-1, dim)
             apart = torch.nn.functional.pad(rows, (0, 1))  # too odd for the copy engine
             odd = problem(q, d, precision=precision)
@@ -167,8 +216,8 @@ def check_batches(device, args):
 
 
 def check_masks(device, args):
-    """Documents with dropped tokens have the bits and the winners of the same documents packed without them, whatever
-    their lengths, and however far apart the mask's bytes lie."""
+    """Documents with dropped tokens have the bits and the winners of the same documents packed
+    without them, whatever their lengths, and however far apart the mask's bytes lie."""
     for dtype, dim, nq, q_len, nd, d_len, mask, normalize in (
         ("bf16", 128, 1, 32, 1500, 300, "holes", False),
         ("bf16", 128, 1, 32, 3000, 90, "tail", False),  # several a tile
@@ -200,7 +249,10 @@ def check_masks(device, args):
         twice[:, :, 0] = kept
         op.d.mask, op.d.mask_strides = twice.data_ptr(), lik.Strides(0, 2 * d_len, 2)
         again, at2, _ = score(device, op, torch.int16)
-        fail(torch.equal(got, again) and torch.equal(at, at2), f"{name}: another stride of the mask, another result")
+        fail(
+            torch.equal(got, again) and torch.equal(at, at2),
+            f"{name}: another stride of the mask, another result",
+        )
         rows = torch.cat(d.rows)[kept.view(-1)]
         offsets = torch.cat([kept.new_zeros(1, dtype=torch.int64), kept.sum(1).cumsum(0)])
         packed = problem(q, d)
@@ -211,17 +263,29 @@ def check_masks(device, args):
         same = copy.copy(d)
         same.struct = same.lay_out("packed", 0)
         other, at3, _ = score(device, problem(q, same), torch.int16)
-        fail(torch.equal(got, other) and torch.equal(at, at3), f"{name}: packed with the mask, another result")
+        fail(
+            torch.equal(got, other) and torch.equal(at, at3), f"{name}: packed with the mask, another result"
+        )
         if nd > 1000:  # offsets out of order, where blocks look among them for their documents
-            swapped, changed = offsets.clone(), torch.randint(1, nd - 1, (40,), generator=g, device="cuda").unique()
+            swapped, changed = (
+                offsets.clone(),
+                torch.randint(1, nd - 1, (40,), generator=g, device="cuda").unique(),
+            )
             swapped[changed] = offsets[changed.flip(0)]
             packed.d.offsets = swapped.data_ptr()
             other, _, _ = score(device, packed)
             lengths, steady = swapped.diff(), (swapped == offsets)[1:] & (swapped == offsets)[:-1]
-            fail(torch.equal(other[:, steady], got[:, steady]), f"{name}: offsets out of order change other documents")
+            fail(
+                torch.equal(other[:, steady], got[:, steady]),
+                f"{name}: offsets out of order change other documents",
+            )
             bad = (lengths < 0) | (lengths > d_len)
-            fail(bool((other.isnan() == bad).all()), f"{name}: offsets out of order: NaN where they are not, or none")
-        places = kept.int().sort(dim=1, stable=True, descending=True)[1]  # of a document's kept tokens, in order
+            fail(
+                bool((other.isnan() == bad).all()),
+                f"{name}: offsets out of order: NaN where they are not, or none",
+            )
+        # Of a document's kept tokens, in order.
+        places = kept.int().sort(dim=1, stable=True, descending=True)[1]
         want = places[None].expand(nq, -1, -1).gather(2, at2.long().clamp_min(0)).where(at2 >= 0, at2.long())
         fail(torch.equal(at.long(), want), f"{name}: packed without the dropped tokens, other winners")
         if dtype != "f32" and not normalize:
@@ -231,14 +295,17 @@ def check_masks(device, args):
             q.data.data.view(torch_dtype)[:] = 1
             _, at, _ = score(device, problem(q, d), torch.int16)
             first = places[:, 0].where(kept.any(1), -1)
-            fail(bool((at == first[None, :, None]).all()), f"{name}: the first kept token of products of -inf")
+            fail(
+                bool((at == first[None, :, None]).all()), f"{name}: the first kept token of products of -inf"
+            )
     print("masks: done", flush=True)
 
 
 def check_widths(device, args):
-    """Documents of every number of blocks, two of three beside one of NaN: the scores of f64, and the same bits and
-    winners padded, packed and from one query. Where a tile is multiplied wider than it is, zeros follow (padded), which
-    would win if all products are negative, or what the ring held before (packed), often a NaN."""
+    """Documents of every number of blocks, two of three beside one of NaN: the scores of f64,
+    and the same bits and winners padded, packed and from one query. Where a tile is multiplied
+    wider than it is, zeros follow (padded), which would win if all products are negative, or
+    what the ring held before (packed), often a NaN."""
     for dtype, dim, normalize in (
         ("bf16", 128, False),
         ("bf16", 48, False),
@@ -295,7 +362,10 @@ def special_values(device, g, dtype):
     op = problem(q, d)
     got, at, variant = score(device, op, torch.int32)
     bad = [3, 5, 6]
-    fail(bool(got[:, bad].isnan().all()) and int(got.isnan().sum()) == 12, f"special {variant}: NaN tokens: {got}")
+    fail(
+        bool(got[:, bad].isnan().all()) and int(got.isnan().sum()) == 12,
+        f"special {variant}: NaN tokens: {got}",
+    )
     fail(
         bool((at[:, 3] == 77).all()) and bool((at[:, 5] == 0).all()) and bool((at[:, 6] == 139).all()),
         f"special {variant}: the argmax is not the first NaN: {at[:, 3, :4]} {at[:, 5, :4]} {at[:, 6, :4]}",
@@ -333,7 +403,8 @@ def negative_products(device, g, dtype):
     got, at, variant = score(device, op, torch.int16)
     fail(
         bool(got.isnan().all()) and bool((at == tokens[None, :, None]).all()),
-        f"special {variant}: a NaN among negative products: {(at != tokens[None, :, None]).nonzero()[:4].tolist()}",
+        f"special {variant}: a NaN among negative products: "
+        f"{(at != tokens[None, :, None]).nonzero()[:4].tolist()}",
     )
 
 
@@ -390,8 +461,8 @@ def check_special(device, args):
 
 
 def check_slices(device, args):
-    """The bits of a score do not depend on where a slice of a view begins, nor on how much of it is taken: tokens in
-    padded rows and sequences, from any first element."""
+    """The bits of a score do not depend on where a slice of a view begins, nor on how much of
+    it is taken: tokens in padded rows and sequences, from any first element."""
     r = random.Random(args.seed)
     kernels = set()
     for case in range(60 if args.seconds < 60 else 200):
@@ -405,7 +476,9 @@ def check_slices(device, args):
         g = torch.Generator(device="cuda").manual_seed(1000 * args.seed + case)
         memory = torch.randn(first + n * sequence + token, generator=g, device="cuda").to(torch_dtype)
         q = Operand(g, 3, 7, dim, dtype, normalize=normalize)
-        d = lik.Tokens(struct_size=ctypes.sizeof(lik.Tokens), dtype=DTYPES[dtype][0], count=n, len_max=length, dim=dim)
+        d = lik.Tokens(
+            struct_size=ctypes.sizeof(lik.Tokens), dtype=DTYPES[dtype][0], count=n, len_max=length, dim=dim
+        )
         d.data, d.dim_stride, d.normalize = memory.data_ptr() + first * size, 1, int(normalize)
         d.strides = lik.Strides(0, sequence, token)
         op = lik.Score(struct_size=ctypes.sizeof(lik.Score), q=q.struct, d=d)

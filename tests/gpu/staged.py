@@ -1,14 +1,18 @@
-"""Checks that `lik` overlaps the copies of a mapped file to the GPU with scoring, and that the pieces do not show.
+"""Checks that `lik` overlaps the copies of a mapped file to the GPU with scoring, and that the
+pieces do not show.
 
-    python3 tests/gpu/staged.py --lik build/cuda/lik [--device cuda:0] [--gb 4] [--piece 67108864] [--seconds 60]
-                                [--folder DIR] [--out FILE.json]
+    python3 tests/gpu/staged.py --lik build/cuda/lik [--device cuda:0] [--gb 4]
+                                [--piece 67108864] [--seconds 60] [--folder DIR]
+                                [--out FILE.json]
 
-Makes --gb of f16 documents, 512 tokens of 128 dimensions each, and scores them by the command in small pieces
-(LIK_STAGED=--piece), in pieces of its own choice and in no pieces: whole calls, copied and then scored. Scores, those
-of listed pairs and of a run must agree bit for bit, and some of them with f32 products. From the times: scoring for one
-query is nothing but copies; what whole calls take beyond that is scoring; "overlapped" is the share of the shorter of
-the two that pieces hide. Next to it, what a plain read and copy of the file reaches. The figures go under "staged" into
-FILE, which may be one of bench/gpu.py's. Exits non-zero if scores differ."""
+Makes --gb of f16 documents, 512 tokens of 128 dimensions each, and scores them by the command
+in small pieces (LIK_STAGED=--piece), in pieces of its own choice and in no pieces: whole calls,
+copied and then scored. Scores, those of listed pairs and of a run must agree bit for bit, and
+some of them with f32 products. From the times: scoring for one query is nothing but copies;
+what whole calls take beyond that is scoring; "overlapped" is the share of the shorter of the
+two that pieces hide. Next to it, what a plain read and copy of the file reaches. The figures go
+under "staged" into FILE, which may be one of bench/gpu.py's. Exits non-zero if scores differ.
+"""
 
 import argparse
 import json
@@ -78,7 +82,9 @@ def same(a, b):
 
 
 def plain(path, device):
-    """Bytes a second of the file, in the page cache, to the device: from the mapping, and read into pinned memory."""
+    """Bytes a second of the file, in the page cache, to the device: from the mapping, and read
+    into pinned memory.
+    """
     data = torch.from_numpy(np.memmap(path, np.uint8, "c", 128))
     piece, rates = 1 << 26, {}
     to = torch.empty(piece, dtype=torch.uint8, device=device)
@@ -132,7 +138,9 @@ def check(runs, args, documents):
     text, *_ = runs("rerank", "d.npy", "q.npy", "run", piece=args.piece)
     rows = [line.split("\t") for line in text.splitlines()]
     found = np.array([float(row[3]) for row in rows], np.float32)
-    if len(rows) != len(expected) or not same(found, want[[int(r[0]) for r in rows], [int(r[1]) for r in rows]]):
+    if len(rows) != len(expected) or not same(
+        found, want[[int(r[0]) for r in rows], [int(r[1]) for r in rows]]
+    ):
         wrong.append("scores of the run differ")
     pieces, kernels = figures["pieces"]["score_s"], max(whole - copying, 1e-9)
     hidden = (copying + kernels - pieces) / min(copying, kernels)
@@ -157,7 +165,8 @@ def main():
         make(runs.folder, documents, args.queries, device)
         size = documents * TOKENS * DIM * 2
         print(
-            f"{documents} documents, {size * 1e-9:.2f} GB, {args.seconds - runs.end + time.monotonic():.1f} s to make"
+            f"{documents} documents, {size * 1e-9:.2f} GB, {args.seconds - runs.end + time.monotonic():.1f} "
+            "s to make"
         )
         rates = plain(runs.folder / "d.npy", device)
         try:
@@ -173,7 +182,9 @@ def main():
         seconds, took = figures[name]["score_s"], figures[name]["command_s"]
         print(f"{name:8s} {seconds:.3f} s, {size / seconds * 1e-9:.2f} GB/s (the whole command {took:.2f} s)")
     print("plain    " + ", ".join(f"{name} {rate * 1e-9:.2f} GB/s" for name, rate in rates.items()))
-    print(f"scoring alone {figures['kernels_s']:.3f} s; overlapped: {figures['overlapped']:.0%} of the shorter")
+    print(
+        f"scoring alone {figures['kernels_s']:.3f} s; overlapped: {figures['overlapped']:.0%} of the shorter"
+    )
     if args.out:
         content = json.loads(args.out.read_text()) if args.out.exists() else {}
         args.out.write_text(json.dumps({**content, "staged": figures}, indent=1))

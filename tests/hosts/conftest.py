@@ -1,4 +1,6 @@
-"""What the host checks share: which host is installed, and a counter of the calls that reach our kernels."""
+"""What the host checks share: which host is installed, and a counter of the calls that reach
+our kernels.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,8 @@ import os
 
 import pytest
 import torch
-from late_interaction_kernels import _native, _torch
+from late_interaction_kernels import _native
+from late_interaction_kernels._engine import native, short, torch_ops
 
 os.environ.setdefault("LIK_SUPPRESS_NORM_WARN", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -51,10 +54,8 @@ def calls(monkeypatch):
             return counted(function) if name in ("maxsim", "score", "forward") else function
 
     counting = Counting()
-    from late_interaction_kernels import autograd
-
-    monkeypatch.setattr(autograd, "_native", counting)
-    monkeypatch.setattr(_torch, "_native", counting)
+    for module in (native, short, torch_ops):
+        monkeypatch.setattr(module, "_native", counting)
     return seen
 
 

@@ -68,7 +68,9 @@ def arguments(name, dtype=torch.float32):
     return [
         q,
         d,
-        positive(4, 3, 7, 16, dtype=dtype) if four_dimensional_negatives() else positive(4, 7, 16, dtype=dtype),
+        positive(4, 3, 7, 16, dtype=dtype)
+        if four_dimensional_negatives()
+        else positive(4, 7, 16, dtype=dtype),
     ]
 
 
@@ -100,7 +102,8 @@ def test_losses(name, calls):
         assert calls, "the kernels did not do the work"
         calls.clear()
         torch.testing.assert_close(got[0], want[0], rtol=1e-4, atol=1e-5)
-        # amax shares the gradient among equal maxima, a winner takes it all: only zero padding of queries ties
+        # amax shares the gradient among equal maxima, a winner takes it all: only zero padding
+        # of queries ties
         for x, a, b in zip(args, got[1], want[1], strict=True):
             kept = (x != 0).any(-1)
             torch.testing.assert_close(a[kept], b[kept], rtol=1e-3, atol=1e-5)
@@ -223,7 +226,9 @@ def test_importing_changes_nothing():
 
 
 def test_what_the_host_refuses_stays_refused(patched):
-    """maxsim takes tensors of other ranks, the host's products do not: the patch adds no meaning to them."""
+    """maxsim takes tensors of other ranks, the host's products do not: the patch adds no
+    meaning to them.
+    """
     q, d = positive(4, 5, 16), positive(4, 9, 16)
     wrong = [(q, d[0]), (q[0], d), (q, d[None])]
     loss = losses.ColbertLoss()
@@ -233,7 +238,7 @@ def test_what_the_host_refuses_stays_refused(patched):
 
         calls += [lambda a=a, b=b: maxsim_inbatch(a, b) for a, b in wrong]
     else:
-        from late_interaction_kernels.colpali_compat import _Torch
+        from late_interaction_kernels._hosts.colpali import _Torch
 
         calls += [lambda a=a, b=b: _Torch().einsum("bnd,csd->bcns", a, b) for a, b in wrong]
     for call in calls:

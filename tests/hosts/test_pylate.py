@@ -140,7 +140,10 @@ class Tokens(torch.nn.Module):
 
 def batch(n, length, groups):
     shapes = [(n, length // 2)] + [(n, length)] * groups
-    return [{"input_ids": torch.randint(0, 50, s), "attention_mask": torch.ones(s, dtype=torch.bool)} for s in shapes]
+    return [
+        {"input_ids": torch.randint(0, 50, s), "attention_mask": torch.ones(s, dtype=torch.bool)}
+        for s in shapes
+    ]
 
 
 def run_loss(make, features, labels=None):
@@ -153,7 +156,9 @@ def run_loss(make, features, labels=None):
 
 @pytest.mark.parametrize("name", ["Contrastive", "CachedContrastive", "Distillation"])
 def test_losses(name, calls):
-    """Losses bind the scorer as a default argument: built before and after the patch, both must reach it."""
+    """Losses bind the scorer as a default argument: built before and after the patch, both must
+    reach it.
+    """
     makers = {
         "Contrastive": lambda model: Contrastive(model=model),
         "CachedContrastive": lambda model: pylate.losses.CachedContrastive(model=model, mini_batch_size=2),
@@ -218,9 +223,13 @@ def test_similarity_functions_and_evaluators_are_reached(patched, calls):
 def test_gradients(patched, calls):
     q, d, q_mask, d_mask = inputs()
     g = torch.randn(3, 4)
-    ours = loss_and_gradients(lambda a, b: (pylate.scores.colbert_scores(a, b, q_mask, d_mask) * g).sum(), q, d)
+    ours = loss_and_gradients(
+        lambda a, b: (pylate.scores.colbert_scores(a, b, q_mask, d_mask) * g).sum(), q, d
+    )
     assert calls
-    torch.testing.assert_close(ours, loss_and_gradients(lambda a, b: (exact(a, b, q_mask, d_mask) * g).sum(), q, d))
+    torch.testing.assert_close(
+        ours, loss_and_gradients(lambda a, b: (exact(a, b, q_mask, d_mask) * g).sum(), q, d)
+    )
 
 
 def test_patching_twice_and_quietly():
@@ -253,7 +262,9 @@ def said(function):
 
 
 def test_what_pylate_refuses_stays_refused(calls):
-    """maxsim takes documents of other ranks, PyLate's functions do not: the patch adds no meaning to them."""
+    """maxsim takes documents of other ranks, PyLate's functions do not: the patch adds no
+    meaning to them.
+    """
     q, d, d4 = unit(3, 5, 16), unit(4, 7, 16), unit(3, 2, 7, 16)
     scores, pairwise, kd = (getattr(pylate.scores, name) for name in NAMES[:1] + NAMES[2:] + NAMES[1:2])
     wrong = {

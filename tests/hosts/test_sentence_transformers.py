@@ -23,7 +23,9 @@ def patched():
 
 
 def both(function, calls):
-    """The result with and without the patch; the first must come from our kernels, the second not."""
+    """The result with and without the patch; the first must come from our kernels, the second
+    not.
+    """
     ours = function()
     assert calls, "the kernels did not do the work"
     seen = len(calls)
@@ -122,7 +124,9 @@ def test_switched_off(patched, calls, monkeypatch):
 
 
 def test_what_the_host_refuses_stays_refused(patched):
-    """maxsim takes tensors of other ranks, the host's two functions do not: the patch adds no meaning to them."""
+    """maxsim takes tensors of other ranks, the host's two functions do not: the patch adds no
+    meaning to them.
+    """
     q, d = unit(3, 5, 16), unit(3, 7, 16)
     for function in (similarity._maxsim_score_documents, similarity._maxsim_score_pairs):
         for a, b in ((q, d[0]), (q[0], d), (q, d[None])):

@@ -1,8 +1,9 @@
-"""Fault injection: each call of a kind fails in turn, under the command, the C API and the Python extension.
+"""Fault injection: each call of a kind fails in turn, under the command, the C API and the
+Python extension.
 
-LIK_BUILD names the build folder with lik, tests/lik_inject and tests/liblik_faults.so, LIK_EXTENSION the extension
-module, without which it is not tested. Where a command makes more calls of a kind than LIMIT, some are taken at a
-fixed stride; --full takes all of them.
+LIK_BUILD names the build folder with lik, tests/lik_inject and tests/liblik_faults.so,
+LIK_EXTENSION the extension module, without which it is not tested. Where a command makes more
+calls of a kind than LIMIT, some are taken at a fixed stride; --full takes all of them.
 """
 
 import os
@@ -10,7 +11,9 @@ import pathlib
 
 import pytest
 
-BUILD = pathlib.Path(os.environ.get("LIK_BUILD") or pytest.exit("LIK_BUILD must name a build", returncode=4)).resolve()
+BUILD = pathlib.Path(
+    os.environ.get("LIK_BUILD") or pytest.exit("LIK_BUILD must name a build", returncode=4)
+).resolve()
 FAULTS = BUILD / "tests/liblik_faults.so"
 DEMO = pathlib.Path(__file__).resolve().parents[2] / "demo"
 LIMIT = 40  # calls of a kind that fail one by one, unless --full
@@ -34,7 +37,9 @@ def pytest_terminal_summary(terminalreporter):
 
 @pytest.fixture(scope="session")
 def turns(request):
-    """turns(count, salt): which of `count` calls fail, counted from 1: the first and last, and a sample between."""
+    """turns(count, salt): which of `count` calls fail, counted from 1: the first and last, and
+    a sample between.
+    """
     full = request.config.getoption("--full")
 
     def choose(count, salt=0):

@@ -1,9 +1,11 @@
-"""One scenario of test_extension.py, under the faults' library: a call into the package, its n-th allocation failing.
+"""One scenario of test_extension.py, under the faults' library: a call into the package, its
+n-th allocation failing.
 
-`own`: only what the extension itself asks for fails (its workspace, its pool and threads). `all`: everything that is
-asked for during the call, NumPy's and the interpreter's objects too (PYTHONMALLOC=malloc). Each call must raise
-MemoryError and leave the arrays it was to write alone, or give the bits of an undisturbed one; the next call must be
-right. Prints {"runs": .., "wrong": [..]} as JSON.
+`own`: only what the extension itself asks for fails (its workspace, its pool and threads).
+`all`: everything that is asked for during the call, NumPy's and the interpreter's objects too
+(PYTHONMALLOC=malloc). Each call must raise MemoryError and leave the arrays it was to write
+alone, or give the bits of an undisturbed one; the next call must be right. Prints {"runs": ..,
+"wrong": [..]} as JSON.
 """
 
 import ctypes
@@ -19,14 +21,22 @@ faulthandler.enable()
 
 import late_interaction_kernels as lik  # noqa: E402
 import numpy as np  # noqa: E402
-from late_interaction_kernels import _native, _numpy  # noqa: E402, F401
+from late_interaction_kernels import _native  # noqa: E402
+from late_interaction_kernels._engine import numpy_arrays  # noqa: E402, F401
 
 faults = ctypes.CDLL(os.environ["LD_PRELOAD"])
 faults.inject_hits.restype = faults.inject_last.restype = ctypes.c_long
 faults.inject_only.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
 call = ctypes.PyDLL(os.environ["LD_PRELOAD"]).inject_call
 call.restype = ctypes.py_object
-call.argtypes = [ctypes.py_object, ctypes.py_object, ctypes.c_char_p, ctypes.c_long, ctypes.c_int, ctypes.c_int]
+call.argtypes = [
+    ctypes.py_object,
+    ctypes.py_object,
+    ctypes.c_char_p,
+    ctypes.c_long,
+    ctypes.c_int,
+    ctypes.c_int,
+]
 
 rng = np.random.default_rng(5)
 Q, D = rng.standard_normal((3, 5, 24)).astype("f4"), rng.standard_normal((7, 11, 24)).astype("f4")
@@ -44,16 +54,20 @@ _native.score(*fields(Q, D), np.empty((3, 7), "f4"), ARGMAX)
 
 # name: what makes the arguments, and which of them are written.
 SCENARIOS = {
-    "score": (lambda: (*fields(Q, D), np.full((3, 7), 9, "f4"), np.full((3, 7, 5), 9, "i2")), _native.score, (16, 17)),
+    "score": (
+        lambda: (*fields(Q, D), np.full((3, 7), 9, "f4"), np.full((3, 7, 5), 9, "i2")),
+        _native.score, (16, 17),
+    ),
     "score-i8": (
         lambda: (*fields(Q, (D * 40).astype("i1")), np.full((3, 7), 9, "f4"), None), _native.score, (16,),
     ),
     "topk": (
-        lambda: (*fields(Q, D), 4, 0, 0, np.full((3, 4), 9, "f4"), np.full((3, 4), 9)), _native.topk, (19, 20),
+        lambda: (*fields(Q, D), 4, 0, 0, np.full((3, 4), 9, "f4"), np.full((3, 4), 9)),
+        _native.topk, (19, 20),
     ),
     "grad": (
-        lambda: (*fields(Q, D), np.ones((3, 7), "f4"), ARGMAX, np.full(Q.shape, 9, "f4"), np.full(D.shape, 9, "f4"),
-                 None),
+        lambda: (*fields(Q, D), np.ones((3, 7), "f4"), ARGMAX, np.full(Q.shape, 9, "f4"),
+                 np.full(D.shape, 9, "f4"), None, False),
         _native.grad, (18, 19),
     ),
     "merge_topk": (
@@ -90,7 +104,9 @@ def extension_range():
 def same(a, b):
     if isinstance(a, tuple | list):
         return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b))
-    return isinstance(b, np.ndarray) and np.array_equal(a, b) if isinstance(a, np.ndarray) else a is b or a == b
+    return (
+        isinstance(b, np.ndarray) and np.array_equal(a, b) if isinstance(a, np.ndarray) else a is b or a == b
+    )
 
 
 def in_thread(function):
@@ -118,12 +134,14 @@ class Scenario:
         args = self.make()
         before = [args[i].copy() for i in self.written]
         name = f"{kind} {n} {('once', 'ever')[how]}"
-        # A pool that is too small is made anew, and stays to the end of the process: not for hundreds of attempts.
+        # A pool that is too small is made anew, and stays to the end of the process: not for
+        # hundreds of attempts.
         self.threads = min(self.threads + 1, self.most_threads)
         os.environ["LIK_THREADS"] = str(self.threads)
 
         def armed():
-            # glibc ends the process if it has no memory for the thread's lik_last_error: it is touched before.
+            # glibc ends the process if it has no memory for the thread's lik_last_error: it is
+            # touched before.
             _native.merge_topk(np.empty((0, 0, 0), "f4"), np.empty((0, 0, 0), "i8"), 1, 0, *EMPTY)
             try:
                 return call(self.function, args, kind.encode(), n, how, code), None
@@ -162,7 +180,8 @@ def main():
     scenario = Scenario(name)
     if mode == "own":
         faults.inject_only(*extension_range())
-    # Python ends the process itself when it finds no memory for its own exceptions, again and again.
+    # Python ends the process itself when it finds no memory for its own exceptions, again and
+    # again.
     native = type(scenario.function) is type(_native.score)
     scenario.all_of("memory", errno.ENOMEM, most, (0, 1) if native or mode == "own" else (0,))
     if mode == "own":

@@ -1,8 +1,10 @@
-"""Every command of lik with every allocation, thread and system call failing in turn, and killed before and after each.
+"""Every command of lik with every allocation, thread and system call failing in turn, and
+killed before and after each.
 
-What must hold: exit 0 only with the bytes of an undisturbed run; else the exit code of docs/cli.md, the output files as
-they were and nothing beside them. After a kill each output is the old or the new one, those that belong together too,
-unless the first of them is not there; and the next run is right and leaves no trace of the dead one.
+What must hold: exit 0 only with the bytes of an undisturbed run; else the exit code of
+docs/cli.md, the output files as they were and nothing beside them. After a kill each output is
+the old or the new one, those that belong together too, unless the first of them is not there;
+and the next run is right and leaves no trace of the dead one.
 """
 
 import errno
@@ -20,7 +22,8 @@ from conftest import BUILD, DEMO, FAULTS, totals
 
 LIK = BUILD / "lik"
 OLD = b"what was there before\n"
-# Each kind of call with the ways in which it fails. EINTR and short transfers must not be noticed.
+# Each kind of call with the ways in which it fails. EINTR and short transfers must not be
+# noticed.
 WAYS = {
     "memory": [errno.ENOMEM],
     "thread": [errno.EAGAIN],
@@ -40,7 +43,8 @@ WAYS = {
 }
 EXHAUSTED = (errno.ENOMEM, errno.EAGAIN, errno.ENOSPC)
 
-# name: arguments; files it writes, the one that the others are named after first; what is its standard input.
+# name: arguments; files it writes, the one that the others are named after first; what is its
+# standard input.
 CASES = {
     "score": ("score {q.npy} {d.npy} -k 3 -j 3", (), None),
     "score-stdin": ("score - {d.npy} -k 3", (), "q.npy"),
@@ -48,7 +52,11 @@ CASES = {
     "score-json": ("score {q.jsonl} {d.jsonl} --json -k 2", (), None),
     "score-table": ("score {q.jsonl} {d.jsonl} --table -k 2", (), None),
     "score-text": ("score {q.npy} {d.npy} --table -k 2 --ids {ids.txt} --text {text.jsonl}", (), None),
-    "score-trec": ("score {q.npy} {d.safetensors} --trec -k 3 --ids {ids.npy} --query-ids {qids.txt}", (), None),
+    "score-trec": (
+        "score {q.npy} {d.safetensors} --trec -k 3 --ids {ids.npy} --query-ids {qids.txt}",
+        (),
+        None,
+    ),
     "score-each": ("score {q.npy} {each.safetensors} -k 3", (), None),
     "score-packed": ("score {q.safetensors} {packed.npy} --all -j 2", (), None),
     "score-lens": ("score {q.npy} {flat.npy} --lens {lens.json} -k 2", (), None),
@@ -86,7 +94,13 @@ CASES = {
     "bench-quick": ("bench --quick --rounds 1 --json", (), None),
     "demo": ("demo --data {demo} -o out -k 2", ("out.html", "out.svg"), None),
 }
-ENVIRONMENT = {"LC_ALL": "C.UTF-8", "TERM": "dumb", "COLUMNS": "100", "LIK_THREADS": "1", "PATH": os.environ["PATH"]}
+ENVIRONMENT = {
+    "LC_ALL": "C.UTF-8",
+    "TERM": "dumb",
+    "COLUMNS": "100",
+    "LIK_THREADS": "1",
+    "PATH": os.environ["PATH"],
+}
 STAGED = {"LIK_STAGED": "500"}
 # Times, and the padding in front of them.
 VOLATILE = (
@@ -104,7 +118,9 @@ def store(path, arrays):
         header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [at, at + array.nbytes]}
         at += array.nbytes
     text = json.dumps(header).encode()
-    path.write_bytes(len(text).to_bytes(8, "little") + text + b"".join(a.tobytes() for _, a in arrays.values()))
+    path.write_bytes(
+        len(text).to_bytes(8, "little") + text + b"".join(a.tobytes() for _, a in arrays.values())
+    )
 
 
 def make_demo(folder):
@@ -186,7 +202,10 @@ def world(tmp_path_factory):
     (folder / "ids.jsonl").write_text("".join(json.dumps({"id": f"d{i}"}) + "\n" for i in range(9)))
     np.save(folder / "ids.npy", np.arange(9) + 100)
     (folder / "text.jsonl").write_text(
-        "".join(json.dumps({"id": f"d{i}", "text": f"t\u00e9xt {i}", "tokens": list("abcde")}) + "\n" for i in range(9))
+        "".join(
+            json.dumps({"id": f"d{i}", "text": f"t\u00e9xt {i}", "tokens": list("abcde")}) + "\n"
+            for i in range(9)
+        )
     )
     (folder / "pairs").write_text("".join(f"{i % 3} {i % 9}\n" for i in range(14)))
     (folder / "run").write_text("".join(f"q{i % 3} Q0 d{i} {i} {9 - i} t\n" for i in range(9)))
@@ -240,12 +259,16 @@ class Case:
                 time.sleep(wait)
 
     def state(self, work):
-        """Each output: "old", "new", or what else is there; and names that do not belong there."""
+        """Each output: "old", "new", or what else is there; and names that do not belong
+        there.
+        """
         found, strange = [], []
         for name in self.outputs:
             path = work / name
             text = path.read_bytes() if path.exists() else None
-            what = "new" if text == self.new[name] else "old" if text == (OLD if self.old else None) else "other"
+            what = (
+                "new" if text == self.new[name] else "old" if text == (OLD if self.old else None) else "other"
+            )
             if self.old and what != "other" and path.stat().st_mode & 0o777 != 0o640:
                 what += ", with another mode"
             found.append("absent" if text is None and what == "other" else what)
@@ -259,7 +282,9 @@ class Case:
         work = self.fresh()
         log = self.folder / f"{work.name}.log"
         try:
-            done = self.run(work, LIK_INJECT=f"{kind} {n} {how} {way}", LIK_INJECT_LOG=str(log), LD_PRELOAD=str(FAULTS))
+            done = self.run(
+                work, LIK_INJECT=f"{kind} {n} {how} {way}", LIK_INJECT_LOG=str(log), LD_PRELOAD=str(FAULTS)
+            )
         except subprocess.TimeoutExpired:
             return f"{self.name}: {kind} {n} {how} {way}: it hangs"
         if not log.exists():

@@ -1,4 +1,6 @@
-"""The Python extension without memory and threads, NumPy arrays in, no torch: extension.py has the scenarios."""
+"""The Python extension without memory and threads, NumPy arrays in, no torch: extension.py has
+the scenarios.
+"""
 
 import json
 import os

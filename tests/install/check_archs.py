@@ -1,4 +1,5 @@
-"""Which GPUs a build is for: configures with an nvidia-smi that answers what a case says, and looks at the output.
+"""Which GPUs a build is for: configures with an nvidia-smi that answers what a case says, and
+looks at the output.
 
 Usage: check_archs.py REPOSITORY. Needs nvcc.
 """
@@ -42,7 +43,11 @@ def main() -> int:
             inherited = {k: v for k, v in os.environ.items() if k != "LIK_CUDA_ARCHS"}
             command = ["cmake", "-S", sys.argv[1], "-B", f"{name}/build", "-DLIK_BUILD_TESTS=OFF", *options]
             done = subprocess.run(
-                command, capture_output=True, text=True, env={**inherited, **environment, "PATH": path}, check=False
+                command,
+                capture_output=True,
+                text=True,
+                env={**inherited, **environment, "PATH": path},
+                check=False,
             )
             said = [line + "\n" for line in done.stdout.splitlines() if "CUDA backend" in line]
             if done.returncode or len(said) != len(wanted) or any(w not in s for w, s in zip(wanted, said)):

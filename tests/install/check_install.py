@@ -1,7 +1,8 @@
 """Installs a build to a temporary prefix and uses it as a stranger would.
 
-Usage: check_install.py REPOSITORY BUILD CC CXX. Compiles lik.h alone as C11 and C++17; builds examples/score.c with the
-flags of pkg-config, and with the CMake package; runs both and compares what they print.
+Usage: check_install.py REPOSITORY BUILD CC CXX. Compiles lik.h alone as C11 and C++17; builds
+examples/score.c with the flags of pkg-config, and with the CMake package; runs both and
+compares what they print.
 """
 
 import os

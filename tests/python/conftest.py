@@ -1,4 +1,6 @@
-"""Shared pieces: exact expectations in float64, and the tolerances that follow from float32 sums."""
+"""Shared pieces: exact expectations in float64, and the tolerances that follow from float32
+sums.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ def _seed() -> None:
 
 
 class Expected:
-    """MaxSim in float64 with every intermediate, of [Nq, Lq, d] x [Nd, Ld, d] or [Nq, K, Ld, d]."""
+    """MaxSim in float64 with every intermediate, of [Nq, Lq, d] x [Nd, Ld, d] or [Nq, K, Ld,
+    d].
+    """
 
     def __init__(self, q, d, q_mask=None, d_mask=None, weights=None, normalize=False):
         q, d = q.detach().double(), d.detach().double()
@@ -40,10 +44,15 @@ class Expected:
         self.factor = factor[:, None]
         self.masked = self.similarity.masked_fill(~self.kept, -torch.inf)
         any_kept = self.kept.any(-1)
-        best = self.masked.amax(-1) if self.masked.shape[-1] else torch.zeros(any_kept.shape, dtype=torch.float64)
+        best = (
+            self.masked.amax(-1)
+            if self.masked.shape[-1]
+            else torch.zeros(any_kept.shape, dtype=torch.float64)
+        )
         self.best = torch.where(any_kept, best, 0)
         self.scores = (self.best * self.factor).sum(-1)
-        # |error| of a f32 sum of products, with room for the order: gamma(d) * sum |q||d|, gamma(Lq) * sum |max|
+        # |error| of a f32 sum of products, with room for the order: gamma(d) * sum |q||d|,
+        # gamma(Lq) * sum |max|
         reach = torch.einsum("qsc,qktc->qkst", q.abs(), d4.abs())
         worst = reach.amax(-1) if reach.shape[-1] else torch.zeros(any_kept.shape, dtype=torch.float64)
         self.token_tolerance = (q.shape[-1] + 8) * 2.0**-23 * (worst + 1e-30)
@@ -59,7 +68,11 @@ class Expected:
         if argmax is not None:
             won = argmax.long()
             has = self.kept.any(-1) & (self.factor.expand(won.shape) != 0)
-            got = self.masked.gather(-1, won.clamp_min(0)[..., None])[..., 0] if self.masked.shape[-1] else self.best
+            got = (
+                self.masked.gather(-1, won.clamp_min(0)[..., None])[..., 0]
+                if self.masked.shape[-1]
+                else self.best
+            )
             near = (self.best - got) <= 2 * self.token_tolerance
             assert bool((near | ~has).all())
             assert bool((won[~self.kept.any(-1)] == -1).all())

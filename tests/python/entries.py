@@ -61,10 +61,26 @@ def entries():
     (q8, sq), (d8, sd) = quantize_fp8_per_token(padded["Q"]), quantize_fp8_per_token(padded["D"])
     v8, s8 = quantize_int8_per_token(padded["D"])
     _, argmax = maxsim_forward(padded["Q"], padded["D"], save_argmax=True)
-    hidden = {"Q": padded["Q"], "H_d": torch.randn(4, 5, 6), "W": torch.randn(8, 6), "b": torch.randn(8), **sides}
+    hidden = {
+        "Q": padded["Q"],
+        "H_d": torch.randn(4, 5, 6),
+        "W": torch.randn(8, 6),
+        "b": torch.randn(8),
+        **sides,
+    }
     ids = {"q_ids": torch.randint(0, 3, (2, 3)), "d_ids": torch.randint(0, 3, (4, 5))}
-    gradient = {"grad_scores": torch.randn(2, 4), "Q": padded["Q"], "D": padded["D"], "argmax": argmax, **sides}
-    approx = {"query_centroid_scores": torch.randn(7, 3), "codes": codes, "doc_lengths": documents["doc_lengths"]}
+    gradient = {
+        "grad_scores": torch.randn(2, 4),
+        "Q": padded["Q"],
+        "D": padded["D"],
+        "argmax": argmax,
+        **sides,
+    }
+    approx = {
+        "query_centroid_scores": torch.randn(7, 3),
+        "codes": codes,
+        "doc_lengths": documents["doc_lengths"],
+    }
     approx |= {"q_mask": flags(3), "q_weights": torch.rand(3)}
     eight = {"Q": q8, "D": d8, "scale_Q": sq, "scale_D": sd, "d_mask": flags(4, 5), **sides}
 
@@ -117,7 +133,11 @@ def every_argument():
 
 def called(name, argument):
     """How the function names the argument: the parts of a pair by their place."""
-    return {"values": r"D(\[0\])?", "scale": r"D\[1\]"}.get(argument, argument) if name == "int8 pair" else argument
+    return (
+        {"values": r"D(\[0\])?", "scale": r"D\[1\]"}.get(argument, argument)
+        if name == "int8 pair"
+        else argument
+    )
 
 
 def parts(result):

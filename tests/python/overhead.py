@@ -1,6 +1,7 @@
 """What a call costs besides its kernel, beside torch.add: python tests/python/overhead.py
 
-The kernel is timed through _native.score into a ready array: reading its three arguments is in that figure.
+The kernel is timed through _native.score into a ready array: reading its three arguments is in
+that figure.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""The public surface of this package beside that of the existing one, late-interaction-kernels 0.4.5.
+"""The public surface of this package beside that of the existing one, late-interaction-kernels
+0.4.5.
 
-`surface.json` holds the facts about the existing package: its public modules, what they export, every parameter with
-its kind and default, return annotations, the fields of classes. They are taken from its source distribution without
-running it: `surface.py --make SDIST`. Ours are taken from the installed package. Every difference must be explained
-in MEANT, and every explanation there must explain one. Run without arguments it prints the differences and the counts.
+`surface.json` holds the facts about the existing package: its public modules, what they export,
+every parameter with its kind and default, return annotations, the fields of classes. They are
+taken from its source distribution without running it: `surface.py --make SDIST`. Ours are taken
+from the installed package. Every difference must be explained in MEANT, and every explanation
+there must explain one. Run without arguments it prints the differences and the counts.
 """
 
 from __future__ import annotations
@@ -30,16 +32,16 @@ MEANT = {
     "*: returns torch.Tensor -> Any": "the same functions serve NumPy: an array of the kind that was given",
     "*: returns tuple[torch.Tensor, torch.Tensor] -> tuple[Any, Any]": "likewise",
     "*retrieve: returns tuple[torch.Tensor, torch.Tensor] -> Any": "two, and a third with return_argmax",
-    "topk.maxsim_topk: returns tuple[torch.Tensor, torch.Tensor] -> Any": "two, and a third with return_argmax",
+    "topk.maxsim_topk: returns tuple[torch.Tensor, torch.Tensor] -> Any": "two, a third with return_argmax",
     "mps.metal.MaxSimFwdCtx: missing": "what its Metal kernels keep for their backward pass; not exported",
     "mps.metal.*: returns * -> NoReturn": "no Metal kernels here: they say so",
-    "*(q_mask): added, keyword_only = None": "the hidden-state and PLAID functions mask query tokens as the others do",
+    "*(q_mask): added, keyword_only = None": "hidden-state and PLAID functions mask queries as others do",
     "*(q_weights): added, keyword_only = None": "a factor for each query token; off by default",
     "*(return_argmax): added, keyword_only = False": "which token matched; off by default",
     "*(storage): added, keyword_only = None": "documents as int8; off by default",
     "*(normalize): added, keyword_only = False": "packed and padded functions normalize too, if asked",
-    "*(bit_order): added, keyword_only = 'upstream'": "the bytes of ColBERT's and fast-plaid's indexes as well",
-    "fp8.quantize_fp8_per_t*(dtype): default torch.float8_e4m3fn -> None": "None means that; torch is optional",
+    "*(bit_order): added, keyword_only = 'upstream'": "the bytes of ColBERT's and fast-plaid's indexes too",
+    "fp8.quantize_fp8_per_t*(dtype): default torch.float8_e4m3fn -> None": "it is meant; torch is optional",
     "int8: added module": "int8 documents with a scale a token",
     "sentence_transformers_compat: added module": "a third host",
     "*patch_sentence_transformers: added": "a third host",
@@ -83,7 +85,9 @@ def _described(node: ast.stmt) -> dict[str, Any]:
 
 
 def _statements(body: list[ast.stmt]) -> list[ast.stmt]:
-    """Statements of a module, with those under `if` and `try` whose condition holds where everything is installed."""
+    """Statements of a module, with those under `if` and `try` whose condition holds where
+    everything is installed.
+    """
     found: list[ast.stmt] = []
     for node in body:
         nested = node.body if isinstance(node, ast.If | ast.Try) else None
@@ -92,8 +96,8 @@ def _statements(body: list[ast.stmt]) -> list[ast.stmt]:
 
 
 def _source_facts(text: str) -> dict[str, Any]:
-    """Of one module: {name: record} of what it exports or defines. A name from another module is {"kind": "same", "as":
-    "module.name"}."""
+    """Of one module: {name: record} of what it exports or defines. A name from another module
+    is {"kind": "same", "as": "module.name"}."""
     defined: dict[str, Any] = {}
     exported: list[str] = []
     for node in _statements(ast.parse(text).body):
@@ -147,7 +151,11 @@ def _function(value: Any) -> dict[str, Any]:
         for p in signature.parameters.values()
     ]
     returns = signature.return_annotation
-    return {"kind": "function", "parameters": parameters, "returns": None if returns is signature.empty else returns}
+    return {
+        "kind": "function",
+        "parameters": parameters,
+        "returns": None if returns is signature.empty else returns,
+    }
 
 
 def _record(value: Any) -> dict[str, Any]:
@@ -165,9 +173,13 @@ def _record(value: Any) -> dict[str, Any]:
 
 
 def ours(theirs: dict[str, Any]) -> dict[str, Any]:
-    """{module: {name: record}} of what our modules export, and of the others' names that they have."""
+    """{module: {name: record}} of what our modules export, and of the others' names that they
+    have.
+    """
     package = importlib.import_module(PACKAGE)
-    names = [""] + [m.name.removeprefix(PACKAGE + ".") for m in pkgutil.walk_packages(package.__path__, PACKAGE + ".")]
+    names = [""] + [
+        m.name.removeprefix(PACKAGE + ".") for m in pkgutil.walk_packages(package.__path__, PACKAGE + ".")
+    ]
     modules: dict[str, Any] = {}
     for name in names:
         if any(part[:1] == "_" for part in name.split(".")):
@@ -257,8 +269,12 @@ def explained(found: list[str], meant: dict[str, str]) -> tuple[list[str], list[
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--make", metavar="SDIST", type=Path, help="write surface.json from a source distribution")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--make", metavar="SDIST", type=Path, help="write surface.json from a source distribution"
+    )
     options = parser.parse_args()
     if options.make:
         FACTS.write_text(json.dumps(make(options.make), separators=(",", ":")).replace('},"', '},\n"') + "\n")

@@ -1,4 +1,6 @@
-"""What a NumPy array may be besides plain: masked, a matrix, read-only, of another byte order; in every function."""
+"""What a NumPy array may be besides plain: masked, a matrix, read-only, of another byte order;
+in every function.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ def test_subclasses_are_refused_by_name_at_every_call(name, argument):
     masked, own = np.ma.masked_array(x, mask=np.zeros(x.shape, bool)), x.view(Own)
     matrix = [np.asmatrix(x)] if x.ndim == 2 and x.dtype not in FP8.values() else []
     for _ in range(2):
-        with pytest.raises(TypeError, match=rf"{called(name, argument)} is a MaskedArray.*ignored: .* as [qd]_mask"):
+        with pytest.raises(
+            TypeError, match=rf"{called(name, argument)} is a MaskedArray.*ignored: .* as [qd]_mask"
+        ):
             function(**{**arrays, argument: masked})
         for value in (own, *matrix):
             with pytest.raises(
@@ -57,7 +61,9 @@ def test_subclasses_are_refused_by_name_at_every_call(name, argument):
 
 def test_the_mask_to_pass_is_named():
     q, d = np.ones((2, 3, 8), "f4"), np.ma.masked_array(np.ones((4, 5, 8), "f4"))
-    with pytest.raises(TypeError, match=r"D is a MaskedArray.*pass D.data, and the tokens that count as d_mask"):
+    with pytest.raises(
+        TypeError, match=r"D is a MaskedArray.*pass D.data, and the tokens that count as d_mask"
+    ):
         maxsim(q, d)
     with pytest.raises(TypeError, match=r"Q is a MaskedArray.*as q_mask"):
         retrieve(np.ma.masked_array(q), d.data, 2)

@@ -6,7 +6,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
-from late_interaction_kernels import _blocks, _native, _numpy, _torch, maxsim, plaid, reference
+from late_interaction_kernels import _native, maxsim, plaid, reference
+from late_interaction_kernels._engine import blocks as block_by_block
+from late_interaction_kernels._engine import numpy_arrays, torch_arrays
 from late_interaction_kernels.fp8 import (
     dequantize_fp8_per_tensor,
     dequantize_fp8_per_token,
@@ -22,7 +24,7 @@ ORDERS = ["upstream", "colbert"]
 
 @pytest.fixture(params=[1 << 23, 500], ids=["one block", "many blocks"])
 def blocks(request, monkeypatch):
-    monkeypatch.setattr(_blocks, "BLOCK_FLOATS", request.param)
+    monkeypatch.setattr(block_by_block, "BLOCK_FLOATS", request.param)
 
 
 def compressed(nbits, dim=24):
@@ -65,7 +67,11 @@ def test_residual(blocks, nbits, order, normalize):
     assert torch.equal(flat, got)
     assert torch.autograd.grad(flat.sum(), q)[0].shape == q.shape  # the existing package dropped it silently
     argmax = plaid.maxsim_residual(q.detach(), *args, return_argmax=True, **kwargs)[1]
-    assert argmax.shape == (3, 5, 4) and bool((argmax[:, 2] == -1).all()) and bool((argmax < lengths[:, None]).all())
+    assert (
+        argmax.shape == (3, 5, 4)
+        and bool((argmax[:, 2] == -1).all())
+        and bool((argmax < lengths[:, None]).all())
+    )
 
 
 def test_bytes_of_real_indexes():
@@ -79,7 +85,9 @@ def test_bytes_of_real_indexes():
             reference.unpack_residuals_reference(packed, nbits, dim, bit_order="colbert")[0].long(), buckets
         )
         bits = (buckets[:, None] >> torch.arange(nbits)) & 1
-        assert np.array_equal(np.packbits(bits.numpy().astype(np.uint8).reshape(-1)), np.array(first, dtype=np.uint8))
+        assert np.array_equal(
+            np.packbits(bits.numpy().astype(np.uint8).reshape(-1)), np.array(first, dtype=np.uint8)
+        )
         weights = torch.randn(2**nbits)
         got = plaid.maxsim_residual(
             torch.eye(dim),
@@ -105,14 +113,18 @@ def test_decoders_agree():
     )
     args = codes, residuals, centroids, torch.randn(256, 4)
     out = torch.empty(9, 24)
-    _native.decode_residuals(*map(_torch.lend, (*args, out)))
-    assert torch.equal(_torch.decode_residuals(*args), out)
-    assert np.array_equal(_numpy.decode_residuals(*numpied(*args)), out.numpy())
+    _native.decode_residuals(*map(torch_arrays.lend, (*args, out)))
+    assert torch.equal(torch_arrays.decode_residuals(*args), out)
+    assert np.array_equal(numpy_arrays.decode_residuals(*numpied(*args)), out.numpy())
 
 
 def test_residual_with_nothing():
     q = torch.randn(2, 3, 8, requires_grad=True)
-    none = (torch.zeros(0, dtype=torch.long), torch.zeros(0, 2, dtype=torch.uint8), torch.zeros(1, dtype=torch.int32))
+    none = (
+        torch.zeros(0, dtype=torch.long),
+        torch.zeros(0, 2, dtype=torch.uint8),
+        torch.zeros(1, dtype=torch.int32),
+    )
     scores = plaid.maxsim_residual_varlen(q, *none, torch.randn(4, 8), torch.randn(4), 2)
     assert scores.shape == (2, 0)
     assert plaid.maxsim_residual_varlen(q[0], *none, torch.randn(4, 8), torch.randn(4), 2).shape == (0,)
@@ -131,7 +143,11 @@ def test_residual_with_nothing():
 
 
 def test_approx():
-    scores, codes, lengths = torch.randn(10, 5), torch.randint(0, 10, (6, 7)), torch.tensor([7, 0, 3, 1, 2, 7])
+    scores, codes, lengths = (
+        torch.randn(10, 5),
+        torch.randint(0, 10, (6, 7)),
+        torch.tensor([7, 0, 3, 1, 2, 7]),
+    )
     want = reference.plaid_approx_score_reference(scores, codes, lengths)
     torch.testing.assert_close(plaid.plaid_approx_score(scores, codes, lengths), want)
     assert np.allclose(plaid.plaid_approx_score(*numpied(scores, codes, lengths)), want.numpy(), atol=1e-5)
@@ -175,7 +191,12 @@ def test_approx():
 )
 def test_residual_refuses(change, match):
     names = ("codes", "residuals", "doc_lengths", "centroids", "bucket_weights")
-    arguments = {"Q": torch.randn(2, 3, 24), **dict(zip(names, compressed(2), strict=True)), "nbits": 2, **change}
+    arguments = {
+        "Q": torch.randn(2, 3, 24),
+        **dict(zip(names, compressed(2), strict=True)),
+        "nbits": 2,
+        **change,
+    }
     with pytest.raises((ValueError, TypeError), match=match):
         plaid.maxsim_residual(**arguments)
 
@@ -237,7 +258,9 @@ def test_fused_head(blocks, normalize):
 
 
 def test_fused_head_keeps_masked_rows_out_of_the_gradients():
-    """A fully masked document leaked into the gradients; what lies in masked rows must not matter."""
+    """A fully masked document leaked into the gradients; what lies in masked rows must not
+    matter.
+    """
     q, W = torch.randn(2, 3, 8, requires_grad=True), torch.randn(8, 12, requires_grad=True)
     H = torch.randn(3, 4, 12)
     H[1] = torch.nan
@@ -286,7 +309,9 @@ def test_fp8(name, largest, kind):
     d[1, 2] = 0
     dtype = getattr(torch, name)
     (Q8, sq), (D8, sd) = quantize(q, dtype), quantize(d, dtype)
-    assert Q8.dtype == dtype and sq.shape == (() if kind == "tensor" else (3, 5)) and sq.dtype == torch.float32
+    assert (
+        Q8.dtype == dtype and sq.shape == (() if kind == "tensor" else (3, 5)) and sq.dtype == torch.float32
+    )
     torch.testing.assert_close(sq.max(), q.abs().max() / largest)
     mask = torch.rand(4, 7) > 0.3
     got = maxsim_inference_fp8(Q8, D8, scale_Q=sq, scale_D=sd, d_mask=mask)
@@ -294,14 +319,20 @@ def test_fp8(name, largest, kind):
     torch.testing.assert_close(got, reference.maxsim_reference(q, d, None, mask), rtol=0.1, atol=8.0)
     (Qn, sqn), (Dn, sdn) = quantize(q.numpy(), getattr(ml_dtypes, name)), quantize(d.numpy(), name)
     assert np.array_equal(Qn.view(np.uint8), Q8.view(torch.uint8).numpy())
-    assert np.array_equal(maxsim_inference_fp8(Qn, Dn, scale_Q=sqn, scale_D=sdn, d_mask=mask.numpy()), got.numpy())
+    assert np.array_equal(
+        maxsim_inference_fp8(Qn, Dn, scale_Q=sqn, scale_D=sdn, d_mask=mask.numpy()), got.numpy()
+    )
 
 
 def test_fp8_scales():
     Q8, s = quantize_fp8_per_tensor(torch.randn(1, 8))
     D8, t = quantize_fp8_per_token(torch.randn(2, 3, 8))
     one = maxsim_inference_fp8(Q8, D8, scale_Q=s, scale_D=t)
-    for scale in (s.reshape(1), float(s), s.reshape(1, 1)):  # [1] with a 2-D Q was read as per token, past its end
+    for scale in (
+        s.reshape(1),
+        float(s),
+        s.reshape(1, 1),
+    ):  # [1] with a 2-D Q was read as per token, past its end
         assert torch.equal(maxsim_inference_fp8(Q8, D8, scale_Q=scale, scale_D=t), one)
     wide8, wide_s = quantize_fp8_per_tensor(torch.randn(5, 8))
     assert maxsim_inference_fp8(wide8, D8, scale_Q=wide_s.reshape(1), scale_D=t).shape == (2,)

@@ -1,4 +1,6 @@
-"""CUDA tensors through the package, with whatever serves them: the library's backend or torch operations."""
+"""CUDA tensors through the package, with whatever serves them: the library's backend or torch
+operations.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,6 @@ import torch
 from entries import entries, every_argument, parts
 from late_interaction_kernels import (
     _native,
-    _torch,
     autograd,
     maxsim,
     maxsim_pairs,
@@ -23,10 +24,13 @@ from late_interaction_kernels import (
     reference,
     retrieve,
 )
+from late_interaction_kernels._engine import torch_ops, verbs
+from late_interaction_kernels._engine.problem import fields, problem_of
 from late_interaction_kernels.fp8 import maxsim_inference_fp8, quantize_fp8_per_token
 from late_interaction_kernels.fused_head import maxsim_from_hidden
 from late_interaction_kernels.score_pairs import score_pairs_packed
 from test_devices import WRONG, put
+from test_engine import gradients_of, training_problem, whole_numbers
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 needs_backend = pytest.mark.skipif(not _native.has_device(0), reason="needs the CUDA backend")
@@ -51,7 +55,9 @@ def test_scores_and_gradients(dtype, normalize):
         plain = maxsim(q, documents, q_mask, d_mask, normalize=normalize, q_weights=w.detach())
         assert torch.equal(plain, got) and got.dtype == torch.float32 and got.is_contiguous()
         g = torch.randn_like(got)
-        for a, b in zip(torch.autograd.grad(got, leaves, g), torch.autograd.grad(want, leaves, g), strict=True):
+        for a, b in zip(
+            torch.autograd.grad(got, leaves, g), torch.autograd.grad(want, leaves, g), strict=True
+        ):
             assert a.dtype == b.dtype
             torch.testing.assert_close(a, b, rtol=3e-2, atol=3e-2 if dtype != torch.float32 else 1e-3)
 
@@ -66,10 +72,15 @@ def test_short_way_equals_long_way():
 
 def test_packed_and_lists():
     q, d = unit(90, 64).requires_grad_(), unit(300, 64).requires_grad_()
-    cu_q, cu_d = torch.tensor([0, 32, 90], device="cuda"), torch.tensor([0, 100, 100, 300], device="cuda").int()
+    cu_q, cu_d = (
+        torch.tensor([0, 32, 90], device="cuda"),
+        torch.tensor([0, 100, 100, 300], device="cuda").int(),
+    )
     got, want = maxsim_varlen(q, d, cu_q, cu_d), reference.maxsim_reference_varlen(q, d, cu_q, cu_d)
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
-    for a, b in zip(torch.autograd.grad(got.sum(), [q, d]), torch.autograd.grad(want.sum(), [q, d]), strict=True):
+    for a, b in zip(
+        torch.autograd.grad(got.sum(), [q, d]), torch.autograd.grad(want.sum(), [q, d]), strict=True
+    ):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
     pairs = torch.tensor([1, 0, 1], device="cuda"), torch.tensor([2, 0, 1], device="cuda")
     torch.testing.assert_close(score_pairs_packed(q, d, cu_q, cu_d, *pairs), got[pairs])
@@ -88,7 +99,9 @@ def test_other_storages():
     q, d = unit(3, 32, 128), unit(6, 40, 128)
     (q8, sq), (d8, sd) = quantize_fp8_per_token(q), quantize_fp8_per_token(d)
     want = reference.maxsim_reference(q8.float() * sq[..., None], d8.float() * sd[..., None])
-    torch.testing.assert_close(maxsim_inference_fp8(q8, d8, scale_Q=sq, scale_D=sd), want, rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(
+        maxsim_inference_fp8(q8, d8, scale_Q=sq, scale_D=sd), want, rtol=1e-2, atol=1e-2
+    )
     torch.testing.assert_close(maxsim(q, d, storage="int8"), maxsim(q, d), rtol=2e-2, atol=2e-1)
     codes = torch.randint(0, 10, (4, 7), device="cuda")
     residuals = torch.randint(0, 256, (4, 7, 32), device="cuda", dtype=torch.uint8)
@@ -179,8 +192,8 @@ def test_streams_and_graphs():
 
 @needs_backend
 def test_kernels_of_one_graph_wait_for_each_other():
-    """A kernel that begins early must not write before those before it have: the second call's scores may lie where the
-    first call's did, and are done sooner."""
+    """A kernel that begins early must not write before those before it have: the second call's
+    scores may lie where the first call's did, and are done sooner."""
     q = unit(8, 32, 128, dtype=torch.bfloat16)
     long, short = unit(400, 300, 128, dtype=torch.bfloat16), unit(400, 8, 128, dtype=torch.bfloat16)
     want = maxsim(q, short), *retrieve(q, long, 9, normalize=False, chunk=70)
@@ -217,15 +230,17 @@ def served_by(request, monkeypatch):
     if request.param == "library" and not _native.has_device(0):
         pytest.skip("needs the CUDA backend")
     if request.param == "torch":
-        monkeypatch.setattr(_torch, "_native_serves", lambda p: False)
+        monkeypatch.setattr(torch_ops, "served", lambda p: False)
         for short_way in ("maxsim", "best"):
-            monkeypatch.setattr(autograd._native, short_way, lambda *a: None)
+            monkeypatch.setattr(_native, short_way, lambda *a: None)
     return request.param
 
 
 @pytest.mark.parametrize("name, argument, change, where, error", WRONG)
 def test_out_of_range_is_nan(served_by, name, argument, change, where, error):
-    """Never an assertion on the device, after which nothing works: NaN for what is wrong, the rest keeps its bits."""
+    """Never an assertion on the device, after which nothing works: NaN for what is wrong, the
+    rest keeps its bits.
+    """
     function, tensors = entries()[name]
     right, wrong = on_cuda(tensors), on_cuda({**tensors, argument: change(tensors[argument])})
     want, got = (parts(function(**x))[0].cpu() for x in (right, wrong))
@@ -257,7 +272,9 @@ def test_codes_out_of_range_in_the_other_functions(served_by):
     assert reference.maxsim_residual_reference(**residual, nbits=2).isnan()[:, 0].all()
     table = torch.randn(7, 3, device="cuda")
     reference.plaid_approx_score_reference(table, residual["codes"], residual["doc_lengths"]).sum().item()
-    compiled = torch.compile(lambda **x: plaid.maxsim_residual(**x, nbits=2), fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(
+        lambda **x: plaid.maxsim_residual(**x, nbits=2), fullgraph=True, backend="aot_eager"
+    )
     assert compiled(**residual).isnan()[:, 0].all()
 
 
@@ -280,7 +297,9 @@ print("done")
 """
     paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "LIK_CHECK": "1", "PYTHONPATH": paths}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, env=environment)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, env=environment
+    )
     assert done.stdout == "done\n", done.stdout + done.stderr
 
 
@@ -341,3 +360,50 @@ def test_host_time(capsys):
     with capsys.disabled():
         print({name: f"{seconds * 1e6:.1f} us" for name, seconds in times.items()})
     assert times["inference"] < 1e-3
+
+
+@pytest.fixture
+def no_waiting():
+    """An operation that waits for the device is an error."""
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    yield
+    torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("smallest", [True, False])
+@pytest.mark.parametrize(
+    "parts, queries, k_in, k", [(3, 7, 50, 20), (2, 1, 5, 16), (1, 4, 9, 9), (0, 2, 3, 4)]
+)
+def test_merged_results_have_the_bits_of_the_cpu(no_waiting, parts, queries, k_in, k, smallest):
+    values = torch.randint(-3, 4, (parts, queries, k_in)) / 4
+    values[values == 0.25], values[values == 0.5] = torch.nan, -torch.inf
+    values = torch.where(torch.rand(values.shape) < 0.1, -0.0, values).float()
+    ids = torch.randperm(values.numel()).view(values.shape)
+    ids[torch.rand(ids.shape) < 0.2] = -3
+    device = values.pin_memory().cuda(non_blocking=True), ids.pin_memory().cuda(non_blocking=True)
+    found = verbs.merge_topk(*device, k, smallest)
+    torch.cuda.set_sync_debug_mode("default")
+    for got, want in zip(found, verbs.merge_topk(values, ids, k, smallest)):
+        assert torch.equal(got.cpu().view(torch.int32), want.view(torch.int32))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["padded", "packed", "normalized"])
+def test_gradients_are_added(served_by, kind, dtype):
+    problem = training_problem(kind, dtype)
+    problem = problem_of([x.cuda() if isinstance(x, torch.Tensor) else x for x in fields(problem)])
+    scores, argmax = verbs.score(problem, True)
+    grad_scores = whole_numbers(scores.shape).cuda()
+    alone = gradients_of(problem)
+    verbs.grad(problem, grad_scores, argmax, alone)
+    before = tuple(whole_numbers(x.shape, x.dtype).cuda() for x in alone)
+    total = tuple(x.clone() for x in before)
+    verbs.grad(problem, grad_scores, argmax, total, accumulate=True)
+    for got, there, more in zip(total, before, alone):
+        if kind == "normalized":  # the sum is rounded once
+            torch.testing.assert_close(
+                got, there + more, rtol=0.01 if dtype != torch.float32 else 1e-5, atol=1e-2
+            )
+        else:
+            assert torch.equal(got, there + more)

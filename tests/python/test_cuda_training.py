@@ -1,4 +1,6 @@
-"""Training on a GPU: gradients against f64, the same bits every time, and what frameworks do around a step."""
+"""Training on a GPU: gradients against f64, the same bits every time, and what frameworks do
+around a step.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def close(got, want, dtype):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("normalize", [False, True])
 def test_layouts(dtype, normalize):
-    """All layouts are one computation: pairs, packed, lists and padded batches against the padded cross product."""
+    """All layouts are one computation: pairs, packed, lists and padded batches against the
+    padded cross product.
+    """
     q, d = leaves(dtype=dtype)
     g = torch.randn(6, 9, device="cuda")
     maxsim(q, d, normalize=normalize).backward(g)
@@ -73,7 +77,9 @@ def test_same_bits():
 
 
 def test_only_what_is_needed():
-    """Frozen operands cost no memory for their gradients; dropped tokens and documents get exact zeros."""
+    """Frozen operands cost no memory for their gradients; dropped tokens and documents get
+    exact zeros.
+    """
     q, d = leaves(8, 32, 300, 200)
     frozen = d.detach()
     torch.cuda.synchronize()

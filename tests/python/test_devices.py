@@ -1,7 +1,8 @@
-"""What cannot be looked at without waiting: lengths, offsets, codes and indices in device memory.
+"""What cannot be looked at without waiting: lengths, offsets, codes and indices in device
+memory.
 
-Asked here of CPU tensors whose values are out of sight, of the library and of torch operations; test_cuda.py asks the
-same of CUDA tensors.
+Asked here of CPU tensors whose values are out of sight, of the library and of torch operations;
+test_cuda.py asks the same of CUDA tensors.
 """
 
 from __future__ import annotations
@@ -9,15 +10,29 @@ from __future__ import annotations
 import pytest
 import torch
 from entries import entries, parts
-from late_interaction_kernels import _torch, autograd, maxsim, maxsim_padded, reference
+from late_interaction_kernels import _native, maxsim, maxsim_padded, reference
+from late_interaction_kernels._engine import torch_arrays, torch_ops
 from late_interaction_kernels.padded import pack_padded
 
-# (entry, argument, its wrong values, the scores that are NaN: of queries or of documents, how the error begins)
+# (entry, argument, its wrong values, the scores that are NaN: of queries or of documents, how
+# the error begins)
 WRONG = [
     ("padded", "query_lengths", lambda x: put(x, 1, 4), (1, ...), r"query_lengths\[1\] is 4, must be 0 to 3"),
     ("padded", "query_lengths", lambda x: put(x, 0, -1), (0, ...), r"query_lengths\[0\] is -1"),
-    ("padded", "doc_lengths", lambda x: put(x, (1, 2), 6), (1, 2), r"doc_lengths\[1, 2\] is 6, must be 0 to 5"),
-    ("padded", "doc_lengths", lambda x: put(x, (0, 5), -7), (0, 5), r"doc_lengths\[0, 5\] is -7, must be 0 to 5"),
+    (
+        "padded",
+        "doc_lengths",
+        lambda x: put(x, (1, 2), 6),
+        (1, 2),
+        r"doc_lengths\[1, 2\] is 6, must be 0 to 5",
+    ),
+    (
+        "padded",
+        "doc_lengths",
+        lambda x: put(x, (0, 5), -7),
+        (0, 5),
+        r"doc_lengths\[0, 5\] is -7, must be 0 to 5",
+    ),
     (
         "varlen",
         "cu_seqlens_d",
@@ -25,7 +40,13 @@ WRONG = [
         (..., 2),
         r"cu_seqlens_d ends at 12, D_packed has 9 tokens.*\[3\] is 12",
     ),
-    ("varlen", "cu_seqlens_d", lambda x: put(x, 0, -2), (..., 0), r"cu_seqlens_d must be .*: cu_seqlens_d\[0\] is -2"),
+    (
+        "varlen",
+        "cu_seqlens_d",
+        lambda x: put(x, 0, -2),
+        (..., 0),
+        r"cu_seqlens_d must be .*: cu_seqlens_d\[0\] is -2",
+    ),
     (
         "varlen",
         "cu_seqlens_q",
@@ -69,24 +90,28 @@ def put(x, at, value):
 @pytest.fixture(params=["library", "torch"])
 def out_of_sight(request, monkeypatch):
     """CPU tensors as if they lay on a device."""
-    monkeypatch.setattr(_torch, "on_host", lambda x: False)
-    monkeypatch.setattr(autograd._native, "maxsim", lambda *a: None)
+    monkeypatch.setattr(torch_arrays, "on_host", lambda x: False)
+    monkeypatch.setattr(_native, "maxsim", lambda *a: None)
     if request.param == "torch":
-        monkeypatch.setattr(_torch, "_native_serves", lambda p: False)
+        monkeypatch.setattr(torch_ops, "served", lambda p: False)
     return request.param
 
 
 @pytest.mark.parametrize("name, argument, change, where, error", WRONG)
 @pytest.mark.parametrize("grad", [False, True])
 def test_out_of_range_is_nan(out_of_sight, name, argument, change, where, error, grad):
-    """Those scores are NaN, all others keep their bits, and no gradient comes of a length, an offset or an index."""
+    """Those scores are NaN, all others keep their bits, and no gradient comes of a length, an
+    offset or an index.
+    """
     function, tensors = entries()[name]
     if out_of_sight == "library" and name in ("varlen", "list"):
         pytest.skip("the CPU library looks, as test_seen asks")
     first = next(iter(tensors))
     if grad:
         tensors = {**tensors, first: tensors[first].clone().requires_grad_()}
-    want, got = (parts(function(**{**tensors, argument: x}))[0] for x in (tensors[argument], change(tensors[argument])))
+    want, got = (
+        parts(function(**{**tensors, argument: x}))[0] for x in (tensors[argument], change(tensors[argument]))
+    )
     bad = torch.zeros(want.shape, dtype=torch.bool)
     if where is not None:
         bad[where] = True
@@ -121,8 +146,8 @@ def test_checked(monkeypatch, out_of_sight, name, argument, change, where, error
 
 @pytest.mark.parametrize("name", ["varlen", "list", "residual varlen"])
 def test_longer_than_was_said_is_nan(monkeypatch, name):
-    monkeypatch.setattr(_torch, "on_host", lambda x: False)
-    monkeypatch.setattr(_torch, "_native_serves", lambda p: False)
+    monkeypatch.setattr(torch_arrays, "on_host", lambda x: False)
+    monkeypatch.setattr(torch_ops, "served", lambda p: False)
     function, tensors = entries()[name]
     got = parts(function.func(**{**function.keywords, "max_seqlen_d": 4}, **tensors))[0]
     assert bool(got.isnan().any()) and not bool(got.isnan().all())
@@ -168,13 +193,17 @@ def test_packing_looks_on_every_device(out_of_sight):
     tensors.pop("q_weights")
     with pytest.raises(ValueError, match=r"doc_lengths\[1, 2\] is 6, must be 0 to 5"):
         pack_padded(**{**tensors, "doc_lengths": put(tensors["doc_lengths"], (1, 2), 6)})
-    with pytest.raises(ValueError, match=r"query_lengths must all be > 0 with validate=True: query_lengths\[1\] is 0"):
+    with pytest.raises(
+        ValueError, match=r"query_lengths must all be > 0 with validate=True: query_lengths\[1\] is 0"
+    ):
         maxsim_padded(**{**tensors, "query_lengths": torch.tensor([1, 0])}, validate=True)
 
 
 def test_a_compiled_program_gives_nan():
     function, tensors = entries()["residual"]
-    compiled = torch.compile(lambda codes: function(**{**tensors, "codes": codes}), fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(
+        lambda codes: function(**{**tensors, "codes": codes}), fullgraph=True, backend="aot_eager"
+    )
     assert compiled(put(tensors["codes"], (2, 0), -1)).isnan()[:, 2].all()
 
 
@@ -186,7 +215,7 @@ def test_references(monkeypatch, device):
     table = torch.randn(7, 3)
     rest = tensors["residuals"], lengths, tensors["centroids"], tensors["bucket_weights"], 2
     if device:
-        monkeypatch.setattr(_torch, "on_host", lambda x: False)
+        monkeypatch.setattr(torch_arrays, "on_host", lambda x: False)
         assert reference.maxsim_residual_reference(q, put(codes, (0, 1), -1), *rest).isnan()[:, 0].all()
         assert reference.plaid_approx_score_reference(table, put(codes, (0, 1), -1), lengths).isfinite().all()
     else:
@@ -222,7 +251,7 @@ def test_lengths_of_references(monkeypatch, device):
         )[2],
     }
     if device:
-        monkeypatch.setattr(_torch, "on_host", lambda x: False)
+        monkeypatch.setattr(torch_arrays, "on_host", lambda x: False)
     for error, call in calls.items():
         if device:
             assert call().isnan().all()
@@ -232,7 +261,8 @@ def test_lengths_of_references(monkeypatch, device):
 
 
 @pytest.mark.parametrize(
-    "offsets, error", [([0, 3, 2, 9], "entry 2 is 2"), ([0, 4, 12], "entry 2 is 12"), ([-1, 9], "entry 0 is -1")]
+    "offsets, error",
+    [([0, 3, 2, 9], "entry 2 is 2"), ([0, 4, 12], "entry 2 is 12"), ([-1, 9], "entry 0 is -1")],
 )
 def test_offsets_of_references(offsets, error):
     x = torch.randn(9, 8)
@@ -241,17 +271,21 @@ def test_offsets_of_references(offsets, error):
 
 
 def test_masks_of_other_numbers_are_seen_under_the_check(monkeypatch):
-    monkeypatch.setattr(_torch, "on_host", lambda x: False)
-    monkeypatch.setattr(autograd._native, "maxsim", lambda *a: None)
+    monkeypatch.setattr(torch_arrays, "on_host", lambda x: False)
+    monkeypatch.setattr(_native, "maxsim", lambda *a: None)
     q, d, mask = torch.randn(2, 3, 8), torch.randn(4, 5, 8), torch.full((4, 5), 2)
     assert torch.equal(maxsim(q, d, None, mask), maxsim(q, d))
     monkeypatch.setenv("LIK_CHECK", "1")
-    with pytest.raises(ValueError, match=r"d_mask of dtype int64 must hold only 0 and 1, d_mask\[0, 0\] is 2"):
+    with pytest.raises(
+        ValueError, match=r"d_mask of dtype int64 must hold only 0 and 1, d_mask\[0, 0\] is 2"
+    ):
         maxsim(q, d, None, mask)
 
 
 def test_a_torch_for_amd_calls_its_gpus_cuda(monkeypatch):
-    """Their memory is none of CUDA's: torch operations serve, also where a CUDA backend is there."""
+    """Their memory is none of CUDA's: torch operations serve, also where a CUDA backend is
+    there.
+    """
 
     class Device:
         type, index = "cuda", 0
@@ -259,22 +293,23 @@ def test_a_torch_for_amd_calls_its_gpus_cuda(monkeypatch):
     class Fake:
         dtype, device, is_cpu = torch.float32, Device(), False
 
-    monkeypatch.setattr(_torch, "_said", {"cuda"})
-    monkeypatch.setattr(_torch._native, "has_device", lambda index: True)
-    problem = _torch.Problem(Fake(), None)
-    assert _torch._native_serves(problem)
+    monkeypatch.setattr(torch_ops, "_said", {"cuda"})
+    monkeypatch.setattr(_native, "has_device", lambda index: True)
+    assert torch_ops.served(Fake())
     monkeypatch.setattr(torch.version, "hip", "6.4")
-    monkeypatch.setattr(_torch, "_said", set())
+    monkeypatch.setattr(torch_ops, "_said", set())
     with pytest.warns(RuntimeWarning, match=r"no CUDA backend for this device \(it is one of AMD's\)"):
-        assert not _torch._native_serves(problem)
+        assert not torch_ops.served(Fake())
 
 
 def test_why_a_device_is_not_served_is_said(monkeypatch):
-    """A variable that the library refuses (LIK_CUDA_ARCH) ended in a warning about the build."""
-    monkeypatch.setattr(_torch._native, "device_error", lambda index: 'LIK_CUDA_ARCH is "abc"')
-    monkeypatch.setattr(_torch._native, "has_device", lambda index: False)
-    monkeypatch.setattr(_torch, "_said", set())
+    """A variable that the library refuses (LIK_CUDA_ARCH) ended in a warning about the
+    build.
+    """
+    monkeypatch.setattr(_native, "device_error", lambda index: 'LIK_CUDA_ARCH is "abc"')
+    monkeypatch.setattr(_native, "has_device", lambda index: False)
+    monkeypatch.setattr(torch_ops, "_said", set())
     where = type("Device", (), {"type": "cuda", "index": 0})
     fake = type("Fake", (), {"dtype": torch.float32, "device": where, "is_cpu": False})
     with pytest.warns(RuntimeWarning, match=r"LIK_CUDA_ARCH is \"abc\""):
-        assert not _torch._native_serves(_torch.Problem(fake, None))
+        assert not torch_ops.served(fake)

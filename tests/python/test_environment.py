@@ -1,4 +1,6 @@
-"""What a process says once: about norms that are visibly not 1, and about variables that say nothing."""
+"""What a process says once: about norms that are visibly not 1, and about variables that say
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,8 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from late_interaction_kernels import _environment, _hosts, _torch, autograd, maxsim
+from late_interaction_kernels import _hosts, autograd, maxsim
+from late_interaction_kernels._engine import environment, torch_arrays
 
 THREADS = """
 print(_native.info()[3])
@@ -41,7 +44,9 @@ def test_threads_that_are_no_number_are_said_once(run, value, torch_too):
 
 @pytest.mark.parametrize("value", ["1", "4096", ""])
 def test_threads_that_are_one(run, value):
-    code = "import numpy as np\nfrom late_interaction_kernels import _native, maxsim\nprint(_native.info()[3])"
+    code = (
+        "import numpy as np\nfrom late_interaction_kernels import _native, maxsim\nprint(_native.info()[3])"
+    )
     done = run(code, LIK_THREADS=value, PYTHONWARNINGS="error")
     assert done.returncode == 0 and (not value or int(done.stdout) == int(value)), done.stderr
 
@@ -66,9 +71,11 @@ def test_flags_that_are_neither_0_nor_1_are_said_once(monkeypatch, unchecked, na
         return _hosts.disabled()
 
     for value in ("true", "2", "no"):
-        monkeypatch.setattr(_environment, "_warned", set())
+        monkeypatch.setattr(environment, "_warned", set())
         monkeypatch.setenv(name, value)
-        with pytest.warns(RuntimeWarning, match=f"{name} is '{value}', must be 0 or 1; it is ignored") as said:
+        with pytest.warns(
+            RuntimeWarning, match=f"{name} is '{value}', must be 0 or 1; it is ignored"
+        ) as said:
             assert not everything()
             everything()
         assert len(said) == 1
@@ -170,11 +177,11 @@ def test_no_look_while_a_graph_is_captured(monkeypatch):
     class Captured:
         is_cuda = True
 
-    monkeypatch.setattr(_torch, "_must_dispatch", lambda x: False)
+    monkeypatch.setattr(torch_arrays, "way", lambda x: 0)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
-    assert not _torch.may_wait(Captured())
+    assert not torch_arrays.may_wait(Captured())
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
-    assert _torch.may_wait(Captured())
+    assert torch_arrays.may_wait(Captured())
 
 
 def test_the_helper_that_the_existing_package_has(unchecked):

@@ -109,7 +109,10 @@ def test_pairs_are_the_diagonal(problem):
     q, d, q_mask, d_mask, weights, normalize = problem
     n = min(q.shape[0], d.shape[0])
     d, d_mask = (
-        (x if x is None or x.dim() < d.dim() - (x is d_mask) else x[:, 0] if x.shape[1] else None for x in (d, d_mask))
+        (
+            x if x is None or x.dim() < d.dim() - (x is d_mask) else x[:, 0] if x.shape[1] else None
+            for x in (d, d_mask)
+        )
         if d.dim() == 4
         else (d, d_mask)
     )
@@ -220,17 +223,24 @@ def test_half_precision_gradient_of_normalization_is_finite():
     q.requires_grad_()
     d.requires_grad_()
     maxsim(q, d, normalize=True).sum().backward()
-    assert bool(torch.isfinite(q.grad).all()) and bool(torch.isfinite(d.grad).all()) and bool(q.grad[0, 0].any())
+    assert (
+        bool(torch.isfinite(q.grad).all()) and bool(torch.isfinite(d.grad).all()) and bool(q.grad[0, 0].any())
+    )
 
 
 def test_f32_is_f32():
-    """The existing package rounds f32 to f16: large values overflow, small differences vanish."""
+    """The existing package rounds f32 to f16: large values overflow, small differences
+    vanish.
+    """
     q, d = torch.full((1, 1, 2), 1e5), torch.tensor([[[1.0, 1e-4]]])
     assert maxsim(q, d).item() == pytest.approx(1e5 * 1.0001, rel=1e-6)
 
 
 def test_f64_is_accepted_and_gradients_come_back_in_f64():
-    q, d = torch.randn(2, 3, 8, dtype=torch.float64, requires_grad=True), torch.randn(3, 4, 8, dtype=torch.float64)
+    q, d = (
+        torch.randn(2, 3, 8, dtype=torch.float64, requires_grad=True),
+        torch.randn(3, 4, 8, dtype=torch.float64),
+    )
     scores = maxsim(q, d)
     assert scores.dtype == torch.float32
     scores.sum().backward()
@@ -253,7 +263,10 @@ def test_stride_zero_and_reversed_views():
 
 
 def test_arrays_of_any_byte_order_and_alignment(tmp_path):
-    q, d = np.random.default_rng(0).standard_normal((2, 3, 8), dtype=np.float32), np.ones((4, 5, 8), np.float32)
+    q, d = (
+        np.random.default_rng(0).standard_normal((2, 3, 8), dtype=np.float32),
+        np.ones((4, 5, 8), np.float32),
+    )
     w, want = np.full((2, 3), 0.5, np.float32), maxsim(q, d)
     unaligned = np.frombuffer(b"?" + q.tobytes(), np.uint8)[1:].view(np.float32).reshape(q.shape)
     records = np.zeros(q.shape, [("x", np.float32), ("y", np.int16)])

@@ -70,6 +70,8 @@ MODULES = {
     "pylate_compat": ["patch_pylate", "unpatch_pylate"],
     "colpali_compat": ["patch_colpali_engine", "unpatch_colpali_engine"],
 }
+
+
 def module(name):
     return importlib.import_module(f"late_interaction_kernels.{name}")
 
@@ -133,7 +135,8 @@ lik.maxsim(Q, D, storage="int8")
 q8, s = fp8.quantize_fp8_per_token(Q); d8, t = fp8.quantize_fp8_per_tensor(D)
 np.testing.assert_allclose(fp8.maxsim_inference_fp8(q8, d8, scale_Q=s, scale_D=t), want, rtol=0.1)
 fused_head.maxsim_from_hidden(Q, np.random.rand(4, 5, 6).astype("f4"), np.random.rand(16, 6).astype("f4"))
-plaid.maxsim_residual(Q, np.zeros((2, 3), int), np.zeros((2, 3, 4), "u1"), np.array([3, 1]), Q[0], np.zeros(4, "f4"), 2)
+codes, residuals = np.zeros((2, 3), int), np.zeros((2, 3, 4), "u1")
+plaid.maxsim_residual(Q, codes, residuals, np.array([3, 1]), Q[0], np.zeros(4, "f4"), 2)
 assert "torch" not in sys.modules
 print("done")
 """,
@@ -144,8 +147,8 @@ print("done")
 
 def test_submodules_are_attributes():
     done = run(
-        "import late_interaction_kernels as lik\n"
-        f"for name in {sorted(MODULES)}:\n    assert getattr(lik, name).__name__.startswith(('late', name)), name\n"
+        f"import late_interaction_kernels as lik\nfor name in {sorted(MODULES)}:\n    assert getattr(lik, "
+        "name).__name__.startswith(('late', name)), name\n"
     )
     assert done.returncode == 0, done.stderr
 
@@ -178,9 +181,8 @@ def test_cpu_level_from_the_environment():
 def test_threads_from_the_environment():
     code = "from late_interaction_kernels import _native; print(_native.info()[3])"
     assert run(code, LIK_THREADS="3").stdout.strip() == "3"
-    with_torch = (
-        "import torch; torch.set_num_threads(4); torch.zeros(1); from late_interaction_kernels import maxsim, _native; "
-    )
+    with_torch = "import torch; torch.set_num_threads(4); torch.zeros(1); "
+    with_torch += "from late_interaction_kernels import maxsim, _native; "
     with_torch += "maxsim(torch.ones(1, 1, 8), torch.ones(1, 1, 8)); print(_native.info()[3])"
     assert run(with_torch).stdout.strip() == "4"
     assert run(with_torch, LIK_THREADS="2").stdout.strip() == "2"
@@ -210,7 +212,9 @@ def test_typed():
 
 
 def test_overhead():
-    """A tiny call costs a few microseconds. The limits leave room for a busy machine; overhead.py measures properly."""
+    """A tiny call costs a few microseconds. The limits leave room for a busy machine;
+    overhead.py measures properly.
+    """
     import timeit
 
     import torch

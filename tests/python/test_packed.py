@@ -7,7 +7,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from late_interaction_kernels import _native, _numpy, _torch, maxsim_padded, maxsim_varlen, reference
+from late_interaction_kernels import _native, maxsim_padded, maxsim_varlen, reference
+from late_interaction_kernels._engine import numpy_arrays, torch_arrays
 from late_interaction_kernels.padded import PackedBatch, pack_padded
 from late_interaction_kernels.score_pairs import score_pairs_packed
 
@@ -35,7 +36,9 @@ def test_varlen(sides, normalize):
     want = reference.maxsim_reference_varlen(q, d, cu_q, cu_d, normalize=normalize)
     torch.testing.assert_close(scores, want.float(), rtol=2e-5, atol=2e-4)
     assert torch.equal(scores, maxsim_varlen(q.detach(), d.detach(), cu_q, cu_d, normalize=normalize))
-    got = maxsim_varlen(q.detach().numpy(), d.detach().numpy(), cu_q.numpy(), cu_d.numpy(), normalize=normalize)
+    got = maxsim_varlen(
+        q.detach().numpy(), d.detach().numpy(), cu_q.numpy(), cu_d.numpy(), normalize=normalize
+    )
     assert np.array_equal(got, scores.detach().numpy())
     g = torch.randn_like(scores)
     if not want.requires_grad or normalize or q.dtype != torch.float32:
@@ -84,14 +87,20 @@ def test_pair_lists(sides, n):
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
 def test_extremes(dtype):
-    """What the offsets are checked by: values and steps, or None where the extension does not look."""
+    """What the offsets are checked by: values and steps, or None where the extension does not
+    look.
+    """
     x = torch.tensor([5, 5, 9, 2], dtype=dtype)
-    assert _native.extremes(_torch.lend(x)) == _native.extremes(x.numpy()) == (2, 9, -7, 4)
+    assert _native.extremes(torch_arrays.lend(x)) == _native.extremes(x.numpy()) == (2, 9, -7, 4)
     assert _native.extremes(x.numpy()[:1]) == (5, 5, 0, 0)
-    assert all(_native.extremes(_torch.lend(y)) is None for y in (x[::2], x[:0], x.short(), x.float()))
+    assert all(_native.extremes(torch_arrays.lend(y)) is None for y in (x[::2], x[:0], x.short(), x.float()))
     ends = np.array([np.iinfo(np.int64).min, np.iinfo(np.int64).max])
     assert _native.extremes(ends) == (*ends, ends[1], ends[1])
-    assert _torch.offset_extremes(x.short()) == _numpy.offset_extremes(x.short().numpy()) == (2, 9, -7, 4)
+    assert (
+        torch_arrays.offset_extremes(x.short())
+        == numpy_arrays.offset_extremes(x.short().numpy())
+        == (2, 9, -7, 4)
+    )
 
 
 def test_bounds():
@@ -113,7 +122,10 @@ def test_padded_and_pack_padded(framework):
         args = [x.numpy() for x in args]
     torch.testing.assert_close(torch.as_tensor(maxsim_padded(*args)), want)
     batch = pack_padded(*args)
-    assert isinstance(batch, PackedBatch) and [str(x.dtype).split(".")[-1] for x in list(batch)[1:6:2]] == ["int32"] * 3
+    assert (
+        isinstance(batch, PackedBatch)
+        and [str(x.dtype).split(".")[-1] for x in list(batch)[1:6:2]] == ["int32"] * 3
+    )
     Q, cu_q, D, cu_d, pq, pd, mq, md = batch
     assert (mq, md) == (5, 7) and tuple(Q.shape) == (7, 8) and tuple(D.shape) == (15, 8)
     scores = score_pairs_packed(Q, D, cu_q, cu_d, pq, pd, max_seqlen_q=mq, max_seqlen_d=md)

@@ -7,7 +7,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from late_interaction_kernels import MaxSimScorer, _numpy, _torch, maxsim, retrieve, topk
+from late_interaction_kernels import MaxSimScorer, maxsim, retrieve, topk
+from late_interaction_kernels._engine import verbs
 from late_interaction_kernels.int8 import quantize_int8_per_token
 from late_interaction_kernels.topk import maxsim_topk
 
@@ -16,8 +17,7 @@ from late_interaction_kernels.topk import maxsim_topk
 def scratch(request, monkeypatch):
     """Calls that take their documents whole though a chunk is given, and calls that do not."""
     if request.param == "chunks":
-        for framework in (_numpy, _torch):
-            monkeypatch.setattr(framework, "topk_scratch", lambda problem, k: topk.SCRATCH + 1)
+        monkeypatch.setattr(verbs, "topk_scratch", lambda problem, k: topk.SCRATCH + 1)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -38,7 +38,9 @@ def test_topk_is_the_sorted_scores(scratch, seed, queries, documents, k, chunk, 
     scores = maxsim(q, d, None, mask).numpy()
     order = np.argsort(-scores if largest else scores, axis=1, kind="stable")[:, :k]
     assert ids.dtype == torch.int64 and ids.shape == (queries, min(k, documents))
-    assert np.array_equal(ids.numpy(), order) and np.array_equal(values.numpy(), np.take_along_axis(scores, order, 1))
+    assert np.array_equal(ids.numpy(), order) and np.array_equal(
+        values.numpy(), np.take_along_axis(scores, order, 1)
+    )
     got = maxsim_topk(q.numpy(), d.numpy(), k, None, mask.numpy(), chunk_size=chunk, largest=largest)
     assert np.array_equal(got[0], values.numpy()) and np.array_equal(got[1], ids.numpy())
 
@@ -53,7 +55,9 @@ def test_k_larger_than_a_chunk(scratch):
 
 
 def test_a_chunk_that_bounds_nothing_is_not_taken(monkeypatch):
-    """Scoring 4,096 documents at a time took 1.8 times as long as scoring 100,000 at once, and more memory."""
+    """Scoring 4,096 documents at a time took 1.8 times as long as scoring 100,000 at once, and
+    more memory.
+    """
     monkeypatch.setattr(topk, "by_chunks", None)
     q, d = torch.randn(2, 3, 8), torch.randn(9, 4, 8)
     assert torch.equal(retrieve(q, d, 4, chunk=2)[0], retrieve(q, d, 4)[0])

@@ -55,9 +55,18 @@ def returned(ours):
         (drop_module, "backward.lowmem: missing module"),
         (parameter(lambda p: p.pop(0)), "padded.pack_padded(queries): missing"),
         (parameter(lambda p: p.reverse()), "padded.pack_padded: order queries, documents, "),
-        (parameter(lambda p: p[0].__setitem__(1, "keyword_only")), "padded.pack_padded(queries): kind positional"),
-        (parameter(lambda p: p[-1].__setitem__(2, "True")), "padded.pack_padded(validate): default False -> True"),
-        (parameter(lambda p: p.append(["x", "keyword_only", None])), "padded.pack_padded(x): added, keyword_only"),
+        (
+            parameter(lambda p: p[0].__setitem__(1, "keyword_only")),
+            "padded.pack_padded(queries): kind positional",
+        ),
+        (
+            parameter(lambda p: p[-1].__setitem__(2, "True")),
+            "padded.pack_padded(validate): default False -> True",
+        ),
+        (
+            parameter(lambda p: p.append(["x", "keyword_only", None])),
+            "padded.pack_padded(x): added, keyword_only",
+        ),
         (drop_method, "retrieve.MaxSimScorer.score: missing"),
         (drop_field, "padded.PackedBatch: fields Q_packed, "),
         (returned, "varlen.maxsim_varlen: returns torch.Tensor -> None"),
@@ -93,9 +102,13 @@ def test_modules_of_the_backward_pass_and_of_mps():
 def test_dequantization_by_name():
     x = torch.tensor([[1.0, -2.0], [0.5, 0.25]])
     values, scale = fp8.quantize_fp8_per_tensor(x)
-    torch.testing.assert_close(fp8.dequantize_fp8_per_tensor(X_fp8=values, scale=scale), x, rtol=0.05, atol=0.01)
+    torch.testing.assert_close(
+        fp8.dequantize_fp8_per_tensor(X_fp8=values, scale=scale), x, rtol=0.05, atol=0.01
+    )
     values, scales = fp8.quantize_fp8_per_token(x)
-    torch.testing.assert_close(fp8.dequantize_fp8_per_token(X_fp8=values, scale=scales), x, rtol=0.05, atol=0.01)
+    torch.testing.assert_close(
+        fp8.dequantize_fp8_per_token(X_fp8=values, scale=scales), x, rtol=0.05, atol=0.01
+    )
 
 
 def test_the_reference_of_a_pair_list():
@@ -124,7 +137,9 @@ def test_the_reference_of_a_pair_list():
     with pytest.raises(ValueError):
         reference.maxsim_reference_scatter(q, d, cu_q, cu_d, i, j[:2])
     full = reference.maxsim_reference_varlen(Q=q, D=d, cu_seqlens_q=cu_q, cu_seqlens_d=cu_d)
-    torch.testing.assert_close(full[i.long(), j.long()], reference.maxsim_reference_scatter(q, d, cu_q, cu_d, i, j))
+    torch.testing.assert_close(
+        full[i.long(), j.long()], reference.maxsim_reference_scatter(q, d, cu_q, cu_d, i, j)
+    )
 
 
 def test_references_of_plaid_are_the_references():

@@ -1,4 +1,6 @@
-"""What a tensor may be besides plain: lazily negative, traced, wrapped by torch.func, fake, a subclass."""
+"""What a tensor may be besides plain: lazily negative, traced, wrapped by torch.func, fake, a
+subclass.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,8 @@ import warnings
 import pytest
 import torch
 from entries import called, entries, every_argument, parts
-from late_interaction_kernels import _torch, autograd
+from late_interaction_kernels import _native
+from late_interaction_kernels._engine import torch_arrays
 
 TRACED = list(entries())
 
@@ -33,10 +36,12 @@ def test_lazily_negative(name, argument):
 
 
 def test_lazily_negative_where_torch_has_no_exchange_api(monkeypatch):
-    """Torch before 2.10 lends addresses: what was made plain must live until it has been read."""
-    monkeypatch.setattr(_torch, "_EXCHANGE", False)
+    """Torch before 2.10 lends addresses: what was made plain must live until it has been
+    read.
+    """
+    monkeypatch.setattr(torch_arrays, "EXCHANGE", False)
     for short_way in ("maxsim", "best"):
-        monkeypatch.setattr(autograd._native, short_way, lambda *a: None)
+        monkeypatch.setattr(_native, short_way, lambda *a: None)
     for name, argument in every_argument():
         function, tensors = entries()[name]
         if tensors[argument].dtype.itemsize > 1:
@@ -47,7 +52,9 @@ def test_lazily_negative_where_torch_has_no_exchange_api(monkeypatch):
 @pytest.mark.parametrize("name", ["maxsim", "pairs", "varlen", "head", "residual"])
 def test_gradients_of_and_by_lazily_negative_tensors(name):
     function, tensors = entries()[name]
-    leaves = [k for k, x in tensors.items() if x.is_floating_point() and k not in ("centroids", "bucket_weights")]
+    leaves = [
+        k for k, x in tensors.items() if x.is_floating_point() and k not in ("centroids", "bucket_weights")
+    ]
 
     def gradients(change):
         inputs = {k: change(x).detach().requires_grad_() if k in leaves else x for k, x in tensors.items()}
@@ -62,7 +69,9 @@ def test_the_imaginary_part_of_a_conjugate():
     function, tensors = entries()["maxsim"]
     weights = torch.fft.rfft(torch.rand(2, 9)).conj().imag[:, 1:4]
     assert weights.is_neg()
-    close(function(**{**tensors, "q_weights": weights}), function(**{**tensors, "q_weights": weights.clone()}))
+    close(
+        function(**{**tensors, "q_weights": weights}), function(**{**tensors, "q_weights": weights.clone()})
+    )
     q, d, scores = tensors["Q"].clone().requires_grad_(), tensors["D"], function(tensors["Q"], tensors["D"])
     g = torch.fft.rfft(torch.rand(2, 9)).conj().imag[:, :4]
     (got,) = torch.autograd.grad(function(q, d), q, g)
@@ -73,7 +82,10 @@ def test_zeros_without_memory():
     function, tensors = entries()["maxsim"]
     for argument in ("Q", "D", "q_weights"):
         none = torch._efficientzerotensor(tensors[argument].shape)
-        close(function(**{**tensors, argument: none}), function(**{**tensors, argument: torch.zeros(none.shape)}))
+        close(
+            function(**{**tensors, argument: none}),
+            function(**{**tensors, argument: torch.zeros(none.shape)}),
+        )
 
 
 @pytest.mark.parametrize("name", TRACED)
@@ -96,7 +108,9 @@ def test_jit_trace(name):
         close(got, want)
 
 
-@pytest.mark.parametrize("name", ["maxsim alone", "one query", "retrieve alone", "residual", "approx", "padded"])
+@pytest.mark.parametrize(
+    "name", ["maxsim alone", "one query", "retrieve alone", "residual", "approx", "padded"]
+)
 def test_a_trace_serves_other_numbers_of_documents(name):
     function, tensors = entries()[name]
     order = list(tensors)
@@ -171,7 +185,9 @@ def test_make_fx(name):
 
 @pytest.mark.parametrize("name, argument", every_argument())
 def test_vmap(name, argument):
-    """Over one argument at a time: the same as one call after another, or an error that names an argument."""
+    """Over one argument at a time: the same as one call after another, or an error that names
+    an argument.
+    """
     function, tensors = entries()[name]
     torch.manual_seed(3)
     other = entries()[name][1][argument]
@@ -216,7 +232,9 @@ def test_a_bound_that_vmap_needs_is_named(name):
     with pytest.raises(ValueError, match="max_seqlen_d is needed: cu_seqlens_d is traced, fake or wrapped"):
         offsets = torch.stack([tensors["cu_seqlens_d"]] * 2)
         torch.func.vmap(
-            lambda x: function.func(**{**function.keywords, **tensors, "cu_seqlens_d": x, "max_seqlen_d": None})
+            lambda x: function.func(
+                **{**function.keywords, **tensors, "cu_seqlens_d": x, "max_seqlen_d": None}
+            )
         )(offsets)
 
 
@@ -243,7 +261,11 @@ def test_fake_and_meta(name):
     function, tensors = entries()[name]
     want = [x for x in parts(function(**tensors)) if x is not None]
     with FakeTensorMode() as mode:
-        fake = [x for x in parts(function(**{k: mode.from_tensor(x) for k, x in tensors.items()})) if x is not None]
+        fake = [
+            x
+            for x in parts(function(**{k: mode.from_tensor(x) for k, x in tensors.items()}))
+            if x is not None
+        ]
     meta = [x for x in parts(function(**{k: x.to("meta") for k, x in tensors.items()})) if x is not None]
     for got in (fake, meta):
         assert [(x.shape, x.dtype) for x in got] == [(x.shape, x.dtype) for x in want]
@@ -277,7 +299,9 @@ def test_a_subclass(name, argument):
 
 @pytest.mark.parametrize("name, argument", every_argument())
 def test_what_is_no_dense_tensor(name, argument):
-    """Sparse, nested, quantized, a list, none: a TypeError or ValueError at the first call and at the second."""
+    """Sparse, nested, quantized, a list, none: a TypeError or ValueError at the first call and
+    at the second.
+    """
     function, tensors = entries()[name]
     x = tensors[argument]
     with warnings.catch_warnings():
@@ -286,7 +310,11 @@ def test_what_is_no_dense_tensor(name, argument):
         if x.dtype.itemsize > 1 or x.dtype == torch.bool:
             bad.append(x.to_sparse())
         if x.dtype == torch.float32:
-            bad += [torch.nested.nested_tensor([x, x]), torch.quantize_per_tensor(x, 0.1, 0, torch.qint8), x.cfloat()]
+            bad += [
+                torch.nested.nested_tensor([x, x]),
+                torch.quantize_per_tensor(x, 0.1, 0, torch.qint8),
+                x.cfloat(),
+            ]
         if x.dtype == torch.bool or argument.startswith(("cu_", "pair", "doc_l", "query_l", "codes")):
             bad += [x.float(), torch.quantize_per_tensor(x.float(), 0.1, 0, torch.quint8)]
     for value in bad:
@@ -298,13 +326,16 @@ def test_what_is_no_dense_tensor(name, argument):
             assert re.search(called(name, argument), str(error.value)), str(error.value)
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.uint16, torch.uint32, torch.uint64])
+@pytest.mark.parametrize(
+    "dtype", [torch.uint8, torch.int8, torch.int16, torch.uint16, torch.uint32, torch.uint64]
+)
 @pytest.mark.parametrize(
     "name, argument",
     [
         pair
         for pair in every_argument()
-        if pair[1] in ("codes", "codes_flat", "doc_lengths", "query_lengths") or pair[1].startswith(("cu_", "pair_"))
+        if pair[1] in ("codes", "codes_flat", "doc_lengths", "query_lengths")
+        or pair[1].startswith(("cu_", "pair_"))
     ],
 )
 def test_every_integer_dtype(name, argument, dtype):

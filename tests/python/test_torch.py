@@ -13,9 +13,8 @@ import pytest
 import torch
 from late_interaction_kernels import (
     MaxSimScorer,
-    _fallback,
+    _native,
     _scorer,
-    _torch,
     autograd,
     maxsim,
     maxsim_padded,
@@ -28,6 +27,7 @@ from late_interaction_kernels import (
     topk,
     varlen,
 )
+from late_interaction_kernels._engine import torch_ops, torch_plain
 from late_interaction_kernels.backward import (
     maxsim_backward_lowmem,
     maxsim_backward_unified,
@@ -60,7 +60,19 @@ def test_opcheck(kind, want_argmax):
     problem = {
         "all": (q, d, q_mask, d_mask, None, *none, 0, 3, -1, 0, 0),
         "weights": (q, d, q_mask, d_mask, torch.rand(3, 5, requires_grad=True), *none, 0, 0, -1, 0, 0),
-        "candidates": (q, torch.randn(3, 2, 7, 16, requires_grad=True), None, None, None, *none, 1, 0, -1, 0, 0),
+        "candidates": (
+            q,
+            torch.randn(3, 2, 7, 16, requires_grad=True),
+            None,
+            None,
+            None,
+            *none,
+            1,
+            0,
+            -1,
+            0,
+            0,
+        ),
         "packed": packed_problem(),
         "list": (*packed_problem()[:9], torch.tensor([1, 0]), torch.tensor([2, 2]), 3, 0, -1, 6, 7),
     }[kind]
@@ -84,7 +96,9 @@ def test_compile_fullgraph(normalize):
         assert torch.equal(compiled(q, d), step(q, d))
     got, want = compiled(q, d), step(q, d)
     assert torch.equal(got, want)
-    for a, b in zip(torch.autograd.grad(got.sum(), [q, d]), torch.autograd.grad(want.sum(), [q, d]), strict=True):
+    for a, b in zip(
+        torch.autograd.grad(got.sum(), [q, d]), torch.autograd.grad(want.sum(), [q, d]), strict=True
+    ):
         assert torch.equal(a, b)
 
 
@@ -93,7 +107,9 @@ def test_compile_other_functions_fullgraph():
     pairs = torch.compile(maxsim_pairs, fullgraph=True, backend="aot_eager")
     assert torch.equal(pairs(q, d[:3]), maxsim_pairs(q, d[:3]))
     qp, dp, cu_q, cu_d = *packed_problem(False)[:2], *packed_problem(False)[7:9]
-    varlen = torch.compile(lambda q, d: maxsim_varlen(q, d, cu_q, cu_d, 6, 7), fullgraph=True, backend="aot_eager")
+    varlen = torch.compile(
+        lambda q, d: maxsim_varlen(q, d, cu_q, cu_d, 6, 7), fullgraph=True, backend="aot_eager"
+    )
     assert torch.equal(varlen(qp, dp), maxsim_varlen(qp, dp, cu_q, cu_d))
     H, W = torch.randn(4, 7, 12, requires_grad=True), torch.randn(16, 12)
     head = torch.compile(lambda q, H: maxsim_from_hidden(q, H, W), fullgraph=True, backend="aot_eager")
@@ -101,7 +117,9 @@ def test_compile_other_functions_fullgraph():
 
 
 def traceable():
-    """Every function that gives scores, of the query tokens [2, 3, 8] and their weights alone."""
+    """Every function that gives scores, of the query tokens [2, 3, 8] and their weights
+    alone.
+    """
     d, d4, dp = torch.randn(4, 5, 8), torch.randn(2, 6, 5, 8), torch.randn(9, 8)
     offsets = torch.tensor([0, 2, 6]), torch.tensor([0, 4, 9])
     codes, residuals = torch.randint(0, 7, (4, 5)), torch.randint(0, 256, (4, 5, 2), dtype=torch.uint8)
@@ -131,7 +149,9 @@ def traceable():
             (codec[0][:, None] * q[0]).sum(-1), codes, lengths, q_weights=w[0]
         ),
         "head": lambda q, w: maxsim_from_hidden(q, H, W, q_weights=w, return_argmax=True),
-        "fp8": lambda q, w: maxsim_inference_fp8(d8[:2, :3], d8, scale_Q=scale[:2, :3], scale_D=scale, q_weights=w),
+        "fp8": lambda q, w: maxsim_inference_fp8(
+            d8[:2, :3], d8, scale_Q=scale[:2, :3], scale_D=scale, q_weights=w
+        ),
         "scorer": lambda q, w: MaxSimScorer()(q, d, q_weights=w),
     }
 
@@ -241,7 +261,9 @@ def test_transforms():
     maxsim(leaf, d).sum().backward()
     assert torch.equal(torch.func.grad(lambda x: maxsim(x, d).sum())(q), leaf.grad)
     stacked = torch.stack([q, 2 * q])
-    assert torch.equal(torch.func.vmap(lambda x: maxsim(x, d))(stacked), torch.stack([maxsim(q, d), maxsim(2 * q, d)]))
+    assert torch.equal(
+        torch.func.vmap(lambda x: maxsim(x, d))(stacked), torch.stack([maxsim(q, d), maxsim(2 * q, d)])
+    )
     jacobian = torch.func.jacrev(lambda x: maxsim(x, d))(q)
     torch.testing.assert_close(jacobian.sum((0, 1)), leaf.grad)
     per_sample = torch.func.vmap(torch.func.grad(lambda x: maxsim(x, d).sum()))(stacked)
@@ -293,9 +315,9 @@ def test_inputs_edited_before_backward_are_noticed():
 def test_argmax_is_kept_only_when_a_gradient_can_flow(monkeypatch):
     """It was saved under no_grad too."""
     wanted = []
-    run = _torch.run_score
-    monkeypatch.setattr(_torch, "run_score", lambda p, want: wanted.append(want) or run(p, want))
-    monkeypatch.setattr(autograd._native, "maxsim", lambda *a: None)
+    run = torch_ops.run_score
+    monkeypatch.setattr(torch_ops, "run_score", lambda p, want: wanted.append(want) or run(p, want))
+    monkeypatch.setattr(_native, "maxsim", lambda *a: None)
     q, d, *_ = tokens()
     with torch.no_grad():
         maxsim(q, d)
@@ -308,7 +330,9 @@ def test_argmax_is_kept_only_when_a_gradient_can_flow(monkeypatch):
 
 
 def test_the_short_way_waits_for_no_check_of_norms(monkeypatch):
-    """Normalized and candidate scores are never checked: a process that computes nothing else took the long way."""
+    """Normalized and candidate scores are never checked: a process that computes nothing else
+    took the long way.
+    """
     monkeypatch.setattr(autograd, "_NORM_CHECKED", False)
     monkeypatch.setattr(autograd, "padded", None)
     q, d, *_ = tokens()
@@ -317,7 +341,9 @@ def test_the_short_way_waits_for_no_check_of_norms(monkeypatch):
 
 
 def test_the_short_way_serves_the_commonest_calls(monkeypatch):
-    """Both ways give the same bits; what is not plain is left to the long way, whose errors the user sees."""
+    """Both ways give the same bits; what is not plain is left to the long way, whose errors the
+    user sees.
+    """
     q, d, q_mask, d_mask = (x.detach() for x in tokens())
     weights, flat_q, flat_d = torch.rand(q.shape[:2]), q.flatten(0, 1), d.flatten(0, 1)
     cu_q, cu_d = (torch.arange(x.shape[0] + 1, dtype=torch.int32) * x.shape[1] for x in (q, d))
@@ -328,7 +354,9 @@ def test_the_short_way_serves_the_commonest_calls(monkeypatch):
         lambda: maxsim(q[0], d, normalize=True),
         lambda: maxsim_pairs(q, d[: q.shape[0]], q_weights=weights),
         lambda: maxsim_varlen(*packed),
-        lambda: maxsim_varlen(*packed, q.shape[1], d.shape[1] + 3, q_weights=weights.flatten(), normalize=True),
+        lambda: maxsim_varlen(
+            *packed, q.shape[1], d.shape[1] + 3, q_weights=weights.flatten(), normalize=True
+        ),
         lambda: score_pairs_packed(*packed, *index),
         lambda: MaxSimScorer()(q, d, q_mask, d_mask),
         lambda: MaxSimScorer().score(q[0], d[0]),
@@ -337,7 +365,7 @@ def test_the_short_way_serves_the_commonest_calls(monkeypatch):
     ]
     with monkeypatch.context() as only_long:
         for name in ("maxsim", "best"):
-            only_long.setattr(autograd._native, name, lambda *a: None)
+            only_long.setattr(_native, name, lambda *a: None)
         want = [call() for call in calls]
     with monkeypatch.context() as only_short:
         for module in (autograd, _scorer, topk):
@@ -352,8 +380,14 @@ def test_the_short_way_serves_the_commonest_calls(monkeypatch):
         (lambda: maxsim_varlen(flat_q, flat_d, cu_q, cu_d.flip(0)), "ascending"),
         (lambda: maxsim_varlen(*packed, 1), "max_seqlen_q is 1"),
         (lambda: maxsim_varlen(*packed, -1), "max_seqlen_q must be at least 0"),
-        (lambda: score_pairs_packed(*packed, index[0] - 2, index[1]), r"pair_q_idx\[0\] is -1, must be 0 to 2"),
-        (lambda: score_pairs_packed(*packed, index[0], index[1] + 99), r"pair_d_idx\[0\] is 101, must be 0 to"),
+        (
+            lambda: score_pairs_packed(*packed, index[0] - 2, index[1]),
+            r"pair_q_idx\[0\] is -1, must be 0 to 2",
+        ),
+        (
+            lambda: score_pairs_packed(*packed, index[0], index[1] + 99),
+            r"pair_d_idx\[0\] is 101, must be 0 to",
+        ),
         (lambda: retrieve(q, d[0], 1), "D must have shape"),
     ):
         with pytest.raises(ValueError, match=match):
@@ -388,7 +422,9 @@ def test_autocast_changes_no_bit(name):
 
 
 def test_tensors_without_the_exchange_api():
-    """As before torch 2.10: tensors are lent by their addresses. PLAID's tokens could not be decoded there."""
+    """As before torch 2.10: tensors are lent by their addresses. PLAID's tokens could not be
+    decoded there.
+    """
     code = """
 import pytest, sys, torch
 if hasattr(torch.Tensor, "__dlpack_c_exchange_api__"):
@@ -446,7 +482,9 @@ def test_backward_functions():
         check_dtype=False,
     )
     assert weighted[0].dtype == torch.float64 and weighted[1].dtype == torch.float32
-    torch.testing.assert_close(weighted[1], maxsim_backward_unified_reference(g, q, d, argmax, q_mask, q_weights=w)[1])
+    torch.testing.assert_close(
+        weighted[1], maxsim_backward_unified_reference(g, q, d, argmax, q_mask, q_weights=w)[1]
+    )
 
     d4 = d.view(3, 2, 7, 16)
     leaves = q.clone().requires_grad_(), d4.clone().requires_grad_()
@@ -456,7 +494,10 @@ def test_backward_functions():
     want = torch.autograd.grad(scores, leaves, g)
     torch.testing.assert_close(got, (want[0], want[1].view(6, 7, 16)))
     none = torch.zeros(0, 2), q[:0], d[:0], argmax.reshape(6, 5)[:0].int()
-    assert [tuple(x.shape) for x in maxsim_backward_unified(*none, kd_layout=True)] == [(0, 5, 16), (0, 7, 16)]
+    assert [tuple(x.shape) for x in maxsim_backward_unified(*none, kd_layout=True)] == [
+        (0, 5, 16),
+        (0, 7, 16),
+    ]
     with pytest.raises(ValueError, match=r"argmax\[0, 0\] is 7, must be -1 to 6"):
         maxsim_backward_unified(g, q, d, torch.full((6, 5), 7, dtype=torch.int32), kd_layout=True)
     with pytest.raises(ValueError, match="argmax must have shape"):
@@ -466,9 +507,9 @@ def test_backward_functions():
 @pytest.fixture
 def without_library(monkeypatch):
     """Every device served by torch operations, as CUDA tensors are in a build without CUDA."""
-    monkeypatch.setattr(_torch, "_native_serves", lambda p: False)
+    monkeypatch.setattr(torch_ops, "served", lambda p: False)
     for short_way in ("maxsim", "best"):
-        monkeypatch.setattr(autograd._native, short_way, lambda *a: None)
+        monkeypatch.setattr(_native, short_way, lambda *a: None)
 
 
 def test_torch_operations_under_autocast(without_library):
@@ -486,11 +527,14 @@ def test_torch_operations_under_autocast(without_library):
 @pytest.mark.parametrize("block", [1 << 24, 200])
 @pytest.mark.parametrize("normalize", [True, False])
 def test_torch_operations_give_the_same_results(without_library, monkeypatch, block, normalize):
-    monkeypatch.setattr(_fallback, "BLOCK", block)
+    monkeypatch.setattr(torch_plain, "BLOCK", block)
     q, d, q_mask, d_mask = tokens()
     d_mask[1] = False
     w = torch.rand(3, 5, requires_grad=True)
-    for documents, mask in ((d, d_mask), (torch.randn(3, 2, 7, 16, requires_grad=True), torch.rand(3, 2, 7) > 0.3)):
+    for documents, mask in (
+        (d, d_mask),
+        (torch.randn(3, 2, 7, 16, requires_grad=True), torch.rand(3, 2, 7) > 0.3),
+    ):
         got, argmax = maxsim(q, documents, q_mask, mask, normalize=normalize, q_weights=w, return_argmax=True)
         want = reference.maxsim_reference(q, documents, q_mask, mask, normalize=normalize, q_weights=w)
         torch.testing.assert_close(got, want)
@@ -502,7 +546,9 @@ def test_torch_operations_give_the_same_results(without_library, monkeypatch, bl
     qp, dp, cu_q, cu_d = *packed_problem()[:2], *packed_problem()[7:9]
     got, want = maxsim_varlen(qp, dp, cu_q, cu_d), reference.maxsim_reference_varlen(qp, dp, cu_q, cu_d)
     torch.testing.assert_close(got, want)
-    for a, b in zip(torch.autograd.grad(got.sum(), [qp, dp]), torch.autograd.grad(want.sum(), [qp, dp]), strict=True):
+    for a, b in zip(
+        torch.autograd.grad(got.sum(), [qp, dp]), torch.autograd.grad(want.sum(), [qp, dp]), strict=True
+    ):
         torch.testing.assert_close(a, b)
     listed = score_pairs_packed(qp, dp, cu_q, cu_d, torch.tensor([1, 0, 1]), torch.tensor([2, 0, 1]))
     torch.testing.assert_close(listed, want[[1, 0, 1], [2, 0, 1]])
@@ -523,25 +569,25 @@ def test_topk_by_torch_operations(without_library):
 
 
 def test_cuda_without_a_backend_says_so_once(monkeypatch):
-    problem = _torch.Problem(torch.empty(1, 1, 8), None)
-
     class Device:
         type, index = "cuda", 0
 
     class Fake:
         dtype, device, is_cpu = torch.float32, Device(), False
 
-    monkeypatch.setattr(_torch, "_said", set())
-    monkeypatch.setattr(_torch._native, "has_device", lambda index: False)
+    monkeypatch.setattr(torch_ops, "_said", set())
+    monkeypatch.setattr(_native, "has_device", lambda index: False)
     with pytest.warns(RuntimeWarning, match="no CUDA backend"):
-        assert not _torch._native_serves(problem._replace(q=Fake()))
+        assert not torch_ops.served(Fake())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert not _torch._native_serves(problem._replace(q=Fake()))
+        assert not torch_ops.served(Fake())
 
 
 def test_a_backend_that_does_not_do_it_is_replaced(monkeypatch):
-    """A host may pass anything: what the library answers with LIK_EUNSUPPORTED is computed by torch operations."""
+    """A host may pass anything: what the library answers with LIK_EUNSUPPORTED is computed by
+    torch operations.
+    """
     q, d, q_mask, d_mask = tokens()
     want = maxsim(q, d, q_mask, d_mask)
     wanted = torch.autograd.grad(want.sum(), [q, d])
@@ -550,7 +596,7 @@ def test_a_backend_that_does_not_do_it_is_replaced(monkeypatch):
         raise NotImplementedError("not in this build")
 
     for name in ("forward", "backward", "score", "grad", "topk"):
-        monkeypatch.setattr(_torch._native, name, refuse)
+        monkeypatch.setattr(_native, name, refuse)
     got = maxsim(q, d, q_mask, d_mask)
     torch.testing.assert_close(got, want)
     torch.testing.assert_close(torch.autograd.grad(got.sum(), [q, d]), wanted)
@@ -654,7 +700,9 @@ lik.maxsim(q, d)
 compiled(q, d)
 print(frames.frame_count)
 """
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=120
+    )
     assert done.stdout == "1\n", done.stdout + done.stderr
 
 
@@ -673,12 +721,19 @@ def test_numbers_that_are_symbols():
 
     compiled = torch.compile(packed, fullgraph=True, dynamic=True, backend="eager")
     for n in (7, 12):
-        arguments = torch.rand(n, 8), torch.rand(2 * n, 8), torch.tensor([0, 3, n]), torch.tensor([0, n, 2 * n])
+        arguments = (
+            torch.rand(n, 8),
+            torch.rand(2 * n, 8),
+            torch.tensor([0, 3, n]),
+            torch.tensor([0, n, 2 * n]),
+        )
         assert torch.equal(compiled(*arguments), packed(*arguments))
 
 
 def test_wrong_codes_under_transforms():
-    """Where values cannot be seen, a code out of range is NaN, never another centroid's token."""
+    """Where values cannot be seen, a code out of range is NaN, never another centroid's
+    token.
+    """
     q, codes, centroids = torch.rand(2, 3, 8), torch.tensor([[0, -1, 1]]), torch.rand(3, 8)
 
     def scores(q):

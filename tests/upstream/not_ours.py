@@ -1,7 +1,8 @@
 """not_ours.txt: tests of the existing package that do not apply to this one.
 
-A line in brackets is the reason of the entries that follow. An entry is FILE, FILE::NAME or FILE::NAME[PARAMETERS],
-with * for anything; "cuda " or "cpu " before it says that it stands only where there is a GPU, or where there is none.
+A line in brackets is the reason of the entries that follow. An entry is FILE, FILE::NAME or
+FILE::NAME[PARAMETERS], with * for anything; "cuda " or "cpu " before it says that it stands
+only where there is a GPU, or where there is none.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ class Entry(NamedTuple):
     where: str
 
     def matches(self, name: str) -> bool:
-        """FILE::NAME or FILE::NAME[PARAMETERS]; an entry without parameters stands for all of them."""
+        """FILE::NAME or FILE::NAME[PARAMETERS]; an entry without parameters stands for all of
+        them.
+        """
         pattern = re.escape(self.pattern).replace(r"\*", ".*")
         rest = "" if "[" in self.pattern else r"(\[.*\])?" if "::" in self.pattern else "::.*"
         return re.fullmatch(pattern + rest, name) is not None

@@ -1,6 +1,6 @@
-"""A pytest plugin for run.py: leaves out the tests of not_ours.txt (with --not-ours everything else), skips those that
-ask for torch.cuda where there is none, and lends the tests the private functions of the existing package that they use
-to look at public ones.
+"""A pytest plugin for run.py: leaves out the tests of not_ours.txt (with --not-ours everything
+else), skips those that ask for torch.cuda where there is none, and lends the tests the private
+functions of the existing package that they use to look at public ones.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ def pytest_configure(config):
 
 
 def pytest_ignore_collect(collection_path, config):
-    """A file that does not apply as a whole is not even imported; with --not-ours only files with entries are."""
+    """A file that does not apply as a whole is not even imported; with --not-ours only files
+    with entries are.
+    """
     if collection_path.suffix != ".py" or config.getoption("--not-ours"):
         return None
     return True if any(entry.pattern == collection_path.name for entry in config.lik_entries) else None

@@ -1,15 +1,19 @@
 #!/usr/bin/env python3
-"""Runs the own tests of the existing package, late-interaction-kernels 0.4.5, on this one: `make test-upstream`.
+"""Runs the own tests of the existing package, late-interaction-kernels 0.4.5, on this one:
+`make test-upstream`.
 
-The source distribution is fetched from the package index (or is what --sdist or LIK_UPSTREAM_SDIST names, on machines
-without a network) and its tests are unpacked into build/upstream. What does not apply to this package is listed with
-the reason in not_ours.txt. Those tests are run apart, and an entry that matches nothing, or whose tests all pass, is a
-failure as well. Tests that ask for a GPU run on it; where there is none, those on tensors of "cuda" or "mps" run on the
-CPU, as a check of contracts, and only those that look at torch.cuda itself are skipped.
+The source distribution is fetched from the package index (or is what --sdist or
+LIK_UPSTREAM_SDIST names, on machines without a network) and its tests are unpacked into
+build/upstream. What does not apply to this package is listed with the reason in not_ours.txt.
+Those tests are run apart, and an entry that matches nothing, or whose tests all pass, is a
+failure as well. Tests that ask for a GPU run on it; where there is none, those on tensors of
+"cuda" or "mps" run on the CPU, as a check of contracts, and only those that look at torch.cuda
+itself are skipped.
 
-PYTHON: an interpreter with torch, pytest and this package (also through PYTHONPATH) to run them with. By default the
-test environment of tests/run.py, with a wheel of this tree. Where PyLate (up to 1.5.0) or colpali-engine (up to 0.3.16)
-is installed, the tests of the patches run as well. Closes with `N passed, N failed, N skipped`.
+PYTHON: an interpreter with torch, pytest and this package (also through PYTHONPATH) to run them
+with. By default the test environment of tests/run.py, with a wheel of this tree. Where PyLate
+(up to 1.5.0) or colpali-engine (up to 0.3.16) is installed, the tests of the patches run as
+well. Closes with `N passed, N failed, N skipped`.
 """
 
 import argparse
@@ -32,8 +36,8 @@ NAME, VERSION = "late-interaction-kernels", "0.4.5"
 SHA256 = "703f8b930c5c2e4c3a8a945dba28a84b895462ebe389fcf015e9cb1cf23ef64c"
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/python"), str(HERE)]
 
-# What is changed in the unpacked tests, always: nothing here asks for Triton, and one internal name is not there to
-# be replaced.
+# What is changed in the unpacked tests, always: nothing here asks for Triton, and one internal
+# name is not there to be replaced.
 EDITS = [
     (r'^( *)(triton = )?pytest\.importorskip\("triton"\)', r"\1pass"),
     (r'(setattr\(pc, "package_at_least", lambda name, minimum: False)\)', r"\1, raising=False)"),
@@ -90,7 +94,18 @@ def run(python: str, report: Path, *arguments: str, silent: bool = False) -> lis
     report.unlink(missing_ok=True)
     paths = [str(HERE), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(str(Path(p).resolve()) for p in paths)}
-    command = [python, "-m", "pytest", "-q", "-p", "plugin", "-p", "no:cacheprovider", "--tb=short", "--no-header"]
+    command = [
+        python,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "plugin",
+        "-p",
+        "no:cacheprovider",
+        "--tb=short",
+        "--no-header",
+    ]
     command += ["--continue-on-collection-errors", "--junitxml", str(report), *arguments, "tests"]
     subprocess.run(command, cwd=BUILD, env=environment, stdout=subprocess.DEVNULL if silent else None)
     return list(ElementTree.parse(report).getroot().iter("testcase")) if report.exists() else []
@@ -103,7 +118,9 @@ def outcome(case: ElementTree.Element) -> str:
 
 
 def name_of(case: ElementTree.Element) -> str:
-    """FILE::NAME[PARAMETERS] of a case; a file that was skipped or failed as a whole is FILE::."""
+    """FILE::NAME[PARAMETERS] of a case; a file that was skipped or failed as a whole is
+    FILE::.
+    """
     module, name = case.get("classname") or "", case.get("name") or ""
     return f"{module.split('.')[-1]}.py::{name}" if module else f"{name.split('.')[-1]}.py::"
 
@@ -112,7 +129,9 @@ def main() -> int:
     import surface
     from not_ours import Entry, read
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--sdist", type=Path, default=os.environ.get("LIK_UPSTREAM_SDIST"))
     options = parser.parse_args()
     BUILD.mkdir(parents=True, exist_ok=True)
@@ -127,7 +146,9 @@ def main() -> int:
             return 1
         python = suites.python()
     look = "import torch; print(torch.cuda.is_available(), torch.backends.mps.is_available())"
-    cuda, mps = subprocess.run([python, "-c", look], check=True, capture_output=True, text=True).stdout.split()
+    cuda, mps = subprocess.run(
+        [python, "-c", look], check=True, capture_output=True, text=True
+    ).stdout.split()
     edits = EDITS + (NO_CUDA if cuda == "False" else []) + (NO_MPS if mps == "False" else [])
     sdist = Path(options.sdist) if options.sdist else fetch(python)
     tests = unpack(sdist, edits)
@@ -151,9 +172,12 @@ def main() -> int:
         own = [result for name, result in others.items() if entry.matches(name)]
         return bool(own) and all(result == "passed" for result in own)
 
-    # Functions are found in the source: a file may be skipped as a whole. Parameters are known when it was collected.
+    # Functions are found in the source: a file may be skipped as a whole. Parameters are known
+    # when it was collected.
     names = [*known, *others]
-    failures += [f"matches nothing: {entry.pattern}" for entry in entries if not any(map(entry.matches, names))]
+    failures += [
+        f"matches nothing: {entry.pattern}" for entry in entries if not any(map(entry.matches, names))
+    ]
     failures += [f"passes now: {entry.pattern}" for entry in entries if passes(entry)]
     counts = {kind: list(results.values()).count(kind) for kind in ("passed", "skipped")}
     if surface.make(sdist) != json.loads(surface.FACTS.read_text()):

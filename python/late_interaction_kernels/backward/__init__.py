@@ -1,7 +1,8 @@
-"""The backward pass alone: gradients from an argmax that the forward pass wrote. Tensors of torch only.
+"""The backward pass alone: gradients from an argmax that the forward pass wrote. Tensors of
+torch only.
 
-There is one way to compute the gradient here, exact, deterministic and without atomics; ``unified`` and ``lowmem`` are
-two names of it.
+There is one way to compute the gradient here, exact, deterministic and without atomics;
+``unified`` and ``lowmem`` are two names of it.
 """
 
 from __future__ import annotations

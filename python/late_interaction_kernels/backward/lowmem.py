@@ -17,8 +17,12 @@ def maxsim_backward_lowmem(
     kd_layout: bool = False,
     q_weights: Any = None,
 ) -> tuple[Any, Any]:
-    """The same as :func:`maxsim_backward_unified`: arguments, errors, and every bit of (grad_Q, grad_D)."""
-    return maxsim_backward_unified(grad_scores, Q, D, argmax, q_mask, kd_layout=kd_layout, q_weights=q_weights)
+    """The same as :func:`maxsim_backward_unified`: arguments, errors, and every bit of (grad_Q,
+    grad_D).
+    """
+    return maxsim_backward_unified(
+        grad_scores, Q, D, argmax, q_mask, kd_layout=kd_layout, q_weights=q_weights
+    )
 
 
 __all__ = ["maxsim_backward_lowmem"]

@@ -1,12 +1,12 @@
-"""Gradients from an argmax that the forward pass wrote: :func:`maxsim_backward_unified` and its definition."""
+"""Gradients from an argmax that the forward pass wrote: :func:`maxsim_backward_unified` and its
+definition.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from .._problem import (
-    CANDIDATES,
-    Problem,
+from .._engine.checks import (
     check_float,
     check_range,
     check_rank,
@@ -16,6 +16,7 @@ from .._problem import (
     token_mask,
     token_weights,
 )
+from .._engine.problem import ALL, CANDIDATES, Problem, Tokens, detached
 
 
 def _problem(
@@ -23,7 +24,7 @@ def _problem(
 ) -> tuple[Problem, Any, Any]:
     import torch
 
-    from .. import _torch
+    from .._engine import torch_arrays
 
     framework(Q=Q, D=D, grad_scores=grad_scores, argmax=argmax, q_mask=q_mask, q_weights=q_weights)
     if not isinstance(Q, torch.Tensor):
@@ -40,20 +41,21 @@ def _problem(
     )
     check_shape("grad_scores", grad_scores, (queries, columns), "shaped like the scores")
     check_shape("argmax", argmax, (queries * columns, Q.shape[1]), "one row a score")
-    check_float(_torch, "grad_scores", grad_scores)
+    check_float(torch_arrays, "grad_scores", grad_scores)
     if argmax.dtype not in (torch.int16, torch.int32):
         raise TypeError(f"argmax has dtype {argmax.dtype}, must be torch.int32 or torch.int16")
     for name, x in (("D", D), ("argmax", argmax), ("grad_scores", grad_scores)):
         if x.device != Q.device:
             raise ValueError(f"{name} is on {x.device}, Q is on {Q.device}: they must be on the same device")
-    if _torch.readable(argmax):
-        check_range(_torch, "argmax", argmax, -1, D.shape[1] - 1)
-    q, d = embeddings(_torch, "Q", Q.detach()), embeddings(_torch, "D", D.detach())
-    q_mask = token_mask(_torch, "q_mask", q_mask, tuple(Q.shape[:-1]), Q, "Q")
-    weights = token_weights(_torch, q_weights, tuple(Q.shape[:-1]), Q, "Q")
-    problem = Problem(q, d, q_mask, q_weights=None if weights is None else weights.detach())
-    if kd_layout:
-        problem = problem._replace(d=d.reshape(queries, columns, *d.shape[1:]), pairing=CANDIDATES)
+    if torch_arrays.readable(argmax):
+        check_range(torch_arrays, "argmax", argmax, -1, D.shape[1] - 1)
+    q, d = embeddings(torch_arrays, "Q", Q.detach()), embeddings(torch_arrays, "D", D.detach())
+    q_mask = token_mask(torch_arrays, "q_mask", q_mask, tuple(Q.shape[:-1]), Q, "Q")
+    weights = token_weights(torch_arrays, q_weights, tuple(Q.shape[:-1]), Q, "Q")
+    d = d.reshape(queries, columns, *d.shape[1:]) if kd_layout else d
+    problem = Problem(
+        Tokens(q, q_mask, detached(weights)), Tokens(d), pairing=CANDIDATES if kd_layout else ALL
+    )
     return problem, grad_scores.detach(), argmax.contiguous()
 
 
@@ -67,13 +69,15 @@ def maxsim_backward_unified(
     kd_layout: bool = False,
     q_weights: Any = None,
 ) -> tuple[Any, Any]:
-    """(grad_Q, grad_D) of ``[Nq, Lq, d]`` and ``[Nd, Ld, d]`` in their dtypes, from the argmax int32 ``[Nq * Nd, Lq]``.
+    """(grad_Q, grad_D) of ``[Nq, Lq, d]`` and ``[Nd, Ld, d]`` in their dtypes, from the argmax
+    int32 ``[Nq * Nd, Lq]``.
 
-    With ``kd_layout`` D is ``[Nq * K, Ld, d]`` and grad_scores ``[Nq, K]``. An argmax of -1 contributes nothing.
-    ``q_mask`` and ``q_weights`` are those of the forward pass.
+    With ``kd_layout`` D is ``[Nq * K, Ld, d]`` and grad_scores ``[Nq, K]``. An argmax of -1
+    contributes nothing. ``q_mask`` and ``q_weights`` are those of the forward pass.
 
     Raises:
-        ValueError: shapes, devices, argmax entries outside the documents (in device memory they contribute nothing).
+        ValueError: shapes, devices, argmax entries outside the documents (in device memory they
+        contribute nothing).
         TypeError: dtypes.
 
     Example:
@@ -88,25 +92,27 @@ def maxsim_backward_unified(
     """
     import torch
 
-    from .. import _torch
+    from .._engine import torch_ops
 
     problem, grad_scores, argmax = _problem(grad_scores, Q, D, argmax, q_mask, kd_layout, q_weights)
     with torch.no_grad():
-        grad_q, grad_d, _ = _torch.gradients(problem, grad_scores, argmax, True, True, False)
+        grad_q, grad_d, _ = torch_ops.gradients(problem, grad_scores, argmax, True, True, False)
     return grad_q.to(Q.dtype), grad_d.reshape(D.shape).to(D.dtype)
 
 
 def maxsim_backward_unified_reference(
     grad_scores: Any, Q: Any, D: Any, argmax: Any, q_mask: Any = None, *, q_weights: Any = None
 ) -> tuple[Any, Any]:
-    """What :func:`maxsim_backward_unified` gives, in plain torch operations, to compare with."""
+    """What :func:`maxsim_backward_unified` gives, in plain torch operations, to compare
+    with.
+    """
     import torch
 
-    from .. import _fallback
+    from .._engine import torch_plain
 
     problem, grad_scores, argmax = _problem(grad_scores, Q, D, argmax, q_mask, False, q_weights)
     grad_q, grad_d = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (Q, D))
-    _fallback.grad(problem, grad_scores, argmax, grad_q, grad_d, None)
+    torch_plain.grad(problem, grad_scores, argmax, (grad_q, grad_d, None))
     return grad_q, grad_d
 
 

@@ -1,11 +1,13 @@
-"""The functions of ``mps``, where the existing package compiles a reference. Nothing is compiled at run time here."""
+"""The functions of ``mps``, where the existing package compiles a reference. Nothing is
+compiled at run time here.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+from .._engine.problem import detached
 from ..autograd import maxsim
-from ..topk import fw_detach
 
 _compiled_cache: dict[tuple[Any, ...], Any] = {}  # always empty; hosts' tests clear it
 
@@ -13,10 +15,11 @@ _compiled_cache: dict[tuple[Any, ...], Any] = {}  # always empty; hosts' tests c
 def maxsim_mps(
     Q: Any, D: Any, q_mask: Any = None, d_mask: Any = None, *, normalize: bool = True, q_weights: Any = None
 ) -> Any:
-    """:func:`late_interaction_kernels.maxsim` with ``normalize=True`` as its default; differentiable.
+    """:func:`late_interaction_kernels.maxsim` with ``normalize=True`` as its default;
+    differentiable.
 
-    Q ``[Nq, Lq, d]`` or ``[Lq, d]``, D ``[Nd, Ld, d]``, ``[Ld, d]`` or ``[Nq, K, Ld, d]`` -> float32 scores. Dtypes,
-    masks and errors are those of ``maxsim``.
+    Q ``[Nq, Lq, d]`` or ``[Lq, d]``, D ``[Nd, Ld, d]``, ``[Ld, d]`` or ``[Nq, K, Ld, d]`` ->
+    float32 scores. Dtypes, masks and errors are those of ``maxsim``.
 
     Example:
         >>> import torch
@@ -38,7 +41,9 @@ def maxsim_inference_mps(
         >>> maxsim_inference_mps(torch.eye(2, requires_grad=True), torch.eye(2))
         tensor(2.)
     """
-    return maxsim(fw_detach(Q), fw_detach(D), q_mask, d_mask, normalize=normalize, q_weights=fw_detach(q_weights))
+    return maxsim(
+        detached(Q), detached(D), q_mask, d_mask, normalize=normalize, q_weights=detached(q_weights)
+    )
 
 
 __all__ = ["maxsim_inference_mps", "maxsim_mps"]

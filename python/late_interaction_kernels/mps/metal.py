@@ -1,4 +1,6 @@
-"""The names of the Metal kernels. This build has none: they say so, and ``maxsim_mps`` uses torch operations."""
+"""The names of the Metal kernels. This build has none: they say so, and ``maxsim_mps`` uses
+torch operations.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +19,14 @@ def is_available() -> bool:
 
 
 def supports(Q: Any, D: Any) -> bool:
-    """Could the Metal kernels score these tensors? The envelope: one half dtype, d a multiple of 8 up to 128.
+    """Could the Metal kernels score these tensors? The envelope: one half dtype, d a multiple
+    of 8 up to 128.
 
     Example:
         >>> import torch
         >>> from late_interaction_kernels.mps.metal import supports
-        >>> supports(torch.ones(2, 8).half(), torch.ones(3, 8).half()), supports(torch.ones(2, 8), torch.ones(3, 8))
+        >>> Q, D = torch.ones(2, 8), torch.ones(3, 8)
+        >>> supports(Q.half(), D.half()), supports(Q, D)
         (True, False)
     """
     dtype = str(getattr(Q, "dtype", ""))
@@ -46,14 +50,18 @@ def _refuse(name: str) -> NoReturn:
 def maxsim_inference_metal(
     Q: Any, D: Any, q_mask: Any = None, d_mask: Any = None, *, normalize: bool = False
 ) -> NoReturn:
-    """RuntimeError: no Metal kernels here; :func:`late_interaction_kernels.maxsim` takes MPS tensors."""
+    """RuntimeError: no Metal kernels here; :func:`late_interaction_kernels.maxsim` takes MPS
+    tensors.
+    """
     _refuse("maxsim_inference_metal")
 
 
 def maxsim_train_metal(
     Q: Any, D: Any, q_mask: Any = None, d_mask: Any = None, *, normalize: bool = False
 ) -> NoReturn:
-    """RuntimeError: no Metal kernels here; :func:`late_interaction_kernels.maxsim` takes MPS tensors."""
+    """RuntimeError: no Metal kernels here; :func:`late_interaction_kernels.maxsim` takes MPS
+    tensors.
+    """
     _refuse("maxsim_train_metal")
 
 
@@ -67,8 +75,16 @@ def maxsim_backward_metal(
     kd_layout: bool | None = None,
     normalize: bool = False,
 ) -> NoReturn:
-    """RuntimeError: no Metal kernels here; :func:`late_interaction_kernels.maxsim` takes MPS tensors."""
+    """RuntimeError: no Metal kernels here; :func:`late_interaction_kernels.maxsim` takes MPS
+    tensors.
+    """
     _refuse("maxsim_backward_metal")
 
 
-__all__ = ["is_available", "maxsim_backward_metal", "maxsim_inference_metal", "maxsim_train_metal", "supports"]
+__all__ = [
+    "is_available",
+    "maxsim_backward_metal",
+    "maxsim_inference_metal",
+    "maxsim_train_metal",
+    "supports",
+]

@@ -1,7 +1,8 @@
-"""NumPy arrays: the inference half of the package without torch.
+"""NumPy arrays: what ``checks`` asks of an array, and how one is lent to the extension, where
+it lies.
 
-float32 and float16 are NumPy's own; bfloat16 and the 8-bit floats are ml_dtypes', recognized by their names. Arrays are
-lent to the C library where they lie, with their strides.
+float32 and float16 are NumPy's own; bfloat16 and the 8-bit floats are ml_dtypes', recognized by
+their names.
 """
 
 from __future__ import annotations
@@ -11,17 +12,28 @@ from typing import Any
 
 import numpy as np
 
-from . import _native
-from ._problem import Problem, document_length, query_length, score_shape
+from .. import _native
 
 _native.register_numpy(np.ndarray, np.empty, np.float32)
 
-# Dtypes that the buffer protocol cannot describe, with the library's codes (enum lik_dtype in lik.h).
+# Dtypes that the buffer protocol cannot describe, with the library's codes (enum lik_dtype in
+# lik.h).
 _CODES = {"bfloat16": 3, "float8_e4m3fn": 4, "float8_e5m2": 5}
 
 
+class _Names(dict[Any, str]):
+    """Names of dtypes, whatever their byte order: NumPy takes a microsecond to make one."""
+
+    def __missing__(self, dtype: Any) -> str:
+        self[dtype] = name = str(dtype.name)
+        return name
+
+
+_names = _Names()
+
+
 def dtype_name(x: Any) -> str:
-    return str(x.dtype.name)  # whatever its byte order
+    return _names[x.dtype]
 
 
 def is_bool(x: Any) -> bool:
@@ -33,7 +45,7 @@ def is_integer(x: Any) -> bool:
 
 
 def cast(x: Any, dtype: str) -> Any:
-    if x.dtype.name == dtype:
+    if _names[x.dtype] == dtype:
         return settle(x)
     if dtype in _CODES:
         import ml_dtypes
@@ -70,6 +82,10 @@ def clamp(x: Any, low: int, high: int) -> Any:
     return np.clip(x, low, high)
 
 
+def stacked(parts: Any) -> Any:
+    return np.stack(parts)
+
+
 def joined(parts: list[Any], like: Any) -> Any:
     """One row of f32 of several."""
     return np.concatenate(parts) if parts else np.empty(0, np.float32)
@@ -84,7 +100,9 @@ def widen_empty(x: Any) -> Any:
 
 
 def settle(x: Any) -> Any:
-    """A native-endian, aligned array whose strides are whole elements: x itself unless it is a rare one."""
+    """A native-endian, aligned array whose strides are whole elements: x itself unless it is a
+    rare one.
+    """
     if not x.dtype.isnative or not x.flags.aligned or any(s % x.itemsize for s in x.strides):
         return np.array(x, dtype=x.dtype.newbyteorder("="), order="C")
     return x
@@ -131,8 +149,14 @@ def nan_where(broken: Any, scores: Any) -> Any:
 
 
 def best_of_codes(scores: Any, codes: Any, kept: Any) -> Any:
-    """[C, Lq] scores, [B, L] codes -> [B, Lq], the best score among each row's kept codes, 0 if it has none."""
-    gathered = scores[np.where(kept, codes, 0)] if scores.shape[0] else np.zeros((*codes.shape, scores.shape[1]), "f4")
+    """[C, Lq] scores, [B, L] codes -> [B, Lq], the best score among each row's kept codes, 0 if
+    it has none.
+    """
+    gathered = (
+        scores[np.where(kept, codes, 0)]
+        if scores.shape[0]
+        else np.zeros((*codes.shape, scores.shape[1]), "f4")
+    )
     best = np.where(kept[..., None], gathered, -np.inf).max(axis=1, initial=-np.inf)
     return np.where(kept.any(axis=1)[:, None], best, np.float32(0))
 
@@ -177,43 +201,13 @@ def quantize_int8(x: Any) -> tuple[Any, Any]:
 
 
 def lend(x: Any) -> Any:
-    code = None if x is None else _CODES.get(str(x.dtype))
+    code = None if x is None else _CODES.get(_names[x.dtype])
     if code is None:
         return x
     strides = tuple(s // x.itemsize for s in x.strides)
     return (x.__array_interface__["data"][0], code, -1, x.shape, strides, x)
 
 
-def _lend_all(p: Problem) -> list[Any]:
-    return [lend(p.q), lend(p.d), *p[2:]]
-
-
-def score(problem: Problem, want_argmax: bool = False) -> tuple[Any, Any]:
-    shape = score_shape(problem)
-    scores = np.empty(shape, np.float32)
-    argmax = None
-    if want_argmax:
-        wide = document_length(problem) > 32767
-        argmax = np.empty((*shape, query_length(problem)), np.int32 if wide else np.int16)
-    _native.score(*_lend_all(problem), scores, argmax)
-    return scores, argmax
-
-
-def topk(problem: Problem, k: int, id_base: int, smallest: bool) -> tuple[Any, Any]:
-    rows = score_shape(problem)[0]
-    values = np.empty((rows, k), np.float32)
-    ids = np.empty((rows, k), np.int64)
-    _native.topk(*_lend_all(problem), k, id_base, smallest, values, ids)
-    return values, ids
-
-
-def topk_scratch(problem: Problem, k: int) -> int:
-    """On CPUs scratch grows with k and not with the documents: a chunk would bound nothing."""
-    return 0
-
-
-def merge(values: list[Any], ids: list[Any], k: int, smallest: bool) -> tuple[Any, Any]:
-    rows = values[0].shape[0]
-    best = np.empty((rows, k), np.float32), np.empty((rows, k), np.int64)
-    _native.merge_topk(np.stack(values), np.stack(ids), k, smallest, *best)
-    return best
+def lent(fields: tuple[Any, ...], arrays: int) -> Any:
+    """The fields of a problem, the first of them arrays."""
+    return (*(x if x is None else lend(x) for x in fields[:arrays]), *fields[arrays:])

@@ -1,53 +1,34 @@
-"""One scoring problem, and how the arguments of the public functions become one.
+"""What users pass, checked and made a :class:`Problem`: the wrong argument is named before
+anything is computed.
 
-Every function of this package is the same operation with other choices: how tokens are stored, how they are laid out,
-which query meets which document, what comes back. :class:`Problem` holds the choices in the order in which the C
-extension and the torch operators take them. The builders below check the user's arguments, name the wrong one, and only
-then is anything computed.
+``fw`` is the module that knows the arrays' kind: ``numpy_arrays`` or ``torch_arrays``.
 """
 
 from __future__ import annotations
 
 import operator
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
-ALL, CANDIDATES, PAIRS, LIST = range(4)
-NORMALIZE_Q, NORMALIZE_D, NORMALIZE = 1, 2, 3
-FOLLOW, HIGHEST, HIGH, MEDIUM = -1, 0, 1, 2  # FOLLOW: torch.get_float32_matmul_precision() when it runs
+from .problem import (
+    ALL,
+    CANDIDATES,
+    NORMALIZE,
+    PAIRS,
+    BoundError,
+    Problem,
+    Tokens,
+    batched,
+)
 
 FLOATS = ("float32", "float16", "bfloat16")
 FLOATS8 = ("float8_e4m3fn", "float8_e5m2")
 
 
-class BoundError(ValueError, RuntimeError):
-    """A length beyond what was promised. A RuntimeError too: that is what callers of the existing package catch."""
-
-
-class Problem(NamedTuple):
-    """Tokens ``q`` [Nq, Lq, d] and ``d`` [Nd, Ld, d] or [Nq, K, Ld, d]; packed [total, d] where offsets are given."""
-
-    q: Any
-    d: Any
-    q_mask: Any = None  # bool, the tokens' shape without d
-    d_mask: Any = None
-    q_weights: Any = None  # float32, q's shape without d
-    q_scale: Any = None  # float32, 0-d or per token
-    d_scale: Any = None
-    q_offsets: Any = None  # int32 or int64 [N + 1]
-    d_offsets: Any = None
-    list_q: Any = None  # int64 [n]
-    list_d: Any = None
-    pairing: int = ALL
-    normalize: int = 0  # NORMALIZE_Q, NORMALIZE_D or their sum
-    precision: int = FOLLOW
-    len_q: int = 0  # packed: the longest sequence
-    len_d: int = 0
-
-
 class Framework(Protocol):
-    """What a module for one kind of array (``_numpy``, ``_torch``) offers the builders."""
+    """What a module for one kind of array offers."""
 
     def dtype_name(self, x: Any) -> str: ...
     def is_bool(self, x: Any) -> bool: ...
@@ -68,16 +49,14 @@ class Framework(Protocol):
     def offset_extremes(self, x: Any) -> tuple[int, int, int, int]: ...
     def quantize_int8(self, x: Any) -> tuple[Any, Any]: ...
     def lend(self, x: Any) -> Any: ...
+    def lent(self, fields: tuple[Any, ...], arrays: int) -> Any: ...
     def wants_grad(self, *arrays: Any) -> bool: ...
-    def score(self, problem: Problem, want_argmax: bool = False) -> tuple[Any, Any]: ...
-    def topk(self, problem: Problem, k: int, id_base: int, smallest: bool) -> tuple[Any, Any]: ...
-    def topk_scratch(self, problem: Problem, k: int) -> int: ...
-    def merge(self, values: list[Any], ids: list[Any], k: int, smallest: bool) -> tuple[Any, Any]: ...
     def empty(self, shape: tuple[int, ...], dtype: str, like: Any) -> Any: ...
     def arange(self, n: int, like: Any) -> Any: ...
     def from_rows(self, rows: list[list[int]], like: Any) -> Any: ...
     def where(self, condition: Any, x: Any, y: Any) -> Any: ...
     def clamp(self, x: Any, low: int, high: int) -> Any: ...
+    def stacked(self, parts: Any) -> Any: ...
     def joined(self, parts: list[Any], like: Any) -> Any: ...
     def running_max(self, x: Any) -> Any: ...
     def nan_where(self, broken: Any, scores: Any) -> Any: ...
@@ -96,8 +75,8 @@ _OPTIONAL = ("q_mask", "d_mask", "q_weights", "b")
 
 
 def framework(**arrays: Any) -> Framework:
-    """The framework all arguments belong to; masks, weights and biases may be None. TypeError names the one that fits
-    nowhere.
+    """The framework all arguments belong to; masks, weights and biases may be None. TypeError
+    names the one that fits nowhere.
     """
     torch = sys.modules.get("torch")
     numpy = sys.modules.get("numpy")
@@ -105,12 +84,12 @@ def framework(**arrays: Any) -> Framework:
         if x is None and name not in _OPTIONAL:
             raise TypeError(f"{name} must be a torch.Tensor or a numpy.ndarray, got None")
     if torch is not None and all(x is None or isinstance(x, torch.Tensor) for x in arrays.values()):
-        from . import _torch
+        from late_interaction_kernels._engine import torch_arrays
 
         for name, x in arrays.items():
             if x is not None and (x.layout != torch.strided or x.is_nested):
                 raise TypeError(f"{name} must be a dense tensor, got a sparse or nested one")
-        return _torch
+        return torch_arrays
     found = ""
     first = ""
     for name, x in arrays.items():
@@ -128,12 +107,12 @@ def framework(**arrays: Any) -> Framework:
             raise TypeError(f"{name} is of {kind}, but {first} is of {found}: pass one kind of array")
         found, first = kind, first or name
     if found == "torch":
-        from . import _torch
+        from late_interaction_kernels._engine import torch_arrays
 
-        return _torch
-    from . import _numpy
+        return torch_arrays
+    from late_interaction_kernels._engine import numpy_arrays
 
-    return _numpy
+    return numpy_arrays
 
 
 def _refuse_subclass(name: str, x: Any, masked: bool) -> None:
@@ -141,14 +120,18 @@ def _refuse_subclass(name: str, x: Any, masked: bool) -> None:
     if masked:
         mask = "q_mask" if name.lower().startswith("q") else "d_mask"
         raise TypeError(
-            f"{name} is a {type(x).__name__}, whose mask would be ignored: pass {name}.data, and the tokens that count "
-            f"as {mask}"
+            f"{name} is a {type(x).__name__}, whose mask would be ignored: pass {name}.data, and the tokens "
+            f"that count as {mask}"
         )
-    raise TypeError(f"{name} is a {type(x).__name__}, must be a plain numpy.ndarray: pass numpy.asarray({name})")
+    raise TypeError(
+        f"{name} is a {type(x).__name__}, must be a plain numpy.ndarray: pass numpy.asarray({name})"
+    )
 
 
 def whole_number(name: str, value: Any, least: int = 1) -> int:
-    """value as an int of at least ``least``: anything with __index__ but bool. A trace's symbol stays one."""
+    """value as an int of at least ``least``: anything with __index__ but bool. A trace's symbol
+    stays one.
+    """
     torch = sys.modules.get("torch")
     number: int = value
     if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt) if torch else int):
@@ -179,13 +162,16 @@ def check_axes(name: str, x: Any) -> None:
 
 def check_shape(name: str, x: Any, want: tuple[int, ...], why: str) -> None:
     if tuple(x.shape) != tuple(want):
-        raise ValueError(f"{name} must have shape {shape_text(want)}, got {shape_text(x.shape)}: {name} must be {why}")
+        raise ValueError(
+            f"{name} must have shape {shape_text(want)}, got {shape_text(x.shape)}: {name} must be {why}"
+        )
 
 
 def check_device(fw: Framework, name: str, x: Any, like: Any, like_name: str) -> None:
     if fw.device(x) != fw.device(like):
         raise ValueError(
-            f"{name} is on {fw.device(x)}, {like_name} is on {fw.device(like)}: they must be on the same device"
+            f"{name} is on {fw.device(x)}, {like_name} is on {fw.device(like)}: they must be on the same "
+            "device"
         )
 
 
@@ -195,7 +181,9 @@ def check_float(fw: Framework, name: str, x: Any) -> None:
 
 
 def embeddings(fw: Framework, name: str, x: Any) -> Any:
-    """Token vectors in a dtype the library stores; float64 becomes float32, integers and complex are refused."""
+    """Token vectors in a dtype the library stores; float64 becomes float32, integers and
+    complex are refused.
+    """
     check_float(fw, name, x)
     return fw.cast(x, "float32") if fw.dtype_name(x) == "float64" else fw.settle(x)
 
@@ -210,11 +198,14 @@ def token_mask(fw: Framework, name: str, mask: Any, shape: tuple[int, ...], like
         return mask
     if not fw.is_integer(mask):
         hint = ". Weights per query token go into q_weights" if name.startswith("q") else ""
-        raise TypeError(f"{name} has dtype {fw.dtype_name(mask)}, must be bool or an integer dtype of 0 and 1{hint}")
+        raise TypeError(
+            f"{name} has dtype {fw.dtype_name(mask)}, must be bool or an integer dtype of 0 and 1{hint}"
+        )
     if not fw.zero_or_one(mask):
         at = fw.first((mask != 0) & (mask != 1))
         raise ValueError(
-            f"{name} of dtype {fw.dtype_name(mask)} must hold only 0 and 1, {entry(name, at)} is {int(mask[at])}"
+            f"{name} of dtype {fw.dtype_name(mask)} must hold only 0 and 1, {entry(name, at)} is "
+            f"{int(mask[at])}"
         )
     return fw.cast(mask, "bool")
 
@@ -231,8 +222,8 @@ def token_weights(fw: Framework, weights: Any, shape: tuple[int, ...], like: Any
 def packed_offsets(
     fw: Framework, name: str, offsets: Any, total: int, tokens: str, like: Any
 ) -> tuple[Any, int | None]:
-    """Offsets [N + 1]: integers, ascending, from >= 0 to <= total. Checked where they may be read, and there with the
-    length of the longest sequence."""
+    """Offsets [N + 1]: integers, ascending, from >= 0 to <= total. Checked where they may be
+    read, and there with the length of the longest sequence."""
     check_rank(name, offsets, (1,), "[N + 1]")
     if not fw.is_integer(offsets):
         raise TypeError(f"{name} has dtype {fw.dtype_name(offsets)}, must be an integer dtype")
@@ -245,21 +236,29 @@ def packed_offsets(
     low, high, shortest, most = fw.offset_extremes(offsets)
     if low < 0:
         at = fw.first(offsets < 0)
-        raise ValueError(f"{name} must be ascending and not negative: {entry(name, at)} is {int(offsets[at])}")
+        raise ValueError(
+            f"{name} must be ascending and not negative: {entry(name, at)} is {int(offsets[at])}"
+        )
     if shortest < 0:
         (i,) = fw.first(offsets[1:] < offsets[:-1])
         raise ValueError(
-            f"{name} must be ascending and not negative: {name}[{i + 1}] is {int(offsets[i + 1])}, {name}[{i}] is "
-            f"{int(offsets[i])}"
+            f"{name} must be ascending and not negative: {name}[{i + 1}] is {int(offsets[i + 1])}, "
+            f"{name}[{i}] is {int(offsets[i])}"
         )
     if high > total:
         at = fw.first(offsets > total)
-        raise ValueError(f"{name} ends at {high}, {tokens} has {total} tokens: {entry(name, at)} is {int(offsets[at])}")
+        raise ValueError(
+            f"{name} ends at {high}, {tokens} has {total} tokens: {entry(name, at)} is {int(offsets[at])}"
+        )
     return offsets, most
 
 
-def longest(fw: Framework, name: str, offsets: tuple[Any, int | None], bound_name: str, bound: int | None) -> int:
-    """The longest sequence of what ``packed_offsets`` returned, or the caller's bound if it holds."""
+def longest(
+    fw: Framework, name: str, offsets: tuple[Any, int | None], bound_name: str, bound: int | None
+) -> int:
+    """The longest sequence of what ``packed_offsets`` returned, or the caller's bound if it
+    holds.
+    """
     values, known = offsets
     if bound is not None:
         bound = whole_number(bound_name, bound, 0)
@@ -267,8 +266,8 @@ def longest(fw: Framework, name: str, offsets: tuple[Any, int | None], bound_nam
             return bound
     elif known is None and not fw.has_values(values):
         raise ValueError(
-            f"{bound_name} is needed: {name} is traced, fake or wrapped by torch.func, and its longest sequence "
-            "cannot be looked at"
+            f"{bound_name} is needed: {name} is traced, fake or wrapped by torch.func, and its longest "
+            "sequence cannot be looked at"
         )
     most = max(fw.offset_extremes(values)[3], 0) if known is None else known
     if bound is not None and bound < most:
@@ -282,8 +281,12 @@ def entry(name: str, at: tuple[int, ...]) -> str:
     return f"{name}[{', '.join(map(str, at))}]"
 
 
-def check_range(fw: Framework, name: str, x: Any, low: int, high: int, kept: Any = None, looked: Any = None) -> None:
-    """Integers must lie in low ... high, ``looked = x[kept]`` of them if given; the first that does not is named."""
+def check_range(
+    fw: Framework, name: str, x: Any, low: int, high: int, kept: Any = None, looked: Any = None
+) -> None:
+    """Integers must lie in low ... high, ``looked = x[kept]`` of them if given; the first that
+    does not is named.
+    """
     looked = x if looked is None else looked
     if not all(looked.shape):
         return
@@ -305,16 +308,18 @@ def sequence_lengths(
     *,
     look: bool = False,
 ) -> tuple[Any, Any, Any]:
-    """(lengths in 0 ... extent, bool [*shape, extent]: the tokens that count, bool ``shape``: the sequences whose
-    length was out of that range, which score NaN). Where lengths may be read, or must with ``look``, such lengths are
-    refused, and the last is None.
+    """(lengths in 0 ... extent, bool [*shape, extent]: the tokens that count, bool ``shape``:
+    the sequences whose length was out of that range, which score NaN). Where lengths may be
+    read, or must with ``look``, such lengths are refused, and the last is None.
     """
     check_shape(name, lengths, shape, "one length a sequence")
     if not fw.is_integer(lengths):
         raise TypeError(f"{name} has dtype {fw.dtype_name(lengths)}, must be an integer dtype")
     check_device(fw, name, lengths, like, like_name)
     if look and not fw.has_values(lengths):
-        raise ValueError(f"{name} is traced, fake or wrapped by torch.func: its values cannot be looked at here")
+        raise ValueError(
+            f"{name} is traced, fake or wrapped by torch.func: its values cannot be looked at here"
+        )
     lengths, broken = whole(fw, lengths), None
     if look or fw.readable(lengths):
         check_range(fw, name, lengths, 0, extent)
@@ -346,13 +351,17 @@ def stored(fw: Framework, D: Any, storage: str | None, name: str = "D") -> tuple
         raise ValueError(f'storage must be None or "int8", got {storage!r}')
     if isinstance(D, tuple):
         if len(D) != 2:
-            raise ValueError(f"{name} must be (values, scales) as quantize_int8_per_token returns, got {len(D)} items")
+            raise ValueError(
+                f"{name} must be (values, scales) as quantize_int8_per_token returns, got {len(D)} items"
+            )
         values, scale = D
         framework(**{f"{name}[0]": values, f"{name}[1]": scale})
         check_int8(fw, values, scale, (f"{name}[0]", f"{name}[1]"))
         return values, fw.cast(scale, "float32")
     if fw.wants_grad(D):
-        raise ValueError(f'{name} requires a gradient, which storage="int8" has only for Q; detach {name} first')
+        raise ValueError(
+            f'{name} requires a gradient, which storage="int8" has only for Q; detach {name} first'
+        )
     return fw.quantize_int8(embeddings(fw, name, D))
 
 
@@ -373,60 +382,82 @@ def padded(
     q_weights: Any = None,
     storage: str | None = None,
     pairs: bool = False,
-    names: tuple[str, str] = ("Q", "D"),
     keep_f64: bool = False,
 ) -> tuple[Framework, Problem, tuple[int, ...]]:
-    """The problem of padded tensors, and the shape its scores have for the caller (2-D arguments lose their axis)."""
-    name_q, name_d = names
-    tokens = first_of(name_d, D, storage)
-    fw = framework(**{name_q: Q, name_d: tokens, "q_mask": q_mask, "d_mask": d_mask, "q_weights": q_weights})
+    """The problem of padded tensors, and the shape its scores have for the caller: 2-D
+    arguments lose their axis.
+    """
+    tokens = first_of("D", D, storage)
+    fw = framework(Q=Q, D=tokens, q_mask=q_mask, d_mask=d_mask, q_weights=q_weights)
     if pairs:
-        check_rank(name_q, Q, (3,), "[B, L, d]")
-        check_rank(name_d, tokens, (3,), "[B, L, d]")
+        check_rank("Q", Q, (3,), "[B, L, d]")
+        check_rank("D", tokens, (3,), "[B, L, d]")
     else:
-        check_rank(name_q, Q, (2, 3), "[Nq, Lq, d] or [Lq, d]")
-        check_rank(name_d, tokens, (2, 3, 4), "[Nd, Ld, d], [Ld, d] or [Nq, K, Ld, d]")
+        check_rank("Q", Q, (2, 3), "[Nq, Lq, d] or [Lq, d]")
+        check_rank("D", tokens, (2, 3, 4), "[Nd, Ld, d], [Ld, d] or [Nq, K, Ld, d]")
         if len(tokens.shape) == 4 and len(Q.shape) != 3:
             raise ValueError(
-                f"{name_q} must have shape [Nq, Lq, d] when {name_d} is [Nq, K, Ld, d], got {shape_text(Q.shape)}: a "
-                f"4-D {name_d} needs {name_q} to be 3-D"
+                f"Q must have shape [Nq, Lq, d] when D is [Nq, K, Ld, d], got {shape_text(Q.shape)}: a 4-D D "
+                "needs Q to be 3-D"
             )
-    if Q.shape[-1] != tokens.shape[-1]:
+
+    def operands() -> tuple[Any, Any, Any, Any]:
+        if keep_f64 and storage is None and fw.dtype_name(Q) == fw.dtype_name(tokens) == "float64":
+            return Q, None, D, None
+        return embeddings(fw, "Q", Q), None, *stored(fw, D, storage)
+
+    choices = NORMALIZE if normalize else 0, pairs
+    return fw, *assembled(fw, Q, tokens, q_mask, d_mask, q_weights, operands, *choices)
+
+
+def assembled(
+    fw: Framework,
+    Q: Any,
+    D: Any,
+    q_mask: Any,
+    d_mask: Any,
+    q_weights: Any,
+    operands: Callable[[], tuple[Any, Any, Any, Any]],
+    normalize: int = 0,
+    pairs: bool = False,
+) -> tuple[Problem, tuple[int, ...]]:
+    """The problem of padded tokens of good ranks, and the shape of its scores for the caller.
+    ``operands`` gives what is stored of Q, its scales, and the same of D, once all else has
+    been checked."""
+    if Q.shape[-1] != D.shape[-1]:
         raise ValueError(
-            f"{name_q} and {name_d} must have the same dim: {name_q}.shape[-1] is {int(Q.shape[-1])}, "
-            f"{name_d}.shape[-1] is {int(tokens.shape[-1])}"
+            f"Q and D must have the same dim: Q.shape[-1] is {int(Q.shape[-1])}, D.shape[-1] is "
+            f"{int(D.shape[-1])}"
         )
-    if (pairs or len(tokens.shape) == 4) and Q.shape[0] != tokens.shape[0]:
-        first, second = (name_q, name_d) if pairs else (name_d, name_q)
+    if (pairs or len(D.shape) == 4) and Q.shape[0] != D.shape[0]:
         raise ValueError(
-            f"{name_q} and {name_d} must have the same batch: {name_q}.shape[0] is {int(Q.shape[0])}, "
-            f"{name_d}.shape[0] is {int(tokens.shape[0])}; needs {first}.shape[0] == {second}.shape[0]"
+            f"Q and D must have the same batch: Q.shape[0] is {int(Q.shape[0])}, D.shape[0] is "
+            f"{int(D.shape[0])}; needs {'Q.shape[0] == D.shape[0]' if pairs else 'D.shape[0] == Q.shape[0]'}"
         )
-    check_device(fw, name_d, tokens, Q, name_q)
-    q_mask = token_mask(fw, "q_mask", q_mask, tuple(Q.shape[:-1]), Q, name_q)
-    d_mask = token_mask(fw, "d_mask", d_mask, tuple(tokens.shape[:-1]), tokens, name_d)
-    weights = token_weights(fw, q_weights, tuple(Q.shape[:-1]), Q, name_q)
-    if keep_f64 and storage is None and fw.dtype_name(Q) == fw.dtype_name(tokens) == "float64":
-        q, d, d_scale = Q, D, None
-    else:
-        q = embeddings(fw, name_q, Q)
-        d, d_scale = stored(fw, D, storage, name_d)
-    if q.shape[-1] == 0:
-        q, d = fw.widen_empty(q), fw.widen_empty(d)
+    check_device(fw, "D", D, Q, "Q")
+    q_mask = token_mask(fw, "q_mask", q_mask, tuple(Q.shape[:-1]), Q, "Q")
+    d_mask = token_mask(fw, "d_mask", d_mask, tuple(D.shape[:-1]), D, "D")
+    weights = token_weights(fw, q_weights, tuple(Q.shape[:-1]), Q, "Q")
+    q_data, q_scale, d_data, d_scale = operands()
+    q, d = Tokens(q_data, q_mask, weights, q_scale), Tokens(d_data, d_mask, None, d_scale)
+    if q_data.shape[-1] == 0:
+        q, d = widened(fw, q, d)
     out: tuple[int, ...] = ()
-    if len(q.shape) == 3:
-        out += (q.shape[0],)
+    if len(Q.shape) == 3:
+        out += (Q.shape[0],)
     else:
-        q, q_mask, weights = q[None], add_axis(q_mask), add_axis(weights)
-    if len(d.shape) == 2:
-        d, d_mask, d_scale = d[None], add_axis(d_mask), add_axis(d_scale)
+        q = batched(q)
+    if len(D.shape) == 2:
+        d = batched(d)
     elif not pairs:
-        out += (d.shape[1] if len(d.shape) == 4 else d.shape[0],)
-    pairing = PAIRS if pairs else CANDIDATES if len(d.shape) == 4 else ALL
-    problem = Problem(
-        q, d, q_mask, d_mask, weights, None, d_scale, pairing=pairing, normalize=NORMALIZE if normalize else 0
-    )
-    return fw, problem, out
+        out += (D.shape[1] if len(D.shape) == 4 else D.shape[0],)
+    pairing = PAIRS if pairs else CANDIDATES if len(D.shape) == 4 else ALL
+    return Problem(q, d, None, None, pairing, normalize), out
+
+
+def widened(fw: Framework, q: Tokens, d: Tokens) -> tuple[Tokens, Tokens]:
+    """Tokens of no elements as tokens of one zero: the library wants at least one."""
+    return q._replace(data=fw.widen_empty(q.data)), d._replace(data=fw.widen_empty(d.data))
 
 
 def packed(
@@ -459,42 +490,9 @@ def packed(
     weights = token_weights(fw, q_weights, (Q.shape[0],), Q, "Q_packed")
     len_q = longest(fw, "cu_seqlens_q", offsets_q, "max_seqlen_q", max_seqlen_q)
     len_d = longest(fw, "cu_seqlens_d", offsets_d, "max_seqlen_d", max_seqlen_d)
-    q = embeddings(fw, "Q_packed", Q)
-    d, d_scale = stored(fw, D, storage, "D_packed")
-    if q.shape[-1] == 0:
-        q, d = fw.widen_empty(q), fw.widen_empty(d)
-    return fw, Problem(
-        q,
-        d,
-        q_weights=weights,
-        d_scale=d_scale,
-        q_offsets=offsets_q[0],
-        d_offsets=offsets_d[0],
-        normalize=NORMALIZE if normalize else 0,
-        len_q=len_q,
-        len_d=len_d,
-    )
-
-
-def add_axis(x: Any) -> Any:
-    return None if x is None else x[None]
-
-
-def score_shape(p: Problem) -> tuple[int, ...]:
-    """Shape of the scores of a problem."""
-    if p.pairing == LIST:
-        return (p.list_q.shape[0],)
-    queries = p.q.shape[0] if p.q_offsets is None else p.q_offsets.shape[0] - 1
-    if p.pairing == PAIRS:
-        return (queries,)
-    if p.pairing == CANDIDATES:
-        return (queries, p.d.shape[1])
-    return (queries, p.d.shape[0] if p.d_offsets is None else p.d_offsets.shape[0] - 1)
-
-
-def query_length(p: Problem) -> int:
-    return p.q.shape[-2] if p.q_offsets is None else p.len_q
-
-
-def document_length(p: Problem) -> int:
-    return p.d.shape[-2] if p.d_offsets is None else p.len_d
+    q = Tokens(embeddings(fw, "Q_packed", Q), None, weights, None, offsets_q[0], len_q)
+    values, scale = stored(fw, D, storage, "D_packed")
+    d = Tokens(values, None, None, scale, offsets_d[0], len_d)
+    if Q.shape[1] == 0:
+        q, d = widened(fw, q, d)
+    return fw, Problem(q, d, normalize=NORMALIZE if normalize else 0)

@@ -1,28 +1,31 @@
-"""The operation in plain torch, for devices and dtypes the library does not serve: exact, differentiable, bounded.
+"""The operation in plain torch, for devices and dtypes the library does not serve: exact,
+differentiable, bounded.
 
-Work goes in blocks whose similarity tile stays below BLOCK elements, so that the similarity matrix of the whole call
-never exists. Sums are f32, or f64 for float64 tokens. ``score`` and ``grad`` take what the C functions take.
+Work goes in blocks whose similarity tile stays below BLOCK elements, so that the similarity
+matrix of the whole call never exists. Sums are f32, or f64 for float64 tokens. ``score`` and
+``grad`` take what the C functions take.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from typing import Any, TypeVar
 
 import torch
 
-from ._problem import (
+from . import torch_arrays
+from .problem import (
     ALL,
     CANDIDATES,
     LIST,
     NORMALIZE_D,
     NORMALIZE_Q,
     Problem,
-    document_length,
-    query_length,
+    Tokens,
+    length,
     score_shape,
+    sliced,
 )
 
 BLOCK = 1 << 24
@@ -31,38 +34,29 @@ EPS = 1e-12
 _T = TypeVar("_T")
 
 
-def without_autocast(like: Any) -> AbstractContextManager[Any]:
-    """Autocast off on this tensor's device: results do not depend on it."""
-    kind = like.device.type
-    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
-
-
 def _plainly(function: Callable[..., _T]) -> Callable[..., _T]:
     """``function(problem, ...)`` outside autograd and autocast."""
 
     @wraps(function)
     def call(p: Problem, *rest: Any) -> _T:
-        with torch.no_grad(), without_autocast(p.q):
+        with torch.no_grad(), torch_arrays.exact(p.q.data):
             return function(p, *rest)
 
     return call
 
 
-class _Tokens:
-    """One side of a problem: sequences by number, as padded f32 rows with a mask.
+class _Side:
+    """The tokens of one side: sequences by number, as padded f32 rows with a mask.
 
-    Packed sequences whose offsets are out of order or out of the tokens, or that are longer than was said, are
-    ``broken``: read as empty, their scores NaN. Nothing in device memory becomes an index unchecked.
+    Packed sequences whose offsets are out of order or out of the tokens, or that are longer
+    than was said, are ``broken``: read as empty, their scores NaN. Nothing in device memory
+    becomes an index unchecked.
     """
 
-    def __init__(self, p: Problem, side: str) -> None:
-        self.data = p.q if side == "q" else p.d
-        self.mask = p.q_mask if side == "q" else p.d_mask
-        self.scale = p.q_scale if side == "q" else p.d_scale
-        self.offsets = p.q_offsets if side == "q" else p.d_offsets
-        self.weights = p.q_weights if side == "q" else None
-        self.normalize = bool(p.normalize & (NORMALIZE_Q if side == "q" else NORMALIZE_D))
-        self.length = int(query_length(p) if side == "q" else document_length(p))
+    def __init__(self, tokens: Tokens, normalize: int) -> None:
+        self.data, self.mask, self.weights, self.scale, self.offsets, _ = tokens
+        self.normalize = bool(normalize)
+        self.length = int(length(tokens))
         self.wide = torch.float64 if self.data.dtype == torch.float64 else torch.float32
         self.grouped = self.data.dim() == 4
         self.broken = None
@@ -77,7 +71,9 @@ class _Tokens:
             self.count = self.data.shape[0] * (self.data.shape[1] if self.grouped else 1)
 
     def rows(self, ids: Any) -> Any:
-        """Rows of the flat token array [count * length] or [total] that these sequences are: [n, length]."""
+        """Rows of the flat token array [count * length] or [total] that these sequences are:
+        [n, length].
+        """
         t = torch.arange(self.length, device=self.data.device)
         if self.offsets is None:
             return ids[:, None] * self.length + t
@@ -119,9 +115,13 @@ class _Tokens:
         return torch.where(kept, weights, 0).to(self.wide)
 
 
+def _sides(p: Problem) -> tuple[_Side, _Side]:
+    return _Side(p.q, p.normalize & NORMALIZE_Q), _Side(p.d, p.normalize & NORMALIZE_D)
+
+
 def _best(q: Any, d: Any, kept: Any) -> tuple[Any, Any]:
-    """q [..., Lq, dim] x d [..., Ld, dim], kept [..., 1, Ld] -> the maximum and its index, [..., Lq]; 0 and -1 if
-    none.
+    """q [..., Lq, dim] x d [..., Ld, dim], kept [..., 1, Ld] -> the maximum and its index,
+    [..., Lq]; 0 and -1 if none.
     """
     if d.shape[-2] == 0:
         shape = (*torch.broadcast_shapes(q.shape[:-2], d.shape[:-2]), q.shape[-2])
@@ -132,16 +132,18 @@ def _best(q: Any, d: Any, kept: Any) -> tuple[Any, Any]:
     return torch.where(any_kept, values, 0), torch.where(any_kept, index, -1)
 
 
-def _pair_ids(p: Problem, q: _Tokens, d: _Tokens, start: int, end: int) -> tuple[Any, Any, Any]:
-    """(queries, documents, broken or None) of the scores start ... end - 1; an index that the list has wrong is 0."""
-    n = torch.arange(start, end, device=p.q.device)
+def _pair_ids(p: Problem, q: _Side, d: _Side, start: int, end: int) -> tuple[Any, Any, Any]:
+    """(queries, documents, broken or None) of the scores start ... end - 1; an index that the
+    list has wrong is 0.
+    """
+    n = torch.arange(start, end, device=p.q.data.device)
     ids, broken = (n, n), []
     if p.pairing == LIST:
         listed = p.list_q[start:end], p.list_d[start:end]
         broken = [(x < 0) | (x >= side.count) for x, side in zip(listed, (q, d), strict=True)]
         ids = torch.where(broken[0], 0, listed[0]), torch.where(broken[1], 0, listed[1])
     elif p.pairing == CANDIDATES:
-        ids = n // max(p.d.shape[1], 1), n
+        ids = n // max(p.d.data.shape[1], 1), n
     elif p.pairing == ALL:
         ids = n // d.count, n % d.count
     broken += [side.broken[x] for x, side in zip(ids, (q, d), strict=True) if side.broken is not None]
@@ -155,7 +157,7 @@ def _spans(n: int, step: int) -> Any:
 
 @_plainly
 def score(p: Problem, scores: Any, argmax: Any) -> None:
-    q, d = _Tokens(p, "q"), _Tokens(p, "d")
+    q, d = _sides(p)
     if scores.numel() == 0:
         return
     tile = max(d.length, 1)
@@ -165,15 +167,17 @@ def score(p: Problem, scores: Any, argmax: Any) -> None:
         if not q.count or not d.count:  # a list of nothing that there is
             _write_broken(True, flat, flat_argmax)
             return
-        for a, b in _spans(flat.shape[0], BLOCK // (max(q.length, 1) * tile + (q.length + tile) * q.data.shape[-1])):
+        for a, b in _spans(
+            flat.shape[0], BLOCK // (max(q.length, 1) * tile + (q.length + tile) * q.data.shape[-1])
+        ):
             ids_q, ids_d, broken = _pair_ids(p, q, d, a, b)
             vectors, documents, kept = q.vectors(ids_q), d.vectors(ids_d), d.kept(ids_d)[:, None]
             part = None if flat_argmax is None else flat_argmax[a:b]
             _write(q, ids_q, *_by_query_tokens(vectors, documents, kept), flat[a:b], part)
             _write_broken(broken, flat[a:b], part)
         return
-    device = p.q.device
-    for a, b in _spans(d.count, BLOCK // (tile * max(q.length, 1, p.q.shape[-1]))):
+    device = p.q.data.device
+    for a, b in _spans(d.count, BLOCK // (tile * max(q.length, 1, p.q.data.shape[-1]))):
         ids_d = torch.arange(a, b, device=device)
         documents, kept = d.vectors(ids_d), d.kept(ids_d)[:, None]
         for i in range(q.count):
@@ -203,7 +207,7 @@ def _write_broken(broken: Any, scores: Any, argmax: Any) -> None:
         argmax.masked_fill_(broken[..., None], -1)
 
 
-def _write(q: _Tokens, ids_q: Any, values: Any, index: Any, scores: Any, argmax: Any) -> None:
+def _write(q: _Side, ids_q: Any, values: Any, index: Any, scores: Any, argmax: Any) -> None:
     kept = q.kept(ids_q)
     factors = q.factors(ids_q)
     scores.copy_(torch.where(kept, values * factors, 0).sum(dim=-1))
@@ -211,10 +215,13 @@ def _write(q: _Tokens, ids_q: Any, values: Any, index: Any, scores: Any, argmax:
         argmax.copy_(torch.where(kept, index, -1))
 
 
-def _through_normalization(tokens: _Tokens, gradient: Any) -> Any:
-    """Gradient of the stored tokens from that of the normalized ones, both flat [rows, dim] in f32."""
+def _through_normalization(tokens: _Side, gradient: Any) -> Any:
+    """Gradient of the stored tokens from that of the normalized ones, both flat [rows, dim] in
+    f32.
+    """
     x = tokens.data.reshape(gradient.shape).to(gradient.dtype)
-    x = torch.where((gradient != 0).any(dim=-1, keepdim=True), x, 0)  # what got none may hold anything, NaN too
+    # What got none may hold anything, NaN too.
+    x = torch.where((gradient != 0).any(dim=-1, keepdim=True), x, 0)
     norm = x.norm(dim=-1, keepdim=True).clamp_min(EPS)
     unit = x / norm
     inside = (norm > EPS).to(gradient.dtype)
@@ -222,15 +229,22 @@ def _through_normalization(tokens: _Tokens, gradient: Any) -> Any:
 
 
 @_plainly
-def grad(p: Problem, grad_scores: Any, argmax: Any, grad_q: Any, grad_d: Any, grad_weights: Any) -> None:
-    q, d = _Tokens(p, "q"), _Tokens(p, "d")
-    dim = p.q.shape[-1]
+def grad(
+    p: Problem, grad_scores: Any, argmax: Any, into: tuple[Any, Any, Any], accumulate: bool = False
+) -> None:
+    """Writes the gradients of q, d and q_weights into three tensors, None for what is not
+    wanted, or adds to them: the sum is rounded once."""
+    grad_q, grad_d, grad_weights = into
+    q, d = _sides(p)
+    dim = p.q.data.shape[-1]
     buffers: list[Any] = []
     for tokens, out in ((q, grad_q), (d, grad_d)):
         rows = tokens.data.shape[0] if tokens.offsets is not None else tokens.count * tokens.length
-        buffers.append(None if out is None else torch.zeros((rows, dim), dtype=tokens.wide, device=p.q.device))
+        buffers.append(
+            None if out is None else torch.zeros((rows, dim), dtype=tokens.wide, device=p.q.data.device)
+        )
     sum_q, sum_d = buffers
-    sum_w = None if grad_weights is None else grad_weights.zero_().view(-1)
+    sum_w = None if grad_weights is None else (grad_weights if accumulate else grad_weights.zero_()).view(-1)
     n = grad_scores.numel()
     flat, winners = grad_scores.reshape(-1), argmax.reshape(n, q.length)
     there = q.length and d.length and q.count and d.count
@@ -246,59 +260,58 @@ def grad(p: Problem, grad_scores: Any, argmax: Any, grad_q: Any, grad_d: Any, gr
         query, document = (torch.where(valid[..., None], x, 0) for x in (q.vectors(ids_q), document))
         rows_q = q.rows(ids_q)
         if sum_q is not None:
-            sum_q.index_add_(0, rows_q.flatten(), (weighted[..., None] * document).flatten(0, 1).to(sum_q.dtype))
+            sum_q.index_add_(
+                0, rows_q.flatten(), (weighted[..., None] * document).flatten(0, 1).to(sum_q.dtype)
+            )
         if sum_w is not None:
-            sum_w.index_add_(0, rows_q.flatten(), (g * (query * document).sum(dim=-1)).flatten().to(sum_w.dtype))
+            sum_w.index_add_(
+                0, rows_q.flatten(), (g * (query * document).sum(dim=-1)).flatten().to(sum_w.dtype)
+            )
         if sum_d is not None:
             rows_d = d.rows(ids_d).gather(1, at)
             sum_d.index_add_(0, rows_d.flatten(), (weighted[..., None] * query).flatten(0, 1).to(sum_d.dtype))
     for tokens, total, out in ((q, sum_q, grad_q), (d, sum_d, grad_d)):
         if out is not None:
-            out.copy_((_through_normalization(tokens, total) if tokens.normalize else total).view(out.shape))
+            total = (_through_normalization(tokens, total) if tokens.normalize else total).view(out.shape)
+            out.copy_(total + out if accumulate else total)
 
 
 @_plainly
 def topk(p: Problem, k: int, id_base: int, smallest: bool) -> tuple[Any, Any]:
     """Blocks of documents, their scores merged into the k best so far."""
     rows, columns = score_shape(p)
-    best: tuple[Any, Any] | None = None
+    where = p.q.data.device
     step = max(min(BLOCK // max(rows, 1), 65536), 1)
-    d = _Tokens(p, "d")
-    for a, b in _spans(columns, step if p.pairing == ALL and d.offsets is None else columns):
-        part = (
-            p
-            if b - a == columns
-            else p._replace(d=p.d[a:b], d_mask=_slice(p.d_mask, a, b), d_scale=_slice(p.d_scale, a, b))
+    values = torch.empty((rows, 0), dtype=torch.float32, device=where)
+    ids = torch.empty((rows, 0), dtype=torch.int64, device=where)
+    for a, b in _spans(columns, step if p.pairing == ALL and p.d.offsets is None else columns):
+        found = torch.empty((rows, b - a), dtype=torch.float32, device=where)
+        score(p if b - a == columns else p._replace(d=sliced(p.d, a, b)), found, None)
+        numbers = torch.arange(a, b, device=where).expand(rows, -1) + id_base
+        values, ids = _best_of(
+            torch.cat([values, found], dim=1), torch.cat([ids, numbers], dim=1), k, smallest
         )
-        values = torch.empty((rows, b - a), dtype=torch.float32, device=p.q.device)
-        score(part, values, None)
-        ids = torch.arange(a, b, device=p.q.device).expand(rows, -1) + id_base
-        best = (
-            _keep(values, ids, k, smallest) if best is None else merge([best[0], values], [best[1], ids], k, smallest)
-        )
-    if best is None:
-        empty = torch.full((rows, 0), torch.nan, device=p.q.device)
-        best = _keep(empty, empty.to(torch.int64), k, smallest)
-    return best
+    return (values, ids) if columns else _best_of(values, ids, k, smallest)
 
 
-def _slice(x: Any, a: int, b: int) -> Any:
-    return x if x is None or x.dim() == 0 else x[a:b]
+def merge_topk(values: Any, ids: Any, k: int, smallest: bool) -> tuple[Any, Any]:
+    """See ``verbs.merge_topk``: [parts, queries, k_in] -> [queries, k], without a wait."""
+    return _best_of(values.movedim(0, 1).flatten(1), ids.movedim(0, 1).flatten(1), k, smallest)
 
 
-def merge(values: list[Any], ids: list[Any], k: int, smallest: bool) -> tuple[Any, Any]:
-    return _keep(torch.cat(values, dim=1), torch.cat(ids, dim=1), k, smallest)
-
-
-def _keep(values: Any, ids: Any, k: int, smallest: bool) -> tuple[Any, Any]:
-    """Best first, ties by lower id, NaN last, empty places (id -1, NaN) after those; exactly k columns."""
-    by_id = torch.where(ids < 0, torch.iinfo(torch.int64).max, ids).argsort(dim=1)
+def _best_of(values: Any, ids: Any, k: int, smallest: bool) -> tuple[Any, Any]:
+    """Exactly k of the columns: best first, ties by lower id, NaN last; places for which there
+    is no entry with an id hold NaN and -1. The keys are integers, so that every device sorts
+    alike.
+    """
+    by_id = torch.where(ids < 0, torch.iinfo(torch.int64).max, ids).argsort(dim=1, stable=True)
     values, ids = values.gather(1, by_id), ids.gather(1, by_id)
-    key = values if smallest else -values
-    order = torch.where(key.isnan(), torch.inf, key).argsort(dim=1, stable=True)
-    nan_last = key.gather(1, order).isnan().to(torch.int8).argsort(dim=1, stable=True)
-    order = order.gather(1, nan_last)[:, :k]
+    bits = torch.where(values == 0, 0, values).view(torch.int32)  # both zeros are equal
+    ascending = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).long()
+    key = torch.where(values.isnan(), 1 << 33, ascending if smallest else -ascending)
+    order = torch.where(ids < 0, 1 << 34, key).argsort(dim=1, stable=True)[:, :k]
     values, ids = values.gather(1, order), ids.gather(1, order)
+    values, ids = values.masked_fill(ids < 0, torch.nan), ids.clamp_min(-1)
     missing = k - values.shape[1]
     if missing > 0:
         values = torch.nn.functional.pad(values, (0, missing), value=torch.nan)

@@ -1,4 +1,4 @@
-"""Gradients through documents that are made block by block (see ``_blocks``)."""
+"""Gradients through documents that are made block by block (see ``blocks``)."""
 
 from __future__ import annotations
 
@@ -6,17 +6,22 @@ from typing import Any
 
 import torch
 
-from . import _blocks, _torch
-from ._problem import Problem
+from . import torch_ops
+from .problem import Problem, fields
 
 
 class _Score(torch.autograd.Function):
-    """apply(q, q_weights, base, source, *parameters): the parameters are what the source makes documents from."""
+    """apply(q, q_weights, base, source, results, *parameters): gives scores that are computed
+    already, with the argmax of each block, their history. The parameters are what the source
+    makes documents from.
+    """
 
     @staticmethod
-    def forward(ctx: Any, q: Any, q_weights: Any, base: Problem, source: Any, *parameters: Any) -> Any:
-        scores, winners = _blocks.score(_torch, base, source, True)
-        ctx.save_for_backward(q, q_weights, base.q_mask, *parameters, *winners)
+    def forward(
+        ctx: Any, q: Any, q_weights: Any, base: Problem, source: Any, results: Any, *parameters: Any
+    ) -> Any:
+        scores, winners = results
+        ctx.save_for_backward(q, q_weights, base.q.mask, *parameters, *winners)
         ctx.parameters = len(parameters)
         ctx.base, ctx.source = base, source
         ctx.set_materialize_grads(False)
@@ -25,20 +30,21 @@ class _Score(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_scores: Any) -> tuple[Any, ...]:
         if grad_scores is None:
-            return (None,) * (4 + int(ctx.parameters))
+            return (None,) * (5 + int(ctx.parameters))
         q, q_weights, q_mask, *rest = ctx.saved_tensors
         winners = rest[ctx.parameters :]
-        base = ctx.base._replace(q=q, q_weights=q_weights, q_mask=q_mask)
+        base = ctx.base
         want_q, want_weights = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
-        want_parameters = ctx.needs_input_grad[4:]
+        want_parameters = ctx.needs_input_grad[5:]
         with torch.no_grad():
+            queries = base.q._replace(data=q.float(), weights=q_weights, mask=q_mask)
             sum_q = torch.zeros(q.shape, dtype=torch.float32, device=q.device) if want_q else None
             sum_w = torch.zeros(q.shape[:-1], dtype=torch.float32, device=q.device) if want_weights else None
             sums = ctx.source.gradients(want_parameters)
             for (a, b), argmax in zip(ctx.source.spans(), winners, strict=True):
-                problem = base._replace(q=q.float(), **ctx.source.fields(a, b))
+                problem = base._replace(q=queries, d=ctx.source.tokens(a, b))
                 want = (want_q, any(want_parameters), want_weights)
-                gq, gd, gw = _torch.run_grad(problem, grad_scores[:, a:b], argmax, *want)
+                gq, gd, gw = torch_ops.run_grad(*fields(problem), grad_scores[:, a:b], argmax, *want)
                 if sum_q is not None:
                     sum_q += gq
                 if sum_w is not None:
@@ -52,10 +58,10 @@ class _Score(torch.autograd.Function):
             )
         if torch.is_grad_enabled():
             sources = (*ctx.saved_tensors[:2], *rest[: ctx.parameters], grad_scores)
-            grads = tuple(None if g is None else _torch.apply(_torch.Once, g, *sources) for g in grads)
-        return (*grads[:2], None, None, *grads[2:])
+            grads = tuple(None if g is None else torch_ops.apply(torch_ops.Once, g, *sources) for g in grads)
+        return (*grads[:2], None, None, None, *grads[2:])
 
 
-def score(base: Problem, source: Any, parameters: tuple[Any, ...]) -> Any:
-    """Differentiable scores [Nq, Nd]."""
-    return _torch.apply(_Score, base.q, base.q_weights, base, source, *parameters)
+def with_history(base: Problem, source: Any, results: Any, parameters: tuple[Any, ...]) -> Any:
+    """The scores [Nq, Nd] of results (scores, argmax of each block), differentiable."""
+    return torch_ops.apply(_Score, base.q.data, base.q.weights, base, source, results, *parameters)

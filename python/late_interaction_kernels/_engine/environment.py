@@ -22,5 +22,7 @@ def flag(name: str) -> bool:
 
 
 def checking() -> bool:
-    """LIK_CHECK, as the library reads it: values in device memory are waited for and looked at."""
+    """LIK_CHECK, as the library reads it: values in device memory are waited for and
+    looked at.
+    """
     return os.environ.get("LIK_CHECK", "") not in ("", "0")

@@ -1,8 +1,10 @@
-"""How the patches of host libraries replace functions, everywhere they have been captured, and put them back.
+"""How the patches of host libraries replace functions, everywhere they have been captured, and
+put them back.
 
-A function that a module imported with ``from x import f``, that a class method binds as a default argument, or that a
-live loss object stored, is not reached by setting ``x.f``. :func:`swap` finds all three kinds among the modules of
-one host, and the same sweep with the mapping turned around restores them.
+A function that a module imported with ``from x import f``, that a class method binds as a
+default argument, or that a live loss object stored, is not reached by setting ``x.f``.
+:func:`swap` finds all three kinds among the modules of one host, and the same sweep with the
+mapping turned around restores them.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ._environment import flag
+from .._engine.environment import flag
 
 
 def disabled() -> bool:
@@ -62,7 +64,9 @@ def _owned_objects(host: str) -> Iterator[Any]:
 
 
 def swap(host: str, replacements: list[tuple[Any, Any]]) -> None:
-    """In everything the host has loaded, put each pair's second object where its first one is."""
+    """In everything the host has loaded, put each pair's second object where its first one
+    is.
+    """
     new = {id(old): value for old, value in replacements}
     for module in host_modules(host):
         for name, value in list(vars(module).items()):
@@ -80,7 +84,9 @@ def swap(host: str, replacements: list[tuple[Any, Any]]) -> None:
 
 
 def with_globals(function: Any, **replaced: Any) -> Callable[..., Any]:
-    """The same code with some of the names it looks up replaced; defaults, closure and name are kept."""
+    """The same code with some of the names it looks up replaced; defaults, closure and name are
+    kept.
+    """
     twin = types.FunctionType(
         function.__code__,
         {**function.__globals__, **replaced},
@@ -96,13 +102,16 @@ def with_globals(function: Any, **replaced: Any) -> Callable[..., Any]:
 
 
 def dispatchable(*tensors: Any) -> bool:
-    """May our functions score these: tensors of one device, floating point, with a dim, and not switched off?"""
+    """May our functions score these: tensors of one device, floating point, with a dim, and not
+    switched off?
+    """
     import torch
 
     return (
         not disabled()
         and all(
-            isinstance(t, torch.Tensor) and t.is_floating_point() and t.dim() > 0 and t.shape[-1] > 0 for t in tensors
+            isinstance(t, torch.Tensor) and t.is_floating_point() and t.dim() > 0 and t.shape[-1] > 0
+            for t in tensors
         )
         and len({t.device for t in tensors}) == 1
     )

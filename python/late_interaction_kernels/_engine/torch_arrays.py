@@ -1,0 +1,331 @@
+"""torch tensors: what ``checks`` asks of an array, and whether a tensor is plain memory that
+the library may be given.
+
+A torch from 2.10 on lends its tensors to the extension through DLPack's exchange API; an older
+one by their addresses.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch.autograd import forward_ad
+
+from .. import _native
+from . import environment
+from .problem import HIGH, HIGHEST, MEDIUM
+
+PLAIN = (torch.Tensor, torch.nn.Parameter)
+EXCHANGE = hasattr(torch.Tensor, "__dlpack_c_exchange_api__")
+_PRECISIONS = {"high": HIGH, "medium": MEDIUM}
+_INTEGERS = (
+    torch.int8,
+    torch.int16,
+    torch.int32,
+    torch.int64,
+    torch.uint8,
+    torch.uint16,
+    torch.uint32,
+    torch.uint64,
+)
+_KEYS = torch._C._TorchDispatchModeKey
+_TRACERS = (_KEYS.FAKE, _KEYS.PROXY, _KEYS.FUNCTIONAL)
+
+# Dtypes with the library's codes: enum lik_dtype in lik.h, enum view_dtype in native/view.h.
+_CODES = {
+    torch.float32: 1,
+    torch.float16: 2,
+    torch.bfloat16: 3,
+    torch.float8_e4m3fn: 4,
+    torch.float8_e5m2: 5,
+    torch.int8: 6,
+    torch.int16: 7,
+    torch.int32: 8,
+    torch.int64: 9,
+    torch.bool: 64,
+    torch.uint8: 65,
+}
+
+
+# ---- is it plain memory? ----
+
+# Bits of way(): enum way in native/short.c.
+TRANSFORMED, DISPATCHED = 1, 2
+
+
+def way(*tensors: Any) -> int:
+    """What is between these tensors (None is none) and plain memory, 0 if nothing is.
+    DISPATCHED: a trace, a mode, a subclass, a tensor without memory, all of which take an
+    operator. TRANSFORMED: torch.func or dual numbers, whose Function knows what to do or says
+    that it does not.
+    """
+    return DISPATCHED if torch.compiler.is_compiling() else _native.way(*tensors)
+
+
+def tracing(*tensors: Any) -> bool:
+    return way(*tensors) != 0
+
+
+def has_values(x: Any) -> bool:
+    """Can they be asked for: is it neither traced, fake nor wrapped by torch.func? Dynamo
+    breaks its graph where it must. Modes that only watch (counting operations, checkpointing)
+    take nothing away.
+    """
+    if torch.compiler.is_compiling():
+        return True
+    if x.is_meta or torch._C._is_tracing() or torch._C._functorch.is_functorch_wrapped_tensor(x):
+        return False
+    if torch._C._len_torch_dispatch_stack() and any(torch._C._get_dispatch_mode(key) for key in _TRACERS):
+        return False
+    fake = sys.modules.get("torch._subclasses.fake_tensor")
+    return fake is None or not isinstance(x, fake.FakeTensor)
+
+
+def on_host(x: Any) -> bool:
+    """Is it plain memory of the host?"""
+    if torch.compiler.is_compiling() or x.device.type != "cpu":
+        return False
+    return type(x) in PLAIN and has_values(x)
+
+
+def readable(x: Any) -> bool:
+    """May its values be looked at: on the host without waiting, under LIK_CHECK=1 on every
+    device.
+    """
+    return on_host(x) or (not torch.compiler.is_compiling() and environment.checking() and has_values(x))
+
+
+def may_wait(x: Any) -> bool:
+    """May one call look at values wherever they are? Never while a graph is captured."""
+    return not tracing(x) and not (x.is_cuda and torch.cuda.is_current_stream_capturing())
+
+
+# ---- lending ----
+
+
+def lend(x: Any) -> Any:
+    """What the extension reads: the tensor itself, or its address where torch has no exchange
+    API.
+    """
+    if x is None or EXCHANGE:
+        return x
+    x = _plain(x)
+    index = -1 if x.device.type == "cpu" else x.device.index
+    return (x.data_ptr(), _CODES.get(x.dtype, 67), index, tuple(x.shape), x.stride(), x)
+
+
+def lent(fields: tuple[Any, ...], arrays: int) -> Any:
+    """The fields of a problem, the first of them arrays."""
+    return fields if EXCHANGE else (*map(lend, fields[:arrays]), *fields[arrays:])
+
+
+def _plain(x: Any) -> Any:
+    """The same values in memory: a sign change that torch has put off is made, zeros get their
+    memory.
+    """
+    x = x.detach().resolve_neg()
+    return torch.zeros(x.shape, dtype=x.dtype, device=x.device) if x._is_zerotensor() else x
+
+
+def _stream(index: int) -> int:
+    return int(torch.cuda.current_stream(index).cuda_stream)
+
+
+def _precision() -> int:
+    return _PRECISIONS.get(torch.get_float32_matmul_precision(), HIGHEST)
+
+
+def _workspace(index: int, size: int) -> tuple[Any, int]:
+    memory = torch.empty(size, dtype=torch.uint8, device=torch.device("cuda", index))
+    return memory, memory.data_ptr()
+
+
+_native.register_torch(
+    torch.Tensor,
+    torch.nn.Parameter,
+    torch.is_grad_enabled,
+    torch._C._are_functorch_transforms_active,
+    torch._C._len_torch_dispatch_stack,
+    torch._C._is_tracing,
+    forward_ad,
+    getattr(torch._C, "_cuda_getCurrentRawStream", _stream),
+    _workspace,
+    _precision,
+    torch.Tensor.is_neg,
+    _plain,
+)
+
+
+# ---- what checks asks ----
+
+
+def dtype_name(x: Any) -> str:
+    return str(x.dtype)[6:]
+
+
+def is_bool(x: Any) -> bool:
+    return bool(x.dtype == torch.bool)
+
+
+def is_integer(x: Any) -> bool:
+    return x.dtype in _INTEGERS
+
+
+def cast(x: Any, dtype: str) -> Any:
+    return x.to(getattr(torch, dtype))
+
+
+def contiguous(x: Any) -> Any:
+    return x.contiguous()
+
+
+def zero_or_one(x: Any) -> bool:
+    """Only where its values may be read: elsewhere any non-zero counts as True."""
+    return not readable(x) or bool(((x == 0) | (x == 1)).all())
+
+
+def device(x: Any) -> Any:
+    return x.device
+
+
+def first(condition: Any) -> tuple[int, ...]:
+    """Where the first True stands."""
+    return tuple(condition.nonzero()[0].tolist())
+
+
+def clamp(x: Any, low: int, high: int) -> Any:
+    return x.clamp(low, high)
+
+
+def stacked(parts: Any) -> Any:
+    return torch.stack(parts)
+
+
+def joined(parts: list[Any], like: Any) -> Any:
+    """One row of f32 of several."""
+    return torch.cat(parts) if parts else like.new_empty(0, dtype=torch.float32)
+
+
+def running_max(x: Any) -> Any:
+    return x.cummax(0).values
+
+
+def widen_empty(x: Any) -> Any:
+    return torch.nn.functional.pad(x, (0, 1))
+
+
+def settle(x: Any) -> Any:
+    return x
+
+
+def largest(x: Any) -> int:
+    return int(x.max()) if x.numel() else 0
+
+
+def _read_extremes(x: Any) -> tuple[int, int, int, int] | None:
+    """By the extension, which reads plain memory."""
+    return _native.extremes(lend(x)) if on_host(x) else None
+
+
+def extremes(x: Any) -> tuple[int, int]:
+    found = _read_extremes(x)
+    if found is not None:
+        return found[:2]
+    low, high = x.aminmax()
+    return int(low), int(high)
+
+
+def offset_extremes(x: Any) -> tuple[int, int, int, int]:
+    found = _read_extremes(x)
+    if found is not None:
+        return found
+    steps = x[1:] - x[:-1] if x.shape[0] > 1 else x - x
+    low, high, shortest, longest = torch.stack([*x.aminmax(), *steps.aminmax()]).tolist()  # one wait
+    return low, high, shortest, longest
+
+
+def empty(shape: tuple[int, ...], dtype: str, like: Any) -> Any:
+    return torch.empty(shape, dtype=getattr(torch, dtype), device=like.device)
+
+
+def arange(n: int, like: Any) -> Any:
+    return torch.arange(n, device=like.device)
+
+
+def from_rows(rows: list[list[int]], like: Any) -> Any:
+    return torch.tensor(rows, device=like.device)
+
+
+def where(condition: Any, x: Any, y: Any) -> Any:
+    return torch.where(condition, x, y)
+
+
+def nan_where(broken: Any, scores: Any) -> Any:
+    """NaN for what has been found broken where it lies; None for nothing."""
+    return scores if broken is None else scores.masked_fill(broken, torch.nan)
+
+
+def best_of_codes(scores: Any, codes: Any, kept: Any) -> Any:
+    """[C, Lq] scores, [B, L] codes -> [B, Lq], the best score among each row's kept codes, 0 if
+    it has none. A code outside counts as 0, which no index of the device's can be.
+    """
+    if codes.shape[1] == 0 or scores.shape[0] == 0:
+        return scores.new_zeros((codes.shape[0], scores.shape[1]))
+    inside = kept & (codes >= 0) & (codes < scores.shape[0])
+    gathered = scores[torch.where(inside, codes, 0).long()].masked_fill_(~kept[..., None], -torch.inf)
+    return torch.where(kept.any(dim=1)[:, None], gathered.amax(dim=1), 0)
+
+
+def decode_residuals(codes: Any, residuals: Any, centroids: Any, table: Any) -> Any:
+    """Vectors [..., d] of codes [...] within the centroids and residuals [..., bytes], for
+    traces and for CUDA.
+    """
+    added = table[residuals.long()].flatten(-2)[..., : centroids.shape[1]]
+    return centroids[codes.long()] + added if centroids.shape[0] else added
+
+
+def exact(like: Any) -> Any:
+    """Products in the operands' own dtype: autocast would round the vectors that the library is
+    about to score.
+    """
+    kind = like.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+
+
+def linear(x: Any, weight: Any, bias: Any, mask: Any) -> Any:
+    """The projection as one differentiable expression, for traces."""
+    if mask is not None:
+        x = torch.where(mask[..., None], x, 0)
+    with exact(x):
+        return torch.nn.functional.linear(x.float(), weight.float(), None if bias is None else bias.float())
+
+
+def scalar(value: Any, like: Any) -> Any:
+    return torch.as_tensor(value, dtype=torch.float32, device=like.device)
+
+
+def ones(shape: tuple[int, ...], like: Any) -> Any:
+    return torch.ones(shape, dtype=torch.float32, device=like.device)
+
+
+def largest_in_row(x: Any) -> Any:
+    return x.amax(dim=-1)
+
+
+def offsets_of(lengths: Any) -> Any:
+    return torch.nn.functional.pad(lengths.cumsum(0), (1, 0))
+
+
+def wants_grad(*arrays: Any) -> bool:
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in arrays)
+
+
+def quantize_int8(x: Any) -> tuple[Any, Any]:
+    wide = x.detach().float()
+    if wide.shape[-1] == 0:
+        return wide.to(torch.int8), wide.new_full(wide.shape[:-1], 1e-12 / 127)
+    scale = wide.abs().amax(dim=-1).clamp_min(1e-12) / 127
+    return (wide / scale.unsqueeze(-1)).clamp(-127, 127).round().to(torch.int8), scale

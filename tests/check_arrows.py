@@ -11,6 +11,7 @@ from pathlib import Path
 BACKENDS = ("ref", "cpu", "cuda", "metal")
 SUFFIXES = (".c", ".h", ".cu", ".cuh", ".m", ".metal")
 INTERFACE = "core/backend.h"
+PLAN = "cuda/plan"  # plain C: it knows neither the rest of its room nor CUDA
 
 # Rooms (or single files) that a room may include, besides itself and lik/lik.h.
 ALLOWED = {
@@ -18,11 +19,12 @@ ALLOWED = {
     "base": (),
     "shared": ("base",),
     INTERFACE: ("base", "shared"),
+    PLAN: ("base", "shared"),
     "core": ("base", "shared"),
     "io": ("base",),
     "cli": ("base", "io"),
-    "tests": ("base", "shared", "core", "io", "cli", *BACKENDS),
-} | {backend: ("base", "shared", INTERFACE) for backend in BACKENDS}
+    "tests": ("base", "shared", "core", "io", "cli", PLAN, *BACKENDS),
+} | {backend: ("base", "shared", INTERFACE, *([PLAN] if backend == "cuda" else [])) for backend in BACKENDS}
 
 INCLUDE = re.compile(r'^\s*#\s*(?:include|import)\s*([<"])([^>"]+)[>"]')
 PRINTS = re.compile(r"(?<![\w.>])(?:v?f?printf|puts|fputs|putchar|putc|fputc|perror|fwrite)\s*\(|\bstdout\b|\bstderr\b")
@@ -33,7 +35,9 @@ COMMENT = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"', re.DOTALL)
 def room_of(path: str) -> str:
     """The room of a file named from the repository's root or from src/ or include/."""
     parts = [part for part in path.split("/") if part not in ("src", "include")]
-    return INTERFACE if "/".join(parts) == INTERFACE else parts[0]
+    if "/".join(parts[:2]) in (INTERFACE, PLAN):
+        return "/".join(parts[:2])
+    return parts[0]
 
 
 def resolve(root: Path, source: Path, name: str) -> str | None:

@@ -44,7 +44,7 @@ int lik_cuda_launch_early(const struct lik_gpu *gpu, const void *kernel, const c
     how.dynamicSmemBytes = shared_bytes;
     how.stream = stream;
     how.attrs = &early;
-    how.numAttrs = gpu->hopper ? 1 : 0;
+    how.numAttrs = gpu->limits.hopper ? 1 : 0;
     cudaLaunchKernelExC(&how, kernel, &args);
     return lik_cuda_launched(name); /* takes a failure off the runtime, too */
 }
@@ -122,14 +122,12 @@ static int inspect(struct lik_gpu *gpu, int device)
     const char *check = getenv("LIK_CHECK");
     *gpu = {};
     gpu->device = device;
-    gpu->arch = cap < arch ? cap : arch;
-    gpu->processors = processors;
-    gpu->shared_bytes = (size_t)shared;
-    gpu->resident_bytes = (size_t)(shared_all / 2 - 2048);
+    gpu->limits.arch = cap < arch ? cap : arch;
+    gpu->limits.processors = processors;
+    gpu->limits.shared_bytes = (size_t)shared;
+    gpu->limits.resident_bytes = (size_t)(shared_all / 2 - 2048);
     gpu->check = check && *check && strcmp(check, "0");
-    int status = lik_score_mma_prepare(gpu);
-    if (!status)
-        status = lik_score_sm90_prepare(gpu);
+    int status = lik_cuda_score_prepare(gpu);
     return status ? status : lik_grad_prepare(gpu);
 }
 
@@ -152,7 +150,7 @@ static int cuda_open(struct lik_context *ctx, const char *level)
         return current.status;
     pthread_mutex_lock(&gpus_lock);
     int status = LIK_OK;
-    if (!gpus[device].arch) { /* once a process: contexts share it */
+    if (!gpus[device].limits.arch) { /* once a process: contexts share it */
         struct lik_gpu gpu;
         status = inspect(&gpu, (int)device);
         if (!status)

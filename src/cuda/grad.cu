@@ -27,40 +27,13 @@
 #include "cuda/kernels.cuh"
 #include "cuda/sort.cuh"
 
-#include <stdio.h>
-
 #define APART       8         /* entries of a token that a group of lanes adds by itself */
-#define SCAN_SHARE  0.1       /* reading a document's entries once, of the time to add all of its rows */
 #define BLOCKS_MOST (1 << 29) /* of either kind in one launch */
-#define KEPT_MOST   65536     /* bytes of the sums that a block keeps in shared memory */
-
-/* How rows are stored, as the innermost loop needs it. */
-enum row_kind {
-    ROWS_OF_F16, /* aligned vectors of 8, dim a multiple of 8; so are the next two */
-    ROWS_OF_BF16,
-    ROWS_OF_F32,
-    ROWS_OF_ANY,
-    ROW_KINDS,
-};
-
 #ifdef __CUDA_ARCH__
 #define COMPILED_ARCH (__CUDA_ARCH__ / 10)
 #else
 #define COMPILED_ARCH 0
 #endif
-
-/* Blocks that a processor holds at once: as far as the kernels' registers are concerned. Four
- * take what ptxas makes of them for Hopper and later; for earlier ones it does not get by
- * without local memory. */
-static constexpr int resident_blocks(int kind, int arch)
-{
-    return kind <= ROWS_OF_BF16 ? (arch >= 90 ? 4 : 3) : kind == ROWS_OF_F32 ? 3 : 2;
-}
-
-static constexpr int dtype_of(int kind)
-{
-    return kind == ROWS_OF_F32 ? LIK_F32 : kind == ROWS_OF_BF16 ? LIK_BF16 : LIK_F16;
-}
 
 /* What makes the vector that counts of token t of sequence i. */
 LIK_DEVICE float factor_at(const struct lik_tokens &x, const float *factors, int64_t i, int t)
@@ -69,15 +42,14 @@ LIK_DEVICE float factor_at(const struct lik_tokens &x, const float *factors, int
                    : token_scale(x, lik_tokens_base(&x, &x.scale_strides, i), t);
 }
 
-/* One entry as a lane holds it: where its row begins, in vectors of 16 bytes, or NO_ROW; and
- * its coefficient. */
-#define NO_ROW 0xffffffffu
+/* One entry as a lane holds it: where its row begins, in vectors of 16 bytes, or GRAD_NO_ROW;
+ * and its coefficient. */
 template <int kind> struct entry {
     uint32_t at;
     float coefficient;
     LIK_MEMBER static struct entry none()
     {
-        return {NO_ROW, 0.0f};
+        return {GRAD_NO_ROW, 0.0f};
     }
     LIK_MEMBER void set(int64_t element)
     {
@@ -85,7 +57,7 @@ template <int kind> struct entry {
     }
     LIK_MEMBER static bool is_row(uint32_t place)
     {
-        return place != NO_ROW;
+        return place != GRAD_NO_ROW;
     }
 };
 
@@ -376,14 +348,14 @@ LIK_DEVICE void query_row(const struct grad_args &a, int64_t token, float *kept)
     int s = (int)(token - i * q.len_max);
     if (s >= sequence_length(q, i))
         return;
-    __shared__ struct incidence of_warps[WARPS]; /* in shared memory to spare registers */
+    __shared__ struct incidence of_warps[GRAD_WARPS]; /* in shared memory to spare registers */
     struct incidence &in = of_warps[threadIdx.x / 32];
     if (lane == 0)
         in = scores_of(a, true, i);
     __syncwarp();
     bool met = false;
     float sum[8];
-    for (int slice = 0; slice < a.slices; slice++) {
+    for (int slice = 0; slice < a.slices_per_row; slice++) {
 #pragma unroll
         for (int e = 0; e < 8; e++)
             sum[e] = 0.0f;
@@ -398,7 +370,7 @@ LIK_DEVICE void query_row(const struct grad_args &a, int64_t token, float *kept)
                            slice * lanes * 8 + k, sum);
         }
         add_groups<lanes>(sum);
-        if (a.slices > 1 && lane < lanes) {
+        if (a.slices_per_row > 1 && lane < lanes) {
             float4 *to = (float4 *)(kept + slice * lanes * 8 + k);
             to[0] = make_float4(sum[0], sum[1], sum[2], sum[3]);
             to[1] = make_float4(sum[4], sum[5], sum[6], sum[7]);
@@ -411,8 +383,9 @@ LIK_DEVICE void query_row(const struct grad_args &a, int64_t token, float *kept)
         float weight =
             q.weights ? q.weights[lik_tokens_base(&q, &q.weights_strides, i) + s * q.weights_strides.token]
                       : 1.0f;
-        product = finish_row<lanes>(a, q, a.q_vector, a.q_factor, i, s, out, sum, a.slices > 1 ? kept : NULL,
-                                    a.op.grad_q, weight, a.op.grad_weights != NULL, lane < lanes);
+        product = finish_row<lanes>(a, q, a.q_vector, a.q_factor, i, s, out, sum,
+                                    a.slices_per_row > 1 ? kept : NULL, a.op.grad_q, weight,
+                                    a.op.grad_weights != NULL, lane < lanes);
     } else if (a.op.grad_q && !a.op.accumulate) {
         store_zeros(a.op.grad_q, q.dtype, q.dim, out, lane, 32);
     }
@@ -420,32 +393,32 @@ LIK_DEVICE void query_row(const struct grad_args &a, int64_t token, float *kept)
         a.op.grad_weights[out] = (a.op.accumulate ? a.op.grad_weights[out] : 0.0f) + product;
 }
 
-/* grad_d: block (document, run of tokens); `few`: of a document with no more than FEW
+/* grad_d: block (document, run of tokens); `few`: of a document with no more than GRAD_FEW
  * entries. */
 template <int lanes, int kind, bool few>
 LIK_DEVICE void document_rows(const struct grad_args &a, int64_t run, float *memory)
 {
     const struct lik_tokens &q = a.op.score.q, &d = a.op.score.d;
-    const int groups = 32 / lanes, row_floats = a.slices * lanes * 8, range = a.range;
+    const int groups = 32 / lanes, row_floats = a.slices_per_row * lanes * 8, range = a.tokens_per_block;
     const int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x & 31, group = lane / lanes;
     const int k = (lane & (lanes - 1)) * 8;
     struct document_shared sm;
     sm.kept = memory;
     sm.counters = (int *)(memory + (a.keep_rows ? range * row_floats : 0));
-    sm.start = sm.counters + WARPS * WARPS * warp_tokens(range);
-    sm.hits = (uint32_t *)(sm.start + WARPS * warp_tokens(range) + 1);
-    sm.sorted = (uint16_t *)(sm.hits + a.window);
+    sm.start = sm.counters + GRAD_WARPS * GRAD_WARPS * GRAD_WARP_TOKENS(range);
+    sm.hits = (uint32_t *)(sm.start + GRAD_WARPS * GRAD_WARP_TOKENS(range) + 1);
+    sm.sorted = (uint16_t *)(sm.hits + a.hits_per_window);
     __shared__ struct incidence in; /* in shared memory to spare registers; so is the run of tokens */
     __shared__ int64_t document, first_row;
     __shared__ struct document_entries entries;
     __shared__ int first_token, here;
     if (threadIdx.x == 0) {
-        document = run / a.ranges;
-        first_token = (int)(run - document * a.ranges) * range;
+        document = run / a.blocks_per_document;
+        first_token = (int)(run - document * a.blocks_per_document) * range;
         here = min(range, sequence_length(d, document) - first_token);
         in = scores_of(a, false, document);
         entries.count = in.count * q.len_max;
-        for (int w = 0; w < WARPS; w++)
+        for (int w = 0; w < GRAD_WARPS; w++)
             entries.next[w] = w * entries_of_warp(entries);
         first_row = lik_tokens_row(&d, document) + first_token;
     }
@@ -460,17 +433,17 @@ LIK_DEVICE void document_rows(const struct grad_args &a, int64_t run, float *mem
             sort_window(a, sm, in, entries, first_token, here, range);
         auto last = [&]() { return few || entries.last; };
         auto keep = [&]() { return few ? a.keep_rows : entries.keep; };
-        const int per = warp_tokens(range), first_slot = warp * per;
+        const int per = GRAD_WARP_TOKENS(range), first_slot = warp * per;
         auto end_of = [&](int slot) { return few ? sm.counters[slot] : sm.start[slot + 1]; };
         auto finish = [&](int n, float (&sum)[8], const float *kept, bool writes) {
-            int t = warp + n * WARPS;
+            int t = warp + n * GRAD_WARPS;
             finish_row<lanes>(a, d, a.d_vector, a.d_factor, document, first_token + t, first_row + t, sum,
                               kept, a.op.grad_d, 1.0f, false, writes);
         };
-        auto kept_row = [&](int n) { return sm.kept + (warp + n * WARPS) * row_floats; };
+        auto kept_row = [&](int n) { return sm.kept + (warp + n * GRAD_WARPS) * row_floats; };
         /* Zeros are stored by a group of lanes a row. */
         auto clear_rows = [&](uint32_t which) {
-            for (int n = group, t; !a.op.accumulate && (t = warp + n * WARPS) < here; n += groups)
+            for (int n = group, t; !a.op.accumulate && (t = warp + n * GRAD_WARPS) < here; n += groups)
                 if (which >> n & 1)
                     store_zeros(a.op.grad_d, d.dtype, d.dim, first_row + t, lane & (lanes - 1), lanes);
         };
@@ -479,7 +452,7 @@ LIK_DEVICE void document_rows(const struct grad_args &a, int64_t run, float *mem
         if (last())
             clear_rows(~(met | winners));
         const int begin = sm.start[first_slot], end = end_of(first_slot + per - 1);
-        for (int slice = 0; slice < a.slices; slice++) {
+        for (int slice = 0; slice < a.slices_per_row; slice++) {
             float sum[8] = {};
             bool begun = false; /* the groups have sums of the first token's entries before */
             /* 32 entries at once: of several tokens whole, or a part of those of one. */
@@ -489,10 +462,11 @@ LIK_DEVICE void document_rows(const struct grad_args &a, int64_t run, float *mem
                 if (lane < count) {
                     const int number = sm.sorted[e + lane];
                     const uint32_t hit = sm.hits[number];
-                    const int64_t ahead = hit & ((1u << ENTRY_BITS) - 1u);
-                    slot = (int)(hit >> ENTRY_BITS);
+                    const int64_t ahead = hit & ((1u << GRAD_ENTRY_BITS) - 1u);
+                    slot = (int)(hit >> GRAD_ENTRY_BITS);
                     mine = winning_row<kind>(
-                        a, in, few ? ahead : entries.first[number / (a.window / WARPS)] + ahead);
+                        a, in,
+                        few ? ahead : entries.first[number / (a.hits_per_window / GRAD_WARPS)] + ahead);
                 }
                 int slot_before = __shfl_up_sync(~0u, slot, 1);
                 uint32_t firsts = __ballot_sync(~0u, lane < count && slot != slot_before) | 1u;
@@ -538,8 +512,8 @@ LIK_DEVICE void document_rows(const struct grad_args &a, int64_t run, float *mem
                             }
                     } else if (kind != ROWS_OF_ANY && a.plain) {
                         if (writes && k < (int)d.dim)
-                            store_vector(a.op.grad_d, dtype_of(kind),
-                                         (first_row + warp + n * WARPS) * d.dim + k, sum);
+                            store_vector(a.op.grad_d, GRAD_ROW_DTYPE(kind),
+                                         (first_row + warp + n * GRAD_WARPS) * d.dim + k, sum);
                     } else {
                         finish(n, sum, NULL, writes);
                     }
@@ -564,7 +538,7 @@ LIK_DEVICE void document_rows(const struct grad_args &a, int64_t run, float *mem
 /* A launch's blocks: `document_blocks` runs of documents, then, to fill what those leave, the
  * query tokens. */
 template <int lanes, int kind, bool few>
-static __global__ void __launch_bounds__(32 * WARPS, resident_blocks(kind, COMPILED_ARCH))
+static __global__ void __launch_bounds__(32 * GRAD_WARPS, GRAD_RESIDENT_BLOCKS(kind, COMPILED_ARCH))
     gradient_rows(const __grid_constant__ struct grad_args a)
 {
     extern __shared__ __align__(16) float memory[];
@@ -576,7 +550,7 @@ static __global__ void __launch_bounds__(32 * WARPS, resident_blocks(kind, COMPI
     else if (warp < a.query_warps)
         query_row<lanes, kind>(
             a, a.first_query_token + (int64_t)(blockIdx.x - a.document_blocks) * a.query_warps + warp,
-            memory + warp * a.slices * lanes * 8);
+            memory + warp * a.slices_per_row * lanes * 8);
 }
 
 /* Rows of a packed gradient that no sequence covers; a thread an element. */
@@ -610,169 +584,24 @@ static __global__ void list_keys(const int64_t *list, int64_t count, int64_t n, 
 
 /* ---- The host's side ---- */
 
-/* The workspace: factors of the queries, of the documents; the list sorted by query, by
- * document. */
-struct grad_plan {
-    struct grad_args args;
-    int64_t q_factors, d_factors, padded;  /* padded: keys of a sorted list */
-    size_t q_factor, d_factor, by_q, by_d; /* where they stand in the workspace */
-    /* kinds of the rows that are gathered: q's for grad_d, d's for grad_q */
-    int lanes, q_kind, d_kind;
-    size_t query_bytes, document_bytes; /* shared memory */
-    /* no document has more than FEW entries; one launch for both gradients */
-    int few, together;
-};
-
-/* The vector kinds count 32 bits of vectors, so that more than 64 GB, or strides below zero,
- * are left to the general one. */
-static int kind_of(const struct lik_tokens *x, int vector)
-{
-    const struct lik_strides *by = &x->strides;
-    int64_t members = x->group_size > 0 ? x->group_size : x->count, groups = members ? x->count / members : 0;
-    int64_t tokens = x->offsets ? x->total : x->len_max;
-    if (tokens < 1 || members < 1) /* nothing is read; the strides may be anything */
-        return ROWS_OF_ANY;
-    int64_t last = by->token * (tokens - 1);
-    if (!x->offsets)
-        last += by->sequence * (members - 1) + by->group * (groups > 1 ? groups - 1 : 0);
-    if (!vector || x->dim % 8 || x->dtype > LIK_BF16 || by->token < 0 || by->sequence < 0 || by->group < 0 ||
-        last / (x->dtype == LIK_F32 ? 4 : 8) >= (int64_t)NO_ROW)
-        return ROWS_OF_ANY;
-    return x->dtype == LIK_F32 ? ROWS_OF_F32 : x->dtype == LIK_BF16 ? ROWS_OF_BF16 : ROWS_OF_F16;
-}
-
-/* How many entries a document may have at the most. */
-static int64_t most_entries(const struct lik_score *op)
-{
-    int64_t scores = op->pairing == LIK_ALL ? op->q.count : op->pairing == LIK_LIST ? op->list_count : 1;
-    /* in range: a count of queries times their length is, and so is all of an argmax */
-    return scores * op->q.len_max;
-}
-
-/* Into how many runs of tokens each document is cut, `least` or more. The processors hold
- * `at_once` blocks, and others begin when those have ended: rounds. A block reads all of its
- * document's entries, which costs SCAN_SHARE of adding all of its rows, and adds a part of the
- * rows. */
-static int64_t runs_of(int64_t documents, int64_t length, int64_t least, int64_t at_once)
-{
-    int64_t rounds = (least * documents + at_once - 1) / at_once, finest = (length + WARPS - 1) / WARPS,
-            best = least;
-    double shortest = INFINITY;
-    for (int64_t last = rounds + 8; documents && rounds < last; rounds++) {
-        int64_t n = rounds * at_once / documents;
-        n = n > finest ? finest : n;
-        n = n < least ? least : n;
-        double time = (double)rounds * (SCAN_SHARE + 1.0 / (double)n);
-        if (time < shortest) {
-            shortest = time;
-            best = n;
-        }
-    }
-    return best;
-}
-
-static int plan_documents(const struct lik_gpu *gpu, struct grad_plan *p)
-{
-    struct grad_args *a = &p->args;
-    int64_t entries = most_entries(&a->op.score), length = a->op.score.d.len_max;
-    p->few = entries <= FEW;
-    int64_t room = p->few ? WARPS * entries : entries; /* each warp has its own list of few */
-    int window = WINDOW_MOST;
-    while (window > 32 * WARPS * AHEAD && window / 2 >= room)
-        window /= 2;
-    if (entries > window) /* a block lists those of its tokens alone */
-        window /= 2;
-    a->window = window;
-    a->keep_rows = a->slices > 1 || entries > window;
-    int row_floats = a->keep_rows ? a->slices * p->lanes * 8 : 0;
-    int64_t most = RANGE_MOST;
-    while (most > 0 && document_shared_bytes((int)most, window, row_floats) > gpu->shared_bytes - 1024)
-        most--;
-    if (most < 1)
-        return lik_fail(LIK_EUNSUPPORTED, "d.dim is %lld: the gradient's rows pass a block's shared memory",
-                        (long long)a->op.score.d.dim);
-    int64_t kept = row_floats ? KEPT_MOST / (row_floats * 4) : RANGE_MOST;
-    kept = kept < 1 ? 1 : kept < RANGE_MOST ? kept : RANGE_MOST;
-    most = most < kept ? most : kept;
-    int64_t least = length ? (length + most - 1) / most : 1;
-    size_t bytes = document_shared_bytes((int)((length + least - 1) / least), window, row_floats) + 2048;
-    /* the 2048 are a guess */
-    int64_t resident = bytes > gpu->shared_bytes ? 1 : (int64_t)(gpu->shared_bytes / bytes);
-    int64_t limit = resident_blocks(p->q_kind, gpu->arch);
-    int64_t runs =
-        runs_of(a->op.score.d.count, length, least, gpu->processors * (resident < limit ? resident : limit));
-    a->range = (int32_t)((length + runs - 1) / runs);
-    a->ranges = a->range ? (length + a->range - 1) / a->range : runs;
-    p->document_bytes = document_shared_bytes(a->range, window, row_floats);
-    p->together = p->q_kind == p->d_kind && p->query_bytes <= p->document_bytes && resident >= limit;
-    return LIK_OK;
-}
-
-static int make_plan(const struct lik_gpu *gpu, const struct lik_grad *op, struct grad_plan *p,
-                     struct lik_layout *layout)
-{
-    *p = {};
-    struct grad_args *a = &p->args;
-    const struct lik_score *score = &op->score;
-    a->op = *op;
-    a->columns = lik_score_columns(score);
-    a->q_vector = lik_cuda_vector_loads(&score->q);
-    a->d_vector = lik_cuda_vector_loads(&score->d);
-    p->q_kind = kind_of(&score->q, a->q_vector);
-    p->d_kind = kind_of(&score->d, a->d_vector);
-    a->argmax_vector = score->q.len_max % AHEAD == 0 &&
-                       (uintptr_t)score->argmax % (AHEAD * (score->argmax_dtype == LIK_I16 ? 2 : 4)) == 0;
-    a->plain = p->q_kind != ROWS_OF_ANY && score->d.dtype == dtype_of(p->q_kind) && !score->d.scale &&
-               !score->d.normalize && !op->accumulate && (uintptr_t)op->grad_d % 16 == 0;
-    p->lanes = score->q.dim <= 64 ? 8 : score->q.dim <= 128 ? 16 : 32;
-    a->slices = (int32_t)((score->q.dim + p->lanes * 8 - 1) / (p->lanes * 8));
-    if (score->q.normalize)
-        p->q_factors = lik_tokens_rows(&score->q);
-    if (score->d.normalize)
-        p->d_factors = lik_tokens_rows(&score->d);
-    a->query_warps = WARPS;
-    size_t row_bytes = a->slices > 1 ? (size_t)a->slices * (size_t)p->lanes * 32 : 0;
-    while (a->query_warps > 1 && (size_t)a->query_warps * row_bytes > KEPT_MOST)
-        a->query_warps /= 2;
-    p->query_bytes = (size_t)a->query_warps * row_bytes;
-    if (p->query_bytes > gpu->shared_bytes - 1024)
-        return lik_fail(LIK_EUNSUPPORTED, "q.dim is %lld: a gradient's row passes a block's shared memory",
-                        (long long)score->q.dim);
-    if (score->pairing == LIK_LIST && score->list_count) {
-        if (score->list_count > INT32_MAX || score->q.count > INT32_MAX || score->d.count > INT32_MAX)
-            return lik_fail(LIK_EUNSUPPORTED,
-                            "list_count is %lld, the CUDA backend takes gradients of up to %d pairs",
-                            (long long)score->list_count, INT32_MAX);
-        for (p->padded = 1; p->padded < score->list_count;)
-            p->padded *= 2;
-        a->by_q.count = a->by_d.count = score->list_count;
-    }
-    p->q_factor = lik_cuda_take(layout, p->q_factors, 4);
-    p->d_factor = lik_cuda_take(layout, p->d_factors, 4);
-    p->by_q = lik_cuda_take(layout, p->padded, 8);
-    p->by_d = lik_cuda_take(layout, p->padded, 8);
-    return plan_documents(gpu, p);
-}
-
 int lik_cuda_grad_plan(const struct lik_gpu *gpu, const struct lik_grad *op, struct lik_layout *layout,
                        struct lik_plan *plan)
 {
     struct grad_plan p;
-    int status = make_plan(gpu, op, &p, layout);
-    if (status)
-        return status;
-    snprintf(plan->variant, sizeof plan->variant, "grad_%s_%s_d%lld_cuda_%dx%d",
-             lik_dtype_name(op->score.q.dtype), lik_dtype_name(op->score.d.dtype), (long long)op->score.q.dim,
-             p.args.range, p.args.window);
-    return LIK_OK;
+    int status = lik_cuda_plan_grad(&gpu->limits, op, layout, &p);
+    if (!status)
+        lik_cuda_name_grad(&p, op, plan->variant, sizeof plan->variant);
+    return status;
 }
 
-static int sort_list(const struct grad_plan *p, const int64_t *list, int64_t count, struct sorted_list *out,
-                     cudaStream_t stream)
+static int sort_list(const int64_t *list, int64_t list_count, int64_t sequences, int64_t padded,
+                     uint64_t *keys, struct sorted_list *out, cudaStream_t stream)
 {
-    list_keys<<<lik_cuda_blocks(p->padded), 256, 0, stream>>>(list, count, out->count, p->padded, out->keys);
+    out->count = list_count;
+    out->keys = keys;
+    list_keys<<<lik_cuda_blocks(padded), 256, 0, stream>>>(list, sequences, list_count, padded, keys);
     int status = lik_cuda_launched("list_keys");
-    return status ? status : lik_cuda_sort(out->keys, p->padded, 1, stream);
+    return status ? status : lik_cuda_sort(keys, padded, 1, stream);
 }
 
 typedef void (*grad_kernel)(struct grad_args);
@@ -798,7 +627,7 @@ int lik_grad_prepare(const struct lik_gpu *gpu)
         e = cudaFuncGetAttributes(&attributes, kernel);
         if (e == cudaSuccess)
             e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                     (int)(gpu->shared_bytes - attributes.sharedSizeBytes));
+                                     (int)(gpu->limits.shared_bytes - attributes.sharedSizeBytes));
     }
     return lik_cuda_status(e, "preparing the gradient's kernels");
 }
@@ -813,19 +642,19 @@ static int clear(const struct lik_tokens *x, void *gradient, int dtype, int64_t 
 }
 
 /* Launches the blocks of the next of both, no more than there may be in a launch. */
-static int launch_rows(const struct lik_gpu *gpu, struct grad_plan *p, int kind, size_t bytes, int64_t runs,
-                       int64_t tokens, cudaStream_t stream)
+static int launch_rows(const struct lik_gpu *gpu, const struct grad_plan *p, struct grad_args *a, int kind,
+                       size_t bytes, int64_t runs, int64_t tokens, cudaStream_t stream)
 {
-    struct grad_args *a = &p->args;
     int status = LIK_OK;
     while (!status && (runs || tokens)) {
         int64_t documents = runs < BLOCKS_MOST ? runs : BLOCKS_MOST;
-        int64_t queries = (tokens + a->query_warps - 1) / a->query_warps;
+        int64_t queries = (tokens + p->query_warps - 1) / p->query_warps;
         queries = queries < BLOCKS_MOST ? queries : BLOCKS_MOST;
-        int64_t taken = queries * a->query_warps < tokens ? queries * a->query_warps : tokens;
+        int64_t taken = queries * p->query_warps < tokens ? queries * p->query_warps : tokens;
         a->document_blocks = (uint32_t)documents;
-        status = lik_cuda_launch_early(gpu, (const void *)kernel_of(p->few, p->lanes, kind), "gradient_rows",
-                                       (unsigned)(documents + queries), 32 * WARPS, bytes, stream, a);
+        status = lik_cuda_launch_early(gpu, (const void *)kernel_of(p->few, p->lanes_per_row, kind),
+                                       "gradient_rows", (unsigned)(documents + queries), 32 * GRAD_WARPS,
+                                       bytes, stream, a);
         a->first_run += documents;
         a->first_query_token += taken;
         runs -= documents;
@@ -834,40 +663,67 @@ static int launch_rows(const struct lik_gpu *gpu, struct grad_plan *p, int kind,
     return status;
 }
 
-int lik_cuda_grad_run(const struct lik_gpu *gpu, const struct lik_grad *op, char *workspace,
-                      cudaStream_t stream)
+/* Everything before the gradients' own launch. */
+static int prepare_inputs(const struct grad_plan *p, struct grad_args *a, char *workspace,
+                          cudaStream_t stream)
 {
-    struct grad_plan p;
-    struct lik_layout layout = {};
-    int status = make_plan(gpu, op, &p, &layout);
-    struct grad_args *a = &p.args;
-    const struct lik_tokens *q = &op->score.q, *d = &op->score.d;
-    if (status)
-        return status;
+    const struct lik_grad *op = &a->op;
+    const struct lik_score *score = &op->score;
+    const struct lik_tokens *q = &score->q, *d = &score->d;
+    int status = LIK_OK;
     if (!op->accumulate && ((status = clear(q, op->grad_q, q->dtype, q->dim, stream)) ||
                             (status = clear(d, op->grad_d, d->dtype, d->dim, stream)) ||
                             (status = clear(q, op->grad_weights, LIK_F32, 1, stream))))
         return status;
-    float *q_factor = (float *)(workspace + p.q_factor), *d_factor = (float *)(workspace + p.d_factor);
-    if (p.q_factors && (status = lik_cuda_unit_factors(q, a->q_vector, q_factor, p.q_factors, stream)))
+    float *q_factor = (float *)(workspace + p->q_factor), *d_factor = (float *)(workspace + p->d_factor);
+    if (p->q_factors && (status = lik_cuda_unit_factors(q, p->q_vector, q_factor, p->q_factors, stream)))
         return status;
-    if (p.d_factors && (status = lik_cuda_unit_factors(d, a->d_vector, d_factor, p.d_factors, stream)))
+    if (p->d_factors && (status = lik_cuda_unit_factors(d, p->d_vector, d_factor, p->d_factors, stream)))
         return status;
-    a->q_factor = p.q_factors ? q_factor : NULL;
-    a->d_factor = p.d_factors ? d_factor : NULL;
-    if (p.padded) {
-        a->by_q.keys = (uint64_t *)(workspace + p.by_q);
-        a->by_d.keys = (uint64_t *)(workspace + p.by_d);
-        if ((status = sort_list(&p, op->score.list_q, q->count, &a->by_q, stream)) ||
-            (status = sort_list(&p, op->score.list_d, d->count, &a->by_d, stream)))
-            return status;
-    }
-    int64_t runs = op->grad_d ? d->count * a->ranges : 0;
-    int64_t tokens = op->grad_q || op->grad_weights ? q->count * q->len_max : 0;
-    if (!runs || !p.together) {
-        if ((status = launch_rows(gpu, &p, p.d_kind, p.query_bytes, 0, tokens, stream)))
+    a->q_factor = p->q_factors ? q_factor : NULL;
+    a->d_factor = p->d_factors ? d_factor : NULL;
+    if (p->list_keys && ((status = sort_list(score->list_q, score->list_count, q->count, p->list_keys,
+                                             (uint64_t *)(workspace + p->by_q), &a->by_q, stream)) ||
+                         (status = sort_list(score->list_d, score->list_count, d->count, p->list_keys,
+                                             (uint64_t *)(workspace + p->by_d), &a->by_d, stream))))
+        return status;
+    return LIK_OK;
+}
+
+static void take_plan(struct grad_args *a, const struct grad_plan *p)
+{
+    a->columns = p->columns;
+    a->q_vector = p->q_vector;
+    a->d_vector = p->d_vector;
+    a->argmax_vector = p->argmax_vector;
+    a->plain = p->plain;
+    a->slices_per_row = p->slices_per_row;
+    a->keep_rows = p->keep_rows;
+    a->hits_per_window = p->hits_per_window;
+    a->tokens_per_block = p->tokens_per_block;
+    a->query_warps = p->query_warps;
+    a->blocks_per_document = p->blocks_per_document;
+}
+
+int lik_cuda_grad_run(const struct lik_gpu *gpu, const struct lik_grad *op, char *workspace,
+                      cudaStream_t stream)
+{
+    struct grad_plan p;
+    struct grad_args a = {};
+    struct lik_layout layout = {};
+    int status = lik_cuda_plan_grad(&gpu->limits, op, &layout, &p);
+    if (status)
+        return status;
+    a.op = *op;
+    take_plan(&a, &p);
+    if ((status = prepare_inputs(&p, &a, workspace, stream)) != LIK_OK)
+        return status;
+    int64_t runs = op->grad_d ? op->score.d.count * p.blocks_per_document : 0;
+    int64_t tokens = op->grad_q || op->grad_weights ? op->score.q.count * op->score.q.len_max : 0;
+    if (!runs || !p.one_launch) {
+        if ((status = launch_rows(gpu, &p, &a, p.d_kind, p.query_bytes, 0, tokens, stream)))
             return status;
         tokens = 0;
     }
-    return launch_rows(gpu, &p, p.q_kind, p.document_bytes, runs, tokens, stream);
+    return launch_rows(gpu, &p, &a, p.q_kind, p.document_bytes, runs, tokens, stream);
 }

@@ -18,14 +18,14 @@
 #include "cuda/score.cuh"
 
 #define THREADS 128
-#define CHUNK   32 /* elements of the dim a stage */
+#define CHUNK   MMA_CHUNK
 
 struct mma_args {
     struct score_args score;
-    int64_t runs, run_columns; /* runs of documents a tile, documents a run */
+    int64_t runs, run_documents; /* struct mma_plan; so are the next but the last */
     int32_t q_planes, d_planes, orders;
-    int32_t q_raw, d_raw; /* elements are copied as they are */
-    int32_t q_resident;   /* the whole rows of the query tile stay in shared memory */
+    int32_t q_raw, d_raw;
+    int32_t q_resident; /* the whole rows of the query tile stay in shared memory */
 };
 
 /* Policies: element in shared memory, elements of padding a row (so that eight rows meet all
@@ -80,7 +80,7 @@ template <class P, int warp_rows> struct layout {
     };
     typename P::element *q, *d;
     int64_t *row_at;
-    float *row_weight, *row_sign, *factor, *best, *block_sum;
+    float *row_weight, *row_sign, *factor, *best, *strip_sum;
     int *row_counts, *row_token, *kept, *best_at, *any_kept;
     int q_stride, q_plane, d_plane, q_stage, d_stage;
 
@@ -116,8 +116,8 @@ template <class P, int warp_rows> struct layout {
         kept = (int *)(factor + 2 * columns);
         best = (float *)(kept + 2 * columns); /* of each warp's 32 rows */
         best_at = (int *)(best + 4 * 32);
-        block_sum = (float *)(best_at + 4 * 32);
-        any_kept = (int *)(block_sum + 16);
+        strip_sum = (float *)(best_at + 4 * 32);
+        any_kept = (int *)(strip_sum + 16);
     }
 };
 
@@ -316,8 +316,8 @@ static __device__ void join_maxima(struct maxima &best, layout<P, warp_rows> &sm
         }
 }
 
-/* Weighs the row maxima of one document, writes the argmax, adds the rows of each block and the
- * blocks of each query. */
+/* Weighs the row maxima of one document, writes the argmax, adds the rows of each strip and the
+ * strips of each query. */
 template <class P, int warp_rows, bool want_argmax>
 static __device__ void finish_document(struct maxima &best, layout<P, warp_rows> &sm,
                                        const struct score_args &a, int64_t tile, int64_t column, int length,
@@ -328,7 +328,7 @@ static __device__ void finish_document(struct maxima &best, layout<P, warp_rows>
     if (warp_rows == 4 || warp == 0) {
 #pragma unroll
         for (int m = 0; m < 2; m++) {
-            struct block_place place = locate_block(a.tiling, tile, row_warp * 2 + m);
+            struct strip_place place = locate_strip(a.tiling, tile, row_warp * 2 + m);
             float v[2];
 #pragma unroll
             for (int h = 0; h < 2; h++) {
@@ -339,26 +339,27 @@ static __device__ void finish_document(struct maxima &best, layout<P, warp_rows>
                     store_argmax(a.op, (place.row * a.columns + column) * a.op.q.len_max + s,
                                  counts && sm.row_at[r] != LIK_NOWHERE ? best.at[m * 2 + h] : -1);
             }
-            float sum = add_block(v[0], v[1]);
+            float sum = add_strip(v[0], v[1]);
             if (sm.row_counts[row_warp * 32 + m * 16] && sm.row_at[row_warp * 32 + m * 16] == LIK_NOWHERE)
                 sum = sm.row_weight[row_warp * 32 + m * 16]; /* the query is out of range */
             if (length < 0)
                 sum = __uint_as_float(0x7fc00000u);
             if (lane == 0 && place.row >= 0) {
                 if (a.partial)
-                    a.partial[(place.row * a.columns + column) * a.tiling.blocks + place.block] = sum;
-                sm.block_sum[row_warp * 2 + m] = sum;
+                    a.partial[(place.row * a.columns + column) * a.tiling.strips_per_query + place.strip] =
+                        sum;
+                sm.strip_sum[row_warp * 2 + m] = sum;
             }
         }
     }
     __syncthreads();
-    int blocks = a.tiling.blocks, queries = a.tiling.parts ? 1 : a.tiling.tile_blocks / blocks;
+    int blocks = a.tiling.strips_per_query, queries = a.tiling.parts ? 1 : a.tiling.strips_per_tile / blocks;
     if (!a.partial && (int)threadIdx.x < queries) {
-        struct block_place place = locate_block(a.tiling, tile, (int)threadIdx.x * blocks);
+        struct strip_place place = locate_strip(a.tiling, tile, (int)threadIdx.x * blocks);
         if (place.row >= 0) {
-            float score = sm.block_sum[threadIdx.x * blocks];
+            float score = sm.strip_sum[threadIdx.x * blocks];
             for (int b = 1; b < blocks; b++)
-                score = __fadd_rn(score, sm.block_sum[threadIdx.x * blocks + b]);
+                score = __fadd_rn(score, sm.strip_sum[threadIdx.x * blocks + b]);
             a.op.scores[place.row * a.op.scores_stride + column] = score;
         }
     }
@@ -374,7 +375,7 @@ static __device__ void load_queries(layout<P, warp_rows> &sm, const struct mma_a
     __syncthreads();
     if ((int)threadIdx.x < L::rows) {
         int r = (int)threadIdx.x;
-        struct query_row row = locate_row(a.score, locate_block(a.score.tiling, tile, r / 16), r & 15);
+        struct query_row row = locate_row(a.score, locate_strip(a.score.tiling, tile, r / 16), r & 15);
         sm.row_at[r] = row.at;
         sm.row_weight[r] = row.weight;
         sm.row_sign[r] = row.scale;
@@ -432,13 +433,13 @@ static __global__ void __launch_bounds__(THREADS) score_mma(const __grid_constan
     bool general = d.mask || d.scale || a.score.factor;
     int64_t held = -1;
     for (int64_t item = blockIdx.x; item < a.score.tiling.tiles * a.runs; item += gridDim.x) {
-        int64_t tile = item / a.runs, first = (item - tile * a.runs) * a.run_columns;
-        int64_t last = first + a.run_columns < a.score.columns ? first + a.run_columns : a.score.columns;
+        int64_t tile = item / a.runs, first = (item - tile * a.runs) * a.run_documents;
+        int64_t last = first + a.run_documents < a.score.columns ? first + a.run_documents : a.score.columns;
         if (tile != held)
             load_queries<P, warp_rows>(sm, a, tile);
         held = tile;
         for (int64_t column = first; column < last; column++) {
-            struct block_place place = locate_block(a.score.tiling, tile, 0);
+            struct strip_place place = locate_strip(a.score.tiling, tile, 0);
             int64_t j = lik_score_document(&a.score.op, place.row, column);
             int length = sequence_length(d, j);
             int64_t base = length > 0 ? lik_tokens_base(&d, &d.strides, j) : 0;
@@ -502,31 +503,15 @@ static __global__ void __launch_bounds__(THREADS) score_mma(const __grid_constan
     }
 }
 
-/* Planes that hold an operand of this dtype. */
-static int planes_of(int dtype, int precision)
-{
-    switch (dtype) {
-    case LIK_F32: return lik_f32_planes(precision);
-    case LIK_F16: return 2;
-    default: return 1;
-    }
-}
-
 template <class P, int warp_rows>
 static int launch(struct mma_args *a, const struct lik_gpu *gpu, cudaStream_t stream)
 {
     typedef layout<P, warp_rows> L;
     a->q_resident = 1;
-    if (L::bytes(*a) > gpu->resident_bytes)
+    if (L::bytes(*a) > gpu->limits.resident_bytes)
         a->q_resident = 0;
     size_t bytes = L::bytes(*a);
-    int64_t tiles = a->score.tiling.tiles, columns = a->score.columns, blocks = 8 * (int64_t)gpu->processors;
-    a->runs = tiles >= blocks ? 1 : (blocks + tiles - 1) / tiles;
-    if (a->runs > columns)
-        a->runs = columns;
-    a->run_columns = (columns + a->runs - 1) / a->runs;
-    a->runs = (columns + a->run_columns - 1) / a->run_columns;
-    int64_t items = tiles * a->runs, grid = items < 65536 * 16 ? items : 65536 * 16;
+    int64_t items = a->score.tiling.tiles * a->runs, grid = items < 65536 * 16 ? items : 65536 * 16;
     if (a->score.op.argmax)
         score_mma<P, warp_rows, true><<<(unsigned)grid, THREADS, bytes, stream>>>(*a);
     else
@@ -536,51 +521,26 @@ static int launch(struct mma_args *a, const struct lik_gpu *gpu, cudaStream_t st
 
 template <class P> static int launch_rows(struct mma_args *a, const struct lik_gpu *gpu, cudaStream_t stream)
 {
-    return a->score.tiling.tile_blocks == 2 ? launch<P, 1>(a, gpu, stream) : launch<P, 4>(a, gpu, stream);
+    return a->score.tiling.strips_per_tile == 2 ? launch<P, 1>(a, gpu, stream) : launch<P, 4>(a, gpu, stream);
 }
 
-enum products { PRODUCTS_BF16, PRODUCTS_F16, PRODUCTS_F16_SM75, PRODUCTS_F32 };
-
-static enum products products_of(const struct lik_gpu *gpu, const struct lik_score *op)
-{
-    bool f16 = op->q.dtype == LIK_F16 && op->d.dtype == LIK_F16 && !op->q.scale;
-    if (gpu->arch < 80)
-        return f16 ? PRODUCTS_F16_SM75 : PRODUCTS_F32;
-    return f16 ? PRODUCTS_F16 : PRODUCTS_BF16;
-}
-
-int lik_score_mma_tile_blocks(int64_t blocks)
-{
-    return blocks <= 2 ? 2 : 8;
-}
-
-const char *lik_score_mma_name(const struct lik_gpu *gpu, const struct lik_score *op)
-{
-    static const char *const names[] = {"mma_bf16", "mma_f16", "mma_f16_sm75", "f32"};
-    return names[products_of(gpu, op)];
-}
-
-int lik_score_mma_launch(const struct lik_gpu *gpu, const struct score_args *score, cudaStream_t stream)
+int lik_score_mma_launch(const struct lik_gpu *gpu, const struct score_args *score,
+                         const struct score_plan *plan, cudaStream_t stream)
 {
     struct mma_args a = {};
-    const struct lik_score *op = &score->op;
     a.score = *score;
-    enum products products = products_of(gpu, op);
-    a.q_planes = a.d_planes = a.orders = 1;
-    switch (products) {
-    case PRODUCTS_BF16:
-        a.q_planes = planes_of(op->q.dtype, op->precision);
-        a.d_planes = planes_of(op->d.dtype, op->precision);
-        a.orders = a.q_planes + a.d_planes - 1;
-        if (a.orders > 2 && (op->q.dtype == LIK_F32 || op->d.dtype == LIK_F32))
-            a.orders = op->precision == LIK_HIGHEST ? 3 : 2;
-        a.q_raw = op->q.dtype == LIK_BF16 && !op->q.scale;
-        a.d_raw = op->d.dtype == LIK_BF16;
-        return launch_rows<struct bf16_products>(&a, gpu, stream);
-    case PRODUCTS_F16: a.q_raw = a.d_raw = 1; return launch_rows<struct f16_products>(&a, gpu, stream);
-    case PRODUCTS_F16_SM75:
-        a.q_raw = a.d_raw = 1;
-        return launch_rows<struct f16_products_sm75>(&a, gpu, stream);
+    const struct mma_plan *p = &plan->mma;
+    a.runs = p->runs;
+    a.run_documents = p->run_documents;
+    a.q_planes = p->q_planes;
+    a.d_planes = p->d_planes;
+    a.orders = p->orders;
+    a.q_raw = p->q_raw;
+    a.d_raw = p->d_raw;
+    switch (p->products) {
+    case MMA_BF16: return launch_rows<struct bf16_products>(&a, gpu, stream);
+    case MMA_F16: return launch_rows<struct f16_products>(&a, gpu, stream);
+    case MMA_F16_SM75: return launch_rows<struct f16_products_sm75>(&a, gpu, stream);
     default: return launch_rows<struct f32_arithmetic>(&a, gpu, stream);
     }
 }
@@ -598,12 +558,12 @@ template <class P> static cudaError_t prepare(int bytes)
     return cudaSuccess;
 }
 
-int lik_score_mma_prepare(const struct lik_gpu *gpu)
+int lik_score_mma_prepare(struct lik_gpu *gpu)
 {
-    cudaError_t e = gpu->arch < 80 ? prepare<struct f16_products_sm75>((int)gpu->shared_bytes)
-                                   : prepare<struct f16_products>((int)gpu->shared_bytes);
+    cudaError_t e = gpu->limits.arch < 80 ? prepare<struct f16_products_sm75>((int)gpu->limits.shared_bytes)
+                                          : prepare<struct f16_products>((int)gpu->limits.shared_bytes);
     if (e == cudaSuccess)
-        e = gpu->arch < 80 ? prepare<struct f32_arithmetic>((int)gpu->shared_bytes)
-                           : prepare<struct bf16_products>((int)gpu->shared_bytes);
+        e = gpu->limits.arch < 80 ? prepare<struct f32_arithmetic>((int)gpu->limits.shared_bytes)
+                                  : prepare<struct bf16_products>((int)gpu->limits.shared_bytes);
     return lik_cuda_status(e, "cudaFuncSetAttribute");
 }

@@ -2,7 +2,7 @@
  * by wgmma.
  *
  * A column tile is a piece of one document, or several short documents whole; its width is any
- * number of blocks of 8 columns, for a document is cut into pieces as even as possible. One
+ * number of octets, 8 columns each, for a document is cut into pieces as even as possible. One
  * producer warp walks the documents, copies each tile in slabs of 64 elements of the dim into a
  * ring, and writes beside it a head: how many columns count, which documents end (stream.cuh).
  *
@@ -37,9 +37,10 @@
 
 LIK_DEVICE void finish_scores(const struct sm90_args &a, struct shared &sm, struct share mine)
 {
-    const struct tiling &t = a.score.tiling;
-    int lane = (int)threadIdx.x & 31, blocks = t.blocks, queries = t.parts ? 1 : t.tile_blocks / blocks,
-        row_tile = -1;
+    const struct row_tiling &t = a.score.tiling;
+    const int lane = (int)threadIdx.x & 31, strips = t.strips_per_query;
+    const int queries = t.parts ? 1 : t.strips_per_tile / strips;
+    int row_tile = -1;
     int64_t lane_scores = -1; /* of lane's query of the row tile */
     wait_for_kernels_before();
     share_tokens(a, mine);
@@ -52,7 +53,7 @@ LIK_DEVICE void finish_scores(const struct sm90_args &a, struct shared &sm, stru
         int64_t column = sums.column;
         if (sums.row_tile != row_tile) {
             row_tile = sums.row_tile;
-            struct block_place place = locate_block(t, row_tile, lane * blocks);
+            struct strip_place place = locate_strip(t, row_tile, lane * strips);
             lane_scores = lane < queries && place.row >= 0 ? place.row * a.score.op.scores_stride : -1;
         }
         for (int from = 0; from < n * queries; from += 32) { /* a lane a document and query */
@@ -60,9 +61,9 @@ LIK_DEVICE void finish_scores(const struct sm90_args &a, struct shared &sm, stru
             int64_t at = __shfl_sync(~0u, lane_scores, q);
             if (i >= n || at < 0)
                 continue;
-            float score = sums.of[i][q * blocks];
-            for (int b = 1; b < blocks; b++)
-                score = __fadd_rn(score, sums.of[i][q * blocks + b]);
+            float score = sums.of[i][q * strips];
+            for (int b = 1; b < strips; b++)
+                score = __fadd_rn(score, sums.of[i][q * strips + b]);
             a.score.op.scores[at + column + i] = score;
         }
         __syncwarp();
@@ -75,15 +76,15 @@ LIK_DEVICE void finish_scores(const struct sm90_args &a, struct shared &sm, stru
 /* ---- The warpgroups that multiply ---- */
 
 /* A thread of a warpgroup. Row maxima are first spread over the four lanes that share rows; the
- * row that a lane is left with is lane / 4, or 8 more if lane is odd, of its warp's block in
+ * row that a lane is left with is lane / 4, or 8 more if lane is odd, of its warp's strip in
  * band lane / 2 % 2. What is needed at documents' ends only is left in shared memory. */
 template <int bands> struct consumer {
     int warpgroup, lane, warp;
     char *rows;             /* this warpgroup's query rows: [band][slab][64 rows] */
     struct maxima<bands> m; /* of the open document */
     int row;                /* the lane's row, in that band */
-    int block;              /* of the row in its query */
-    int64_t first;          /* number of the block's score with the first document, -1: none */
+    int strip;              /* of the row in its query */
+    int64_t first;          /* number of the strip's score with the first document, -1: none */
     unsigned turn;          /* tiles with documents' ends so far */
 };
 
@@ -96,8 +97,8 @@ LIK_DEVICE void place_queries(const struct sm90_args &a, struct shared &sm, stru
     int thread = (int)threadIdx.x & 127, first_band = me.warpgroup * bands;
     named_barrier(1 + me.warpgroup, 128);
     if (thread < 64 * bands) {
-        int block = first_band * 4 + thread / 16;
-        struct block_place place = locate_block(a.score.tiling, row_tile, block);
+        int strip = first_band * 4 + thread / 16;
+        struct strip_place place = locate_strip(a.score.tiling, row_tile, strip);
         struct query_row row = a.rows_in_memory ? locate_row(a.score, place, thread & 15)
                                                 : locate_plain_row(a.score, place, thread & 15);
         sm.row_at[first_band][thread] = row.at;
@@ -105,12 +106,12 @@ LIK_DEVICE void place_queries(const struct sm90_args &a, struct shared &sm, stru
         sm.row_weight[first_band][thread] = row.weight;
         sm.row_counts[first_band][thread] = row.counts ? (row.at != LIK_NOWHERE ? 1 : 2) : 0;
         if (thread % 16 == 0)
-            sm.blocks[block] = place;
+            sm.strips[strip] = place;
     }
     named_barrier(1 + me.warpgroup, 128);
-    struct block_place place = sm.blocks[(first_band + (me.lane >> 1) % bands) * 4 + me.warp];
+    struct strip_place place = sm.strips[(first_band + (me.lane >> 1) % bands) * 4 + me.warp];
     me.first = place.row < 0 ? -1 : place.row * a.score.columns;
-    me.block = place.block;
+    me.strip = place.strip;
 }
 
 /* The rows so placed to shared memory, as wgmma wants them. */
@@ -126,8 +127,8 @@ LIK_DEVICE void load_queries(const struct sm90_args &a, struct shared &sm, const
         at[i] = sm.row_at[first_band][thread / 8 + 16 * i];
     for (int slab = 0, k = chunk * 8; slab < slabs; slab += planes, k += 64) {
         int n = min(max((int)q.dim - k, 0), 8);
-        char *to = me.rows + slab * SLAB_ROWS_BYTES + thread / 8 * 128 + ((chunk ^ (thread / 8 & 7)) << 4);
-        auto place = [&](int i) { return to + i / 4 * slabs * SLAB_ROWS_BYTES + i % 4 * 16 * 128; };
+        char *to = me.rows + slab * SM90_ROWS_BYTES + thread / 8 * 128 + ((chunk ^ (thread / 8 & 7)) << 4);
+        auto place = [&](int i) { return to + i / 4 * slabs * SM90_ROWS_BYTES + i % 4 * 16 * 128; };
         if (dtype != LIK_F32 && a.score.q_vector) {
 #pragma unroll
             for (int i = 0; i < 4 * bands; i++)
@@ -142,7 +143,7 @@ LIK_DEVICE void load_queries(const struct sm90_args &a, struct shared &sm, const
                 float v[8] = {};
                 if (row != LIK_NOWHERE)
                     load_8(q, row, k, a.score.q_vector, v);
-                split_8(v, planes, place(i), SLAB_ROWS_BYTES);
+                split_8(v, planes, place(i), SM90_ROWS_BYTES);
             } else {
                 const uint16_t *from = (const uint16_t *)q.data + row + k * q.dim_stride;
                 for (int e = 0; e < 8; e++)
@@ -184,7 +185,7 @@ template <int dtype> struct source {
     {
         if (lane == 0)
             mbarrier_arrive(dtype == LIK_F32 ? &sm.planes_empty[at.stage] : &sm.empty[at.stage]);
-        advance(at, dtype == LIK_F32 ? PLANE_STAGES : a.stages);
+        advance(at, dtype == LIK_F32 ? SM90_PLANE_STAGES : a.stages);
     }
 };
 
@@ -192,16 +193,16 @@ template <int dtype> struct source {
  * columns, or = that if not `add`. `split`: one half after the other, each a group to wait for;
  * else both in turn, one group. The commit stands in one basic block with its products, or
  * ptxas takes them one at a time. */
-template <int dtype, int blocks, int steps, bool add, bool split>
+template <int dtype, int octets, int steps, bool add, bool split>
 LIK_DEVICE void multiply_stage(halves &c, const uint32_t (&q)[2], const uint32_t (&d)[2], uint32_t next_slab)
 {
     auto product = [&](int half, int k) {
-        uint32_t rows = q[half] + k / 4 * (SLAB_ROWS_BYTES >> 4) + k % 4 * 2;
+        uint32_t rows = q[half] + k / 4 * (SM90_ROWS_BYTES >> 4) + k % 4 * 2;
         uint32_t columns = d[half] + k / 4 * next_slab + k % 4 * 2;
         if (add || k)
-            wgmma<dtype != LIK_F16, true, blocks>::run(c[half], rows, columns);
+            wgmma<dtype != LIK_F16, true, octets>::run(c[half], rows, columns);
         else
-            wgmma<dtype != LIK_F16, false, blocks>::run(c[half], rows, columns);
+            wgmma<dtype != LIK_F16, false, octets>::run(c[half], rows, columns);
     };
     wgmma_fence();
 #pragma unroll
@@ -217,103 +218,103 @@ LIK_DEVICE void multiply_stage(halves &c, const uint32_t (&q)[2], const uint32_t
 }
 
 /* One half's products of 64 elements of the dim in one pair of planes, a group to wait for. */
-template <int blocks, bool add> LIK_DEVICE void multiply_pair(float (&c)[64], uint32_t q, uint32_t d)
+template <int octets, bool add> LIK_DEVICE void multiply_pair(float (&c)[64], uint32_t q, uint32_t d)
 {
     wgmma_fence();
 #pragma unroll
     for (int k = 0; k < 4; k++)
         if (add || k)
-            wgmma<true, true, blocks>::run(c, q + 2 * k, d + 2 * k);
+            wgmma<true, true, octets>::run(c, q + 2 * k, d + 2 * k);
         else
-            wgmma<true, false, blocks>::run(c, q, d);
+            wgmma<true, false, octets>::run(c, q, d);
     wgmma_commit();
 }
 
 /* Those in all pairs of planes that count but the first: of the i-th plane of the rows and the
  * j-th of the columns, i + j < planes, the smallest products first; q and d name the first
  * pair, i = 0 and j = planes - 1. */
-template <int blocks>
+template <int octets>
 LIK_DEVICE void multiply_pairs(float (&c)[64], uint32_t q, uint32_t d, uint32_t next_plane, int planes)
 {
     int order = planes - 1, i = 0;
 #pragma unroll 1
     for (int left = planes * (planes + 1) / 2 - 1; left > 0; left--) {
         bool same = i < order;
-        q = same ? q + (SLAB_ROWS_BYTES >> 4) : q - i * (SLAB_ROWS_BYTES >> 4);
+        q = same ? q + (SM90_ROWS_BYTES >> 4) : q - i * (SM90_ROWS_BYTES >> 4);
         d = same ? d - next_plane : d + (order - 1) * next_plane;
         i = same ? i + 1 : 0;
         order -= !same;
-        multiply_pair<blocks, true>(c, q, d);
+        multiply_pair<octets, true>(c, q, d);
     }
 }
 
 /* The products of the warpgroup's rows and the column tile at `at`, but for the end of those of
  * the last stage, which are under way. Elements past the dim are zeros in both. */
-template <int dtype, int bands, int blocks, bool split>
+template <int dtype, int bands, int octets, bool split>
 LIK_DEVICE void multiply(const struct sm90_args &a, struct shared &sm, const struct consumer<bands> &me,
                          uint32_t ring, halves &c, struct place &at)
 {
     uint32_t next_slab = (uint32_t)a.slab_bytes >> 4, q[2], d[2];
     q[0] = q[1] = wgmma_descriptor(shared_address(me.rows));
     if (bands == 2)
-        q[1] += (uint32_t)a.row_slabs * (SLAB_ROWS_BYTES >> 4);
+        q[1] += (uint32_t)a.row_slabs * (SM90_ROWS_BYTES >> 4);
     auto columns = [&]() {
         d[0] = d[1] =
             wgmma_descriptor(ring + at.stage * (dtype == LIK_F32 ? a.slab_bytes * a.planes : a.stage_bytes));
         if (dtype == LIK_F32) /* the last plane, of the first pair */
             d[0] = d[1] += (a.planes - 1) * next_slab;
         if (bands == 1)
-            d[1] += blocks * (BLOCK_BYTES >> 4);
+            d[1] += octets * (SM90_OCTET_BYTES >> 4);
     };
     columns();
     if constexpr (dtype == LIK_F32) {
-        multiply_pair<blocks, false>(c[0], q[0], d[0]);
-        multiply_pairs<blocks>(c[0], q[0], d[0], next_slab, a.planes);
+        multiply_pair<octets, false>(c[0], q[0], d[0]);
+        multiply_pairs<octets>(c[0], q[0], d[0], next_slab, a.planes);
         if (bands == 2) {
-            multiply_pair<blocks, false>(c[1], q[1], d[1]);
-            multiply_pairs<blocks>(c[1], q[1], d[1], next_slab, a.planes);
+            multiply_pair<octets, false>(c[1], q[1], d[1]);
+            multiply_pairs<octets>(c[1], q[1], d[1], next_slab, a.planes);
         }
         for (int slab = a.planes; slab < a.row_slabs; slab += a.planes) {
             struct place before = at;
-            advance(at, PLANE_STAGES);
+            advance(at, SM90_PLANE_STAGES);
             source<dtype>::await(sm, at);
             columns();
-            q[0] += a.planes * (SLAB_ROWS_BYTES >> 4);
-            q[1] += a.planes * (SLAB_ROWS_BYTES >> 4);
-            multiply_pair<blocks, true>(c[0], q[0], d[0]);
+            q[0] += a.planes * (SM90_ROWS_BYTES >> 4);
+            q[1] += a.planes * (SM90_ROWS_BYTES >> 4);
+            multiply_pair<octets, true>(c[0], q[0], d[0]);
             wgmma_wait<1>();
             source<dtype>::give_back(a, sm, me.lane, before);
-            multiply_pairs<blocks>(c[0], q[0], d[0], next_slab, a.planes);
+            multiply_pairs<octets>(c[0], q[0], d[0], next_slab, a.planes);
             if (bands == 2) {
-                multiply_pair<blocks, true>(c[1], q[1], d[1]);
-                multiply_pairs<blocks>(c[1], q[1], d[1], next_slab, a.planes);
+                multiply_pair<octets, true>(c[1], q[1], d[1]);
+                multiply_pairs<octets>(c[1], q[1], d[1], next_slab, a.planes);
             }
         }
         return;
     }
-    if (__builtin_expect(a.steps < 8, 0)) { /* one stage holds the whole dim */
-        if (a.steps == 4)
-            multiply_stage<dtype, blocks, 4, false, split>(c, q, d, 0);
-        else if (a.steps == 6)
-            multiply_stage<dtype, blocks, 6, false, split>(c, q, d, next_slab);
+    if (__builtin_expect(a.steps_per_stage < 8, 0)) { /* one stage holds the whole dim */
+        if (a.steps_per_stage == 4)
+            multiply_stage<dtype, octets, 4, false, split>(c, q, d, 0);
+        else if (a.steps_per_stage == 6)
+            multiply_stage<dtype, octets, 6, false, split>(c, q, d, next_slab);
         else
-            multiply_stage<dtype, blocks, 3, false, split>(c, q, d, 0);
+            multiply_stage<dtype, octets, 3, false, split>(c, q, d, 0);
         return;
     }
-    multiply_stage<dtype, blocks, 8, false, split>(c, q, d, next_slab);
+    multiply_stage<dtype, octets, 8, false, split>(c, q, d, next_slab);
     for (int slab = 2; slab < a.slabs; slab += 2) {
         wgmma_wait<0>();
         source<dtype>::give_back(a, sm, me.lane, at);
         source<dtype>::await(sm, at);
         columns();
-        q[0] += 2 * SLAB_ROWS_BYTES >> 4;
-        q[1] += 2 * SLAB_ROWS_BYTES >> 4;
-        multiply_stage<dtype, blocks, 8, true, split>(c, q, d, next_slab);
+        q[0] += 2 * SM90_ROWS_BYTES >> 4;
+        q[1] += 2 * SM90_ROWS_BYTES >> 4;
+        multiply_stage<dtype, octets, 8, true, split>(c, q, d, next_slab);
     }
 }
 
 /* After a tile in which documents end: for each of them, the maximum of a row, the argmax, and
- * the sums of the warp's blocks of 16 rows. */
+ * the sums of the warp's strips. */
 template <int bands, bool want_argmax>
 LIK_DEVICE void finish_rows(const struct sm90_args &a, struct shared &sm, struct consumer<bands> &me,
                             const struct head &head, int documents, const struct maxima<bands> *stash)
@@ -346,7 +347,7 @@ LIK_DEVICE void finish_rows(const struct sm90_args &a, struct shared &sm, struct
             store_argmax(a.score.op, n * a.score.op.q.len_max + token,
                          counts && !query_bad ? max(at, 0) : -1); /* -1 so far: all products are -inf */
         float sum = counts ? __fmul_rn(weight, best) : 0.0f;
-        sum = __fadd_rn(sum, __shfl_xor_sync(~0u, sum, 1)); /* the order of add_block */
+        sum = __fadd_rn(sum, __shfl_xor_sync(~0u, sum, 1)); /* the order of add_strip */
 #pragma unroll
         for (int o = 4; o < 32; o *= 2)
             sum = __fadd_rn(sum, __shfl_xor_sync(~0u, sum, o));
@@ -356,7 +357,7 @@ LIK_DEVICE void finish_rows(const struct sm90_args &a, struct shared &sm, struct
             if (!a.score.partial)
                 sums.of[i][band * 4 + me.warp] = sum;
             else if (me.first >= 0)
-                a.score.partial[n * a.score.tiling.blocks + me.block] = sum;
+                a.score.partial[n * a.score.tiling.strips_per_query + me.strip] = sum;
         }
     }
     reset(me.m);
@@ -373,7 +374,7 @@ struct tile {
     int4 head;       /* columns, shape, row_tile, token */
 };
 
-LIK_DEVICE int blocks_of(const struct tile &t)
+LIK_DEVICE int octets_of(const struct tile &t)
 {
     return t.head.y & 0xff;
 }
@@ -389,10 +390,10 @@ LIK_DEVICE bool is_loose(const struct tile &t)
     return t.head.y & LOOSE;
 }
 
-/* Blocks of a half of the accumulators that a tile's blocks take. */
+/* Octets of a half of the accumulators that a tile's octets take. */
 template <int dtype, int bands> LIK_DEVICE int half_of(const struct tile &t)
 {
-    return bands == 2 || has_one_half<dtype, bands>() ? blocks_of(t) : (blocks_of(t) + 1) / 2;
+    return bands == 2 || has_one_half<dtype, bands>() ? octets_of(t) : (octets_of(t) + 1) / 2;
 }
 
 /* Those that are multiplied; 0 for a shared tile. */
@@ -411,7 +412,7 @@ LIK_DEVICE int documents_of(const struct tile &t)
 
 template <int dtype> LIK_DEVICE void next(struct shared &sm, struct tile &t)
 {
-    if (++t.index == HEADS) {
+    if (++t.index == SM90_HEADS) {
         t.index = 0;
         t.pass ^= 1;
     }
@@ -423,47 +424,47 @@ template <int dtype> LIK_DEVICE void next(struct shared &sm, struct tile &t)
  * row tile: the loop where the time goes. It has its own copy of what a document's end takes,
  * for code that lies apart has to be fetched anew at every document. `loose`: pieces of up to
  * that width, of which any columns may be dropped. */
-template <int dtype, int bands, bool want_argmax, int blocks, bool loose = false>
+template <int dtype, int bands, bool want_argmax, int octets, bool loose = false>
 LIK_DEVICE void take_pieces(const struct sm90_args &a, struct shared &sm, struct consumer<bands> &me,
                             uint32_t ring, const float *factors, struct tile &t)
 {
-    const int second = bands == 2 ? 0 : blocks * 8; /* column that the second half begins with */
+    const int second = bands == 2 ? 0 : octets * 8; /* column that the second half begins with */
     const bool one = has_one_half<dtype, bands>();
-    /* blocks of a half, some of whose columns may not count */
-    const int last = one || blocks == 1 ? 1 : 2;
-    const bool whole = bands == 1 && !one && blocks > 1; /* the first half: all of its columns count */
+    /* octets of a half, some of whose columns may not count */
+    const int last = one || octets == 1 ? 1 : 2;
+    const bool whole = bands == 1 && !one && octets > 1; /* the first half: all of its columns count */
     /* The second half is multiplied while the first is looked at. */
     const bool split = !one && (want_argmax || bands == 1 || dtype == LIK_F32);
     const bool at_once = bands == 2 && !split; /* both halves are ready, and are of the same columns */
     int row_tile = t.head.z;
     for (;;) {
         halves c;
-        multiply<dtype, bands, blocks, split>(a, sm, me, ring, c, t.at);
-        const float *factor = factors + t.index * most_columns(dtype, bands);
+        multiply<dtype, bands, octets, split>(a, sm, me, ring, c, t.at);
+        const float *factor = factors + t.index * SM90_COLUMNS(dtype, bands);
         if (a.normalize)
             mbarrier_wait(&sm.normed[t.index], t.pass);
         wgmma_wait<split>();
         if (!split)
             source<dtype>::give_back(a, sm, me.lane, t.at);
         if (a.normalize)
-            scale_products<blocks, at_once ? 2 : 1>(&c[0], factor);
+            scale_products<octets, at_once ? 2 : 1>(&c[0], factor);
         if (loose)
-            drop_columns<blocks, 0>(c[0], sm.heads[t.index].counts);
+            drop_columns<octets, 0>(c[0], sm.heads[t.index].counts);
         else
-            cut_columns<blocks, whole ? 0 : last>(c[0], t.head.x);
-        take_half<want_argmax, blocks>(c[0], t.head.w, &me.m.best[0], &me.m.at[0]);
+            cut_columns<octets, whole ? 0 : last>(c[0], t.head.x);
+        take_half<want_argmax, octets>(c[0], t.head.w, &me.m.best[0], &me.m.at[0]);
         if (split) {
             wgmma_wait<0>();
             source<dtype>::give_back(a, sm, me.lane, t.at);
         }
         if (!one) {
             if (a.normalize && !at_once)
-                scale_products<blocks, 1>(&c[1], factor + second);
+                scale_products<octets, 1>(&c[1], factor + second);
             if (loose)
-                drop_columns<blocks, second / 8>(c[1], sm.heads[t.index].counts);
+                drop_columns<octets, second / 8>(c[1], sm.heads[t.index].counts);
             else
-                cut_columns<blocks, last>(c[1], t.head.x - second);
-            take_half<want_argmax, blocks>(c[1], t.head.w + second, &me.m.best[2 * bands - 2],
+                cut_columns<octets, last>(c[1], t.head.x - second);
+            take_half<want_argmax, octets>(c[1], t.head.w + second, &me.m.best[2 * bands - 2],
                                            &me.m.at[2 * bands - 2]);
         }
         if (loose && want_argmax && documents_of(t))
@@ -473,12 +474,12 @@ LIK_DEVICE void take_pieces(const struct sm90_args &a, struct shared &sm, struct
         if (documents_of(t))
             finish_rows<bands, want_argmax>(a, sm, me, sm.heads[t.index], 1, NULL);
         next<dtype>(sm, t);
-        if (width_of<dtype, bands, loose>(t) != blocks || t.head.z != row_tile)
+        if (width_of<dtype, bands, loose>(t) != octets || t.head.z != row_tile)
             return;
     }
 }
 
-/* take_pieces for a width that is known at run time. It may be a block more than the tile's:
+/* take_pieces for a width that is known at run time. It may be an octet more than the tile's:
  * the columns past the end are whatever the ring holds, and their products are cut. */
 template <int dtype, int bands, bool want_argmax>
 LIK_DEVICE void take_pieces_of(int width, const struct sm90_args &a, struct shared &sm,
@@ -549,7 +550,7 @@ LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, struct con
             wgmma_wait<0>();
             source<dtype>::give_back(a, sm, me.lane, t.at);
             if (a.normalize) {
-                const float *factor = factors + t.index * most_columns(dtype, bands);
+                const float *factor = factors + t.index * SM90_COLUMNS(dtype, bands);
                 mbarrier_wait(&sm.normed[t.index], t.pass);
                 scale_products<16, bands>(&c[0], factor);
                 if (bands == 1 && !has_one_half<dtype, bands>())
@@ -573,8 +574,8 @@ static __global__ void __launch_bounds__(dtype == LIK_F32 ? 512 : 384, 1)
     __shared__ struct shared sm;
     char *ring = dynamic + (-shared_address(dynamic) & 1023u); /* the swizzle counts from multiples of 1024 */
     char *planes = ring + a.stages * a.stage_bytes;
-    char *rows = planes + (wide ? PLANE_STAGES * a.planes * a.slab_bytes : 0);
-    int rows_bytes = bands * a.row_slabs * SLAB_ROWS_BYTES;
+    char *rows = planes + (wide ? SM90_PLANE_STAGES * a.planes * a.slab_bytes : 0);
+    int rows_bytes = bands * a.row_slabs * SM90_ROWS_BYTES;
     float *factors = (float *)(rows + a.warpgroups * rows_bytes);
     let_next_kernel_begin();
     int role = __shfl_sync(~0u, (int)threadIdx.x / 128, 0),
@@ -586,11 +587,11 @@ static __global__ void __launch_bounds__(dtype == LIK_F32 ? 512 : 384, 1)
         };
         init(sm.full, a.stages, 1);
         init(sm.empty, a.stages, wide ? 4 * a.token_groups : 4 * a.warpgroups + a.norm_warps);
-        init(sm.planes_full, wide ? PLANE_STAGES : 0, 4 * a.token_groups);
-        init(sm.planes_empty, wide ? PLANE_STAGES : 0, 4 * a.warpgroups);
+        init(sm.planes_full, wide ? SM90_PLANE_STAGES : 0, 4 * a.token_groups);
+        init(sm.planes_empty, wide ? SM90_PLANE_STAGES : 0, 4 * a.warpgroups);
         init(sm.sums_full, SUMS, 4 * a.warpgroups);
         init(sm.sums_empty, SUMS, 1);
-        init(sm.normed, a.norm_warps ? HEADS : 0, a.norm_warps);
+        init(sm.normed, a.norm_warps ? SM90_HEADS : 0, a.norm_warps);
         mbarrier_init_done();
     }
     __syncthreads();
@@ -632,10 +633,10 @@ static __global__ void __launch_bounds__(dtype == LIK_F32 ? 512 : 384, 1)
         me.rows = rows + role * rows_bytes;
         struct maxima<bands> *stash =
             (struct maxima<bands> *)((char *)factors +
-                                     (a.normalize ? HEADS * most_columns(dtype, bands) * 4 : 0));
+                                     (a.normalize ? SM90_HEADS * SM90_COLUMNS(dtype, bands) * 4 : 0));
         consume<dtype, bands, want_argmax>(a, sm, me, shared_address(wide ? planes : ring),
-                                           stash + role * a.together * 128 + (threadIdx.x & 127), factors,
-                                           mine.row_tile);
+                                           stash + role * a.documents_per_tile * 128 + (threadIdx.x & 127),
+                                           factors, mine.row_tile);
     }
 #else
     __trap(); /* the driver never launches this elsewhere */
@@ -643,8 +644,6 @@ static __global__ void __launch_bounds__(dtype == LIK_F32 ? 512 : 384, 1)
 }
 
 /* ---- The host's side ---- */
-
-#define ROWS_COST 8e6 /* products in the time that a block takes to change to other query rows */
 
 typedef void (*kernel)(struct sm90_args);
 
@@ -660,8 +659,8 @@ static kernel kernel_of(int dtype, bool argmax, bool two_bands)
 
 int lik_score_sm90_prepare(struct lik_gpu *gpu)
 {
-    gpu->hopper = 0;
-    if (gpu->arch != 90)
+    gpu->limits.hopper = 0;
+    if (gpu->limits.arch != 90)
         return LIK_OK;
     cudaFuncAttributes attributes;
     cudaError_t e = cudaFuncGetAttributes(&attributes, (const void *)kernel_of(LIK_BF16, false, false));
@@ -680,9 +679,9 @@ int lik_score_sm90_prepare(struct lik_gpu *gpu)
     for (int i = 0; i < 12 && e == cudaSuccess; i++)
         e = cudaFuncSetAttribute((const void *)kernel_of(LIK_F32 + i / 4, i & 1, i & 2),
                                  cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                 (int)(gpu->shared_bytes - sizeof(struct shared)));
+                                 (int)(gpu->limits.shared_bytes - sizeof(struct shared)));
     gpu->encode = (decltype(gpu->encode))encode;
-    gpu->hopper = e == cudaSuccess;
+    gpu->limits.hopper = e == cudaSuccess;
     return lik_cuda_status(e, "cudaFuncSetAttribute");
 }
 
@@ -692,7 +691,6 @@ static int make_maps(const struct lik_gpu *gpu, struct sm90_args *a)
 {
     const struct lik_tokens *d = &a->score.op.d;
     int64_t members = d->group_size > 0 ? d->group_size : d->count;
-    a->group_size = (int32_t)members;
     cuuint64_t shape[4] = {(cuuint64_t)d->dim, (cuuint64_t)d->len_max, (cuuint64_t)members,
                            (cuuint64_t)(d->count / members)};
     if (d->offsets) {
@@ -710,8 +708,9 @@ static int make_maps(const struct lik_gpu *gpu, struct sm90_args *a)
             shape[i + 1] > 1 ? (cuuint64_t)steps[i] * bytes : (cuuint64_t)(d->dim * bytes + 15) / 16 * 16;
     cuuint32_t ones[4] = {1, 1, 1, 1};
     for (int b = 0; b < (a->uniform ? 1 : BOXES); b++) {
-        cuuint32_t box[4] = {(cuuint32_t)a->slab_elements, a->uniform ? 8u * (cuuint32_t)a->piece : 8u << b,
-                             a->uniform ? (cuuint32_t)a->together : 1, 1};
+        cuuint32_t box[4] = {(cuuint32_t)a->slab_elements,
+                             a->uniform ? 8u * (cuuint32_t)a->octets_per_piece : 8u << b,
+                             a->uniform ? (cuuint32_t)a->documents_per_tile : 1, 1};
         CUresult e = gpu->encode(&a->maps[b], types[d->dtype - LIK_F32], 4, (void *)d->data, shape, strides,
                                  box, ones, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
                                  CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
@@ -722,65 +721,54 @@ static int make_maps(const struct lik_gpu *gpu, struct sm90_args *a)
     return LIK_OK;
 }
 
-int lik_score_sm90_launch(const struct lik_gpu *gpu, const struct score_args *score, struct sm90_shape shape,
-                          cudaStream_t stream)
+static void take_plan(struct sm90_args *a, const struct sm90_plan *p)
 {
+    const struct sm90_regime *r = &p->regime;
+    a->slabs = r->slabs;
+    a->row_slabs = r->row_slabs;
+    a->steps_per_stage = r->steps_per_stage;
+    a->slab_elements = r->slab_elements;
+    a->planes = r->planes;
+    a->rows_in_memory = r->rows_in_memory;
+    a->group_size = r->group_size;
+    a->normalize = r->normalize;
+    a->uniform = r->uniform;
+    const struct sm90_tile *t = &p->tile;
+    a->warpgroups = t->warpgroups;
+    a->octets_per_tile = t->octets_per_tile;
+    a->octets_per_piece = t->octets_per_piece;
+    a->documents_per_tile = t->documents_per_tile;
+    a->loose = t->loose;
+    a->one_width = t->one_width;
+    const struct sm90_ring *g = &p->ring;
+    a->stages = g->stages;
+    a->slabs_per_stage = g->slabs_per_stage;
+    a->slab_bytes = g->slab_bytes;
+    a->stage_bytes = g->stage_bytes;
+    a->token_groups = g->token_groups;
+    a->norm_warps = g->norm_warps;
+    a->norm_teams = g->norm_teams;
+    const struct sm90_schedule *s = &p->schedule;
+    a->blocks_per_row_tile = s->blocks_per_row_tile;
+    a->in_turn = s->in_turn;
+    a->by_tokens = s->by_tokens;
+    a->pairs_extra = s->pairs_extra;
+    a->pairs_each = s->pairs_each;
+}
+
+int lik_score_sm90_launch(const struct lik_gpu *gpu, const struct score_args *score,
+                          const struct score_plan *plan, cudaStream_t stream)
+{
+    const struct sm90_plan *p = &plan->sm90;
     struct sm90_args a = {};
     a.score = *score;
-    a.slabs = shape.slabs;
-    a.row_slabs = shape.row_slabs;
-    a.steps = score->op.d.dim <= 48 ? 3 : score->op.d.dim <= 64 ? 4 : score->op.d.dim <= 96 ? 6 : 8;
-    a.planes = shape.planes;
-    a.slab_elements = a.planes ? 32 : 64;
-    a.stages = shape.stages;
-    a.warpgroups = shape.warpgroups;
-    a.deep = shape.deep;
-    a.slab_bytes = shape.slab_bytes;
-    a.stage_bytes = shape.slab_bytes * a.deep;
-    a.blocks = shape.blocks;
-    a.together = shape.together;
-    a.normalize = score->op.d.normalize != 0;
-    a.token_groups = a.planes ? 2 : a.normalize && shape.warpgroups == 1 ? 1 : 0;
-    /* Four warps are two teams where the two tiles that they hold leave as much of the ring to
-     * others. A stage has the tiles of one team only: a wait tells the filling of a stage by
-     * its parity, and one that a team does not wait for could be taken for the next. */
-    int tile_stages = a.slabs / a.deep;
-    a.norm_teams = a.normalize && a.token_groups == 1 && a.stages >= 4 * tile_stages ? 2 : 1;
-    if (a.norm_teams == 2)
-        a.stages -= a.stages % (2 * tile_stages);
-    a.norm_warps = !a.normalize ? 0 : a.token_groups ? 4 * a.token_groups / a.norm_teams : 2;
-    a.uniform = shape.uniform;
-    a.piece = shape.piece;
-    a.one_width = shape.bands == 2; /* one band waits for memory, not for code */
+    take_plan(&a, p);
     int status = make_maps(gpu, &a);
     if (status)
         return status;
-    int64_t columns = score->columns, tiles = score->tiling.tiles, total = tiles * columns;
-    unsigned grid = (unsigned)(total < gpu->processors ? total : gpu->processors);
-    if (tiles <= grid) {
-        int64_t chunks = grid / tiles, longest = (columns + chunks - 1) / chunks - (total + grid - 1) / grid;
-        double multiplied = 64.0 * shape.bands * shape.warpgroups * (double)score->op.d.len_max * 64.0 *
-                            a.row_slabs * (a.planes ? (a.planes + 1) / 2.0 : 1.0);
-        if ((double)longest * multiplied < ROWS_COST) {
-            a.chunks = (int32_t)chunks;
-            grid = (unsigned)(chunks * tiles);
-        }
-    }
-    /* Memory is read faster where all blocks read from one region of it. */
-    a.in_turn = a.chunks && a.uniform && (a.together == 1 || columns >= (int64_t)4 * a.together * a.chunks);
-    /* Packed documents of several lengths: shares by tokens; and one band has time for products
-     * that no one looks at, but not for the code of many widths. */
-    bool differ = score->op.d.offsets && score->op.d.total != score->op.d.count * score->op.d.len_max;
-    a.by_tokens = a.chunks && differ && score->op.pairing == LIK_ALL;
-    a.loose = differ && shape.bands == 1 && !a.planes;
-    int64_t pairs = a.chunks ? columns : total, parts = a.chunks ? a.chunks : grid,
-            unit = a.in_turn ? a.together : 1;
-    a.least = pairs / (parts * unit) * unit;
-    a.rest = (int32_t)(pairs - a.least * parts);
-    const struct lik_tokens *q = &score->op.q;
-    a.rows_in_memory =
-        q->mask || q->offsets || q->weights || q->group_size > 0 || score->op.pairing == LIK_LIST;
-    return lik_cuda_launch_early(
-        gpu, (const void *)kernel_of(score->op.d.dtype, score->op.argmax != NULL, shape.bands > 1),
-        "score_sm90", grid, 128 * (unsigned)(shape.warpgroups + a.token_groups + 1), shape.bytes, stream, &a);
+    const void *kernel =
+        (const void *)kernel_of(score->op.d.dtype, score->op.argmax != NULL, p->tile.bands > 1);
+    return lik_cuda_launch_early(gpu, kernel, "score_sm90", (unsigned)p->schedule.blocks,
+                                 128 * (unsigned)(p->tile.warpgroups + p->ring.token_groups + 1),
+                                 (size_t)p->ring.shared_bytes, stream, &a);
 }

@@ -7,84 +7,45 @@
 #include "cuda/kernels.cuh"
 #include "cuda/score.cuh"
 
-#define SLAB_ROWS_BYTES 8192 /* 64 query rows x 64 elements of 16 bits */
-#define BLOCK_BYTES     1024 /* 8 columns x 128 bytes */
-#define MAX_BLOCKS      32   /* of a tile, of 8 columns each */
-#define MAX_BANDS       4    /* of 64 query rows */
-#define HEADS           16
-#define TOGETHER        8   /* documents that may share a tile, at most */
-#define SHARED_BLOCKS   15  /* of each of them, where lengths differ: no more than four boxes */
-#define SHORT           128 /* tokens of documents whose masks are read together */
-#define MAX_STAGES      12
-#define PLANE_STAGES    2 /* of the second ring, which f32 tokens pass as planes */
-#define SUMS            4
-#define DOCUMENT_COST   64 /* tokens in the time that a packed document takes beside its own */
-#define BOXES           6  /* tensor maps with boxes of 8, 16 ... 256 rows */
+#define SUMS          4
+#define DOCUMENT_COST 64 /* tokens in the time that a packed document takes beside its own */
+#define BOXES         6  /* tensor maps with boxes of 8, 16 ... 256 rows */
 
-/* Most columns of a tile. */
-static constexpr __host__ __device__ int most_columns(int dtype, int bands)
-{
-    return bands == 2 || dtype == LIK_F32 ? MAX_BLOCKS * 4 : MAX_BLOCKS * 8;
-}
-
-/* Most slabs of a stage of the ring: where the rows and planes of f32 leave little room,
- * one. */
-static constexpr __host__ __device__ int most_deep(int bands, int planes)
-{
-    return bands == 2 && planes == 3 ? 1 : 2;
-}
-
-static_assert(HEADS >= MAX_STAGES + PLANE_STAGES + 2,
+static_assert(SM90_HEADS >= SM90_STAGES + SM90_PLANE_STAGES + 2,
               "a head must outlive its tile's slabs and planes: one tile is "
               "planned ahead, one not yet taken");
 
 struct sm90_args {
     CUtensorMap maps[BOXES]; /* a uniform stream has one, whose box is the tile */
     struct score_args score;
-    int32_t slabs;     /* of 128 bytes a token: one or an even number */
-    int32_t row_slabs; /* of a band of query rows: the same, of f32 in all planes */
-    /* of 16 elements that products of a tile's first stage take: 3, 4, 6 or 8; of f32 unused */
-    int32_t steps;
-    int32_t slab_elements; /* 64, of f32 32 */
-    int32_t planes;        /* of f32: an element is the sum of so many bf16; 0: multiplied as stored */
-    int32_t stages, warpgroups;
-    int32_t deep;                    /* slabs of a stage */
-    int32_t slab_bytes, stage_bytes; /* most that a slab of a tile takes, and a stage */
-    int32_t blocks;                  /* most of a tile */
-    int32_t together;                /* most documents of a tile */
-    int32_t chunks;                  /* blocks that share each row tile; 0: a block may go on to the next */
-    int32_t in_turn;                 /* uniform: they take the documents of a tile each in turn */
-    int32_t by_tokens;               /* packed: their shares have as many tokens, not documents */
-    int32_t loose;                   /* pieces are LOOSE from the first on */
-    /* a last piece that lacks one block is multiplied in the others' width */
-    int32_t one_width;
-    int32_t rest;  /* pairs beyond their shares: one, or a tile, for each of the first */
-    int64_t least; /* pairs (row tile, document) of every block */
-    /* where query rows lie and what they count is not known from their strides alone */
-    int32_t rows_in_memory;
-    int32_t group_size;   /* sequences of the third axis of the maps */
-    int32_t normalize;    /* the documents: their norms are taken as they pass through the ring */
-    int32_t token_groups; /* warpgroups that split tokens or take their norms, and nothing else */
-    int32_t norm_warps;   /* by so many warps: of those groups, or of the producer's; 0: not */
-    int32_t norm_teams;   /* so many teams of them, which take the tiles in turn */
-    int32_t uniform;      /* documents of one length, none masked or listed: produce_uniform */
-    int32_t piece;        /* uniform: blocks of a piece of a document, or of each document of a tile */
+    /* Of struct sm90_plan, whose fields say more. Flat and in this order: the code that ptxas
+     * makes depends on it. */
+    int32_t slabs, row_slabs, steps_per_stage, slab_elements, planes;
+    int32_t stages, warpgroups, slabs_per_stage, slab_bytes, stage_bytes;
+    int32_t octets_per_tile, documents_per_tile;
+    int32_t blocks_per_row_tile, in_turn, by_tokens;
+    int32_t loose, one_width;
+    int32_t pairs_extra;
+    int64_t pairs_each;
+    int32_t rows_in_memory, group_size, normalize;
+    int32_t token_groups, norm_warps, norm_teams;
+    int32_t uniform, octets_per_piece;
 };
 
 #define SHARED (1 << 16)
 #define LOOSE  (1 << 17)
 
 /* What a column tile holds: a piece of one document, or (SHARED) several whole documents. A
- * piece is multiplied in just its width, but that a last one may be a block wider (one_width),
+ * piece is multiplied in just its width, but that a last one may be an octet wider (one_width),
  * or (LOOSE) in one of a few, where any of its tokens may be dropped. A block's pieces stay
  * loose once one was, for code that changes has to be fetched anew. */
 struct __align__(16) head {
-    int32_t columns;     /* of a piece; the rest of its blocks doesn't count */
-    int32_t shape;       /* blocks to multiply | documents that end here << 8 | SHARED, LOOSE */
+    int32_t columns;     /* of a piece; the rest of its octets doesn't count */
+    int32_t shape;       /* octets to multiply | documents that end here << 8 | SHARED, LOOSE */
     int32_t row_tile;    /* -1: there are no more */
     int32_t token;       /* index in its document of column 0 */
     uint32_t counts[8];  /* SHARED, LOOSE: columns that count, a bit each */
-    uint32_t ends;       /* SHARED; bit j: a document ends with block j */
+    uint32_t ends;       /* SHARED; bit j: a document ends with octet j */
     uint32_t empty, bad; /* bit i: the i-th document that ends here has no kept token; is out of range */
     int32_t first;       /* LOOSE: the document's first kept token */
     int64_t column;      /* of the scores: the first document that ends here */
@@ -95,7 +56,7 @@ struct __align__(16) head {
 struct sums {
     int64_t column; /* of the scores: the first document */
     int32_t row_tile, documents;
-    float of[TOGETHER][4 * MAX_BANDS]; /* [document][block] */
+    float of[SM90_DOCUMENTS][4 * SM90_BANDS]; /* [document][strip] */
 };
 
 /* The next documents, for the producer. */
@@ -105,23 +66,25 @@ struct batch {
     int32_t length[32];
     /* where each lies in the tensor maps; 0 if it is out of range */
     int32_t row[32], sequence[32], group[32];
-    uint32_t kept[32][SHORT / 32]; /* short documents with a mask: tokens kept */
+    uint32_t kept[32][SM90_SHORT_TOKENS / 32]; /* short documents with a mask: tokens kept */
 };
 
 struct shared {
-    uint64_t full[MAX_STAGES], empty[MAX_STAGES], sums_full[SUMS], sums_empty[SUMS];
-    uint64_t normed[HEADS], planes_full[PLANE_STAGES], planes_empty[PLANE_STAGES];
-    struct head heads[HEADS];
+    uint64_t full[SM90_STAGES], empty[SM90_STAGES], sums_full[SUMS], sums_empty[SUMS];
+    uint64_t normed[SM90_HEADS], planes_full[SM90_PLANE_STAGES], planes_empty[SM90_PLANE_STAGES];
+    struct head heads[SM90_HEADS];
     struct sums sums[SUMS];
-    int64_t row_at[MAX_BANDS][64]; /* [band][row]: struct query_row */
-    int row_token[MAX_BANDS][64];
-    float row_weight[MAX_BANDS][64];
-    int row_counts[MAX_BANDS][64]; /* 0, 1, or 2 where the query is out of range */
-    struct block_place blocks[4 * MAX_BANDS];
+    int64_t row_at[SM90_BANDS][64]; /* [band][row]: struct query_row */
+    int row_token[SM90_BANDS][64];
+    float row_weight[SM90_BANDS][64];
+    int row_counts[SM90_BANDS][64]; /* 0, 1, or 2 where the query is out of range */
+    struct strip_place strips[4 * SM90_BANDS];
     struct batch batch;
 };
 
-static_assert(TOGETHER * 4 <= 32 && SHARED_BLOCKS < 16, "plan_shared: four lanes a document, a box each");
+static_assert(sizeof(struct shared) == SM90_STATIC_BYTES, "what the plan leaves for it");
+static_assert(SM90_DOCUMENTS * 4 <= 32 && SM90_SHARED_OCTETS < 16,
+              "plan_shared: four lanes a document, a box each");
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
@@ -150,12 +113,12 @@ struct share {
 LIK_DEVICE struct share share_of(const struct sm90_args &a)
 {
     struct share s;
-    unsigned parts = a.chunks ? (unsigned)a.chunks : gridDim.x;
-    int part = (int)(blockIdx.x % parts), unit = a.in_turn ? a.together : 1;
+    unsigned parts = a.blocks_per_row_tile ? (unsigned)a.blocks_per_row_tile : gridDim.x;
+    int part = (int)(blockIdx.x % parts), unit = a.in_turn ? a.documents_per_tile : 1;
     s.row_tile = (int)(blockIdx.x / parts);
-    s.count = a.least + min(max(a.rest - part * unit, 0), unit);
-    s.column = a.in_turn ? part * unit : a.least * part + min(part, a.rest);
-    if (!a.chunks) {
+    s.count = a.pairs_each + min(max(a.pairs_extra - part * unit, 0), unit);
+    s.column = a.in_turn ? part * unit : a.pairs_each * part + min(part, a.pairs_extra);
+    if (!a.blocks_per_row_tile) {
         s.row_tile = (int)(s.column / a.score.columns);
         s.column -= s.row_tile * a.score.columns;
     }
@@ -171,8 +134,8 @@ LIK_DEVICE void share_tokens(const struct sm90_args &a, struct share &s)
     if (!a.by_tokens)
         return;
     const struct lik_tokens &d = a.score.op.d;
-    const int lane = (int)threadIdx.x & 31, parts = a.chunks;
-    const int64_t columns = a.score.columns, apart = a.least / 8 + 1;
+    const int lane = (int)threadIdx.x & 31, parts = a.blocks_per_row_tile;
+    const int64_t columns = a.score.columns, apart = a.pairs_each / 8 + 1;
     auto offset = [&](int64_t j) { return min(max(lik_offset_at(&d, j), (int64_t)0), d.total); };
     const int64_t begin = offset(0),
                   cost = max(offset(columns) - begin, (int64_t)0) + columns * DOCUMENT_COST;
@@ -206,7 +169,7 @@ struct walk {
     int64_t left; /* documents still to open */
     int row_tile;
     int64_t column;
-    int blocks_left, piece;  /* of the open document, 0: none is open; of each of its pieces but the last */
+    int octets_left, piece;  /* of the open document, 0: none is open; of each of its pieces but the last */
     int length, done, first; /* of its tokens up to the last kept one; those in tiles; the first kept one */
     bool holes, loose;       /* some before the last are dropped; pieces are LOOSE */
     uint32_t window;         /* of a lane: which of 32 tokens are kept, from window_from + 32 lane on */
@@ -218,16 +181,16 @@ struct walk {
 /* One copy of 8 << map rows. */
 struct box {
     const CUtensorMap *map; /* NULL: none */
-    int block, row, sequence, group;
+    int octet, row, sequence, group;
 };
 
-/* The box of `blocks` blocks of rows that bit `bit` of them stands for; the largest come first.
+/* The box of `octets` octets of rows that bit `bit` of them stands for; the largest come first.
  * `at`: where the first of them goes and is. */
-LIK_DEVICE struct box cut_box(const struct sm90_args &a, struct box at, int blocks, int bit)
+LIK_DEVICE struct box cut_box(const struct sm90_args &a, struct box at, int octets, int bit)
 {
-    int before = blocks >> (bit + 1) << (bit + 1);
-    at.map = blocks >> bit & 1 ? &a.maps[bit] : NULL;
-    at.block += before;
+    int before = octets >> (bit + 1) << (bit + 1);
+    at.map = octets >> bit & 1 ? &a.maps[bit] : NULL;
+    at.octet += before;
     at.row += before * 8;
     return at;
 }
@@ -265,26 +228,26 @@ LIK_DEVICE void read_masks(struct batch &batch, const struct lik_tokens &d, int 
 {
 #pragma unroll 1
     for (int from = 0; from < documents; from += 2) {
-        uint8_t keep[2][SHORT / 32] = {};
+        uint8_t keep[2][SM90_SHORT_TOKENS / 32] = {};
 #pragma unroll
         for (int i = 0; i < 2; i++)
             if (batch.length[from + i] > 0)
 #pragma unroll
-                for (int k = 0; k < SHORT / 32; k++)
+                for (int k = 0; k < SM90_SHORT_TOKENS / 32; k++)
                     keep[i][k] =
                         d.mask[batch.mask[from + i] +
                                min(k * 32 + lane, batch.length[from + i] - 1) * d.mask_strides.token];
 #pragma unroll
         for (int i = 0; i < 2; i++)
 #pragma unroll
-            for (int k = 0; k < SHORT / 32; k++)
+            for (int k = 0; k < SM90_SHORT_TOKENS / 32; k++)
                 batch.kept[from + i][k] =
                     __ballot_sync(~0u, keep[i][k]) & first_bits(batch.length[from + i] - k * 32);
     }
     __syncwarp();
     int length = min(batch.length[lane], 0);
 #pragma unroll
-    for (int k = 0; k < SHORT / 32; k++)
+    for (int k = 0; k < SM90_SHORT_TOKENS / 32; k++)
         if (lane < documents && batch.length[lane] > 0 && batch.kept[lane][k])
             length = k * 32 + 32 - __clz(batch.kept[lane][k]);
     batch.length[lane] = length;
@@ -318,7 +281,7 @@ LIK_DEVICE void read_batch(struct walk &w, struct batch &batch, const struct sm9
     batch.sequence[lane] = sequence;
     batch.group[lane] = group;
     __syncwarp();
-    if (d.mask && d.len_max <= SHORT)
+    if (d.mask && d.len_max <= SM90_SHORT_TOKENS)
         read_masks(batch, d, (int)min(min(w.left, score.columns - w.column), (int64_t)32), lane);
 }
 
@@ -330,8 +293,8 @@ LIK_DEVICE void look_at_mask(struct walk &w, const struct batch &batch, const st
     w.length = 0;
 #pragma unroll 1
     for (w.window_from = 0; w.window_from < length; w.window_from += 1024) {
-        if (d.len_max <= SHORT)
-            w.window = lane < SHORT / 32 ? batch.kept[w.from][lane] : 0;
+        if (d.len_max <= SM90_SHORT_TOKENS)
+            w.window = lane < SM90_SHORT_TOKENS / 32 ? batch.kept[w.from][lane] : 0;
         else
             w.window = read_mask(d, batch.mask[w.from], w.window_from, length, lane);
         unsigned some = __ballot_sync(~0u, w.window), part = __ballot_sync(~0u, ~w.window);
@@ -348,9 +311,9 @@ LIK_DEVICE void look_at_mask(struct walk &w, const struct batch &batch, const st
     w.holes = solid < w.length;
 }
 
-/* Blocks of a document of so many tokens: none has one as well, and so has one out of range
+/* Octets of a document of so many tokens: none has one as well, and so has one out of range
  * (-1). */
-LIK_DEVICE int document_blocks(int length)
+LIK_DEVICE int document_octets(int length)
 {
     return max((length + 7) / 8, 1);
 }
@@ -363,54 +326,54 @@ LIK_DEVICE void open_document(struct walk &w, const struct batch &batch, const s
     w.first = w.done = 0;
     if (d.mask && w.length > 0)
         look_at_mask(w, batch, d, lane);
-    w.blocks_left = document_blocks(w.length);
-    w.piece = w.blocks_left;
-    if (w.piece > a.blocks) {
-        int pieces = (w.piece + a.blocks - 1) / a.blocks;
+    w.octets_left = document_octets(w.length);
+    w.piece = w.octets_left;
+    if (w.piece > a.octets_per_tile) {
+        int pieces = (w.piece + a.octets_per_tile - 1) / a.octets_per_tile;
         w.piece = (w.piece + pieces - 1) / pieces;
     }
     w.loose |= w.holes;
 }
 
 /* How many documents, from the next one on, share a tile: of those that can, as many as it
- * holds; `blocks`: of a lane, of all documents up to the lane-th. */
+ * holds; `octets`: of a lane, of all documents up to the lane-th. */
 LIK_DEVICE int count_shared(const struct walk &w, const struct batch &batch, const struct sm90_args &a,
-                            int &blocks, int lane)
+                            int &octets, int lane)
 {
-    if (a.together == 1)
+    if (a.documents_per_tile == 1)
         return 1;
-    int most = (int)min(min(w.left, a.score.columns - w.column), (int64_t)a.together);
-    int own = document_blocks(batch.length[min(w.from + lane, 31)]);
-    bool can = lane < min(most, 32 - w.from) && own <= SHARED_BLOCKS;
-    blocks = can ? own : 0;
+    int most = (int)min(min(w.left, a.score.columns - w.column), (int64_t)a.documents_per_tile);
+    int own = document_octets(batch.length[min(w.from + lane, 31)]);
+    bool can = lane < min(most, 32 - w.from) && own <= SM90_SHARED_OCTETS;
+    octets = can ? own : 0;
 #pragma unroll
-    for (int o = 1; o < TOGETHER; o *= 2) {
-        int before = __shfl_up_sync(~0u, blocks, o);
-        blocks += lane >= o ? before : 0;
+    for (int o = 1; o < SM90_DOCUMENTS; o *= 2) {
+        int before = __shfl_up_sync(~0u, octets, o);
+        octets += lane >= o ? before : 0;
     }
-    return __ffs(~__ballot_sync(~0u, can && blocks <= a.blocks)) - 1;
+    return __ffs(~__ballot_sync(~0u, can && octets <= a.octets_per_tile)) - 1;
 }
 
-/* Plans a tile of the next `n` documents: the head, and each lane's box; returns its blocks. */
+/* Plans a tile of the next `n` documents: the head, and each lane's box; returns its octets. */
 LIK_DEVICE int plan_shared(struct walk &w, const struct batch &batch, const struct sm90_args &a,
-                           struct head &head, struct box &box, int n, int blocks, int lane)
+                           struct head &head, struct box &box, int n, int octets, int lane)
 {
-    int used = __shfl_sync(~0u, blocks, n - 1), length = batch.length[min(w.from + lane, 31)];
-    uint32_t ends = __reduce_or_sync(~0u, lane < n ? 1u << (blocks - 1) : 0);
+    int used = __shfl_sync(~0u, octets, n - 1), length = batch.length[min(w.from + lane, 31)];
+    uint32_t ends = __reduce_or_sync(~0u, lane < n ? 1u << (octets - 1) : 0);
     uint32_t empty = __ballot_sync(~0u, lane < n && length <= 0),
              bad = __ballot_sync(~0u, lane < n && length < 0);
-    if (lane < used) { /* a lane a block: the document that it is of, and which of its eight columns count */
+    if (lane < used) { /* a lane an octet: the document that it is of, and which of its eight columns count */
         uint32_t before = ends & ((1u << lane) - 1u);
-        int document = w.from + __popc(before), block = lane - (32 - __clz(before));
-        uint32_t counts = first_bits(min(batch.length[document] - block * 8, 8));
+        int document = w.from + __popc(before), octet = lane - (32 - __clz(before));
+        uint32_t counts = first_bits(min(batch.length[document] - octet * 8, 8));
         if (a.score.op.d.mask)
-            counts &= batch.kept[document][block / 4] >> block % 4 * 8;
+            counts &= batch.kept[document][octet / 4] >> octet % 4 * 8;
         ((uint8_t *)head.counts)[lane] = (uint8_t)counts;
     }
     int document = min(lane / 4, n - 1); /* four lanes a document: a box each */
-    int end = __shfl_sync(~0u, blocks, document);
+    int end = __shfl_sync(~0u, octets, document);
     document += w.from;
-    int own = document_blocks(batch.length[document]);
+    int own = document_octets(batch.length[document]);
     box = {NULL, end - own, batch.row[document], batch.sequence[document], batch.group[document]};
     box = cut_box(a, box, lane / 4 < n ? own : 0, 3 - lane % 4);
     if (lane == 0) {
@@ -426,19 +389,19 @@ LIK_DEVICE int plan_shared(struct walk &w, const struct batch &batch, const stru
     return used;
 }
 
-/* Blocks that are multiplied for those of a piece; `piece`: of each of the document's pieces
+/* Octets that are multiplied for those of a piece; `piece`: of each of the document's pieces
  * but the last. */
-LIK_DEVICE int width_of_piece(const struct sm90_args &a, bool loose, int blocks, int piece)
+LIK_DEVICE int width_of_piece(const struct sm90_args &a, bool loose, int octets, int piece)
 {
-    return blocks + (a.one_width && !loose && blocks == piece - 1);
+    return octets + (a.one_width && !loose && octets == piece - 1);
 }
 
 /* Plans a tile of the next piece of the open document. */
 LIK_DEVICE int plan_piece(struct walk &w, const struct batch &batch, const struct sm90_args &a,
                           struct head &head, struct box &box, int lane)
 {
-    int take = min(w.piece, w.blocks_left), columns = min(take * 8, w.length - w.done);
-    bool last = take == w.blocks_left;
+    int take = min(w.piece, w.octets_left), columns = min(take * 8, w.length - w.done);
+    bool last = take == w.octets_left;
     box = {NULL, 0, batch.row[w.from] + w.done, batch.sequence[w.from], batch.group[w.from]};
     box = cut_box(a, box, lane < BOXES ? take : 0, max(BOXES - 1 - lane, 0));
     if (w.holes) {
@@ -464,20 +427,20 @@ LIK_DEVICE int plan_piece(struct walk &w, const struct batch &batch, const struc
         }
     }
     w.done += take * 8;
-    w.blocks_left -= take;
+    w.octets_left -= take;
     w.column += last;
     w.from += last;
     w.left -= last;
     return take;
 }
 
-/* Plans the next tile: the head, and each lane's box; returns its blocks, 0 at the end of the
+/* Plans the next tile: the head, and each lane's box; returns its octets, 0 at the end of the
  * stream. */
 LIK_DEVICE int plan_tile(struct walk &w, struct batch &batch, const struct sm90_args &a, struct head &head,
                          struct box &box, int lane)
 {
-    int used, n = 1, blocks = 0;
-    if (w.blocks_left == 0) {
+    int used, n = 1, octets = 0;
+    if (w.octets_left == 0) {
         if (w.left == 0)
             return 0;
         if (w.column == a.score.columns) {
@@ -487,11 +450,11 @@ LIK_DEVICE int plan_tile(struct walk &w, struct batch &batch, const struct sm90_
         }
         if (w.from >= 32)
             read_batch(w, batch, a, lane);
-        n = count_shared(w, batch, a, blocks, lane);
+        n = count_shared(w, batch, a, octets, lane);
         if (n <= 1)
             open_document(w, batch, a, lane);
     }
-    used = n > 1 ? plan_shared(w, batch, a, head, box, n, blocks, lane)
+    used = n > 1 ? plan_shared(w, batch, a, head, box, n, octets, lane)
                  : plan_piece(w, batch, a, head, box, lane);
     __syncwarp();
     return used;
@@ -501,8 +464,8 @@ LIK_DEVICE int plan_tile(struct walk &w, struct batch &batch, const struct sm90_
 LIK_DEVICE void copy_box(const struct sm90_args &a, struct shared &sm, char *ring, const struct place &at,
                          const struct box &box, int slab)
 {
-    char *to = ring + at.stage * a.stage_bytes + box.block * BLOCK_BYTES;
-    for (int i = 0; i < a.deep; i++)
+    char *to = ring + at.stage * a.stage_bytes + box.octet * SM90_OCTET_BYTES;
+    for (int i = 0; i < a.slabs_per_stage; i++)
         tensor_copy(to + i * a.slab_bytes, box.map, &sm.full[at.stage], (slab + i) * a.slab_elements, box.row,
                     box.sequence, box.group);
 }
@@ -513,9 +476,9 @@ LIK_DEVICE void end_stream(const struct sm90_args &a, struct shared &sm, struct 
 {
     for (int i = 0; i < a.norm_teams; i++) {
         mbarrier_wait(&sm.empty[at.stage], at.parity);
-        sm.heads[(tile + i) % HEADS].row_tile = -1;
+        sm.heads[(tile + i) % SM90_HEADS].row_tile = -1;
         mbarrier_arrive(&sm.full[at.stage]);
-        for (int slab = 0; slab < a.slabs; slab += a.deep)
+        for (int slab = 0; slab < a.slabs; slab += a.slabs_per_stage)
             advance(at, a.stages);
     }
 }
@@ -528,12 +491,12 @@ LIK_DEVICE void produce_uniform(const struct sm90_args &a, struct shared &sm, ch
     if (threadIdx.x & 31)
         return;
     const struct lik_score &op = a.score.op;
-    const int length = (int)op.d.len_max, piece = a.piece, together = a.together;
-    const uint32_t bytes = (uint32_t)(piece * together * a.deep) * BLOCK_BYTES;
-    uint32_t counts[MAX_BLOCKS / 4] = {}, ends = 0;
+    const int length = (int)op.d.len_max, piece = a.octets_per_piece, together = a.documents_per_tile;
+    const uint32_t bytes = (uint32_t)(piece * together * a.slabs_per_stage) * SM90_OCTET_BYTES;
+    uint32_t counts[SM90_OCTETS / 4] = {}, ends = 0;
     if (together > 1)
 #pragma unroll
-        for (int j = 0; j < MAX_BLOCKS; j++) {
+        for (int j = 0; j < SM90_OCTETS; j++) {
             bool last = j % piece == piece - 1;
             counts[j / 4] |= (last ? 0xffu >> (-length & 7) : 0xffu) << j % 4 * 8;
             ends |= (uint32_t)last << j;
@@ -552,7 +515,7 @@ LIK_DEVICE void produce_uniform(const struct sm90_args &a, struct shared &sm, ch
     tensor_map_prefetch(&a.maps[0]);
     wait_for_kernels_before();
     int tile = 0;
-    for (; left > 0; tile = (tile + 1) % HEADS) {
+    for (; left > 0; tile = (tile + 1) % SM90_HEADS) {
         struct head &head = sm.heads[tile];
         if (column == a.score.columns) {
             column = 0;
@@ -561,16 +524,16 @@ LIK_DEVICE void produce_uniform(const struct sm90_args &a, struct shared &sm, ch
         }
         int token = box.row;
         int columns = min(piece * 8, length - token), documents = token + columns == length;
-        int blocks = width_of_piece(a, false, (columns + 7) / 8, piece);
+        int octets = width_of_piece(a, false, (columns + 7) / 8, piece);
         if (together > 1) {
             documents = (int)min((int64_t)together, min(left, a.score.columns - column));
-            blocks = documents * piece;
+            octets = documents * piece;
         }
         mbarrier_wait(&sm.empty[at.stage], at.parity);
         *(int4 *)&head =
-            make_int4(columns, blocks | documents << 8 | (documents > 1 ? SHARED : 0), row_tile, token);
+            make_int4(columns, octets | documents << 8 | (documents > 1 ? SHARED : 0), row_tile, token);
         if (documents) {
-            head.ends = blocks == 32 ? ends : ends & ((1u << blocks) - 1u);
+            head.ends = octets == 32 ? ends : ends & ((1u << octets) - 1u);
             head.empty = head.bad = 0;
             head.column = column;
             if (documents > 1) {
@@ -578,7 +541,7 @@ LIK_DEVICE void produce_uniform(const struct sm90_args &a, struct shared &sm, ch
                 *(uint4 *)&head.counts[4] = make_uint4(counts[4], counts[5], counts[6], counts[7]);
             }
         }
-        for (int slab = 0; slab < a.slabs; slab += a.deep) {
+        for (int slab = 0; slab < a.slabs; slab += a.slabs_per_stage) {
             if (slab)
                 mbarrier_wait(&sm.empty[at.stage], at.parity);
             mbarrier_arrive_expect(&sm.full[at.stage], bytes);
@@ -588,7 +551,7 @@ LIK_DEVICE void produce_uniform(const struct sm90_args &a, struct shared &sm, ch
         box.row += columns;
         if (documents) {
             box.row = 0;
-            int64_t next = documents + (a.in_turn ? (int64_t)together * (a.chunks - 1) : 0);
+            int64_t next = documents + (a.in_turn ? (int64_t)together * (a.blocks_per_row_tile - 1) : 0);
             column += next;
             left -= documents;
             box.sequence += (int)next;
@@ -615,15 +578,16 @@ LIK_DEVICE void produce(const struct sm90_args &a, struct shared &sm, char *ring
     w.from = 32;
     w.loose = a.loose;
     int tile = 0;
-    for (;; tile = (tile + 1) % HEADS) {
+    for (;; tile = (tile + 1) % SM90_HEADS) {
         struct box box = {};
         int used = plan_tile(w, sm.batch, a, sm.heads[tile], box, lane);
         if (used == 0)
             break;
-        for (int slab = 0; slab < a.slabs; slab += a.deep) {
+        for (int slab = 0; slab < a.slabs; slab += a.slabs_per_stage) {
             mbarrier_wait(&sm.empty[at.stage], at.parity);
             if (lane == 0)
-                mbarrier_arrive_expect(&sm.full[at.stage], (uint32_t)(used * a.deep) * BLOCK_BYTES);
+                mbarrier_arrive_expect(&sm.full[at.stage],
+                                       (uint32_t)(used * a.slabs_per_stage) * SM90_OCTET_BYTES);
             __syncwarp();
             if (box.map)
                 copy_box(a, sm, ring, at, box, slab);

@@ -26,25 +26,25 @@ template <int dtype, int bands, int warps>
 LIK_DEVICE void take_norms(const struct sm90_args &a, struct shared &sm, const char *ring, float *factors,
                            int warp)
 {
-    constexpr int step = 32 * warps, rounds = most_columns(dtype, bands) / step;
+    constexpr int step = 32 * warps, rounds = SM90_COLUMNS(dtype, bands) / step;
     const int lane = (int)threadIdx.x & 31, team = warp / warps, c = warp % warps * 32 + lane;
     struct place at = {0, 0};
     auto skip = [&](int tiles) {
-        for (int i = tiles * a.slabs; i > 0; i -= a.deep)
+        for (int i = tiles * a.slabs; i > 0; i -= a.slabs_per_stage)
             advance(at, a.stages);
     };
     skip(team);
-    for (int tile = team;; tile = (tile + a.norm_teams) % HEADS) {
+    for (int tile = team;; tile = (tile + a.norm_teams) % SM90_HEADS) {
         mbarrier_wait(&sm.full[at.stage], at.parity);
         const struct head &head = sm.heads[tile];
         if (head.row_tile < 0)
             break;
         const int columns = (head.shape & 0xff) * 8, last = columns - 8 + (c & 7);
         float squares[rounds][8] = {}; /* of every eighth chunk */
-        for (int slab = 0; slab < a.slabs; slab += a.deep) {
+        for (int slab = 0; slab < a.slabs; slab += a.slabs_per_stage) {
             if (slab)
                 mbarrier_wait(&sm.full[at.stage], at.parity);
-            for (int of = 0; of < a.deep; of++) {
+            for (int of = 0; of < a.slabs_per_stage; of++) {
                 const char *from = ring + at.stage * a.stage_bytes + of * a.slab_bytes;
 #pragma unroll
                 for (int n = 0; n < rounds; n++) {
@@ -67,7 +67,7 @@ LIK_DEVICE void take_norms(const struct sm90_args &a, struct shared &sm, const c
                 const float (&s)[8] = squares[n];
                 float norm = __fsqrt_rn(__fadd_rn(__fadd_rn(__fadd_rn(s[0], s[1]), __fadd_rn(s[2], s[3])),
                                                   __fadd_rn(__fadd_rn(s[4], s[5]), __fadd_rn(s[6], s[7]))));
-                factors[tile * most_columns(dtype, bands) + c + n * step] =
+                factors[tile * SM90_COLUMNS(dtype, bands) + c + n * step] =
                     __fdiv_rn(1.0f, norm < 1e-12f ? 1e-12f : norm);
             }
         __syncwarp();
@@ -85,10 +85,10 @@ template <int bands, int planes>
 LIK_DEVICE void split_tokens(const struct sm90_args &a, struct shared &sm, const char *ring, char *out,
                              float *factors, int warp)
 {
-    constexpr int deep = most_deep(bands, planes);
+    constexpr int deep = SM90_SLABS_PER_STAGE(bands, planes);
     int lane = (int)threadIdx.x & 31, half = lane / 16, c = warp * 16 + lane % 16;
     struct place at = {0, 0}, to = {0, 1};
-    for (int tile = 0;; tile = (tile + 1) % HEADS) {
+    for (int tile = 0;; tile = (tile + 1) % SM90_HEADS) {
         mbarrier_wait(&sm.full[at.stage], at.parity);
         const struct head &head = sm.heads[tile];
         if (head.row_tile < 0)
@@ -137,7 +137,7 @@ LIK_DEVICE void split_tokens(const struct sm90_args &a, struct shared &sm, const
             }
             advance(at, a.stages);
             if (ends)
-                advance(to, PLANE_STAGES);
+                advance(to, SM90_PLANE_STAGES);
             if (deep == 1) /* the next slab has the other two of the four runs */
 #pragma unroll
                 for (int i = 0; i < 2; i++) {
@@ -154,7 +154,7 @@ LIK_DEVICE void split_tokens(const struct sm90_args &a, struct shared &sm, const
             };
             float sum = total(squares), less = total(scaled);
             float norm = sum < 1e37f ? __fsqrt_rn(sum) : __fmul_rn(__fsqrt_rn(less), 0x1p70f);
-            factors[tile * most_columns(LIK_F32, bands) + c] = __fdiv_rn(1.0f, norm < 1e-12f ? 1e-12f : norm);
+            factors[tile * SM90_COLUMNS(LIK_F32, bands) + c] = __fdiv_rn(1.0f, norm < 1e-12f ? 1e-12f : norm);
             __syncwarp();
             if (lane == 0)
                 mbarrier_arrive(&sm.normed[tile]);

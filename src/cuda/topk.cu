@@ -11,11 +11,8 @@
 #include "cuda/sort.cuh"
 #include "shared/tokens.h"
 
-#include <stdio.h>
-
-#define RUN          LIK_SORT_RUN
+#define RUN          TOPK_RUN
 #define SORT_THREADS 512
-#define CHUNK_SCORES (16ll << 20)
 #define NO_KEY       0xffffffffffffffffull
 
 LIK_DEVICE uint64_t key_of(float score, uint32_t document, int smallest)
@@ -102,124 +99,14 @@ static __global__ void write_best(const uint64_t *keys, int64_t count, int64_t i
     }
 }
 
-/* How a problem is cut: LIK_ALL by documents, LIK_CANDIDATES by queries. */
-struct topk_plan {
-    int64_t queries, columns;                         /* of a chunk, at most */
-    int64_t padded;                                   /* large k: keys a query that are sorted; else 0 */
-    size_t scores, score_workspace, keys[2], best[2]; /* where they stand in the workspace */
-    struct lik_plan score;
-};
-
-/* The sequences of x from `first` on, `count` of them; with groups, whole groups. */
-static void cut(struct lik_tokens *x, int64_t first, int64_t count)
-{
-    struct lik_strides *const strides[] = {&x->strides, &x->mask_strides, &x->scale_strides,
-                                           &x->weights_strides};
-    int64_t by[4];
-    x->count = count;
-    if (first == 0) /* and so where there is no data */
-        return;
-    if (x->offsets) {
-        x->offsets = (const char *)x->offsets + first * (int64_t)lik_dtype_bytes(x->offsets_dtype);
-        return;
-    }
-    const void *const used[] = {x->data, x->mask, x->scale, x->weights};
-    for (int i = 0; i < 4; i++) {
-        by[i] = 0;
-        if (used[i] && x->len_max > 0) /* other strides may be anything */
-            by[i] =
-                x->group_size > 0 ? first / x->group_size * strides[i]->group : first * strides[i]->sequence;
-    }
-    x->data = (const char *)x->data + by[0] * (int64_t)lik_dtype_bytes(x->dtype);
-    x->mask = x->mask ? x->mask + by[1] : NULL;
-    x->scale = x->scale ? x->scale + by[2] : NULL;
-    x->weights = x->weights ? x->weights + by[3] : NULL;
-}
-
-/* Chunk of queries `row` ... and documents `column` ... of the problem, its scores going to
- * `scores`. */
-static struct lik_score chunk_of(const struct lik_score *op, int64_t row, int64_t rows, int64_t column,
-                                 int64_t columns, float *scores)
-{
-    struct lik_score chunk = *op;
-    if (op->pairing == LIK_ALL) {
-        cut(&chunk.d, column, columns);
-    } else {
-        cut(&chunk.q, row, rows);
-        cut(&chunk.d, row * op->per_query, rows * op->per_query);
-    }
-    chunk.scores = scores;
-    chunk.scores_stride = columns;
-    return chunk;
-}
-
-static int64_t round_to_groups(int64_t n, int64_t unit, int64_t all)
-{
-    if (n >= all || unit <= 1)
-        return n < all ? n : all;
-    int64_t whole = (n + unit - 1) / unit * unit;
-    return whole < all ? whole : all;
-}
-
-static int64_t runs_of(int64_t n)
-{
-    return (n + RUN - 1) / RUN;
-}
-
-static int make_plan(const struct lik_gpu *gpu, const struct lik_topk *op, struct topk_plan *p,
-                     struct lik_layout *layout)
-{
-    *p = {};
-    const struct lik_score *s = &op->score;
-    int64_t queries = s->q.count, columns = lik_score_columns(s), k = op->k;
-    if (columns >= 0xffffffffll)
-        return lik_fail(LIK_EUNSUPPORTED, "%lld documents a query, top-k on CUDA takes 2^32 - 2",
-                        (long long)columns);
-    p->queries = queries;
-    p->columns = columns;
-    if (s->pairing == LIK_ALL) {
-        int64_t chunk = CHUNK_SCORES / (queries ? queries : 1);
-        chunk = chunk > 4 * RUN ? chunk : 4 * RUN;
-        p->columns = round_to_groups(chunk, s->d.group_size, columns);
-    } else if (columns) {
-        int64_t chunk = CHUNK_SCORES / columns, unit = s->q.group_size > 1 ? s->q.group_size : 1;
-        if (s->d.group_size > 1 && s->d.group_size != s->per_query)
-            chunk = queries; /* chunks would cut through groups */
-        p->queries = round_to_groups(chunk > 1 ? chunk : 1, unit, queries);
-    }
-    struct lik_layout score = {};
-    if (p->queries && p->columns) {
-        p->score.struct_size = sizeof p->score;
-        struct lik_score chunk = chunk_of(s, 0, p->queries, 0, p->columns, NULL);
-        int status = lik_cuda_score_plan(gpu, &chunk, &score, &p->score);
-        if (status)
-            return status;
-    }
-    if (k > RUN / 2) {
-        p->padded = 2;
-        while (p->padded < k + p->columns)
-            p->padded *= 2;
-    }
-    int64_t keys = p->padded ? p->padded : (runs_of(p->columns) + 1) * k; /* a query */
-    layout->failed |= score.failed;
-    p->scores = lik_cuda_take(layout, p->queries * p->columns, 4);
-    p->score_workspace = lik_cuda_take(layout, score.bytes, 1); /* each chunk lays out its own in it */
-    for (int i = 0; i < 2; i++)
-        p->keys[i] = lik_cuda_take(layout, p->queries, keys * 8);
-    for (int i = 0; i < 2; i++)
-        p->best[i] = lik_cuda_take(layout, p->queries, k * 8);
-    return LIK_OK;
-}
-
 int lik_cuda_topk_plan(const struct lik_gpu *gpu, const struct lik_topk *op, struct lik_layout *layout,
                        struct lik_plan *plan)
 {
     struct topk_plan p;
-    int status = make_plan(gpu, op, &p, layout);
-    if (status)
-        return status;
-    snprintf(plan->variant, sizeof plan->variant, "topk_%.56s", p.score.variant);
-    return LIK_OK;
+    int status = lik_cuda_plan_topk(&gpu->limits, op, layout, &p);
+    if (!status)
+        lik_cuda_name_topk(&p, op, plan->variant, sizeof plan->variant);
+    return status;
 }
 
 /* Sorts all keys of a level in device memory and keeps the first k of each query. */
@@ -261,8 +148,8 @@ static int select_chunk(const struct lik_topk *op, const struct topk_plan *p, in
     l.more = before ? op->k : 0;
     l.first_id = first_id;
     l.smallest = op->smallest;
-    if (p->padded)
-        return sort_all(&l, queries, p->padded, op->k, keys[0], after, stream);
+    if (p->sorted_keys)
+        return sort_all(&l, queries, p->sorted_keys, op->k, keys[0], after, stream);
     for (int turn = 0;; turn ^= 1) {
         int64_t n = l.count + l.more;
         l.keep = op->k;
@@ -293,7 +180,7 @@ static int run_rows(const struct lik_gpu *gpu, const struct lik_topk *op, const 
     int turn = 0;
     for (int64_t column = 0; column < columns; column += p->columns) {
         int64_t n = columns - column < p->columns ? columns - column : p->columns;
-        struct lik_score chunk = chunk_of(&op->score, row, rows, column, n, scores);
+        struct lik_score chunk = lik_cuda_chunk(&op->score, row, rows, column, n, scores);
         int status = lik_cuda_score_run(gpu, &chunk, score_workspace, stream);
         if (!status)
             status = select_chunk(op, p, rows, n, column, scores, before, best[turn], keys, stream);
@@ -312,7 +199,7 @@ int lik_cuda_topk_run(const struct lik_gpu *gpu, const struct lik_topk *op, char
 {
     struct topk_plan p;
     struct lik_layout layout = {};
-    int status = make_plan(gpu, op, &p, &layout);
+    int status = lik_cuda_plan_topk(&gpu->limits, op, &layout, &p);
     for (int64_t row = 0; !status && row < op->score.q.count; row += p.queries) {
         int64_t rows = op->score.q.count - row < p.queries ? op->score.q.count - row : p.queries;
         status = run_rows(gpu, op, &p, row, rows, workspace, stream);

@@ -6,7 +6,7 @@
 #include "cuda/kernels.cuh"
 #include "cuda/score.cuh"
 
-/* The kernels that score, in the order of enum score_path. */
+/* What launches the paths that score; see plan.h. */
 static const struct score_kernels {
     int (*prepare)(struct lik_gpu *gpu);
     int (*launch)(const struct lik_gpu *gpu, const struct score_args *args, const struct score_plan *plan,

@@ -22,7 +22,7 @@
 
 struct mma_args {
     struct score_args score;
-    int64_t runs, run_documents; /* struct mma_plan; so are the next but the last */
+    int64_t runs, documents_per_run; /* struct mma_plan; so are the next but the last */
     int32_t q_planes, d_planes, orders;
     int32_t q_raw, d_raw;
     int32_t q_resident; /* the whole rows of the query tile stay in shared memory */
@@ -433,8 +433,9 @@ static __global__ void __launch_bounds__(THREADS) score_mma(const __grid_constan
     bool general = d.mask || d.scale || a.score.factor;
     int64_t held = -1;
     for (int64_t item = blockIdx.x; item < a.score.tiling.tiles * a.runs; item += gridDim.x) {
-        int64_t tile = item / a.runs, first = (item - tile * a.runs) * a.run_documents;
-        int64_t last = first + a.run_documents < a.score.columns ? first + a.run_documents : a.score.columns;
+        int64_t tile = item / a.runs, first = (item - tile * a.runs) * a.documents_per_run;
+        int64_t last =
+            first + a.documents_per_run < a.score.columns ? first + a.documents_per_run : a.score.columns;
         if (tile != held)
             load_queries<P, warp_rows>(sm, a, tile);
         held = tile;
@@ -531,7 +532,7 @@ int lik_score_mma_launch(const struct lik_gpu *gpu, const struct score_args *sco
     a.score = *score;
     const struct mma_plan *p = &plan->mma;
     a.runs = p->runs;
-    a.run_documents = p->run_documents;
+    a.documents_per_run = p->documents_per_run;
     a.q_planes = p->q_planes;
     a.d_planes = p->d_planes;
     a.orders = p->orders;

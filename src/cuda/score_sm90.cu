@@ -440,7 +440,7 @@ LIK_DEVICE void take_pieces(const struct sm90_args &a, struct shared &sm, struct
     for (;;) {
         halves c;
         multiply<dtype, bands, octets, split>(a, sm, me, ring, c, t.at);
-        const float *factor = factors + t.index * SM90_COLUMNS(dtype, bands);
+        const float *factor = factors + t.index * columns_most(dtype, bands);
         if (a.normalize)
             mbarrier_wait(&sm.normed[t.index], t.pass);
         wgmma_wait<split>();
@@ -550,7 +550,7 @@ LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, struct con
             wgmma_wait<0>();
             source<dtype>::give_back(a, sm, me.lane, t.at);
             if (a.normalize) {
-                const float *factor = factors + t.index * SM90_COLUMNS(dtype, bands);
+                const float *factor = factors + t.index * columns_most(dtype, bands);
                 mbarrier_wait(&sm.normed[t.index], t.pass);
                 scale_products<16, bands>(&c[0], factor);
                 if (bands == 1 && !has_one_half<dtype, bands>())
@@ -586,8 +586,8 @@ static __global__ void __launch_bounds__(dtype == LIK_F32 ? 512 : 384, 1)
                 mbarrier_init(&barriers[i], arrivals);
         };
         init(sm.full, a.stages, 1);
-        init(sm.empty, a.stages, wide ? 4 * a.token_groups : 4 * a.warpgroups + a.norm_warps);
-        init(sm.planes_full, wide ? SM90_PLANE_STAGES : 0, 4 * a.token_groups);
+        init(sm.empty, a.stages, wide ? 4 * a.token_warpgroups : 4 * a.warpgroups + a.norm_warps);
+        init(sm.planes_full, wide ? SM90_PLANE_STAGES : 0, 4 * a.token_warpgroups);
         init(sm.planes_empty, wide ? SM90_PLANE_STAGES : 0, 4 * a.warpgroups);
         init(sm.sums_full, SUMS, 4 * a.warpgroups);
         init(sm.sums_empty, SUMS, 1);
@@ -597,8 +597,8 @@ static __global__ void __launch_bounds__(dtype == LIK_F32 ? 512 : 384, 1)
     __syncthreads();
     struct share mine = share_of(a);
     if (role >= a.warpgroups) {
-        int group = role - a.warpgroups, last = group == a.token_groups;
-        int norms = !last ? warp : a.token_groups ? -1 : warp - 2;
+        int group = role - a.warpgroups, last = group == a.token_warpgroups;
+        int norms = !last ? warp : a.token_warpgroups ? -1 : warp - 2;
         if (wide && !last)
             registers_give<104>();
         else
@@ -633,7 +633,7 @@ static __global__ void __launch_bounds__(dtype == LIK_F32 ? 512 : 384, 1)
         me.rows = rows + role * rows_bytes;
         struct maxima<bands> *stash =
             (struct maxima<bands> *)((char *)factors +
-                                     (a.normalize ? SM90_HEADS * SM90_COLUMNS(dtype, bands) * 4 : 0));
+                                     (a.normalize ? SM90_HEADS * columns_most(dtype, bands) * 4 : 0));
         consume<dtype, bands, want_argmax>(a, sm, me, shared_address(wide ? planes : ring),
                                            stash + role * a.documents_per_tile * 128 + (threadIdx.x & 127),
                                            factors, mine.row_tile);
@@ -745,7 +745,7 @@ static void take_plan(struct sm90_args *a, const struct sm90_plan *p)
     a->slabs_per_stage = g->slabs_per_stage;
     a->slab_bytes = g->slab_bytes;
     a->stage_bytes = g->stage_bytes;
-    a->token_groups = g->token_groups;
+    a->token_warpgroups = g->token_warpgroups;
     a->norm_warps = g->norm_warps;
     a->norm_teams = g->norm_teams;
     const struct sm90_schedule *s = &p->schedule;
@@ -769,6 +769,6 @@ int lik_score_sm90_launch(const struct lik_gpu *gpu, const struct score_args *sc
     const void *kernel =
         (const void *)kernel_of(score->op.d.dtype, score->op.argmax != NULL, p->tile.bands > 1);
     return lik_cuda_launch_early(gpu, kernel, "score_sm90", (unsigned)p->schedule.blocks,
-                                 128 * (unsigned)(p->tile.warpgroups + p->ring.token_groups + 1),
+                                 128 * (unsigned)(p->tile.warpgroups + p->ring.token_warpgroups + 1),
                                  (size_t)p->ring.shared_bytes, stream, &a);
 }

@@ -11,6 +11,12 @@
 #define DOCUMENT_COST 64 /* tokens in the time that a packed document takes beside its own */
 #define BOXES         6  /* tensor maps with boxes of 8, 16 ... 256 rows */
 
+/* Most columns of a tile. */
+static constexpr __host__ __device__ int columns_most(int dtype, int bands)
+{
+    return SM90_HALVES(bands, dtype == LIK_F32) * SM90_HALF_OCTETS * 8;
+}
+
 static_assert(SM90_HEADS >= SM90_STAGES + SM90_PLANE_STAGES + 2,
               "a head must outlive its tile's slabs and planes: one tile is "
               "planned ahead, one not yet taken");
@@ -28,7 +34,7 @@ struct sm90_args {
     int32_t pairs_extra;
     int64_t pairs_each;
     int32_t rows_in_memory, group_size, normalize;
-    int32_t token_groups, norm_warps, norm_teams;
+    int32_t token_warpgroups, norm_warps, norm_teams;
     int32_t uniform, octets_per_piece;
 };
 

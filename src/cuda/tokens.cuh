@@ -26,7 +26,7 @@ template <int dtype, int bands, int warps>
 LIK_DEVICE void take_norms(const struct sm90_args &a, struct shared &sm, const char *ring, float *factors,
                            int warp)
 {
-    constexpr int step = 32 * warps, rounds = SM90_COLUMNS(dtype, bands) / step;
+    constexpr int step = 32 * warps, rounds = columns_most(dtype, bands) / step;
     const int lane = (int)threadIdx.x & 31, team = warp / warps, c = warp % warps * 32 + lane;
     struct place at = {0, 0};
     auto skip = [&](int tiles) {
@@ -67,7 +67,7 @@ LIK_DEVICE void take_norms(const struct sm90_args &a, struct shared &sm, const c
                 const float (&s)[8] = squares[n];
                 float norm = __fsqrt_rn(__fadd_rn(__fadd_rn(__fadd_rn(s[0], s[1]), __fadd_rn(s[2], s[3])),
                                                   __fadd_rn(__fadd_rn(s[4], s[5]), __fadd_rn(s[6], s[7]))));
-                factors[tile * SM90_COLUMNS(dtype, bands) + c + n * step] =
+                factors[tile * columns_most(dtype, bands) + c + n * step] =
                     __fdiv_rn(1.0f, norm < 1e-12f ? 1e-12f : norm);
             }
         __syncwarp();
@@ -154,7 +154,7 @@ LIK_DEVICE void split_tokens(const struct sm90_args &a, struct shared &sm, const
             };
             float sum = total(squares), less = total(scaled);
             float norm = sum < 1e37f ? __fsqrt_rn(sum) : __fmul_rn(__fsqrt_rn(less), 0x1p70f);
-            factors[tile * SM90_COLUMNS(LIK_F32, bands) + c] = __fdiv_rn(1.0f, norm < 1e-12f ? 1e-12f : norm);
+            factors[tile * columns_most(LIK_F32, bands) + c] = __fdiv_rn(1.0f, norm < 1e-12f ? 1e-12f : norm);
             __syncwarp();
             if (lane == 0)
                 mbarrier_arrive(&sm.normed[tile]);

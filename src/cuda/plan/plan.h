@@ -54,13 +54,20 @@ struct row_tiling {
 
 /* Row tiles of `strips_per_tile` strips: whole queries where they fit, pieces of the stream of
  * all queries' strips where they don't and one query a tile would waste more. */
-struct row_tiling lik_row_tiling(const struct lik_score *op, int strips_per_tile);
+int lik_cuda_tile_rows(const struct lik_score *op, int strips_per_tile, struct row_tiling *tiling);
+
+/* Strips of all rows that meet the same documents. */
+int64_t lik_cuda_strips(const struct lik_score *op);
+
+/* Appends to a text of `size` bytes of which `used` are taken; returns what is taken then. */
+__attribute__((format(printf, 4, 5))) size_t lik_cuda_add_text(char *text, size_t size, size_t used,
+                                                               const char *format, ...);
 
 /* ---- The Hopper loop: sm90.c ---- */
 
 #define SM90_ROWS_BYTES    8192 /* of a slab of a band, 64 query rows */
 #define SM90_OCTET_BYTES   1024 /* of a slab of an octet */
-#define SM90_OCTETS        32   /* of a column tile, at most */
+#define SM90_OCTETS        32   /* of a column tile, at most: two halves */
 #define SM90_BANDS         4    /* of 64 query rows a block, at most */
 #define SM90_HEADS         16   /* column tiles planned and not yet done with */
 #define SM90_DOCUMENTS     8    /* that may share a column tile, at most */
@@ -71,8 +78,11 @@ struct row_tiling lik_row_tiling(const struct lik_score *op, int strips_per_tile
 #define SM90_STATIC_BYTES  10464 /* of shared memory beside what a launch asks for: struct shared */
 #define SM90_MAXIMA_BYTES  16    /* of a thread and band in the stash: struct maxima */
 
-/* Most columns of a tile, whose accumulators are 128 registers a thread. */
-#define SM90_COLUMNS(dtype, bands) ((bands) == 2 || (dtype) == LIK_F32 ? SM90_OCTETS * 4 : SM90_OCTETS * 8)
+/* A thread has two halves of 64 accumulators: the columns of a tile are spread over so many of
+ * them, up to 16 octets each. Two bands have one each; one band has both, but that the products
+ * of planes leave the second alone. */
+#define SM90_HALVES(bands, planes) ((bands) == 1 && !(planes) ? 2 : 1)
+#define SM90_HALF_OCTETS           16
 
 /* Most slabs of a stage of the ring: where the rows and planes of f32 leave little room,
  * one. */
@@ -109,8 +119,8 @@ struct sm90_ring {
     int32_t slabs_per_stage;
     int32_t stages;
     int32_t slab_bytes, stage_bytes; /* most that a slab of a tile takes, and a stage */
-    int32_t token_groups;            /* warpgroups that split tokens or take their norms, and nothing else */
-    int32_t norm_warps;              /* by so many warps: of those groups, or of the producer's; 0: not */
+    int32_t token_warpgroups;        /* they convert tokens or take their norms, and do nothing else */
+    int32_t norm_warps;              /* by so many warps: of those, or of the producer's; 0: not */
     int32_t norm_teams;              /* so many teams of them, which take the tiles in turn */
     int32_t shared_bytes;            /* of the launch: the rings and all that is not SM90_STATIC_BYTES */
 };
@@ -132,46 +142,33 @@ struct sm90_plan {
     struct sm90_schedule schedule;
 };
 
-/* Can the loop take these operands? By their dtypes, dim and strides alone: the bits of a
- * pair's score may not depend on what else is scored. */
-int sm90_takes(const struct gpu_limits *gpu, const struct lik_score *op);
-
-/* Chooses regime, tile and ring for `strips` strips of query rows. */
-void sm90_plan_tile(const struct gpu_limits *gpu, const struct lik_score *op, int64_t strips,
-                    struct sm90_plan *plan);
-
-/* Completes the plan of a tile, once the row tiles are known. */
-void sm90_plan_schedule(const struct gpu_limits *gpu, const struct lik_score *op,
-                        const struct row_tiling *tiling, struct sm90_plan *plan);
-
 /* ---- mma.sync: mma.c ---- */
 
 /* What is multiplied: elements as one operand's dtype says, or as sums of bf16 planes. */
 enum mma_products { MMA_BF16, MMA_F16, MMA_F16_SM75, MMA_F32 };
 
 struct mma_plan {
-    int32_t products;            /* enum mma_products */
-    int32_t q_planes, d_planes;  /* of bf16 */
-    int32_t orders;              /* products of planes i and j count for i + j < orders */
-    int32_t q_raw, d_raw;        /* elements are copied as they are */
-    int64_t runs, run_documents; /* runs of documents a row tile, documents a run */
+    int32_t products;                /* enum mma_products */
+    int32_t q_planes, d_planes;      /* of bf16 */
+    int32_t orders;                  /* products of planes i and j count for i + j < orders */
+    int32_t q_raw, d_raw;            /* elements are copied as they are */
+    int64_t runs, documents_per_run; /* runs of a row tile's documents */
 };
 
 #define MMA_CHUNK 32 /* elements of the dim a stage */
 
-void mma_plan_products(const struct gpu_limits *gpu, const struct lik_score *op, struct mma_plan *plan);
-void mma_plan_runs(const struct gpu_limits *gpu, int64_t columns, const struct row_tiling *tiling,
-                   struct mma_plan *plan);
+void lik_cuda_mma_products(const struct gpu_limits *gpu, const struct lik_score *op, struct mma_plan *plan);
 
 /* ---- The forward pass: score.c ---- */
 
-/* The kernels that score, in the order in which they are asked whether they take a problem. */
-enum score_path { SCORE_SM90, SCORE_MMA, SCORE_PATHS };
+/* The ways to score, in the order in which they are asked whether they take a problem. Each has
+ * an entry in two lists: what plans it, in score.c, and what launches it, in cuda/score.cu. */
+enum { SCORE_SM90, SCORE_MMA, SCORE_PATHS };
 
 /* How a forward pass runs: the factors that normalize the documents, the path's kernel, and the
  * sum of a query's strips; the first and the last where they are needed. */
 struct score_plan {
-    int32_t path; /* enum score_path */
+    int32_t path; /* SCORE_SM90 ... */
     struct row_tiling tiling;
     int64_t columns;            /* documents of a score row */
     int64_t scores;             /* of the problem; 0: there is nothing to do */
@@ -184,10 +181,24 @@ struct score_plan {
     struct mma_plan mma;
 };
 
+/* What plans a path. */
+struct score_planner {
+    /* Can it take these operands? By their dtypes, dim and strides alone: the bits of a pair's
+     * score may not depend on what else is scored. */
+    int (*takes)(const struct gpu_limits *gpu, const struct lik_score *op);
+    /* Completes a plan of columns, scores and vectors, but for the workspace. */
+    int (*plan)(const struct gpu_limits *gpu, const struct lik_score *op, struct score_plan *plan);
+    /* The variant's name: what lik_plan shows. */
+    void (*name)(const struct score_plan *plan, const struct lik_score *op, char *text, size_t size);
+    /* The path's own part of the plan in words, as lik_cuda_add_text. */
+    size_t (*print)(const struct score_plan *plan, char *text, size_t size, size_t used);
+};
+
+extern const struct score_planner lik_cuda_plans_sm90, lik_cuda_plans_mma;
+
 int lik_cuda_plan_score(const struct gpu_limits *gpu, const struct lik_score *op, struct lik_layout *layout,
                         struct score_plan *plan);
 
-/* The variant's name: what lik_plan shows. */
 void lik_cuda_name_score(const struct score_plan *plan, const struct lik_score *op, char *text, size_t size);
 
 /* The whole plan in words, on one line. */

@@ -1,29 +1,48 @@
-/* What the Hopper loop (cuda/score_sm90.cu) takes, and how it will run: the row and column
+/* What the Hopper loop (cuda/sm90) takes, and how it will run: the row and column
  * tiles, the ring between them, and which block of the grid scores what. */
 #include "cuda/plan/plan.h"
 
 #include "base/size.h"
 #include "shared/tokens.h"
 
+#include <stdio.h>
+
 #define ASKED_BYTES (64 * 1024) /* that a block asks of memory at once */
 #define ASKED_BYTES_PACKED \
     (120 * 1024)             /* the same where tiles are of packed documents, most of them not full */
 #define OCTETS_BY_MEMORY 20  /* of a tile where memory is waited for */
 #define OCTETS_ONE_WIDTH 16  /* of packed documents: their pieces are all multiplied in one width then */
-#define OCTETS_LEAST_F32 3   /* of a tile of f32 columns, where shared memory is short */
 #define TOKENS_FEW       48  /* of packed documents of which a tile had better hold many */
 #define DIM_BRIEF        96  /* of tokens that come faster than the tiles of one band are worked through */
 #define ROWS_COST        8e6 /* products in the time that a block takes to change to other query rows */
+
+/* What the loop does with documents of a dtype: the planning side of cuda/sm90/stage_*.cuh. */
+static const struct storage {
+    int slab_elements;    /* of a token as it is stored, in 128 bytes */
+    int octets_least;     /* of a column tile, where shared memory is short and a half need not be whole */
+    int token_warpgroups; /* that convert tokens on their way to the second ring */
+    /* Row tiles that may be taken, the smallest first. */
+    struct choice {
+        int bands, warpgroups;
+        double cost; /* of a row */
+    } choices[3];
+} stored = {64, 1, 0, {{1, 1, 2.0}, {1, 2, 1.1}, {2, 2, 1.0}}},
+  in_planes = {32, 3, 2, {{1, 1, 1.1}, {2, 1, 1.0}}};
+
+static const struct storage *storage_of(const struct sm90_regime *r)
+{
+    return r->planes ? &in_planes : &stored;
+}
 
 static struct sm90_regime regime_of(const struct lik_score *op)
 {
     const struct lik_tokens *q = &op->q, *d = &op->d;
     struct sm90_regime r = {.planes = d->dtype == LIK_F32 ? lik_f32_planes(op->precision) : 0};
     /* Slabs of 128 bytes: one of 64 elements, or pairs; the copy engine fills up with zeros. */
-    int elements = r.planes ? 64 : 128;
+    r.slab_elements = storage_of(&r)->slab_elements;
+    int elements = 2 * r.slab_elements;
     r.slabs = !r.planes && d->dim <= 64 ? 1 : (int32_t)((d->dim + elements - 1) / elements) * 2;
     r.row_slabs = r.planes ? r.slabs / 2 * r.planes : r.slabs;
-    r.slab_elements = r.planes ? 32 : 64;
     r.steps_per_stage = d->dim <= 48 ? 3 : d->dim <= 64 ? 4 : d->dim <= 96 ? 6 : 8;
     r.uniform = !d->mask && !d->offsets && op->pairing != LIK_LIST && d->len_max > 0 &&
                 d->len_max < 1 << 24 && d->count <= INT32_MAX;
@@ -41,12 +60,11 @@ static int lengths_differ(const struct lik_tokens *d)
 
 /* Shared memory beside the rings: the rows, norms, and the stash, maxima of all threads for
  * each of several documents. */
-static size_t fixed_bytes(const struct lik_score *op, const struct sm90_regime *r, int bands, int warpgroups,
-                          int documents)
+static size_t fixed_bytes(const struct sm90_regime *r, int bands, int warpgroups, int documents)
 {
     size_t bytes = SM90_STATIC_BYTES + 1024 + (size_t)(warpgroups * bands * r->row_slabs) * SM90_ROWS_BYTES;
     if (r->normalize)
-        bytes += (size_t)(SM90_HEADS * SM90_COLUMNS(op->d.dtype, bands)) * sizeof(float);
+        bytes += (size_t)(SM90_HEADS * SM90_HALVES(bands, r->planes) * SM90_HALF_OCTETS * 8) * sizeof(float);
     if (documents > 1)
         bytes += (size_t)(warpgroups * documents * 128 * SM90_MAXIMA_BYTES * bands);
     return bytes;
@@ -81,12 +99,12 @@ static int fits(const struct gpu_limits *gpu, const struct lik_score *op)
 {
     struct sm90_regime r = regime_of(op);
     int slabs_per_stage = (int)lik_min_i64(r.slabs, SM90_SLABS_PER_STAGE(1, r.planes));
-    int octets = r.planes ? (SM90_PLANE_STAGES * r.planes + 2 * slabs_per_stage) * OCTETS_LEAST_F32
+    int octets = r.planes ? (SM90_PLANE_STAGES * r.planes + 2 * slabs_per_stage) * in_planes.octets_least
                           : 4 * 2 * slabs_per_stage;
-    return fixed_bytes(op, &r, 1, 1, SM90_DOCUMENTS) + (size_t)octets * SM90_OCTET_BYTES <= gpu->shared_bytes;
+    return fixed_bytes(&r, 1, 1, SM90_DOCUMENTS) + (size_t)octets * SM90_OCTET_BYTES <= gpu->shared_bytes;
 }
 
-int sm90_takes(const struct gpu_limits *gpu, const struct lik_score *op)
+static int takes(const struct gpu_limits *gpu, const struct lik_score *op)
 {
     const struct lik_tokens *q = &op->q, *d = &op->d;
     return gpu->hopper && q->dtype == d->dtype && d->dtype <= LIK_BF16 && !q->scale && !d->scale &&
@@ -150,18 +168,18 @@ static int fit(const struct gpu_limits *gpu, const struct lik_score *op, struct 
 {
     const struct sm90_regime *r = &p->regime;
     struct sm90_tile *tile = &p->tile;
-    const int planes = SM90_PLANE_STAGES * r->planes,
-              widest = planes ? SM90_OCTETS / 2 : SM90_OCTETS / tile->bands;
+    const int planes = SM90_PLANE_STAGES * r->planes, unit = SM90_HALVES(tile->bands, planes);
+    const int widest = SM90_HALF_OCTETS * unit, octets_least = storage_of(r)->octets_least;
+    const int narrowest = octets_least > unit ? octets_least : unit;
     const int64_t octets = op->d.len_max > 0 ? (op->d.len_max + 7) / 8 : 1; /* of a document */
     const int by_memory = tile->bands == 1 && !op->d.normalize;             /* what it waits for */
     const int waits = by_memory && r->uniform, packed = by_memory && op->d.offsets && !planes;
     tile->documents_per_tile = sharing(op, r, octets, widest);
-    size_t fixed = fixed_bytes(op, r, tile->bands, tile->warpgroups, tile->documents_per_tile);
+    size_t fixed = fixed_bytes(r, tile->bands, tile->warpgroups, tile->documents_per_tile);
     if (fixed >= gpu->shared_bytes)
         return 0;
     struct room room = {.octets = (int)((gpu->shared_bytes - fixed) / SM90_OCTET_BYTES), .planes = planes};
     room.slabs_per_stage = (int)lik_min_i64(r->slabs, SM90_SLABS_PER_STAGE(tile->bands, r->planes));
-    const int unit = tile->bands == 1 && !planes ? 2 : 1, narrowest = planes ? OCTETS_LEAST_F32 : unit;
     const int stages_least = planes ? 4 - room.slabs_per_stage : r->slabs > 2 ? 4 : 3 - waits;
     room.asked_bytes = packed ? ASKED_BYTES_PACKED : ASKED_BYTES;
     room.octet_bytes =
@@ -226,30 +244,30 @@ static void plan_token_warps(struct sm90_plan *p)
     const struct sm90_regime *r = &p->regime;
     struct sm90_ring *ring = &p->ring;
     int stages_per_tile = r->slabs / ring->slabs_per_stage;
-    ring->token_groups = r->planes ? 2 : r->normalize && p->tile.warpgroups == 1 ? 1 : 0;
-    ring->norm_teams = r->normalize && ring->token_groups == 1 && ring->stages >= 4 * stages_per_tile ? 2 : 1;
+    ring->token_warpgroups = storage_of(r)->token_warpgroups;
+    if (!r->planes) /* norms alone */
+        ring->token_warpgroups = r->normalize && p->tile.warpgroups == 1;
+    ring->norm_teams =
+        r->normalize && ring->token_warpgroups == 1 && ring->stages >= 4 * stages_per_tile ? 2 : 1;
     if (ring->norm_teams == 2)
         ring->stages -= ring->stages % (2 * stages_per_tile);
-    ring->norm_warps = !r->normalize ? 0 : ring->token_groups ? 4 * ring->token_groups / ring->norm_teams : 2;
+    ring->norm_warps = !r->normalize            ? 0
+                       : ring->token_warpgroups ? 4 * ring->token_warpgroups / ring->norm_teams
+                                                : 2;
 }
 
-/* The rows of a tile: those that make the grid's longest share of products the shortest. One
- * warpgroup keeps the tensor cores busy half of the time, but that the products of planes leave
- * little else to do; two bands read the documents half as often. */
-void sm90_plan_tile(const struct gpu_limits *gpu, const struct lik_score *op, int64_t strips,
-                    struct sm90_plan *plan)
+/* Chooses regime, tile and ring. The rows of a tile: those that make the grid's longest share of
+ * products the shortest. One warpgroup keeps the tensor cores busy half of the time, but that
+ * the products of planes leave little else to do; two bands read the documents half as often. */
+static void plan_tile(const struct gpu_limits *gpu, const struct lik_score *op, struct sm90_plan *plan)
 {
-    static const struct choice {
-        int bands, warpgroups;
-        double cost; /* of a row */
-    } stored[] = {{1, 1, 2.0}, {1, 2, 1.1}, {2, 2, 1.0}}, split[] = {{1, 1, 1.1}, {2, 1, 1.0}};
+    const int64_t strips = lik_cuda_strips(op);
     struct sm90_plan p = {.regime = regime_of(op)};
-    const struct choice *choices = p.regime.planes ? split : stored,
-                        *end = choices + (p.regime.planes ? 2 : 3);
+    const struct choice *choices = storage_of(&p.regime)->choices;
     int64_t units = op->pairing == LIK_ALL ? op->d.count : lik_score_rows(op) * lik_score_columns(op);
     double least = 0.0;
     *plan = p;
-    for (const struct choice *c = choices; c < end; c++) {
+    for (const struct choice *c = choices; c < choices + 3 && c->bands; c++) {
         p.tile.bands = c->bands;
         p.tile.warpgroups = c->warpgroups;
         int tile_strips = 4 * c->bands * c->warpgroups;
@@ -272,8 +290,8 @@ void sm90_plan_tile(const struct gpu_limits *gpu, const struct lik_score *op, in
 
 /* ---- Schedule ---- */
 
-void sm90_plan_schedule(const struct gpu_limits *gpu, const struct lik_score *op,
-                        const struct row_tiling *tiling, struct sm90_plan *plan)
+static void plan_schedule(const struct gpu_limits *gpu, const struct lik_score *op,
+                          const struct row_tiling *tiling, struct sm90_plan *plan)
 {
     const struct sm90_regime *r = &plan->regime;
     const struct sm90_tile *tile = &plan->tile;
@@ -301,3 +319,56 @@ void sm90_plan_schedule(const struct gpu_limits *gpu, const struct lik_score *op
     s.pairs_extra = (int32_t)(pairs - s.pairs_each * parts);
     plan->schedule = s;
 }
+
+/* ---- The path ---- */
+
+static int plan(const struct gpu_limits *gpu, const struct lik_score *op, struct score_plan *plan)
+{
+    struct sm90_plan *p = &plan->sm90;
+    plan_tile(gpu, op, p);
+    int status = lik_cuda_tile_rows(op, 4 * p->tile.bands * p->tile.warpgroups, &plan->tiling);
+    if (!status)
+        plan_schedule(gpu, op, &plan->tiling, p);
+    return status;
+}
+
+static void name(const struct score_plan *plan, const struct lik_score *op, char *text, size_t size)
+{
+    const struct sm90_tile *t = &plan->sm90.tile;
+    snprintf(text, size, "score_%s_d%lld_sm90_%dx%d", lik_dtype_name(op->d.dtype), (long long)op->d.dim,
+             64 * t->bands * t->warpgroups, 8 * t->octets_per_tile);
+}
+
+static size_t print(const struct score_plan *plan, char *text, size_t size, size_t n)
+{
+    const struct sm90_plan *p = &plan->sm90;
+    const struct sm90_regime *r = &p->regime;
+    const struct sm90_tile *t = &p->tile;
+    const struct sm90_ring *g = &p->ring;
+    const struct sm90_schedule *s = &p->schedule;
+    n = lik_cuda_add_text(text, size, n, "%s%s%s, %d slabs of %d elements", r->uniform ? "uniform" : "walked",
+                          r->normalize ? " normalized" : "", r->rows_in_memory ? " rows in memory" : "",
+                          r->slabs, r->slab_elements);
+    if (r->planes)
+        n = lik_cuda_add_text(text, size, n, " in %d planes", r->planes);
+    n = lik_cuda_add_text(text, size, n, "; tile %d x %d rows, %d octets", t->warpgroups, 64 * t->bands,
+                          t->octets_per_tile);
+    if (t->octets_per_piece)
+        n = lik_cuda_add_text(text, size, n, " in pieces of %d", t->octets_per_piece);
+    n = lik_cuda_add_text(text, size, n, ", %d document%s%s%s", t->documents_per_tile,
+                          t->documents_per_tile == 1 ? "" : "s", t->loose ? " loose" : "",
+                          t->one_width ? " one width" : "");
+    n = lik_cuda_add_text(text, size, n, "; ring %d stages of %d x %d bytes", g->stages, g->slabs_per_stage,
+                          g->slab_bytes);
+    if (g->token_warpgroups || g->norm_warps)
+        n = lik_cuda_add_text(text, size, n, " through %d groups, %d norm warps in %d teams",
+                              g->token_warpgroups, g->norm_warps, g->norm_teams);
+    n = lik_cuda_add_text(text, size, n, ", %d bytes; %d blocks", g->shared_bytes, s->blocks);
+    if (s->blocks_per_row_tile)
+        n = lik_cuda_add_text(text, size, n, ", %d a row tile%s%s", s->blocks_per_row_tile,
+                              s->in_turn ? " in turn" : "", s->by_tokens ? " by tokens" : "");
+    return lik_cuda_add_text(text, size, n, ", %lld pairs each and %d more", (long long)s->pairs_each,
+                             s->pairs_extra);
+}
+
+const struct score_planner lik_cuda_plans_sm90 = {takes, plan, name, print};

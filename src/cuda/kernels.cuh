@@ -36,12 +36,12 @@ int lik_cuda_launched(const char *kernel);
 int lik_cuda_launch_early(const struct lik_gpu *gpu, const void *kernel, const char *name, unsigned blocks,
                           unsigned threads, size_t shared_bytes, cudaStream_t stream, void *args);
 
-/* score_mma.cu */
+/* mma/score_mma.cu */
 int lik_score_mma_prepare(struct lik_gpu *gpu);
 int lik_score_mma_launch(const struct lik_gpu *gpu, const struct score_args *a, const struct score_plan *plan,
                          cudaStream_t stream);
 
-/* score_sm90.cu */
+/* sm90/launch.cu */
 int lik_score_sm90_prepare(struct lik_gpu *gpu);
 int lik_score_sm90_launch(const struct lik_gpu *gpu, const struct score_args *a,
                           const struct score_plan *plan, cudaStream_t stream);
@@ -62,7 +62,7 @@ int lik_cuda_topk_plan(const struct lik_gpu *gpu, const struct lik_topk *op, str
 int lik_cuda_topk_run(const struct lik_gpu *gpu, const struct lik_topk *op, char *workspace,
                       cudaStream_t stream);
 
-/* grad.cu */
+/* grad/grad.cu */
 int lik_grad_prepare(const struct lik_gpu *gpu);
 int lik_cuda_grad_plan(const struct lik_gpu *gpu, const struct lik_grad *op, struct lik_layout *layout,
                        struct lik_plan *plan);

@@ -1,5 +1,5 @@
 /* How the gradients will run: how rows are gathered, and how documents are cut into runs of
- * tokens. See cuda/grad.cu. */
+ * tokens. See cuda/grad/grad.cu. */
 #include "cuda/plan/plan.h"
 
 #include "base/error.h"

@@ -96,8 +96,10 @@ struct sm90_regime {
     int32_t slab_elements; /* 64, of f32 32 */
     /* of 16 elements that products of a tile's first stage take: 3, 4, 6 or 8; of f32 unused */
     int32_t steps_per_stage;
-    int32_t uniform;   /* documents of one length, none masked or listed */
-    int32_t normalize; /* the documents: their norms are taken as they pass through the ring */
+    int32_t uniform; /* documents of one length, none masked or listed */
+    /* a column's products are multiplied by a factor: of normalized documents, whose norms are
+     * taken as they pass through the ring */
+    int32_t column_factors;
     /* where query rows lie and what they count is not known from their strides alone */
     int32_t rows_in_memory;
     int32_t group_size; /* sequences of the third axis of the tensor maps */
@@ -211,9 +213,9 @@ void lik_cuda_print_score(const struct score_plan *plan, char *text, size_t size
 #define GRAD_AHEAD  4    /* entries that a lane reads at once */
 #define GRAD_FEW    128  /* entries of a document that every warp reads, for no barrier to be needed */
 #define GRAD_TOKENS 256  /* document tokens a block, at most */
-#define GRAD_ENTRY_BITS \
-    24 /* of the number of an entry, counted from the first that its warp looked at in a window */
-#define GRAD_NO_ROW 0xffffffffu
+/* of the number of an entry, counted from the first that its warp looked at in a window */
+#define GRAD_ENTRY_BITS 24
+#define GRAD_NO_ROW     0xffffffffu
 
 /* How rows are stored, as the innermost loop needs it. */
 enum row_kind {

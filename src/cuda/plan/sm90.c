@@ -46,7 +46,7 @@ static struct sm90_regime regime_of(const struct lik_score *op)
     r.steps_per_stage = d->dim <= 48 ? 3 : d->dim <= 64 ? 4 : d->dim <= 96 ? 6 : 8;
     r.uniform = !d->mask && !d->offsets && op->pairing != LIK_LIST && d->len_max > 0 &&
                 d->len_max < 1 << 24 && d->count <= INT32_MAX;
-    r.normalize = d->normalize != 0;
+    r.column_factors = d->normalize != 0;
     r.rows_in_memory = q->mask || q->offsets || q->weights || q->group_size > 0 || op->pairing == LIK_LIST;
     r.group_size = (int32_t)(d->group_size > 0 ? d->group_size : d->count);
     return r;
@@ -63,7 +63,7 @@ static int lengths_differ(const struct lik_tokens *d)
 static size_t fixed_bytes(const struct sm90_regime *r, int bands, int warpgroups, int documents)
 {
     size_t bytes = SM90_STATIC_BYTES + 1024 + (size_t)(warpgroups * bands * r->row_slabs) * SM90_ROWS_BYTES;
-    if (r->normalize)
+    if (r->column_factors)
         bytes += (size_t)(SM90_HEADS * SM90_HALVES(bands, r->planes) * SM90_HALF_OCTETS * 8) * sizeof(float);
     if (documents > 1)
         bytes += (size_t)(warpgroups * documents * 128 * SM90_MAXIMA_BYTES * bands);
@@ -246,19 +246,20 @@ static void plan_token_warps(struct sm90_plan *p)
     int stages_per_tile = r->slabs / ring->slabs_per_stage;
     ring->token_warpgroups = storage_of(r)->token_warpgroups;
     if (!r->planes) /* norms alone */
-        ring->token_warpgroups = r->normalize && p->tile.warpgroups == 1;
+        ring->token_warpgroups = r->column_factors && p->tile.warpgroups == 1;
     ring->norm_teams =
-        r->normalize && ring->token_warpgroups == 1 && ring->stages >= 4 * stages_per_tile ? 2 : 1;
+        r->column_factors && ring->token_warpgroups == 1 && ring->stages >= 4 * stages_per_tile ? 2 : 1;
     if (ring->norm_teams == 2)
         ring->stages -= ring->stages % (2 * stages_per_tile);
-    ring->norm_warps = !r->normalize            ? 0
+    ring->norm_warps = !r->column_factors       ? 0
                        : ring->token_warpgroups ? 4 * ring->token_warpgroups / ring->norm_teams
                                                 : 2;
 }
 
-/* Chooses regime, tile and ring. The rows of a tile: those that make the grid's longest share of
- * products the shortest. One warpgroup keeps the tensor cores busy half of the time, but that
- * the products of planes leave little else to do; two bands read the documents half as often. */
+/* Chooses regime, tile and ring. The rows of a tile: those that make the grid's longest share
+ * of products the shortest. One warpgroup keeps the tensor cores busy half of the time, but
+ * that the products of planes leave little else to do; two bands read the documents half as
+ * often. */
 static void plan_tile(const struct gpu_limits *gpu, const struct lik_score *op, struct sm90_plan *plan)
 {
     const int64_t strips = lik_cuda_strips(op);
@@ -347,7 +348,7 @@ static size_t print(const struct score_plan *plan, char *text, size_t size, size
     const struct sm90_ring *g = &p->ring;
     const struct sm90_schedule *s = &p->schedule;
     n = lik_cuda_add_text(text, size, n, "%s%s%s, %d slabs of %d elements", r->uniform ? "uniform" : "walked",
-                          r->normalize ? " normalized" : "", r->rows_in_memory ? " rows in memory" : "",
+                          r->column_factors ? " normalized" : "", r->rows_in_memory ? " rows in memory" : "",
                           r->slabs, r->slab_elements);
     if (r->planes)
         n = lik_cuda_add_text(text, size, n, " in %d planes", r->planes);

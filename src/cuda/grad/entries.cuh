@@ -1,7 +1,7 @@
 /* The entries of a gradient: the argmax of the scores that a query or a document takes part in,
  * and how a block sorts those of its document by token. See grad.cu. */
-#ifndef LIK_CUDA_ENTRIES_CUH
-#define LIK_CUDA_ENTRIES_CUH
+#ifndef LIK_CUDA_GRAD_ENTRIES_CUH
+#define LIK_CUDA_GRAD_ENTRIES_CUH
 
 #include "cuda/codec.cuh"
 

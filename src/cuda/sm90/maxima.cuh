@@ -1,24 +1,12 @@
 /* How the Hopper loop takes a tile's products, in the registers where wgmma left them, into row
  * maxima and positions: pieces of one document in straight code, shared tiles with a look at
  * every octet, rare values by the letter. */
-#ifndef LIK_CUDA_MAXIMA_CUH
-#define LIK_CUDA_MAXIMA_CUH
+#ifndef LIK_CUDA_SM90_MAXIMA_CUH
+#define LIK_CUDA_SM90_MAXIMA_CUH
 
-#include "cuda/stream.cuh"
-
-/* Row maxima of one lane: rows lane / 4 and lane / 4 + 8 of its warp's strip in each band. */
-template <int bands> struct maxima {
-    float best[2 * bands];
-    int at[2 * bands];
-};
-
-static_assert(sizeof(struct maxima<2>) == 2 * SM90_MAXIMA_BYTES, "what the plan leaves for the stash");
+#include "cuda/sm90/consumer.cuh"
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-
-/* The accumulators are two halves of 64 registers: of two bands, or of the left and right
- * columns of one. */
-typedef float halves[2][64];
 
 template <int bands> LIK_DEVICE void reset(struct maxima<bands> &m)
 {

@@ -192,20 +192,9 @@ void engine_similarities(struct engine *engine, const struct inputs *inputs, int
 
 struct lik_tokens tokens_slice(const struct lik_tokens *all, int64_t first, int64_t count)
 {
-    struct lik_tokens x = *all;
-    x.count = count;
-    if (x.offsets) {
-        x.offsets = (const int64_t *)x.offsets + first;
-        return x;
-    }
-    x.data = (const char *)x.data + first * x.strides.sequence * (int64_t)lik_dtype_bytes(x.dtype);
-    if (x.mask)
-        x.mask += first * x.mask_strides.sequence;
-    if (x.scale)
-        x.scale += first * x.scale_strides.sequence;
-    if (x.weights)
-        x.weights += first * x.weights_strides.sequence;
-    return x;
+    struct lik_tokens slice;
+    engine_check(lik_tokens_slice(all, first, count, &slice));
+    return slice;
 }
 
 struct lik_tokens collection_slice(const struct lik_collection *c, int64_t first, int64_t count)

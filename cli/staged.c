@@ -10,6 +10,7 @@
 
 #include "base/size.h"
 #include "io/text.h"
+#include "shared/operand.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -27,9 +28,8 @@ struct memory {
 };
 
 /* Arrays of an operand, in the context's memory or gathered in the host's. */
-enum array { DATA, OFFSETS, MASK, SCALE, WEIGHTS, ARRAYS };
 struct operand {
-    struct memory arrays[ARRAYS];
+    struct memory arrays[LIK_OPERAND_ARRAYS], offsets;
 };
 
 struct slot {
@@ -97,8 +97,9 @@ static void drop(const struct engine *engine, struct memory *memory)
 
 static void drop_operand(const struct engine *engine, struct operand *x)
 {
-    for (int i = 0; i < ARRAYS; i++)
+    for (int i = 0; i < LIK_OPERAND_ARRAYS; i++)
         drop(engine, &x->arrays[i]);
+    drop(engine, &x->offsets);
 }
 
 void staged_close(struct engine *engine)
@@ -119,8 +120,9 @@ void staged_close(struct engine *engine)
     struct memory *host[] = {&s->which, &s->position, &s->scores, &s->best, &s->ids};
     for (size_t j = 0; j < sizeof host / sizeof *host; j++)
         free(host[j]->at);
-    for (int i = 0; i < ARRAYS; i++)
+    for (int i = 0; i < LIK_OPERAND_ARRAYS; i++)
         free(s->gathered.arrays[i].at);
+    free(s->gathered.offsets.at);
     free(s);
     engine->staged = NULL;
 }
@@ -184,77 +186,46 @@ static int64_t row_of(const struct lik_tokens *x, int64_t i)
     return x->offsets ? ((const int64_t *)x->offsets)[i] : i * x->len_max;
 }
 
-static size_t row_bytes(const struct lik_tokens *x)
+/* Bytes a row of an array with one entry a row; 0: the operand has none, or one entry for the
+ * tensor. */
+static size_t entry_bytes(const struct lik_operand_array *array)
 {
-    return (size_t)x->dim * lik_dtype_bytes(x->dtype);
-}
-
-static int scale_of_tensor(const struct lik_tokens *x)
-{
-    return x->scale && !x->scale_strides.sequence && !x->scale_strides.token;
+    return array->at && !lik_operand_array_is_constant(array) ? (size_t)(array->inner * array->element_bytes)
+                                                              : 0;
 }
 
 /* Bytes of sequence i in the context's memory, `more` with its results. */
 static int64_t cost(const struct lik_tokens *x, int64_t i, int64_t more)
 {
-    size_t a_row = row_bytes(x) + (x->mask ? 1 : 0) + (x->scale ? 4 : 0) + (x->weights ? 4 : 0);
+    size_t a_row = 0;
+    for (int a = 0; a < LIK_OPERAND_ARRAYS; a++) {
+        struct lik_operand_array array = lik_array_of(x, a);
+        a_row += entry_bytes(&array);
+    }
     return (row_of(x, i + 1) - row_of(x, i)) * (int64_t)a_row + ENTRY_BYTES + more;
-}
-
-/* The arrays of an operand that has one entry a row; size 0: there is none. */
-struct rows {
-    const char *from[ARRAYS];
-    size_t size[ARRAYS];
-};
-
-static struct rows rows_of(const struct lik_tokens *x)
-{
-    struct rows r = {.from = {[DATA] = x->data, [MASK] = (const char *)x->mask}};
-    r.size[DATA] = row_bytes(x);
-    r.size[MASK] = x->mask ? sizeof *x->mask : 0;
-    if (x->scale && !scale_of_tensor(x)) {
-        r.from[SCALE] = (const char *)x->scale;
-        r.size[SCALE] = sizeof *x->scale;
-    }
-    if (x->weights) {
-        r.from[WEIGHTS] = (const char *)x->weights;
-        r.size[WEIGHTS] = sizeof *x->weights;
-    }
-    return r;
-}
-
-/* x with its rows' arrays in `to` instead of where they were. */
-static struct lik_tokens moved(const struct lik_tokens *x, const struct operand *to)
-{
-    struct lik_tokens y = *x;
-    y.data = to->arrays[DATA].at;
-    if (x->mask)
-        y.mask = to->arrays[MASK].at;
-    if (x->scale && !scale_of_tensor(x))
-        y.scale = to->arrays[SCALE].at;
-    if (x->weights)
-        y.weights = to->arrays[WEIGHTS].at;
-    return y;
 }
 
 /* Copies the sequences of x, which lie behind one another, to the context's memory. */
 static struct lik_tokens upload(const struct job *job, const struct lik_tokens *x, struct operand *to)
 {
-    struct rows r = rows_of(x);
     size_t begin = (size_t)row_of(x, 0), count = (size_t)row_of(x, x->count) - begin;
-    for (int a = 0; a < ARRAYS; a++)
-        if (r.size[a])
-            put(job, &to->arrays[a], r.from[a] + begin * r.size[a], count * r.size[a]);
-    struct lik_tokens y = moved(x, to);
-    if (scale_of_tensor(x))
-        y.scale = put(job, &to->arrays[SCALE], x->scale, sizeof *x->scale);
+    struct lik_tokens y = *x;
+    for (int a = 0; a < LIK_OPERAND_ARRAYS; a++) {
+        struct lik_operand_array array = lik_array_of(x, a);
+        size_t size = entry_bytes(&array);
+        if (!array.at)
+            continue;
+        const char *from = (const char *)array.at + begin * size;
+        size_t bytes = size ? count * size : (size_t)(array.inner * array.element_bytes);
+        lik_operand_move(&y, a, put(job, &to->arrays[a], from, bytes));
+    }
     if (!x->offsets)
         return y;
     size_t bytes = (size_t)(x->count + 1) * sizeof(int64_t);
-    int64_t *offsets = reserve_host(job, &job->staged->gathered.arrays[OFFSETS], bytes);
+    int64_t *offsets = reserve_host(job, &job->staged->gathered.offsets, bytes);
     for (int64_t i = 0; i <= x->count; i++) /* in place, if x was gathered */
         offsets[i] = row_of(x, i) - (int64_t)begin;
-    y.offsets = put(job, &to->arrays[OFFSETS], offsets, bytes);
+    y.offsets = put(job, &to->offsets, offsets, bytes);
     y.total = (int64_t)count;
     return y;
 }
@@ -268,13 +239,15 @@ struct gathering {
 static void gather_one(void *arg, int64_t i)
 {
     const struct gathering *g = arg;
-    struct rows r = rows_of(g->x);
     size_t from = (size_t)row_of(g->x, g->which[i]), to = (size_t)row_of(g->y, i),
            count = (size_t)row_of(g->y, i + 1) - to;
-    for (int a = 0; a < ARRAYS; a++)
-        if (r.size[a] && count)
-            memcpy((char *)g->to->arrays[a].at + to * r.size[a], r.from[a] + from * r.size[a],
-                   count * r.size[a]);
+    for (int a = 0; a < LIK_OPERAND_ARRAYS; a++) {
+        struct lik_operand_array array = lik_array_of(g->x, a);
+        size_t size = entry_bytes(&array);
+        if (size && count)
+            memcpy((char *)g->to->arrays[a].at + to * size, (const char *)array.at + from * size,
+                   count * size);
+    }
 }
 
 /* Sequences which[0 ... n - 1] of x behind one another, in host memory. */
@@ -282,11 +255,10 @@ static struct lik_tokens gather(const struct job *job, const struct lik_tokens *
                                 int64_t n)
 {
     struct operand *to = &job->staged->gathered;
-    struct rows r = rows_of(x);
     struct lik_tokens y = *x;
     y.count = n;
     if (x->offsets) {
-        int64_t *offsets = reserve_host(job, &to->arrays[OFFSETS], (size_t)(n + 1) * sizeof *offsets);
+        int64_t *offsets = reserve_host(job, &to->offsets, (size_t)(n + 1) * sizeof *offsets);
         offsets[0] = 0;
         for (int64_t i = 0; i < n; i++)
             offsets[i + 1] = offsets[i] + row_of(x, which[i] + 1) - row_of(x, which[i]);
@@ -294,12 +266,15 @@ static struct lik_tokens gather(const struct job *job, const struct lik_tokens *
         y.total = offsets[n];
     }
     size_t count = (size_t)row_of(&y, n);
-    for (int a = 0; a < ARRAYS; a++)
-        if (r.size[a])
-            reserve_host(job, &to->arrays[a], count * r.size[a]);
+    for (int a = 0; a < LIK_OPERAND_ARRAYS; a++) {
+        struct lik_operand_array array = lik_array_of(x, a);
+        size_t size = entry_bytes(&array);
+        if (size)
+            lik_operand_move(&y, a, reserve_host(job, &to->arrays[a], count * size));
+    }
     struct gathering g = {x, &y, which, to};
     lik_pool_parallel_for(job->engine->pool, n, gather_one, &g);
-    return moved(&y, to);
+    return y;
 }
 
 /* The sequences of x that list[0 ... n - 1] names, once a stretch of equal entries, in the

@@ -1,7 +1,8 @@
 """Checks the include arrows of the project: base <- shared <- core/backend.h <- backends <- core <- io, cli, tests.
 
-Backends never include each other, the public header includes nothing but the standard, and nothing under src/ prints or
-knows Python or torch. Prints each violation as FILE:LINE and returns 1 if there is one.
+Backends never include each other, the public header includes nothing but the standard, plain C under src/ knows no CUDA
+header, and nothing under src/ prints or knows Python or torch. Prints each violation as FILE:LINE and returns 1 if there
+is one.
 """
 
 import re
@@ -12,6 +13,8 @@ BACKENDS = ("ref", "cpu", "cuda", "metal")
 SUFFIXES = (".c", ".h", ".cu", ".cuh", ".m", ".metal")
 INTERFACE = "core/backend.h"
 PLAN = "cuda/plan"  # plain C: it knows neither the rest of its room nor CUDA
+LOOPS = ("cuda/sm90", "cuda/mma", "cuda/grad")  # kernels; the others know of them by kernels.cuh alone
+CUDA_HEADER = re.compile(r"cuda(_\w+)?\.h")
 
 # Rooms (or single files) that a room may include, besides itself and lik/lik.h.
 ALLOWED = {
@@ -22,9 +25,10 @@ ALLOWED = {
     PLAN: ("base", "shared"),
     "core": ("base", "shared"),
     "io": ("base",),
-    "cli": ("base", "io"),
+    "cli": ("base", "shared", "io"),
     "tests": ("base", "shared", "core", "io", "cli", PLAN, *BACKENDS),
 } | {backend: ("base", "shared", INTERFACE, *([PLAN] if backend == "cuda" else [])) for backend in BACKENDS}
+ALLOWED |= {loop: (*ALLOWED["cuda"], "cuda") for loop in LOOPS}
 
 INCLUDE = re.compile(r'^\s*#\s*(?:include|import)\s*([<"])([^>"]+)[>"]')
 PRINTS = re.compile(r"(?<![\w.>])(?:v?f?printf|puts|fputs|putchar|putc|fputc|perror|fwrite)\s*\(|\bstdout\b|\bstderr\b")
@@ -35,9 +39,8 @@ COMMENT = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"', re.DOTALL)
 def room_of(path: str) -> str:
     """The room of a file named from the repository's root or from src/ or include/."""
     parts = [part for part in path.split("/") if part not in ("src", "include")]
-    if "/".join(parts[:2]) in (INTERFACE, PLAN):
-        return "/".join(parts[:2])
-    return parts[0]
+    inner = "/".join(parts[:2])
+    return inner if inner in (INTERFACE, PLAN, *LOOPS) else parts[0]
 
 
 def resolve(root: Path, source: Path, name: str) -> str | None:
@@ -67,6 +70,8 @@ def check_file(root: Path, source: Path) -> list[str]:
         if target is None:
             if match.group(1) == '"':
                 found.append(f'{name}:{number}: "{match.group(2)}" is no file of the project')
+            elif name.startswith("src/") and source.suffix in (".c", ".h") and CUDA_HEADER.fullmatch(match.group(2)):
+                found.append(f"{name}:{number}: plain C includes {match.group(2)}")
             continue
         other = room_of(target)
         if other not in (room, "lik", *ALLOWED[room]) and not (room == "core" and other == INTERFACE):

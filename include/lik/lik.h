@@ -19,7 +19,7 @@
  * - Views are borrowed for the duration of the call. Sizes, strides and offsets are 64-bit;
  *   strides count elements.
  * - Operations allocate nothing, print nothing, start no thread and keep no pointer. Workspace
- *   is the caller's; `*_plan` says how much.
+ *   is the caller's: `*_plan` says how much, or the run asks for it (`exec.get_workspace`).
  * - What can fail returns a `lik_status`; on error the calling thread's `lik_last_error()`
  *   names the argument and both values. Arguments are checked before anything is written.
  * - Scores are f32, accumulated in f32 in an order that depends on the query and the document
@@ -220,6 +220,12 @@ struct lik_exec {
      * returns when all are done. */
     void (*parallel_for)(void *pool, int64_t n, void (*task)(void *arg, int64_t i), void *arg);
     void *pool; /* first argument of parallel_for */
+    /* NULL, or asked for workspace, at most once a run and before it does anything, where
+     * `workspace` is too small: memory of at least `bytes`, aligned like it and valid until the
+     * run's work is done (on CUDA: until what it puts on the stream is); NULL if there is none.
+     * With it a run needs no plan before it. */
+    void *(*get_workspace)(void *lender, size_t bytes);
+    void *lender; /* first argument of get_workspace */
 };
 
 /* What a run would do. Set struct_size; the rest is written. */
@@ -295,6 +301,11 @@ LIK_API struct lik_tokens lik_tokens_padded(const void *data, int32_t dtype, int
 LIK_API struct lik_tokens lik_tokens_packed(const void *data, int32_t dtype, int64_t count, int64_t len_max,
                                             int64_t total, int64_t dim, const void *offsets,
                                             int32_t offsets_dtype);
+
+/* Sequences first ... first + count - 1 of x as a view of their own, into the same memory; with
+ * groups whole ones, or some of one. On an error *out stays as it was. */
+LIK_API LIK_STATUS lik_tokens_slice(const struct lik_tokens *x, int64_t first, int64_t count,
+                                    struct lik_tokens *out);
 
 /* of the calling thread: "" if its last call that returns a status succeeded */
 LIK_API const char *lik_last_error(void);

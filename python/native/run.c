@@ -286,61 +286,54 @@ static int borrow_stream(struct lik_exec *exec, int32_t device)
     return PyErr_Occurred() ? -1 : 0;
 }
 
-/* Memory of torch's caching allocator, which may be reused as soon as the work is queued. */
+/* Memory of torch's caching allocator, which may be reused as soon as the work is queued; lent
+ * while the call runs without the GIL. */
 struct loan {
+    PyThreadState *state;
     struct dl_managed *managed;
     PyObject *pair;
+    int32_t device;
 };
 
-static int borrow_workspace(struct lik_exec *exec, int32_t device, size_t bytes, struct loan *loan)
+/* lik_exec's get_workspace on CUDA: NULL with a Python exception. */
+static void *borrow_workspace(void *lent, size_t bytes)
 {
-    exec->workspace_bytes = bytes;
-    exec->workspace = view_borrow_memory(lender.type, device, bytes, &loan->managed);
-    if (loan->managed || PyErr_Occurred())
-        return loan->managed ? 0 : -1;
-    loan->pair = PyObject_CallFunction(lender.workspace, "in", device, (Py_ssize_t)bytes);
-    if (!loan->pair)
-        return -1;
-    exec->workspace = PyLong_AsVoidPtr(PyTuple_GetItem(loan->pair, 1));
-    return PyErr_Occurred() ? -1 : 0;
+    struct loan *loan = lent;
+    PyEval_RestoreThread(loan->state);
+    void *memory = view_borrow_memory(lender.type, loan->device, bytes, &loan->managed);
+    if (!loan->managed && !PyErr_Occurred()) {
+        loan->pair = PyObject_CallFunction(lender.workspace, "in", loan->device, (Py_ssize_t)bytes);
+        memory = loan->pair ? PyLong_AsVoidPtr(PyTuple_GetItem(loan->pair, 1)) : NULL;
+    }
+    int failed = PyErr_Occurred() != NULL;
+    loan->state = PyEval_SaveThread();
+    return failed ? NULL : memory;
 }
 
-static int run_unlocked(enum run_verb verb, const struct lik_context *ctx, const void *op,
-                        const struct lik_exec *exec)
-{
-    PyThreadState *state = PyEval_SaveThread();
-    int status = run_of(verb, ctx, op, exec);
-    PyEval_RestoreThread(state);
-    return status;
-}
-
-/* Tries without workspace, which top-k alone always needs: planning is a tenth of a small
- * call's time. */
 static int run_cuda(enum run_verb verb, const struct lik_context *ctx, const void *op, int32_t device)
 {
-    struct lik_exec exec = {.struct_size = sizeof exec, .threads = 1};
+    struct loan loan = {.device = device};
+    struct lik_exec exec = {.struct_size = sizeof exec, .get_workspace = borrow_workspace, .lender = &loan};
     if (borrow_stream(&exec, device))
         return -1;
-    int status = verb == RUN_TOPK ? LIK_EWORKSPACE : run_unlocked(verb, ctx, op, &exec);
-    if (status != LIK_EWORKSPACE)
-        return status ? run_raise(status) : 0;
-    struct lik_plan plan = {.struct_size = sizeof plan};
-    struct loan loan = {0};
-    status = plan_of(verb, ctx, op, &exec, &plan);
-    if (status)
-        return run_raise(status);
-    int failed = plan.workspace_bytes && borrow_workspace(&exec, device, plan.workspace_bytes, &loan);
-    if (!failed) {
-        status = run_unlocked(verb, ctx, op, &exec);
-        failed = status ? run_raise(status) : 0;
-    }
+    loan.state = PyEval_SaveThread();
+    int status = run_of(verb, ctx, op, &exec);
+    PyEval_RestoreThread(loan.state);
     view_return_memory(loan.managed);
     Py_XDECREF(loan.pair);
-    return failed;
+    if (PyErr_Occurred()) /* the lender's own tells more than that there was no workspace */
+        return -1;
+    return status ? run_raise(status) : 0;
 }
 
-/* Tries with the workspace the thread has: a plan costs as much as a tiny call and is made only
- * if that is too small. */
+/* lik_exec's get_workspace on a CPU: the calling thread's, grown. */
+static void *grow_scratch(void *lent, size_t bytes)
+{
+    struct scratch *scratch = lent;
+    scratch_resize(scratch, bytes);
+    return scratch->memory;
+}
+
 static int run_cpu(enum run_verb verb, const struct lik_context *ctx, const void *op, struct lik_exec *exec)
 {
     struct scratch *scratch = scratch_of_thread();
@@ -348,19 +341,9 @@ static int run_cpu(enum run_verb verb, const struct lik_context *ctx, const void
         return LIK_ENOMEM;
     exec->workspace = scratch->memory;
     exec->workspace_bytes = scratch->bytes;
+    exec->get_workspace = grow_scratch;
+    exec->lender = scratch;
     int status = run_of(verb, ctx, op, exec);
-    if (status == LIK_EWORKSPACE) {
-        struct lik_plan plan = {.struct_size = sizeof plan};
-        status = plan_of(verb, ctx, op, exec, &plan);
-        if (status)
-            return status;
-        scratch_resize(scratch, plan.workspace_bytes);
-        if (!scratch->memory)
-            return LIK_ENOMEM;
-        exec->workspace = scratch->memory;
-        exec->workspace_bytes = scratch->bytes;
-        status = run_of(verb, ctx, op, exec);
-    }
     if (scratch->bytes > WORKSPACE_KEPT)
         scratch_resize(scratch, 0);
     return status;

@@ -28,8 +28,8 @@ int32_t run_threads(void);
 
 enum run_verb { RUN_SCORE, RUN_TOPK, RUN_GRAD };
 
-/* Plans, finds workspace, releases the GIL, runs. `work` = multiply-adds, decides whether
- * threads are worth waking. 0, or -1 with a Python exception. */
+/* Releases the GIL, runs, with workspace of the thread's or of torch's. `work` = multiply-adds,
+ * decides whether threads are worth waking. 0, or -1 with a Python exception. */
 int run_operation(enum run_verb verb, const void *op, int32_t device, double work);
 
 /* Workspace that run_operation would take on this device by one thread. 0, or -1 with a Python

@@ -1,9 +1,9 @@
 /* How a workspace is laid out: a cursor that hands out its regions one after another. Plan and
  * run make the same calls, so that they agree about every offset.
  *
- * A build with LIK_GUARD_WORKSPACE leaves a gap behind each region. The front door paints them
- * before a run and looks at them after it (core/guards.c): a region that is too small for what
- * is written to it shows there. */
+ * A build with LIK_GUARD_WORKSPACE leaves a gap behind each region. The front door paints
+ * them before a run and looks at them after it (core/workspace.c): a region that is too
+ * small for what is written to it shows there. */
 #ifndef LIK_BASE_LAYOUT_H
 #define LIK_BASE_LAYOUT_H
 
@@ -90,15 +90,5 @@ static inline size_t lik_layout_repeat(struct lik_layout *l, const struct lik_la
     *step = (size_t)each;
     return (size_t)at;
 }
-
-/* The layout of the plan that was made last by this thread, for the front door. */
-#ifdef LIK_GUARD_WORKSPACE
-void lik_layout_planned(const struct lik_layout *l);
-#else
-static inline void lik_layout_planned(const struct lik_layout *l)
-{
-    (void)l;
-}
-#endif
 
 #endif

@@ -1,22 +1,27 @@
-/* The interface between the front door (src/core) and the backends (src/ref, src/cpu, src/cuda,
- * src/metal).
+/* The interface between the front door (src/core) and the backends (src/ref, src/cpu,
+ * src/cuda).
  *
  * A backend sees only problems that the front door has checked and completed: structs of full
  * size, dtypes, pairing and ranks valid, sizes non-negative and their products in range, list
  * entries and host-side offsets in range, defaults filled in (scores_stride,
- * grad_scores_stride, exec->threads >= 1, exec->parallel_for set), a workspace of at least the
- * planned bytes. `score.scores` may be NULL inside a top-k. In a plan whose struct_size is 0
- * only the bytes are wanted. */
+ * grad_scores_stride, exec->threads >= 1, exec->parallel_for set). `score.scores` may be NULL
+ * inside a top-k.
+ *
+ * There is one hook a verb. With a plan it says what a run would do: lik_workspace_plan, and
+ * the variant's name. Without one it runs: it plans once, takes its workspace by
+ * lik_workspace_take, and does or enqueues the work. */
 #ifndef LIK_BACKEND_H
 #define LIK_BACKEND_H
 
 #include "base/error.h"
+#include "base/layout.h"
 #include "lik/lik.h"
 
 struct lik_context {
     const struct lik_backend *backend;
     const void *kernels; /* the backend's own table for the chosen level */
     int32_t device;      /* device index */
+    int32_t check;       /* $LIK_CHECK, on a device: look at offsets and lists there, wait for every run */
     char name[24];
 };
 
@@ -29,15 +34,9 @@ struct lik_backend {
     /* `level` is what follows the colon in the device string, or NULL. Fills kernels, device
      * and name. */
     int (*open)(struct lik_context *ctx, const char *level);
-    int (*score_plan)(const struct lik_context *, const struct lik_score *, const struct lik_exec *,
-                      struct lik_plan *);
-    int (*score_run)(const struct lik_context *, const struct lik_score *, const struct lik_exec *);
-    int (*topk_plan)(const struct lik_context *, const struct lik_topk *, const struct lik_exec *,
-                     struct lik_plan *);
-    int (*topk_run)(const struct lik_context *, const struct lik_topk *, const struct lik_exec *);
-    int (*grad_plan)(const struct lik_context *, const struct lik_grad *, const struct lik_exec *,
-                     struct lik_plan *);
-    int (*grad_run)(const struct lik_context *, const struct lik_grad *, const struct lik_exec *);
+    int (*score)(const struct lik_context *, const struct lik_score *, struct lik_exec *, struct lik_plan *);
+    int (*topk)(const struct lik_context *, const struct lik_topk *, struct lik_exec *, struct lik_plan *);
+    int (*grad)(const struct lik_context *, const struct lik_grad *, struct lik_exec *, struct lik_plan *);
     int (*memory_alloc)(const struct lik_context *, size_t bytes, void **out); /* bytes > 0 */
     void (*memory_free)(const struct lik_context *, void *memory);
     int (*memory_copy)(const struct lik_context *, void *to, const void *from, size_t bytes); /* bytes > 0 */
@@ -46,6 +45,14 @@ struct lik_backend {
     int (*stream_synchronize)(const struct lik_context *, void *stream);
     void (*stream_destroy)(const struct lik_context *, void *stream);
 };
+
+/* For the hooks: the bytes of a layout into plan->workspace_bytes. */
+LIK_STATUS lik_workspace_plan(const struct lik_context *ctx, const struct lik_layout *layout,
+                              struct lik_plan *plan);
+/* For the hooks, once a run: memory for a layout, the caller's or what exec->get_workspace
+ * gives, aligned to 64 bytes (256 on a device). */
+LIK_STATUS lik_workspace_take(const struct lik_context *ctx, struct lik_exec *exec,
+                              const struct lik_layout *layout, char **memory);
 
 extern const struct lik_backend lik_backend_ref;
 extern const struct lik_backend lik_backend_cpu;

@@ -1,8 +1,11 @@
 #include "core/check.h"
 
 #include "base/size.h"
-#include "shared/tokens.h"
+#include "shared/argmax.h"
+#include "shared/operand.h"
 
+#include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define DIM_MAX 65536 /* products of two i8 tokens fit an i32 up to 2^17 */
@@ -38,27 +41,38 @@ static int check_aligned(const char *name, const char *field, const void *pointe
 
 /* The offset of the last entry, its index times |stride| summed over the axes, must stay one in
  * bytes. */
-static int check_strides(const char *name, const char *field, const struct lik_tokens *x,
-                         const struct lik_strides *s, int64_t dim, int64_t dim_stride, int64_t bytes)
+static int check_array(const char *name, const struct lik_tokens *x, const struct lik_operand_array *array)
 {
-    int64_t groups = x->group_size > 0 ? x->count / x->group_size : 1;
-    int64_t members = x->group_size > 0 ? x->group_size : x->count;
-    int64_t extents[4] = {groups, members, x->len_max, dim};
-    int64_t strides[4] = {s->group, s->sequence, s->token, dim_stride};
-    if (x->offsets) {
-        extents[0] = extents[1] = 1;
-        extents[2] = x->total;
-    }
-    int64_t reach = 0;
+    int64_t extents[4], reach = 0;
+    const int64_t strides[4] = {array->strides.group, array->strides.sequence, array->strides.token,
+                                array->inner_stride};
+    lik_operand_extents(x, array, extents);
     for (int i = 0; i < 4; i++) {
-        /* packed: an empty sequence may end there */
+        /* packed: an empty sequence may end at the last row */
         int64_t term, last = i == 2 && x->offsets ? x->total : extents[i] - 1;
         if (last <= 0)
             continue;
         if (strides[i] == INT64_MIN || lik_mul_i64(last, strides[i] < 0 ? -strides[i] : strides[i], &term) ||
-            lik_add_i64(reach, term, &reach) || lik_mul_i64(reach, bytes, &term))
-            return lik_fail(LIK_EINVAL, "%s.%s: stride %lld over %lld entries passes 2^63 bytes", name, field,
-                            (long long)strides[i], (long long)extents[i]);
+            lik_add_i64(reach, term, &reach) || lik_mul_i64(reach, array->element_bytes, &term))
+            return lik_fail(LIK_EINVAL, "%s.%s: stride %lld over %lld entries passes 2^63 bytes", name,
+                            array->strides_name, (long long)strides[i], (long long)extents[i]);
+    }
+    return LIK_OK;
+}
+
+/* Addresses first: they tell more than strides. */
+static int check_arrays(const char *name, const struct lik_tokens *x)
+{
+    for (int n = 0; n < LIK_OPERAND_ARRAYS; n++) {
+        struct lik_operand_array array = lik_array_of(x, n);
+        if ((uintptr_t)array.at % (size_t)array.element_bytes)
+            return lik_fail(LIK_EINVAL, "%s.%s is %p, must be aligned to %lld bytes", name, array.name,
+                            array.at, (long long)array.element_bytes);
+    }
+    for (int n = 0; n < LIK_OPERAND_ARRAYS; n++) {
+        struct lik_operand_array array = lik_array_of(x, n);
+        if ((array.at || n == 0) && check_array(name, x, &array))
+            return LIK_EINVAL;
     }
     return LIK_OK;
 }
@@ -148,16 +162,17 @@ static int check_tokens(const struct lik_context *ctx, const char *name, const s
                         INT32_MAX);
     if (x->dim < 1 || x->dim > DIM_MAX)
         return lik_fail(LIK_EINVAL, "%s.dim is %lld, must be 1 to %d", name, (long long)x->dim, DIM_MAX);
-    if (check_layout(ctx, name, x) || check_aligned(name, ".data", x->data, lik_dtype_bytes(x->dtype)) ||
-        check_aligned(name, ".scale", x->scale, sizeof(float)) ||
-        check_aligned(name, ".weights", x->weights, sizeof(float)))
+    if (check_layout(ctx, name, x))
         return LIK_EINVAL;
-    if (check_strides(name, "strides", x, &x->strides, x->dim, x->dim_stride,
-                      (int64_t)lik_dtype_bytes(x->dtype)) ||
-        (x->mask && check_strides(name, "mask_strides", x, &x->mask_strides, 1, 0, 1)) ||
-        (x->scale && check_strides(name, "scale_strides", x, &x->scale_strides, 1, 0, 4)) ||
-        (x->weights && check_strides(name, "weights_strides", x, &x->weights_strides, 1, 0, 4)))
-        return LIK_EINVAL;
+    return check_arrays(name, x);
+}
+
+static int check_entries(const char *name, const int64_t *list, int64_t n, int64_t count)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (list[i] < 0 || list[i] >= count)
+            return lik_fail(LIK_EINVAL, "%s[%lld] is %lld, must be 0 to %lld", name, (long long)i,
+                            (long long)list[i], (long long)(count - 1));
     return LIK_OK;
 }
 
@@ -168,11 +183,7 @@ static int check_list(const struct lik_context *ctx, const char *name, const int
         return lik_fail(LIK_EINVAL, "%s is NULL, list_count is %lld", name, (long long)n);
     if (check_aligned(name, "", list, sizeof *list))
         return LIK_EINVAL;
-    for (int64_t i = 0; ctx->backend->host_memory && i < n; i++)
-        if (list[i] < 0 || list[i] >= count)
-            return lik_fail(LIK_EINVAL, "%s[%lld] is %lld, must be 0 to %lld", name, (long long)i,
-                            (long long)list[i], (long long)(count - 1));
-    return LIK_OK;
+    return ctx->backend->host_memory ? check_entries(name, list, n, count) : LIK_OK;
 }
 
 static int check_pairing(const struct lik_context *ctx, const struct lik_score *op)
@@ -331,9 +342,7 @@ static int check_winners(const struct lik_score *op)
         int64_t tokens = lik_tokens_length(&op->q, lik_score_query(op, row));
         int64_t length = lik_tokens_length(&op->d, lik_score_document(op, row, column));
         for (int64_t s = 0; s < tokens; s++) {
-            int64_t at = n * op->q.len_max + s;
-            int64_t t = op->argmax_dtype == LIK_I16 ? ((const int16_t *)op->argmax)[at]
-                                                    : ((const int32_t *)op->argmax)[at];
+            int64_t t = lik_argmax_at(op, n, s);
             if (t < -1 || t >= length)
                 return lik_fail(
                     LIK_EINVAL,
@@ -390,6 +399,56 @@ int lik_check_grad(const struct lik_context *ctx, const struct lik_grad *in, enu
     return LIK_OK;
 }
 
+/* A copy of what lies on the device; the caller frees it. */
+static int fetch(const struct lik_context *ctx, const void *from, int64_t count, size_t size, void **out)
+{
+    size_t bytes = (size_t)count * size;
+    *out = malloc(bytes ? bytes : 1);
+    if (!*out)
+        return lik_fail(LIK_ENOMEM, "LIK_CHECK: no memory for %lld entries", (long long)count);
+    return bytes ? ctx->backend->memory_copy(ctx, *out, from, bytes) : LIK_OK;
+}
+
+static int check_device_offsets(const struct lik_context *ctx, const char *name, const struct lik_tokens *x)
+{
+    void *copy = NULL;
+    if (!x->offsets)
+        return LIK_OK;
+    int status = fetch(ctx, x->offsets, x->count + 1, lik_dtype_bytes(x->offsets_dtype), &copy);
+    if (!status) {
+        struct lik_tokens host = *x;
+        host.offsets = copy;
+        status = check_offsets(name, &host);
+    }
+    free(copy);
+    return status;
+}
+
+static int check_device_list(const struct lik_context *ctx, const char *name, const int64_t *list, int64_t n,
+                             int64_t count)
+{
+    void *copy = NULL;
+    int status = fetch(ctx, list, n, sizeof *list, &copy);
+    if (!status)
+        status = check_entries(name, copy, n, count);
+    free(copy);
+    return status;
+}
+
+int lik_check_device(const struct lik_context *ctx, const struct lik_score *op, const struct lik_exec *exec)
+{
+    int status = ctx->backend->stream_synchronize(ctx, exec->stream);
+    if (!status)
+        status = check_device_offsets(ctx, "q", &op->q);
+    if (!status)
+        status = check_device_offsets(ctx, "d", &op->d);
+    if (!status && op->pairing == LIK_LIST)
+        status = check_device_list(ctx, "list_q", op->list_q, op->list_count, op->q.count);
+    if (!status && op->pairing == LIK_LIST)
+        status = check_device_list(ctx, "list_d", op->list_d, op->list_count, op->d.count);
+    return status;
+}
+
 static void run_serially(void *pool, int64_t n, void (*task)(void *arg, int64_t i), void *arg)
 {
     (void)pool;
@@ -399,12 +458,14 @@ static void run_serially(void *pool, int64_t n, void (*task)(void *arg, int64_t 
 
 int lik_check_exec(const struct lik_exec *in, struct lik_exec *out)
 {
-    memset(out, 0, sizeof *out);
+    *out = (struct lik_exec){0};
     if (in) {
-        int status = check_struct("exec", in, sizeof *in);
+        size_t first_version = offsetof(struct lik_exec, get_workspace);
+        int short_one = in->struct_size == first_version; /* of a caller built with that version's header */
+        int status = short_one ? LIK_OK : check_struct("exec", in, sizeof *in);
         if (status)
             return status;
-        *out = *in;
+        memcpy(out, in, short_one ? first_version : sizeof *out);
     }
     if (out->threads < 0 || out->threads > 4096)
         return lik_fail(LIK_EINVAL, "exec.threads is %d, must be 0 to 4096", out->threads);

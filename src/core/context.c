@@ -29,7 +29,9 @@ int lik_context_create(const char *device, struct lik_context **out)
         struct lik_context *ctx = calloc(1, sizeof *ctx);
         if (!ctx)
             return lik_fail(LIK_ENOMEM, "no memory for a context");
+        const char *check = getenv("LIK_CHECK");
         ctx->backend = backend;
+        ctx->check = !backend->host_memory && check && *check && strcmp(check, "0");
         int status = backend->open(ctx, colon ? colon + 1 : NULL);
         if (status) {
             free(ctx);

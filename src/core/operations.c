@@ -1,19 +1,6 @@
-/* The front door: check, plan, call the backend. */
+/* The front door: check, then plan or run by the backend's hook. */
 #include "core/check.h"
-#include "core/guards.h"
-
-#include <string.h>
-
-/* The plan goes to a struct of our own first: on an error the caller's stays as it was. */
-static int finish_plan(int status, const struct lik_plan *own, struct lik_plan *plan)
-{
-    if (status)
-        return status;
-    size_t size = plan->struct_size;
-    *plan = *own;
-    plan->struct_size = size;
-    return lik_succeed();
-}
+#include "core/workspace.h"
 
 static int check_plan(const struct lik_plan *plan)
 {
@@ -26,63 +13,115 @@ static int check_plan(const struct lik_plan *plan)
     return LIK_OK;
 }
 
-static int check_workspace(const struct lik_exec *exec, size_t needed)
+static int begin_plan(const struct lik_exec *exec, struct lik_exec *how, const struct lik_plan *plan)
 {
-    if (needed == 0)
-        return LIK_OK;
-    if (!exec->workspace || exec->workspace_bytes < needed)
-        return lik_fail(LIK_EWORKSPACE, "exec.workspace has %zu bytes, the plan needs %zu",
-                        exec->workspace ? exec->workspace_bytes : 0, needed);
-    if ((uintptr_t)exec->workspace % 64)
-        return lik_fail(LIK_EINVAL, "exec.workspace is %p, must be aligned to 64 bytes", exec->workspace);
-    return LIK_OK;
+    int status = lik_check_exec(exec, how);
+    return status ? status : check_plan(plan);
+}
+
+/* The plan went to a struct of our own first: on an error the caller's stays as it was. */
+static int finish_plan(int status, const struct lik_plan *own, struct lik_plan *plan)
+{
+    if (status)
+        return status;
+    size_t size = plan->struct_size;
+    *plan = *own;
+    plan->struct_size = size;
+    return lik_succeed();
+}
+
+static int begin_run(const struct lik_context *ctx, const struct lik_score *op, const struct lik_exec *exec,
+                     struct lik_exec *how)
+{
+    lik_guards_begin();
+    int status = lik_check_exec(exec, how);
+    return status || !ctx->check ? status : lik_check_device(ctx, op, how);
 }
 
 /* The status of a run that had this one, its workspace looked at. */
-static int run_guarded(const struct lik_context *ctx, const struct lik_exec *exec, int status)
+static int finish_run(const struct lik_context *ctx, const struct lik_exec *how, int status)
 {
-    int guards = lik_guards_check(ctx, exec); /* also takes the guards away */
-    return status ? status : guards;
+    int guards = lik_guards_check(ctx, how); /* also takes the guards away */
+    if (!status && ctx->check)
+        status = ctx->backend->stream_synchronize(ctx, how->stream);
+    status = status ? status : guards;
+    return status ? status : lik_succeed();
 }
 
-/* One plan and one run function per verb; they differ in the struct alone. */
-#define LIK_OPERATION(verb)                                                                 \
-    int lik_##verb##_plan(const struct lik_context *ctx, const struct lik_##verb *op,       \
-                          const struct lik_exec *exec, struct lik_plan *plan)               \
-    {                                                                                       \
-        struct lik_##verb checked;                                                          \
-        struct lik_exec how;                                                                \
-        struct lik_plan own = {.struct_size = sizeof own};                                  \
-        int status = lik_check_##verb(ctx, op, LIK_CHECK_PLAN, &checked);                   \
-        if (!status)                                                                        \
-            status = lik_check_exec(exec, &how);                                            \
-        if (!status)                                                                        \
-            status = check_plan(plan);                                                      \
-        if (!status)                                                                        \
-            status = ctx->backend->verb##_plan(ctx, &checked, &how, &own);                  \
-        return finish_plan(status, &own, plan);                                             \
-    }                                                                                       \
-                                                                                            \
-    int lik_##verb##_run(const struct lik_context *ctx, const struct lik_##verb *op,        \
-                         const struct lik_exec *exec)                                       \
-    {                                                                                       \
-        struct lik_##verb checked;                                                          \
-        struct lik_exec how;                                                                \
-        struct lik_plan own = {0}; /* the name of the variant is not wanted */              \
-        int status = lik_check_##verb(ctx, op, LIK_CHECK_RUN, &checked);                    \
-        if (!status)                                                                        \
-            status = lik_check_exec(exec, &how);                                            \
-        if (!status)                                                                        \
-            status = ctx->backend->verb##_plan(ctx, &checked, &how, &own);                  \
-        if (!status)                                                                        \
-            status = check_workspace(&how, own.workspace_bytes);                            \
-        if (!status)                                                                        \
-            status = lik_guards_paint(ctx, &how);                                           \
-        if (!status)                                                                        \
-            status = run_guarded(ctx, &how, ctx->backend->verb##_run(ctx, &checked, &how)); \
-        return status ? status : lik_succeed();                                             \
-    }
+int lik_score_plan(const struct lik_context *ctx, const struct lik_score *op, const struct lik_exec *exec,
+                   struct lik_plan *plan)
+{
+    struct lik_score checked;
+    struct lik_exec how;
+    struct lik_plan own = {.struct_size = sizeof own};
+    int status = lik_check_score(ctx, op, LIK_CHECK_PLAN, &checked);
+    if (!status)
+        status = begin_plan(exec, &how, plan);
+    if (!status)
+        status = ctx->backend->score(ctx, &checked, &how, &own);
+    return finish_plan(status, &own, plan);
+}
 
-LIK_OPERATION(score)
-LIK_OPERATION(topk)
-LIK_OPERATION(grad)
+int lik_score_run(const struct lik_context *ctx, const struct lik_score *op, const struct lik_exec *exec)
+{
+    struct lik_score checked;
+    struct lik_exec how;
+    int status = lik_check_score(ctx, op, LIK_CHECK_RUN, &checked);
+    if (!status)
+        status = begin_run(ctx, &checked, exec, &how);
+    if (!status)
+        status = finish_run(ctx, &how, ctx->backend->score(ctx, &checked, &how, NULL));
+    return status;
+}
+
+int lik_topk_plan(const struct lik_context *ctx, const struct lik_topk *op, const struct lik_exec *exec,
+                  struct lik_plan *plan)
+{
+    struct lik_topk checked;
+    struct lik_exec how;
+    struct lik_plan own = {.struct_size = sizeof own};
+    int status = lik_check_topk(ctx, op, LIK_CHECK_PLAN, &checked);
+    if (!status)
+        status = begin_plan(exec, &how, plan);
+    if (!status)
+        status = ctx->backend->topk(ctx, &checked, &how, &own);
+    return finish_plan(status, &own, plan);
+}
+
+int lik_topk_run(const struct lik_context *ctx, const struct lik_topk *op, const struct lik_exec *exec)
+{
+    struct lik_topk checked;
+    struct lik_exec how;
+    int status = lik_check_topk(ctx, op, LIK_CHECK_RUN, &checked);
+    if (!status)
+        status = begin_run(ctx, &checked.score, exec, &how);
+    if (!status)
+        status = finish_run(ctx, &how, ctx->backend->topk(ctx, &checked, &how, NULL));
+    return status;
+}
+
+int lik_grad_plan(const struct lik_context *ctx, const struct lik_grad *op, const struct lik_exec *exec,
+                  struct lik_plan *plan)
+{
+    struct lik_grad checked;
+    struct lik_exec how;
+    struct lik_plan own = {.struct_size = sizeof own};
+    int status = lik_check_grad(ctx, op, LIK_CHECK_PLAN, &checked);
+    if (!status)
+        status = begin_plan(exec, &how, plan);
+    if (!status)
+        status = ctx->backend->grad(ctx, &checked, &how, &own);
+    return finish_plan(status, &own, plan);
+}
+
+int lik_grad_run(const struct lik_context *ctx, const struct lik_grad *op, const struct lik_exec *exec)
+{
+    struct lik_grad checked;
+    struct lik_exec how;
+    int status = lik_check_grad(ctx, op, LIK_CHECK_RUN, &checked);
+    if (!status)
+        status = begin_run(ctx, &checked.score, exec, &how);
+    if (!status)
+        status = finish_run(ctx, &how, ctx->backend->grad(ctx, &checked, &how, NULL));
+    return status;
+}

@@ -1,5 +1,7 @@
-/* Contiguous views and the names of constants: pure functions, with no backend behind them. */
-#include "lik/lik.h"
+/* Views, contiguous or cut from others, and the names of constants: pure functions, with no
+ * backend behind them. */
+#include "base/error.h"
+#include "shared/operand.h"
 
 struct lik_tokens lik_tokens_padded(const void *data, int32_t dtype, int64_t count, int64_t len, int64_t dim)
 {
@@ -28,6 +30,25 @@ struct lik_tokens lik_tokens_packed(const void *data, int32_t dtype, int64_t cou
     x.offsets_dtype = offsets_dtype;
     x.mask_strides = x.scale_strides = x.weights_strides = (struct lik_strides){.token = 1};
     return x;
+}
+
+int lik_tokens_slice(const struct lik_tokens *x, int64_t first, int64_t count, struct lik_tokens *out)
+{
+    if (!x || !out)
+        return lik_fail(LIK_EINVAL, "%s is NULL", x ? "out" : "x");
+    if (first < 0 || count < 0 || first > x->count || count > x->count - first)
+        return lik_fail(LIK_EINVAL, "first is %lld and count %lld, x has %lld sequences", (long long)first,
+                        (long long)count, (long long)x->count);
+    if (x->group_size < 0)
+        return lik_fail(LIK_EINVAL, "x.group_size is %lld, must not be negative", (long long)x->group_size);
+    struct lik_tokens slice;
+    if (lik_operand_slice(x, first, count, &slice))
+        return lik_fail(LIK_EINVAL,
+                        "first is %lld and count %lld: must be whole groups of x or lie within one "
+                        "(group_size is %lld), and its strides within 2^63 bytes",
+                        (long long)first, (long long)count, (long long)x->group_size);
+    *out = slice;
+    return lik_succeed();
 }
 
 const char *lik_status_name(int status)

@@ -70,10 +70,7 @@ const struct lik_backend lik_backend_cpu = {
     .name = "cpu",
     .host_memory = 1,
     .open = cpu_open,
-    .score_plan = lik_cpu_score_plan,
-    .score_run = lik_cpu_score_run,
-    .topk_plan = lik_cpu_topk_plan,
-    .topk_run = lik_cpu_topk_run,
-    .grad_plan = lik_cpu_grad_plan,
-    .grad_run = lik_cpu_grad_run,
+    .score = lik_cpu_score,
+    .topk = lik_cpu_topk,
+    .grad = lik_cpu_grad,
 };

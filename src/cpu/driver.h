@@ -12,6 +12,7 @@
 #include "base/layout.h"
 #include "core/backend.h"
 #include "cpu/kernels.h"
+#include "shared/argmax.h"
 #include "shared/heap.h"
 
 #include <float.h>
@@ -120,14 +121,9 @@ void lik_cpu_name(const struct lik_context *ctx, const char *verb, const struct 
 /* Runs all items of the job; the slots' scratch begins at `scratch`. */
 void lik_cpu_run(struct lik_cpu_job *job, char *scratch);
 
-int lik_cpu_score_plan(const struct lik_context *, const struct lik_score *, const struct lik_exec *,
-                       struct lik_plan *);
-int lik_cpu_score_run(const struct lik_context *, const struct lik_score *, const struct lik_exec *);
-int lik_cpu_topk_plan(const struct lik_context *, const struct lik_topk *, const struct lik_exec *,
-                      struct lik_plan *);
-int lik_cpu_topk_run(const struct lik_context *, const struct lik_topk *, const struct lik_exec *);
-int lik_cpu_grad_plan(const struct lik_context *, const struct lik_grad *, const struct lik_exec *,
-                      struct lik_plan *);
-int lik_cpu_grad_run(const struct lik_context *, const struct lik_grad *, const struct lik_exec *);
+/* The backend's hooks. */
+int lik_cpu_score(const struct lik_context *, const struct lik_score *, struct lik_exec *, struct lik_plan *);
+int lik_cpu_topk(const struct lik_context *, const struct lik_topk *, struct lik_exec *, struct lik_plan *);
+int lik_cpu_grad(const struct lik_context *, const struct lik_grad *, struct lik_exec *, struct lik_plan *);
 
 #endif

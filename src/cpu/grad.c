@@ -79,9 +79,7 @@ static void incidence_at(const struct incidence *in, int64_t n, int64_t *row, in
 
 static int64_t winner_at(const struct lik_score *op, int64_t row, int64_t column, int64_t s)
 {
-    int64_t at = (row * lik_score_columns(op) + column) * op->q.len_max + s;
-    return op->argmax_dtype == LIK_I16 ? ((const int16_t *)op->argmax)[at]
-                                       : ((const int32_t *)op->argmax)[at];
+    return lik_argmax_at(op, row * lik_score_columns(op) + column, s);
 }
 
 /* Token t of sequence i as f32, in place if it is stored so, else in `buffer`; its factor in
@@ -119,7 +117,7 @@ static void through_token(const struct grad_job *job, const struct lik_tokens *x
     if (x->normalize) {
         float scale =
             x->scale ? x->scale[lik_tokens_base(x, &x->scale_strides, i) + t * x->scale_strides.token] : 1.0f;
-        if (fabsf(scale) * lik_cpu_norm(job->kernels, token, x->dim) < 1e-12f) {
+        if (fabsf(scale) * lik_cpu_norm(job->kernels, token, x->dim) < (float)LIK_NORM_MIN) {
             memset(sums, 0, (size_t)x->dim * sizeof *sums);
             return;
         }
@@ -320,24 +318,6 @@ static int lay_out(const struct lik_grad *op, const struct lik_exec *exec, struc
     return LIK_OK;
 }
 
-int lik_cpu_grad_plan(const struct lik_context *ctx, const struct lik_grad *op, const struct lik_exec *exec,
-                      struct lik_plan *out)
-{
-    const struct lik_cpu_kernels *kernels = ctx->kernels;
-    struct grad_regions at;
-    struct lik_layout layout = {0};
-    int status = lay_out(op, exec, &at, &layout);
-    if (status)
-        return status;
-    lik_layout_planned(&layout);
-    out->workspace_bytes = (size_t)layout.bytes;
-    if (!out->struct_size)
-        return LIK_OK;
-    snprintf(out->variant, sizeof out->variant, "grad_%s_d%lld_%s", lik_dtype_name(op->score.d.dtype),
-             (long long)op->score.d.dim, kernels->level);
-    return LIK_OK;
-}
-
 /* order = list positions sorted by their sequence, stable; start[i] ... start[i + 1] are those
  * of sequence i. */
 static void sort_list(const int64_t *list, int64_t n, int64_t count, int64_t *start, int64_t *order)
@@ -363,12 +343,21 @@ static void clear_outside(const struct lik_tokens *x, char *gradient, int64_t ro
     memset(gradient + last * row_bytes, 0, (size_t)((x->total - last) * row_bytes));
 }
 
-int lik_cpu_grad_run(const struct lik_context *ctx, const struct lik_grad *op, const struct lik_exec *exec)
+int lik_cpu_grad(const struct lik_context *ctx, const struct lik_grad *op, struct lik_exec *exec,
+                 struct lik_plan *plan)
 {
     const struct lik_score *score = &op->score;
-    struct grad_job job = {.kernels = ctx->kernels, .op = op, .workspace = exec->workspace};
+    struct grad_job job = {.kernels = ctx->kernels, .op = op};
     struct lik_layout layout = {0};
     int status = lay_out(op, exec, &job.at, &layout);
+    if (status)
+        return status;
+    if (plan) {
+        snprintf(plan->variant, sizeof plan->variant, "grad_%s_d%lld_%s", lik_dtype_name(score->d.dtype),
+                 (long long)score->d.dim, job.kernels->level);
+        return lik_workspace_plan(ctx, &layout, plan);
+    }
+    status = lik_workspace_take(ctx, exec, &layout, &job.workspace);
     if (status)
         return status;
     if (score->pairing == LIK_LIST) {

@@ -47,8 +47,7 @@ float lik_cpu_token_factor(const struct lik_cpu_kernels *kernels, const struct l
 {
     if (!x->normalize)
         return scale;
-    float norm = fabsf(scale) * lik_cpu_norm(kernels, raw, x->dim);
-    return scale / (norm < 1e-12f ? 1e-12f : norm); /* a NaN norm stays one */
+    return scale / lik_clamp_norm(fabsf(scale) * lik_cpu_norm(kernels, raw, x->dim));
 }
 
 /* Rounds a token, times the sign of its factor, to integers of at most `limit`; returns

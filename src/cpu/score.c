@@ -197,10 +197,8 @@ static int load_stream(const struct lik_cpu_job *job, int64_t row, struct stream
             scales = d->scale + lik_tokens_base(d, &d->scale_strides, j);
         for (; r < stream->ends[s]; r++) {
             float scale = scales ? scales[stream->index[r] * d->scale_strides.token] : 1.0f;
-            if (d->normalize) {
-                float norm = fabsf(scale) * stream->row_scale[r];
-                scale /= norm < 1e-12f ? 1e-12f : norm;
-            }
+            if (d->normalize)
+                scale /= lik_clamp_norm(fabsf(scale) * stream->row_scale[r]);
             stream->row_scale[r] = scale;
         }
     }
@@ -425,28 +423,22 @@ void lik_cpu_name(const struct lik_context *ctx, const char *verb, const struct 
              lik_cpu_loader_name(plan->loader), (long long)op->d.dim, kernels->level);
 }
 
-int lik_cpu_score_plan(const struct lik_context *ctx, const struct lik_score *op, const struct lik_exec *exec,
-                       struct lik_plan *out)
-{
-    struct lik_cpu_plan plan;
-    struct lik_layout layout = {0};
-    int status = lik_cpu_plan_score(op, exec, &plan, &layout);
-    if (status)
-        return status;
-    lik_layout_planned(&layout);
-    out->workspace_bytes = (size_t)layout.bytes;
-    if (out->struct_size)
-        lik_cpu_name(ctx, "score", op, &plan, out->variant, sizeof out->variant);
-    return LIK_OK;
-}
-
-int lik_cpu_score_run(const struct lik_context *ctx, const struct lik_score *op, const struct lik_exec *exec)
+int lik_cpu_score(const struct lik_context *ctx, const struct lik_score *op, struct lik_exec *exec,
+                  struct lik_plan *plan)
 {
     struct lik_cpu_job job = {.kernels = ctx->kernels, .op = op, .exec = exec};
     struct lik_layout layout = {0};
+    char *scratch;
     int status = lik_cpu_plan_score(op, exec, &job.plan, &layout);
     if (status)
         return status;
-    lik_cpu_run(&job, exec->workspace);
+    if (plan) {
+        lik_cpu_name(ctx, "score", op, &job.plan, plan->variant, sizeof plan->variant);
+        return lik_workspace_plan(ctx, &layout, plan);
+    }
+    status = lik_workspace_take(ctx, exec, &layout, &scratch);
+    if (status)
+        return status;
+    lik_cpu_run(&job, scratch);
     return LIK_OK;
 }

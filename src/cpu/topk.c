@@ -28,31 +28,23 @@ static int plan_topk(const struct lik_topk *op, const struct lik_exec *exec, str
     return LIK_OK;
 }
 
-int lik_cpu_topk_plan(const struct lik_context *ctx, const struct lik_topk *op, const struct lik_exec *exec,
-                      struct lik_plan *out)
-{
-    struct lik_cpu_plan plan;
-    struct topk_regions at;
-    struct lik_layout layout = {0};
-    int status = plan_topk(op, exec, &plan, &at, &layout);
-    if (status)
-        return status;
-    lik_layout_planned(&layout);
-    out->workspace_bytes = (size_t)layout.bytes;
-    if (out->struct_size)
-        lik_cpu_name(ctx, "topk", &op->score, &plan, out->variant, sizeof out->variant);
-    return LIK_OK;
-}
-
-int lik_cpu_topk_run(const struct lik_context *ctx, const struct lik_topk *op, const struct lik_exec *exec)
+int lik_cpu_topk(const struct lik_context *ctx, const struct lik_topk *op, struct lik_exec *exec,
+                 struct lik_plan *plan)
 {
     struct lik_cpu_job job = {.kernels = ctx->kernels, .op = &op->score, .exec = exec, .topk = op};
     struct topk_regions at;
     struct lik_layout layout = {0};
+    char *scratch;
     int status = plan_topk(op, exec, &job.plan, &at, &layout);
     if (status)
         return status;
-    char *scratch = exec->workspace;
+    if (plan) {
+        lik_cpu_name(ctx, "topk", &op->score, &job.plan, plan->variant, sizeof plan->variant);
+        return lik_workspace_plan(ctx, &layout, plan);
+    }
+    status = lik_workspace_take(ctx, exec, &layout, &scratch);
+    if (status)
+        return status;
     int64_t queries = op->score.q.count;
     job.heap_k = at.heap_k;
     job.heap_counts = (int64_t *)(void *)(scratch + at.counts);

@@ -1,4 +1,4 @@
-/* The forward pass: picks the kernel and the tiles, lays out the workspace, launches.
+/* The forward pass, as its plan says.
  *
  * Three launches at most, all on the caller's stream: the factors that normalize the documents,
  * where that is asked for, the main loop, and the sum of a query's strips where a query is
@@ -6,13 +6,16 @@
 #include "cuda/kernels.cuh"
 #include "cuda/score.cuh"
 
-/* What launches the paths that score; see plan.h. */
-static const struct score_kernels {
+/* What launches the paths that score; what plans them is in plan/score.c. */
+static const struct score_path {
     int (*prepare)(struct lik_gpu *gpu);
     int (*launch)(const struct lik_gpu *gpu, const struct score_args *args, const struct score_plan *plan,
                   cudaStream_t stream);
-} kernels[SCORE_PATHS] = {{lik_score_sm90_prepare, lik_score_sm90_launch},
-                          {lik_score_mma_prepare, lik_score_mma_launch}};
+} paths[SCORE_PATHS] = {
+    {lik_cuda_sm90_prepare, lik_cuda_sm90_launch},
+    {lik_cuda_mma_prepare, lik_cuda_mma_launch},
+};
+static_assert(SCORE_SM90 == 0 && SCORE_MMA == 1 && SCORE_PATHS == 2, "the list's order");
 
 static __global__ void unit_factors(const __grid_constant__ struct lik_tokens x, int vector, float *out,
                                     int64_t rows)
@@ -69,51 +72,39 @@ int lik_cuda_score_prepare(struct lik_gpu *gpu)
 {
     int status = LIK_OK;
     for (int i = 0; i < SCORE_PATHS && !status; i++)
-        status = kernels[i].prepare(gpu);
+        status = paths[i].prepare(gpu);
     return status;
 }
 
-int lik_cuda_score_plan(const struct lik_gpu *gpu, const struct lik_score *op, struct lik_layout *layout,
-                        struct lik_plan *plan)
+int lik_cuda_score_run(const struct lik_gpu *gpu, const struct lik_score *op, const struct score_plan *p,
+                       char *workspace, cudaStream_t stream)
 {
-    struct score_plan p;
-    int status = lik_cuda_plan_score(&gpu->limits, op, layout, &p);
-    if (!status)
-        lik_cuda_name_score(&p, op, plan->variant, sizeof plan->variant);
-    return status;
-}
-
-int lik_cuda_score_run(const struct lik_gpu *gpu, const struct lik_score *op, char *workspace,
-                       cudaStream_t stream)
-{
-    struct score_plan p;
-    struct lik_layout layout = {};
-    int status = lik_cuda_plan_score(&gpu->limits, op, &layout, &p);
-    if (status || p.scores == 0)
-        return status;
+    if (p->scores == 0)
+        return LIK_OK;
     if (op->q.len_max == 0) {
-        no_query_tokens<<<lik_cuda_blocks(p.scores), 256, 0, stream>>>(p.columns, p.scores, op->scores,
-                                                                       op->scores_stride);
+        no_query_tokens<<<lik_cuda_blocks(p->scores), 256, 0, stream>>>(p->columns, p->scores, op->scores,
+                                                                        op->scores_stride);
         return lik_cuda_launched("no_query_tokens");
     }
+    int status;
     struct score_args a = {};
     a.op = *op;
-    a.tiling = p.tiling;
-    a.columns = p.columns;
-    a.q_vector = p.q_vector;
-    a.d_vector = p.d_vector;
-    if (p.factor_count) {
-        float *factor = (float *)(workspace + p.factor);
+    a.tiling = p->tiling;
+    a.columns = p->columns;
+    a.q_vector = p->q_vector;
+    a.d_vector = p->d_vector;
+    if (p->factor_count) {
+        float *factor = (float *)(workspace + p->factor);
         a.factor = factor;
-        if ((status = lik_cuda_unit_factors(&op->d, a.d_vector, factor, p.factor_count, stream)) != LIK_OK)
+        if ((status = lik_cuda_unit_factors(&op->d, a.d_vector, factor, p->factor_count, stream)) != LIK_OK)
             return status;
     }
-    if (p.partial_count)
-        a.partial = (float *)(workspace + p.partial);
-    status = kernels[p.path].launch(gpu, &a, &p, stream);
-    if (status || !p.partial_count)
+    if (p->partial_count)
+        a.partial = (float *)(workspace + p->partial);
+    status = paths[p->path].launch(gpu, &a, p, stream);
+    if (status || !p->partial_count)
         return status;
-    add_partials<<<lik_cuda_blocks(p.scores), 256, 0, stream>>>(
-        a.partial, p.tiling.strips_per_query, p.columns, p.scores, op->scores, op->scores_stride);
+    add_partials<<<lik_cuda_blocks(p->scores), 256, 0, stream>>>(
+        a.partial, p->tiling.strips_per_query, p->columns, p->scores, op->scores, op->scores_stride);
     return lik_cuda_launched("add_partials");
 }

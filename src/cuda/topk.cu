@@ -99,16 +99,6 @@ static __global__ void write_best(const uint64_t *keys, int64_t count, int64_t i
     }
 }
 
-int lik_cuda_topk_plan(const struct lik_gpu *gpu, const struct lik_topk *op, struct lik_layout *layout,
-                       struct lik_plan *plan)
-{
-    struct topk_plan p;
-    int status = lik_cuda_plan_topk(&gpu->limits, op, layout, &p);
-    if (!status)
-        lik_cuda_name_topk(&p, op, plan->variant, sizeof plan->variant);
-    return status;
-}
-
 /* Sorts all keys of a level in device memory and keeps the first k of each query. */
 static int sort_all(struct level *l, int64_t queries, int64_t padded, int64_t k, uint64_t *sorted,
                     uint64_t *out, cudaStream_t stream)
@@ -173,15 +163,18 @@ static int run_rows(const struct lik_gpu *gpu, const struct lik_topk *op, const 
 {
     int64_t columns = lik_score_columns(&op->score);
     float *scores = (float *)(workspace + p->scores);
-    char *score_workspace = workspace + p->score_workspace;
     uint64_t *keys[2] = {(uint64_t *)(workspace + p->keys[0]), (uint64_t *)(workspace + p->keys[1])};
     uint64_t *best[2] = {(uint64_t *)(workspace + p->best[0]), (uint64_t *)(workspace + p->best[1])};
     uint64_t *before = NULL;
     int turn = 0;
-    for (int64_t column = 0; column < columns; column += p->columns) {
-        int64_t n = columns - column < p->columns ? columns - column : p->columns;
-        struct lik_score chunk = lik_cuda_chunk(&op->score, row, rows, column, n, scores);
-        int status = lik_cuda_score_run(gpu, &chunk, score_workspace, stream);
+    for (int64_t column = 0; column < columns; column += p->documents_per_chunk) {
+        int64_t n = lik_min_i64(columns - column, p->documents_per_chunk);
+        int whole = rows == p->queries_per_chunk && n == p->documents_per_chunk;
+        struct lik_score chunk;
+        int status = lik_cuda_topk_chunk(&op->score, row, rows, column, n, scores, &chunk);
+        if (!status)
+            status = lik_cuda_score_run(gpu, &chunk, whole ? &p->score : &p->last_score,
+                                        workspace + p->score_workspace, stream);
         if (!status)
             status = select_chunk(op, p, rows, n, column, scores, before, best[turn], keys, stream);
         if (status)
@@ -194,15 +187,13 @@ static int run_rows(const struct lik_gpu *gpu, const struct lik_topk *op, const 
     return lik_cuda_launched("write_best");
 }
 
-int lik_cuda_topk_run(const struct lik_gpu *gpu, const struct lik_topk *op, char *workspace,
-                      cudaStream_t stream)
+int lik_cuda_topk_run(const struct lik_gpu *gpu, const struct lik_topk *op, const struct topk_plan *p,
+                      char *workspace, cudaStream_t stream)
 {
-    struct topk_plan p;
-    struct lik_layout layout = {};
-    int status = lik_cuda_plan_topk(&gpu->limits, op, &layout, &p);
-    for (int64_t row = 0; !status && row < op->score.q.count; row += p.queries) {
-        int64_t rows = op->score.q.count - row < p.queries ? op->score.q.count - row : p.queries;
-        status = run_rows(gpu, op, &p, row, rows, workspace, stream);
+    int status = LIK_OK;
+    for (int64_t row = 0; !status && row < op->score.q.count; row += p->queries_per_chunk) {
+        int64_t rows = lik_min_i64(op->score.q.count - row, p->queries_per_chunk);
+        status = run_rows(gpu, op, p, row, rows, workspace, stream);
     }
     return status;
 }

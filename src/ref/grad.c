@@ -28,13 +28,6 @@ struct gather {
     double sum[LIK_REF_SPAN];
 };
 
-static int64_t argmax_at(const struct lik_score *op, int64_t score, int64_t s)
-{
-    int64_t at = score * op->q.len_max + s;
-    return op->argmax_dtype == LIK_I16 ? ((const int16_t *)op->argmax)[at]
-                                       : ((const int32_t *)op->argmax)[at];
-}
-
 /* Adds what the token receives from query token s and document token t of one score. */
 static void meet(struct gather *g, double grad_score, int64_t i, int64_t s, int64_t j, int64_t t)
 {
@@ -61,13 +54,13 @@ static void visit_score(struct gather *g, int64_t row, int64_t column)
     int64_t score = row * lik_score_columns(op) + column;
     double grad_score = (double)g->op->grad_scores[row * g->op->grad_scores_stride + column];
     if (g->is_query) {
-        int64_t t = i == g->i ? argmax_at(op, score, g->t) : -1;
+        int64_t t = i == g->i ? lik_argmax_at(op, score, g->t) : -1;
         if (t >= 0)
             meet(g, grad_score, i, g->t, j, t);
         return;
     }
     for (int64_t s = 0; j == g->i && s < lik_tokens_length(&op->q, i); s++)
-        if (argmax_at(op, score, s) == g->t && lik_ref_kept(&op->q, i, s))
+        if (lik_argmax_at(op, score, s) == g->t && lik_ref_kept(&op->q, i, s))
             meet(g, grad_score, i, s, j, g->t);
 }
 
@@ -165,10 +158,8 @@ static void grad_operand(const struct lik_grad *op, const struct lik_tokens *x, 
         zero_row(op, x, out, out_weights, row);
 }
 
-int lik_ref_grad_run(const struct lik_context *ctx, const struct lik_grad *op, const struct lik_exec *exec)
+int lik_ref_grad_run(const struct lik_grad *op)
 {
-    (void)ctx;
-    (void)exec;
     grad_operand(op, &op->score.q, 1, op->grad_q, op->grad_weights);
     grad_operand(op, &op->score.d, 0, op->grad_d, NULL);
     return LIK_OK;

@@ -16,12 +16,11 @@
 #include "base/dtype.h"
 #include "base/size.h"
 #include "core/backend.h"
-#include "shared/tokens.h"
+#include "shared/argmax.h"
 
 #include <math.h>
 
-#define LIK_REF_SPAN     256
-#define LIK_REF_NORM_MIN 1e-12 /* as torch.nn.functional.normalize clamps */
+#define LIK_REF_SPAN 256
 
 struct lik_ref_token {
     const struct lik_tokens *of;
@@ -57,8 +56,8 @@ double lik_ref_product(const struct lik_ref_token *q, const struct lik_ref_token
  * op->argmax if it is wanted. */
 float lik_ref_score(const struct lik_score *op, int64_t i, int64_t j, int64_t row, int want_argmax);
 
-int lik_ref_score_run(const struct lik_context *ctx, const struct lik_score *op, const struct lik_exec *exec);
-int lik_ref_topk_run(const struct lik_context *ctx, const struct lik_topk *op, const struct lik_exec *exec);
-int lik_ref_grad_run(const struct lik_context *ctx, const struct lik_grad *op, const struct lik_exec *exec);
+int lik_ref_score_run(const struct lik_score *op);
+int lik_ref_topk_run(const struct lik_topk *op);
+int lik_ref_grad_run(const struct lik_grad *op);
 
 #endif

@@ -28,8 +28,8 @@ struct lik_ref_token lik_ref_token(const struct lik_tokens *x, int64_t i, int64_
             squares += (double)span[k] * (double)span[k];
     }
     double norm = fabs(token.factor) * sqrt(squares);
-    token.clamped = norm < LIK_REF_NORM_MIN;
-    token.factor /= token.clamped ? LIK_REF_NORM_MIN : norm;
+    token.clamped = norm < LIK_NORM_MIN;
+    token.factor /= token.clamped ? LIK_NORM_MIN : norm;
     return token;
 }
 
@@ -45,15 +45,6 @@ double lik_ref_product(const struct lik_ref_token *q, const struct lik_ref_token
             sum += (double)a[k] * (double)b[k];
     }
     return q->factor * d->factor * sum;
-}
-
-static void store_argmax(const struct lik_score *op, int64_t row, int64_t s, int64_t t)
-{
-    int64_t at = row * op->q.len_max + s;
-    if (op->argmax_dtype == LIK_I16)
-        ((int16_t *)op->argmax)[at] = (int16_t)t;
-    else
-        ((int32_t *)op->argmax)[at] = (int32_t)t;
 }
 
 float lik_ref_score(const struct lik_score *op, int64_t i, int64_t j, int64_t row, int want_argmax)
@@ -79,15 +70,13 @@ float lik_ref_score(const struct lik_score *op, int64_t i, int64_t j, int64_t ro
         if (best_t >= 0)
             score += lik_ref_weight(&op->q, i, s) * best;
         if (want_argmax)
-            store_argmax(op, row, s, best_t);
+            lik_argmax_put(op, row, s, best_t);
     }
     return (float)score;
 }
 
-int lik_ref_score_run(const struct lik_context *ctx, const struct lik_score *op, const struct lik_exec *exec)
+int lik_ref_score_run(const struct lik_score *op)
 {
-    (void)ctx;
-    (void)exec;
     int64_t rows = lik_score_rows(op), columns = lik_score_columns(op);
     for (int64_t row = 0; columns > 0 && row < rows; row++)
         for (int64_t column = 0; column < columns; column++) {

@@ -20,10 +20,8 @@ static void insert(const struct lik_topk *op, float *values, int64_t *ids, int64
     ids[at] = id;
 }
 
-int lik_ref_topk_run(const struct lik_context *ctx, const struct lik_topk *op, const struct lik_exec *exec)
+int lik_ref_topk_run(const struct lik_topk *op)
 {
-    (void)ctx;
-    (void)exec;
     const struct lik_score *problem = &op->score;
     for (int64_t i = 0; i < problem->q.count; i++) {
         float *values = op->values + i * op->k;

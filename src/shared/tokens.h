@@ -11,6 +11,15 @@
 #define LIK_INLINE static inline
 #endif
 
+/* Norms are taken as at least this, as torch.nn.functional.normalize takes them. */
+#define LIK_NORM_MIN 1e-12
+
+/* The norm a token is divided by. A NaN stays one. */
+LIK_INLINE float lik_clamp_norm(float norm)
+{
+    return norm < (float)LIK_NORM_MIN ? (float)LIK_NORM_MIN : norm;
+}
+
 LIK_INLINE int64_t lik_offset_at(const struct lik_tokens *x, int64_t i)
 {
     return x->offsets_dtype == LIK_I32 ? (int64_t)((const int32_t *)x->offsets)[i]

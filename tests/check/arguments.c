@@ -427,6 +427,62 @@ static void check_running(void)
         }
 }
 
+/* Who lends workspace, and what it was asked for. */
+struct lent {
+    void *memory;
+    size_t bytes;
+    int calls;
+};
+
+static void *lend(void *lender, size_t bytes)
+{
+    struct lent *lent = lender;
+    lent->calls++;
+    lent->bytes = bytes;
+    return lent->memory;
+}
+
+/* exec.get_workspace: asked once, for the plan's bytes, and only where the caller's are too
+ * few. */
+static void check_lenders(void)
+{
+    for (int64_t i = 0; i < device_count; i++)
+        for (int verb = SCORE; verb <= GRAD && devices[i].ctx; verb *= 2) {
+            struct call plan = good_call(), c;
+            check_describe("arguments: workspace on demand, verb %d on %s", verb, devices[i].name);
+            check_ok(enter(devices[i].ctx, verb, 1, &plan), "plan");
+            size_t needed = plan.plan.workspace_bytes;
+            for (int way = 0; way < 5; way++) {
+                struct lent lent = {.memory = way == 3 ? NULL : in.workspace + (way == 4 ? 32 : 0)};
+                c = good_call();
+                c.exec.workspace = way == 1 ? in.workspace : NULL;
+                c.exec.workspace_bytes = way == 1 ? needed : 0;
+                c.exec.get_workspace = lend;
+                c.exec.lender = &lent;
+                if (way == 2 && needed > 0) { /* too few */
+                    c.exec.workspace = in.workspace;
+                    c.exec.workspace_bytes = needed - 1;
+                }
+                memset(&out, 0xcb, sizeof out);
+                int wanted = way == 1 || needed == 0 ? 0 : 1, status = enter(devices[i].ctx, verb, 0, &c);
+                check(lent.calls == wanted && lent.bytes == (wanted ? needed : 0),
+                      "way %d: asked %d times, for %zu bytes of %zu", way, lent.calls, lent.bytes, needed);
+                int expected = way < 3 || needed == 0 ? LIK_OK : way == 3 ? LIK_ENOMEM : LIK_EINVAL;
+                check(status == expected, "way %d gives %s", way, lik_status_name(status));
+                if (way == 3 && needed > 0)
+                    check(strstr(lik_last_error(), "exec.get_workspace") != NULL, "the message is \"%s\"",
+                          lik_last_error());
+            }
+            c = good_call(); /* a caller of the first version: what is behind its struct is not read */
+            c.exec.struct_size = offsetof(struct lik_exec, get_workspace);
+            c.exec.get_workspace = (void *(*)(void *, size_t))(uintptr_t)1;
+            c.exec.workspace_bytes = 0;
+            int status = enter(devices[i].ctx, verb, 0, &c);
+            check(status == (needed ? LIK_EWORKSPACE : LIK_OK), "a short exec gives %s",
+                  lik_status_name(status));
+        }
+}
+
 /* Legal problems at the ends of what sizes and strides can be: nothing of them may overflow, no
  * pointer be made to where no token is. The sanitizers see it; here the calls must succeed, or
  * be refused by name. */
@@ -727,6 +783,7 @@ void check_arguments(void)
     check_pairings();
     check_results();
     check_running();
+    check_lenders();
     check_extremes();
     check_pointers();
     check_memory();

@@ -225,5 +225,6 @@ void check_entries(void); /* a part of it */
 void check_pool(void);
 void check_plans(void);
 void check_files(void);
+void check_views(void);
 
 #endif

@@ -4,6 +4,8 @@
  * 0xee bytes, or nothing ever written with LIK_CHECK_RAW=1 (for initcheck). */
 #include "check.h"
 
+#include "shared/operand.h"
+
 #ifdef LIK_WITH_CUDA
 #include <cuda_runtime_api.h>
 #include <pthread.h>
@@ -44,37 +46,31 @@ static void *mirror_bytes(const void *host, size_t bytes, int output)
     return m->base + m->at;
 }
 
-/* An array with these strides; returns the device's address of its entry (0, 0, 0). */
-static void *mirror_strided(const struct lik_tokens *x, const void *host, struct lik_strides strides,
-                            int64_t inner, int64_t inner_stride, size_t size)
+/* Array n of x; returns the device's address of its entry (0, 0, 0). */
+static void *mirror_array(const struct lik_tokens *x, int n)
 {
-    int64_t groups = x->group_size ? x->count / x->group_size : 1,
-            members = x->group_size ? x->group_size : x->count;
-    int64_t extents[4] = {groups, members, x->len_max, inner};
-    int64_t steps[4] = {strides.group, strides.sequence, strides.token, inner_stride}, low = 0, high = 1;
-    if (!host)
+    struct lik_operand_array array = lik_array_of(x, n);
+    int64_t extents[4], low = 0, high = 1;
+    const int64_t steps[4] = {array.strides.group, array.strides.sequence, array.strides.token,
+                              array.inner_stride};
+    if (!array.at)
         return NULL;
-    if (x->offsets) {
-        extents[0] = extents[1] = 1;
-        extents[2] = x->total;
-    }
+    lik_operand_extents(x, &array, extents);
     for (int i = 0; i < 4; i++) {
         if (extents[i] == 0)
-            return mirror_bytes(host, 0, 0);
+            return mirror_bytes(array.at, 0, 0);
         *(steps[i] < 0 ? &low : &high) += (extents[i] - 1) * steps[i];
     }
-    const unsigned char *first = (const unsigned char *)host + low * (int64_t)size;
-    return (unsigned char *)mirror_bytes(first, (size_t)(high - low) * size, 0) - low * (int64_t)size;
+    const unsigned char *first = (const unsigned char *)array.at + low * array.element_bytes;
+    size_t bytes = (size_t)((high - low) * array.element_bytes);
+    return (unsigned char *)mirror_bytes(first, bytes, 0) - low * array.element_bytes;
 }
 
 static void mirror_tokens(struct lik_tokens *x)
 {
     struct lik_tokens host = *x;
-    x->data = mirror_strided(&host, host.data, host.strides, host.dim, host.dim_stride,
-                             lik_dtype_bytes(host.dtype));
-    x->mask = mirror_strided(&host, host.mask, host.mask_strides, 1, 0, 1);
-    x->scale = mirror_strided(&host, host.scale, host.scale_strides, 1, 0, sizeof(float));
-    x->weights = mirror_strided(&host, host.weights, host.weights_strides, 1, 0, sizeof(float));
+    for (int n = 0; n < LIK_OPERAND_ARRAYS; n++)
+        lik_operand_move(x, n, mirror_array(&host, n));
     x->offsets =
         mirror_bytes(host.offsets, (size_t)(host.count + 1) * (host.offsets_dtype == LIK_I32 ? 4 : 8), 0);
 }

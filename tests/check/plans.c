@@ -106,7 +106,7 @@ static void finish_tokens(struct lik_tokens *x)
 
 static int read_problem(const char *line, struct planned *p)
 {
-    char words[1024];
+    char words[2048];
     *p = (struct planned){.arch = 90};
     if (!check(strlen(line) < sizeof words, "the problem is too long"))
         return 0;
@@ -123,7 +123,7 @@ static void print_plan(const struct planned *p, char *text, size_t size)
 {
     struct gpu_limits gpu = limits_of(p->arch);
     struct lik_layout layout = {0};
-    char name[64], words[768];
+    char name[64], words[1536];
     int status;
     if (p->want_topk) {
         struct topk_plan plan;
@@ -150,7 +150,7 @@ static void print_plan(const struct planned *p, char *text, size_t size)
 
 void check_plans(void)
 {
-    static char lines[4000][1024];
+    static char lines[1000][2048];
     const char *write = getenv("LIK_CHECK_WRITE");
     FILE *file = fopen(LIK_CHECK_PLANS, "r");
     int count = 0, problems = 0;
@@ -162,7 +162,7 @@ void check_plans(void)
     file = write && *write == '1' ? fopen(LIK_CHECK_PLANS, "w") : NULL;
     for (int i = 0; i < count; i++) {
         struct planned p;
-        char plan[1024];
+        char plan[2048];
         const char *line = lines[i];
         int problem = line[0] && line[0] != '#' && line[0] != ' ';
         if (file && line[0] != ' ')

@@ -91,16 +91,7 @@ static void check_shards(const struct problem *p, const struct device *device, c
     for (int64_t part = 0, first = 0; part < parts; part++) {
         int64_t next = part + 1 == parts ? columns : first + rng_below(rng, columns - first + 1);
         struct lik_topk shard = *op;
-        struct lik_tokens *d = &shard.score.d;
-        d->count = next - first;
-        if (d->offsets) {
-            d->offsets = (const char *)d->offsets + first * (int64_t)lik_dtype_bytes(d->offsets_dtype);
-        } else {
-            d->data =
-                (const char *)d->data + first * d->strides.sequence * (int64_t)lik_dtype_bytes(d->dtype);
-            d->mask = d->mask ? d->mask + first * d->mask_strides.sequence : NULL;
-            d->scale = d->scale ? d->scale + first * d->scale_strides.sequence : NULL;
-        }
+        check_ok(lik_tokens_slice(&op->score.d, first, next - first, &shard.score.d), "lik_tokens_slice");
         shard.k = k_in;
         shard.id_base = op->id_base + first;
         shard.values = values_in + from;

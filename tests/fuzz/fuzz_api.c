@@ -11,7 +11,7 @@
  * gaps between the workspace's regions. */
 // sources: src/base/*.c src/core/*.c src/ref/*.c src/cpu/*.c
 // flags: -DLIK_GUARD_WORKSPACE -fsanitize=float-cast-overflow
-#include "lik/lik.h"
+#include "shared/operand.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -125,32 +125,30 @@ static struct lik_tokens tokens(int64_t dim, int64_t *offsets)
 
 typedef double wide; /* exact where it matters, which is below 2^53 */
 
-static int reaches(const void *pointer, const struct lik_tokens *x, struct lik_strides s, int64_t dim,
-                   int64_t dim_stride, wide size)
+static int reaches(const struct lik_tokens *x, const struct lik_operand_array *array)
 {
-    wide members = x->group_size > 0 ? x->group_size : x->count,
-         groups = x->group_size > 0 ? x->count / x->group_size : 1;
-    wide extents[4] = {groups, members, x->len_max, dim},
-         steps[4] = {s.group, s.sequence, s.token, dim_stride};
-    wide low = 0, high = 0, begin = (const unsigned char *)pointer - arena;
-    if (x->offsets) {
-        extents[0] = extents[1] = 1;
-        extents[2] = x->total;
-    }
+    int64_t extents[4];
+    const wide size = (wide)array->element_bytes;
+    const int64_t steps[4] = {array->strides.group, array->strides.sequence, array->strides.token,
+                              array->inner_stride};
+    wide low = 0, high = 0, begin = (const unsigned char *)array->at - arena;
+    lik_operand_extents(x, array, extents);
     for (int i = 0; i < 4; i++) {
         if (extents[i] <= 0)
             return 1;
-        (steps[i] < 0 ? &low : &high)[0] += (extents[i] - 1) * steps[i];
+        (steps[i] < 0 ? &low : &high)[0] += (wide)(extents[i] - 1) * (wide)steps[i];
     }
     return begin + low * size >= 0 && begin + (high + 1) * size <= (wide)sizeof arena;
 }
 
 static int present(const struct lik_tokens *x)
 {
-    return reaches(x->data, x, x->strides, x->dim, x->dim_stride, (wide)lik_dtype_bytes(x->dtype)) &&
-           (!x->mask || reaches(x->mask, x, x->mask_strides, 1, 0, 1)) &&
-           (!x->scale || reaches(x->scale, x, x->scale_strides, 1, 0, 4)) &&
-           (!x->weights || reaches(x->weights, x, x->weights_strides, 1, 0, 4));
+    for (int n = 0; n < LIK_OPERAND_ARRAYS; n++) {
+        struct lik_operand_array array = lik_array_of(x, n);
+        if ((array.at || n == 0) && !reaches(x, &array))
+            return 0;
+    }
+    return 1;
 }
 
 /* Entries that plan and run look at before they can know better. */

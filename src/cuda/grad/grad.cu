@@ -284,16 +284,6 @@ static __global__ void list_keys(const int64_t *list, int64_t count, int64_t n, 
 
 /* ---- The host's side ---- */
 
-int lik_cuda_grad_plan(const struct lik_gpu *gpu, const struct lik_grad *op, struct lik_layout *layout,
-                       struct lik_plan *plan)
-{
-    struct grad_plan p;
-    int status = lik_cuda_plan_grad(&gpu->limits, op, layout, &p);
-    if (!status)
-        lik_cuda_name_grad(&p, op, plan->variant, sizeof plan->variant);
-    return status;
-}
-
 static int sort_list(const int64_t *list, int64_t list_count, int64_t sequences, int64_t padded,
                      uint64_t *keys, struct sorted_list *out, cudaStream_t stream)
 {
@@ -317,7 +307,7 @@ static grad_kernel kernel_of(int few, int lanes, int kind)
     return kernels[few][lanes / 16][kind];
 }
 
-int lik_grad_prepare(const struct lik_gpu *gpu)
+int lik_cuda_grad_prepare(const struct lik_gpu *gpu)
 {
     cudaError_t e = cudaSuccess;
     for (int i = 0; i < 2 * 3 * ROW_KINDS && e == cudaSuccess; i++) {
@@ -405,25 +395,21 @@ static void take_plan(struct grad_args *a, const struct grad_plan *p)
     a->blocks_per_document = p->blocks_per_document;
 }
 
-int lik_cuda_grad_run(const struct lik_gpu *gpu, const struct lik_grad *op, char *workspace,
-                      cudaStream_t stream)
+int lik_cuda_grad_run(const struct lik_gpu *gpu, const struct lik_grad *op, const struct grad_plan *p,
+                      char *workspace, cudaStream_t stream)
 {
-    struct grad_plan p;
     struct grad_args a = {};
-    struct lik_layout layout = {};
-    int status = lik_cuda_plan_grad(&gpu->limits, op, &layout, &p);
+    a.op = *op;
+    take_plan(&a, p);
+    int status = prepare_inputs(p, &a, workspace, stream);
     if (status)
         return status;
-    a.op = *op;
-    take_plan(&a, &p);
-    if ((status = prepare_inputs(&p, &a, workspace, stream)) != LIK_OK)
-        return status;
-    int64_t runs = op->grad_d ? op->score.d.count * p.blocks_per_document : 0;
+    int64_t runs = op->grad_d ? op->score.d.count * p->blocks_per_document : 0;
     int64_t tokens = op->grad_q || op->grad_weights ? op->score.q.count * op->score.q.len_max : 0;
-    if (!runs || !p.one_launch) {
-        if ((status = launch_rows(gpu, &p, &a, p.d_kind, p.query_bytes, 0, tokens, stream)))
+    if (!runs || !p->one_launch) {
+        if ((status = launch_rows(gpu, p, &a, p->d_kind, p->query_bytes, 0, tokens, stream)))
             return status;
         tokens = 0;
     }
-    return launch_rows(gpu, &p, &a, p.q_kind, p.document_bytes, runs, tokens, stream);
+    return launch_rows(gpu, p, &a, p->q_kind, p->document_bytes, runs, tokens, stream);
 }

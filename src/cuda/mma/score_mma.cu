@@ -304,8 +304,8 @@ template <class P> static int launch_rows(struct mma_args *a, const struct lik_g
     return a->score.tiling.strips_per_tile == 2 ? launch<P, 1>(a, gpu, stream) : launch<P, 4>(a, gpu, stream);
 }
 
-int lik_score_mma_launch(const struct lik_gpu *gpu, const struct score_args *score,
-                         const struct score_plan *plan, cudaStream_t stream)
+int lik_cuda_mma_launch(const struct lik_gpu *gpu, const struct score_args *score,
+                        const struct score_plan *plan, cudaStream_t stream)
 {
     struct mma_args a = {};
     a.score = *score;
@@ -338,7 +338,7 @@ template <class P> static cudaError_t prepare(int bytes)
     return cudaSuccess;
 }
 
-int lik_score_mma_prepare(struct lik_gpu *gpu)
+int lik_cuda_mma_prepare(struct lik_gpu *gpu)
 {
     cudaError_t e = gpu->limits.arch < 80 ? prepare<struct f16_products_sm75>((int)gpu->limits.shared_bytes)
                                           : prepare<struct f16_products>((int)gpu->limits.shared_bytes);

@@ -269,12 +269,14 @@ void lik_cuda_print_grad(const struct grad_plan *plan, char *text, size_t size);
 
 #define TOPK_RUN 4096 /* keys that a block sorts at once */
 
-/* How a problem is cut: LIK_ALL by documents, LIK_CANDIDATES by queries. */
+/* How a problem is cut into chunks: LIK_ALL by documents, LIK_CANDIDATES by queries. */
 struct topk_plan {
-    int64_t queries, columns; /* of a chunk, at most */
-    int64_t sorted_keys;      /* large k: keys a query that are sorted, a power of two; else 0 */
+    int64_t queries_per_chunk, documents_per_chunk; /* at most; of documents: a query's */
+    /* large k: keys a query that are sorted, a power of two; else 0 */
+    int64_t sorted_keys;
     size_t scores, score_workspace, keys[2], best[2]; /* where they stand in the workspace */
-    struct score_plan score;                          /* of the first chunk */
+    struct score_plan score;                          /* of a whole chunk */
+    struct score_plan last_score;                     /* of a last one that is smaller */
 };
 
 int lik_cuda_plan_topk(const struct gpu_limits *gpu, const struct lik_topk *op, struct lik_layout *layout,
@@ -282,11 +284,8 @@ int lik_cuda_plan_topk(const struct gpu_limits *gpu, const struct lik_topk *op, 
 void lik_cuda_name_topk(const struct topk_plan *plan, const struct lik_topk *op, char *text, size_t size);
 void lik_cuda_print_topk(const struct topk_plan *plan, char *text, size_t size);
 
-/* The sequences of x from `first` on, `count` of them; with groups, whole groups. */
-void lik_cuda_cut(struct lik_tokens *x, int64_t first, int64_t count);
-
 /* Queries `row` ... and documents `column` ... of the problem, whose scores go to `scores`. */
-struct lik_score lik_cuda_chunk(const struct lik_score *op, int64_t row, int64_t rows, int64_t column,
-                                int64_t columns, float *scores);
+int lik_cuda_topk_chunk(const struct lik_score *op, int64_t row, int64_t rows, int64_t column,
+                        int64_t columns, float *scores, struct lik_score *chunk);
 
 #endif

@@ -2,20 +2,20 @@
  * arguments. */
 #include "cuda/sm90/shared.cuh"
 
-const void *lik_sm90_kernel_f16(int argmax, int two_bands);
-const void *lik_sm90_kernel_bf16(int argmax, int two_bands);
-const void *lik_sm90_kernel_f32(int argmax, int two_bands);
+const void *lik_cuda_sm90_kernel_f16(int argmax, int two_bands);
+const void *lik_cuda_sm90_kernel_bf16(int argmax, int two_bands);
+const void *lik_cuda_sm90_kernel_f32(int argmax, int two_bands);
 
 static const void *kernel_of(int dtype, int argmax, int two_bands)
 {
     switch (dtype) {
-    case LIK_F16: return lik_sm90_kernel_f16(argmax, two_bands);
-    case LIK_BF16: return lik_sm90_kernel_bf16(argmax, two_bands);
-    default: return lik_sm90_kernel_f32(argmax, two_bands);
+    case LIK_F16: return lik_cuda_sm90_kernel_f16(argmax, two_bands);
+    case LIK_BF16: return lik_cuda_sm90_kernel_bf16(argmax, two_bands);
+    default: return lik_cuda_sm90_kernel_f32(argmax, two_bands);
     }
 }
 
-int lik_score_sm90_prepare(struct lik_gpu *gpu)
+int lik_cuda_sm90_prepare(struct lik_gpu *gpu)
 {
     gpu->limits.hopper = 0;
     if (gpu->limits.arch != 90)
@@ -38,10 +38,15 @@ int lik_score_sm90_prepare(struct lik_gpu *gpu)
         e = cudaFuncSetAttribute(kernel_of(LIK_F32 + i / 4, i & 1, i & 2),
                                  cudaFuncAttributeMaxDynamicSharedMemorySize,
                                  (int)(gpu->limits.shared_bytes - sizeof(struct shared)));
-    gpu->encode = (decltype(gpu->encode))encode;
+    gpu->encode_tensor_map = encode;
     gpu->limits.hopper = e == cudaSuccess;
     return lik_cuda_status(e, "cudaFuncSetAttribute");
 }
+
+typedef CUresult (*encode_tensor_map)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *,
+                                      const cuuint64_t *, const cuuint64_t *, const cuuint32_t *,
+                                      const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle,
+                                      CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
 
 /* Tensor maps of the documents, (dim, token, sequence, group): of the one box of a uniform
  * stream, or one for each box height. */
@@ -65,13 +70,14 @@ static int make_maps(const struct lik_gpu *gpu, struct sm90_args *a)
         strides[i] =
             shape[i + 1] > 1 ? (cuuint64_t)steps[i] * bytes : (cuuint64_t)(d->dim * bytes + 15) / 16 * 16;
     cuuint32_t ones[4] = {1, 1, 1, 1};
+    encode_tensor_map encode = (encode_tensor_map)gpu->encode_tensor_map;
     for (int b = 0; b < (a->uniform ? 1 : BOXES); b++) {
         cuuint32_t box[4] = {(cuuint32_t)a->slab_elements,
                              a->uniform ? 8u * (cuuint32_t)a->octets_per_piece : 8u << b,
                              a->uniform ? (cuuint32_t)a->documents_per_tile : 1, 1};
-        CUresult e = gpu->encode(&a->maps[b], types[d->dtype - LIK_F32], 4, (void *)d->data, shape, strides,
-                                 box, ones, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                                 CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+        CUresult e = encode(&a->maps[b], types[d->dtype - LIK_F32], 4, (void *)d->data, shape, strides, box,
+                            ones, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                            CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
         if (e != CUDA_SUCCESS)
             return lik_fail(LIK_EDEVICE, "cuTensorMapEncodeTiled failed (%d) for d: %lld x %lld x %lld",
                             (int)e, (long long)d->count, (long long)d->len_max, (long long)d->dim);
@@ -114,8 +120,8 @@ static void take_plan(struct sm90_args *a, const struct sm90_plan *p)
     a->pairs_each = s->pairs_each;
 }
 
-int lik_score_sm90_launch(const struct lik_gpu *gpu, const struct score_args *score,
-                          const struct score_plan *plan, cudaStream_t stream)
+int lik_cuda_sm90_launch(const struct lik_gpu *gpu, const struct score_args *score,
+                         const struct score_plan *plan, cudaStream_t stream)
 {
     const struct sm90_plan *p = &plan->sm90;
     struct sm90_args a = {};

@@ -1,0 +1,29 @@
+/* Workspace: how much a plan asks for, and what a run takes. The front door's side of
+ * lik_workspace_plan and lik_workspace_take (core/backend.h).
+ *
+ * In a build with LIK_GUARD_WORKSPACE gaps between the workspace's regions (base/layout.h) are
+ * painted when it is taken and looked at when the run is over. */
+#ifndef LIK_CORE_WORKSPACE_H
+#define LIK_CORE_WORKSPACE_H
+
+#include "core/backend.h"
+
+#ifdef LIK_GUARD_WORKSPACE
+/* Before a run: no gaps yet. */
+void lik_guards_begin(void);
+/* After a run, which it waits for: LIK_EDEVICE and a message that says where, if a gap was
+ * written to. */
+LIK_STATUS lik_guards_check(const struct lik_context *ctx, const struct lik_exec *exec);
+#else
+static inline void lik_guards_begin(void)
+{
+}
+
+static inline LIK_STATUS lik_guards_check(const struct lik_context *ctx, const struct lik_exec *exec)
+{
+    (void)ctx, (void)exec;
+    return LIK_OK;
+}
+#endif
+
+#endif

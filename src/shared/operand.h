@@ -1,0 +1,115 @@
+/* The arrays of an operand in one list, over which checks, slices, copies and bindings loop.
+ *
+ * An entry is what belongs to one token: `inner` elements of an array, `inner_stride` apart. A
+ * new array of struct lik_tokens is one more line in lik_operand_fields. The offsets are not in
+ * the list: they say where the sequences begin in all the others. */
+#ifndef LIK_SHARED_OPERAND_H
+#define LIK_SHARED_OPERAND_H
+
+#include "base/size.h"
+#include "shared/tokens.h"
+
+#include <string.h>
+
+struct lik_operand_field {
+    const char *name, *strides_name; /* of the fields of struct lik_tokens */
+    size_t at, strides;              /* where they stand in it */
+    int64_t element_bytes;           /* 0: that of the operand's dtype, `dim` elements an entry */
+};
+
+#define LIK_OPERAND_ARRAYS 4
+
+static const struct lik_operand_field lik_operand_fields[LIK_OPERAND_ARRAYS] = {
+    {"data", "strides", offsetof(struct lik_tokens, data), offsetof(struct lik_tokens, strides), 0},
+    {"mask", "mask_strides", offsetof(struct lik_tokens, mask), offsetof(struct lik_tokens, mask_strides), 1},
+    {"scale", "scale_strides", offsetof(struct lik_tokens, scale), offsetof(struct lik_tokens, scale_strides),
+     4},
+    {"weights", "weights_strides", offsetof(struct lik_tokens, weights),
+     offsetof(struct lik_tokens, weights_strides), 4},
+};
+
+struct lik_operand_array {
+    const char *name, *strides_name;
+    const void *at; /* NULL: the operand has none */
+    struct lik_strides strides;
+    int64_t element_bytes;
+    int64_t inner, inner_stride;
+};
+
+/* Array n of an operand. */
+static inline struct lik_operand_array lik_array_of(const struct lik_tokens *x, int n)
+{
+    const struct lik_operand_field *field = &lik_operand_fields[n];
+    struct lik_operand_array array = {
+        field->name, field->strides_name, NULL, {0, 0, 0}, field->element_bytes, 1, 0};
+    memcpy(&array.at, (const char *)x + field->at, sizeof array.at);
+    memcpy(&array.strides, (const char *)x + field->strides, sizeof array.strides);
+    if (!field->element_bytes) {
+        array.element_bytes = (int64_t)lik_dtype_bytes(x->dtype);
+        array.inner = x->dim;
+        array.inner_stride = x->dim_stride;
+    }
+    return array;
+}
+
+/* Puts array n of an operand somewhere else. */
+static inline void lik_operand_move(struct lik_tokens *x, int n, const void *at)
+{
+    memcpy((char *)x + lik_operand_fields[n].at, &at, sizeof at);
+}
+
+/* Is there one entry for all tokens? */
+static inline int lik_operand_array_is_constant(const struct lik_operand_array *array)
+{
+    return !array->strides.group && !array->strides.sequence && !array->strides.token;
+}
+
+/* How many entries an array's axes have: groups, sequences of a group, tokens, elements; 1, 1,
+ * all rows and elements of a packed one. */
+static inline void lik_operand_extents(const struct lik_tokens *x, const struct lik_operand_array *array,
+                                       int64_t extents[4])
+{
+    extents[0] = !x->offsets && x->group_size > 0 ? x->count / x->group_size : 1;
+    extents[1] = x->offsets ? 1 : x->group_size > 0 ? x->group_size : x->count;
+    extents[2] = x->offsets ? x->total : x->len_max;
+    extents[3] = array->inner;
+}
+
+/* Sequences first ... first + count - 1 of x, which it has: whole groups, or some of one group.
+ * Non-zero where that would be neither, or the addresses leave the range of 64 bits. */
+static inline int lik_operand_slice(const struct lik_tokens *x, int64_t first, int64_t count,
+                                    struct lik_tokens *out)
+{
+    *out = *x;
+    out->count = count;
+    if (x->offsets) {
+        out->offsets = (const char *)x->offsets + first * (int64_t)lik_dtype_bytes(x->offsets_dtype);
+        return 0;
+    }
+    int64_t group = 0, member = first;
+    if (x->group_size > 0) {
+        group = first / x->group_size;
+        member = first % x->group_size;
+        if (member || count % x->group_size) {
+            if (count > x->group_size - member)
+                return 1;
+            out->group_size = 0;
+        }
+    }
+    if (count == 0 || x->len_max == 0) /* no entries: the strides may be anything */
+        return 0;
+    for (int n = 0; n < LIK_OPERAND_ARRAYS; n++) {
+        struct lik_operand_array array = lik_array_of(x, n);
+        int64_t by_group, by_member, by;
+        if (!array.at)
+            continue;
+        if (lik_mul_i64(group, array.strides.group, &by_group) ||
+            lik_mul_i64(member, array.strides.sequence, &by_member) ||
+            lik_add_i64(by_group, by_member, &by) || lik_mul_i64(by, array.element_bytes, &by))
+            return 1;
+        lik_operand_move(out, n, (const char *)array.at + by);
+    }
+    return 0;
+}
+
+#endif

@@ -270,7 +270,7 @@ LIK_DEVICE float finish_row(const struct grad_args &a, const struct lik_tokens &
     }
     if (!gradient || !writes)
         return along;
-    bool lost = x.normalize && factor == __fdiv_rn(own, 1e-12f);
+    bool lost = x.normalize && factor == __fdiv_rn(own, (float)LIK_NORM_MIN);
     for (int from = k; from < (int)x.dim; from += lanes * 8) {
         if (kept)
 #pragma unroll

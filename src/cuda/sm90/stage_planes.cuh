@@ -91,7 +91,7 @@ LIK_DEVICE void split_tokens(const struct sm90_args &a, struct shared &sm, const
             };
             float sum = total(squares), less = total(scaled);
             float norm = sum < 1e37f ? __fsqrt_rn(sum) : __fmul_rn(__fsqrt_rn(less), 0x1p70f);
-            factors[tile * columns_most(bands, planes) + c] = __fdiv_rn(1.0f, norm < 1e-12f ? 1e-12f : norm);
+            factors[tile * columns_most(bands, planes) + c] = __fdiv_rn(1.0f, lik_clamp_norm(norm));
             __syncwarp();
             if (lane == 0)
                 mbarrier_arrive(&sm.factors_ready[tile]);

@@ -71,8 +71,7 @@ LIK_DEVICE void take_norms(const struct sm90_args &a, struct shared &sm, const c
                 const float (&s)[8] = squares[n];
                 float norm = __fsqrt_rn(__fadd_rn(__fadd_rn(__fadd_rn(s[0], s[1]), __fadd_rn(s[2], s[3])),
                                                   __fadd_rn(__fadd_rn(s[4], s[5]), __fadd_rn(s[6], s[7]))));
-                factors[tile * columns_most(bands, 0) + c + n * step] =
-                    __fdiv_rn(1.0f, norm < 1e-12f ? 1e-12f : norm);
+                factors[tile * columns_most(bands, 0) + c + n * step] = __fdiv_rn(1.0f, lik_clamp_norm(norm));
             }
         __syncwarp();
         if (lane == 0)

@@ -23,6 +23,9 @@ GROUPS = {  # what is likely to kill
     "check.c": "arguments",
     "tokens.h": "score",
     "npy.c": "files",
+    "operand.h": "arguments",
+    "argmax.h": "grad",
+    "load.c": "score",
     "plan.c": "score",
     "topk.c": "topk",
     "grad.c": "grad",
@@ -31,6 +34,7 @@ SECONDS = 300  # a suite that takes longer hangs
 
 CHECK, TOKENS, NPY = "src/core/check.c", "src/shared/tokens.h", "src/io/npy.c"
 PLAN, TOPK, GRAD = "src/cpu/plan.c", "src/cpu/topk.c", "src/cpu/grad.c"
+OPERAND, LOAD, ARGMAX = "src/shared/operand.h", "src/cpu/load.c", "src/shared/argmax.h"
 
 MUTANTS = [
     # ---- bounds off by one, comparisons turned ----
@@ -77,10 +81,10 @@ MUTANTS = [
     (CHECK, "if (x->group_size)", "if (0)"),
     (CHECK, "if (x->offsets_dtype)", "if (0)"),
     (CHECK, "if (x->storage != LIK_DENSE)", "if (0)"),
-    (CHECK, 'check_aligned(name, ".scale", x->scale, sizeof(float)) ||', ""),
+    (CHECK, "% (size_t)array.element_bytes)", "% (size_t)array.element_bytes && n != 2)"),
     (CHECK, "strides[i] == INT64_MIN || ", ""),
-    (CHECK, "(x->mask && check_strides(", "(0 && check_strides("),
-    (CHECK, "(x->scale && check_strides(", "(0 && check_strides("),
+    (CHECK, "(array.at || n == 0) &&", "(n != 1 && (array.at || n == 0)) &&"),
+    (CHECK, "(array.at || n == 0) &&", "(n != 2 && (array.at || n == 0)) &&"),
     (CHECK, "if (op->d.weights)", "if (0)"),
     (CHECK, "out->id_base < 0 || ", ""),
     (CHECK, "(!out->values || !out->ids)", "!out->values"),
@@ -88,20 +92,20 @@ MUTANTS = [
     (CHECK, " && columns > 0 && !out->scores", " && !out->scores"),
     (CHECK, "!out->score.argmax && out->score.q.len_max > 0", "!out->score.argmax"),
     # ---- wrong operands, sizes and signs ----
-    (CHECK, "x->count / x->group_size : 1;", "x->count / x->group_size : x->count;"),
-    (CHECK, "x->group_size > 0 ? x->group_size : x->count;", "x->count;"),
-    (CHECK, "extents[0] = extents[1] = 1;", "extents[0] = 1;"),
+    (OPERAND, "x->count / x->group_size : 1;", "x->count / x->group_size : x->count;"),
+    (OPERAND, "x->group_size > 0 ? x->group_size : x->count;", "x->count;"),
+    (OPERAND, "x->offsets ? 1 : x->group_size > 0", "x->group_size > 0"),
     (CHECK, "i == 2 && x->offsets ? x->total : extents[i] - 1", "extents[i] - 1"),
     (CHECK, "strides[i] < 0 ? -strides[i] : strides[i]", "strides[i]"),
     (CHECK, "lik_add_i64(reach, term, &reach)", "lik_add_i64(0, term, &reach)"),
-    (CHECK, "lik_mul_i64(reach, bytes, &term)", "lik_mul_i64(reach, 1, &term)"),
+    (CHECK, "lik_mul_i64(reach, array->element_bytes, &term)", "lik_mul_i64(reach, 1, &term)"),
     (CHECK, "lik_max_i64(x->len_max, 8)", "lik_max_i64(x->len_max, 1)"),
     (CHECK, "lik_mul_i64(rows, x->dim * 4, &bytes)", "lik_mul_i64(rows, x->dim, &bytes)"),
     (CHECK, "lik_mul_i64(rows, lik_max_i64(op->scores_stride, columns)", "lik_mul_i64(rows, columns"),
     (CHECK, "lik_mul_i64(entries, 4 * lik_max_i64(", "lik_mul_i64(entries, lik_max_i64("),
     (CHECK, "lik_mul_i64(entries, 16, &entries)", "lik_mul_i64(entries, 8, &entries)"),
     (CHECK, "lik_mul_i64(rows, lik_max_i64(out->grad_scores_stride, columns)", "lik_mul_i64(rows, columns"),
-    (CHECK, "at = n * op->q.len_max + s;", "at = n * tokens + s;"),
+    (CHECK, "t = lik_argmax_at(op, n, s);", "t = lik_argmax_at(op, 0, s);"),
     (CHECK, 'check_list(ctx, "list_d", op->list_d, op->list_count, op->d.count)',
      'check_list(ctx, "list_d", op->list_d, op->list_count, op->q.count)'),
     # ---- regions of the workspace, one entry too small ----
@@ -112,19 +116,19 @@ MUTANTS = [
     (PLAN, "block_queries + 1, 8, 64", "block_queries, 8, 64"),
     (
         PLAN,
-        "maxima = lik_layout_take(&slot, plan->segments * (plan->lanes + 8)",
-        "maxima = lik_layout_take(&slot, plan->segments * (plan->lanes + 8) - 1",
+        "maxima = lik_layout_take(&slot, plan->segments * plan->stride",
+        "maxima = lik_layout_take(&slot, plan->segments * plan->stride - 1",
     ),
     (
         PLAN,
-        "op->argmax ? plan->segments * (plan->lanes + 8) : 0",
-        "op->argmax ? plan->segments * (plan->lanes + 8) - 1 : 0",
+        "op->argmax ? plan->segments * plan->stride : 0",
+        "op->argmax ? plan->segments * plan->stride - 1 : 0",
     ),
-    (PLAN, "sliced * LIK_PANEL_LANES, 4", "sliced * LIK_PANEL_LANES - (sliced > 0), 4"),
+    (PLAN, "sliced * g->panel_lanes, 4", "sliced * g->panel_lanes - (sliced > 0), 4"),
     (PLAN, "plan->widened_rows * plan->widened_stride, 4", "plan->widened_rows * plan->widened_stride - 1, 4"),
-    (PLAN, "8 * dim, 4, 64", "8 * dim - 1, 4, 64"),
+    (PLAN, "g->vector_lanes * dim, 4, 64", "g->vector_lanes * dim - 1, 4, 64"),
     (PLAN, "integer ? dim : 0", "integer ? dim - 1 : 0"),
-    (PLAN, "(&slot, gathered * dim, 1, 64)", "(&slot, gathered * dim - (gathered > 0), 1, 64)"),
+    (PLAN, "(&slot, gathered * dim, loader", "(&slot, gathered * dim - (gathered > 0), loader"),
     (PLAN, "lik_layout_repeat(layout, &slot, plan->slots", "lik_layout_repeat(layout, &slot, 1"),
     (TOPK, "queries, plan->slots * 8, 8", "queries, plan->slots * 8 - 8, 8"),
     (TOPK, "queries * at->heap_k, (plan->slots - 1) * 8", "queries * at->heap_k - 1, (plan->slots - 1) * 8"),
@@ -151,14 +155,14 @@ MUTANTS = [
     (PLAN, "!d->offsets || d->count == 0", "!d->offsets"),
     (
         PLAN,
-        "plan->widened_rows = plan->stream_rows + 2 * LIK_TILE_ROWS",
-        "plan->widened_rows = plan->stream_rows + LIK_TILE_ROWS",
+        "all = plan->stream_rows + ring",
+        "all = plan->stream_rows + ring / 2",
     ),
-    (PLAN, "(plan->panels > 1 && !integer)", "(plan->panels > 2 && !integer)"),
-    (PLAN, "op->precision == LIK_MEDIUM && op->q.dtype != LIK_I8", "op->precision == LIK_MEDIUM"),
+    (PLAN, "return plan->panels > 1 ? all", "return plan->panels > 2 ? all"),
+    (LOAD, "op->precision == LIK_MEDIUM && op->q.dtype != LIK_I8", "op->precision == LIK_MEDIUM"),
     (PLAN, "scratch + plan->lane_token", "scratch + plan->lane_bias"),
     (PLAN, "scratch + plan->winners", "scratch + plan->maxima"),
-    (PLAN, "case LIK_F32: return native ? LIK_LOAD_F32 : LIK_LOAD_GATHER", "case LIK_F32: return LIK_LOAD_F32"),
+    (LOAD, "op->d.dtype == LIK_F32 && lies_together(&op->d)", "op->d.dtype == LIK_F32"),
     # ---- wrong indices ----
     (TOKENS, "(int64_t)((const int32_t *)x->offsets)[i]", "(int64_t)((const uint32_t *)x->offsets)[i]"),
     (TOKENS, "lik_offset_at(x, i + 1) - lik_offset_at(x, i)", "lik_offset_at(x, i) - lik_offset_at(x, i)"),
@@ -220,8 +224,8 @@ MUTANTS = [
 EQUIVALENT: dict[tuple[str, str, str], str] = {
     (
         PLAN,
-        "plan->widened_rows = plan->stream_rows + 2 * LIK_TILE_ROWS",
-        "plan->widened_rows = plan->stream_rows + LIK_TILE_ROWS",
+        "all = plan->stream_rows + ring",
+        "all = plan->stream_rows + ring / 2",
     ): "kernels widen at most one tile of rows past the stream; there is room for two",
     (NPY, "map->size < start || ", ""): "a length is never less than the size that is missing",
 }
@@ -288,11 +292,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="mutants whose file or text holds this")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--check", action="store_true", help="only see that the table fits the sources")
     options = parser.parse_args()
     for file, text, _ in MUTANTS:
         count = (ROOT / file).read_text().count(text)
         if count != 1:
             sys.exit(f"{file}: {text!r} stands there {count} times, must be once: the table of mutants is behind")
+    if options.check:
+        print(f"{len(MUTANTS)} mutants, each stands where it says")
+        return 0
     copy_sources()
     for name, arguments in BUILDS.items():
         subprocess.run(["cmake", "-S", str(TREE), "-B", str(WORK / name), *arguments, *SHARED], check=True,

@@ -227,6 +227,7 @@ def suite_lint(tally: Tally) -> None:
     """Format of the C sources, style and types of the Python ones."""
     interpreter = python()
     call(tally, "format", [interpreter, "tests/check_format.py"])
+    call(tally, "mutants", [interpreter, "tests/mutants.py", "--check"])
     call(tally, "ruff", [interpreter, "-m", "ruff", "check", "python", "tests", "bench", "examples"])
     call(tally, "mypy", [interpreter, "-m", "mypy", "--strict", "python/late_interaction_kernels"])
 

@@ -28,29 +28,28 @@ static int has_avx2(void)
 }
 #endif
 
+#define LEVEL(name, usable) {&lik_kernels_##name, usable},
 static const struct level {
     const struct lik_cpu_kernels *kernels;
     int (*usable)(void);
-} levels[] = {
-    {&lik_kernels_generic, has_baseline},
-#if defined(__x86_64__)
-    {&lik_kernels_avx2, has_avx2},
-#endif
-};
+} levels[] = {LIK_CPU_LEVELS(LEVEL)};
+
+enum { LEVELS = sizeof levels / sizeof *levels };
 
 static int find_level(const char *name, const char *argument)
 {
-    int count = (int)(sizeof levels / sizeof *levels);
-    for (int i = 0; i < count; i++)
+#define LEVEL_NAME(name, usable) ", " #name
+    static const char names[] = "" LIK_CPU_LEVELS(LEVEL_NAME);
+    for (int i = 0; i < LEVELS; i++)
         if (!strcmp(levels[i].kernels->level, name))
             return i;
-    return lik_fail(LIK_EINVAL, "%s names the CPU level \"%.24s\", this build has generic%s", argument, name,
-                    count > 1 ? " and avx2" : "");
+    return lik_fail(LIK_EINVAL, "%s names the CPU level \"%.24s\", this build has %s", argument, name,
+                    names + 2);
 }
 
 static int cpu_open(struct lik_context *ctx, const char *level)
 {
-    int highest = (int)(sizeof levels / sizeof *levels) - 1;
+    int highest = LEVELS - 1;
     const char *cap = getenv("LIK_CPU");
     if (level || (cap && *cap)) {
         highest = level ? find_level(level, "device") : find_level(cap, "LIK_CPU");

@@ -19,29 +19,19 @@
 #include <math.h>
 #include <stdatomic.h>
 
-/* How document rows reach the kernel. */
-enum lik_cpu_loader {
-    LIK_LOAD_F32, /* native rows */
-    LIK_LOAD_F16, /* native rows, widened inside the kernel */
-    LIK_LOAD_BF16,
-    /* converted to f32 rows in scratch: 8-bit floats, strided elements, narrow dtypes to
-     * normalize */
-    LIK_LOAD_GATHER,
-    LIK_LOAD_I8_Q16, /* native rows (or copies, if strided), integer products with a 16-bit query */
-    LIK_LOAD_I8_Q7,
-};
-
 struct lik_cpu_plan {
-    enum lik_cpu_loader loader;
+    const struct lik_cpu_geometry *geometry;
+    const struct lik_cpu_loader *loader;
+    const lik_rows_kernel *rows; /* the loader's kernels, by shape */
     int64_t slots;
-    int64_t rows_per_item, columns_per_item, item_rows, item_columns; /* sizes and numbers of the items */
-    int64_t lanes;  /* query tokens of a block, rounded up to whole vectors */
-    int64_t panels; /* panels of a full block */
-    int64_t slice;  /* elements a kernel call takes: dim, or a multiple of 8 below it */
-    /* rows of a stream, a multiple of 24 (so that only the last tile of a document list is
-     * partial) */
-    int64_t stream_rows;
-    int64_t segments; /* documents a stream may touch */
+    /* sizes and numbers of the items */
+    int64_t rows_per_item, columns_per_item, item_rows, item_columns;
+    int64_t lanes;       /* query tokens of a block, rounded up to whole vectors */
+    int64_t stride;      /* of maxima and winners: a vector more */
+    int64_t panels;      /* panels of a full block */
+    int64_t slice;       /* elements a kernel call takes: dim, or some below it */
+    int64_t stream_rows; /* rows of a stream */
+    int64_t segments;    /* documents a stream may touch */
     int64_t widened_rows, widened_stride;
     /* Byte offsets into a slot's scratch, and its size. */
     size_t packed, lane_bias, lane_token, lane_weight, query_lane, maxima, winners, partial, widened, token,
@@ -65,21 +55,40 @@ struct lik_cpu_block {
 
 struct lik_cpu_slot {
     struct lik_cpu_block block;
-    float *maxima, *partial, *widened, *token; /* token: [8, dim], tokens as f32 */
-    /* [stream_rows + 2 * LIK_TILE_ROWS, dim]: rows of i8 elements that do not lie together */
+    float *maxima, *partial;
+    float *widened; /* [widened_rows, widened_stride] */
+    float *token;   /* [a vector's lanes, dim]: tokens as f32 */
+    /* [stream_rows + 2 tiles, dim]: rows of i8 elements that do not lie together */
     int8_t *gathered;
     int32_t *winners, *integers; /* integers: [dim], that token quantized */
 };
 
-/* Lays the slots out at the beginning of the workspace. */
-LIK_STATUS lik_cpu_plan_score(const struct lik_score *op, const struct lik_exec *exec,
-                              struct lik_cpu_plan *plan, struct lik_layout *layout);
-const char *lik_cpu_loader_name(enum lik_cpu_loader loader);
-void lik_cpu_slot_init(const struct lik_cpu_plan *plan, char *scratch, struct lik_cpu_slot *slot);
+/* Where scores go. `heaps` NULL: the score matrix; else heaps[slot * q.count + row]. */
+struct lik_cpu_job {
+    const struct lik_cpu_kernels *kernels;
+    const struct lik_score *op;
+    const struct lik_exec *exec;
+    struct lik_cpu_plan plan;
+    atomic_llong next;
+    const struct lik_topk *topk;
+    int64_t *heap_counts; /* [slots, q.count] */
+    int64_t heap_k;       /* k, or the number of documents if that is less: what a heap can hold */
+    float *heap_values;   /* [slots - 1, q.count, heap_k]: slot 0 uses the outputs */
+    int64_t *heap_ids;
+};
 
-/* Packs queries row ... row + queries - 1 (LIK_ALL), or the one query of `row`. */
-void lik_cpu_pack(const struct lik_cpu_kernels *kernels, const struct lik_score *op,
-                  const struct lik_cpu_plan *plan, int64_t row, int64_t queries, struct lik_cpu_slot *slot);
+/* ---- plan.c ---- */
+
+/* Lays the slots out at the beginning of the workspace. */
+LIK_STATUS lik_cpu_plan_score(const struct lik_cpu_kernels *kernels, const struct lik_score *op,
+                              const struct lik_exec *exec, struct lik_cpu_plan *plan,
+                              struct lik_layout *layout);
+void lik_cpu_slot_init(const struct lik_cpu_plan *plan, char *scratch, struct lik_cpu_slot *slot);
+/* "score_f16_d128_avx2": verb, documents' dtype and loader, dim, level. */
+void lik_cpu_name(const struct lik_cpu_kernels *kernels, const char *verb, const struct lik_score *op,
+                  const struct lik_cpu_plan *plan, char *variant, size_t size);
+
+/* ---- token.c: one token ---- */
 
 /* Token t of a sequence whose elements begin at `base`, as f32 with neither scale nor
  * normalization. */
@@ -100,28 +109,19 @@ static inline float lik_cpu_norm(const struct lik_cpu_kernels *kernels, const fl
 float lik_cpu_token_factor(const struct lik_cpu_kernels *kernels, const struct lik_tokens *x, float scale,
                            const float *raw);
 
-/* Where scores go. `heaps` NULL: the score matrix; else heaps[slot * q.count + row]. */
-struct lik_cpu_job {
-    const struct lik_cpu_kernels *kernels;
-    const struct lik_score *op;
-    const struct lik_exec *exec;
-    struct lik_cpu_plan plan;
-    atomic_llong next;
-    const struct lik_topk *topk;
-    int64_t *heap_counts; /* [slots, q.count] */
-    int64_t heap_k;       /* k, or the number of documents if that is less: what a heap can hold */
-    float *heap_values;   /* [slots - 1, q.count, heap_k]: slot 0 uses the outputs */
-    int64_t *heap_ids;
-};
+/* ---- pack.c ---- */
 
-/* "score_f16_d128_avx2": verb, documents' dtype and loader, dim, level. */
-void lik_cpu_name(const struct lik_context *ctx, const char *verb, const struct lik_score *op,
-                  const struct lik_cpu_plan *plan, char *variant, size_t size);
+/* Packs queries row ... row + queries - 1 (LIK_ALL), or the one query of `row`. */
+void lik_cpu_pack(const struct lik_cpu_kernels *kernels, const struct lik_score *op,
+                  const struct lik_cpu_plan *plan, int64_t row, int64_t queries, struct lik_cpu_slot *slot);
+
+/* ---- score.c ---- */
 
 /* Runs all items of the job; the slots' scratch begins at `scratch`. */
 void lik_cpu_run(struct lik_cpu_job *job, char *scratch);
 
-/* The backend's hooks. */
+/* ---- the backend's hooks ---- */
+
 int lik_cpu_score(const struct lik_context *, const struct lik_score *, struct lik_exec *, struct lik_plan *);
 int lik_cpu_topk(const struct lik_context *, const struct lik_topk *, struct lik_exec *, struct lik_plan *);
 int lik_cpu_grad(const struct lik_context *, const struct lik_grad *, struct lik_exec *, struct lik_plan *);

@@ -137,7 +137,7 @@ FORCE_INLINE void run_q16(const struct lik_rows *job, const int R, const int V)
         UNROLL
         for (int r = 0; r < R; r++) {
             coming[r] = job->rows[at + R + r];
-            distant[r] = job->rows[at + 2 * LIK_TILE_ROWS - R + r];
+            distant[r] = job->rows[at + 2 * LIK_TILE_ROWS_MAX - R + r];
         }
         __m256i acc[8];
         UNROLL
@@ -209,7 +209,7 @@ FORCE_INLINE void run_q7(const struct lik_rows *job, const int R, const int V)
             if ((k & 32) == 0) {
                 UNROLL
                 for (int r = 0; r < R; r++)
-                    _mm_prefetch((const char *)rows[2 * LIK_TILE_ROWS - R + r] + k, _MM_HINT_T0);
+                    _mm_prefetch((const char *)rows[2 * LIK_TILE_ROWS_MAX - R + r] + k, _MM_HINT_T0);
             }
             UNROLL
             for (int u = 0; u < 32; u += 4) {

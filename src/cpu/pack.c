@@ -8,47 +8,10 @@
  * may be applied to the maximum. i8 queries keep their own integers. Elements lie in groups (2
  * or 4 for one 32-bit broadcast of a document row): packed[(k / group * stride + lane) * group
  * + k % group]. */
-#include "cpu/driver.h"
-
-#include "base/dtype.h"
-#include "base/size.h"
+#include "cpu/stream.h"
 
 #include <math.h>
 #include <string.h>
-
-void lik_cpu_load_token(const struct lik_cpu_kernels *kernels, const struct lik_tokens *x, int64_t base,
-                        float *dst)
-{
-    if (x->dim_stride == 1) {
-        kernels->widen(dst, (const char *)x->data + base * (int64_t)lik_dtype_bytes(x->dtype), x->dtype,
-                       x->dim);
-        return;
-    }
-    for (int64_t k = 0; k < x->dim; k++)
-        dst[k] = lik_load_f32(x->data, x->dtype, base + k * x->dim_stride);
-}
-
-/* With the elements scaled by a power of two. */
-float lik_cpu_norm_again(const struct lik_cpu_kernels *kernels, const float *x, int64_t n, float squares)
-{
-    float largest = 0;
-    int exponent;
-    for (int64_t k = 0; k < n; k++)
-        largest = fmaxf(largest, fabsf(x[k]));
-    if (isnan(squares) || isinf(largest) || largest == 0)
-        return sqrtf(squares);
-    frexpf(largest, &exponent);
-    float scale = ldexpf(1.0f, exponent > 120 ? -120 : exponent < -120 ? 120 : -exponent);
-    return sqrtf(kernels->sum_squares_of(scale, x, n)) / scale;
-}
-
-float lik_cpu_token_factor(const struct lik_cpu_kernels *kernels, const struct lik_tokens *x, float scale,
-                           const float *raw)
-{
-    if (!x->normalize)
-        return scale;
-    return scale / lik_clamp_norm(fabsf(scale) * lik_cpu_norm(kernels, raw, x->dim));
-}
 
 /* Rounds a token, times the sign of its factor, to integers of at most `limit`; returns
  * |factor| / a. A token that is not finite has no integers: NaN. */
@@ -78,8 +41,9 @@ static float quantize(const float *token, int64_t dim, float factor, int limit, 
 }
 
 struct panel {
+    const struct lik_cpu_geometry *geometry;
     int64_t first_lane, offset; /* offset: lanes stored before it, times depth = elements before it */
-    int shape;
+    int64_t lanes, stride;      /* query tokens, and the lanes their row occupies */
 };
 
 /* Lanes first ... first + count - 1 of a panel, at most one vector. */
@@ -87,25 +51,25 @@ static void store_f32(const struct lik_cpu_kernels *kernels, float *packed, cons
                       int64_t first, int64_t count, const float *const *rows, const float *factors,
                       int64_t dim)
 {
-    int64_t stride = lik_panel_stride(panel->shape);
+    const int64_t stride = panel->stride, vector = panel->geometry->vector_lanes;
     float *at = packed + panel->offset * dim + first;
-    int half = first >= 4 * (panel->shape & ~1);
-    if (count == 8) {
-        kernels->pack8(at, stride, rows, factors, dim);
+    int half = first >= panel->lanes - panel->lanes % vector;
+    if (count == vector) {
+        kernels->pack(at, stride, rows, factors, dim);
         return;
     }
     for (int64_t l = 0; l < count; l++)
         for (int64_t k = 0; k < dim; k++) {
             at[k * stride + l] = rows[l][k] * factors[l];
             if (half)
-                at[k * stride + l + 4] = at[k * stride + l];
+                at[k * stride + l + panel->geometry->unit_lanes] = at[k * stride + l];
         }
 }
 
 static void store_integers(void *packed, const struct panel *panel, int64_t lane, const int32_t *token,
                            int64_t dim, int group)
 {
-    int64_t stride = lik_panel_stride(panel->shape), depth = lik_round_up(dim, group);
+    int64_t stride = panel->stride, depth = lik_round_up(dim, group);
     if (group == 2) {
         int16_t *at = (int16_t *)packed + panel->offset * depth + lane * 2;
         for (int64_t k = 0; k < dim; k++)
@@ -141,19 +105,19 @@ static void number_lanes(const struct lik_score *op, struct lik_cpu_block *block
 
 /* Begins the panel that holds `lane`, the first after the panel before; zeros what its tokens
  * will not fill. */
-static void begin_panel(struct lik_cpu_block *block, struct panel *panel, int64_t lane, int64_t depth,
-                        int group, int ragged)
+static void begin_panel(const struct lik_cpu_plan *plan, struct lik_cpu_block *block, struct panel *panel,
+                        int64_t lane, int64_t depth, int ragged)
 {
-    panel->offset += lik_panel_stride(panel->shape);
+    int shape = lik_panel_shape(plan->geometry, plan->rows, block->lanes - lane);
+    panel->offset += panel->stride;
     panel->first_lane = lane;
-    panel->shape = lik_panel_shape((block->lanes - lane + 3) / 4);
-    if (group > 1)
-        panel->shape += panel->shape & 1;
+    panel->lanes = lik_panel_lanes(plan->geometry, shape);
+    panel->stride = lik_panel_stride(plan->geometry, shape);
     block->panels++;
-    size_t bytes = 4 / (size_t)group;
-    if (ragged || block->lanes - lane < 4 * panel->shape)
+    size_t bytes = 4 / (size_t)plan->loader->query_group;
+    if (ragged || block->lanes - lane < panel->lanes)
         memset((char *)block->packed + (size_t)(panel->offset * depth) * bytes, 0,
-               (size_t)(lik_panel_stride(panel->shape) * depth) * bytes);
+               (size_t)(panel->stride * depth) * bytes);
 }
 
 /* The integers of the token become lane `lane`, its weight takes their unit. */
@@ -180,23 +144,24 @@ void lik_cpu_pack(const struct lik_cpu_kernels *kernels, const struct lik_score 
 {
     const struct lik_tokens *q = &op->q;
     struct lik_cpu_block *block = &slot->block;
-    int group = plan->loader == LIK_LOAD_I8_Q16 ? 2 : plan->loader == LIK_LOAD_I8_Q7 ? 4 : 1;
+    const int group = plan->loader->query_group;
+    const int64_t vector = plan->geometry->vector_lanes;
     int in_place = q->dtype == LIK_F32 && (q->dim_stride == 1 || q->dim == 1);
     int64_t depth = lik_round_up(q->dim, group), waiting = 0;
-    const float *rows[8];
-    float factors[8];
+    const float *rows[LIK_VECTOR_LANES_MAX];
+    float factors[LIK_VECTOR_LANES_MAX];
     block->row = row;
     block->queries = queries;
     block->panels = 0;
     number_lanes(op, block);
-    struct panel panel = {0};
+    struct panel panel = {.geometry = plan->geometry};
     for (int64_t n = 0; n < queries; n++) {
         int64_t i = lik_score_query(op, row + n), base = lik_tokens_base(q, &q->strides, i);
         int64_t scale_base = q->scale ? lik_tokens_base(q, &q->scale_strides, i) : 0;
         for (int64_t lane = block->query_lane[n]; lane < block->query_lane[n + 1]; lane++) {
             int64_t t = block->lane_token[lane], at = base + t * q->strides.token;
-            if (lane == panel.first_lane + 4 * panel.shape)
-                begin_panel(block, &panel, lane, depth, group, depth > q->dim);
+            if (lane == panel.first_lane + panel.lanes)
+                begin_panel(plan, block, &panel, lane, depth, depth > q->dim);
             float *own = slot->token + waiting * q->dim;
             if (!in_place)
                 lik_cpu_load_token(kernels, q, at, own);
@@ -210,13 +175,13 @@ void lik_cpu_pack(const struct lik_cpu_kernels *kernels, const struct lik_score 
             rows[waiting] = token;
             factors[waiting++] = factor;
             int64_t within = lane + 1 - panel.first_lane;
-            if (within % 8 == 0 || within == 4 * panel.shape || lane + 1 == block->lanes) {
+            if (within % vector == 0 || within == panel.lanes || lane + 1 == block->lanes) {
                 store_f32(kernels, block->packed, &panel, within - waiting, waiting, rows, factors, q->dim);
                 waiting = 0;
             }
         }
     }
-    for (int64_t lane = block->lanes; group > 1 && lane < lik_round_up(block->lanes, 8); lane++)
+    for (int64_t lane = block->lanes; group > 1 && lane < lik_round_up(block->lanes, vector); lane++)
         block->lane_bias[lane] = 0;
     block->weighted = q->weights || group > 1;
 }

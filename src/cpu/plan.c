@@ -12,34 +12,13 @@
  * - more than 224 elements are taken in slices, so that a panel's slice and the rows of a tile
  *   stay in L1 (32 KB): the product sums wait in `partial` between slices, in the same order of
  *   addition. */
-#include "cpu/driver.h"
+#include "cpu/stream.h"
+
+#include <stdio.h>
 
 #define BLOCK_BYTES     (256 << 10)
 #define ITEM_TOKENS     2048
-#define STREAM_BYTES    (48 << 10)
-#define STREAM_ROWS     192
-#define SLICE_MAX       224
 #define SERIAL_PRODUCTS 4000000 /* about 100 us of work: below it one thread is faster */
-
-static enum lik_cpu_loader choose_loader(const struct lik_score *op)
-{
-    const struct lik_tokens *d = &op->d;
-    int native = d->dim_stride == 1 || d->dim == 1;
-    switch (d->dtype) {
-    case LIK_F32: return native ? LIK_LOAD_F32 : LIK_LOAD_GATHER;
-    case LIK_F16: return native && !d->normalize ? LIK_LOAD_F16 : LIK_LOAD_GATHER;
-    case LIK_BF16: return native && !d->normalize ? LIK_LOAD_BF16 : LIK_LOAD_GATHER;
-    case LIK_I8:
-        return op->precision == LIK_MEDIUM && op->q.dtype != LIK_I8 ? LIK_LOAD_I8_Q7 : LIK_LOAD_I8_Q16;
-    default: return LIK_LOAD_GATHER;
-    }
-}
-
-const char *lik_cpu_loader_name(enum lik_cpu_loader loader)
-{
-    static const char *const names[] = {"", "", "", "_gather", "_q16", "_q7"};
-    return names[loader];
-}
 
 /* Average tokens of a document, at least 1. */
 static int64_t typical_length(const struct lik_tokens *d)
@@ -53,11 +32,12 @@ static void cut_items(const struct lik_score *op, const struct lik_exec *exec, s
 {
     int64_t rows = lik_score_rows(op), columns = lik_score_columns(op), length = typical_length(&op->d);
     int64_t tokens = lik_max_i64(op->q.len_max, 1), dim = op->q.dim;
-    int64_t block_tokens = lik_max_i64(BLOCK_BYTES / (4 * dim), LIK_PANEL_LANES);
+    int64_t block_tokens = lik_max_i64(BLOCK_BYTES / (4 * dim), plan->geometry->panel_lanes);
     plan->rows_per_item = op->pairing == LIK_ALL ? lik_max_i64(block_tokens / tokens, 1) : 1;
     plan->rows_per_item = lik_min_i64(plan->rows_per_item, lik_max_i64(rows, 1));
     int64_t block_queries = op->pairing == LIK_ALL ? plan->rows_per_item : 1;
-    plan->lanes = lik_round_up(lik_max_i64(block_queries * op->q.len_max, 1), 8);
+    plan->lanes = lik_round_up(lik_max_i64(block_queries * op->q.len_max, 1), plan->geometry->vector_lanes);
+    plan->stride = plan->lanes + plan->geometry->vector_lanes;
 
     /* Long enough items that packing does not show, short enough that every thread gets
      * several. */
@@ -82,48 +62,63 @@ static void cut_items(const struct lik_score *op, const struct lik_exec *exec, s
     }
 }
 
-int lik_cpu_plan_score(const struct lik_score *op, const struct lik_exec *exec, struct lik_cpu_plan *plan,
-                       struct lik_layout *layout)
+/* Rows of f32 scratch: see enum lik_cpu_rows. */
+static int64_t widened_rows(const struct lik_cpu_plan *plan)
 {
-    *plan = (struct lik_cpu_plan){.loader = choose_loader(op)};
+    int64_t ring = 2 * plan->geometry->tile_rows, all = plan->stream_rows + ring;
+    switch (plan->loader->rows) {
+    case LIK_ROWS_READ: return 0;
+    case LIK_ROWS_WIDENED: return plan->panels > 1 ? all : ring;
+    case LIK_ROWS_RING: return ring;
+    default: return all;
+    }
+}
+
+int lik_cpu_plan_score(const struct lik_cpu_kernels *kernels, const struct lik_score *op,
+                       const struct lik_exec *exec, struct lik_cpu_plan *plan, struct lik_layout *layout)
+{
+    const struct lik_cpu_geometry *g = &kernels->geometry;
+    const struct lik_cpu_loader *loader = lik_cpu_find_loader(op);
+    *plan = (struct lik_cpu_plan){.geometry = g, .loader = loader};
+    plan->rows = (const lik_rows_kernel *)(const void *)((const char *)kernels + loader->kernels);
     cut_items(op, exec, plan);
     int64_t dim = op->q.dim, block_queries = op->pairing == LIK_ALL ? plan->rows_per_item : 1;
-    int integer = plan->loader == LIK_LOAD_I8_Q16 || plan->loader == LIK_LOAD_I8_Q7;
-    plan->panels = lik_divide_up(plan->lanes, LIK_PANEL_LANES);
+    int integer = loader->query_group > 1;
+    plan->panels = lik_divide_up(plan->lanes, g->panel_lanes);
     plan->slice = dim;
-    if (!integer && dim > SLICE_MAX)
-        plan->slice = lik_round_up(lik_divide_up(dim, lik_divide_up(dim, SLICE_MAX)), 16);
-    plan->stream_rows = STREAM_ROWS;
-    if (plan->panels > 1 || plan->loader == LIK_LOAD_GATHER)
-        plan->stream_rows = lik_min_i64(lik_max_i64(STREAM_BYTES / (4 * dim) / 24, 1) * 24, STREAM_ROWS);
+    if (!integer && dim > g->slice_elements)
+        plan->slice =
+            lik_round_up(lik_divide_up(dim, lik_divide_up(dim, g->slice_elements)), g->slice_unit_elements);
+    plan->stream_rows = g->stream_rows;
+    if (plan->panels > 1 || loader->rows == LIK_ROWS_LOADED) {
+        int64_t units = lik_max_i64(g->stream_bytes / (4 * dim) / g->stream_unit_rows, 1);
+        plan->stream_rows = lik_min_i64(units * g->stream_unit_rows, g->stream_rows);
+    }
     plan->segments = lik_min_i64(lik_max_i64(8192 / plan->lanes, 4), plan->stream_rows);
-    plan->widened_stride = lik_round_up(dim, 8);
-    plan->widened_rows = 2 * LIK_TILE_ROWS;
-    if (plan->loader == LIK_LOAD_GATHER || (plan->panels > 1 && !integer))
-        plan->widened_rows = plan->stream_rows + 2 * LIK_TILE_ROWS;
-    if (plan->loader == LIK_LOAD_F32)
-        plan->widened_rows = 0;
+    plan->widened_stride = lik_round_up(dim, g->vector_lanes);
+    plan->widened_rows = widened_rows(plan);
 
     struct lik_layout slot = {0};
     int64_t depth = lik_round_up(dim, 4); /* the integers of a lane come in groups of 4 at most */
     plan->packed = lik_layout_take(&slot, plan->lanes * depth, 4, 64);
-    lik_layout_spare(&slot, 8 * depth, 4);
+    lik_layout_spare(&slot, g->vector_lanes * depth, 4);
     plan->lane_bias = lik_layout_take(&slot, plan->lanes, 4, 64);
-    lik_layout_spare(&slot, 32, 4);
+    lik_layout_spare(&slot, g->panel_lanes, 4);
     plan->lane_token = lik_layout_take(&slot, plan->lanes, 4, 64);
     plan->lane_weight = lik_layout_take(&slot, plan->lanes, 4, 64);
     plan->query_lane = lik_layout_take(&slot, block_queries + 1, 8, 64);
-    plan->maxima = lik_layout_take(&slot, plan->segments * (plan->lanes + 8), 4, 64);
-    plan->winners = lik_layout_take(&slot, op->argmax ? plan->segments * (plan->lanes + 8) : 0, 4, 64);
+    plan->maxima = lik_layout_take(&slot, plan->segments * plan->stride, 4, 64);
+    plan->winners = lik_layout_take(&slot, op->argmax ? plan->segments * plan->stride : 0, 4, 64);
     int64_t sliced = plan->slice < dim ? plan->stream_rows : 0;
-    plan->partial = lik_layout_take(&slot, sliced * LIK_PANEL_LANES, 4, 64);
-    lik_layout_spare(&slot, sliced ? sliced * 8 + LIK_TILE_ROWS * (LIK_PANEL_LANES + 8) : 0, 4);
+    plan->partial = lik_layout_take(&slot, sliced * g->panel_lanes, 4, 64);
+    lik_layout_spare(
+        &slot, sliced ? sliced * g->vector_lanes + g->tile_rows * (g->panel_lanes + g->vector_lanes) : 0, 4);
     plan->widened = lik_layout_take(&slot, plan->widened_rows * plan->widened_stride, 4, 64);
-    plan->token = lik_layout_take(&slot, 8 * dim, 4, 64);
+    plan->token = lik_layout_take(&slot, g->vector_lanes * dim, 4, 64);
     plan->integers = lik_layout_take(&slot, integer ? dim : 0, 4, 64);
-    int64_t gathered = integer && op->d.dim_stride != 1 ? plan->stream_rows : 0;
-    plan->gathered = lik_layout_take(&slot, gathered * dim, 1, 64);
-    lik_layout_spare(&slot, gathered ? 2 * LIK_TILE_ROWS * dim : 0, 1);
+    int64_t gathered = loader->gathered_bytes ? plan->stream_rows : 0;
+    plan->gathered = lik_layout_take(&slot, gathered * dim, loader->gathered_bytes, 64);
+    lik_layout_spare(&slot, gathered ? 2 * g->tile_rows * dim : 0, loader->gathered_bytes);
     lik_layout_repeat(layout, &slot, plan->slots, 64, &plan->slot_bytes);
     if (layout->failed)
         return lik_fail(LIK_EINVAL,
@@ -147,4 +142,11 @@ void lik_cpu_slot_init(const struct lik_cpu_plan *plan, char *scratch, struct li
     slot->gathered = (int8_t *)(void *)(scratch + plan->gathered);
     slot->token = (float *)(void *)(scratch + plan->token);
     slot->integers = (int32_t *)(void *)(scratch + plan->integers);
+}
+
+void lik_cpu_name(const struct lik_cpu_kernels *kernels, const char *verb, const struct lik_score *op,
+                  const struct lik_cpu_plan *plan, char *variant, size_t size)
+{
+    snprintf(variant, size, "%s_%s%s_d%lld_%s", verb, lik_dtype_name(op->d.dtype), plan->loader->suffix,
+             (long long)op->d.dim, kernels->level);
 }

@@ -264,14 +264,14 @@ FORCE_INLINE void run_rows(const struct lik_rows *job, const int R, const int V,
             for (int r = 0; r < R; r++)
                 rows[r] = (const float *)(const void *)((const char *)job->rows[at + r] + job->skip);
             dot_tile(R, V, half, storage, acc, rows, job->packed, job->dim,
-                     job->rows + at + 2 * LIK_TILE_ROWS - R, NULL, job->skip, NULL, 0);
+                     job->rows + at + 2 * LIK_TILE_ROWS_MAX - R, NULL, job->skip, NULL, 0);
         } else {
             int64_t next = slot + 2 * R <= job->widened_rows ? slot + R : 0;
             UNROLL
             for (int r = 0; r < R; r++)
                 rows[r] = job->widened + (slot + r) * job->widened_stride;
             dot_tile(R, V, half, storage, acc, rows, job->packed, job->dim,
-                     job->rows + at + 2 * LIK_TILE_ROWS - R, job->rows + at + R, job->skip,
+                     job->rows + at + 2 * LIK_TILE_ROWS_MAX - R, job->rows + at + R, job->skip,
                      job->widened + next * job->widened_stride, job->widened_stride);
             slot = next;
         }
@@ -327,8 +327,7 @@ ROWS_KERNEL(lanes24, 4, 3, 0)
 ROWS_KERNEL(lanes32, 3, 4, 0)
 
 /* In 8 x 8 blocks: 24 shuffles for 64 elements. */
-static void pack8(float *packed, int64_t stride, const float *const rows[8], const float factors[8],
-                  int64_t dim)
+static void pack(float *packed, int64_t stride, const float *const *rows, const float *factors, int64_t dim)
 {
     int64_t k = 0;
     for (; k + 8 <= dim; k += 8) {
@@ -493,12 +492,21 @@ extern void lik_avx2_i8_q16_lanes8(const struct lik_rows *), lik_avx2_i8_q16_lan
 
 const struct lik_cpu_kernels lik_kernels_avx2 = {
     .level = "avx2",
+    .geometry = {.unit_lanes = 4,
+                 .vector_lanes = 8,
+                 .panel_lanes = 32,
+                 .tile_rows = LIK_TILE_ROWS_MAX,
+                 .stream_unit_rows = 24, /* of tiles of 8, 6, 4 and 3 rows */
+                 .stream_rows = LIK_STREAM_ROWS_MAX,
+                 .stream_bytes = 48 << 10,
+                 .slice_elements = 224,
+                 .slice_unit_elements = 16},
     .f32 = SHAPES(f32),
     .f16 = SHAPES(f16),
     .bf16 = SHAPES(bf16),
     .i8_q16 = EVEN_SHAPES(lik_avx2_i8_q16),
     .i8_q7 = EVEN_SHAPES(lik_avx2_i8_q7),
-    .pack8 = pack8,
+    .pack = pack,
     .widen = widen,
     .narrow = narrow,
     .sum_squares = sum_squares,

@@ -7,6 +7,10 @@
 
 #include <math.h>
 
+/* Those of AVX2, where 4 lanes are half a vector: what is measured there holds for narrower
+ * ones. */
+enum { UNIT_LANES = 4, VECTOR_LANES = 8, PANEL_LANES = 32 };
+
 /* Folds one row's products into its segment. */
 static void fold(const struct lik_rows *job, int lanes, const float *product, int64_t row, int64_t segment)
 {
@@ -26,8 +30,8 @@ static void fold(const struct lik_rows *job, int lanes, const float *product, in
 static inline __attribute__((always_inline)) void run_float(const struct lik_rows *job, const int shape,
                                                             int32_t dtype)
 {
-    const int lanes = 4 * shape;
-    const int64_t stride = lik_panel_stride(shape);
+    const int lanes = UNIT_LANES * shape;
+    const int64_t stride = lik_panel_stride(&lik_kernels_generic.geometry, shape);
     int64_t segment = 0;
     for (int64_t at = 0; at < job->count; at++) {
         const char *data = (const char *)job->rows[at] + job->skip;
@@ -39,7 +43,7 @@ static inline __attribute__((always_inline)) void run_float(const struct lik_row
                 widened[k] = lik_load_f32(data, dtype, k);
             row = widened;
         }
-        float acc[4 * LIK_PANEL_HALVES] = {0};
+        float acc[PANEL_LANES] = {0};
         if (job->partial && !job->first)
             memcpy(acc, job->partial + at * lanes, (size_t)lanes * sizeof *acc);
         const float *query = job->packed;
@@ -61,18 +65,18 @@ static inline __attribute__((always_inline)) void run_float(const struct lik_row
 static inline __attribute__((always_inline)) void run_integer(const struct lik_rows *job, const int shape,
                                                               const int group)
 {
-    const int lanes = 4 * shape;
+    const int lanes = UNIT_LANES * shape;
     int64_t segment = 0;
     for (int64_t at = 0; at < job->count; at++) {
         const int8_t *row = job->rows[at];
-        int32_t acc[4 * LIK_PANEL_HALVES] = {0};
+        int32_t acc[PANEL_LANES] = {0};
         for (int64_t k = 0; k < job->dim; k++) {
             int64_t from = k / group * lanes * group + k % group;
             for (int l = 0; l < lanes; l++)
                 acc[l] += row[k] * (group == 2 ? ((const int16_t *)job->packed)[from + l * group]
                                                : ((const int8_t *)job->packed)[from + l * group]);
         }
-        float product[4 * LIK_PANEL_HALVES];
+        float product[PANEL_LANES];
         for (int l = 0; l < lanes; l++)
             product[l] = (float)acc[l];
         while (at >= job->ends[segment])
@@ -116,11 +120,10 @@ EVEN_SHAPE_KERNELS(4)
 EVEN_SHAPE_KERNELS(6)
 EVEN_SHAPE_KERNELS(8)
 
-static void pack8(float *packed, int64_t stride, const float *const rows[8], const float factors[8],
-                  int64_t dim)
+static void pack(float *packed, int64_t stride, const float *const *rows, const float *factors, int64_t dim)
 {
     for (int64_t k = 0; k < dim; k++)
-        for (int l = 0; l < 8; l++)
+        for (int l = 0; l < VECTOR_LANES; l++)
             packed[k * stride + l] = rows[l][k] * factors[l];
 }
 
@@ -180,12 +183,21 @@ static void add_scaled(float *acc, const float *x, float factor, int64_t n)
 
 const struct lik_cpu_kernels lik_kernels_generic = {
     .level = "generic",
+    .geometry = {.unit_lanes = UNIT_LANES,
+                 .vector_lanes = VECTOR_LANES,
+                 .panel_lanes = PANEL_LANES,
+                 .tile_rows = LIK_TILE_ROWS_MAX,
+                 .stream_unit_rows = 24, /* of tiles of 8, 6, 4 and 3 rows */
+                 .stream_rows = LIK_STREAM_ROWS_MAX,
+                 .stream_bytes = 48 << 10,
+                 .slice_elements = 224,
+                 .slice_unit_elements = 16},
     .f32 = SHAPES(f32),
     .f16 = SHAPES(f16),
     .bf16 = SHAPES(bf16),
     .i8_q16 = EVEN_SHAPES(q16),
     .i8_q7 = EVEN_SHAPES(q7),
-    .pack8 = pack8,
+    .pack = pack,
     .widen = widen,
     .narrow = narrow,
     .sum_squares = sum_squares,

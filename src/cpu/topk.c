@@ -11,10 +11,11 @@ struct topk_regions {
     size_t counts, values, ids;
 };
 
-static int plan_topk(const struct lik_topk *op, const struct lik_exec *exec, struct lik_cpu_plan *plan,
-                     struct topk_regions *at, struct lik_layout *layout)
+static int plan_topk(const struct lik_cpu_kernels *kernels, const struct lik_topk *op,
+                     const struct lik_exec *exec, struct lik_cpu_plan *plan, struct topk_regions *at,
+                     struct lik_layout *layout)
 {
-    int status = lik_cpu_plan_score(&op->score, exec, plan, layout);
+    int status = lik_cpu_plan_score(kernels, &op->score, exec, plan, layout);
     if (status)
         return status;
     int64_t queries = op->score.q.count;
@@ -35,11 +36,11 @@ int lik_cpu_topk(const struct lik_context *ctx, const struct lik_topk *op, struc
     struct topk_regions at;
     struct lik_layout layout = {0};
     char *scratch;
-    int status = plan_topk(op, exec, &job.plan, &at, &layout);
+    int status = plan_topk(job.kernels, op, exec, &job.plan, &at, &layout);
     if (status)
         return status;
     if (plan) {
-        lik_cpu_name(ctx, "topk", &op->score, &job.plan, plan->variant, sizeof plan->variant);
+        lik_cpu_name(job.kernels, "topk", &op->score, &job.plan, plan->variant, sizeof plan->variant);
         return lik_workspace_plan(ctx, &layout, plan);
     }
     status = lik_workspace_take(ctx, exec, &layout, &scratch);

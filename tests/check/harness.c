@@ -1,6 +1,8 @@
 /* Failures, random numbers, guarded memory and the list of devices under check. */
 #include "check.h"
 
+#include "cpu/levels.h"
+
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
@@ -164,10 +166,8 @@ void buffer_free(struct buffer *b)
     memset(b, 0, sizeof *b);
 }
 
-struct device devices[] = {{"ref", "ref", NULL},
-                           {"cpu:generic", "generic", NULL},
-                           {"cpu:avx2", "avx2", NULL},
-                           {"cuda:0", "cuda", NULL}};
+#define LEVEL(name, usable) {"cpu:" #name, #name, NULL},
+struct device devices[] = {{"ref", "ref", NULL}, LIK_CPU_LEVELS(LEVEL){"cuda:0", "cuda", NULL}};
 const int64_t device_count = COUNT(devices);
 
 static int processor_has(const char *level)

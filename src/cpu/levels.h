@@ -1,0 +1,17 @@
+/* The levels of the CPU backend, from the baseline up. A line here is what dispatch, messages
+ * and tests know of a level; its kernels are a table lik_kernels_NAME in files that end in
+ * _NAME.c, which CMakeLists.txt compiles for it. */
+#ifndef LIK_CPU_LEVELS_H
+#define LIK_CPU_LEVELS_H
+
+/* LEVEL(name, usable): `usable` says whether this processor and its operating system have what
+ * the level needs (backend.c). */
+#if defined(__x86_64__)
+#define LIK_CPU_LEVELS(LEVEL)    \
+    LEVEL(generic, has_baseline) \
+    LEVEL(avx2, has_avx2)
+#else
+#define LIK_CPU_LEVELS(LEVEL) LEVEL(generic, has_baseline)
+#endif
+
+#endif

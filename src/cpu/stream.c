@@ -1,0 +1,150 @@
+/* Row streams: walking over documents, and what becomes of their tokens. See stream.h. */
+#include "cpu/stream.h"
+
+static inline void enter_document(const struct lik_score *op, int64_t row, struct lik_cpu_cursor *at)
+{
+    const struct lik_tokens *d = &op->d;
+    int64_t j = lik_score_document(op, row, at->column);
+    at->token = 0;
+    at->length = lik_tokens_length(d, j);
+    at->base = lik_tokens_base(d, &d->strides, j);
+    at->mask = NULL;
+    /* what no token stands at may lie outside of the array, or there is none */
+    if (d->mask && at->length > 0)
+        at->mask = d->mask + lik_tokens_base(d, &d->mask_strides, j);
+    at->open = 1;
+}
+
+/* Moves to the next kept token of the current document; 0 if there is none. */
+static int next_kept(const struct lik_tokens *d, struct lik_cpu_cursor *at)
+{
+    if (at->mask)
+        while (at->token < at->length && !at->mask[at->token * d->mask_strides.token])
+            at->token++;
+    return at->token < at->length;
+}
+
+static const char *token_address(const struct lik_tokens *d, const struct lik_cpu_cursor *at)
+{
+    return (const char *)d->data +
+           (at->base + at->token * d->strides.token) * (int64_t)lik_dtype_bytes(d->dtype);
+}
+
+/* Fills what is past count, which kernels prefetch, widen or compute without using: where
+ * documents store rows, with the tokens that come next, then the last one again. */
+static void look_ahead(const struct lik_score *op, int64_t row, const struct lik_cpu_plan *plan,
+                       struct lik_cpu_cursor at, struct lik_cpu_stream *stream)
+{
+    const int stored = !plan->loader->load;
+    const void *row_pointer = stored && stream->count ? stream->rows[stream->count - 1] : NULL;
+    int more = stored && stream->count > 0;
+    for (int64_t n = stream->count; n < stream->count + 2 * plan->geometry->tile_rows; n++) {
+        while (more) {
+            if (!at.open) {
+                if (at.column >= at.column_end) {
+                    more = 0;
+                    break;
+                }
+                enter_document(op, row, &at);
+            }
+            if (next_kept(&op->d, &at)) {
+                row_pointer = token_address(&op->d, &at);
+                at.token++;
+                break;
+            }
+            at.open = 0;
+            at.column++;
+        }
+        stream->rows[n] = row_pointer;
+        stream->row_scale[n] = 0;
+    }
+}
+
+void lik_cpu_fill_stream(const struct lik_score *op, int64_t row, const struct lik_cpu_plan *plan,
+                         struct lik_cpu_cursor *at, int carried_kept, struct lik_cpu_stream *stream)
+{
+    const struct lik_tokens *d = &op->d;
+    const int stored = !plan->loader->load;
+    int64_t n = 0, segment = 0;
+    int kept = carried_kept;
+    for (;;) {
+        if (!at->open) {
+            enter_document(op, row, at);
+            kept = 0;
+        }
+        const int64_t room = plan->stream_rows - n;
+        if (!at->mask) {
+            int64_t take = lik_min_i64(room, at->length - at->token);
+            const char *address = stored && take > 0 ? token_address(d, at) : NULL;
+            int64_t step = stored && take > 1 ? d->strides.token * (int64_t)lik_dtype_bytes(d->dtype) : 0;
+            for (int64_t r = 0; r < take; r++) {
+                stream->rows[n + r] = address + r * step;
+                stream->index[n + r] = (int32_t)(at->token + r);
+            }
+            kept |= take > 0;
+            n += take;
+            at->token += take;
+        } else {
+            for (; n < plan->stream_rows && next_kept(d, at); at->token++, n++) {
+                stream->rows[n] = stored ? token_address(d, at) : NULL;
+                stream->index[n] = (int32_t)at->token;
+                kept = 1;
+            }
+        }
+        stream->ends[segment] = (int32_t)n;
+        stream->column[segment] = at->column;
+        stream->kept[segment] = (int8_t)kept;
+        segment++;
+        stream->last_complete = !next_kept(d, at);
+        if (!stream->last_complete)
+            break;
+        at->open = 0;
+        at->column++;
+        if (at->column >= at->column_end || segment == plan->segments || n == plan->stream_rows)
+            break;
+    }
+    stream->count = n;
+    stream->segments = segment;
+    look_ahead(op, row, plan, *at, stream);
+}
+
+/* Norms of rows from ... to - 1 into row_scale. */
+static void take_norms(const struct lik_cpu_job *job, int64_t from, int64_t to, struct lik_cpu_stream *stream,
+                       struct lik_cpu_slot *slot)
+{
+    const struct lik_tokens *d = &job->op->d;
+    for (int64_t r = from; r < to; r++) {
+        const float *token = stream->rows[r];
+        if (job->plan.loader->query_group > 1) {
+            job->kernels->widen(slot->token, stream->rows[r], LIK_I8, d->dim);
+            token = slot->token;
+        }
+        stream->row_scale[r] = lik_cpu_norm(job->kernels, token, d->dim);
+    }
+}
+
+int lik_cpu_load_stream(const struct lik_cpu_job *job, int64_t row, struct lik_cpu_stream *stream,
+                        struct lik_cpu_slot *slot)
+{
+    const struct lik_tokens *d = &job->op->d;
+    const struct lik_cpu_loader *loader = job->plan.loader;
+    int64_t r = 0;
+    for (int64_t s = 0; s < stream->segments && (loader->load || d->scale || d->normalize); s++) {
+        int64_t j = lik_score_document(job->op, row, stream->column[s]), end = stream->ends[s];
+        if (loader->load && r < end)
+            loader->load(job, j, r, end, stream, slot);
+        if (d->normalize)
+            take_norms(job, r, end, stream, slot);
+        const float *scales =
+            d->scale && r < end ? d->scale + lik_tokens_base(d, &d->scale_strides, j) : NULL;
+        for (; r < end; r++) {
+            float scale = scales ? scales[stream->index[r] * d->scale_strides.token] : 1.0f;
+            if (d->normalize)
+                scale /= lik_clamp_norm(fabsf(scale) * stream->row_scale[r]);
+            stream->row_scale[r] = scale;
+        }
+    }
+    for (; loader->load && r < stream->count + 2 * job->plan.geometry->tile_rows; r++)
+        stream->rows[r] = stream->rows[stream->count - 1];
+    return d->scale || d->normalize;
+}

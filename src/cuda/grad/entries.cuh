@@ -301,7 +301,7 @@ LIK_DEVICE void sort_window(const struct grad_args &a, const struct document_sha
 }
 
 /* The same for a document of few entries, without a barrier: each warp reads all of them and
- * sorts those of its own tokens into its own share of the lists, sorted[start[i] ...
+ * sorts those of its own tokens into its own part of the lists, sorted[start[i] ...
  * counters[i]) for slot i. */
 LIK_DEVICE void sort_few(const struct grad_args &a, const struct document_shared &sm,
                          const struct incidence &in, int entries, int first_token, int here, int range)

@@ -132,13 +132,13 @@ static __device__ void finish_document(struct maxima &best, layout<P, warp_rows>
         }
     }
     __syncthreads();
-    int blocks = a.tiling.strips_per_query, queries = a.tiling.parts ? 1 : a.tiling.strips_per_tile / blocks;
+    int strips = a.tiling.strips_per_query, queries = a.tiling.parts ? 1 : a.tiling.strips_per_tile / strips;
     if (!a.partial && (int)threadIdx.x < queries) {
-        struct strip_place place = locate_strip(a.tiling, tile, (int)threadIdx.x * blocks);
+        struct strip_place place = locate_strip(a.tiling, tile, (int)threadIdx.x * strips);
         if (place.row >= 0) {
-            float score = sm.strip_sum[threadIdx.x * blocks];
-            for (int b = 1; b < blocks; b++)
-                score = __fadd_rn(score, sm.strip_sum[threadIdx.x * blocks + b]);
+            float score = sm.strip_sum[threadIdx.x * strips];
+            for (int b = 1; b < strips; b++)
+                score = __fadd_rn(score, sm.strip_sum[threadIdx.x * strips + b]);
             a.op.scores[place.row * a.op.scores_stride + column] = score;
         }
     }

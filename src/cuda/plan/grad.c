@@ -9,7 +9,7 @@
 #include <math.h>
 #include <stdio.h>
 
-#define SCAN_SHARE 0.1   /* reading a document's entries once, of the time to add all of its rows */
+#define SCAN_COST  0.1   /* reading a document's entries once, of the time to add all of its rows */
 #define KEPT_BYTES 65536 /* of the sums that a block keeps in shared memory, at most */
 
 /* The vector kinds count 32 bits of vectors, so that more than 64 GB, or strides below zero,
@@ -40,7 +40,7 @@ static int64_t most_entries(const struct lik_score *op)
 
 /* Into how many runs of tokens each document is cut, `least` or more. The processors hold
  * `at_once` blocks, and others begin when those have ended: rounds. A block reads all of its
- * document's entries, which costs SCAN_SHARE of adding all of its rows, and adds a part of the
+ * document's entries, which costs SCAN_COST of adding all of its rows, and adds a part of the
  * rows. */
 static int64_t runs_of(int64_t documents, int64_t length, int64_t least, int64_t at_once)
 {
@@ -50,7 +50,7 @@ static int64_t runs_of(int64_t documents, int64_t length, int64_t least, int64_t
     for (int64_t last = rounds + 8; documents && rounds < last; rounds++) {
         int64_t n = rounds * at_once / documents;
         n = lik_max_i64(lik_min_i64(n, finest), least);
-        double time = (double)rounds * (SCAN_SHARE + 1.0 / (double)n);
+        double time = (double)rounds * (SCAN_COST + 1.0 / (double)n);
         if (time < shortest) {
             shortest = time;
             best = n;

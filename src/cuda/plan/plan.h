@@ -4,8 +4,9 @@
  * Words. A *row tile* is the query rows that a block of the grid multiplies at once; a *strip*
  * is 16 of them, all of one query. A *column tile* is the document tokens that pass through at
  * once; an *octet* is 8 of them. A document is cut into *pieces* of at most a column tile, or
- * several short documents share one. A *slab* is 128 bytes of each token of a column tile or
- * row tile. A *pair* is a row tile and a document: what blocks of the grid have shares of. */
+ * several short documents have a *joint* one. A *slab* is 128 bytes of each token of a column
+ * tile or row tile. A *pair* is a row tile and a document: what blocks of the grid have shares
+ * of. */
 #ifndef LIK_CUDA_PLAN_H
 #define LIK_CUDA_PLAN_H
 
@@ -65,18 +66,18 @@ __attribute__((format(printf, 4, 5))) size_t lik_cuda_add_text(char *text, size_
 
 /* ---- The Hopper loop: sm90.c ---- */
 
-#define SM90_ROWS_BYTES    8192 /* of a slab of a band, 64 query rows */
-#define SM90_OCTET_BYTES   1024 /* of a slab of an octet */
-#define SM90_OCTETS        32   /* of a column tile, at most: two halves */
-#define SM90_BANDS         4    /* of 64 query rows a block, at most */
-#define SM90_HEADS         16   /* column tiles planned and not yet done with */
-#define SM90_DOCUMENTS     8    /* that may share a column tile, at most */
-#define SM90_SHARED_OCTETS 15   /* of each of them, where lengths differ: no more than four boxes */
-#define SM90_SHORT_TOKENS  128  /* of documents whose masks are read together */
-#define SM90_STAGES        12
-#define SM90_PLANE_STAGES  2     /* of the second ring, which f32 tokens pass as planes */
-#define SM90_STATIC_BYTES  10464 /* of shared memory beside what a launch asks for: struct shared */
-#define SM90_MAXIMA_BYTES  16    /* of a thread and band in the stash: struct maxima */
+#define SM90_ROWS_BYTES   8192 /* of a slab of a band, 64 query rows */
+#define SM90_OCTET_BYTES  1024 /* of a slab of an octet */
+#define SM90_OCTETS       32   /* of a column tile, at most: two halves */
+#define SM90_BANDS        4    /* of 64 query rows a block, at most */
+#define SM90_HEADS        16   /* column tiles planned and not yet done with */
+#define SM90_DOCUMENTS    8    /* that may share a column tile, at most */
+#define SM90_JOINT_OCTETS 15   /* of each of them, where lengths differ: no more than four boxes */
+#define SM90_SHORT_TOKENS 128  /* of documents whose masks are read together */
+#define SM90_STAGES       12
+#define SM90_PLANE_STAGES 2     /* of the second ring, which f32 tokens pass as planes */
+#define SM90_STATIC_BYTES 10464 /* of shared memory beside what a launch asks for: struct shared */
+#define SM90_MAXIMA_BYTES 16    /* of a thread and band in the stash: struct maxima */
 
 /* A thread has two halves of 64 accumulators: the columns of a tile are spread over so many of
  * them, up to 16 octets each. Two bands have one each; one band has both, but that the products

@@ -151,11 +151,11 @@ static int stages_enough(const struct room *room, int octets)
 }
 
 /* Documents that may share a column tile, before their lengths are looked at. */
-static int sharing(const struct lik_score *op, const struct sm90_regime *r, int64_t octets, int most)
+static int joint_documents(const struct lik_score *op, const struct sm90_regime *r, int64_t octets, int most)
 {
     int alone = r->uniform   ? octets > most / 2 || op->d.group_size > 0
                 : op->d.mask ? op->d.len_max > SM90_SHORT_TOKENS
-                             : !op->d.offsets && octets > SM90_SHARED_OCTETS;
+                             : !op->d.offsets && octets > SM90_JOINT_OCTETS;
     return alone ? 1 : (int)lik_min_i64(SM90_DOCUMENTS, lik_score_columns(op));
 }
 
@@ -174,7 +174,7 @@ static int fit(const struct gpu_limits *gpu, const struct lik_score *op, struct 
     const int64_t octets = op->d.len_max > 0 ? (op->d.len_max + 7) / 8 : 1; /* of a document */
     const int by_memory = tile->bands == 1 && !op->d.normalize;             /* what it waits for */
     const int waits = by_memory && r->uniform, packed = by_memory && op->d.offsets && !planes;
-    tile->documents_per_tile = sharing(op, r, octets, widest);
+    tile->documents_per_tile = joint_documents(op, r, octets, widest);
     size_t fixed = fixed_bytes(r, tile->bands, tile->warpgroups, tile->documents_per_tile);
     if (fixed >= gpu->shared_bytes)
         return 0;
@@ -219,7 +219,7 @@ static int fit(const struct gpu_limits *gpu, const struct lik_score *op, struct 
     ring->slabs_per_stage = room.slabs_per_stage;
     ring->slab_bytes = most * SM90_OCTET_BYTES;
     ring->stage_bytes = ring->slab_bytes * ring->slabs_per_stage;
-    /* A shared tile is multiplied in full width, from wherever it begins in the ring; a loose
+    /* A joint tile is multiplied in full width, from wherever it begins in the ring; a loose
      * one nearly so. */
     int64_t rest = (int64_t)fixed - SM90_STATIC_BYTES,
             past = 1024 + widest * SM90_OCTET_BYTES - ring->slab_bytes;

@@ -2,7 +2,7 @@
 #ifndef LIK_CUDA_SM90_CONSUMER_CUH
 #define LIK_CUDA_SM90_CONSUMER_CUH
 
-#include "cuda/sm90/shared.cuh"
+#include "cuda/sm90/block.cuh"
 
 /* Row maxima of one lane: rows lane / 4 and lane / 4 + 8 of its warp's strip in each band. */
 template <int bands> struct maxima {

@@ -1,6 +1,6 @@
 /* The Hopper loop's launches: what of the GPU and the driver they need, tensor maps,
  * arguments. */
-#include "cuda/sm90/shared.cuh"
+#include "cuda/sm90/block.cuh"
 
 const void *lik_cuda_sm90_kernel_f16(int argmax, int two_bands);
 const void *lik_cuda_sm90_kernel_bf16(int argmax, int two_bands);

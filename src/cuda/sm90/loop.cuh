@@ -58,7 +58,7 @@ template <class Stage, int bands> LIK_DEVICE int half_of(const struct tile &t)
     return bands == 2 || has_one_half<Stage, bands>() ? octets_of(t) : (octets_of(t) + 1) / 2;
 }
 
-/* Those that are multiplied; 0 for a shared tile. */
+/* Those that are multiplied; 0 for a joint tile. */
 template <class Stage, int bands, bool loose = false> LIK_DEVICE int width_of(const struct tile &t)
 {
     int half = half_of<Stage, bands>(t);
@@ -218,7 +218,7 @@ LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, struct con
                 if (bands == 1 && !has_one_half<Stage, bands>())
                     scale_products<16, 1>(&c[1], factor + 128);
             }
-            take_shared<bands, want_argmax>(c, sm.heads[t.index], me.m, stash);
+            take_joint<bands, want_argmax>(c, sm.heads[t.index], me.m, stash);
             finish_rows<bands, want_argmax>(a, sm, me, sm.heads[t.index], documents_of(t), stash);
             next<Stage>(sm, t);
         }

@@ -1,5 +1,5 @@
 /* How the Hopper loop takes a tile's products, in the registers where wgmma left them, into row
- * maxima and positions: pieces of one document in straight code, shared tiles with a look at
+ * maxima and positions: pieces of one document in straight code, joint tiles with a look at
  * every octet, rare values by the letter. */
 #ifndef LIK_CUDA_SM90_MAXIMA_CUH
 #define LIK_CUDA_SM90_MAXIMA_CUH
@@ -64,7 +64,7 @@ template <int octets, int last> LIK_DEVICE void cut_columns(float (&c)[64], int 
                 c[(octets - last + j) * 4 + i] = -INFINITY;
 }
 
-/* How a shared tile's products are taken into row maxima, two rows at a time. With the argmax,
+/* How a joint tile's products are taken into row maxima, two rows at a time. With the argmax,
  * strictly larger pairs of columns replace the best, so that ties stay with the lowest token;
  * which of a pair it was is settled in the end, from its first product. */
 template <bool want_argmax> struct scan {
@@ -193,7 +193,7 @@ LIK_DEVICE void take_half(const float (&c)[64], int token, float *best, int *at)
     }
 }
 
-/* The argmax of a shared tile by the rules of NaN, of ties and of products of -inf to the
+/* The argmax of a joint tile by the rules of NaN, of ties and of products of -inf to the
  * letter; for the rare tile where the scan met one of them. */
 template <int bands>
 LIK_DEVICE void scan_carefully(const halves &c, const struct head &head, struct maxima<bands> &m,
@@ -222,8 +222,8 @@ LIK_DEVICE void scan_carefully(const halves &c, const struct head &head, struct 
 /* Takes a tile of several documents, whose halves are 16 octets wide: the maxima of each go to
  * the stash. */
 template <int bands, bool want_argmax>
-LIK_DEVICE void take_shared(const halves &c, const struct head &head, struct maxima<bands> &m,
-                            struct maxima<bands> *stash)
+LIK_DEVICE void take_joint(const halves &c, const struct head &head, struct maxima<bands> &m,
+                           struct maxima<bands> *stash)
 {
     struct scan<want_argmax> scan[bands];
     struct maxima<bands> *const stash_before = stash;
@@ -265,7 +265,7 @@ LIK_DEVICE void take_shared(const halves &c, const struct head &head, struct max
 /* The row that is left to this lane of the rows that four lanes share, with the best of all
  * four. */
 template <int bands, bool want_argmax>
-LIK_DEVICE void share_rows(const struct maxima<bands> &m, float &best, int &at)
+LIK_DEVICE void join_rows(const struct maxima<bands> &m, float &best, int &at)
 {
     float b[2] = {m.best[0], m.best[1]};
     int t[2] = {m.at[0], m.at[1]};

@@ -180,14 +180,14 @@ LIK_DEVICE void open_document(struct walk &w, const struct batch &batch, const s
 
 /* How many documents, from the next one on, share a tile: of those that can, as many as it
  * holds; `octets`: of a lane, of all documents up to the lane-th. */
-LIK_DEVICE int count_shared(const struct walk &w, const struct batch &batch, const struct sm90_args &a,
-                            int &octets, int lane)
+LIK_DEVICE int count_joint(const struct walk &w, const struct batch &batch, const struct sm90_args &a,
+                           int &octets, int lane)
 {
     if (a.documents_per_tile == 1)
         return 1;
     int most = (int)min(min(w.left, a.score.columns - w.column), (int64_t)a.documents_per_tile);
     int own = document_octets(batch.length[min(w.from + lane, 31)]);
-    bool can = lane < min(most, 32 - w.from) && own <= SM90_SHARED_OCTETS;
+    bool can = lane < min(most, 32 - w.from) && own <= SM90_JOINT_OCTETS;
     octets = can ? own : 0;
 #pragma unroll
     for (int o = 1; o < SM90_DOCUMENTS; o *= 2) {
@@ -198,8 +198,8 @@ LIK_DEVICE int count_shared(const struct walk &w, const struct batch &batch, con
 }
 
 /* Plans a tile of the next `n` documents: the head, and each lane's box; returns its octets. */
-LIK_DEVICE int plan_shared(struct walk &w, const struct batch &batch, const struct sm90_args &a,
-                           struct head &head, struct box &box, int n, int octets, int lane)
+LIK_DEVICE int plan_joint(struct walk &w, const struct batch &batch, const struct sm90_args &a,
+                          struct head &head, struct box &box, int n, int octets, int lane)
 {
     int used = __shfl_sync(~0u, octets, n - 1), length = batch.length[min(w.from + lane, 31)];
     uint32_t ends = __reduce_or_sync(~0u, lane < n ? 1u << (octets - 1) : 0);
@@ -220,7 +220,7 @@ LIK_DEVICE int plan_shared(struct walk &w, const struct batch &batch, const stru
     box = {NULL, end - own, batch.row[document], batch.sequence[document], batch.group[document]};
     box = cut_box(a, box, lane / 4 < n ? own : 0, 3 - lane % 4);
     if (lane == 0) {
-        *(int4 *)&head = make_int4(0, used | n << 8 | SHARED, w.row_tile, 0);
+        *(int4 *)&head = make_int4(0, used | n << 8 | JOINT, w.row_tile, 0);
         head.ends = ends;
         head.empty = empty;
         head.bad = bad;
@@ -293,11 +293,11 @@ LIK_DEVICE int plan_tile(struct walk &w, struct batch &batch, const struct sm90_
         }
         if (w.from >= 32)
             read_batch(w, batch, a, lane);
-        n = count_shared(w, batch, a, octets, lane);
+        n = count_joint(w, batch, a, octets, lane);
         if (n <= 1)
             open_document(w, batch, a, lane);
     }
-    used = n > 1 ? plan_shared(w, batch, a, head, box, n, octets, lane)
+    used = n > 1 ? plan_joint(w, batch, a, head, box, n, octets, lane)
                  : plan_piece(w, batch, a, head, box, lane);
     __syncwarp();
     return used;
@@ -374,7 +374,7 @@ LIK_DEVICE void produce_uniform(const struct sm90_args &a, struct shared &sm, ch
         }
         mbarrier_wait(&sm.empty[at.stage], at.parity);
         *(int4 *)&head =
-            make_int4(columns, octets | documents << 8 | (documents > 1 ? SHARED : 0), row_tile, token);
+            make_int4(columns, octets | documents << 8 | (documents > 1 ? JOINT : 0), row_tile, token);
         if (documents) {
             head.ends = octets == 32 ? ends : ends & ((1u << octets) - 1u);
             head.empty = head.bad = 0;

@@ -58,7 +58,7 @@ LIK_DEVICE void load_queries(const struct sm90_args &a, struct shared &sm, const
 #pragma unroll 1
         for (int i = 0; i < 4 * bands; i++) {
             int64_t row = sm.row_at[first_band][thread / 8 + 16 * i];
-            Stage::store_row(a, row, k, n, place(i));
+            Stage::store_row(a, row, k, n, place, i);
         }
     }
     copy_async_commit();

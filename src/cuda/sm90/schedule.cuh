@@ -9,7 +9,7 @@
 #ifndef LIK_CUDA_SM90_SCHEDULE_CUH
 #define LIK_CUDA_SM90_SCHEDULE_CUH
 
-#include "cuda/sm90/shared.cuh"
+#include "cuda/sm90/block.cuh"
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 

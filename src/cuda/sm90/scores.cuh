@@ -37,7 +37,7 @@ LIK_DEVICE void finish_rows(const struct sm90_args &a, struct shared &sm, struct
             me.m = stash[i * 128];
         float best;
         int at;
-        share_rows<bands, want_argmax>(me.m, best, at);
+        join_rows<bands, want_argmax>(me.m, best, at);
         bool counts = row_counts && !(empty >> i & 1);
         if (want_argmax && me.first >= 0 && (bands == 2 || !(me.lane & 2)) && token < a.score.op.q.len_max)
             store_argmax(a.score.op, n * a.score.op.q.len_max + token,

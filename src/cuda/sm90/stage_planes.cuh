@@ -171,13 +171,14 @@ struct stage_planes {
     }
 
     /* Elements k ... k + 7 of the query row at `row`, which may be LIK_NOWHERE, to 16 bytes of
-     * each of its planes; zeros past the dim. */
-    LIK_MEMBER static void store_row(const struct sm90_args &a, int64_t row, int k, int, char *to)
+     * each of its planes, the first at place(i); zeros past the dim. */
+    template <class Place>
+    LIK_MEMBER static void store_row(const struct sm90_args &a, int64_t row, int k, int, Place place, int i)
     {
         float v[8] = {};
         if (row != LIK_NOWHERE)
             load_8(a.score.op.q, row, k, a.score.q_vector, v);
-        split_8(v, a.planes, to, SM90_ROWS_BYTES);
+        split_8(v, a.planes, place(i), SM90_ROWS_BYTES);
     }
 
     /* What warp `warp` of those that look at tokens does. */

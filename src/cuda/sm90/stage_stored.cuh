@@ -147,13 +147,14 @@ template <int dtype> struct stage_stored {
     }
 
     /* Elements k ... k + n - 1 of the query row at `row`, which may be LIK_NOWHERE, to 16 bytes
-     * of its slab; the rest is zeros. */
-    LIK_MEMBER static void store_row(const struct sm90_args &a, int64_t row, int k, int n, char *to)
+     * of its slab, at place(i); the rest is zeros. */
+    template <class Place>
+    LIK_MEMBER static void store_row(const struct sm90_args &a, int64_t row, int k, int n, Place place, int i)
     {
         const struct lik_tokens &q = a.score.op.q;
         const uint16_t *from = (const uint16_t *)q.data + row + k * q.dim_stride;
         for (int e = 0; e < 8; e++)
-            ((uint16_t *)to)[e] = row != LIK_NOWHERE && e < n ? from[e * q.dim_stride] : 0;
+            ((uint16_t *)place(i))[e] = row != LIK_NOWHERE && e < n ? from[e * q.dim_stride] : 0;
     }
 
     /* What warp `warp` of those that look at tokens does. */

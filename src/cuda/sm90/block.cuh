@@ -1,22 +1,22 @@
-/* The Hopper loop: what a launch gives it, and what its warps share.
+/* The Hopper loop: what a launch gives a block, and what its warps have in common.
  *
  * A column tile passes through the ring in stages of a slab or two. Beside its slabs goes its
  * *head*: how many columns count, which documents end. Words are those of cuda/plan/plan.h; of
  * this room are:
  *
- * band: 64 query rows, what wgmma multiplies at once; a warpgroup has one or two
- * half: 64 accumulators of a thread, of one band, or of the left or right columns of one
- * piece: a column tile of one document, *shared*: of several, *loose*: one of which any columns
- *     may be dropped, multiplied in one of a few widths
- * stage policy: what the loop does with documents as they are stored (stage_stored.cuh,
- *     stage_planes.cuh): what a stage of the ring holds and is multiplied from
- * factor: what a column's products are multiplied by, such as the inverse of its token's norm
+ * - band: 64 query rows, what wgmma multiplies at once; a warpgroup has one or two
+ * - half: 64 accumulators of a thread: of one band, or of the left or right columns of one
+ * - joint tile: a column tile of several documents, whole; else it is a piece of one
+ * - loose piece: one of which any columns may be dropped, multiplied in one of a few widths
+ * - stage policy: what the loop does with documents as they are stored (stage_stored.cuh,
+ *   stage_planes.cuh): what a stage of the ring holds, and what is multiplied
+ * - factor: what a column's products are multiplied by, such as the inverse of its token's norm
  *
  * The roles of a block's warps: warpgroups that multiply (loop.cuh), those that look at tokens
  * on their way (the stage policies), and in one more a producer (producer.cuh) and a warp that
  * finishes scores (scores.cuh). */
-#ifndef LIK_CUDA_SM90_SHARED_CUH
-#define LIK_CUDA_SM90_SHARED_CUH
+#ifndef LIK_CUDA_SM90_BLOCK_CUH
+#define LIK_CUDA_SM90_BLOCK_CUH
 
 #include "cuda/kernels.cuh"
 #include "cuda/score.cuh"
@@ -51,20 +51,20 @@ struct sm90_args {
     int32_t uniform, octets_per_piece;
 };
 
-#define SHARED (1 << 16)
-#define LOOSE  (1 << 17)
+#define JOINT (1 << 16)
+#define LOOSE (1 << 17)
 
-/* What a column tile holds: a piece of one document, or (SHARED) several whole documents. A
+/* What a column tile holds: a piece of one document, or (JOINT) several whole documents. A
  * piece is multiplied in just its width, but that a last one may be an octet wider (one_width),
  * or (LOOSE) in one of a few, where any of its tokens may be dropped. A block's pieces stay
  * loose once one was, for code that changes has to be fetched anew. */
 struct __align__(16) head {
     int32_t columns;     /* of a piece; the rest of its octets doesn't count */
-    int32_t shape;       /* octets to multiply | documents that end here << 8 | SHARED, LOOSE */
+    int32_t shape;       /* octets to multiply | documents that end here << 8 | JOINT, LOOSE */
     int32_t row_tile;    /* -1: there are no more */
     int32_t token;       /* index in its document of column 0 */
-    uint32_t counts[8];  /* SHARED, LOOSE: columns that count, a bit each */
-    uint32_t ends;       /* SHARED; bit j: a document ends with octet j */
+    uint32_t counts[8];  /* JOINT, LOOSE: columns that count, a bit each */
+    uint32_t ends;       /* JOINT; bit j: a document ends with octet j */
     uint32_t empty, bad; /* bit i: the i-th document that ends here has no kept token; is out of range */
     int32_t first;       /* LOOSE: the document's first kept token */
     int64_t column;      /* of the scores: the first document that ends here */
@@ -102,8 +102,8 @@ struct shared {
 };
 
 static_assert(sizeof(struct shared) == SM90_STATIC_BYTES, "what the plan leaves for it");
-static_assert(SM90_DOCUMENTS * 4 <= 32 && SM90_SHARED_OCTETS < 16,
-              "plan_shared: four lanes a document, a box each");
+static_assert(SM90_DOCUMENTS * 4 <= 32 && SM90_JOINT_OCTETS < 16,
+              "plan_joint: four lanes a document, a box each");
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 

@@ -1,9 +1,9 @@
 """Checks the include arrows of the project: base <- shared <- core/backend.h <- backends <-
 core <- io, cli, tests.
 
-Backends never include each other, the public header includes nothing but the standard, and
-nothing under src/ prints or knows Python or torch. Prints each violation as FILE:LINE and
-returns 1 if there is one.
+Backends never include each other, the public header includes nothing but the standard, plain C
+under src/ knows no CUDA header, and nothing under src/ prints or knows Python or torch. Prints
+each violation as FILE:LINE and returns 1 if there is one.
 """
 
 import re
@@ -13,6 +13,9 @@ from c_source import Source, sources
 
 BACKENDS = ("ref", "cpu", "cuda", "metal")
 INTERFACE = "core/backend.h"
+PLAN = "cuda/plan"  # plain C: it knows neither the rest of its room nor CUDA
+LOOPS = ("cuda/sm90", "cuda/mma", "cuda/grad")  # kernels; the others know of them by kernels.cuh alone
+CUDA_HEADER = re.compile(r"cuda(_\w+)?\.h")
 
 # Rooms (or single files) that a room may include, besides itself and lik/lik.h.
 ALLOWED = {
@@ -20,11 +23,13 @@ ALLOWED = {
     "base": (),
     "shared": ("base",),
     INTERFACE: ("base", "shared"),
+    PLAN: ("base", "shared"),
     "core": ("base", "shared"),
     "io": ("base",),
     "cli": ("base", "shared", "io"),
-    "tests": ("base", "shared", "core", "io", "cli", *BACKENDS),
-} | {backend: ("base", "shared", INTERFACE) for backend in BACKENDS}
+    "tests": ("base", "shared", "core", "io", "cli", PLAN, *BACKENDS),
+} | {backend: ("base", "shared", INTERFACE, *([PLAN] if backend == "cuda" else [])) for backend in BACKENDS}
+ALLOWED |= {loop: (*ALLOWED["cuda"], "cuda") for loop in LOOPS}
 
 PRINTS = re.compile(
     r"(?<![\w.>])(?:v?f?printf|puts|fputs|putchar|putc|fputc|perror|fwrite)\s*\(|\bstdout\b|\bstderr\b"
@@ -35,16 +40,20 @@ FOREIGN = re.compile(r"\bPython\.h\b|\bPyObject\b|\btorch/|\bat::|\bATen\b")
 def room_of(path: str) -> str:
     """The room of a file named from the repository's root or from src/ or include/."""
     parts = [part for part in path.split("/") if part not in ("src", "include")]
-    return INTERFACE if "/".join(parts) == INTERFACE else parts[0]
+    inner = "/".join(parts[:2])
+    return inner if inner in (INTERFACE, PLAN, *LOOPS) else parts[0]
 
 
 def check_file(source: Source) -> list[str]:
     """All violations of one file."""
     name, room, found = source.name, room_of(source.name), []
+    plain = name.startswith("src/") and name.endswith((".c", ".h"))
     for include in source.includes:
         if include.target is None:
             if include.quoted:
                 found.append(f'{name}:{include.line}: "{include.name}" is no file of the project')
+            elif plain and CUDA_HEADER.fullmatch(include.name):
+                found.append(f"{name}:{include.line}: plain C includes {include.name}")
             continue
         other = room_of(include.target)
         if other not in (room, "lik", *ALLOWED[room]) and not (room == "core" and other == INTERFACE):

@@ -88,12 +88,8 @@ void lik_cpu_slot_init(const struct lik_cpu_plan *plan, char *scratch, struct li
 void lik_cpu_name(const struct lik_cpu_kernels *kernels, const char *verb, const struct lik_score *op,
                   const struct lik_cpu_plan *plan, char *variant, size_t size);
 
-/* ---- token.c: one token ---- */
+/* ---- norm.c ---- */
 
-/* Token t of a sequence whose elements begin at `base`, as f32 with neither scale nor
- * normalization. */
-void lik_cpu_load_token(const struct lik_cpu_kernels *kernels, const struct lik_tokens *x, int64_t base,
-                        float *dst);
 /* The same as lik_cpu_norm, where the sum of squares, `squares`, left the range of f32 or came
  * near its lower end. */
 float lik_cpu_norm_again(const struct lik_cpu_kernels *kernels, const float *x, int64_t n, float squares);
@@ -105,6 +101,13 @@ static inline float lik_cpu_norm(const struct lik_cpu_kernels *kernels, const fl
     return squares >= 1e-30f && squares <= FLT_MAX ? sqrtf(squares)
                                                    : lik_cpu_norm_again(kernels, x, n, squares);
 }
+
+/* ---- token.c: one token ---- */
+
+/* Token t of a sequence whose elements begin at `base`, as f32 with neither scale nor
+ * normalization. */
+void lik_cpu_load_token(const struct lik_cpu_kernels *kernels, const struct lik_tokens *x, int64_t base,
+                        float *dst);
 /* The factor that scale and normalization put on a token; `raw` is the token without them. */
 float lik_cpu_token_factor(const struct lik_cpu_kernels *kernels, const struct lik_tokens *x, float scale,
                            const float *raw);

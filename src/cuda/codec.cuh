@@ -93,10 +93,10 @@ LIK_DEVICE void load_8(const struct lik_tokens &x, int64_t at, int k, bool vecto
 }
 
 /* What makes a unit vector of the token x = `own` times the elements at `at`: own / max(|x|,
- * 1e-12). Eight lanes (`lane` 0 to 7) take every eighth run of 8 elements each, always in the
- * same order, so that every kernel gets the same bits. The eight lanes must be neighbors and
- * call together. A sum of squares that leaves the range of f32 is taken again with the elements
- * scaled. */
+ * LIK_NORM_MIN). Eight lanes (`lane` 0 to 7) take every eighth run of 8 elements each, always
+ * in the same order, so that every kernel gets the same bits. The eight lanes must be neighbors
+ * and call together. A sum of squares that leaves the range of f32 is taken again with the
+ * elements scaled. */
 LIK_DEVICE float unit_factor(const struct lik_tokens &x, int64_t at, float own, int lane, bool vector)
 {
     unsigned lanes = 0xffu << (threadIdx.x & 24u);
@@ -123,7 +123,7 @@ LIK_DEVICE float unit_factor(const struct lik_tokens &x, int64_t at, float own, 
         if (!lost || attempt || isinf(largest) || isnan(squares)) {
             float norm = __fdiv_rn(__fsqrt_rn(squares), scale);
             float length = __fmul_rn(fabsf(own), norm);
-            return __fdiv_rn(own, length < 1e-12f ? 1e-12f : length); /* a NaN stays one */
+            return __fdiv_rn(own, lik_clamp_norm(length));
         }
         int exponent;
         frexpf(largest, &exponent);

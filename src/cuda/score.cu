@@ -1,21 +1,21 @@
-/* The forward pass: picks the kernel and the tiles, lays out the workspace, launches.
+/* The forward pass, as its plan says.
  *
  * Three launches at most, all on the caller's stream: the factors that normalize the documents,
- * where that is asked for, the main loop, and the sum of a query's blocks where a query is
+ * where that is asked for, the main loop, and the sum of a query's strips where a query is
  * longer than a tile. */
 #include "cuda/kernels.cuh"
 #include "cuda/score.cuh"
 
-#include <stdio.h>
-
-/* How one problem runs. The workspace holds the documents' factors, then partial scores. */
-struct score_plan {
-    struct score_args args;
-    struct sm90_shape shape;
-    int hopper;
-    int64_t factor_count, partial_count;
-    size_t factor, partial; /* where they stand in the workspace */
+/* What launches the paths that score; what plans them is in plan/score.c. */
+static const struct score_path {
+    int (*prepare)(struct lik_gpu *gpu);
+    int (*launch)(const struct lik_gpu *gpu, const struct score_args *args, const struct score_plan *plan,
+                  cudaStream_t stream);
+} paths[SCORE_PATHS] = {
+    {lik_cuda_sm90_prepare, lik_cuda_sm90_launch},
+    {lik_cuda_mma_prepare, lik_cuda_mma_launch},
 };
+static_assert(SCORE_SM90 == 0 && SCORE_MMA == 1 && SCORE_PATHS == 2, "the list's order");
 
 static __global__ void unit_factors(const __grid_constant__ struct lik_tokens x, int vector, float *out,
                                     int64_t rows)
@@ -35,14 +35,14 @@ static __global__ void unit_factors(const __grid_constant__ struct lik_tokens x,
     }
 }
 
-static __global__ void add_partials(const float *partial, int blocks, int64_t columns, int64_t count,
+static __global__ void add_partials(const float *partial, int strips, int64_t columns, int64_t count,
                                     float *scores, int64_t stride)
 {
     for (int64_t n = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; n < count;
          n += (int64_t)gridDim.x * blockDim.x) {
-        float score = partial[n * blocks];
-        for (int b = 1; b < blocks; b++)
-            score = __fadd_rn(score, partial[n * blocks + b]);
+        float score = partial[n * strips];
+        for (int b = 1; b < strips; b++)
+            score = __fadd_rn(score, partial[n * strips + b]);
         scores[n / columns * stride + n % columns] = score;
     }
 }
@@ -60,13 +60,6 @@ unsigned lik_cuda_blocks(int64_t threads)
     return (unsigned)(blocks < 65536 ? blocks : 65536);
 }
 
-int lik_cuda_vector_loads(const struct lik_tokens *x)
-{
-    int64_t bytes = (int64_t)lik_dtype_bytes(x->dtype), unit = bytes == 1 ? 8 : 16;
-    int64_t strides = x->strides.token | (x->offsets ? 0 : x->strides.sequence | x->strides.group);
-    return x->dim_stride == 1 && (int64_t)(uintptr_t)x->data % unit == 0 && strides % (unit / bytes) == 0;
-}
-
 /* What normalizes each token of x, one a row of its array. */
 int lik_cuda_unit_factors(const struct lik_tokens *x, int vector, float *out, int64_t rows,
                           cudaStream_t stream)
@@ -75,103 +68,43 @@ int lik_cuda_unit_factors(const struct lik_tokens *x, int vector, float *out, in
     return lik_cuda_launched("unit_factors");
 }
 
-/* Tiles of `tile_blocks` blocks: whole queries where they fit, pieces of the stream of all
- * queries' blocks where they don't and one query a tile would waste more. */
-static void make_tiling(struct score_args *a, int tile_blocks)
+int lik_cuda_score_prepare(struct lik_gpu *gpu)
 {
-    struct tiling *t = &a->tiling;
-    t->rows = lik_score_rows(&a->op);
-    t->blocks = (int32_t)((a->op.q.len_max + LIK_BLOCK_ROWS - 1) / LIK_BLOCK_ROWS);
-    t->tile_blocks = tile_blocks;
-    int one_query = a->op.pairing != LIK_ALL || (t->rows == 1 && t->blocks <= tile_blocks);
-    if (one_query) {
-        t->parts = (t->blocks + tile_blocks - 1) / tile_blocks;
-        t->tiles = t->rows * t->parts;
-    } else {
-        t->parts = 0;
-        t->tiles = (t->rows * t->blocks + tile_blocks - 1) / tile_blocks;
-    }
+    int status = LIK_OK;
+    for (int i = 0; i < SCORE_PATHS && !status; i++)
+        status = paths[i].prepare(gpu);
+    return status;
 }
 
-static int make_plan(const struct lik_gpu *gpu, const struct lik_score *op, struct score_plan *p,
-                     struct lik_layout *layout)
+int lik_cuda_score_run(const struct lik_gpu *gpu, const struct lik_score *op, const struct score_plan *p,
+                       char *workspace, cudaStream_t stream)
 {
-    *p = {};
-    struct score_args *a = &p->args;
-    a->op = *op;
-    a->columns = lik_score_columns(op);
-    a->q_vector = lik_cuda_vector_loads(&op->q);
-    a->d_vector = lik_cuda_vector_loads(&op->d);
-    int64_t rows = lik_score_rows(op), count = rows * a->columns;
-    if (count == 0 || op->q.len_max == 0)
+    if (p->scores == 0)
         return LIK_OK;
-    int64_t blocks = (op->q.len_max + LIK_BLOCK_ROWS - 1) / LIK_BLOCK_ROWS;
-    int64_t together = op->pairing == LIK_ALL ? rows * blocks : blocks;
-    int whole; /* blocks of one query that a tile sums by itself */
-    p->hopper = lik_score_sm90_takes(gpu, op);
-    if (p->hopper) {
-        p->shape = lik_score_sm90_shape(gpu, op, together);
-        whole = 4 * p->shape.bands * p->shape.warpgroups;
-    } else {
-        whole = lik_score_mma_tile_blocks(together);
-    }
-    make_tiling(a, whole);
-    if (a->tiling.tiles > INT32_MAX)
-        return lik_fail(LIK_EUNSUPPORTED, "%lld tiles of queries, the CUDA backend takes %d",
-                        (long long)a->tiling.tiles, INT32_MAX);
-    if (a->tiling.parts ? blocks > whole : whole % blocks != 0)
-        p->partial_count = count * blocks;
-    if (op->d.normalize && !p->hopper) /* the Hopper loop takes norms as tokens pass */
-        p->factor_count = lik_tokens_rows(&op->d);
-    p->factor = lik_cuda_take(layout, p->factor_count, 4);
-    p->partial = lik_cuda_take(layout, p->partial_count, 4);
-    return LIK_OK;
-}
-
-int lik_cuda_score_plan(const struct lik_gpu *gpu, const struct lik_score *op, struct lik_layout *layout,
-                        struct lik_plan *plan)
-{
-    struct score_plan p;
-    int status = make_plan(gpu, op, &p, layout);
-    if (status)
-        return status;
-    if (p.hopper)
-        snprintf(plan->variant, sizeof plan->variant, "score_%s_d%lld_sm90_%dx%d",
-                 lik_dtype_name(op->d.dtype), (long long)op->d.dim, 64 * p.shape.bands * p.shape.warpgroups,
-                 8 * p.shape.blocks);
-    else
-        snprintf(plan->variant, sizeof plan->variant, "score_%s_%s_d%lld_%s", lik_dtype_name(op->q.dtype),
-                 lik_dtype_name(op->d.dtype), (long long)op->d.dim, lik_score_mma_name(gpu, op));
-    return LIK_OK;
-}
-
-int lik_cuda_score_run(const struct lik_gpu *gpu, const struct lik_score *op, char *workspace,
-                       cudaStream_t stream)
-{
-    struct score_plan p;
-    struct lik_layout layout = {};
-    int status = make_plan(gpu, op, &p, &layout);
-    struct score_args *a = &p.args;
-    int64_t count = lik_score_rows(op) * a->columns;
-    if (status || count == 0)
-        return status;
     if (op->q.len_max == 0) {
-        no_query_tokens<<<lik_cuda_blocks(count), 256, 0, stream>>>(a->columns, count, op->scores,
-                                                                    op->scores_stride);
+        no_query_tokens<<<lik_cuda_blocks(p->scores), 256, 0, stream>>>(p->columns, p->scores, op->scores,
+                                                                        op->scores_stride);
         return lik_cuda_launched("no_query_tokens");
     }
-    if (p.factor_count) {
-        float *factor = (float *)(workspace + p.factor);
-        a->factor = factor;
-        if ((status = lik_cuda_unit_factors(&op->d, a->d_vector, factor, p.factor_count, stream)) != LIK_OK)
+    int status;
+    struct score_args a = {};
+    a.op = *op;
+    a.tiling = p->tiling;
+    a.columns = p->columns;
+    a.q_vector = p->q_vector;
+    a.d_vector = p->d_vector;
+    if (p->factor_count) {
+        float *factor = (float *)(workspace + p->factor);
+        a.factor = factor;
+        if ((status = lik_cuda_unit_factors(&op->d, a.d_vector, factor, p->factor_count, stream)) != LIK_OK)
             return status;
     }
-    if (p.partial_count)
-        a->partial = (float *)(workspace + p.partial);
-    status = p.hopper ? lik_score_sm90_launch(gpu, a, p.shape, stream) : lik_score_mma_launch(gpu, a, stream);
-    if (status || !p.partial_count)
+    if (p->partial_count)
+        a.partial = (float *)(workspace + p->partial);
+    status = paths[p->path].launch(gpu, &a, p, stream);
+    if (status || !p->partial_count)
         return status;
-    add_partials<<<lik_cuda_blocks(count), 256, 0, stream>>>(a->partial, a->tiling.blocks, a->columns, count,
-                                                             op->scores, op->scores_stride);
+    add_partials<<<lik_cuda_blocks(p->scores), 256, 0, stream>>>(
+        a.partial, p->tiling.strips_per_query, p->columns, p->scores, op->scores, op->scores_stride);
     return lik_cuda_launched("add_partials");
 }

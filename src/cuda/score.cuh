@@ -1,62 +1,53 @@
 /* What every forward kernel shares: its arguments, which query rows a tile holds, and how row
  * maxima become scores.
  *
- * Query tokens are taken in blocks of 16 rows; a query of n tokens has ceil(n / 16) blocks, and
- * a block belongs to one query. The kept tokens come first, in order, then the dropped ones, so
- * that no score changes where dropped tokens are left out. A block's weighted maxima are added
- * as a tree (row r with r + 8, then lanes 4, 8 and 16 apart), and a query's blocks one after
- * another, whatever tile, warp or kernel each block was in: the bits of a score depend on the
+ * Query tokens are taken in strips of 16 rows; a query of n tokens has ceil(n / 16) strips, and
+ * a strip belongs to one query. The kept tokens come first, in order, then the dropped ones, so
+ * that no score changes where dropped tokens are left out. A strip's weighted maxima are added
+ * as a tree (row r with r + 8, then lanes 4, 8 and 16 apart), and a query's strips one after
+ * another, whatever tile, warp or kernel each strip was in: the bits of a score depend on the
  * query and the document alone. */
 #ifndef LIK_CUDA_SCORE_CUH
 #define LIK_CUDA_SCORE_CUH
 
 #include "cuda/codec.cuh"
 
-#define LIK_BLOCK_ROWS 16
-
-/* Which blocks a tile of `tile_blocks` blocks holds. parts == 0: blocks of all queries, one
- * after another, so that a tile may hold several queries or a piece of one. parts > 0: tile t
- * holds blocks of the one query of score row t / parts. */
-struct tiling {
-    int64_t tiles;
-    int64_t rows;   /* score rows */
-    int32_t blocks; /* of a query */
-    int32_t tile_blocks;
-    int32_t parts;
-};
+extern "C" {
+#include "cuda/plan/plan.h"
+}
 
 struct score_args {
     struct lik_score op;
-    struct tiling tiling;
+    struct row_tiling tiling;
     int64_t columns; /* documents of a score row */
-    /* sums of blocks, [rows, columns, blocks], where a query's blocks are spread over tiles; or
+    /* sums of strips, [rows, columns, strips], where a query's are spread over row tiles; or
      * NULL */
     float *partial;
     const float *factor;        /* what normalizes the document tokens, one a row of their array; or NULL */
     int32_t q_vector, d_vector; /* tokens contiguous and aligned: load_8 */
 };
 
-struct block_place {
-    int64_t row; /* score row, or -1: no block here */
-    int block;   /* of the row's query */
+struct strip_place {
+    int64_t row; /* score row, or -1: no strip here */
+    int strip;   /* of the row's query */
 };
 
-/* By 32-bit divisions: there are less than 2^31 tiles, and a query has at most 2^27 blocks. */
-LIK_DEVICE struct block_place locate_block(const struct tiling &t, uint32_t tile, uint32_t i)
+/* By 32-bit divisions: there are less than 2^31 tiles, and a query has at most 2^27 strips. */
+LIK_DEVICE struct strip_place locate_strip(const struct row_tiling &t, uint32_t tile, uint32_t i)
 {
-    struct block_place place;
-    uint32_t of = t.parts ? t.parts : t.blocks, whole = tile / of,
-             block = (tile - whole * of) * t.tile_blocks + i;
-    if (t.parts == 0) { /* the tiles of as many queries as a tile has blocks, and what is beyond them */
-        uint32_t queries = block / t.blocks;
-        place.row = (int64_t)whole * t.tile_blocks + queries;
-        place.block = (int)(block - queries * t.blocks);
+    struct strip_place place;
+    uint32_t of = t.parts ? t.parts : t.strips_per_query, whole = tile / of;
+    uint32_t strip = (tile - whole * of) * t.strips_per_tile + i;
+    if (t.parts == 0) { /* the tiles of as many queries as a tile has strips, and what is beyond them */
+        uint32_t queries = strip / t.strips_per_query;
+        place.row = (int64_t)whole * t.strips_per_tile + queries;
+        place.strip = (int)(strip - queries * t.strips_per_query);
         if (place.row >= t.rows)
             place.row = -1;
     } else {
         place.row = whole;
-        place.block = (int)block;
-        if (place.block >= t.blocks)
+        place.strip = (int)strip;
+        if (place.strip >= t.strips_per_query)
             place.row = -1;
     }
     return place;
@@ -100,11 +91,11 @@ LIK_DEVICE int token_of_row(const struct lik_tokens &q, int64_t i, int length, i
     return token;
 }
 
-/* Row r (0 to 15) of a block, where it follows from the strides alone: no masks, offsets,
+/* Row r (0 to 15) of a strip, where it follows from the strides alone: no masks, offsets,
  * weights, scales, groups or list. */
-LIK_DEVICE struct query_row locate_plain_row(const struct score_args &a, struct block_place place, int r)
+LIK_DEVICE struct query_row locate_plain_row(const struct score_args &a, struct strip_place place, int r)
 {
-    struct query_row row = {LIK_NOWHERE, place.block * LIK_BLOCK_ROWS + r, 0.0f, 1.0f, false};
+    struct query_row row = {LIK_NOWHERE, place.strip * LIK_STRIP_ROWS + r, 0.0f, 1.0f, false};
     const struct lik_tokens &q = a.op.q;
     if (place.row < 0 || row.token >= q.len_max)
         return row;
@@ -114,10 +105,10 @@ LIK_DEVICE struct query_row locate_plain_row(const struct score_args &a, struct 
     return row;
 }
 
-/* Any row r (0 to 15) of a block; 16 neighboring lanes call together, one a row. */
-LIK_DEVICE struct query_row locate_row(const struct score_args &a, struct block_place place, int r)
+/* Any row r (0 to 15) of a strip; 16 neighboring lanes call together, one a row. */
+LIK_DEVICE struct query_row locate_row(const struct score_args &a, struct strip_place place, int r)
 {
-    struct query_row row = {LIK_NOWHERE, place.block * LIK_BLOCK_ROWS + r, 0.0f, 1.0f, false};
+    struct query_row row = {LIK_NOWHERE, place.strip * LIK_STRIP_ROWS + r, 0.0f, 1.0f, false};
     const struct lik_tokens &q = a.op.q;
     if (place.row < 0)
         return row;
@@ -176,9 +167,9 @@ LIK_DEVICE void keep_better(float &best, int &at, float x, int t)
     }
 }
 
-/* Adds the 16 rows of a block: v0 of row lane / 4, v1 of row lane / 4 + 8, the same in the four
+/* Adds the 16 rows of a strip: v0 of row lane / 4, v1 of row lane / 4 + 8, the same in the four
  * lanes of a row. */
-LIK_DEVICE float add_block(float v0, float v1)
+LIK_DEVICE float add_strip(float v0, float v1)
 {
     float v = __fadd_rn(v0, v1);
 #pragma unroll

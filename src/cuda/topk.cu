@@ -9,13 +9,10 @@
  * sorts in device memory instead: rare, and bounded by the same chunk. */
 #include "cuda/kernels.cuh"
 #include "cuda/sort.cuh"
-#include "shared/operand.h"
+#include "shared/tokens.h"
 
-#include <stdio.h>
-
-#define RUN          LIK_SORT_RUN
+#define RUN          TOPK_RUN
 #define SORT_THREADS 512
-#define CHUNK_SCORES (16ll << 20)
 #define NO_KEY       0xffffffffffffffffull
 
 LIK_DEVICE uint64_t key_of(float score, uint32_t document, int smallest)
@@ -102,100 +99,6 @@ static __global__ void write_best(const uint64_t *keys, int64_t count, int64_t i
     }
 }
 
-/* How a problem is cut: LIK_ALL by documents, LIK_CANDIDATES by queries. */
-struct topk_plan {
-    int64_t queries, columns;                         /* of a chunk, at most */
-    int64_t padded;                                   /* large k: keys a query that are sorted; else 0 */
-    size_t scores, score_workspace, keys[2], best[2]; /* where they stand in the workspace */
-    struct lik_plan score;
-};
-
-/* Chunk of queries `row` ... and documents `column` ... of the problem, its scores going to
- * `scores`. */
-static int chunk_of(const struct lik_score *op, int64_t row, int64_t rows, int64_t column, int64_t columns,
-                    float *scores, struct lik_score *chunk)
-{
-    *chunk = *op;
-    chunk->scores = scores;
-    chunk->scores_stride = columns;
-    int broken = op->pairing == LIK_ALL
-                     ? lik_operand_slice(&op->d, column, columns, &chunk->d)
-                     : lik_operand_slice(&op->q, row, rows, &chunk->q) ||
-                           lik_operand_slice(&op->d, row * op->per_query, rows * op->per_query, &chunk->d);
-    return broken ? lik_fail(LIK_EINVAL, "the addresses of q or d pass 2^63 bytes") : LIK_OK;
-}
-
-static int64_t round_to_groups(int64_t n, int64_t unit, int64_t all)
-{
-    if (n >= all || unit <= 1)
-        return n < all ? n : all;
-    int64_t whole = (n + unit - 1) / unit * unit;
-    return whole < all ? whole : all;
-}
-
-static int64_t runs_of(int64_t n)
-{
-    return (n + RUN - 1) / RUN;
-}
-
-static int make_plan(const struct lik_gpu *gpu, const struct lik_topk *op, struct topk_plan *p,
-                     struct lik_layout *layout)
-{
-    *p = {};
-    const struct lik_score *s = &op->score;
-    int64_t queries = s->q.count, columns = lik_score_columns(s), k = op->k;
-    if (columns >= 0xffffffffll)
-        return lik_fail(LIK_EUNSUPPORTED, "%lld documents a query, top-k on CUDA takes 2^32 - 2",
-                        (long long)columns);
-    p->queries = queries;
-    p->columns = columns;
-    if (s->pairing == LIK_ALL) {
-        int64_t chunk = CHUNK_SCORES / (queries ? queries : 1);
-        chunk = chunk > 4 * RUN ? chunk : 4 * RUN;
-        p->columns = round_to_groups(chunk, s->d.group_size, columns);
-    } else if (columns) {
-        int64_t chunk = CHUNK_SCORES / columns, unit = s->q.group_size > 1 ? s->q.group_size : 1;
-        if (s->d.group_size > 1 && s->d.group_size != s->per_query)
-            chunk = queries; /* chunks would cut through groups */
-        p->queries = round_to_groups(chunk > 1 ? chunk : 1, unit, queries);
-    }
-    struct lik_layout score = {};
-    if (p->queries && p->columns) {
-        p->score.struct_size = sizeof p->score;
-        struct lik_score chunk;
-        int status = chunk_of(s, 0, p->queries, 0, p->columns, NULL, &chunk);
-        if (!status)
-            status = lik_cuda_score_plan(gpu, &chunk, &score, &p->score);
-        if (status)
-            return status;
-    }
-    if (k > RUN / 2) {
-        p->padded = 2;
-        while (p->padded < k + p->columns)
-            p->padded *= 2;
-    }
-    int64_t keys = p->padded ? p->padded : (runs_of(p->columns) + 1) * k; /* a query */
-    layout->failed |= score.failed;
-    p->scores = lik_cuda_take(layout, p->queries * p->columns, 4);
-    p->score_workspace = lik_cuda_take(layout, score.bytes, 1); /* each chunk lays out its own in it */
-    for (int i = 0; i < 2; i++)
-        p->keys[i] = lik_cuda_take(layout, p->queries, keys * 8);
-    for (int i = 0; i < 2; i++)
-        p->best[i] = lik_cuda_take(layout, p->queries, k * 8);
-    return LIK_OK;
-}
-
-int lik_cuda_topk_plan(const struct lik_gpu *gpu, const struct lik_topk *op, struct lik_layout *layout,
-                       struct lik_plan *plan)
-{
-    struct topk_plan p;
-    int status = make_plan(gpu, op, &p, layout);
-    if (status)
-        return status;
-    snprintf(plan->variant, sizeof plan->variant, "topk_%.56s", p.score.variant);
-    return LIK_OK;
-}
-
 /* Sorts all keys of a level in device memory and keeps the first k of each query. */
 static int sort_all(struct level *l, int64_t queries, int64_t padded, int64_t k, uint64_t *sorted,
                     uint64_t *out, cudaStream_t stream)
@@ -235,8 +138,8 @@ static int select_chunk(const struct lik_topk *op, const struct topk_plan *p, in
     l.more = before ? op->k : 0;
     l.first_id = first_id;
     l.smallest = op->smallest;
-    if (p->padded)
-        return sort_all(&l, queries, p->padded, op->k, keys[0], after, stream);
+    if (p->sorted_keys)
+        return sort_all(&l, queries, p->sorted_keys, op->k, keys[0], after, stream);
     for (int turn = 0;; turn ^= 1) {
         int64_t n = l.count + l.more;
         l.keep = op->k;
@@ -260,17 +163,18 @@ static int run_rows(const struct lik_gpu *gpu, const struct lik_topk *op, const 
 {
     int64_t columns = lik_score_columns(&op->score);
     float *scores = (float *)(workspace + p->scores);
-    char *score_workspace = workspace + p->score_workspace;
     uint64_t *keys[2] = {(uint64_t *)(workspace + p->keys[0]), (uint64_t *)(workspace + p->keys[1])};
     uint64_t *best[2] = {(uint64_t *)(workspace + p->best[0]), (uint64_t *)(workspace + p->best[1])};
     uint64_t *before = NULL;
     int turn = 0;
-    for (int64_t column = 0; column < columns; column += p->columns) {
-        int64_t n = columns - column < p->columns ? columns - column : p->columns;
+    for (int64_t column = 0; column < columns; column += p->documents_per_chunk) {
+        int64_t n = lik_min_i64(columns - column, p->documents_per_chunk);
+        int whole = rows == p->queries_per_chunk && n == p->documents_per_chunk;
         struct lik_score chunk;
-        int status = chunk_of(&op->score, row, rows, column, n, scores, &chunk);
+        int status = lik_cuda_topk_chunk(&op->score, row, rows, column, n, scores, &chunk);
         if (!status)
-            status = lik_cuda_score_run(gpu, &chunk, score_workspace, stream);
+            status = lik_cuda_score_run(gpu, &chunk, whole ? &p->score : &p->last_score,
+                                        workspace + p->score_workspace, stream);
         if (!status)
             status = select_chunk(op, p, rows, n, column, scores, before, best[turn], keys, stream);
         if (status)
@@ -283,15 +187,13 @@ static int run_rows(const struct lik_gpu *gpu, const struct lik_topk *op, const 
     return lik_cuda_launched("write_best");
 }
 
-int lik_cuda_topk_run(const struct lik_gpu *gpu, const struct lik_topk *op, char *workspace,
-                      cudaStream_t stream)
+int lik_cuda_topk_run(const struct lik_gpu *gpu, const struct lik_topk *op, const struct topk_plan *p,
+                      char *workspace, cudaStream_t stream)
 {
-    struct topk_plan p;
-    struct lik_layout layout = {};
-    int status = make_plan(gpu, op, &p, &layout);
-    for (int64_t row = 0; !status && row < op->score.q.count; row += p.queries) {
-        int64_t rows = op->score.q.count - row < p.queries ? op->score.q.count - row : p.queries;
-        status = run_rows(gpu, op, &p, row, rows, workspace, stream);
+    int status = LIK_OK;
+    for (int64_t row = 0; !status && row < op->score.q.count; row += p->queries_per_chunk) {
+        int64_t rows = lik_min_i64(op->score.q.count - row, p->queries_per_chunk);
+        status = run_rows(gpu, op, p, row, rows, workspace, stream);
     }
     return status;
 }

@@ -223,6 +223,7 @@ void check_topk(void);
 void check_arguments(void);
 void check_entries(void); /* a part of it */
 void check_pool(void);
+void check_plans(void);
 void check_files(void);
 void check_views(void);
 

@@ -11,8 +11,8 @@ static const struct {
 } groups[] = {
     {"dtypes", check_dtypes},         {"score", check_score}, {"special", check_special},
     {"invariance", check_invariance}, {"grad", check_grad},   {"topk", check_topk},
-    {"arguments", check_arguments},   {"pool", check_pool},   {"files", check_files},
-    {"views", check_views},
+    {"arguments", check_arguments},   {"pool", check_pool},   {"plans", check_plans},
+    {"files", check_files},           {"views", check_views},
 };
 
 static double seconds(void)

@@ -1,60 +1,13 @@
-/* Matrix instructions of the CUDA kernels, the PTX of them and nothing else.
- *
- * mma.sync (sm_75, sm_80): a warp multiplies 16 x 16 by 16 x 8. Lane l holds in the accumulator
- * c[4] rows l / 4 (c[0], c[1]) and l / 4 + 8 (c[2], c[3]), columns 2 (l % 4) and the next. The
- * same layout holds, block of 8 columns by block, for wgmma (sm_90a): a warpgroup multiplies 64
- * x 16 by 16 x 128, warp w of it holding rows 16 w to 16 w + 15, so that what follows a product
- * (maxima, sums) is written once for both. */
-#ifndef LIK_CUDA_MMA_CUH
-#define LIK_CUDA_MMA_CUH
+/* wgmma and what goes with it (sm_90a), the PTX of it and nothing else: a warpgroup multiplies
+ * 64 x 16 by 16 x 128 elements, warp w of it holding rows 16 w to 16 w + 15, each octet of
+ * columns as mma.sync holds it (cuda/mma.cuh). */
+#ifndef LIK_CUDA_SM90_WGMMA_CUH
+#define LIK_CUDA_SM90_WGMMA_CUH
 
 #include "cuda/copy.cuh"
 
-/* Four 8 x 8 matrices of 16-bit elements; lane l gives the address of row l % 8 of matrix l /
- * 8. */
-LIK_DEVICE void load_matrix_4(uint32_t (&r)[4], const void *row)
-{
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(shared_address(row)));
-}
-
-LIK_DEVICE void mma_bf16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
-{
-#if __CUDA_ARCH__ >= 800
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9},"
-        " {%0, %1, %2, %3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-#else
-    __trap(); /* the driver never picks bf16 products below sm_80 */
-#endif
-}
-
-LIK_DEVICE void mma_f16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
-{
-#if __CUDA_ARCH__ >= 800
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9},"
-        " {%0, %1, %2, %3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-#else
-    __trap(); /* mma_f16_k8 is the one of sm_75 */
-#endif
-}
-
-/* sm_75 takes 8 elements of the dim at a time. */
-LIK_DEVICE void mma_f16_k8(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t b0)
-{
-    asm volatile(
-        "mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a0), "r"(a1), "r"(b0));
-}
-
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
+
 /* Descriptor of an operand in shared memory, rows of 64 16-bit elements (128 bytes, 128-byte
  * swizzle), 8 rows to 1024 bytes, `address` a multiple of 1024: the half of it that depends on
  * the address; wgmma adds the other. Adding 2 steps 16 elements along the dim, adding 64 steps
@@ -89,9 +42,9 @@ template <int count> LIK_DEVICE void registers_take()
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(count));
 }
 
-/* wgmma<bf16, add, blocks>: c += a b, or c = a b, for the first `blocks` blocks of 8 columns
- * (c: 4 a block); asynchronous until wgmma_wait. PTX wants every register of c named: LIK_C_n
- * are the operands of the first n blocks, as PTX numbers them after a and b, LIK_R_n what they
+/* wgmma<bf16, add, octets>: c += a b, or c = a b, for the first `octets` octets of columns (c:
+ * 4 an octet); asynchronous until wgmma_wait. PTX wants every register of c named: LIK_C_n
+ * are the operands of the first n octets, as PTX numbers them after a and b, LIK_R_n what they
  * are bound to: "+f" or "=f". */
 /* clang-format off */
 #define LIK_C_1 "%2, %3, %4, %5"
@@ -127,24 +80,24 @@ template <int count> LIK_DEVICE void registers_take()
 #define LIK_R_15(f) LIK_R_14(f), f(c[56]), f(c[57]), f(c[58]), f(c[59])
 #define LIK_R_16(f) LIK_R_15(f), f(c[60]), f(c[61]), f(c[62]), f(c[63])
 
-template <bool bf16, bool add, int blocks> struct wgmma;
+template <bool bf16, bool add, int octets> struct wgmma;
 
-#define LIK_WGMMA(is_bf16, type, add, f, blocks, columns)                                       \
-    template <> struct wgmma<is_bf16, add, blocks> {                                            \
+#define LIK_WGMMA(is_bf16, type, add, f, octets, columns)                                       \
+    template <> struct wgmma<is_bf16, add, octets> {                                            \
         static LIK_MEMBER void run(float *c, uint32_t a, uint32_t b)                            \
         {                                                                                       \
             asm volatile("{\n.reg .pred p;\n.reg .b64 a, b;\nsetp.ne.b32 p, " #add ", 0;\n"      \
                          "mov.b64 a, {%0, 0x40000040};\nmov.b64 b, {%1, 0x40000040};\n"         \
                          "wgmma.mma_async.sync.aligned.m64n" #columns "k16.f32." type "." type  \
-                         " {" LIK_C_##blocks "}, a, b, p, 1, 1, 0, 0;\n}"                       \
-                         : "+r"(a), "+r"(b), LIK_R_##blocks(f));                                \
+                         " {" LIK_C_##octets "}, a, b, p, 1, 1, 0, 0;\n}"                       \
+                         : "+r"(a), "+r"(b), LIK_R_##octets(f));                                \
         }                                                                                       \
     };
-#define LIK_WGMMAS(blocks, columns)                    \
-    LIK_WGMMA(true, "bf16", 1, "+f", blocks, columns) \
-    LIK_WGMMA(true, "bf16", 0, "=f", blocks, columns) \
-    LIK_WGMMA(false, "f16", 1, "+f", blocks, columns) \
-    LIK_WGMMA(false, "f16", 0, "=f", blocks, columns)
+#define LIK_WGMMAS(octets, columns)                    \
+    LIK_WGMMA(true, "bf16", 1, "+f", octets, columns) \
+    LIK_WGMMA(true, "bf16", 0, "=f", octets, columns) \
+    LIK_WGMMA(false, "f16", 1, "+f", octets, columns) \
+    LIK_WGMMA(false, "f16", 0, "=f", octets, columns)
 LIK_WGMMAS(1, 8)
 LIK_WGMMAS(2, 16)
 LIK_WGMMAS(3, 24)
@@ -162,6 +115,7 @@ LIK_WGMMAS(14, 112)
 LIK_WGMMAS(15, 120)
 LIK_WGMMAS(16, 128)
 /* clang-format on */
+
 #endif
 
 #endif

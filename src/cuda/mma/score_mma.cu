@@ -13,228 +13,7 @@
  * is less than the rounding of f32. An infinite f32 gives NaN there. sm_75 has f16 products
  * alone: everything else runs in f32 arithmetic, policy f32_arithmetic, which also is the exact
  * form of f32. */
-#include "cuda/kernels.cuh"
-#include "cuda/mma.cuh"
-#include "cuda/score.cuh"
-
-#define THREADS 128
-#define CHUNK   32 /* elements of the dim a stage */
-
-struct mma_args {
-    struct score_args score;
-    int64_t runs, run_columns; /* runs of documents a tile, documents a run */
-    int32_t q_planes, d_planes, orders;
-    int32_t q_raw, d_raw; /* elements are copied as they are */
-    int32_t q_resident;   /* the whole rows of the query tile stay in shared memory */
-};
-
-/* Policies: element in shared memory, elements of padding a row (so that eight rows meet all
- * banks), products. */
-struct bf16_products {
-    typedef uint16_t element;
-    enum { padding = 8, tensor = 1, asynchronous = 1 };
-    static __device__ __forceinline__ void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
-                                                    uint32_t b1)
-    {
-        mma_bf16(c, a, b0, b1);
-    }
-};
-
-struct f16_products {
-    typedef uint16_t element;
-    enum { padding = 8, tensor = 1, asynchronous = 1 };
-    static __device__ __forceinline__ void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
-                                                    uint32_t b1)
-    {
-        mma_f16(c, a, b0, b1);
-    }
-};
-
-struct f16_products_sm75 {
-    typedef uint16_t element;
-    enum { padding = 8, tensor = 1, asynchronous = 0 };
-    static __device__ __forceinline__ void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
-                                                    uint32_t b1)
-    {
-        mma_f16_k8(c, a[0], a[1], b0);
-        mma_f16_k8(c, a[2], a[3], b1);
-    }
-};
-
-struct f32_arithmetic {
-    typedef float element;
-    enum { padding = 4, tensor = 0, asynchronous = 0 };
-    static __device__ __forceinline__ void multiply(float (&)[4], const uint32_t (&)[4], uint32_t, uint32_t)
-    {
-    }
-};
-
-/* Where things lie in the block's shared memory. */
-template <class P, int warp_rows> struct layout {
-    enum {
-        rows = 32 * warp_rows, /* of queries */
-        warp_columns = 4 / warp_rows,
-        columns = warp_rows == 4 ? 64 : 128,
-        warp_width = columns / warp_columns, /* columns of a warp */
-        stride = CHUNK + P::padding,         /* of a staged row, in elements */
-    };
-    typename P::element *q, *d;
-    int64_t *row_at;
-    float *row_weight, *row_sign, *factor, *best, *block_sum;
-    int *row_counts, *row_token, *kept, *best_at, *any_kept;
-    int q_stride, q_plane, d_plane, q_stage, d_stage;
-
-    static __host__ __device__ int q_row(const struct mma_args &a)
-    {
-        return a.q_resident ? (int)((a.score.op.q.dim + CHUNK - 1) / CHUNK * CHUNK) + P::padding
-                            : (int)stride;
-    }
-
-    static __host__ __device__ size_t bytes(const struct mma_args &a)
-    {
-        size_t q = (size_t)rows * q_row(a) * a.q_planes * (a.q_resident ? 1 : 2);
-        size_t d = (size_t)columns * stride * a.d_planes * 2;
-        return (q + d) * sizeof(typename P::element) + rows * (8 + 16) + 2 * columns * 8 + 4 * 32 * 8 +
-               16 * 4 + 16;
-    }
-
-    __device__ layout(char *p, const struct mma_args &a)
-    {
-        q_stride = q_row(a);
-        q_plane = rows * q_stride;
-        d_plane = columns * stride;
-        q_stage = a.q_resident ? 0 : q_plane * a.q_planes;
-        d_stage = d_plane * a.d_planes;
-        q = (typename P::element *)p;
-        d = q + (a.q_resident ? q_plane * a.q_planes : 2 * q_stage);
-        row_at = (int64_t *)(d + 2 * d_stage);
-        row_weight = (float *)(row_at + rows);
-        row_sign = row_weight + rows;
-        row_counts = (int *)(row_sign + rows);
-        row_token = row_counts + rows;
-        factor = (float *)(row_token + rows); /* of two column tiles */
-        kept = (int *)(factor + 2 * columns);
-        best = (float *)(kept + 2 * columns); /* of each warp's 32 rows */
-        best_at = (int *)(best + 4 * 32);
-        block_sum = (float *)(best_at + 4 * 32);
-        any_kept = (int *)(block_sum + 16);
-    }
-};
-
-/* Copies elements k0 ... k0 + 8 * runs_of_8 - 1 of `rows` tokens to shared memory; `at(r)` is a
- * token's element offset or LIK_NOWHERE for zeros, `sign(r)` multiplies it. */
-template <class P, class At, class Sign>
-static __device__ __forceinline__ void fill(typename P::element *to, int stride, int plane, int planes,
-                                            bool raw, bool vector, const struct lik_tokens &x, int rows,
-                                            int k0, int runs_of_8, At at, Sign sign)
-{
-    for (int i = (int)threadIdx.x; i < rows * runs_of_8; i += THREADS) {
-        int r = i / runs_of_8, c = (i - r * runs_of_8) * 8, k = k0 + c, n = (int)x.dim - k;
-        int64_t from = at(r);
-        typename P::element *out = to + r * stride + c;
-        if (P::tensor && raw && vector && (from == LIK_NOWHERE || n <= 0 || n >= 8)) {
-            bool copy = from != LIK_NOWHERE && n > 0;
-            const uint16_t *in = (const uint16_t *)x.data + (copy ? from + k : 0);
-            if (P::asynchronous)
-                copy_async_16(out, in, copy ? 16 : 0);
-            else
-                *(uint4 *)out = copy ? *(const uint4 *)in : make_uint4(0, 0, 0, 0);
-            continue;
-        }
-        if (P::tensor && raw) {
-            uint16_t *halves = (uint16_t *)out;
-#pragma unroll
-            for (int e = 0; e < 8; e++)
-                halves[e] = from != LIK_NOWHERE && e < n
-                                ? ((const uint16_t *)x.data)[from + (k + e) * x.dim_stride]
-                                : 0;
-            continue;
-        }
-        float v[8] = {0, 0, 0, 0, 0, 0, 0, 0};
-        if (from != LIK_NOWHERE) {
-            load_8(x, from, k, vector, v);
-            float s = sign(r);
-#pragma unroll
-            for (int e = 0; e < 8; e++)
-                v[e] *= s;
-        }
-        if constexpr (!P::tensor) {
-            *(float4 *)out = make_float4(v[0], v[1], v[2], v[3]);
-            *(float4 *)(out + 4) = make_float4(v[4], v[5], v[6], v[7]);
-        } else {
-            for (int p = 0; p < planes; p++) {
-                uint32_t word[4];
-#pragma unroll
-                for (int e = 0; e < 4; e++) {
-                    uint32_t low = take_plane(v[2 * e], p == planes - 1);
-                    word[e] = low | (uint32_t)take_plane(v[2 * e + 1], p == planes - 1) << 16;
-                }
-                *(uint4 *)(out + p * plane) = make_uint4(word[0], word[1], word[2], word[3]);
-            }
-        }
-    }
-}
-
-/* acc += q chunk x d chunk: 32 rows by warp_width columns. */
-template <class P, int warp_rows>
-static __device__ __forceinline__ void
-multiply_chunk(float (&acc)[2][layout<P, warp_rows>::warp_width / 8][4], const typename P::element *q,
-               int q_stride, int q_plane, const typename P::element *d, int d_plane, int q_planes,
-               int d_planes, int orders)
-{
-    typedef layout<P, warp_rows> L;
-    int lane = (int)threadIdx.x & 31;
-    if constexpr (P::tensor) {
-        const uint16_t *qa = q + (lane & 15) * q_stride + (lane >> 4) * 8;
-        const uint16_t *da = d + ((lane & 7) + (lane >> 4) * 8) * L::stride + (lane >> 3 & 1) * 8;
-        for (int order = orders - 1; order >= 0; order--)
-            for (int i = 0; i <= order && i < q_planes; i++) {
-                int j = order - i;
-                if (j >= d_planes)
-                    continue;
-#pragma unroll
-                for (int k = 0; k < CHUNK; k += 16) {
-                    uint32_t a[2][4];
-                    load_matrix_4(a[0], qa + i * q_plane + k);
-                    load_matrix_4(a[1], qa + i * q_plane + 16 * q_stride + k);
-#pragma unroll
-                    for (int n = 0; n < L::warp_width / 8; n += 2) {
-                        uint32_t b[4];
-                        load_matrix_4(b, da + j * d_plane + n * 8 * L::stride + k);
-#pragma unroll
-                        for (int m = 0; m < 2; m++) {
-                            P::multiply(acc[m][n], a[m], b[0], b[1]);
-                            P::multiply(acc[m][n + 1], a[m], b[2], b[3]);
-                        }
-                    }
-                }
-            }
-    } else {
-        const float *qa = (const float *)q + (lane >> 2) * q_stride;
-        const float *da = (const float *)d + (lane & 3) * 2 * L::stride;
-#pragma unroll 1
-        for (int k = 0; k < CHUNK; k += 4) {
-            float4 a[4];
-#pragma unroll
-            for (int m = 0; m < 4; m++)
-                a[m] = *(const float4 *)(qa + m * 8 * q_stride + k);
-#pragma unroll
-            for (int n = 0; n < L::warp_width / 8; n++)
-#pragma unroll
-                for (int e = 0; e < 2; e++) {
-                    float4 b = *(const float4 *)(da + (n * 8 + e) * L::stride + k);
-#pragma unroll
-                    for (int m = 0; m < 4; m++) {
-                        float &c = acc[m >> 1][n][(m & 1) * 2 + e];
-                        c = __fmaf_rn(a[m].x, b.x, c);
-                        c = __fmaf_rn(a[m].y, b.y, c);
-                        c = __fmaf_rn(a[m].z, b.z, c);
-                        c = __fmaf_rn(a[m].w, b.w, c);
-                    }
-                }
-        }
-    }
-}
+#include "cuda/mma/tile.cuh"
 
 /* Row maxima of a lane: of the four rows m * 16 + lane / 4 + 8 h at [m * 2 + h]. */
 struct maxima {
@@ -316,8 +95,8 @@ static __device__ void join_maxima(struct maxima &best, layout<P, warp_rows> &sm
         }
 }
 
-/* Weighs the row maxima of one document, writes the argmax, adds the rows of each block and the
- * blocks of each query. */
+/* Weighs the row maxima of one document, writes the argmax, adds the rows of each strip and the
+ * strips of each query. */
 template <class P, int warp_rows, bool want_argmax>
 static __device__ void finish_document(struct maxima &best, layout<P, warp_rows> &sm,
                                        const struct score_args &a, int64_t tile, int64_t column, int length,
@@ -328,7 +107,7 @@ static __device__ void finish_document(struct maxima &best, layout<P, warp_rows>
     if (warp_rows == 4 || warp == 0) {
 #pragma unroll
         for (int m = 0; m < 2; m++) {
-            struct block_place place = locate_block(a.tiling, tile, row_warp * 2 + m);
+            struct strip_place place = locate_strip(a.tiling, tile, row_warp * 2 + m);
             float v[2];
 #pragma unroll
             for (int h = 0; h < 2; h++) {
@@ -339,26 +118,27 @@ static __device__ void finish_document(struct maxima &best, layout<P, warp_rows>
                     store_argmax(a.op, (place.row * a.columns + column) * a.op.q.len_max + s,
                                  counts && sm.row_at[r] != LIK_NOWHERE ? best.at[m * 2 + h] : -1);
             }
-            float sum = add_block(v[0], v[1]);
+            float sum = add_strip(v[0], v[1]);
             if (sm.row_counts[row_warp * 32 + m * 16] && sm.row_at[row_warp * 32 + m * 16] == LIK_NOWHERE)
                 sum = sm.row_weight[row_warp * 32 + m * 16]; /* the query is out of range */
             if (length < 0)
                 sum = __uint_as_float(0x7fc00000u);
             if (lane == 0 && place.row >= 0) {
                 if (a.partial)
-                    a.partial[(place.row * a.columns + column) * a.tiling.blocks + place.block] = sum;
-                sm.block_sum[row_warp * 2 + m] = sum;
+                    a.partial[(place.row * a.columns + column) * a.tiling.strips_per_query + place.strip] =
+                        sum;
+                sm.strip_sum[row_warp * 2 + m] = sum;
             }
         }
     }
     __syncthreads();
-    int blocks = a.tiling.blocks, queries = a.tiling.parts ? 1 : a.tiling.tile_blocks / blocks;
+    int strips = a.tiling.strips_per_query, queries = a.tiling.parts ? 1 : a.tiling.strips_per_tile / strips;
     if (!a.partial && (int)threadIdx.x < queries) {
-        struct block_place place = locate_block(a.tiling, tile, (int)threadIdx.x * blocks);
+        struct strip_place place = locate_strip(a.tiling, tile, (int)threadIdx.x * strips);
         if (place.row >= 0) {
-            float score = sm.block_sum[threadIdx.x * blocks];
-            for (int b = 1; b < blocks; b++)
-                score = __fadd_rn(score, sm.block_sum[threadIdx.x * blocks + b]);
+            float score = sm.strip_sum[threadIdx.x * strips];
+            for (int b = 1; b < strips; b++)
+                score = __fadd_rn(score, sm.strip_sum[threadIdx.x * strips + b]);
             a.op.scores[place.row * a.op.scores_stride + column] = score;
         }
     }
@@ -374,7 +154,7 @@ static __device__ void load_queries(layout<P, warp_rows> &sm, const struct mma_a
     __syncthreads();
     if ((int)threadIdx.x < L::rows) {
         int r = (int)threadIdx.x;
-        struct query_row row = locate_row(a.score, locate_block(a.score.tiling, tile, r / 16), r & 15);
+        struct query_row row = locate_row(a.score, locate_strip(a.score.tiling, tile, r / 16), r & 15);
         sm.row_at[r] = row.at;
         sm.row_weight[r] = row.weight;
         sm.row_sign[r] = row.scale;
@@ -432,13 +212,14 @@ static __global__ void __launch_bounds__(THREADS) score_mma(const __grid_constan
     bool general = d.mask || d.scale || a.score.factor;
     int64_t held = -1;
     for (int64_t item = blockIdx.x; item < a.score.tiling.tiles * a.runs; item += gridDim.x) {
-        int64_t tile = item / a.runs, first = (item - tile * a.runs) * a.run_columns;
-        int64_t last = first + a.run_columns < a.score.columns ? first + a.run_columns : a.score.columns;
+        int64_t tile = item / a.runs, first = (item - tile * a.runs) * a.documents_per_run;
+        int64_t last =
+            first + a.documents_per_run < a.score.columns ? first + a.documents_per_run : a.score.columns;
         if (tile != held)
             load_queries<P, warp_rows>(sm, a, tile);
         held = tile;
         for (int64_t column = first; column < last; column++) {
-            struct block_place place = locate_block(a.score.tiling, tile, 0);
+            struct strip_place place = locate_strip(a.score.tiling, tile, 0);
             int64_t j = lik_score_document(&a.score.op, place.row, column);
             int length = sequence_length(d, j);
             int64_t base = length > 0 ? lik_tokens_base(&d, &d.strides, j) : 0;
@@ -502,31 +283,15 @@ static __global__ void __launch_bounds__(THREADS) score_mma(const __grid_constan
     }
 }
 
-/* Planes that hold an operand of this dtype. */
-static int planes_of(int dtype, int precision)
-{
-    switch (dtype) {
-    case LIK_F32: return lik_f32_planes(precision);
-    case LIK_F16: return 2;
-    default: return 1;
-    }
-}
-
 template <class P, int warp_rows>
 static int launch(struct mma_args *a, const struct lik_gpu *gpu, cudaStream_t stream)
 {
     typedef layout<P, warp_rows> L;
     a->q_resident = 1;
-    if (L::bytes(*a) > gpu->resident_bytes)
+    if (L::bytes(*a) > gpu->limits.resident_bytes)
         a->q_resident = 0;
     size_t bytes = L::bytes(*a);
-    int64_t tiles = a->score.tiling.tiles, columns = a->score.columns, blocks = 8 * (int64_t)gpu->processors;
-    a->runs = tiles >= blocks ? 1 : (blocks + tiles - 1) / tiles;
-    if (a->runs > columns)
-        a->runs = columns;
-    a->run_columns = (columns + a->runs - 1) / a->runs;
-    a->runs = (columns + a->run_columns - 1) / a->run_columns;
-    int64_t items = tiles * a->runs, grid = items < 65536 * 16 ? items : 65536 * 16;
+    int64_t items = a->score.tiling.tiles * a->runs, grid = items < 65536 * 16 ? items : 65536 * 16;
     if (a->score.op.argmax)
         score_mma<P, warp_rows, true><<<(unsigned)grid, THREADS, bytes, stream>>>(*a);
     else
@@ -536,51 +301,26 @@ static int launch(struct mma_args *a, const struct lik_gpu *gpu, cudaStream_t st
 
 template <class P> static int launch_rows(struct mma_args *a, const struct lik_gpu *gpu, cudaStream_t stream)
 {
-    return a->score.tiling.tile_blocks == 2 ? launch<P, 1>(a, gpu, stream) : launch<P, 4>(a, gpu, stream);
+    return a->score.tiling.strips_per_tile == 2 ? launch<P, 1>(a, gpu, stream) : launch<P, 4>(a, gpu, stream);
 }
 
-enum products { PRODUCTS_BF16, PRODUCTS_F16, PRODUCTS_F16_SM75, PRODUCTS_F32 };
-
-static enum products products_of(const struct lik_gpu *gpu, const struct lik_score *op)
-{
-    bool f16 = op->q.dtype == LIK_F16 && op->d.dtype == LIK_F16 && !op->q.scale;
-    if (gpu->arch < 80)
-        return f16 ? PRODUCTS_F16_SM75 : PRODUCTS_F32;
-    return f16 ? PRODUCTS_F16 : PRODUCTS_BF16;
-}
-
-int lik_score_mma_tile_blocks(int64_t blocks)
-{
-    return blocks <= 2 ? 2 : 8;
-}
-
-const char *lik_score_mma_name(const struct lik_gpu *gpu, const struct lik_score *op)
-{
-    static const char *const names[] = {"mma_bf16", "mma_f16", "mma_f16_sm75", "f32"};
-    return names[products_of(gpu, op)];
-}
-
-int lik_score_mma_launch(const struct lik_gpu *gpu, const struct score_args *score, cudaStream_t stream)
+int lik_cuda_mma_launch(const struct lik_gpu *gpu, const struct score_args *score,
+                        const struct score_plan *plan, cudaStream_t stream)
 {
     struct mma_args a = {};
-    const struct lik_score *op = &score->op;
     a.score = *score;
-    enum products products = products_of(gpu, op);
-    a.q_planes = a.d_planes = a.orders = 1;
-    switch (products) {
-    case PRODUCTS_BF16:
-        a.q_planes = planes_of(op->q.dtype, op->precision);
-        a.d_planes = planes_of(op->d.dtype, op->precision);
-        a.orders = a.q_planes + a.d_planes - 1;
-        if (a.orders > 2 && (op->q.dtype == LIK_F32 || op->d.dtype == LIK_F32))
-            a.orders = op->precision == LIK_HIGHEST ? 3 : 2;
-        a.q_raw = op->q.dtype == LIK_BF16 && !op->q.scale;
-        a.d_raw = op->d.dtype == LIK_BF16;
-        return launch_rows<struct bf16_products>(&a, gpu, stream);
-    case PRODUCTS_F16: a.q_raw = a.d_raw = 1; return launch_rows<struct f16_products>(&a, gpu, stream);
-    case PRODUCTS_F16_SM75:
-        a.q_raw = a.d_raw = 1;
-        return launch_rows<struct f16_products_sm75>(&a, gpu, stream);
+    const struct mma_plan *p = &plan->mma;
+    a.runs = p->runs;
+    a.documents_per_run = p->documents_per_run;
+    a.q_planes = p->q_planes;
+    a.d_planes = p->d_planes;
+    a.orders = p->orders;
+    a.q_raw = p->q_raw;
+    a.d_raw = p->d_raw;
+    switch (p->products) {
+    case MMA_BF16: return launch_rows<struct bf16_products>(&a, gpu, stream);
+    case MMA_F16: return launch_rows<struct f16_products>(&a, gpu, stream);
+    case MMA_F16_SM75: return launch_rows<struct f16_products_sm75>(&a, gpu, stream);
     default: return launch_rows<struct f32_arithmetic>(&a, gpu, stream);
     }
 }
@@ -598,12 +338,12 @@ template <class P> static cudaError_t prepare(int bytes)
     return cudaSuccess;
 }
 
-int lik_score_mma_prepare(const struct lik_gpu *gpu)
+int lik_cuda_mma_prepare(struct lik_gpu *gpu)
 {
-    cudaError_t e = gpu->arch < 80 ? prepare<struct f16_products_sm75>((int)gpu->shared_bytes)
-                                   : prepare<struct f16_products>((int)gpu->shared_bytes);
+    cudaError_t e = gpu->limits.arch < 80 ? prepare<struct f16_products_sm75>((int)gpu->limits.shared_bytes)
+                                          : prepare<struct f16_products>((int)gpu->limits.shared_bytes);
     if (e == cudaSuccess)
-        e = gpu->arch < 80 ? prepare<struct f32_arithmetic>((int)gpu->shared_bytes)
-                           : prepare<struct bf16_products>((int)gpu->shared_bytes);
+        e = gpu->limits.arch < 80 ? prepare<struct f32_arithmetic>((int)gpu->limits.shared_bytes)
+                                  : prepare<struct bf16_products>((int)gpu->limits.shared_bytes);
     return lik_cuda_status(e, "cudaFuncSetAttribute");
 }

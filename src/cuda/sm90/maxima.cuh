@@ -1,22 +1,12 @@
 /* How the Hopper loop takes a tile's products, in the registers where wgmma left them, into row
- * maxima and positions: pieces of one document in straight code, shared tiles with a look at
- * every block, rare values by the letter. */
-#ifndef LIK_CUDA_MAXIMA_CUH
-#define LIK_CUDA_MAXIMA_CUH
+ * maxima and positions: pieces of one document in straight code, joint tiles with a look at
+ * every octet, rare values by the letter. */
+#ifndef LIK_CUDA_SM90_MAXIMA_CUH
+#define LIK_CUDA_SM90_MAXIMA_CUH
 
-#include "cuda/stream.cuh"
-
-/* Row maxima of one lane: rows lane / 4 and lane / 4 + 8 of its warp's block in each band. */
-template <int bands> struct maxima {
-    float best[2 * bands];
-    int at[2 * bands];
-};
+#include "cuda/sm90/consumer.cuh"
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-
-/* The accumulators are two halves of 64 registers: of two bands, or of the left and right
- * columns of one. */
-typedef float halves[2][64];
 
 template <int bands> LIK_DEVICE void reset(struct maxima<bands> &m)
 {
@@ -29,11 +19,11 @@ template <int bands> LIK_DEVICE void reset(struct maxima<bands> &m)
 
 /* The products of one half, or of two of the same columns, times what normalizes the
  * columns. */
-template <int blocks, int count> LIK_DEVICE void scale_products(float (*c)[64], const float *factor)
+template <int octets, int count> LIK_DEVICE void scale_products(float (*c)[64], const float *factor)
 {
     int pair = ((int)threadIdx.x & 3) * 2;
 #pragma unroll
-    for (int j = 0; j < blocks; j++) {
+    for (int j = 0; j < octets; j++) {
         float2 f = *(const float2 *)&factor[j * 8 + pair];
 #pragma unroll
         for (int i = 0; i < 4 * count; i++)
@@ -43,12 +33,12 @@ template <int blocks, int count> LIK_DEVICE void scale_products(float (*c)[64], 
 
 /* -inf for a half's products with columns that do not count, the half's first being column 8 *
  * `from`. */
-template <int blocks, int from> LIK_DEVICE void drop_columns(float (&c)[64], const uint32_t (&counts)[8])
+template <int octets, int from> LIK_DEVICE void drop_columns(float (&c)[64], const uint32_t (&counts)[8])
 {
     int pair = ((int)threadIdx.x & 3) * 2;
     uint32_t bits = 0;
 #pragma unroll
-    for (int j = 0; j < blocks; j++) {
+    for (int j = 0; j < octets; j++) {
         if (j == 0 || (from + j) % 4 == 0)
             bits = counts[(from + j) / 4] >> pair;
 #pragma unroll
@@ -59,31 +49,31 @@ template <int blocks, int from> LIK_DEVICE void drop_columns(float (&c)[64], con
 }
 
 /* -inf for a half's products with columns from `columns` on, which lie in its last `last`
- * blocks. */
-template <int blocks, int last> LIK_DEVICE void cut_columns(float (&c)[64], int columns)
+ * octets. */
+template <int octets, int last> LIK_DEVICE void cut_columns(float (&c)[64], int columns)
 {
-    if (columns >= blocks * 8)
+    if (columns >= octets * 8)
         return;
-    uint32_t bits = (1u << max(columns - (blocks - last) * 8, 0)) - 1u;
+    uint32_t bits = (1u << max(columns - (octets - last) * 8, 0)) - 1u;
     bits >>= ((int)threadIdx.x & 3) * 2;
 #pragma unroll
     for (int j = 0; j < last; j++)
 #pragma unroll
         for (int i = 0; i < 4; i++)
             if (!(bits >> (j * 8 + i % 2) & 1))
-                c[(blocks - last + j) * 4 + i] = -INFINITY;
+                c[(octets - last + j) * 4 + i] = -INFINITY;
 }
 
-/* How a shared tile's products are taken into row maxima, two rows at a time. With the argmax,
+/* How a joint tile's products are taken into row maxima, two rows at a time. With the argmax,
  * strictly larger pairs of columns replace the best, so that ties stay with the lowest token;
  * which of a pair it was is settled in the end, from its first product. */
 template <bool want_argmax> struct scan {
-    int block[2];
+    int octet[2];
     float first[2];
 
     LIK_MEMBER void begin()
     {
-        block[0] = block[1] = -1;
+        octet[0] = octet[1] = -1;
         first[0] = first[1] = 0.0f;
     }
 
@@ -91,13 +81,13 @@ template <bool want_argmax> struct scan {
     {
         float larger = max_nan(x, y);
         if (want_argmax && larger > best) {
-            block[i] = j;
+            octet[i] = j;
             first[i] = x;
         }
         best = max_nan(best, larger);
     }
 
-    /* The products c of block j whose columns' bits are set. */
+    /* The products c of octet j whose columns' bits are set. */
     LIK_MEMBER void some(const float *c, int j, uint32_t bits, float *best)
     {
         bits >>= ((int)threadIdx.x & 3) * 2;
@@ -112,8 +102,8 @@ template <bool want_argmax> struct scan {
         base += ((int)threadIdx.x & 3) * 2;
 #pragma unroll
         for (int i = 0; i < 2; i++)
-            if (block[i] >= 0)
-                at[i] = base + block[i] * 8 + (first[i] == best[i] ? 0 : 1);
+            if (octet[i] >= 0)
+                at[i] = base + octet[i] * 8 + (first[i] == best[i] ? 0 : 1);
     }
 };
 
@@ -147,10 +137,10 @@ LIK_DEVICE void keep_quad(struct quad &quad, int most, int more, const struct qu
  * once. For columns that do not count stands -inf, above all finite negatives there. Rows that
  * have met no product of +0 or more so far are gone through again, as floats; their positions
  * stay -1 as long as all products are -inf. */
-template <bool want_argmax, int blocks>
+template <bool want_argmax, int octets>
 LIK_DEVICE void take_half(const float (&c)[64], int token, float *best, int *at)
 {
-    const int count = 2 * blocks, pair = ((int)threadIdx.x & 3) * 2; /* the lane's columns: two a block */
+    const int count = 2 * octets, pair = ((int)threadIdx.x & 3) * 2; /* the lane's columns: two an octet */
     auto product = [&](int i, int p) { return p < count ? c[p / 2 * 4 + 2 * i + p % 2] : -INFINITY; };
     if (!want_argmax) {
 #pragma unroll
@@ -203,16 +193,16 @@ LIK_DEVICE void take_half(const float (&c)[64], int token, float *best, int *at)
     }
 }
 
-/* The argmax of a shared tile by the rules of NaN, of ties and of products of -inf to the
+/* The argmax of a joint tile by the rules of NaN, of ties and of products of -inf to the
  * letter; for the rare tile where the scan met one of them. */
 template <int bands>
 LIK_DEVICE void scan_carefully(const halves &c, const struct head &head, struct maxima<bands> &m,
                                struct maxima<bands> *stash)
 {
-    int pair = ((int)threadIdx.x & 3) * 2, base = head.token + pair, blocks = head.shape & 0xff;
+    int pair = ((int)threadIdx.x & 3) * 2, base = head.token + pair, octets = head.shape & 0xff;
 #pragma unroll
-    for (int j = 0; j < MAX_BLOCKS / bands; j++) {
-        uint32_t bits = j < blocks ? head.counts[j / 4] >> (j % 4 * 8 + pair) : 0;
+    for (int j = 0; j < SM90_OCTETS / bands; j++) {
+        uint32_t bits = j < octets ? head.counts[j / 4] >> (j % 4 * 8 + pair) : 0;
 #pragma unroll
         for (int e = 0; e < 2; e++)
             if (bits >> e & 1)
@@ -229,15 +219,15 @@ LIK_DEVICE void scan_carefully(const halves &c, const struct head &head, struct 
     }
 }
 
-/* Takes a tile of several documents, whose halves are 16 blocks wide: the maxima of each go to
+/* Takes a tile of several documents, whose halves are 16 octets wide: the maxima of each go to
  * the stash. */
 template <int bands, bool want_argmax>
-LIK_DEVICE void take_shared(const halves &c, const struct head &head, struct maxima<bands> &m,
-                            struct maxima<bands> *stash)
+LIK_DEVICE void take_joint(const halves &c, const struct head &head, struct maxima<bands> &m,
+                           struct maxima<bands> *stash)
 {
     struct scan<want_argmax> scan[bands];
     struct maxima<bands> *const stash_before = stash;
-    int base = 0, blocks = head.shape & 0xff;
+    int base = 0, octets = head.shape & 0xff;
     bool strange = false;
     auto begin = [&]() {
 #pragma unroll
@@ -247,8 +237,8 @@ LIK_DEVICE void take_shared(const halves &c, const struct head &head, struct max
     if (want_argmax)
         begin();
 #pragma unroll
-    for (int j = 0; j < MAX_BLOCKS / bands; j++) {
-        if (j < blocks)
+    for (int j = 0; j < SM90_OCTETS / bands; j++) {
+        if (j < octets)
 #pragma unroll
             for (int b = 0; b < bands; b++)
                 scan[b].some(&c[bands == 2 ? b : j / 16][j % 16 * 4], j, head.counts[j / 4] >> j % 4 * 8,
@@ -275,7 +265,7 @@ LIK_DEVICE void take_shared(const halves &c, const struct head &head, struct max
 /* The row that is left to this lane of the rows that four lanes share, with the best of all
  * four. */
 template <int bands, bool want_argmax>
-LIK_DEVICE void share_rows(const struct maxima<bands> &m, float &best, int &at)
+LIK_DEVICE void join_rows(const struct maxima<bands> &m, float &best, int &at)
 {
     float b[2] = {m.best[0], m.best[1]};
     int t[2] = {m.at[0], m.at[1]};

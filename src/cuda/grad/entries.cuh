@@ -1,24 +1,20 @@
 /* The entries of a gradient: the argmax of the scores that a query or a document takes part in,
  * and how a block sorts those of its document by token. See grad.cu. */
-#ifndef LIK_CUDA_ENTRIES_CUH
-#define LIK_CUDA_ENTRIES_CUH
+#ifndef LIK_CUDA_GRAD_ENTRIES_CUH
+#define LIK_CUDA_GRAD_ENTRIES_CUH
 
 #include "cuda/codec.cuh"
 
-#define WARPS       8
-#define WINDOW_MOST 8192 /* hits, entries of its tokens, that a block sorts at once */
-#define AHEAD       4    /* entries that a lane reads at once */
-#define FEW         128  /* entries of a document that every warp reads, for no barrier to be needed */
-#define RANGE_MOST  256  /* document tokens a block */
-#define ENTRY_BITS \
-    24 /* of the number of an entry, counted from the first that its warp looked at in a window */
+extern "C" {
+#include "cuda/plan/plan.h"
+}
 
-static_assert(RANGE_MOST <= 32 * WARPS, "a thread a slot in the prefix sum, a bit a token of a warp's");
-static_assert(RANGE_MOST <= 1 << (32 - ENTRY_BITS), "a hit is a slot and an entry");
-static_assert(WINDOW_MOST <= 65536, "hits are sorted as 16-bit numbers");
-static_assert(FEW * WARPS <= WINDOW_MOST, "each warp has a list of few entries");
-static_assert(FEW <= 32 * AHEAD, "few entries are looked at in one round");
-static_assert((1 << ENTRY_BITS) % (32 * AHEAD) == 0, "rounds are whole");
+static_assert(GRAD_TOKENS <= 32 * GRAD_WARPS, "a thread a slot in the prefix sum, a bit a token of a warp's");
+static_assert(GRAD_TOKENS <= 1 << (32 - GRAD_ENTRY_BITS), "a hit is a slot and an entry");
+static_assert(GRAD_HITS <= 65536, "hits are sorted as 16-bit numbers");
+static_assert(GRAD_FEW * GRAD_WARPS <= GRAD_HITS, "each warp has a list of few entries");
+static_assert(GRAD_FEW <= 32 * GRAD_AHEAD, "few entries are looked at in one round");
+static_assert((1 << GRAD_ENTRY_BITS) % (32 * GRAD_AHEAD) == 0, "rounds are whole");
 
 /* Numbers of scores below those of the query or the document that they belong to, ascending
  * (LIK_LIST). */
@@ -32,16 +28,10 @@ struct grad_args {
     int64_t columns;                  /* documents of a score row */
     const float *q_factor, *d_factor; /* what normalizes the tokens, one a row of their array; NULL without */
     struct sorted_list by_q, by_d;
-    int32_t q_vector, d_vector; /* load_8 */
-    int32_t argmax_vector;      /* AHEAD winners are aligned, and of one query: winners_at */
-    /* rows of grad_d are the sums as they are, rounded to the dtype of the rows added */
-    int32_t plain;
-    int32_t slices;           /* of a row: what a warp takes at once */
-    int32_t keep_rows;        /* the block's sums stand in shared memory between slices or windows */
-    int32_t window, range;    /* document_rows: hits at once, tokens a block */
-    int32_t query_warps;      /* of a block, each with a query token */
+    int32_t q_vector, d_vector, argmax_vector, plain; /* struct grad_plan; so are the next */
+    int32_t slices_per_row, keep_rows, hits_per_window, tokens_per_block, query_warps;
     uint32_t document_blocks; /* of this launch */
-    int64_t ranges;           /* of a document */
+    int64_t blocks_per_document;
     int64_t first_run, first_query_token; /* of this launch */
 };
 
@@ -115,34 +105,22 @@ LIK_DEVICE int winner_at(const struct lik_score &op, const struct incidence &in,
 /* The block's shared memory: sizes by the arguments. */
 struct document_shared {
     float *kept;      /* [range][slices * lanes * 8] */
-    int *counters;    /* [WARPS][slots] */
+    int *counters;    /* [GRAD_WARPS][slots] */
     int *start;       /* [slots + 1] */
-    uint32_t *hits;   /* [window]: slot << ENTRY_BITS | number of the entry */
+    uint32_t *hits;   /* [window]: slot << GRAD_ENTRY_BITS | number of the entry */
     uint16_t *sorted; /* [window]: numbers of hits, by slot */
 };
-
-/* A warp's tokens of a block's run are every WARPS-th; so many at the most. */
-static __host__ __device__ int warp_tokens(int range)
-{
-    return (range + WARPS - 1) / WARPS;
-}
 
 /* The slot of token t of the run: in the order of the warps, so that each has its entries in
  * one piece. */
 LIK_DEVICE uint32_t slot_of(uint32_t t, int range)
 {
-    return t % WARPS * (uint32_t)warp_tokens(range) + t / WARPS;
+    return t % GRAD_WARPS * (uint32_t)GRAD_WARP_TOKENS(range) + t / GRAD_WARPS;
 }
 
-static __host__ __device__ size_t document_shared_bytes(int range, int window, int row_floats)
-{
-    size_t ints = (size_t)(WARPS * warp_tokens(range) * (WARPS + 1) + 1) * 4;
-    return ints + (size_t)window * 6 + (size_t)range * (size_t)row_floats * 4;
-}
-
-/* AHEAD winners, of query tokens s ... of the n-th score. */
+/* GRAD_AHEAD winners, of query tokens s ... of the n-th score. */
 LIK_DEVICE void winners_at(const struct lik_score &op, const struct incidence &in, int64_t n, int s,
-                           int (&winner)[AHEAD])
+                           int (&winner)[GRAD_AHEAD])
 {
     int64_t at = first_winner(op, in, n) + s;
     if (op.argmax_dtype == LIK_I16) {
@@ -154,10 +132,10 @@ LIK_DEVICE void winners_at(const struct lik_score &op, const struct incidence &i
     }
 }
 
-/* A warp looks at the entries base ... base + end - 1, in rounds of AHEAD a lane, and lists
- * those of the run's tokens, of all or of its own: their slots, and their numbers from `base`
- * on. It counts them by slot. Stops where there might be more than `most`; `from` becomes how
- * many it has looked at. Returns how many it has listed. */
+/* A warp looks at the entries base ... base + end - 1, in rounds of GRAD_AHEAD a lane, and
+ * lists those of the run's tokens, of all or of its own: their slots, and their numbers from
+ * `base` on. It counts them by slot. Stops where there might be more than `most`; `from`
+ * becomes how many it has looked at. Returns how many it has listed. */
 template <bool own>
 LIK_DEVICE int find_hits(const struct grad_args &a, const struct incidence &in, int64_t base, int end,
                          int most, int first_token, int here, int range, uint32_t *hits, int *counters,
@@ -165,16 +143,16 @@ LIK_DEVICE int find_hits(const struct grad_args &a, const struct incidence &in, 
 {
     const struct lik_score &op = a.op.score;
     const int lane = (int)threadIdx.x & 31, warp = (int)threadIdx.x / 32, len = max((int)op.q.len_max, 1);
-    int count = 0, winner[AHEAD];
-    int64_t n = (base + lane * AHEAD) / len; /* entry n len + s is read next */
-    int s = (int)((base + lane * AHEAD) % len);
+    int count = 0, winner[GRAD_AHEAD];
+    int64_t n = (base + lane * GRAD_AHEAD) / len; /* entry n len + s is read next */
+    int s = (int)((base + lane * GRAD_AHEAD) % len);
     auto read = [&](int e) {
         if (a.argmax_vector) {
             if (e < end)
                 winners_at(op, in, n, s, winner);
         } else {
             int64_t m = n;
-            for (int u = 0, t = s; u < AHEAD; u++) {
+            for (int u = 0, t = s; u < GRAD_AHEAD; u++) {
                 if (e + u < end)
                     winner[u] = winner_at(op, in, m, t);
                 if (++t == len) {
@@ -183,38 +161,38 @@ LIK_DEVICE int find_hits(const struct grad_args &a, const struct incidence &in, 
                 }
             }
         }
-        n += 32 * AHEAD / len;
-        s += 32 * AHEAD % len;
+        n += 32 * GRAD_AHEAD / len;
+        s += 32 * GRAD_AHEAD % len;
         if (s >= len) {
             n++;
             s -= len;
         }
     };
-    read(lane * AHEAD);
+    read(lane * GRAD_AHEAD);
 #pragma unroll 1
-    for (from = 0; from < end && count + 32 * AHEAD <= most; from += 32 * AHEAD) {
-        int e = from + lane * AHEAD, at_hand[AHEAD];
+    for (from = 0; from < end && count + 32 * GRAD_AHEAD <= most; from += 32 * GRAD_AHEAD) {
+        int e = from + lane * GRAD_AHEAD, at_hand[GRAD_AHEAD];
 #pragma unroll
-        for (int u = 0; u < AHEAD; u++)
+        for (int u = 0; u < GRAD_AHEAD; u++)
             at_hand[u] = winner[u];
-        read(e + 32 * AHEAD); /* meanwhile */
+        read(e + 32 * GRAD_AHEAD); /* meanwhile */
         uint32_t before = (1u << lane) - 1u;
         int number = count; /* of the lane's next hit: they stay in the order of the entries */
-        bool hit[AHEAD];
+        bool hit[GRAD_AHEAD];
 #pragma unroll
-        for (int u = 0; u < AHEAD; u++) {
+        for (int u = 0; u < GRAD_AHEAD; u++) {
             uint32_t token = (uint32_t)at_hand[u] - (uint32_t)first_token;
-            hit[u] = e + u < end && token < (uint32_t)here && (!own || token % WARPS == (uint32_t)warp);
+            hit[u] = e + u < end && token < (uint32_t)here && (!own || token % GRAD_WARPS == (uint32_t)warp);
             uint32_t which = __ballot_sync(~0u, hit[u]);
             number += __popc(which & before);
             count += __popc(which);
         }
 #pragma unroll
-        for (int u = 0; u < AHEAD; u++)
+        for (int u = 0; u < GRAD_AHEAD; u++)
             if (hit[u]) {
                 uint32_t slot = slot_of((uint32_t)at_hand[u] - (uint32_t)first_token, range);
                 atomicAdd(&counters[slot], 1);
-                hits[number++] = slot << ENTRY_BITS | (uint32_t)(e + u);
+                hits[number++] = slot << GRAD_ENTRY_BITS | (uint32_t)(e + u);
             }
     }
     __syncwarp();
@@ -230,7 +208,7 @@ LIK_DEVICE void place_hits(const struct document_shared &sm, int *next, int firs
     for (int from = 0; from < count; from += 32) {
         int number = first + from + lane;
         bool is_hit = from + lane < count;
-        uint32_t slot = is_hit ? sm.hits[number] >> ENTRY_BITS : UINT32_MAX;
+        uint32_t slot = is_hit ? sm.hits[number] >> GRAD_ENTRY_BITS : UINT32_MAX;
         unsigned peers = __match_any_sync(~0u, slot);
         int rank = __popc(peers & ((1u << lane) - 1u));
         if (is_hit)
@@ -258,14 +236,14 @@ LIK_DEVICE int sum_to_lane(int own)
 struct document_entries {
     int64_t count; /* of all */
     /* of each warp's entries: the first of the window, of the next window */
-    int64_t first[WARPS], next[WARPS];
+    int64_t first[GRAD_WARPS], next[GRAD_WARPS];
     /* the window is the last; sums are kept for windows or slices to come */
     int last, keep;
 };
 
 LIK_DEVICE int64_t entries_of_warp(const struct document_entries &entries)
 {
-    return (entries.count + WARPS * AHEAD - 1) / (WARPS * AHEAD) * AHEAD;
+    return (entries.count + GRAD_WARPS * GRAD_AHEAD - 1) / (GRAD_WARPS * GRAD_AHEAD) * GRAD_AHEAD;
 }
 
 /* Sorts the next window of hits by slot: sorted[start[i] ... start[i + 1]) are those of slot
@@ -274,18 +252,18 @@ LIK_DEVICE void sort_window(const struct grad_args &a, const struct document_sha
                             const struct incidence &in, struct document_entries &entries, int first_token,
                             int here, int range)
 {
-    int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x & 31, most = a.window / WARPS;
-    const int slots = WARPS * warp_tokens(range);
+    int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x & 31, most = a.hits_per_window / GRAD_WARPS;
+    const int slots = GRAD_WARPS * GRAD_WARP_TOKENS(range);
     int *mine = sm.counters + warp * slots, from;
-    __shared__ int warp_sums[WARPS], hits[WARPS]; /* in shared memory to spare registers */
-    __syncthreads();                              /* the window before has been worked up */
+    __shared__ int warp_sums[GRAD_WARPS], hits[GRAD_WARPS]; /* in shared memory to spare registers */
+    __syncthreads();                                        /* the window before has been worked up */
     for (int i = lane; i < slots; i += 32)
         mine[i] = 0;
     __syncwarp();
     const int64_t first = entries.next[warp];
     const int64_t left = min((warp + 1) * entries_of_warp(entries), entries.count) - first;
-    int count = find_hits<false>(a, in, first, (int)min(left, (int64_t)1 << ENTRY_BITS), most, first_token,
-                                 here, range, sm.hits + warp * most, mine, from);
+    int count = find_hits<false>(a, in, first, (int)min(left, (int64_t)1 << GRAD_ENTRY_BITS), most,
+                                 first_token, here, range, sm.hits + warp * most, mine, from);
     if (lane == 0) {
         hits[warp] = count;
         entries.first[warp] = first;
@@ -294,11 +272,11 @@ LIK_DEVICE void sort_window(const struct grad_args &a, const struct document_sha
     const bool last = __syncthreads_and(from >= left);
     if (threadIdx.x == 0) {
         entries.last = last;
-        entries.keep = a.keep_rows && !(last && first == 0 && a.slices == 1);
+        entries.keep = a.keep_rows && !(last && first == 0 && a.slices_per_row == 1);
     }
     /* A thread a slot: its hits in all warps, then their sum over the slots before. */
     int slot = (int)threadIdx.x, own = 0;
-    for (int w = 0; w < WARPS; w++)
+    for (int w = 0; w < GRAD_WARPS; w++)
         own += slot < slots ? sm.counters[w * slots + slot] : 0;
     int sum = sum_to_lane(own);
     if (lane == 31)
@@ -311,7 +289,7 @@ LIK_DEVICE void sort_window(const struct grad_args &a, const struct document_sha
         sm.start[slot] = at;
         if (slot == slots - 1)
             sm.start[slots] = sum;
-        for (int w = 0; w < WARPS; w++) {
+        for (int w = 0; w < GRAD_WARPS; w++) {
             int here = sm.counters[w * slots + slot];
             sm.counters[w * slots + slot] = at;
             at += here;
@@ -323,19 +301,20 @@ LIK_DEVICE void sort_window(const struct grad_args &a, const struct document_sha
 }
 
 /* The same for a document of few entries, without a barrier: each warp reads all of them and
- * sorts those of its own tokens into its own share of the lists, sorted[start[i] ...
+ * sorts those of its own tokens into its own part of the lists, sorted[start[i] ...
  * counters[i]) for slot i. */
 LIK_DEVICE void sort_few(const struct grad_args &a, const struct document_shared &sm,
                          const struct incidence &in, int entries, int first_token, int here, int range)
 {
     int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x & 31;
-    int own = warp * warp_tokens(range) + lane, first = warp * (a.window / WARPS), *ends = sm.counters;
-    bool has_own = lane < warp_tokens(range);
+    int own = warp * GRAD_WARP_TOKENS(range) + lane, first = warp * (a.hits_per_window / GRAD_WARPS),
+        *ends = sm.counters;
+    bool has_own = lane < GRAD_WARP_TOKENS(range);
     if (has_own)
         ends[own] = 0;
     __syncwarp();
-    int from,
-        hits = find_hits<true>(a, in, 0, entries, FEW, first_token, here, range, sm.hits + first, ends, from);
+    int from, hits = find_hits<true>(a, in, 0, entries, GRAD_FEW, first_token, here, range, sm.hits + first,
+                                     ends, from);
     int count = has_own ? ends[own] : 0, sum = sum_to_lane(count);
     if (has_own)
         sm.start[own] = ends[own] = first + sum - count;

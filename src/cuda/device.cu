@@ -1,9 +1,8 @@
-/* The CUDA backend's door: finds the driver at run time, looks at the GPU once, hands
- * operations to the kernels' drivers.
+/* The GPUs: finds the driver at run time, looks at each GPU once, makes them current; memory
+ * and streams.
  *
  * The CUDA runtime is linked statically and loads libcuda.so.1 itself when the first function
- * is called, so that the library loads on machines without a driver. Every operation only
- * enqueues. */
+ * is called, so that the library loads on machines without a driver. */
 #include "cuda/kernels.cuh"
 
 #include <pthread.h>
@@ -42,7 +41,7 @@ int lik_cuda_launch_early(const struct lik_gpu *gpu, const void *kernel, const c
     how.dynamicSmemBytes = shared_bytes;
     how.stream = stream;
     how.attrs = &early;
-    how.numAttrs = gpu->hopper ? 1 : 0;
+    how.numAttrs = gpu->limits.hopper ? 1 : 0;
     cudaLaunchKernelExC(&how, kernel, &args);
     return lik_cuda_launched(name); /* takes a failure off the runtime, too */
 }
@@ -61,29 +60,40 @@ static void find_driver(void)
     current_context = (decltype(current_context))found;
 }
 
-/* Makes `device` current for this thread while it lives. A thread that has not used the runtime
- * has a device, but no context of the driver's, which the runtime's functions make as they are
- * called and the driver's do not. */
+/* A thread that has not used the runtime has a device, but no context of the driver's, which
+ * the runtime's functions make as they are called and the driver's do not. */
+int lik_cuda_enter(int device, int *before)
+{
+    CUcontext context = NULL;
+    cudaError_t e = cudaGetDevice(before);
+    int bound = e == cudaSuccess && *before == device && current_context &&
+                current_context(&context) == CUDA_SUCCESS && context;
+    if (e == cudaSuccess && !bound)
+        e = cudaSetDevice(device);
+    if (*before == device || e != cudaSuccess)
+        *before = -1;
+    if (e != cudaSuccess)
+        cudaGetLastError(); /* or the next launch would find it; so below */
+    return lik_cuda_status(e, "cudaSetDevice");
+}
+
+void lik_cuda_leave(int before)
+{
+    if (before >= 0 && cudaSetDevice(before) != cudaSuccess)
+        cudaGetLastError();
+}
+
+/* `device` is current while it lives. */
 struct current_device {
     int before, status;
-    explicit current_device(int device) : before(-1)
+    explicit current_device(int device)
     {
-        CUcontext context = NULL;
-        cudaError_t e = cudaGetDevice(&before);
-        int bound = e == cudaSuccess && before == device && current_context &&
-                    current_context(&context) == CUDA_SUCCESS && context;
-        if (e == cudaSuccess && !bound)
-            e = cudaSetDevice(device);
-        if (before == device || e != cudaSuccess)
-            before = -1;
-        if (e != cudaSuccess)
-            cudaGetLastError(); /* or the next launch would find it; so below */
-        status = lik_cuda_status(e, "cudaSetDevice");
+        status = lik_cuda_enter(device, &before);
     }
     ~current_device()
     {
-        if (before >= 0 && cudaSetDevice(before) != cudaSuccess)
-            cudaGetLastError();
+        if (!status)
+            lik_cuda_leave(before);
     }
 };
 
@@ -119,17 +129,15 @@ static int inspect(struct lik_gpu *gpu, int device)
                         major, minor);
     *gpu = {};
     gpu->device = device;
-    gpu->arch = cap < arch ? cap : arch;
-    gpu->processors = processors;
-    gpu->shared_bytes = (size_t)shared;
-    gpu->resident_bytes = (size_t)(shared_all / 2 - 2048);
-    int status = lik_score_mma_prepare(gpu);
-    if (!status)
-        status = lik_score_sm90_prepare(gpu);
-    return status ? status : lik_grad_prepare(gpu);
+    gpu->limits.arch = cap < arch ? cap : arch;
+    gpu->limits.processors = processors;
+    gpu->limits.shared_bytes = (size_t)shared;
+    gpu->limits.resident_bytes = (size_t)(shared_all / 2 - 2048);
+    int status = lik_cuda_score_prepare(gpu);
+    return status ? status : lik_cuda_grad_prepare(gpu);
 }
 
-static int cuda_open(struct lik_context *ctx, const char *level)
+int lik_cuda_open(struct lik_context *ctx, const char *level)
 {
     char *end = NULL;
     long device = level ? strtol(level, &end, 10) : 0;
@@ -148,7 +156,7 @@ static int cuda_open(struct lik_context *ctx, const char *level)
         return current.status;
     pthread_mutex_lock(&gpus_lock);
     int status = LIK_OK;
-    if (!gpus[device].arch) { /* once a process: contexts share it */
+    if (!gpus[device].limits.arch) { /* once a process: contexts share it */
         struct lik_gpu gpu;
         status = inspect(&gpu, (int)device);
         if (!status)
@@ -161,55 +169,6 @@ static int cuda_open(struct lik_context *ctx, const char *level)
     ctx->device = (int32_t)device;
     snprintf(ctx->name, sizeof ctx->name, "cuda:%ld", device);
     return LIK_OK;
-}
-
-static const struct lik_gpu *gpu_of(const struct lik_context *ctx)
-{
-    return (const struct lik_gpu *)ctx->kernels;
-}
-
-static cudaStream_t stream_of(const struct lik_exec *exec)
-{
-    return (cudaStream_t)exec->stream;
-}
-
-/* A hook: plans, or runs with the device made current. */
-template <class Op>
-static int
-plan_or_run(const struct lik_context *ctx, const Op *op, struct lik_exec *exec, struct lik_plan *plan,
-            int (*lay_out)(const struct lik_gpu *, const Op *, struct lik_layout *, struct lik_plan *),
-            int (*launch)(const struct lik_gpu *, const Op *, char *, cudaStream_t))
-{
-    const struct lik_gpu *gpu = gpu_of(ctx);
-    struct lik_layout layout = {};
-    struct lik_plan unnamed = {};
-    char *workspace;
-    int status = lay_out(gpu, op, &layout, plan ? plan : &unnamed);
-    if (status || plan)
-        return status ? status : lik_workspace_plan(ctx, &layout, plan);
-    status = lik_workspace_take(ctx, exec, &layout, &workspace);
-    if (status)
-        return status;
-    struct current_device current(gpu->device);
-    return current.status ? current.status : launch(gpu, op, workspace, stream_of(exec));
-}
-
-static int score(const struct lik_context *ctx, const struct lik_score *op, struct lik_exec *exec,
-                 struct lik_plan *plan)
-{
-    return plan_or_run(ctx, op, exec, plan, lik_cuda_score_plan, lik_cuda_score_run);
-}
-
-static int topk(const struct lik_context *ctx, const struct lik_topk *op, struct lik_exec *exec,
-                struct lik_plan *plan)
-{
-    return plan_or_run(ctx, op, exec, plan, lik_cuda_topk_plan, lik_cuda_topk_run);
-}
-
-static int grad(const struct lik_context *ctx, const struct lik_grad *op, struct lik_exec *exec,
-                struct lik_plan *plan)
-{
-    return plan_or_run(ctx, op, exec, plan, lik_cuda_grad_plan, lik_cuda_grad_run);
 }
 
 /* ---- memory and streams ---- */
@@ -227,14 +186,14 @@ template <class Call> static int with_device(const struct lik_context *ctx, cons
     return lik_cuda_status(e, what);
 }
 
-static int memory_alloc(const struct lik_context *ctx, size_t bytes, void **out)
+int lik_cuda_memory_alloc(const struct lik_context *ctx, size_t bytes, void **out)
 {
     char what[64];
     snprintf(what, sizeof what, "%zu bytes on %s", bytes, ctx->name);
     return with_device(ctx, what, [=] { return cudaMalloc(out, bytes); });
 }
 
-static void memory_free(const struct lik_context *ctx, void *memory)
+void lik_cuda_memory_free(const struct lik_context *ctx, void *memory)
 {
     with_device(ctx, "cudaFree", [=] { return cudaFree(memory); });
 }
@@ -254,7 +213,7 @@ static int copy_stream(const struct lik_context *ctx, cudaStream_t *out)
     return status;
 }
 
-static int memory_copy(const struct lik_context *ctx, void *to, const void *from, size_t bytes)
+int lik_cuda_memory_copy(const struct lik_context *ctx, void *to, const void *from, size_t bytes)
 {
     cudaStream_t stream;
     int status = copy_stream(ctx, &stream);
@@ -267,33 +226,23 @@ static int memory_copy(const struct lik_context *ctx, void *to, const void *from
     });
 }
 
-static int memory_info(const struct lik_context *ctx, size_t *free_bytes, size_t *total_bytes)
+int lik_cuda_memory_info(const struct lik_context *ctx, size_t *free_bytes, size_t *total_bytes)
 {
     return with_device(ctx, "cudaMemGetInfo", [=] { return cudaMemGetInfo(free_bytes, total_bytes); });
 }
 
-static int stream_create(const struct lik_context *ctx, void **out)
+int lik_cuda_stream_create(const struct lik_context *ctx, void **out)
 {
     return with_device(ctx, "a stream",
                        [=] { return cudaStreamCreateWithFlags((cudaStream_t *)out, cudaStreamNonBlocking); });
 }
 
-static int stream_synchronize(const struct lik_context *ctx, void *stream)
+int lik_cuda_stream_synchronize(const struct lik_context *ctx, void *stream)
 {
     return with_device(ctx, "stream", [=] { return cudaStreamSynchronize((cudaStream_t)stream); });
 }
 
-static void stream_destroy(const struct lik_context *ctx, void *stream)
+void lik_cuda_stream_destroy(const struct lik_context *ctx, void *stream)
 {
     with_device(ctx, "cudaStreamDestroy", [=] { return cudaStreamDestroy((cudaStream_t)stream); });
 }
-
-extern "C" const struct lik_backend lik_backend_cuda = {
-    "cuda",         0,
-    cuda_open,      score,
-    topk,           grad, /* operations; what follows is memory */
-    memory_alloc,   memory_free,
-    memory_copy,    memory_info,
-    stream_create,  stream_synchronize,
-    stream_destroy,
-};

@@ -1,0 +1,83 @@
+/* The CUDA backend's door: one hook an operation, each of which plans once, and either says
+ * what it planned or takes its workspace and runs. Every operation only enqueues. */
+#include "cuda/gpu.h"
+
+/* A run's workspace, with its GPU made current. */
+static int begin(const struct lik_context *ctx, struct lik_exec *exec, const struct lik_layout *layout,
+                 char **workspace, int *before)
+{
+    int status = lik_workspace_take(ctx, exec, layout, workspace);
+    return status ? status : lik_cuda_enter(ctx->device, before);
+}
+
+static int score(const struct lik_context *ctx, const struct lik_score *op, struct lik_exec *exec,
+                 struct lik_plan *plan)
+{
+    const struct lik_gpu *gpu = ctx->kernels;
+    struct lik_layout layout = {0};
+    struct score_plan p;
+    char *workspace;
+    int before, status = lik_cuda_plan_score(&gpu->limits, op, &layout, &p);
+    if (!status && plan) {
+        lik_cuda_name_score(&p, op, plan->variant, sizeof plan->variant);
+        return lik_workspace_plan(ctx, &layout, plan);
+    }
+    if (status || (status = begin(ctx, exec, &layout, &workspace, &before)) != LIK_OK)
+        return status;
+    status = lik_cuda_score_run(gpu, op, &p, workspace, exec->stream);
+    lik_cuda_leave(before);
+    return status;
+}
+
+static int topk(const struct lik_context *ctx, const struct lik_topk *op, struct lik_exec *exec,
+                struct lik_plan *plan)
+{
+    const struct lik_gpu *gpu = ctx->kernels;
+    struct lik_layout layout = {0};
+    struct topk_plan p;
+    char *workspace;
+    int before, status = lik_cuda_plan_topk(&gpu->limits, op, &layout, &p);
+    if (!status && plan) {
+        lik_cuda_name_topk(&p, op, plan->variant, sizeof plan->variant);
+        return lik_workspace_plan(ctx, &layout, plan);
+    }
+    if (status || (status = begin(ctx, exec, &layout, &workspace, &before)) != LIK_OK)
+        return status;
+    status = lik_cuda_topk_run(gpu, op, &p, workspace, exec->stream);
+    lik_cuda_leave(before);
+    return status;
+}
+
+static int grad(const struct lik_context *ctx, const struct lik_grad *op, struct lik_exec *exec,
+                struct lik_plan *plan)
+{
+    const struct lik_gpu *gpu = ctx->kernels;
+    struct lik_layout layout = {0};
+    struct grad_plan p;
+    char *workspace;
+    int before, status = lik_cuda_plan_grad(&gpu->limits, op, &layout, &p);
+    if (!status && plan) {
+        lik_cuda_name_grad(&p, op, plan->variant, sizeof plan->variant);
+        return lik_workspace_plan(ctx, &layout, plan);
+    }
+    if (status || (status = begin(ctx, exec, &layout, &workspace, &before)) != LIK_OK)
+        return status;
+    status = lik_cuda_grad_run(gpu, op, &p, workspace, exec->stream);
+    lik_cuda_leave(before);
+    return status;
+}
+
+const struct lik_backend lik_backend_cuda = {
+    .name = "cuda",
+    .open = lik_cuda_open,
+    .score = score,
+    .topk = topk,
+    .grad = grad,
+    .memory_alloc = lik_cuda_memory_alloc,
+    .memory_free = lik_cuda_memory_free,
+    .memory_copy = lik_cuda_memory_copy,
+    .memory_info = lik_cuda_memory_info,
+    .stream_create = lik_cuda_stream_create,
+    .stream_synchronize = lik_cuda_stream_synchronize,
+    .stream_destroy = lik_cuda_stream_destroy,
+};

@@ -1,0 +1,32 @@
+/* The Hopper loop: what a thread of a multiplying warpgroup holds. */
+#ifndef LIK_CUDA_SM90_CONSUMER_CUH
+#define LIK_CUDA_SM90_CONSUMER_CUH
+
+#include "cuda/sm90/block.cuh"
+
+/* Row maxima of one lane: rows lane / 4 and lane / 4 + 8 of its warp's strip in each band. */
+template <int bands> struct maxima {
+    float best[2 * bands];
+    int at[2 * bands];
+};
+
+static_assert(sizeof(struct maxima<2>) == 2 * SM90_MAXIMA_BYTES, "what the plan leaves for the stash");
+
+/* A thread of a warpgroup. Row maxima are first spread over the four lanes that share rows; the
+ * row that a lane is left with is lane / 4, or 8 more if lane is odd, of its warp's strip in
+ * band lane / 2 % 2. What is needed at documents' ends only is left in shared memory. */
+template <int bands> struct consumer {
+    int warpgroup, lane, warp;
+    char *rows;             /* this warpgroup's query rows: [band][slab][64 rows] */
+    struct maxima<bands> m; /* of the open document */
+    int row;                /* the lane's row, in that band */
+    int strip;              /* of the row in its query */
+    int64_t first;          /* number of the strip's score with the first document, -1: none */
+    unsigned turn;          /* tiles with documents' ends so far */
+};
+
+/* The accumulators are two halves of 64 registers: of two bands, or of the left and right
+ * columns of one. */
+typedef float halves[2][64];
+
+#endif

@@ -1,0 +1,186 @@
+/* How operations would run on a GPU, against plans.txt: problems and the plans that were
+ * measured to be good, in words. Planning is plain C, so this runs on every machine. A line
+ * that begins with a dtype is a problem, the line below it its plan; LIK_CHECK_WRITE=1 writes
+ * the file anew. */
+#include "check.h"
+
+#include "cuda/plan/plan.h"
+
+#include <stdarg.h>
+
+static char refusal[256];
+
+/* What the planning that is compiled with the suite has for lik_fail. */
+int check_plan_fail(int status, const char *format, ...);
+int check_plan_fail(int status, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    vsnprintf(refusal, sizeof refusal, format, args);
+    va_end(args);
+    return status;
+}
+
+/* What limits a launch on the GPUs that plans are kept for. */
+static struct gpu_limits limits_of(int arch)
+{
+    if (arch == 90)
+        return (struct gpu_limits){90, 132, 232448, 233472 / 2 - 2048, 1};
+    if (arch == 80)
+        return (struct gpu_limits){80, 108, 166912, 167936 / 2 - 2048, 0};
+    return (struct gpu_limits){75, 40, 65536, 65536 / 2 - 2048, 0};
+}
+
+struct planned {
+    struct lik_topk topk; /* its score is the problem */
+    int arch, want_topk, want_grad;
+};
+
+static int dtype_named(const char *name)
+{
+    for (int dtype = LIK_F32; dtype <= LIK_I8; dtype++)
+        if (!strcmp(name, lik_dtype_name(dtype)))
+            return dtype;
+    return 0;
+}
+
+/* One word of a problem. Addresses are of no memory: planning looks at their alignment
+ * alone. */
+static int read_word(const char *word, struct planned *p)
+{
+    static char *const nowhere = (char *)(uintptr_t)4096;
+    struct lik_score *s = &p->topk.score;
+    long long a, b;
+    int dtype = dtype_named(word);
+    if (dtype)
+        s->q.dtype = s->d.dtype = dtype;
+    else if (word[0] == 'q' && word[1] == ':' && (dtype = dtype_named(word + 2)))
+        s->q.dtype = dtype;
+    else if (sscanf(word, "q=%lldx%lld", &a, &b) == 2)
+        s->q.count = a, s->q.len_max = b;
+    else if (sscanf(word, "d=%lldx%lld", &a, &b) == 2)
+        s->d.count = a, s->d.len_max = b;
+    else if (sscanf(word, "dim=%lld", &a) == 1)
+        s->q.dim = s->d.dim = a;
+    else if (sscanf(word, "packed=%lld", &a) == 1)
+        s->d.total = a, s->d.offsets = nowhere, s->d.offsets_dtype = LIK_I64;
+    else if (sscanf(word, "candidates=%lld", &a) == 1)
+        s->pairing = LIK_CANDIDATES, s->per_query = s->d.group_size = a;
+    else if (sscanf(word, "list=%lld", &a) == 1)
+        s->pairing = LIK_LIST, s->list_count = a;
+    else if (sscanf(word, "padding=%lld", &a) == 1)
+        s->d.strides.token = a; /* added to the dim below */
+    else if (sscanf(word, "arch=%lld", &a) == 1)
+        p->arch = (int)a;
+    else if (sscanf(word, "topk=%lld", &a) == 1)
+        p->topk.k = a, p->want_topk = 1;
+    else if (!strcmp(word, "grad"))
+        p->want_grad = 1, s->argmax_dtype = LIK_I16, s->argmax = nowhere;
+    else if (!strcmp(word, "argmax"))
+        s->argmax_dtype = LIK_I16, s->argmax = nowhere;
+    else if (!strcmp(word, "pairs"))
+        s->pairing = LIK_PAIRS;
+    else if (!strcmp(word, "normalized"))
+        s->q.normalize = s->d.normalize = 1;
+    else if (!strcmp(word, "mask"))
+        s->d.mask = (const uint8_t *)nowhere;
+    else if (!strcmp(word, "q-mask"))
+        s->q.mask = (const uint8_t *)nowhere;
+    else if (!strcmp(word, "high"))
+        s->precision = LIK_HIGH;
+    else if (!strcmp(word, "medium"))
+        s->precision = LIK_MEDIUM;
+    else
+        return 0;
+    return 1;
+}
+
+static void finish_tokens(struct lik_tokens *x)
+{
+    x->data = (const void *)(uintptr_t)4096;
+    x->dim_stride = 1;
+    x->strides.token += x->dim;
+    x->strides.sequence = x->strides.token * x->len_max;
+    x->strides.group = x->strides.sequence * x->group_size;
+}
+
+static int read_problem(const char *line, struct planned *p)
+{
+    char words[2048];
+    *p = (struct planned){.arch = 90};
+    if (!check(strlen(line) < sizeof words, "the problem is too long"))
+        return 0;
+    memcpy(words, line, strlen(line) + 1);
+    for (char *word = strtok(words, " \n"); word; word = strtok(NULL, " \n"))
+        if (!read_word(word, p))
+            return check(0, "\"%s\" is no word of a problem", word);
+    finish_tokens(&p->topk.score.q);
+    finish_tokens(&p->topk.score.d);
+    return 1;
+}
+
+static void print_plan(const struct planned *p, char *text, size_t size)
+{
+    struct gpu_limits gpu = limits_of(p->arch);
+    struct lik_layout layout = {0};
+    char name[64], words[1536];
+    int status;
+    if (p->want_topk) {
+        struct topk_plan plan;
+        status = lik_cuda_plan_topk(&gpu, &p->topk, &layout, &plan);
+        lik_cuda_name_topk(&plan, &p->topk, name, sizeof name);
+        lik_cuda_print_topk(&plan, words, sizeof words);
+    } else if (p->want_grad) {
+        struct lik_grad op = {.score = p->topk.score, .grad_d = (void *)(uintptr_t)4096};
+        struct grad_plan plan;
+        status = lik_cuda_plan_grad(&gpu, &op, &layout, &plan);
+        lik_cuda_name_grad(&plan, &op, name, sizeof name);
+        lik_cuda_print_grad(&plan, words, sizeof words);
+    } else {
+        struct score_plan plan;
+        status = lik_cuda_plan_score(&gpu, &p->topk.score, &layout, &plan);
+        lik_cuda_name_score(&plan, &p->topk.score, name, sizeof name);
+        lik_cuda_print_score(&plan, words, sizeof words);
+    }
+    if (status)
+        snprintf(text, size, "    %s", refusal);
+    else
+        snprintf(text, size, "    %s: %s", name, words);
+}
+
+void check_plans(void)
+{
+    static char lines[1000][2048];
+    const char *write = getenv("LIK_CHECK_WRITE");
+    FILE *file = fopen(LIK_CHECK_PLANS, "r");
+    int count = 0, problems = 0;
+    if (!check(file != NULL, "cannot read %s", LIK_CHECK_PLANS))
+        return;
+    while (count < COUNT(lines) && fgets(lines[count], sizeof lines[0], file))
+        lines[count][strcspn(lines[count], "\n")] = '\0', count++;
+    fclose(file);
+    file = write && *write == '1' ? fopen(LIK_CHECK_PLANS, "w") : NULL;
+    for (int i = 0; i < count; i++) {
+        struct planned p;
+        char plan[2048];
+        const char *line = lines[i];
+        int problem = line[0] && line[0] != '#' && line[0] != ' ';
+        if (file && line[0] != ' ')
+            fprintf(file, "%s\n", line);
+        if (!problem || !read_problem(line, &p))
+            continue;
+        problems++;
+        totals.cases++;
+        check_describe("the plan of %s", line);
+        print_plan(&p, plan, sizeof plan);
+        if (file)
+            fprintf(file, "%s\n", plan);
+        else
+            check(i + 1 < count && !strcmp(lines[i + 1], plan), "it is\n%s\n    and was\n%s", plan,
+                  i + 1 < count ? lines[i + 1] : "");
+    }
+    if (file)
+        fclose(file);
+    check_describe("plans");
+    check(problems >= 40, "%d problems were found in %s", problems, LIK_CHECK_PLANS);
+}

@@ -28,6 +28,7 @@ GROUPS = {  # what is likely to kill
     "operand.h": "arguments",
     "argmax.h": "grad",
     "load.c": "score",
+    "driver.h": "score",
     "plan.c": "score",
     "topk.c": "topk",
     "grad.c": "grad",
@@ -37,6 +38,7 @@ SECONDS = 300  # a suite that takes longer hangs
 CHECK, TOKENS, NPY = "src/core/check.c", "src/shared/tokens.h", "src/io/npy.c"
 PLAN, TOPK, GRAD = "src/cpu/plan.c", "src/cpu/topk.c", "src/cpu/grad.c"
 OPERAND, LOAD, ARGMAX = "src/shared/operand.h", "src/cpu/load.c", "src/shared/argmax.h"
+DRIVER = "src/cpu/driver.h"
 
 MUTANTS = [
     # ---- bounds off by one, comparisons turned ----
@@ -195,7 +197,7 @@ MUTANTS = [
     (LOAD, "op->precision == LIK_MEDIUM && op->q.dtype != LIK_I8", "op->precision == LIK_MEDIUM"),
     (PLAN, "scratch + plan->lane_token", "scratch + plan->lane_bias"),
     (PLAN, "scratch + plan->winners", "scratch + plan->maxima"),
-    (LOAD, "op->d.dtype == LIK_F32 && lies_together(&op->d)", "op->d.dtype == LIK_F32"),
+    (DRIVER, "x->dtype == LIK_F32 && (x->dim_stride == 1 || x->dim == 1)", "x->dtype == LIK_F32"),
     # ---- wrong indices ----
     (TOKENS, "(int64_t)((const int32_t *)x->offsets)[i]", "(int64_t)((const uint32_t *)x->offsets)[i]"),
     (TOKENS, "lik_offset_at(x, i + 1) - lik_offset_at(x, i)", "lik_offset_at(x, i) - lik_offset_at(x, i)"),

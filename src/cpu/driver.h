@@ -104,10 +104,14 @@ static inline float lik_cpu_norm(const struct lik_cpu_kernels *kernels, const fl
 
 /* ---- token.c: one token ---- */
 
-/* Token t of a sequence whose elements begin at `base`, as f32 with neither scale nor
- * normalization. */
-void lik_cpu_load_token(const struct lik_cpu_kernels *kernels, const struct lik_tokens *x, int64_t base,
-                        float *dst);
+/* Are tokens of x stored as the f32 that counts? Then they need no loading. */
+static inline int lik_cpu_in_place(const struct lik_tokens *x)
+{
+    return x->storage == LIK_DENSE && x->dtype == LIK_F32 && (x->dim_stride == 1 || x->dim == 1);
+}
+/* Token t of sequence i as f32, with neither scale nor normalization: of any storage. */
+void lik_cpu_load_token(const struct lik_cpu_kernels *kernels, const struct lik_tokens *x, int64_t i,
+                        int64_t t, float *dst);
 /* The factor that scale and normalization put on a token; `raw` is the token without them. */
 float lik_cpu_token_factor(const struct lik_cpu_kernels *kernels, const struct lik_tokens *x, float scale,
                            const float *raw);

@@ -87,11 +87,11 @@ static int64_t winner_at(const struct lik_score *op, int64_t row, int64_t column
 static const float *token_at(const struct grad_job *job, const struct lik_tokens *x, int64_t i, int64_t t,
                              float *buffer, float *factor)
 {
-    int64_t base = lik_tokens_base(x, &x->strides, i) + t * x->strides.token;
-    int in_place = x->dtype == LIK_F32 && x->dim_stride == 1;
-    if (!in_place)
-        lik_cpu_load_token(job->kernels, x, base, buffer);
-    const float *token = in_place ? (const float *)x->data + base : buffer;
+    const float *token = buffer;
+    if (lik_cpu_in_place(x))
+        token = (const float *)x->data + lik_tokens_base(x, &x->strides, i) + t * x->strides.token;
+    else
+        lik_cpu_load_token(job->kernels, x, i, t, buffer);
     float scale =
         x->scale ? x->scale[lik_tokens_base(x, &x->scale_strides, i) + t * x->scale_strides.token] : 1.0f;
     *factor = lik_cpu_token_factor(job->kernels, x, scale, token);

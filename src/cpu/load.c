@@ -11,7 +11,7 @@ static int lies_together(const struct lik_tokens *d)
 
 static int takes_f32(const struct lik_score *op)
 {
-    return op->d.dtype == LIK_F32 && lies_together(&op->d);
+    return lik_cpu_in_place(&op->d);
 }
 
 static int takes_f16(const struct lik_score *op)
@@ -70,11 +70,9 @@ static void gather_i8(const struct lik_cpu_job *job, int64_t j, int64_t from, in
 static void load_f32(const struct lik_cpu_job *job, int64_t j, int64_t from, int64_t to,
                      struct lik_cpu_stream *stream, struct lik_cpu_slot *slot)
 {
-    const struct lik_tokens *d = &job->op->d;
-    int64_t base = lik_tokens_base(d, &d->strides, j);
     for (int64_t r = from; r < to; r++) {
         float *row = slot->widened + r * job->plan.widened_stride;
-        lik_cpu_load_token(job->kernels, d, base + stream->index[r] * d->strides.token, row);
+        lik_cpu_load_token(job->kernels, &job->op->d, j, stream->index[r], row);
         stream->rows[r] = row;
     }
 }

@@ -146,7 +146,7 @@ void lik_cpu_pack(const struct lik_cpu_kernels *kernels, const struct lik_score 
     struct lik_cpu_block *block = &slot->block;
     const int group = plan->loader->query_group;
     const int64_t vector = plan->geometry->vector_lanes;
-    int in_place = q->dtype == LIK_F32 && (q->dim_stride == 1 || q->dim == 1);
+    const int in_place = lik_cpu_in_place(q);
     int64_t depth = lik_round_up(q->dim, group), waiting = 0;
     const float *rows[LIK_VECTOR_LANES_MAX];
     float factors[LIK_VECTOR_LANES_MAX];
@@ -164,7 +164,7 @@ void lik_cpu_pack(const struct lik_cpu_kernels *kernels, const struct lik_score 
                 begin_panel(plan, block, &panel, lane, depth, depth > q->dim);
             float *own = slot->token + waiting * q->dim;
             if (!in_place)
-                lik_cpu_load_token(kernels, q, at, own);
+                lik_cpu_load_token(kernels, q, i, t, own);
             const float *token = in_place ? (const float *)q->data + at : own;
             float factor = lik_cpu_token_factor(
                 kernels, q, q->scale ? q->scale[scale_base + t * q->scale_strides.token] : 1.0f, token);

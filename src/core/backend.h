@@ -31,6 +31,7 @@ struct lik_backend {
      * to check them, serves lik_memory_* and lik_stream_* itself, and the hooks for those are
      * NULL. */
     int host_memory;
+    uint32_t storages; /* bit n: documents of storage n, of enum lik_storage, are taken */
     /* `level` is what follows the colon in the device string, or NULL. Fills kernels, device
      * and name. */
     int (*open)(struct lik_context *ctx, const char *level);

@@ -224,6 +224,9 @@ static int check_problem(const struct lik_context *ctx, struct lik_score *op)
         status = check_tokens(ctx, "d", &op->d);
     if (status)
         return status;
+    if (!(ctx->backend->storages >> op->d.storage & 1))
+        return lik_fail(LIK_EUNSUPPORTED, "d.storage is %d, which %s does not take", op->d.storage,
+                        ctx->name);
     if (op->d.dim != op->q.dim)
         return lik_fail(LIK_EINVAL, "d.dim is %lld, q.dim is %lld", (long long)op->d.dim,
                         (long long)op->q.dim);

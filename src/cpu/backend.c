@@ -68,6 +68,7 @@ static int cpu_open(struct lik_context *ctx, const char *level)
 const struct lik_backend lik_backend_cpu = {
     .name = "cpu",
     .host_memory = 1,
+    .storages = 1u << LIK_DENSE,
     .open = cpu_open,
     .score = lik_cpu_score,
     .topk = lik_cpu_topk,

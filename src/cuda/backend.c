@@ -69,6 +69,7 @@ static int grad(const struct lik_context *ctx, const struct lik_grad *op, struct
 
 const struct lik_backend lik_backend_cuda = {
     .name = "cuda",
+    .storages = 1u << LIK_DENSE,
     .open = lik_cuda_open,
     .score = score,
     .topk = topk,

@@ -41,6 +41,7 @@ static int ref_grad(const struct lik_context *ctx, const struct lik_grad *op, st
 const struct lik_backend lik_backend_ref = {
     .name = "ref",
     .host_memory = 1,
+    .storages = 1u << LIK_DENSE,
     .open = ref_open,
     .score = ref_score,
     .topk = ref_topk,

@@ -7,19 +7,18 @@
 
 #include <stdio.h>
 
-#define ASKED_BYTES (64 * 1024) /* that a block asks of memory at once */
-#define ASKED_BYTES_PACKED \
-    (120 * 1024)             /* the same where tiles are of packed documents, most of them not full */
-#define OCTETS_BY_MEMORY 20  /* of a tile where memory is waited for */
-#define OCTETS_ONE_WIDTH 16  /* of packed documents: their pieces are all multiplied in one width then */
-#define TOKENS_FEW       48  /* of packed documents of which a tile had better hold many */
-#define DIM_BRIEF        96  /* of tokens that come faster than the tiles of one band are worked through */
-#define ROWS_COST        8e6 /* products in the time that a block takes to change to other query rows */
+#define ASKED_BYTES        (64 * 1024)  /* that a block asks of memory at once */
+#define ASKED_BYTES_PACKED (120 * 1024) /* the same where tiles are of packed documents, most not full */
+#define OCTETS_BY_MEMORY   20           /* of a tile where memory is waited for */
+#define OCTETS_ONE_WIDTH   16           /* of packed documents, all of whose pieces have one width then */
+#define TOKENS_FEW         48           /* of packed documents of which a tile had better hold many */
+#define DIM_BRIEF          96           /* of tokens that come faster than one band works through tiles */
+#define ROWS_COST          8e6          /* products in the time that a block takes to change rows */
 
 /* What the loop does with documents of a dtype: the planning side of cuda/sm90/stage_*.cuh. */
 static const struct storage {
     int slab_elements;    /* of a token as it is stored, in 128 bytes */
-    int octets_least;     /* of a column tile, where shared memory is short and a half need not be whole */
+    int octets_least;     /* of a column tile, where shared memory is short; one of each half anyway */
     int token_warpgroups; /* that convert tokens on their way to the second ring */
     /* Row tiles that may be taken, the smallest first. */
     struct choice {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._hosts.colpali import _ORIGINAL as _ORIGINAL  # tests of the existing package look at it
 from ._hosts.colpali import (
     patch_colpali_engine,
     patched_colbert_loss_forward,

@@ -430,6 +430,7 @@ def unchanged(folder, before):
     assert {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()} == before
 
 
+# Long because it is a table: every output against every input, by every spelling.
 def test_an_output_is_no_input(files):
     """For each output of each command and each input, by other spellings and links; before
     anything is read.

@@ -62,6 +62,7 @@ def check_topk(device, args):
     print("topk: done", flush=True)
 
 
+# Long because its cases share the forward pass that they differentiate.
 def check_grad(device, args):
     """Gradients of problems too large for the C suite against autograd in f64 at the same
     argmax; 100 runs alike.

@@ -41,6 +41,7 @@ LQ = [0, 1, 2, 15, 16, 17, 31, 32, 32, 33, 48, 64, 65, 100, 128, 129, 260, 300]
 LD = [0, 1, 2, 7, 8, 9, 15, 16, 24, 31, 64, 100, 127, 128, 129, 180, 255, 256, 300, 520]
 
 
+# Long because one draw after the other decides the next: the order is what a seed means.
 def random_case(device, seed, native):
     """One random problem; with `native`, one that the Hopper loop takes."""
     r = random.Random(seed)
@@ -215,6 +216,7 @@ def check_batches(device, args):
     print("batches: done", flush=True)
 
 
+# Long because each layout of one problem is compared with the one before it.
 def check_masks(device, args):
     """Documents with dropped tokens have the bits and the winners of the same documents packed
     without them, whatever their lengths, and however far apart the mask's bytes lie."""

@@ -36,6 +36,7 @@ def flags(*shape):
     return mask
 
 
+# Long because it is the table of every function of the package.
 def entries():
     """name -> (function of keyword arguments, its tensors)."""
     sides = {"q_mask": flags(2, 3), "q_weights": torch.rand(2, 3)}

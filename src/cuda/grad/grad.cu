@@ -94,7 +94,7 @@ LIK_DEVICE void query_row(const struct grad_args &a, int64_t token, float *kept)
 }
 
 /* grad_d: block (document, run of tokens); `few`: of a document with no more than GRAD_FEW
- * entries. In one piece, for registers are what its windows, slices and groups are short of. */
+ * entries. Long because registers are what its windows, slices and groups are short of. */
 template <int lanes, int kind, bool few>
 LIK_DEVICE void document_rows(const struct grad_args &a, int64_t run, float *memory)
 {

@@ -200,7 +200,7 @@ static __device__ void load_columns(layout<P, warp_rows> &sm, const struct score
     }
 }
 
-/* In one piece: fetching, multiplying and taking maxima overlap, step by step. */
+/* Long because fetching, multiplying and taking maxima overlap, step by step. */
 template <class P, int warp_rows, bool want_argmax>
 static __global__ void __launch_bounds__(THREADS) score_mma(const __grid_constant__ struct mma_args a)
 {

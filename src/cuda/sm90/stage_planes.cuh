@@ -18,7 +18,7 @@
 
 /* From the ring, where 64 elements are two slabs, to the ring of planes, where they are a
  * stage: [plane][column]. Two lanes take a column, and its norm where that is wanted.
- * In one piece: loads, squares, planes and barriers of a slab overlap. */
+ * Long because loads, squares, planes and barriers of a slab overlap. */
 template <int bands, int planes>
 LIK_DEVICE void split_tokens(const struct sm90_args &a, struct shared &sm, const char *ring, char *out,
                              float *factors, int warp)

@@ -78,7 +78,7 @@ void lik_cpu_fill_stream(const struct lik_score *op, int64_t row, const struct l
             const char *address = stored && take > 0 ? token_address(d, at) : NULL;
             int64_t step = stored && take > 1 ? d->strides.token * (int64_t)lik_dtype_bytes(d->dtype) : 0;
             for (int64_t r = 0; r < take; r++) {
-                stream->rows[n + r] = address + r * step;
+                stream->rows[n + r] = stored ? address + r * step : NULL;
                 stream->index[n + r] = (int32_t)(at->token + r);
             }
             kept |= take > 0;

@@ -78,17 +78,22 @@ def framework(**arrays: Any) -> Framework:
     """The framework all arguments belong to; masks, weights and biases may be None. TypeError
     names the one that fits nowhere.
     """
-    torch = sys.modules.get("torch")
+    torch: Any = sys.modules.get("torch")
     numpy = sys.modules.get("numpy")
+    all_torch, odd = torch is not None, ""
     for name, x in arrays.items():
-        if x is None and name not in _OPTIONAL:
-            raise TypeError(f"{name} must be a torch.Tensor or a numpy.ndarray, got None")
-    if torch is not None and all(x is None or isinstance(x, torch.Tensor) for x in arrays.values()):
+        if x is None:
+            if name not in _OPTIONAL:
+                raise TypeError(f"{name} must be a torch.Tensor or a numpy.ndarray, got None")
+        elif not all_torch or not isinstance(x, torch.Tensor):
+            all_torch = False
+        elif not odd and (x.layout != torch.strided or x.is_nested):
+            odd = name
+    if all_torch:
         from late_interaction_kernels._engine import torch_arrays
 
-        for name, x in arrays.items():
-            if x is not None and (x.layout != torch.strided or x.is_nested):
-                raise TypeError(f"{name} must be a dense tensor, got a sparse or nested one")
+        if odd:
+            raise TypeError(f"{odd} must be a dense tensor, got a sparse or nested one")
         return torch_arrays
     found = ""
     first = ""

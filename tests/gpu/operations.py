@@ -317,8 +317,8 @@ def check_refused(device, args):
     refused("list_d[1] is 5, must be 0 to 4", lambda: score(device, problem(q, d, lik.LIST, 0, lists)))
     op = problem(q, d)
     for values, text in (
-        ([0, 20, 10, 60, 80, 100], "d.offsets[2] is 10, less than the one before, which is 20"),
-        ([0, 20, 40, 60, 80, 101], "d.offsets[5] is 101, must be 0 to d.total, which is 100"),
+        ([0, 20, 10, 60, 80, 100], "d.offsets[2] is 10, less than d.offsets[1], which is 20"),
+        ([1, 21, 41, 61, 81, 101], "d.offsets[5] is 101, d.total is 100"),
         ([0, 20, 60, 60, 80, 100], "d.len_max is 20, sequence 1 has 40 tokens"),
     ):
         offsets = torch.tensor(values, device="cuda")

@@ -1,8 +1,7 @@
 /* lik bench: how fast this machine scores, for a table of shapes or for given files.
  *
  * Each case runs once to warm up, then `rounds` times; the median and the best are told. Work
- * is counted as
- * 2 * query tokens * document tokens * dim, whatever the kernel really does. */
+ * is counted as 2 * query tokens * document tokens * dim, whatever the kernel really does. */
 #include "engine.h"
 
 #include "base/dtype.h"

@@ -78,10 +78,8 @@ struct terminal {
 extern struct terminal terminal;
 void terminal_open(const struct options *options);
 /* One character of a text as it is shown: itself, a space for white space, an escape as \u202e
- * for what
- * cannot be seen or would steer the terminal, \x9b for a byte that is not UTF-8. Returns its
- * bytes in the
- * text; `columns` are those of `shown`. */
+ * for what cannot be seen or would steer the terminal, \x9b for a byte that is not UTF-8.
+ * Returns its bytes in the text; `columns` are those of `shown`. */
 int text_character(const char *at, const char *end, char shown[12], int *columns);
 /* Columns that text takes as it is shown. */
 int text_columns(const char *text, int64_t size);

@@ -115,9 +115,10 @@ struct lik_strides {
  * its own) at
  *     data + (i / group_size) * strides.group + (i % group_size) * strides.sequence
  *          + t * strides.token.
- * Packed (offsets != NULL): token t of sequence i is row offsets[i] + t, at data + (offsets[i]
- * + t) * strides.token; `offsets` has count + 1 ascending entries, none over `total`; only
- * strides.token is used, here and in the arrays below.
+ * Packed (offsets != NULL): token t of sequence i is row offsets[i] + t, at
+ *     data + (offsets[i] + t) * strides.token;
+ * `offsets` has count + 1 ascending entries, none over `total`; only strides.token is used,
+ * here and in the arrays below.
  *
  * mask, scale and weights are addressed in the same way with their own strides. Strides may be
  * zero or negative. */

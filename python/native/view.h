@@ -4,8 +4,7 @@
  * Three ways in, tried in this order:
  *   1. a tuple (pointer, dtype code, device, shape, strides in elements, owner), device -1 =
  *      CPU, n = cuda:n. Made by the Python side for what the other two cannot say: NumPy's
- *      ml_dtypes, tensors of a torch
- *      without the exchange API;
+ *      ml_dtypes, tensors of a torch without the exchange API;
  *   2. DLPack's C exchange API, found on the type and remembered per type: about 50 ns a
  *      tensor, no Python object made;
  *   3. the buffer protocol: NumPy arrays, memoryviews.
@@ -45,8 +44,8 @@ struct view {
 
 /* A torch tensor may be lazy: its memory holds the values before a sign change (the imaginary
  * part of a conjugate), or it is zeros without memory. What DLPack lends does not say so: every
- * tensor that is read
- * is asked, here alone, and read from a copy if it is. Set once by the Python side. */
+ * tensor that is read is asked, here alone, and read from a copy if it is. Set once by the
+ * Python side. */
 struct lazy {
     PyObject *is_neg; /* torch.Tensor.is_neg */
     PyObject *plain;  /* callable: tensor -> the same values in memory of its own */

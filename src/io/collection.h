@@ -1,11 +1,10 @@
 /* A collection of token sequences, the queries or the documents, from any of the files that
  * hold one:
  *
- *   .npy          [n, L, dim], or [T, dim] with lengths from x.doclens.npy, x_len.npy,
- *                 a named file
+ *   .npy          [n, L, dim], or [T, dim] with lengths from x.doclens.npy, x_len.npy or a
+ *                 named file
  *   .safetensors  embeddings | vectors | tokens with lengths | doclens | offsets, or one
- *                 [L, dim] tensor a sequence;
- *                 optional mask, scales | scale, weights
+ *                 [L, dim] tensor a sequence; optional mask, scales | scale, weights
  *   JSON lines    {"id", "embedding": [[..], ..], "text", "tokens", "weights"}
  *
  * The result is a view that lik.h takes: the data stay mapped unless they are float64
@@ -83,8 +82,7 @@ LIK_CHECKED int lik_collection_own_mask(struct lik_collection *c, struct lik_io_
 int64_t lik_collection_row(const struct lik_collection *c, int64_t i, int64_t t);
 
 /* The name of a file of lengths that is looked for beside `path`: x.doclens.npy (which = 0) or
- * x_len.npy (1)
- * of x.npy, in memory to be freed. NULL for the path of another kind. */
+ * x_len.npy (1) of x.npy, in memory to be freed. NULL for the path of another kind. */
 int lik_collection_beside(const char *path, int which, char **name, struct lik_io_error *error);
 
 #endif

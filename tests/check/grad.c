@@ -3,8 +3,8 @@
  * Then bitwise equality across threads, and accumulation.
  *
  * With v the vector a token counts as (scale * x, or x / |x|) and G what v receives, x receives
- * scale * G, or
- * (G - <G, v> v) * scale / |x|. An element is a sum of `meetings` products: its tolerance is
+ * scale * G, or (G - <G, v> v) * scale / |x|. An element is a sum of `meetings` products: its
+ * tolerance is
  *
  *     u * (meetings + 4 sqrt(dim) + 16) * (sum of |terms| + |v[k]| * sum of |g| |other|) / |x|,
  *     u = 2^-24

@@ -8,9 +8,9 @@
  *
  * Operands that no tensor core takes as they are become sums of bf16 planes, split while they
  * are copied to shared memory: i8, e4m3, e5m2 and bf16 are one plane exactly, f16 two, f32
- * three (two under LIK_HIGH, one under LIK_MEDIUM). Products of planes i and j are taken for i
- * + j < orders, the smallest first, in one f32 accumulator: with three orders what is left out
- * is less than the rounding of f32. An infinite f32 gives NaN there. sm_75 has f16 products
+ * three (two under LIK_HIGH, one under LIK_MEDIUM). Products of planes i and j are taken where
+ * i + j < orders, the smallest first, in one f32 accumulator: with three orders what is left
+ * out is less than the rounding of f32. An infinite f32 gives NaN there. sm_75 has f16 products
  * alone: everything else runs in f32 arithmetic, policy f32_arithmetic, which also is the exact
  * form of f32. */
 #include "cuda/mma/tile.cuh"

@@ -1,6 +1,6 @@
 /* wgmma and what goes with it (sm_90a), the PTX of it and nothing else: a warpgroup multiplies
  * 64 x 16 by 16 x 128 elements, warp w of it holding rows 16 w to 16 w + 15, each octet of
- * columns as mma.sync holds it (cuda/mma.cuh). */
+ * columns as mma.sync holds it (cuda/mma/mma.cuh). */
 #ifndef LIK_CUDA_SM90_WGMMA_CUH
 #define LIK_CUDA_SM90_WGMMA_CUH
 

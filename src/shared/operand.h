@@ -82,11 +82,13 @@ static inline int lik_operand_slice(const struct lik_tokens *x, int64_t first, i
 {
     *out = *x;
     out->count = count;
+    int64_t group = 0, member = first, before;
     if (x->offsets) {
-        out->offsets = (const char *)x->offsets + first * (int64_t)lik_dtype_bytes(x->offsets_dtype);
+        if (lik_mul_i64(first, (int64_t)lik_dtype_bytes(x->offsets_dtype), &before))
+            return 1;
+        out->offsets = (const char *)x->offsets + before;
         return 0;
     }
-    int64_t group = 0, member = first;
     if (x->group_size > 0) {
         group = first / x->group_size;
         member = first % x->group_size;

@@ -92,7 +92,7 @@ void check_views(void)
                     check_bits(names[layout], &x, first, count);
             }
     }
-    struct lik_tokens x = whole_view(0), grouped = whole_view(2), out, before;
+    struct lik_tokens x = whole_view(0), packed = whole_view(1), grouped = whole_view(2), out, before;
     memset(&out, 0xcb, sizeof out);
     before = out;
     refused("no view", NULL, 0, 1, &out, "x", "NULL");
@@ -103,6 +103,8 @@ void check_views(void)
     refused("far past the last", &x, INT64_MAX, INT64_MAX, &out, "first is 9223372036854775807",
             "12 sequences");
     refused("across groups", &grouped, 2, 4, &out, "first is 2", "group_size is 4");
+    packed.count = INT64_MAX; /* nobody has checked the view */
+    refused("offsets that pass 2^63", &packed, INT64_MAX, 0, &out, "first is 9223372036854775807", "2^63");
     grouped.group_size = -1;
     refused("a negative group", &grouped, 2, 4, &out, "group_size is -1", "negative");
     x.scale_strides.sequence = INT64_MAX;

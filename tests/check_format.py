@@ -5,6 +5,7 @@ Prints each line that is wrong as FILE:LINE and returns 1 if there is one. `--wr
 code; comments are filled by hand.
 """
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -38,7 +39,10 @@ def too_wide(source: Source) -> list[str]:
 def main() -> int:
     files = sources()
     how = ["-i"] if "--write" in sys.argv[1:] else ["--dry-run", "-Werror"]
-    formatter = Path(sys.executable).with_name("clang-format")
+    formatter = shutil.which("clang-format", path=Path(sys.executable).parent)
+    if formatter is None:
+        print(f"check_format: there is no clang-format beside {sys.executable}: run it by .venv/bin/python")
+        return 1
     formatted = subprocess.run([formatter, *how, *files], cwd=ROOT).returncode == 0
     found = [line for source in files.values() for line in too_wide(source)]
     print("\n".join(found) or f"check_format: {len(files)} files, all lines fit")

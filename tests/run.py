@@ -281,7 +281,6 @@ def suite_lint(tally: Tally) -> None:
     folders = ["python", "tests", "bench", "examples"]
     call(tally, "ruff", [interpreter, "-m", "ruff", "check", *folders])
     call(tally, "ruff format", [interpreter, "-m", "ruff", "format", "--check", *folders])
-    call(tally, "imports", [interpreter, "tests/check_imports.py"])
     call(tally, "mypy", [interpreter, "-m", "mypy", "--strict", "python/late_interaction_kernels"])
 
 

@@ -81,3 +81,7 @@ def __getattr__(name: str) -> Any:
 
     module = importlib.import_module(f".{_LATER.get(name, name)}", __name__)
     return getattr(module, name) if name in _LATER else module
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES, *_LATER})

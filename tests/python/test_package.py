@@ -78,6 +78,7 @@ def module(name):
 
 def test_names():
     assert set(package.__all__) >= NAMES
+    assert {*package.__all__, *MODULES} <= set(dir(package))
     for name in package.__all__:
         assert getattr(package, name) is not None
     for name, members in MODULES.items():

@@ -31,17 +31,21 @@ static int finish_plan(int status, const struct lik_plan *own, struct lik_plan *
 }
 
 static int begin_run(const struct lik_context *ctx, const struct lik_score *op, const struct lik_exec *exec,
-                     struct lik_exec *how)
+                     struct lik_exec *how, struct lik_layout *outer)
 {
-    lik_guards_begin();
     int status = lik_check_exec(exec, how);
-    return status || !ctx->check ? status : lik_check_device(ctx, op, how);
+    if (!status && ctx->check)
+        status = lik_check_device(ctx, op, how);
+    if (!status)
+        lik_guards_begin(outer);
+    return status;
 }
 
 /* The status of a run that had this one, its workspace looked at. */
-static int finish_run(const struct lik_context *ctx, const struct lik_exec *how, int status)
+static int finish_run(const struct lik_context *ctx, const struct lik_exec *how,
+                      const struct lik_layout *outer, int status)
 {
-    int guards = lik_guards_check(ctx, how); /* also takes the guards away */
+    int guards = lik_guards_check(ctx, how, outer); /* also takes the guards away */
     if (!status && ctx->check)
         status = ctx->backend->stream_synchronize(ctx, how->stream);
     status = status ? status : guards;
@@ -66,11 +70,12 @@ int lik_score_run(const struct lik_context *ctx, const struct lik_score *op, con
 {
     struct lik_score checked;
     struct lik_exec how;
+    struct lik_layout outer;
     int status = lik_check_score(ctx, op, LIK_CHECK_RUN, &checked);
     if (!status)
-        status = begin_run(ctx, &checked, exec, &how);
+        status = begin_run(ctx, &checked, exec, &how, &outer);
     if (!status)
-        status = finish_run(ctx, &how, ctx->backend->score(ctx, &checked, &how, NULL));
+        status = finish_run(ctx, &how, &outer, ctx->backend->score(ctx, &checked, &how, NULL));
     return status;
 }
 
@@ -92,11 +97,12 @@ int lik_topk_run(const struct lik_context *ctx, const struct lik_topk *op, const
 {
     struct lik_topk checked;
     struct lik_exec how;
+    struct lik_layout outer;
     int status = lik_check_topk(ctx, op, LIK_CHECK_RUN, &checked);
     if (!status)
-        status = begin_run(ctx, &checked.score, exec, &how);
+        status = begin_run(ctx, &checked.score, exec, &how, &outer);
     if (!status)
-        status = finish_run(ctx, &how, ctx->backend->topk(ctx, &checked, &how, NULL));
+        status = finish_run(ctx, &how, &outer, ctx->backend->topk(ctx, &checked, &how, NULL));
     return status;
 }
 
@@ -118,10 +124,11 @@ int lik_grad_run(const struct lik_context *ctx, const struct lik_grad *op, const
 {
     struct lik_grad checked;
     struct lik_exec how;
+    struct lik_layout outer;
     int status = lik_check_grad(ctx, op, LIK_CHECK_RUN, &checked);
     if (!status)
-        status = begin_run(ctx, &checked.score, exec, &how);
+        status = begin_run(ctx, &checked.score, exec, &how, &outer);
     if (!status)
-        status = finish_run(ctx, &how, ctx->backend->grad(ctx, &checked, &how, NULL));
+        status = finish_run(ctx, &how, &outer, ctx->backend->grad(ctx, &checked, &how, NULL));
     return status;
 }

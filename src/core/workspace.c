@@ -49,8 +49,9 @@ int lik_workspace_plan(const struct lik_context *ctx, const struct lik_layout *l
 
 static _Thread_local struct lik_layout planned;
 
-void lik_guards_begin(void)
+void lik_guards_begin(struct lik_layout *outer)
 {
+    *outer = planned;
     planned = (struct lik_layout){0};
 }
 
@@ -83,7 +84,8 @@ static int paint_guards(const struct lik_context *ctx, const struct lik_exec *ex
     return status;
 }
 
-int lik_guards_check(const struct lik_context *ctx, const struct lik_exec *exec)
+int lik_guards_check(const struct lik_context *ctx, const struct lik_exec *exec,
+                     const struct lik_layout *outer)
 {
     unsigned char found[LIK_GAP_BYTES];
     int host = ctx->backend->host_memory;
@@ -104,6 +106,7 @@ int lik_guards_check(const struct lik_context *ctx, const struct lik_exec *exec)
                         "the run wrote %d bytes past region %d of the workspace (copy %lld), byte %lld", b, i,
                         (long long)n, (long long)(planned.gaps[i].at + n * planned.gaps[i].step + b));
         }
+    planned = *outer;
     return status;
 }
 

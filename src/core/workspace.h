@@ -9,19 +9,23 @@
 #include "core/backend.h"
 
 #ifdef LIK_GUARD_WORKSPACE
-/* Before a run: no gaps yet. */
-void lik_guards_begin(void);
+/* Before a run: no gaps yet. *outer are those of a run that this thread is in, whose
+ * parallel_for may do other work while it waits. */
+void lik_guards_begin(struct lik_layout *outer);
 /* After a run, which it waits for: LIK_EDEVICE and a message that says where, if a gap was
- * written to. */
-LIK_STATUS lik_guards_check(const struct lik_context *ctx, const struct lik_exec *exec);
+ * written to. The gaps of `outer` count again. */
+LIK_STATUS lik_guards_check(const struct lik_context *ctx, const struct lik_exec *exec,
+                            const struct lik_layout *outer);
 #else
-static inline void lik_guards_begin(void)
+static inline void lik_guards_begin(struct lik_layout *outer)
 {
+    (void)outer;
 }
 
-static inline LIK_STATUS lik_guards_check(const struct lik_context *ctx, const struct lik_exec *exec)
+static inline LIK_STATUS lik_guards_check(const struct lik_context *ctx, const struct lik_exec *exec,
+                                          const struct lik_layout *outer)
 {
-    (void)ctx, (void)exec;
+    (void)ctx, (void)exec, (void)outer;
     return LIK_OK;
 }
 #endif

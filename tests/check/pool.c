@@ -1,6 +1,6 @@
 /* The thread pool: every index once, whatever calls whom; concurrent callers; a forked child;
- * and one context shared by many threads. Small enough to run under ThreadSanitizer, which does
- * not know fork: that part is left out there. */
+ * one context shared by many threads; a run in a run. Small enough to run under
+ * ThreadSanitizer, which does not know fork: that part is left out there. */
 #include "check.h"
 
 #include <pthread.h>
@@ -154,6 +154,41 @@ static void *score_often(void *arg)
     return NULL;
 }
 
+/* A scheduler that runs other work on a thread that waits: the caller's runs, in its first
+ * task. */
+static void steal(void *pool, int64_t n, void (*task)(void *arg, int64_t i), void *arg)
+{
+    for (int64_t i = 0; i < n; i++) {
+        task(arg, i);
+        if (i == 0)
+            score_often(pool);
+    }
+}
+
+/* A run inside of another's parallel_for; the outer one has an argmax and so other regions. */
+static void check_run_in_run(const struct lik_context *ctx, const struct problem *p)
+{
+    struct caller inner = {.ctx = ctx, .p = p, .rounds = 2};
+    struct lik_score op = p->op;
+    struct lik_exec exec = {.struct_size = sizeof exec, .threads = 2, .parallel_for = steal, .pool = &inner};
+    struct lik_plan plan = {.struct_size = sizeof plan};
+    totals.cases++;
+    check_describe("pool: a run in a run on %s", lik_context_name(ctx));
+    op.scores = malloc((size_t)p->scores * sizeof(float));
+    op.argmax = malloc((size_t)(p->scores * op.q.len_max) * sizeof(int32_t));
+    op.argmax_dtype = LIK_I32;
+    check_ok(lik_score_plan(ctx, &op, &exec, &plan), "lik_score_plan");
+    exec.workspace_bytes = plan.workspace_bytes;
+    exec.workspace = aligned_alloc(64, (plan.workspace_bytes + 64) & ~(size_t)63);
+    check_ok(lik_score_run(ctx, &op, &exec), "the outer run");
+    check(inner.wrong == 0, "the inner runs saw %lld wrong results", (long long)inner.wrong);
+    check(!memcmp(op.scores, p->op.scores, (size_t)p->scores * sizeof(float)),
+          "the outer run's scores differ");
+    free(op.argmax);
+    free(op.scores);
+    free(exec.workspace);
+}
+
 static void check_callers(const char *what, void *(*body)(void *), const struct lik_context *ctx,
                           const struct problem *p, int64_t rounds)
 {
@@ -219,11 +254,13 @@ void check_pool(void)
             continue;
         struct spec spec = spec_plain(20, 30, 64, 9);
         spec.q.count = 2;
-        spec.d.count = strcmp(devices[i].name, "ref") ? 61 : 3;
+        spec.d.count = strcmp(devices[i].name, "ref") ? 211 : 3; /* 211: several items */
         spec.d.dtype = LIK_F16;
         struct problem *p = problem_make(&spec);
-        if (check_ok(problem_run(p, devices[i].ctx, NULL), "lik_score_run"))
+        if (check_ok(problem_run(p, devices[i].ctx, NULL), "lik_score_run")) {
+            check_run_in_run(devices[i].ctx, p);
             check_callers(devices[i].name, score_often, devices[i].ctx, p, totals.quick ? 3 : 40);
+        }
         problem_free(p);
     }
 }

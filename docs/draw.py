@@ -1,4 +1,4 @@
-"""Draws the pictures of docs/architecture.md, rooms.svg and call.svg, beside itself: python docs/draw.py
+"""Draws the pictures of docs/architecture.md beside itself: python docs/draw.py
 
 Colours follow the reader's: each picture carries its style for a light page and for a dark one.
 """
@@ -30,7 +30,7 @@ STYLE = """
 
 
 class Picture:
-    """Boxes with a name and lines of text, and arrows between points; `title` is what a screen reader says."""
+    """Named boxes with lines of text, and arrows; a screen reader says the title."""
 
     def __init__(self, width: int, height: int, title: str):
         self.width, self.height, self.title, self.parts = width, height, title, []
@@ -52,7 +52,8 @@ class Picture:
 
     def save(self, path: Path) -> None:
         head = (
-            '<marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+            '<marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" '
+            'markerHeight="7" orient="auto">'
             '<path class="head" d="M0 0 L8 4 L0 8 z"/></marker>'
         )
         body = "\n  ".join(self.parts)
@@ -77,7 +78,7 @@ def rooms() -> Picture:
         630,
         64,
         "src/core/: the front door",
-        "checks, defaults, workspace, memory, views",
+        "checks, workspace, memory, views",
         kind="door",
     )
     p.box(230, 280, 630, 40, "core/backend.h: one hook a verb (score, topk, grad), and memory", kind="door")

@@ -197,7 +197,7 @@ MUTANTS = [
     (LOAD, "op->precision == LIK_MEDIUM && op->q.dtype != LIK_I8", "op->precision == LIK_MEDIUM"),
     (PLAN, "scratch + plan->lane_token", "scratch + plan->lane_bias"),
     (PLAN, "scratch + plan->winners", "scratch + plan->maxima"),
-    (DRIVER, "x->dtype == LIK_F32 && (x->dim_stride == 1 || x->dim == 1)", "x->dtype == LIK_F32"),
+    (DRIVER, "x->dtype == LIK_F32 && lik_cpu_lies_together(x)", "x->dtype == LIK_F32"),
     # ---- wrong indices ----
     (TOKENS, "(int64_t)((const int32_t *)x->offsets)[i]", "(int64_t)((const uint32_t *)x->offsets)[i]"),
     (TOKENS, "lik_offset_at(x, i + 1) - lik_offset_at(x, i)", "lik_offset_at(x, i) - lik_offset_at(x, i)"),

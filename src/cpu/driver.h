@@ -104,10 +104,15 @@ static inline float lik_cpu_norm(const struct lik_cpu_kernels *kernels, const fl
 
 /* ---- token.c: one token ---- */
 
+/* Do a token's elements lie together? */
+static inline int lik_cpu_lies_together(const struct lik_tokens *x)
+{
+    return x->dim_stride == 1 || x->dim == 1;
+}
 /* Are tokens of x stored as the f32 that counts? Then they need no loading. */
 static inline int lik_cpu_in_place(const struct lik_tokens *x)
 {
-    return x->storage == LIK_DENSE && x->dtype == LIK_F32 && (x->dim_stride == 1 || x->dim == 1);
+    return x->storage == LIK_DENSE && x->dtype == LIK_F32 && lik_cpu_lies_together(x);
 }
 /* Token t of sequence i as f32, with neither scale nor normalization: of any storage. */
 void lik_cpu_load_token(const struct lik_cpu_kernels *kernels, const struct lik_tokens *x, int64_t i,

@@ -3,12 +3,6 @@
 
 #include <string.h>
 
-/* Do a token's elements lie together? */
-static int lies_together(const struct lik_tokens *d)
-{
-    return d->dim_stride == 1 || d->dim == 1;
-}
-
 static int takes_f32(const struct lik_score *op)
 {
     return lik_cpu_in_place(&op->d);
@@ -16,12 +10,12 @@ static int takes_f32(const struct lik_score *op)
 
 static int takes_f16(const struct lik_score *op)
 {
-    return op->d.dtype == LIK_F16 && lies_together(&op->d) && !op->d.normalize;
+    return op->d.dtype == LIK_F16 && lik_cpu_lies_together(&op->d) && !op->d.normalize;
 }
 
 static int takes_bf16(const struct lik_score *op)
 {
-    return op->d.dtype == LIK_BF16 && lies_together(&op->d) && !op->d.normalize;
+    return op->d.dtype == LIK_BF16 && lik_cpu_lies_together(&op->d) && !op->d.normalize;
 }
 
 /* 8-bit documents whose query LIK_MEDIUM allows to round to 7 bits. */
@@ -32,7 +26,7 @@ static int takes_i8_q7_apart(const struct lik_score *op)
 
 static int takes_i8_q7(const struct lik_score *op)
 {
-    return takes_i8_q7_apart(op) && lies_together(&op->d);
+    return takes_i8_q7_apart(op) && lik_cpu_lies_together(&op->d);
 }
 
 static int takes_i8_q16_apart(const struct lik_score *op)
@@ -42,7 +36,7 @@ static int takes_i8_q16_apart(const struct lik_score *op)
 
 static int takes_i8_q16(const struct lik_score *op)
 {
-    return takes_i8_q16_apart(op) && lies_together(&op->d);
+    return takes_i8_q16_apart(op) && lik_cpu_lies_together(&op->d);
 }
 
 static int takes_any(const struct lik_score *op)

@@ -326,15 +326,3 @@ def unpatch_colpali_engine() -> None:
         for (owner, name), held in _ORIGINAL.items():
             setattr(owner, name, held)
         _ORIGINAL.clear()
-
-
-__all__ = [
-    "patch_colpali_engine",
-    "patched_colbert_loss_forward",
-    "patched_colbert_negative_ce_forward",
-    "patched_colbert_pairwise_ce_forward",
-    "patched_colbert_pairwise_negative_ce_forward",
-    "patched_colbert_sigmoid_forward",
-    "patched_score_multi_vector",
-    "unpatch_colpali_engine",
-]

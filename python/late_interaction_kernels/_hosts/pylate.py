@@ -240,12 +240,3 @@ def unpatch_pylate() -> None:
     else:
         _hosts.swap("pylate", [(_PATCHED[name], original) for name, original in _ORIGINAL.items()])
     _ORIGINAL.clear()
-
-
-__all__ = [
-    "patch_pylate",
-    "patched_colbert_kd_scores",
-    "patched_colbert_scores",
-    "patched_colbert_scores_pairwise",
-    "unpatch_pylate",
-]

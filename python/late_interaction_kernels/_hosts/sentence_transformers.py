@@ -91,6 +91,3 @@ def unpatch_sentence_transformers() -> None:
         "sentence_transformers", [(new, _ORIGINAL[name]) for name, new in zip(_NAMES, patched, strict=True)]
     )
     _ORIGINAL.clear()
-
-
-__all__ = ["patch_sentence_transformers", "unpatch_sentence_transformers"]

@@ -65,7 +65,10 @@ class Ours:
             precision=case.precision,
         )
         op.q = self.tokens(inputs.q, case)
-        op.d = self.tokens(inputs.d, case)
+        op.d = self.compressed(inputs, case) if case.bits else self.tokens(inputs.d, case)
+        if case.listed:
+            op.pairing, op.list_count, columns = lik.LIST, case.listed, case.listed
+            op.list_q, op.list_d = inputs.list_q.data_ptr(), inputs.list_d.data_ptr()
         if case.masked:
             op.d.mask, op.d.mask_strides = inputs.mask.data_ptr(), lik.Strides(0, case.ld, 1)
         if case.packed:
@@ -119,6 +122,25 @@ class Ours:
         t.strides = lik.Strides(0, x.shape[-2] * case.dim, case.dim)
         return t
 
+    def compressed(self, x, case):
+        t = self.tokens(x.d, case)
+        t.storage, t.codes, t.codes_dtype = lik.RESIDUAL, x.codes.data_ptr(), lik.I32
+        t.strides = lik.Strides(0, case.ld * x.d.shape[-1], x.d.shape[-1])
+        t.codes_strides = lik.Strides(0, case.ld, 1)
+        if x.norms is not None:
+            t.scale, t.scale_strides = x.norms.data_ptr(), lik.Strides(0, case.ld, 1)
+        self.codec = lik.Codec(
+            struct_size=ctypes.sizeof(lik.Codec),
+            bits=case.bits,
+            centroids=x.centroids.data_ptr(),
+            centroid_count=len(x.centroids),
+            centroids_dtype=CODES[case.dtype],
+            weights_dtype=CODES[case.dtype],
+            weights=x.weights.data_ptr(),
+        )
+        t.codec = ctypes.addressof(self.codec)
+        return t
+
     def add(self, kind, op):
         plan = lik.Plan(struct_size=ctypes.sizeof(lik.Plan))
         c = self.library.c
@@ -160,6 +182,8 @@ class Peer:
 
     def __init__(self, inputs):
         self.inputs, self.case = inputs, inputs.case
+        if self.case.bits:
+            raise NotImplementedError
         if self.case.train:
             self.q, self.d = inputs.q.clone().requires_grad_(), inputs.d.clone().requires_grad_()
 
@@ -425,6 +449,10 @@ def check(case, inputs, result):
         values, ids = result
         want = inputs.expected([0], ids[0, :5].tolist())[0]
         return float((values[0, :5] - want).abs().max()) / case.lq
+    if case.listed:
+        chosen = [0, case.listed // 3, case.listed - 1]
+        want = inputs.expected([0], inputs.list_d[chosen].tolist())
+        return float((result[:, chosen] - want).abs().max()) / case.lq
     if case.candidates:
         documents = [0, case.candidates - 1]
         want = torch.stack(

@@ -24,12 +24,15 @@ class Case:
     train: bool = False
     candidates: int = 0  # documents a query; nd is nq times that
     precision: int = 0  # of f32: LIK_HIGHEST, LIK_HIGH, LIK_MEDIUM
+    bits: int = 0  # of an element of compressed documents, of 8,192 centroids; 0: dense
+    stored_norms: bool = False  # of those: with inverse norms instead of `normalize`
+    listed: int = 0  # so many pairs of the query and random documents
     target_x: float = 0  # at most so many times the limit
     target_ms: float = 0
     target_vs_upstream: float = 0  # at least so many times as fast
 
 
-HALF = torch.float16
+HALF, WIDE = torch.float16, torch.float32
 CASES = [
     Case("text-short", 1, 1000, 32, 300, target_x=1.2),
     Case("text-long", 1, 1000, 32, 1024, target_x=1.05),
@@ -84,6 +87,20 @@ CASES = [
     Case("longdoc-bigbatch-8192", 16, 32, 32, 8192, dtype=HALF, train=True),
     Case("longdoc-rerank-8192", 1, 256, 32, 8192, dtype=HALF, train=True),
     Case("longdoc-huge-16384", 1, 32, 32, 16384, dtype=HALF, train=True),
+    # Compressed documents (PLAID); norms on the fly but where they are stored.
+    Case("plaid-A", 1, 10000, 32, 300, bits=2, normalize=True, target_ms=0.14),
+    Case("plaid-A-stored", 1, 10000, 32, 300, bits=2, stored_norms=True, target_ms=0.14),
+    Case("plaid-D", 1, 25000, 32, 160, bits=2, normalize=True, target_ms=0.18),
+    Case("plaid-B", 1, 10000, 32, 512, bits=4, normalize=True, target_ms=0.25),
+    Case("plaid-B-stored", 1, 10000, 32, 512, bits=4, stored_norms=True, target_ms=0.25),
+    Case("plaid-rerank", 1, 40000, 32, 300, bits=2, normalize=True, listed=4096),
+    Case("plaid-row", 1, 4096, 32, 300, bits=2, normalize=True),
+    Case("plaid-packed", 1, 10000, 32, 300, bits=2, normalize=True, packed=True),
+    Case("plaid-8-A", 8, 10000, 32, 300, bits=2, normalize=True, target_ms=0.38),
+    Case("plaid-8-B", 8, 10000, 32, 512, bits=4, normalize=True, target_ms=0.65),
+    Case("plaid-64", 64, 10000, 32, 300, bits=2, normalize=True),
+    Case("plaid-256", 256, 10000, 32, 300, bits=2, normalize=True),
+    Case("plaid-f32-A", 1, 10000, 32, 300, dtype=WIDE, bits=2, normalize=True, target_ms=0.45),
 ]
 
 
@@ -98,16 +115,21 @@ class Inputs:
             lengths = torch.randint(20, 2 * case.ld - 19, (case.nd,), generator=g, device="cuda")
             self.offsets = torch.cat([torch.zeros(1, dtype=torch.int64, device="cuda"), lengths.cumsum(0)])
             self.longest, self.total = int(lengths.max()), int(self.offsets[-1])
-            self.d = self.unit(g, (self.total, case.dim))
+            self.d = self.compressed(g, (self.total,)) if case.bits else self.unit(g, (self.total, case.dim))
         else:
             self.longest, self.total = case.ld, case.nd * case.ld
-            self.d = self.unit(g, (case.nd, case.ld, case.dim))
+            shape = case.nd, case.ld
+            self.d = self.compressed(g, shape) if case.bits else self.unit(g, (*shape, case.dim))
         self.mask = None
         if case.masked:
             lengths = torch.randint(case.ld // 2, case.ld + 1, (case.nd, 1), generator=g, device="cuda")
             kept = torch.rand(case.nd, case.ld, generator=g, device="cuda") < 0.9
             self.mask = kept & (torch.arange(case.ld, device="cuda") < lengths)
             self.total = int(self.mask.sum())
+        if case.listed:
+            self.list_d = torch.randint(0, case.nd, (case.listed,), generator=g, device="cuda")
+            self.list_q = torch.zeros_like(self.list_d)
+            self.total = case.listed * case.ld
         columns = case.candidates or case.nd
         self.grad = torch.randn(case.nq, columns, generator=g, device="cuda")
 
@@ -118,10 +140,40 @@ class Inputs:
             rows.copy_(x / x.norm(dim=-1, keepdim=True) * (3.0 if self.case.normalize else 1.0))
         return out
 
+    def compressed(self, g, shape):
+        """Residual bytes of documents, beside whose codes and tables they become tokens."""
+        case = self.case
+        self.codes = torch.randint(0, 8192, shape, generator=g, device="cuda", dtype=torch.int32)
+        self.centroids = self.unit(g, (8192, case.dim))
+        self.weights = (torch.randn(1 << case.bits, generator=g, device="cuda") / 30).to(case.dtype)
+        bytes = (*shape, case.dim * case.bits // 8)
+        d = torch.randint(0, 256, bytes, generator=g, device="cuda", dtype=torch.uint8)
+        self.norms = None
+        if case.stored_norms:
+            self.norms = torch.empty(shape, device="cuda")
+            rows = self.codes.view(-1).split(1 << 18), d.view(-1, d.shape[-1]).split(1 << 18)
+            for out, codes, residuals in zip(self.norms.view(-1).split(1 << 18), *rows):
+                out.copy_(1 / self.decoded(codes, residuals).norm(dim=-1))
+        return d
+
+    def decoded(self, codes, residuals):
+        """Tokens in f32, before they are normalized."""
+        bits = self.case.bits
+        shifts = torch.arange(0, 8, bits, device="cuda")
+        buckets = (residuals[..., None].int() >> shifts & ((1 << bits) - 1)).flatten(-2)
+        return (self.centroids[codes] + self.weights[buckets]).float()
+
     def bytes(self):
-        return (self.q.numel() + self.total * self.case.dim) * self.q.element_size()
+        case = self.case
+        token = case.dim * case.bits // 8 + 4 + 4 * case.stored_norms
+        token = token if case.bits else case.dim * self.q.element_size()
+        return self.q.numel() * self.q.element_size() + self.total * token
 
     def document(self, j):
+        if self.case.bits:
+            at = slice(int(self.offsets[j]), int(self.offsets[j + 1])) if self.case.packed else j
+            x = self.decoded(self.codes[at], self.d[at])
+            return torch.nn.functional.normalize(x, dim=-1) if self.case.stored_norms else x
         if self.mask is not None:
             return self.d[j][self.mask[j]]
         return self.d[self.offsets[j] : self.offsets[j + 1]] if self.case.packed else self.d[j]
@@ -146,6 +198,8 @@ FLOPS_OF_F32 = 6, 2, 1
 
 def limit_of(inputs, bandwidth, rate):
     case = inputs.case
+    if case.listed:
+        return max(inputs.bytes() / bandwidth, 2.0 * case.lq * inputs.total * case.dim / rate)
     pairs_tokens = case.nq * case.lq * (case.candidates * case.ld if case.candidates else inputs.total)
     flops = (
         2.0 * pairs_tokens * case.dim * (FLOPS_OF_F32[case.precision] if case.dtype == torch.float32 else 1)
@@ -167,6 +221,8 @@ def work_of(inputs):
     documents = case.candidates or case.nd
     flops = 2.0 * case.nq * case.lq * (documents * case.ld if case.candidates else inputs.total) * case.dim
     dtype = str(case.dtype)[6:]
+    if case.bits:
+        dtype += f", {case.bits} bits"
     length = f"about {case.ld}" if case.packed else f"{case.ld}, a third dropped" if case.masked else case.ld
     shape = f"{case.nq} x {case.lq} against {case.nd} x {length}, d {case.dim}, {dtype}"
     return {"shape": shape, "flops": flops, "bytes": inputs.bytes(), "train": case.train}

@@ -11,12 +11,28 @@ from ctypes import POINTER, Structure, byref, c_char, c_char_p, c_int, c_int32, 
 import numpy as np
 
 F32, F16, BF16, E4M3, E5M2, I8, I16, I32, I64 = range(1, 10)
+DENSE, RESIDUAL = range(2)
 ALL, CANDIDATES, PAIRS, LIST = range(4)
 HIGHEST, HIGH, MEDIUM = range(3)
 
 
 class Strides(Structure):
     _fields_ = [("group", c_int64), ("sequence", c_int64), ("token", c_int64)]
+
+
+class Codec(Structure):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("bits", c_int32),
+        ("bit_order", c_int32),
+        ("centroids", c_void_p),
+        ("centroid_count", c_int64),
+        ("centroid_stride", c_int64),
+        ("centroids_dtype", c_int32),
+        ("weights_dtype", c_int32),
+        ("weights", c_void_p),
+        ("reserved", c_void_p * 4),
+    ]
 
 
 class Tokens(Structure):
@@ -41,7 +57,11 @@ class Tokens(Structure):
         ("scale_strides", Strides),
         ("weights", c_void_p),
         ("weights_strides", Strides),
-        ("reserved", c_void_p * 6),
+        ("codec", c_void_p),
+        ("codes", c_void_p),
+        ("codes_strides", Strides),
+        ("codes_dtype", c_int32),
+        ("scale_dtype", c_int32),
     ]
 
 
@@ -87,6 +107,71 @@ class Grad(Structure):
         ("grad_d", c_void_p),
         ("grad_weights", c_void_p),
         ("accumulate", c_int32),
+    ]
+
+
+class Codec(Structure):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("bits", c_int32),
+        ("bit_order", c_int32),
+        ("centroids", c_void_p),
+        ("centroid_count", c_int64),
+        ("centroid_stride", c_int64),
+        ("centroids_dtype", c_int32),
+        ("weights_dtype", c_int32),
+        ("weights", c_void_p),
+        ("reserved", c_void_p * 4),
+    ]
+
+
+class Decode(Structure):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("x", Tokens),
+        ("out_dtype", c_int32),
+        ("out", c_void_p),
+    ]
+
+
+class Encode(Structure):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("x", Tokens),
+        ("codec", c_void_p),
+        ("cutoffs", c_void_p),
+        ("precision", c_int32),
+        ("codes_dtype", c_int32),
+        ("codes", c_void_p),
+        ("residuals", c_void_p),
+        ("inv_norms", c_void_p),
+        ("inv_norms_dtype", c_int32),
+    ]
+
+
+class TrainFound(Structure):
+    _fields_ = [
+        ("points", c_int64),
+        ("held_out", c_int64),
+        ("reseeded", c_int64),
+        ("mean_squared_residual", ctypes.c_double),
+    ]
+
+
+class Train(Structure):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("x", Tokens),
+        ("centroid_count", c_int64),
+        ("points_per_centroid", c_int64),
+        ("iterations", c_int32),
+        ("bits", c_int32),
+        ("seed", ctypes.c_uint64),
+        ("precision", c_int32),
+        ("centroids", c_void_p),
+        ("cutoffs", c_void_p),
+        ("weights", c_void_p),
+        ("found", c_void_p),
     ]
 
 
@@ -165,7 +250,7 @@ class Library:
         self.c.lik_context_name.argtypes = [c_void_p]
         self.c.lik_context_create.argtypes = [c_char_p, POINTER(c_void_p)]
         self.c.lik_pool_create.argtypes = [c_int32, POINTER(c_void_p)]
-        for kind in ("score", "topk", "grad"):
+        for kind in ("score", "topk", "grad", "decode", "encode", "train"):
             getattr(self.c, f"lik_{kind}_plan").argtypes = [c_void_p] * 4
             getattr(self.c, f"lik_{kind}_run").argtypes = [c_void_p] * 3
         self.context, self.pool, self.threads = c_void_p(), c_void_p(), threads
@@ -231,6 +316,48 @@ class Library:
         op = Grad(struct_size=ctypes.sizeof(Grad), score=score_call.problem)
         op.grad_scores, op.grad_q, op.grad_d = address(grad_scores), address(grad_q), address(grad_d)
         return self.prepare("grad", op, (*score_call.keep, grad_scores, grad_q, grad_d)), grad_q, grad_d
+
+    def train(self, x, centroid_count, bits, iterations=4, seed=42, precision=HIGHEST):
+        """A codec of these tokens (struct, keep). Returns (call, centroids f32 [centroid_count,
+        dim], cutoffs f32, weights f32, found).
+        """
+        centroids = np.full((centroid_count, x[0].dim), np.nan, np.float32)
+        cutoffs, weights = np.empty(2**bits - 1, np.float32), np.empty(2**bits, np.float32)
+        found = TrainFound()
+        op = Train(struct_size=ctypes.sizeof(Train), x=x[0], centroid_count=centroid_count, bits=bits)
+        op.iterations, op.seed, op.precision = iterations, seed, precision
+        op.centroids, op.cutoffs, op.weights = address(centroids), address(cutoffs), address(weights)
+        op.found = ctypes.addressof(found)
+        call = self.prepare("train", op, (*x[1], centroids, cutoffs, weights, found))
+        return call, centroids, cutoffs, weights, found
+
+    def encode(self, x, centroids, cutoffs, weights, bits):
+        """The tokens' codes and residuals, in ColBERT's order. Returns (call, codec, codes
+        int32 [rows], residuals uint8 [rows, bytes], inverse norms f32 [rows]).
+        """
+        rows, dim = x[0].total or x[0].count * x[0].len_max, x[0].dim
+        codec = Codec(struct_size=ctypes.sizeof(Codec), bits=bits, bit_order=1)
+        codec.centroids, codec.centroid_count = address(centroids), len(centroids)
+        codec.centroids_dtype = codec.weights_dtype = F32
+        codec.weights = address(weights)
+        codes, inv_norms = np.empty(rows, np.int32), np.empty(rows, np.float32)
+        residuals = np.empty((rows, (dim * bits + 7) // 8), np.uint8)
+        op = Encode(struct_size=ctypes.sizeof(Encode), x=x[0], codec=ctypes.addressof(codec))
+        op.cutoffs, op.codes_dtype, op.codes = address(cutoffs), I32, address(codes)
+        op.residuals, op.inv_norms = address(residuals), address(inv_norms)
+        keep = (*x[1], codec, centroids, cutoffs, weights, codes, residuals, inv_norms)
+        return self.prepare("encode", op, keep), codec, codes, residuals, inv_norms
+
+    def decode(self, codec, codes, residuals, inv_norms, dim, dtype=F32):
+        """Rows of tokens. Returns (call, f32 [rows, dim], or f16)."""
+        x = Tokens(struct_size=ctypes.sizeof(Tokens), storage=1, dtype=dtype, count=1, dim=dim, dim_stride=1)
+        x.len_max, x.data, x.codec = len(codes), address(residuals), ctypes.addressof(codec)
+        x.strides, x.codes_strides = Strides(0, 0, residuals.shape[1]), Strides(0, 0, 1)
+        x.codes, x.codes_dtype = address(codes), I32
+        x.scale, x.scale_strides = address(inv_norms), Strides(0, 0, 1)
+        out = np.empty((len(codes), dim), np.float32 if dtype == F32 else np.float16)
+        op = Decode(struct_size=ctypes.sizeof(Decode), x=x, out_dtype=dtype, out=address(out))
+        return self.prepare("decode", op, (codec, codes, residuals, inv_norms, out)), out
 
 
 class Call:

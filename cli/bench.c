@@ -29,6 +29,7 @@ static const struct bench_case cases[] = {
 
 struct timing {
     double median, best, flops, bytes;
+    const char *storage; /* of the documents */
     char variant[64];
 };
 
@@ -86,6 +87,7 @@ static struct timing time_scores(struct engine *engine, const struct lik_score *
     qsort(spent, (size_t)rounds, sizeof *spent, ascending);
     t.median = rounds % 2 ? spent[rounds / 2] : (spent[rounds / 2 - 1] + spent[rounds / 2]) / 2;
     t.best = spent[0];
+    t.storage = storage_name(&op->d);
     memcpy(t.variant, engine->library.variant, sizeof t.variant);
     free(spent);
     return t;
@@ -106,7 +108,7 @@ static struct timing run_case(struct engine *engine, const struct bench_case *c,
     struct timing t = time_scores(engine, &op, rounds);
     int64_t rows = c->documents * c->document_tokens;
     t.flops = 2 * (double)(c->queries * c->query_tokens) * (double)rows * (double)c->dim;
-    t.bytes = (double)rows * ((double)c->dim * (double)lik_dtype_bytes(c->dtype) + (d_scale ? 4 : 0));
+    t.bytes = (double)rows * (double)token_bytes(&op.d);
     free(q);
     free(d);
     free(q_scale);
@@ -129,15 +131,14 @@ static void put(struct sink *out, int json, const char *what, const struct bench
             "%.6g, "
             "\"variant\": \"%s\"}\n",
             (long long)c->queries, (long long)c->documents, (long long)c->query_tokens,
-            (long long)c->document_tokens, (long long)c->dim, lik_dtype_name(c->dtype), t->median * 1e3,
-            t->best * 1e3, t->flops / t->median * 1e-9, t->bytes / t->median * 1e-9, t->variant);
+            (long long)c->document_tokens, (long long)c->dim, t->storage, t->median * 1e3, t->best * 1e3,
+            t->flops / t->median * 1e-9, t->bytes / t->median * 1e-9, t->variant);
         return;
     }
     char shape[64], tokens[32];
     snprintf(tokens, sizeof tokens, "%lld", (long long)c->document_tokens);
     snprintf(shape, sizeof shape, "%lldx%lld . %lldx%s d%lld %s", (long long)c->queries,
-             (long long)c->query_tokens, (long long)c->documents, tokens, (long long)c->dim,
-             lik_dtype_name(c->dtype));
+             (long long)c->query_tokens, (long long)c->documents, tokens, (long long)c->dim, t->storage);
     sink_printf(out, "| %-12.40s | %-30s | %9.3f | %9.3f | %7.1f | %6.1f | %s |\n", what, shape,
                 t->median * 1e3, t->best * 1e3, t->flops / t->median * 1e-9, t->bytes / t->median * 1e-9,
                 t->variant);
@@ -167,12 +168,8 @@ static void bench_files(struct engine *engine, const struct options *options, st
     op.scores = allocate(cells, sizeof *op.scores, "scores");
     struct timing t = time_scores(engine, &op, rounds);
     t.flops = 2 * (double)q->rows * (double)d->rows * (double)d->tokens.dim;
-    t.bytes = (double)d->rows *
-              ((double)d->tokens.dim * (double)lik_dtype_bytes(d->tokens.dtype) + (d->scale ? 4 : 0));
-    struct bench_case c = {.queries = q->tokens.count,
-                           .documents = d->tokens.count,
-                           .dim = d->tokens.dim,
-                           .dtype = d->tokens.dtype};
+    t.bytes = (double)d->rows * (double)token_bytes(&d->tokens);
+    struct bench_case c = {.queries = q->tokens.count, .documents = d->tokens.count, .dim = d->tokens.dim};
     c.query_tokens = q->tokens.count ? q->rows / q->tokens.count : 0; /* mean lengths */
     c.document_tokens = d->tokens.count ? d->rows / d->tokens.count : 0;
     put(out, options->json, "files", &c, &t);

@@ -29,9 +29,10 @@ struct options {
     const char *lens, *ids, *text, *key;                         /* of the documents */
     const char *query_lens, *query_ids, *query_text, *query_key; /* of the queries */
     const char *pairs, *output, *trec, *query, *document, *compare, *cmap, *measures, *data;
-    int64_t k, threads, rounds;
+    const char *centroids, *seed;
+    int64_t k, threads, rounds, nbits, iterations;
     int all, normalize, json, table, quiet, verbose, skip_bad, skip_missing, fail_empty, check, complete,
-        per_query, quick, no_weights, help, version, build_info;
+        per_query, quick, no_weights, inv_norms, help, version, build_info;
     const char *arguments[8]; /* what is not an option */
     int argument_count;
 };
@@ -121,6 +122,7 @@ void sinks_close(struct sink *first, struct sink *second);
 int command_score(struct options *options);
 int command_rerank(struct options *options);
 int command_explain(struct options *options);
+int command_compress(struct options *options);
 int command_eval(struct options *options);
 int command_info(struct options *options);
 int command_bench(struct options *options);

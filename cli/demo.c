@@ -3,7 +3,9 @@
  *
  * The collection is real: docstrings, their token vectors, queries with one relevant document
  * each, and the rankings of BM25 and of mean-pooled vectors over the same texts (demo/README.md
- * says how they were made). */
+ * says how they were made). Its tokens are stored as 8-bit integers; what they lose with fewer
+ * bits is measured beside it. */
+#include "codec.h"
 #include "heatmap.h"
 #include "trec.h"
 
@@ -14,9 +16,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#define DEPTH    10 /* of the measures */
-#define SHOWN    4  /* queries, unless --all: the middles of so many equal parts, not a choice */
-#define RANKINGS 4
+#define DEPTH 10 /* of the measures */
+#define SHOWN 4  /* queries, unless --all: the middles of so many equal parts, not a choice */
+#define SEED  42 /* of the codec */
+
+enum { MAXSIM, FOUR_BITS, TWO_BITS, ONE_BIT, WEIGHTED, BM25, MEAN_POOLING, RANKINGS };
 
 struct demo {
     struct inputs inputs;
@@ -29,7 +33,8 @@ struct demo {
 struct ranking {
     const char *name;
     struct evaluation result;
-    double ms; /* a query; 0 = not timed */
+    int64_t bytes; /* a token; 0 = none are scored */
+    double ms;     /* a query; 0 = not timed */
 };
 
 /* folder/name in fresh memory. */
@@ -130,9 +135,10 @@ static void demo_close(struct demo *demo)
     free(demo->folder);
 }
 
-/* The `k` best documents of every query, one query at a time as a search would be; returns
- * milliseconds a query. */
-static double rank_queries(struct demo *demo, int64_t k, int64_t *ids, float *values)
+/* The `k` best of these documents for every query, one query at a time as a search would be;
+ * returns milliseconds a query. */
+static double rank_queries(struct demo *demo, const struct lik_tokens *documents, int64_t k, int64_t *ids,
+                           float *values)
 {
     int64_t n = demo->inputs.queries.tokens.count;
     double spent = 0;
@@ -141,8 +147,7 @@ static double rank_queries(struct demo *demo, int64_t k, int64_t *ids, float *va
         int64_t at = lik_max_i64(q, 0);
         op.values = values + at * k;
         op.ids = ids + at * k;
-        op.score = (struct lik_score){
-            .struct_size = sizeof op.score, .pairing = LIK_ALL, .d = demo->inputs.documents.tokens};
+        op.score = (struct lik_score){.struct_size = sizeof op.score, .pairing = LIK_ALL, .d = *documents};
         op.score.q = collection_slice(&demo->inputs.queries, at, 1);
         double start = seconds();
         engine_topk(&demo->engine, &op);
@@ -179,6 +184,48 @@ static struct evaluation evaluate_ids(const struct demo *demo, int64_t k, const 
     evaluate(&run, &demo->judgments, measures(), 2, 1, &result);
     free(run.entries);
     return result;
+}
+
+static void rank(struct demo *demo, const struct lik_tokens *documents, struct ranking *ranking, int64_t *ids,
+                 float *values)
+{
+    ranking->ms = rank_queries(demo, documents, DEPTH, ids, values);
+    ranking->bytes = token_bytes(documents);
+    ranking->result = evaluate_ids(demo, DEPTH, ids, values);
+}
+
+/* Ranks the documents compressed to 4, 2 and 1 bits an element, by one training: the quantiles
+ * of fewer buckets are among those of more. Returns its milliseconds. */
+static double rank_compressed(struct demo *demo, struct ranking *rankings, int64_t *ids, float *values)
+{
+    const struct lik_collection *d = &demo->inputs.documents;
+    struct lik_train train = {.x = d->tokens, .bits = 4, .seed = SEED};
+    struct trained trained[3];
+    uint8_t *residuals = allocate(d->rows, lik_max_i64(d->tokens.dim, 1), "residuals");
+    int32_t *codes = allocate(d->rows, sizeof *codes, "codes");
+    double start = seconds();
+    train.x.normalize = 1;
+    train.centroid_count = codec_auto_centroids(d->rows);
+    codec_train(&trained[0], &demo->engine, &train);
+    codec_narrow(&trained[1], &trained[0], 2);
+    codec_narrow(&trained[2], &trained[0], 1);
+    double ms = (seconds() - start) * 1e3;
+    for (int i = 0; i < 3; i++) {
+        int64_t count = train.centroid_count;
+        struct lik_tokens x = d->tokens;
+        codec_encode(&trained[i], &demo->engine, &train.x, codes, residuals, NULL);
+        x.data = residuals;
+        x.dtype = LIK_F32;
+        x.scale = NULL;
+        x.normalize = 1;
+        x = lik_tokens_compressed(x, &trained[i].codec, codes, lik_compressed_codes_dtype(count));
+        rank(demo, &x, &rankings[i], ids, values);
+    }
+    for (int i = 2; i >= 0; i--)
+        codec_free(&trained[i]);
+    free(residuals);
+    free(codes);
+    return ms;
 }
 
 static struct evaluation evaluate_file(const struct demo *demo, const char *name)
@@ -298,10 +345,10 @@ static void paired(const struct evaluation *a, const struct evaluation *b, doubl
     *error = n > 1 ? sqrt(squares / (double)(n - 1) / (double)n) : NAN;
 }
 
-static void put_rankings(struct sink *out, const struct ranking *rankings)
+static void put_rankings(struct sink *out, const struct ranking *rankings, double training_ms)
 {
-    sink_printf(out, "%-22s %-16s %-16s %-24s %s\n", "ranking", "nDCG@10 (s.e.)", "MRR@10 (s.e.)",
-                "nDCG@10 less MaxSim's", "ms/query");
+    sink_printf(out, "%-22s %-16s %-16s %-24s %-12s %s\n", "ranking", "nDCG@10 (s.e.)", "MRR@10 (s.e.)",
+                "nDCG@10 less MaxSim's", "bytes/token", "ms/query");
     for (int i = 0; i < RANKINGS; i++) {
         const struct evaluation *e = &rankings[i].result;
         char difference[48] = "";
@@ -314,14 +361,17 @@ static void put_rankings(struct sink *out, const struct ranking *rankings)
         if (i || rankings[i].ms > 0)
             sink_printf(out, "    %s", difference);
         if (rankings[i].ms > 0)
-            sink_printf(out, "%*s %.2f", 24 - (int)strlen(difference), "", rankings[i].ms);
+            sink_printf(out, "%*s %-12lld %.2f", 24 - (int)strlen(difference), "",
+                        (long long)rankings[i].bytes, rankings[i].ms);
         sink_put(out, "\n", 1);
     }
-    sink_printf(out,
-                "Means over %lld queries; s.e. is the standard error, of the paired difference in the last "
-                "but one column.\n"
-                "A difference below about twice its standard error is noise.\n\n",
-                (long long)rankings[0].result.queries);
+    sink_printf(
+        out,
+        "Means over %lld queries; s.e. is the standard error, in the third column of the paired difference,\n"
+        "which below about twice its standard error is noise. Tokens come as 8-bit integers with a scale "
+        "each;\n"
+        "the codec of 4, 2 and 1 bits was trained in %.0f ms.\n\n",
+        (long long)rankings[0].result.queries, training_ms);
 }
 
 /* Writes the heat map of a query and its best document as page and picture. `out` says so and
@@ -359,38 +409,43 @@ int command_demo(struct options *options)
 {
     struct demo demo;
     struct sink out;
-    char workers[48];
+    char workers[48], variant[64];
     heatmap_cmap(options->cmap);
     demo_open(&demo, options);
     const struct lik_collection *d = &demo.inputs.documents;
     int64_t n = demo.inputs.queries.tokens.count, size = lik_max_i64(n, 1) * DEPTH;
     int64_t *ids = allocate(2 * size, sizeof *ids, "the best documents");
     float *values = allocate(2 * size, sizeof *values, "the best scores");
-    struct ranking rankings[RANKINGS] = {
-        {.name = "MaxSim"}, {.name = "MaxSim, idf weights"}, {.name = "BM25"}, {.name = "mean pooling"}};
+    struct ranking rankings[RANKINGS] = {[MAXSIM] = {.name = "MaxSim"},
+                                         [FOUR_BITS] = {.name = "MaxSim, 4-bit tokens"},
+                                         [TWO_BITS] = {.name = "MaxSim, 2-bit tokens"},
+                                         [ONE_BIT] = {.name = "MaxSim, 1-bit tokens"},
+                                         [WEIGHTED] = {.name = "MaxSim, idf weights"},
+                                         [BM25] = {.name = "BM25"},
+                                         [MEAN_POOLING] = {.name = "mean pooling"}};
     if (!n || !d->tokens.count || !d->has_ids || !demo.inputs.queries.has_ids)
         die(EXIT_UNREADABLE,
             "%s is not the packaged collection: it has %lld queries and %lld documents, or no ids",
             demo.folder, (long long)n, (long long)d->tokens.count);
-    rankings[0].ms = rank_queries(&demo, DEPTH, ids, values);
-    rankings[0].result = evaluate_ids(&demo, DEPTH, ids, values);
+    rank(&demo, &d->tokens, &rankings[MAXSIM], ids, values);
+    memcpy(variant, demo.engine.library.variant, sizeof variant);
+    double training_ms = rank_compressed(&demo, rankings + FOUR_BITS, ids + size, values + size);
     demo.inputs.queries.tokens.weights = demo.weights;
-    rankings[1].ms = rank_queries(&demo, DEPTH, ids + size, values + size);
-    rankings[1].result = evaluate_ids(&demo, DEPTH, ids + size, values + size);
+    rank(&demo, &d->tokens, &rankings[WEIGHTED], ids + size, values + size);
     demo.inputs.queries.tokens.weights = NULL;
-    rankings[2].result = evaluate_file(&demo, "bm25.run");
-    rankings[3].result = evaluate_file(&demo, "meanpool.run");
+    rankings[BM25].result = evaluate_file(&demo, "bm25.run");
+    rankings[MEAN_POOLING].result = evaluate_file(&demo, "meanpool.run");
     sink_open(&out, NULL);
     sink_printf(&out,
                 "%lld documents of %lld tokens, %lld queries, %lld dimensions, %s\nscored exactly on %s with "
                 "%s (%s)\n\n",
                 (long long)d->tokens.count, (long long)d->rows, (long long)n, (long long)d->tokens.dim,
                 lik_dtype_name(d->tokens.dtype), lik_context_name(demo.engine.library.context),
-                engine_workers(&demo.engine, workers), demo.engine.library.variant);
+                engine_workers(&demo.engine, workers), variant);
     sink_close(&out);
-    int64_t drawn = put_queries(&demo, options, ids, values, rankings[0].ms);
+    int64_t drawn = put_queries(&demo, options, ids, values, rankings[MAXSIM].ms);
     sink_open(&out, NULL);
-    put_rankings(&out, rankings);
+    put_rankings(&out, rankings, training_ms);
     write_heatmaps(&demo, options, &out, drawn, ids[drawn * DEPTH]);
     for (int i = 0; i < RANKINGS; i++)
         evaluation_free(&rankings[i].result);

@@ -5,6 +5,7 @@
 
 #include "base/dtype.h"
 #include "base/size.h"
+#include "shared/operand.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -95,23 +96,98 @@ void engine_topk(struct engine *engine, const struct lik_topk *op)
     library_check(lik_topk_run(context, op, &exec));
 }
 
-/* The tokens of sequence i as so many sequences of one token. */
+/* Counts the phases of a training run, which are the only thing that is heard of it. */
+struct phases {
+    struct lik_pool *pool;
+    double done, all, tokens;
+};
+
+static void run_phase(void *arg, int64_t n, void (*task)(void *arg, int64_t i), void *task_arg)
+{
+    struct phases *phases = arg;
+    lik_pool_parallel_for(phases->pool, n, task, task_arg);
+    phases->done = fmin(phases->done + 1, phases->all);
+    progress_update(phases->done / phases->all, phases->tokens * phases->done / phases->all);
+}
+
+void engine_train(struct engine *engine, const struct lik_train *op)
+{
+    const struct lik_context *context = engine->library.context;
+    struct lik_plan plan = {.struct_size = sizeof plan};
+    struct lik_exec exec = exec_of(engine);
+    const double iterations = op->iterations ? op->iterations : 4,
+                 points = op->points_per_centroid ? (double)op->points_per_centroid : 256;
+    /* placing, an iteration's assignment and new centroids, the residuals */
+    struct phases phases = {.pool = engine->library.pool, .all = 2 + 2 * iterations};
+    phases.tokens = iterations * fmin(points * (double)op->centroid_count, (double)lik_tokens_rows(&op->x));
+    if (engine->staged) {
+        staged_train(engine->staged, op);
+        return;
+    }
+    accept_plan(engine, lik_train_plan(context, op, &exec, &plan), &plan);
+    exec = exec_of(engine);
+    exec.parallel_for = run_phase;
+    exec.pool = &phases;
+    library_check(lik_train_run(context, op, &exec));
+}
+
+void engine_encode(struct engine *engine, const struct lik_encode *op)
+{
+    const struct lik_context *context = engine->library.context;
+    struct lik_plan plan = {.struct_size = sizeof plan};
+    struct lik_exec exec = exec_of(engine);
+    if (engine->staged) {
+        staged_encode(engine->staged, op);
+        return;
+    }
+    accept_plan(engine, lik_encode_plan(context, op, &exec, &plan), &plan);
+    exec = exec_of(engine);
+    library_check(lik_encode_run(context, op, &exec));
+}
+
+struct lik_tokens tokens_rows(const struct lik_tokens *x, int64_t first, int64_t count)
+{
+    struct lik_tokens rows = *x;
+    rows.count = count;
+    rows.len_max = 1;
+    rows.offsets = NULL;
+    rows.offsets_dtype = 0;
+    for (int n = 0; n < LIK_OPERAND_ARRAYS; n++) {
+        struct lik_operand_array array = lik_array_of(x, n);
+        if (!array.at || lik_operand_array_is_constant(&array))
+            continue;
+        struct lik_strides strides = {.sequence = array.strides.token, .token = array.strides.token};
+        lik_operand_move(&rows, n,
+                         (const char *)array.at + first * array.strides.token * array.element_bytes);
+        memcpy((char *)&rows + lik_operand_fields[n].strides, &strides, sizeof strides);
+    }
+    return rows;
+}
+
+int64_t token_bytes(const struct lik_tokens *x)
+{
+    static const int arrays[] = {LIK_DATA, LIK_SCALE, LIK_CODES};
+    int64_t bytes = 0;
+    for (size_t n = 0; n < sizeof arrays / sizeof *arrays; n++) {
+        struct lik_operand_array array = lik_array_of(x, arrays[n]);
+        if (array.at && !lik_operand_array_is_constant(&array))
+            bytes += array.inner * array.element_bytes;
+    }
+    return bytes;
+}
+
+const char *storage_name(const struct lik_tokens *x)
+{
+    static const char *const bits[] = {"centroids", "1-bit", "2-bit", "", "4-bit", "", "", "", "8-bit"};
+    return x->storage == LIK_RESIDUAL ? bits[x->codec->bits] : lik_dtype_name(x->dtype);
+}
+
+/* The tokens of sequence i as so many sequences of one token, each of which is kept. */
 static struct lik_tokens single_tokens(const struct lik_collection *c, int64_t i)
 {
-    struct lik_tokens x = c->tokens;
-    int64_t row = lik_collection_row(c, i, 0);
-    x.data = (const char *)x.data + row * x.strides.token * (int64_t)lik_dtype_bytes(x.dtype);
-    x.count = lik_collection_length(c, i);
-    x.len_max = 1;
-    x.strides.sequence = x.strides.token;
-    x.offsets = NULL;
-    x.offsets_dtype = 0;
+    struct lik_tokens x = tokens_rows(&c->tokens, lik_collection_row(c, i, 0), lik_collection_length(c, i));
     x.mask = NULL;
     x.weights = NULL;
-    if (x.scale && x.scale_strides.token) {
-        x.scale += row;
-        x.scale_strides.sequence = x.scale_strides.token = 1;
-    }
     return x;
 }
 
@@ -232,7 +308,7 @@ void engine_find_bad(struct engine *engine, const struct lik_collection *c, int6
     struct nan_scan scan = {
         .c = c, .begin = lik_collection_row(c, first, 0), .end = lik_collection_row(c, first + count, 0)};
     int64_t chunks = (scan.end - scan.begin + CHUNK_ROWS - 1) / CHUNK_ROWS;
-    if (c->tokens.dtype == LIK_I8 || chunks < 1)
+    if (c->tokens.dtype == LIK_I8 || c->compressed || chunks < 1) /* whose tables were looked at */
         return;
     scan.found = allocate(chunks, 1, "marks of the NaN search");
     lik_pool_parallel_for(engine->library.pool, chunks, scan_chunk, &scan);

@@ -16,8 +16,11 @@ void inputs_open(struct inputs *inputs, const struct options *options, const cha
 void inputs_close(struct inputs *inputs);
 /* One collection from the options; `queries` says which of them. */
 void collection_open(struct lik_collection *c, const struct options *options, const char *path, int queries);
-/* Length of a token's vector, its scale applied; `row` as lik_collection_row has it. */
+/* Length of a token's vector, its scale applied but not yet scaled to unit length; `row` as
+ * lik_collection_row has it. */
 double row_norm(const struct lik_collection *c, int64_t row);
+/* Are norms from `low` to `high` those of unit vectors, but for what their dtype rounds? */
+int norms_are_unit(const struct lik_tokens *x, double low, double high);
 /* Query tokens that count, or their weights' sum: what a score is divided by to be a mean
  * similarity. */
 double query_weight(const struct lik_collection *queries, int64_t i);
@@ -37,11 +40,22 @@ const char *engine_workers(const struct engine *engine, char text[48]);
  * dim] with i64 offsets, and so are mask, scale (or one for the tensor) and weights. */
 void engine_score(struct engine *engine, const struct lik_score *op);
 void engine_topk(struct engine *engine, const struct lik_topk *op);
+/* The codec's verbs. Training says how far it is, as the progress of its phase. */
+void engine_train(struct engine *engine, const struct lik_train *op);
+void engine_encode(struct engine *engine, const struct lik_encode *op);
 
 /* Similarities of all tokens of query q with all tokens of document d: [query length, document
  * length], NaN where a mask drops one of the two. `out` has room for them. */
 void engine_similarities(struct engine *engine, const struct inputs *inputs, int64_t q, int64_t d,
                          float *out);
+
+/* Rows first ... first + count - 1 of x, which is contiguous, as so many sequences of one
+ * token. */
+struct lik_tokens tokens_rows(const struct lik_tokens *x, int64_t first, int64_t count);
+/* What a row takes in memory: its vector or residual, code and scale. */
+int64_t token_bytes(const struct lik_tokens *x);
+/* How they are stored: "f16", "4-bit". */
+const char *storage_name(const struct lik_tokens *x);
 
 /* Rows of collection `c` in sequences first ... first + count - 1 that hold a NaN and are
  * kept. */

@@ -48,7 +48,8 @@ static int outputs_of(const struct command *command, const struct options *optio
         size_t size = strlen(output);
         outputs[count] = allocate((int64_t)size + 1, 1, "a file name");
         memcpy(outputs[count++], output, size);
-        if (lik_path_ends(output, ".npy") && command->run != command_explain)
+        if (lik_path_ends(output, ".npy") && command->run != command_explain &&
+            command->run != command_compress)
             outputs[count++] = results_ids_path(output);
         if (count == 2 && command->run == command_score && (options->all || options->pairs)) {
             char *ids = outputs[--count]; /* which these do not write */

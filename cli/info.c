@@ -112,10 +112,15 @@ static void put_table(struct sink *out, const struct lik_collection *c, const st
     sink_printf(out, "tokens     %lld", (long long)l->tokens);
     if (l->tokens != c->rows)
         sink_printf(out, " kept of %lld", (long long)c->rows);
-    sink_printf(out, ", %lld dimensions, %s%s\n", (long long)x->dim, lik_dtype_name(x->dtype),
-                c->converted ? " (from float64)" : "");
+    sink_printf(out, ", %lld dimensions, %s%s, %lld bytes a token\n", (long long)x->dim, storage_name(x),
+                c->converted ? " (from float64)" : "", (long long)token_bytes(x));
+    if (c->compressed)
+        sink_printf(out, "codec      %lld centroids, %s; tokens %s\n", (long long)x->codec->centroid_count,
+                    x->codec->bit_order == LIK_BITS_COLBERT ? "ColBERT's bit order" : "low bits first",
+                    c->compressed->normalize ? "count as unit vectors" : "count as they are");
     sink_printf(out, "layout     %s%s%s%s\n", c->offsets ? "packed" : "padded", x->mask ? ", mask" : "",
                 !x->scale                ? ""
+                : c->compressed          ? ", inverse norms"
                 : x->scale_strides.token ? ", a scale for each token"
                                          : ", one scale",
                 x->weights ? ", a weight for each token" : "");
@@ -183,7 +188,11 @@ static void put_json(struct sink *out, const struct lik_collection *c, const str
                 ", \"sequences\": %lld, \"tokens\": %lld, \"rows\": %lld, \"dim\": %lld, \"dtype\": \"%s\", "
                 "\"layout\": \"%s\"",
                 (long long)x->count, (long long)l->tokens, (long long)c->rows, (long long)x->dim,
-                lik_dtype_name(x->dtype), c->offsets ? "packed" : "padded");
+                storage_name(x), c->offsets ? "packed" : "padded");
+    sink_printf(out, ", \"token_bytes\": %lld", (long long)token_bytes(x));
+    if (c->compressed)
+        sink_printf(out, ", \"centroids\": %lld, \"normalize\": %s", (long long)x->codec->centroid_count,
+                    c->compressed->normalize ? "true" : "false");
     sink_printf(out, ", \"mask\": %s, \"scales\": %s, \"weights\": %s, \"ids\": %s, \"texts\": %s",
                 x->mask ? "true" : "false", x->scale ? "true" : "false", x->weights ? "true" : "false",
                 c->has_ids ? "true" : "false", c->texts.count ? "true" : "false");

@@ -3,6 +3,7 @@
 
 #include "base/dtype.h"
 #include "base/size.h"
+#include "shared/operand.h"
 
 #include <math.h>
 
@@ -20,7 +21,19 @@ void collection_open(struct lik_collection *c, const struct options *options, co
         die_io(status, &error);
     if (c->converted)
         note("%s holds float64; it is converted to float32 in memory", c->path);
-    c->tokens.normalize = options->normalize;
+    if (!c->compressed || !c->compressed->normalize) /* those are unit vectors already */
+        c->tokens.normalize = options->normalize;
+}
+
+/* Element i of a compressed token, in f32. */
+static float decoded(const struct lik_tokens *x, int64_t row, int64_t i)
+{
+    const struct lik_codec *codec = x->codec;
+    const uint8_t *bytes = (const uint8_t *)x->data + row * x->strides.token;
+    int bucket = lik_residual_bucket(bytes, i, codec->bits, codec->bit_order);
+    return lik_load_f32(codec->centroids, codec->centroids_dtype,
+                        lik_code_at(x, row) * lik_centroid_stride(x) + i) +
+           lik_load_f32(codec->weights, codec->weights_dtype, bucket);
 }
 
 double row_norm(const struct lik_collection *c, int64_t row)
@@ -28,10 +41,21 @@ double row_norm(const struct lik_collection *c, int64_t row)
     const struct lik_tokens *x = &c->tokens;
     double sum = 0;
     for (int64_t i = 0; i < x->dim; i++) {
-        double value = (double)lik_load_f32(x->data, x->dtype, row * x->dim + i);
+        double value =
+            (double)(x->storage == LIK_RESIDUAL ? decoded(x, row, i)
+                                                : lik_load_f32(x->data, x->dtype, row * x->dim + i));
         sum += value * value;
     }
-    return sqrt(sum) * (x->scale ? fabs((double)x->scale[row * x->scale_strides.token]) : 1);
+    if (!x->scale)
+        return sqrt(sum);
+    int32_t dtype = x->scale_dtype ? x->scale_dtype : LIK_F32;
+    return sqrt(sum) * fabs((double)lik_load_f32(x->scale, dtype, row * x->scale_strides.token));
+}
+
+int norms_are_unit(const struct lik_tokens *x, double low, double high)
+{
+    double slack = x->dtype == LIK_E4M3 || x->dtype == LIK_E5M2 ? 0.1 : x->dtype == LIK_I8 ? 0.05 : 0.02;
+    return low >= 1 - slack && high <= 1 + slack;
 }
 
 /* Warns if the tokens are not unit length, which makes scores that are no cosines; looks at up
@@ -40,8 +64,6 @@ static void look_at_norms(const struct lik_collection *c, const char *noun)
 {
     const struct lik_tokens *x = &c->tokens;
     double low = INFINITY, high = 0;
-    /* what rounding to the dtype may do to a norm */
-    double slack = x->dtype == LIK_E4M3 || x->dtype == LIK_E5M2 ? 0.1 : x->dtype == LIK_I8 ? 0.05 : 0.02;
     if (x->normalize || terminal.quiet)
         return;
     for (int64_t row = 0; row < lik_min_i64(c->rows, 1000); row++) {
@@ -51,7 +73,7 @@ static void look_at_norms(const struct lik_collection *c, const char *noun)
         low = fmin(low, norm);
         high = fmax(high, norm);
     }
-    if (high > 0 && (low < 1 - slack || high > 1 + slack))
+    if (high > 0 && !norms_are_unit(x, low, high))
         warn("%s are not unit length (norms %.3g to %.3g): scores are dot products; --normalize makes them "
              "cosines",
              noun, low, high);

@@ -15,6 +15,7 @@
     "  x.safetensors  embeddings | vectors | tokens with lengths | doclens | offsets, or one [tokens, dim] " \
     "tensor a\n"                                                                                             \
     "                 sequence; optional mask, scales | scale, and weights of query tokens\n"                \
+    "                 or compressed documents, which `lik compress` writes\n"                                \
     "  x.jsonl        a line each: {\"id\": .., \"embedding\": [[..], ..], \"text\": .., \"tokens\": "       \
     "[..]}\n"
 
@@ -41,6 +42,14 @@ const struct command commands[] = {
             "  lik explain q.jsonl d.jsonl -q q17 -d doc4 --compare doc9\n"
             "  lik explain q.npy d.npy -q 0 -d 12 --text d.jsonl -o match.html\n",
      2, 2, command_explain},
+    {"compress", "DOCUMENTS", "store tokens as a centroid and a few bits an element",
+     "Trains centroids and buckets (ColBERTv2's residual compression), encodes every token, and writes a\n"
+     ".safetensors file with the documents' names and texts, which the other commands take as DOCUMENTS.\n"
+     "\nexamples:\n"
+     "  lik compress docs.npy -o docs4.safetensors                 4 bits an element\n"
+     "  lik compress docs.jsonl -o docs2.safetensors --nbits 2 --centroids 4096\n"
+     "  lik score queries.npy docs4.safetensors -k 10\n",
+     1, 1, command_compress},
     {"eval", "RUN QRELS", "nDCG, MRR, recall, MAP of a run, as trec_eval counts them",
      "RUN has lines of `query Q0 document rank score tag`, QRELS of `query 0 document grade`; `-` is "
      "standard input.\n"

@@ -11,8 +11,19 @@
 enum kind { FLAG, TEXT, COUNT, TEXT_OPTIONAL };
 
 /* One bit a command, in the order of `commands`. */
-enum { SCORE = 1, RERANK = 2, EXPLAIN = 4, EVAL = 8, INFO = 16, BENCH = 32, DEMO = 64, ALL = 127 };
-#define INPUT (SCORE | RERANK | EXPLAIN | BENCH)
+enum {
+    SCORE = 1,
+    RERANK = 2,
+    EXPLAIN = 4,
+    COMPRESS = 8,
+    EVAL = 16,
+    INFO = 32,
+    BENCH = 64,
+    DEMO = 128,
+    ALL = 255
+};
+#define INPUT     (SCORE | RERANK | EXPLAIN | BENCH)
+#define DOCUMENTS (INPUT | COMPRESS)
 
 struct option {
     const char *name;
@@ -31,7 +42,14 @@ static const struct option table[] = {
     {"all", 0, FLAG, AT(all), SCORE | RERANK | DEMO, NULL, "every document; for demo: every query"},
     {"pairs", 0, TEXT, AT(pairs), SCORE, "FILE",
      "score the pairs in FILE, lines of `query document`, in its order"},
-    {"normalize", 0, FLAG, AT(normalize), INPUT, NULL,
+    {"nbits", 0, COUNT, AT(nbits), COMPRESS, "N", "bits an element: 1, 2, 4 (default) or 8"},
+    {"centroids", 0, TEXT, AT(centroids), COMPRESS, "N",
+     "how many; default auto: the power of two up to 16 * sqrt(tokens)"},
+    {"iterations", 0, COUNT, AT(iterations), COMPRESS, "N", "of k-means (default 4)"},
+    {"seed", 0, TEXT, AT(seed), COMPRESS, "N", "of the sample and of k-means (default 42)"},
+    {"inv-norms", 0, FLAG, AT(inv_norms), COMPRESS, NULL,
+     "store each token's inverse norm, 2 bytes: scoring takes no norms then"},
+    {"normalize", 0, FLAG, AT(normalize), DOCUMENTS, NULL,
      "scale tokens to unit length: cosines instead of dot products"},
     {"no-weights", 0, FLAG, AT(no_weights), INPUT, NULL, "ignore weights in the queries' file"},
     {"query", 'q', TEXT, AT(query), EXPLAIN, "ID", "the query: its id, or #number (default: the first)"},
@@ -47,32 +65,33 @@ static const struct option table[] = {
     {"rounds", 0, COUNT, AT(rounds), BENCH, "N", "timed runs a case (default 7)"},
     {"quick", 0, FLAG, AT(quick), BENCH, NULL, "small cases only"},
     {"data", 0, TEXT, AT(data), DEMO, "DIR", "the packaged collection, if it lies elsewhere (LIK_DEMO_DATA)"},
-    {"output", 'o', TEXT, AT(output), SCORE | RERANK | EXPLAIN | DEMO, "FILE",
+    {"output", 'o', TEXT, AT(output), SCORE | RERANK | EXPLAIN | COMPRESS | DEMO, "FILE",
      "write FILE, complete or not at all; score: x.npy = arrays, else text; explain: .html or .svg; demo: a "
      "prefix"},
-    {"ids", 0, TEXT, AT(ids), INPUT | INFO, "FILE",
+    {"ids", 0, TEXT, AT(ids), DOCUMENTS | INFO, "FILE",
      "document ids: one a line, JSON lines, or an integer .npy"},
-    {"text", 0, TEXT, AT(text), INPUT | INFO, "FILE",
+    {"text", 0, TEXT, AT(text), DOCUMENTS | INFO, "FILE",
      "document texts: JSON lines {\"id\", \"text\", \"tokens\"}"},
-    {"lens", 0, TEXT, AT(lens), INPUT | INFO, "FILE", "document lengths: .npy, JSON array, or numbers"},
-    {"key", 0, TEXT, AT(key), INPUT | INFO, "NAME",
+    {"lens", 0, TEXT, AT(lens), DOCUMENTS | INFO, "FILE", "document lengths: .npy, JSON array, or numbers"},
+    {"key", 0, TEXT, AT(key), DOCUMENTS | INFO, "NAME",
      "the tensor of a .safetensors file that holds the vectors"},
     {"query-ids", 0, TEXT, AT(query_ids), INPUT, "FILE", "the same for the queries"},
     {"query-text", 0, TEXT, AT(query_text), INPUT, "FILE", ""},
     {"query-lens", 0, TEXT, AT(query_lens), INPUT, "FILE", ""},
     {"query-key", 0, TEXT, AT(query_key), INPUT, "NAME", ""},
-    {"skip-bad", 0, FLAG, AT(skip_bad), SCORE | RERANK | EXPLAIN, NULL,
+    {"skip-bad", 0, FLAG, AT(skip_bad), SCORE | RERANK | EXPLAIN | COMPRESS, NULL,
      "drop tokens that hold NaN instead of refusing them"},
     {"skip-missing", 0, FLAG, AT(skip_missing), RERANK, NULL,
      "pass over queries and documents of RUN that are not there"},
-    {"json", 0, FLAG, AT(json), ALL & ~DEMO, NULL, "JSON; results one object a query and line"},
+    {"json", 0, FLAG, AT(json), ALL & ~(COMPRESS | DEMO), NULL, "JSON; results one object a query and line"},
     {"trec", 0, TEXT_OPTIONAL, AT(trec), SCORE | RERANK, "[=TAG]",
      "a TREC run: query Q0 document rank score TAG"},
     {"table", 0, FLAG, AT(table), SCORE | RERANK | EVAL, NULL, "the table of a terminal, also in a pipe"},
     {"fail-empty", 0, FLAG, AT(fail_empty), SCORE | RERANK, NULL, "exit 1 if there is no result"},
-    {"device", 0, TEXT, AT(device), INPUT | DEMO, "NAME",
+    {"device", 0, TEXT, AT(device), DOCUMENTS | DEMO, "NAME",
      "auto (default), cpu, cpu:avx2, cpu:generic, ref, cuda:N"},
-    {"threads", 'j', COUNT, AT(threads), INPUT | DEMO, "N", "threads (default: physical cores; LIK_THREADS)"},
+    {"threads", 'j', COUNT, AT(threads), DOCUMENTS | DEMO, "N",
+     "threads (default: physical cores; LIK_THREADS)"},
     {"color", 0, TEXT, AT(color), ALL, "WHEN", "auto (default), always, never; NO_COLOR is honored"},
     {"quiet", 0, FLAG, AT(quiet), ALL, NULL, "no progress, notes or warnings"},
     {"verbose", 'v', FLAG, AT(verbose), ALL, NULL, "time of each stage and the code that ran"},

@@ -40,11 +40,19 @@ struct slot {
     struct memory list_q, list_d, values, ids, workspace;
 };
 
+/* A codec and its tables in the context's memory. */
+struct tables {
+    const struct lik_codec *of; /* NULL: none yet */
+    struct lik_codec codec;
+    struct memory centroids, weights;
+};
+
 struct staged {
     struct library *library;
     int64_t piece_bytes;
     struct slot slots[2];
     struct operand queries;  /* LIK_ALL: those of the block, for both slots */
+    struct tables tables;    /* of the codec that was met last */
     struct operand gathered; /* host memory, as all below */
     /* lists of a piece; results before they are merged or spread */
     struct memory which, position, scores, best, ids;
@@ -119,6 +127,8 @@ void staged_close(struct staged *s)
         lik_stream_destroy(library->context, slot->stream);
     }
     drop_operand(library, &s->queries);
+    drop(library, &s->tables.centroids);
+    drop(library, &s->tables.weights);
     struct memory *host[] = {&s->which, &s->position, &s->scores, &s->best, &s->ids};
     for (size_t j = 0; j < sizeof host / sizeof *host; j++)
         free(host[j]->at);
@@ -200,6 +210,23 @@ static int64_t cost(const struct lik_tokens *x, int64_t i, int64_t more)
     return (lik_tokens_row(x, i + 1) - lik_tokens_row(x, i)) * (int64_t)a_row + ENTRY_BYTES + more;
 }
 
+/* The codec as the context reads it: its tables are copied once, not once a call. */
+static const struct lik_codec *upload_codec(const struct job *job, const struct lik_codec *codec, int64_t dim)
+{
+    struct tables *tables = &job->staged->tables;
+    if (tables->of == codec)
+        return &tables->codec;
+    size_t centroids = (size_t)codec->centroid_count * lik_dtype_bytes(codec->centroids_dtype),
+           stride = (size_t)(codec->centroid_stride ? codec->centroid_stride : dim),
+           weights = ((size_t)1 << codec->bits) * lik_dtype_bytes(codec->weights_dtype);
+    tables->codec = *codec;
+    tables->codec.centroids = put(job, &tables->centroids, codec->centroids, centroids * stride);
+    if (codec->weights)
+        tables->codec.weights = put(job, &tables->weights, codec->weights, weights);
+    tables->of = codec;
+    return &tables->codec;
+}
+
 /* Copies the sequences of x, which lie behind one another, to the context's memory. */
 static struct lik_tokens upload(const struct job *job, const struct lik_tokens *x, struct operand *to)
 {
@@ -214,6 +241,8 @@ static struct lik_tokens upload(const struct job *job, const struct lik_tokens *
         size_t bytes = size ? count * size : (size_t)(array.inner * array.element_bytes);
         lik_operand_move(&y, a, put(job, &to->arrays[a], from, bytes));
     }
+    if (x->codec)
+        y.codec = upload_codec(job, x->codec, x->dim);
     if (!x->offsets)
         return y;
     size_t bytes = (size_t)(x->count + 1) * sizeof(int64_t);
@@ -479,4 +508,83 @@ void staged_topk(struct staged *staged, const struct lik_topk *op)
         op->ids[i] = -1;
     }
     run_blocks(&job, &op->score, op->k * (int64_t)(sizeof *op->values + sizeof *op->ids));
+}
+
+/* ---- the codec ---- */
+
+/* Documents of x, evenly spaced, that take half of the device's free memory; all of them where
+ * they take less, or its memory is the host's. */
+static struct lik_tokens sample(const struct job *job, const struct lik_tokens *x)
+{
+    size_t available, all;
+    int64_t bytes = 0, n = 0, step;
+    library_check(lik_memory_info(job->library->context, &available, &all));
+    for (int64_t i = 0; i < x->count; i++)
+        bytes += cost(x, i, 0);
+    step = all ? bytes / lik_max_i64((int64_t)(available / 2), 1) + 1 : 1;
+    if (step == 1)
+        return *x;
+    int64_t *which = reserve_host(job, &job->staged->which, (size_t)(x->count / step + 1) * sizeof *which);
+    for (int64_t i = 0; i < x->count; i += step)
+        which[n++] = i;
+    return gather(job, x, which, n);
+}
+
+/* Lists and results of a search have no part in training and encoding: their memory serves the
+ * outputs. */
+void staged_train(struct staged *staged, const struct lik_train *op)
+{
+    const struct job job = {.staged = staged, .library = staged->library};
+    struct lik_context *context = staged->library->context;
+    struct slot *slot = &staged->slots[0];
+    struct lik_plan plan = {.struct_size = sizeof plan};
+    struct lik_exec exec = library_exec(staged->library);
+    struct lik_train run = *op;
+    size_t buckets = op->bits ? (size_t)1 << op->bits : 0, weights = buckets * sizeof *op->weights,
+           cutoffs = buckets ? (buckets - 1) * sizeof *op->cutoffs : 0,
+           centroids = (size_t)(op->centroid_count * op->x.dim) * sizeof *op->centroids;
+    struct lik_tokens x = sample(&job, &op->x);
+    run.x = upload(&job, &x, &slot->d);
+    run.centroids = reserve(&job, &slot->values, centroids);
+    run.weights = reserve(&job, &slot->list_q, weights);
+    run.cutoffs = reserve(&job, &slot->list_d, cutoffs);
+    run.found = op->found ? reserve(&job, &slot->ids, sizeof *op->found) : NULL;
+    library_check(lik_train_plan(context, &run, &exec, &plan));
+    exec = exec_of(&job, slot, &plan);
+    library_check(lik_train_run(context, &run, &exec));
+    library_check(lik_stream_synchronize(context, slot->stream));
+    take(&job, op->centroids, &slot->values, centroids);
+    take(&job, op->weights, &slot->list_q, weights);
+    take(&job, op->cutoffs, &slot->list_d, cutoffs);
+    if (op->found)
+        take(&job, op->found, &slot->ids, sizeof *op->found);
+}
+
+void staged_encode(struct staged *staged, const struct lik_encode *op)
+{
+    const struct job job = {.staged = staged, .library = staged->library};
+    struct lik_context *context = staged->library->context;
+    struct slot *slot = &staged->slots[0];
+    struct lik_plan plan = {.struct_size = sizeof plan};
+    struct lik_exec exec = library_exec(staged->library);
+    struct lik_encode run = *op;
+    const int32_t bits = op->codec->bits;
+    size_t rows = (size_t)lik_tokens_rows(&op->x), codes = rows * lik_dtype_bytes(op->codes_dtype),
+           residuals = rows * (size_t)lik_residual_bytes(op->x.dim, bits),
+           inv_norms = rows * lik_dtype_bytes(op->inv_norms_dtype ? op->inv_norms_dtype : LIK_F32);
+    run.x = upload(&job, &op->x, &slot->d);
+    run.codec = upload_codec(&job, op->codec, op->x.dim);
+    if (bits)
+        run.cutoffs = put(&job, &slot->list_q, op->cutoffs, (((size_t)1 << bits) - 1) * sizeof *op->cutoffs);
+    run.codes = reserve(&job, &slot->ids, codes);
+    run.residuals = reserve(&job, &slot->values, residuals);
+    run.inv_norms = op->inv_norms ? reserve(&job, &slot->list_d, inv_norms) : NULL;
+    library_check(lik_encode_plan(context, &run, &exec, &plan));
+    exec = exec_of(&job, slot, &plan);
+    library_check(lik_encode_run(context, &run, &exec));
+    library_check(lik_stream_synchronize(context, slot->stream));
+    take(&job, op->codes, &slot->ids, codes);
+    take(&job, op->residuals, &slot->values, residuals);
+    if (op->inv_norms)
+        take(&job, op->inv_norms, &slot->list_d, inv_norms);
 }

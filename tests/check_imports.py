@@ -24,6 +24,7 @@ _engine.torch_plain
 _engine.torch_ops
 _engine.verbs
 _engine.checks
+_engine.compressed
 _engine.torch_blocks
 _engine.blocks
 _engine.short

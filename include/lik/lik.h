@@ -9,7 +9,8 @@
  * `normalize`), how they are laid out (padded with strides and an optional mask, or packed with
  * offsets), which query meets which document (`pairing`), and what comes back (scores, scores +
  * argmax, gradients, the k best). The similarity matrix [queries, documents, query tokens,
- * document tokens] never exists in memory.
+ * document tokens] never exists in memory. Beside it stands what makes and reads compressed
+ * tokens: lik_train, lik_encode, lik_decode.
  *
  * Rules that hold everywhere:
  * - Problem structs say what, `struct lik_exec` says how. Zero-initialize them and set
@@ -70,15 +71,29 @@ enum lik_dtype {
     LIK_E4M3, /* OCP 8-bit float, 4 exponent bits, no infinities ("e4m3fn") */
     LIK_E5M2, /* OCP 8-bit float, 5 exponent bits */
     LIK_I8,
-    LIK_I16, /* argmax only */
-    LIK_I32, /* argmax and offsets only */
-    LIK_I64, /* offsets only */
+    LIK_I16, /* argmax and codes only */
+    LIK_I32, /* argmax, offsets and codes only */
+    LIK_I64, /* offsets and codes only */
 };
 
-/* How the tokens of an operand are stored. One value today; compressed tokens (PLAID) and
- * hidden states follow. */
+/* How the tokens of an operand are stored. */
 enum lik_storage {
     LIK_DENSE = 0, /* `data` holds the token vectors in `dtype` */
+    /* documents only: `data` holds what a few bits an element add to a centroid, see
+     * struct lik_codec */
+    LIK_RESIDUAL,
+    /* documents only: a token is the unit vector of its code, so that its product with a query
+     * token is that token's element of this number, looked up */
+    LIK_ONE_HOT,
+};
+
+/* Which bits of a byte of residuals belong to which element. */
+enum lik_bit_order {
+    LIK_BITS_LOW_FIRST = 0, /* the byte's first element has the lowest bits */
+    /* the first element has the highest bits, each group's in reverse: what the files of
+     * ColBERT, fast-plaid and next-plaid hold (numpy.packbits of numbers whose lowest bit comes
+     * first) */
+    LIK_BITS_COLBERT,
 };
 
 /* Which query meets which document, and the shape of the scores. */
@@ -107,6 +122,23 @@ struct lik_strides {
     int64_t group, sequence, token;
 };
 
+/* What the compressed tokens of a collection have in common (the residual compression of
+ * ColBERTv2, Santhanam et al. 2022). Element k of a token is element k of the token's centroid
+ * plus the weight of the bucket that its residual bits name. A token has
+ * (dim * bits + 7) / 8 bytes of residual. */
+struct lik_codec {
+    size_t struct_size;
+    int32_t bits;          /* an element: 1, 2, 4 or 8; 0: tokens are their centroids */
+    int32_t bit_order;     /* enum lik_bit_order */
+    const void *centroids; /* [centroid_count, dim], aligned to their element */
+    int64_t centroid_count;
+    int64_t centroid_stride; /* elements from one centroid to the next; 0 = dim */
+    int32_t centroids_dtype; /* LIK_F32, F16 or BF16 */
+    int32_t weights_dtype;   /* LIK_F32, F16 or BF16 */
+    const void *weights;     /* [1 << bits]; NULL with 0 bits */
+    const void *reserved[4]; /* zero */
+};
+
 /* A borrowed batch of token sequences, the queries or the documents.
  *
  * Padded (offsets == NULL): token t of sequence i is the `dim` elements, dim_stride apart, at
@@ -120,8 +152,22 @@ struct lik_strides {
  * `offsets` has count + 1 ascending entries, none over `total`; only strides.token is used,
  * here and in the arrays below.
  *
- * mask, scale and weights are addressed in the same way with their own strides. Strides may be
- * zero or negative. */
+ * mask, scale, weights and codes are addressed in the same way with their own strides. Strides
+ * may be zero or negative.
+ *
+ * With LIK_RESIDUAL `data` are bytes, a token's one after the other, and `dtype` is what tokens
+ * are decoded to: F32, the sum of centroid and weight in f32; F16 or BF16, both rounded to it,
+ * and their sum. A decoded token then counts as a dense one would. `scale` may hold the inverse
+ * norms of tokens that are to be normalized, in f32 or f16, `normalize` being zero.
+ *
+ * With LIK_ONE_HOT a query token is a table of products, with each of `dim` centroids for
+ * example (PLAID's approximate score, Santhanam et al. 2022), and a document token is the
+ * number of one of them, 0 to dim - 1. dim may be up to 2^31 - 1. Of the documents `dtype` is
+ * F32, `data`, `codec` and `scale` are NULL, `normalize` is zero, strides and dim_stride count
+ * for nothing; queries are F32 with neither `scale` nor `normalize`. Elements that no kept
+ * token names are not read. Fast is the order that has all query tokens of an element
+ * together: that of a table [dim, len] with strides.token 1 and dim_stride len. There are no
+ * gradients. */
 struct lik_tokens {
     size_t struct_size;
     int32_t storage; /* enum lik_storage */
@@ -144,7 +190,11 @@ struct lik_tokens {
     struct lik_strides scale_strides;
     const float *weights; /* queries only: NULL, or factor of each query token's maximum */
     struct lik_strides weights_strides;
-    const void *reserved[6]; /* zero: room for compressed and projected storage */
+    const struct lik_codec *codec; /* LIK_RESIDUAL: in host memory, its arrays where `data` is */
+    const void *codes;             /* LIK_RESIDUAL: numbers of centroids; LIK_ONE_HOT: of elements */
+    struct lik_strides codes_strides;
+    int32_t codes_dtype; /* where there are codes: LIK_I16 (0 to 65535), LIK_I32 or LIK_I64 */
+    int32_t scale_dtype; /* 0 = LIK_F32; with LIK_RESIDUAL LIK_F16 as well (scale points to those) */
 };
 
 /* Scores, with the argmax if wanted.
@@ -206,6 +256,78 @@ struct lik_grad {
     /* NULL = not wanted; needs q.weights; [q.count, q.len_max] or [q.total], contiguous */
     float *grad_weights;
     int32_t accumulate; /* non-zero: add to the buffers instead of overwriting them */
+};
+
+/* Tokens as rows of floats: what each counts as, scale and normalization applied, rounded once
+ * to out_dtype. Rows of dropped tokens and those outside every sequence become 0. */
+struct lik_decode {
+    size_t struct_size;
+    struct lik_tokens x; /* of any storage; no weights */
+    int32_t out_dtype;   /* LIK_F32, F16 or BF16 */
+    void *out;           /* contiguous: [count, len_max, dim] if x is padded, [total, dim] if packed */
+};
+
+/* Tokens to codes and residual bytes, which LIK_RESIDUAL reads.
+ *
+ * A token's code is the lowest centroid with the largest product, the argmax of lik_score with
+ * the centroids as one document; each element of what then remains, in f32, goes into bucket
+ * number (cutoffs below it). `rows` are [count, len_max] if x is padded, [total] if packed;
+ * those of dropped tokens and outside every sequence become 0 in every output. */
+struct lik_encode {
+    size_t struct_size;
+    struct lik_tokens x;           /* no weights */
+    const struct lik_codec *codec; /* in host memory, its arrays where `data` is */
+    const float *cutoffs;          /* [(1 << bits) - 1], ascending; NULL with 0 bits */
+    int32_t precision;             /* enum lik_precision, of the products that choose the centroid */
+    int32_t codes_dtype;           /* LIK_I32, I64, or I16 with at most 65536 centroids */
+    void *codes;                   /* [rows] */
+    uint8_t *residuals;            /* [rows, (dim * bits + 7) / 8]; NULL with 0 bits */
+    /* NULL = not wanted, or [rows]: 1 / max(|decoded token|, 1e-12), the token decoded in f32;
+     * at most 65504 in f16. What `scale` of compressed tokens takes */
+    void *inv_norms;
+    int32_t inv_norms_dtype; /* LIK_F32 or F16; 0 = F32 */
+};
+
+/* What training found. */
+struct lik_train_found {
+    int64_t points;   /* tokens that k-means saw */
+    int64_t held_out; /* tokens that it did not see, and whose residuals made the buckets */
+    int64_t reseeded; /* clusters that came out empty and began anew from a token */
+    /* squares of a residual's elements, summed, on average over the tokens that made the
+     * buckets */
+    double mean_squared_residual;
+};
+
+/* A codec from a sample of tokens: centroids by spherical k-means, buckets by quantiles, as
+ * ColBERTv2 trains them.
+ *
+ * The seed shuffles the kept tokens, whatever their layout. The first twentieth of them, at
+ * most 50,000, is held out; k-means begins from the next centroid_count tokens and sees those
+ * and more, up to points_per_centroid times as many. Each iteration gives a token to the
+ * centroid with the largest product, the lowest of equals, and makes each centroid the
+ * direction of its tokens' sum; one without tokens, or whose sum is 0, begins anew from the
+ * next of the shuffled tokens. Then cutoff i is quantile (i + 1) / 2^bits and weight i quantile
+ * (i + 1/2) / 2^bits of the elements of the held-out tokens' residuals, all together,
+ * interpolated linearly. Where so few tokens are kept that none can be held out, those that
+ * k-means saw make the buckets. Tokens without a direction (shorter than 1e-12, or not finite)
+ * take no part.
+ *
+ * The results are the same for any number of threads and any layout of the same tokens. */
+struct lik_train {
+    size_t struct_size;
+    struct lik_tokens x;         /* no weights */
+    int64_t centroid_count;      /* 1 to the number of kept tokens */
+    int64_t points_per_centroid; /* 0 = 256 */
+    int32_t iterations;          /* 0 = 4 */
+    int32_t bits;                /* an element: 0, 1, 2, 4 or 8 */
+    uint64_t seed;
+    /* enum lik_precision, of the products that choose centroids in k-means; with LIK_MEDIUM
+     * CPUs may round both factors to 8-bit integers */
+    int32_t precision;
+    float *centroids;              /* [centroid_count, dim], of length 1 */
+    float *cutoffs;                /* [(1 << bits) - 1], ascending; NULL with 0 bits */
+    float *weights;                /* [1 << bits], ascending; NULL with 0 bits */
+    struct lik_train_found *found; /* NULL = not wanted; where the outputs are */
 };
 
 /* How to run. A NULL exec is one without workspace and threads: enough for a plan, and for a
@@ -279,6 +401,20 @@ LIK_API LIK_STATUS lik_grad_plan(const struct lik_context *ctx, const struct lik
 LIK_API LIK_STATUS lik_grad_run(const struct lik_context *ctx, const struct lik_grad *op,
                                 const struct lik_exec *exec);
 
+/* Compressed tokens: see the structs. A backend may lack one of these (LIK_EUNSUPPORTED). */
+LIK_API LIK_STATUS lik_decode_plan(const struct lik_context *ctx, const struct lik_decode *op,
+                                   const struct lik_exec *exec, struct lik_plan *plan);
+LIK_API LIK_STATUS lik_decode_run(const struct lik_context *ctx, const struct lik_decode *op,
+                                  const struct lik_exec *exec);
+LIK_API LIK_STATUS lik_encode_plan(const struct lik_context *ctx, const struct lik_encode *op,
+                                   const struct lik_exec *exec, struct lik_plan *plan);
+LIK_API LIK_STATUS lik_encode_run(const struct lik_context *ctx, const struct lik_encode *op,
+                                  const struct lik_exec *exec);
+LIK_API LIK_STATUS lik_train_plan(const struct lik_context *ctx, const struct lik_train *op,
+                                  const struct lik_exec *exec, struct lik_plan *plan);
+LIK_API LIK_STATUS lik_train_run(const struct lik_context *ctx, const struct lik_train *op,
+                                 const struct lik_exec *exec);
+
 /* Merges `parts` top-k results, values and ids [parts, queries, k_in] with global ids, into the
  * k best of each query, [queries, k], in the same order and with the same filler as lik_topk.
  * Entries with id < 0 are ignored; an id that is in two parts comes back twice. Pure. */
@@ -302,6 +438,11 @@ LIK_API struct lik_tokens lik_tokens_padded(const void *data, int32_t dtype, int
 LIK_API struct lik_tokens lik_tokens_packed(const void *data, int32_t dtype, int64_t count, int64_t len_max,
                                             int64_t total, int64_t dim, const void *offsets,
                                             int32_t offsets_dtype);
+
+/* A contiguous view whose data are the residual bytes of compressed tokens, decoded to its
+ * dtype; `codes` lie as the tokens do, one each. */
+LIK_API struct lik_tokens lik_tokens_compressed(struct lik_tokens contiguous, const struct lik_codec *codec,
+                                                const void *codes, int32_t codes_dtype);
 
 /* Sequences first ... first + count - 1 of x as a view of their own, into the same memory; with
  * groups whole ones, or some of one. On an error *out stays as it was. */

@@ -1,5 +1,5 @@
 """Compressed tokens: a centroid number and a few bits of residual per dimension, as PLAID
-indexes store them.
+indexes store them (Santhanam et al. 2022, after the residual compression of ColBERTv2).
 
 Bit order. Two layouts of the residual bytes exist. ``bit_order="upstream"``, the default, is
 what the existing package reads: feature f is bits f * nbits upward of its byte, least
@@ -10,217 +10,75 @@ Real indexes need "colbert"; read with the wrong order they score like noise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from ._engine import blocks, native
+from ._engine import compressed, native
 from ._engine.checks import (
+    FLOATS,
     Framework,
+    check_axes,
     check_device,
     check_float,
-    check_range,
     check_rank,
     check_shape,
     embeddings,
     framework,
-    longest,
-    packed_offsets,
     sequence_lengths,
-    shape_text,
     token_mask,
     token_weights,
     whole,
     whole_number,
 )
-from ._engine.problem import NORMALIZE, Problem, Tokens, batched, detached, either
+from ._engine.compressed import (
+    CompressedTokens,
+    check_bit_order,
+    check_codes,
+    checked_bits,
+    checked_codec,
+    checked_codes,
+    checked_residuals,
+    documents,
+    worded,
+)
+from ._engine.problem import HIGH, HIGHEST, MEDIUM, Codec, Problem, Tokens, batched, detached
 from ._engine.verbs import score
 
 if TYPE_CHECKING:
     from .reference import maxsim_residual_reference as maxsim_residual_reference
     from .reference import plaid_approx_score_reference as plaid_approx_score_reference
 
-_BIT_ORDERS = ("upstream", "colbert")
+_PACKED = {"codes": "codes_flat", "residuals": "residuals_flat"}
+_PRECISIONS = {"highest": HIGHEST, "high": HIGH, "medium": MEDIUM}
 
 
-def _byte_buckets(nbits: int, bit_order: str) -> list[list[int]]:
-    """[256][8 / nbits]: the bucket numbers that each byte holds."""
-    ones = (1 << nbits) - 1
-    rows = []
-    for byte in range(256):
-        row = []
-        for j in range(8 // nbits):
-            if bit_order == "upstream":
-                bucket = byte >> (j * nbits) & ones
-            else:
-                group = byte >> (8 - (j + 1) * nbits) & ones
-                bucket = int(f"{group:0{nbits}b}"[::-1], 2)
-            row.append(bucket)
-        rows.append(row)
-    return rows
+def _name(name: str) -> str:
+    return name
 
 
-_BUCKETS = {(nbits, order): _byte_buckets(nbits, order) for nbits in (2, 4, 8) for order in _BIT_ORDERS}
-
-
-class _Residuals:
-    """Packed compressed documents as a source of vectors."""
-
-    def __init__(
-        self, fw: Framework, codes: Any, residuals: Any, offsets: Any, len_d: int, centroids: Any, table: Any
-    ) -> None:
-        self.fw, self.codes, self.residuals, self.offsets = fw, codes, residuals, offsets
-        self.centroids, self.table = centroids, table
-        self.count = int(offsets.shape[0]) - 1
-        self.longest = len_d
-        self.ends = [int(e) for e in offsets.tolist()]
-
-    def spans(self) -> Iterator[tuple[int, int]]:
-        budget = max(blocks.BLOCK_FLOATS // max(int(self.centroids.shape[1]), 1), 1)
-        start = 0
-        for i in range(1, self.count + 1):
-            if i == self.count or self.ends[i + 1] - self.ends[start] > budget:
-                yield start, i
-                start = i
-
-    def tokens(self, start: int, end: int) -> Tokens:
-        a, b = self.ends[start], self.ends[end]
-        tokens = self.decode(self.codes[a:b], self.residuals[a:b])
-        return Tokens(tokens, offsets=self.offsets[start : end + 1] - a, longest=self.longest)
-
-    def decode(self, codes: Any, residuals: Any) -> Any:
-        if not self.fw.on_host(codes):
-            return self.fw.decode_residuals(codes, residuals, self.centroids, self.table)
-        return native.decode_residuals(self.fw, codes, residuals, self.centroids, self.table)
-
-    def gradients(self, want: Any) -> list[Any]:
-        return []
-
-    def finished(self, sums: list[Any]) -> list[Any]:
-        return []
-
-
-class _Layout(NamedTuple):
-    """Where the documents' tokens are: a mask [Nd, max_Ld] with the lengths of the documents,
-    or offsets with the length of the longest one. ``broken``, bool [Nd] or None: the documents
-    of which that could not be believed.
-    """
-
-    kept: Any = None
-    lengths: Any = None
-    offsets: Any = None
-    longest: int = 0
-    broken: Any = None
-    ordered: bool = True  # the offsets have been looked at
-
-
-def _checked_codec(
-    fw: Framework,
-    Q: Any,
-    name: str,
-    residuals: Any,
-    centroids: Any,
-    bucket_weights: Any,
-    nbits: int,
-    bit_order: str,
-) -> tuple[Any, Any, Any]:
-    """(queries, f32 centroids, byte table [256, 8 / nbits]: what each byte adds to its
-    features).
-    """
-    nbits = whole_number("nbits", nbits)
-    if nbits not in (2, 4, 8):
-        raise ValueError(f"nbits must be 2, 4 or 8, got {nbits!r}")
-    if bit_order not in _BIT_ORDERS:
-        raise ValueError(f'bit_order must be "upstream" or "colbert", got {bit_order!r}')
-    check_rank("Q", Q, (2, 3), "[Nq, Lq, d] or [Lq, d]")
-    check_rank("centroids", centroids, (2,), "[C, d]")
-    dim = Q.shape[-1]
-    if centroids.shape[1] != dim:
-        raise ValueError(
-            f"Q and centroids must have the same dim: Q.shape[-1] is {int(dim)}, centroids.shape[1] is "
-            f"{int(centroids.shape[1])}"
-        )
-    check_shape("bucket_weights", bucket_weights, (1 << nbits,), "one weight a bucket, of 2 ** nbits")
-    wide = (dim * nbits + 7) // 8
-    if fw.dtype_name(residuals) != "uint8":
-        raise TypeError(f"{name} has dtype {fw.dtype_name(residuals)}, must be uint8")
-    if residuals.shape[-1] != wide:
-        raise ValueError(
-            f"{name} must have {wide} bytes a token (d = {int(dim)}, nbits = {nbits}), "
-            f"got shape {shape_text(residuals.shape)}"
-        )
-    for table_name, x in (("centroids", centroids), ("bucket_weights", bucket_weights)):
-        check_float(fw, table_name, x)
-        check_device(fw, table_name, x, Q, "Q")
-    check_device(fw, name, residuals, Q, "Q")
-    q = embeddings(fw, "Q", Q)
-    centroids, bucket_weights = (fw.cast(detached(x), "float32") for x in (centroids, bucket_weights))
-    table = fw.contiguous(bucket_weights[fw.from_rows(_BUCKETS[nbits, bit_order], Q)])
-    return q, fw.contiguous(centroids), table
-
-
-def _code_numbers(fw: Framework, name: str, codes: Any, like: Any, like_name: str) -> Any:
-    if not fw.is_integer(codes):
-        raise TypeError(f"{name} has dtype {fw.dtype_name(codes)}, must be an integer dtype")
-    check_device(fw, name, codes, like, like_name)
-    return whole(fw, codes)
+def _packed_name(name: str) -> str:
+    return _PACKED.get(name, name)
 
 
 def _score(
-    fw: Framework,
+    name: Any,
     Q: Any,
-    names: tuple[str, str],
-    codes: Any,
-    residuals: Any,
-    layout: Callable[[], _Layout],
-    centroids: Any,
-    bucket_weights: Any,
-    nbits: int,
-    bit_order: str,
+    D: CompressedTokens,
     normalize: bool,
     q_mask: Any,
     q_weights: Any,
     return_argmax: bool,
 ) -> Any:
-    """Both layouts' scores, of arguments whose ranks are right."""
-    q, rows, table = _checked_codec(fw, Q, names[1], residuals, centroids, bucket_weights, nbits, bit_order)
-    codes = _code_numbers(fw, names[0], codes, Q, "Q")
-    kept, lengths, offsets, len_d, broken, ordered = layout()
-    real, total = (codes if kept is None else None), codes.shape[0]
-    if fw.readable(codes) and (kept is None or fw.readable(kept)):
-        real = codes if kept is None else codes[kept]
-        check_range(fw, names[0], codes, 0, centroids.shape[0] - 1, kept, real)
-    else:
-        outside = (codes < 0) | (codes >= centroids.shape[0])
-        codes = fw.where(outside, 0, codes)
-        if kept is not None:
-            wrong = (outside & kept).any(-1)
-        else:
-            real = codes
-            before, ends = fw.offsets_of(fw.cast(outside, "int32")), fw.clamp(offsets, 0, total)
-            wrong = before[ends[1:]] != before[ends[:-1]]
-        broken = either(broken, wrong)
-    source: _Residuals | Tokens
-    if fw.tracing(q, codes, residuals, lengths if offsets is None else offsets, rows):
-        codes = codes if kept is None else fw.where(kept, codes, 0)
-        source = Tokens(fw.decode_residuals(codes, residuals, rows, table), kept, None, None, offsets, len_d)
-    else:
-        if kept is not None:
-            real, residuals = codes[kept] if real is None else real, residuals[kept]
-            offsets, len_d = fw.offsets_of(lengths), fw.largest(lengths)
-        elif not ordered:
-            offsets, disordered = _ordered(fw, offsets, total, len_d)
-            broken = either(broken, disordered)
-        source = _Residuals(fw, fw.contiguous(real), fw.contiguous(residuals), offsets, len_d, rows, table)
-    q_mask = token_mask(fw, "q_mask", q_mask, tuple(Q.shape[:-1]), Q, "Q")
-    queries = Tokens(q, q_mask, token_weights(fw, q_weights, tuple(Q.shape[:-1]), Q, "Q"))
-    queries = queries if len(Q.shape) == 3 else batched(queries)
-    base = Problem(queries, Tokens(None), normalize=NORMALIZE if normalize else 0)
-    if isinstance(source, Tokens):
-        scores, argmax = score(base._replace(d=source), return_argmax)
-        argmax = None if argmax is None else fw.cast(argmax, "int32")
-    else:
-        scores, argmax = blocks.score(fw, base, source, (), return_argmax)
-    scores = fw.nan_where(broken, scores)
+    """Both layouts' scores; ``name`` tells what the caller calls an argument."""
+    arrays = {name(key): x for key, x in D.arrays().items()}
+    fw = framework(Q=Q, **arrays, q_mask=q_mask, q_weights=q_weights)
+    check_rank("Q", Q, (2, 3), "[Nq, Lq, d] or [Lq, d]")
+    found = documents(fw, name, D, Q, normalize)
+    problem = compressed.problem(fw, Q, q_mask, q_weights, found, normalize)
+    with worded(found.look):
+        scores, argmax = score(problem, return_argmax)
+    scores = fw.nan_where(found.broken, scores)
+    argmax = None if argmax is None else fw.cast(argmax, "int32")
     if len(Q.shape) == 2:
         scores, argmax = scores[0], None if argmax is None else argmax[0]
     return (scores, argmax) if return_argmax else scores
@@ -246,6 +104,7 @@ def maxsim_residual(
     *,
     normalize: bool = True,
     bit_order: str = "upstream",
+    inv_norms: Any = None,
     q_mask: Any = None,
     q_weights: Any = None,
     return_argmax: bool = False,
@@ -253,16 +112,21 @@ def maxsim_residual(
     """Score queries against compressed documents, padded.
 
     Args:
-        Q: ``[Nq, Lq, d]``, or ``[Lq, d]`` for a result ``[Nd]``.
-        codes: integer centroid numbers ``[Nd, max_Ld]``.
-        residuals: uint8 ``[Nd, max_Ld, ceil(d * nbits / 8)]``.
+        Q: ``[Nq, Lq, d]``, or ``[Lq, d]`` for a result ``[Nd]``. Its dtype is that of the
+            decoded tokens: float32 sums centroid and weight in float32, float16 and bfloat16
+            round both, and their sum.
+        codes: integer centroid numbers ``[Nd, max_Ld]``; int16, uint16, int32 and int64 are
+            read where they lie.
+        residuals: uint8 ``[Nd, max_Ld, ceil(d * nbits / 8)]``; None with 0 bits.
         doc_lengths: integers ``[Nd]``, 0 to max_Ld.
         centroids: float ``[C, d]``.
         bucket_weights: float ``[2 ** nbits]``; a token is centroids[code] +
-            bucket_weights[bucket] in each dimension.
-        nbits: 2, 4 or 8.
+            bucket_weights[bucket] in each dimension. None with 0 bits.
+        nbits: 1, 2, 4 or 8; 0 for tokens that are their centroids.
         normalize: normalize query tokens and decoded tokens (norm clamped at 1e-12).
         bit_order: "upstream" or "colbert", see the module.
+        inv_norms: float16 or float32 ``[Nd, max_Ld]``: with ``normalize`` decoded tokens are
+            multiplied by these, and no norms are taken; :func:`encode` gives them.
         q_mask, q_weights, return_argmax: as in :func:`maxsim`.
 
     Returns:
@@ -284,30 +148,11 @@ def maxsim_residual(
         >>> maxsim_residual(Q, codes, residuals, np.array([2]), *codec).tolist()
         [2.0]
     """
-    fw = framework(
-        Q=Q,
-        codes=codes,
-        residuals=residuals,
-        doc_lengths=doc_lengths,
-        centroids=centroids,
-        bucket_weights=bucket_weights,
-        q_mask=q_mask,
-        q_weights=q_weights,
-    )
-    check_rank("codes", codes, (2,), "[Nd, max_Ld]")
-    check_rank("residuals", residuals, (3,), "[Nd, max_Ld, bytes]")
-    check_shape(
-        "residuals", residuals, (*codes.shape, residuals.shape[2]), "shaped like codes, with the bytes behind"
-    )
-
-    def layout() -> _Layout:
-        about = (codes.shape[0],), codes.shape[1], codes, "codes"
-        lengths, kept, broken = sequence_lengths(fw, "doc_lengths", doc_lengths, *about)
-        return _Layout(kept, lengths, broken=broken)
-
-    codec = centroids, bucket_weights, nbits, bit_order
-    names = "codes", "residuals"
-    return _score(fw, Q, names, codes, residuals, layout, *codec, normalize, q_mask, q_weights, return_argmax)
+    if doc_lengths is None:
+        raise TypeError("doc_lengths must be a torch.Tensor or a numpy.ndarray, got None")
+    codec = Codec(centroids, bucket_weights, nbits, bit_order)
+    D = CompressedTokens(codes, residuals, codec, doc_lengths=doc_lengths, inv_norms=inv_norms)
+    return _score(_name, Q, D, normalize, q_mask, q_weights, return_argmax)
 
 
 def maxsim_residual_varlen(
@@ -322,12 +167,13 @@ def maxsim_residual_varlen(
     max_seqlen_d: int | None = None,
     normalize: bool = True,
     bit_order: str = "upstream",
+    inv_norms: Any = None,
     q_mask: Any = None,
     q_weights: Any = None,
     return_argmax: bool = False,
 ) -> Any:
     """:func:`maxsim_residual` of packed documents: codes ``[T]``, residuals ``[T, bytes]``,
-    offsets ``[Nd + 1]``.
+    inv_norms ``[T]``, offsets ``[Nd + 1]``.
 
     ``max_seqlen_d`` is an upper bound of the lengths, found if None. Returns ``[Nq, Nd]``,
     ``[Nd]`` for a 2-D Q. Gradients flow to Q and q_weights.
@@ -346,43 +192,11 @@ def maxsim_residual_varlen(
         >>> maxsim_residual_varlen(Q, codes, residuals, np.array([0, 2]), *codec).tolist()
         [2.0]
     """
-    fw = framework(
-        Q=Q,
-        codes_flat=codes_flat,
-        residuals_flat=residuals_flat,
-        cu_seqlens_d=cu_seqlens_d,
-        centroids=centroids,
-        bucket_weights=bucket_weights,
-        q_mask=q_mask,
-        q_weights=q_weights,
-    )
-    check_rank("codes_flat", codes_flat, (1,), "[T]")
-    check_rank("residuals_flat", residuals_flat, (2,), "[T, bytes]")
-    total = codes_flat.shape[0]
-    if residuals_flat.shape[0] != total:
-        raise ValueError(
-            f"residuals_flat has {int(residuals_flat.shape[0])} tokens, codes_flat has {int(total)}"
-        )
-
-    def layout() -> _Layout:
-        looked = packed_offsets(fw, "cu_seqlens_d", cu_seqlens_d, total, "codes_flat", Q)
-        len_d = longest(fw, "cu_seqlens_d", looked, "max_seqlen_d", max_seqlen_d)
-        return _Layout(offsets=looked[0], longest=len_d, ordered=looked[1] is not None)
-
-    codec = centroids, bucket_weights, nbits, bit_order
-    names = "codes_flat", "residuals_flat"
-    return _score(
-        fw, Q, names, codes_flat, residuals_flat, layout, *codec, normalize, q_mask, q_weights, return_argmax
-    )
-
-
-def _ordered(fw: Framework, offsets: Any, total: int, longest: int) -> tuple[Any, Any]:
-    """Offsets that ascend within 0 ... total, and bool [Nd]: the documents that had others, or
-    were too long.
-    """
-    ordered = fw.running_max(fw.clamp(offsets, 0, total))
-    moved = ordered != offsets
-    return ordered, moved[1:] | moved[:-1] | (ordered[1:] - ordered[:-1] > longest)
+    if cu_seqlens_d is None:
+        raise TypeError("cu_seqlens_d must be a torch.Tensor or a numpy.ndarray, got None")
+    codec = Codec(centroids, bucket_weights, nbits, bit_order)
+    D = CompressedTokens(codes_flat, residuals_flat, codec, None, cu_seqlens_d, max_seqlen_d, inv_norms)
+    return _score(_packed_name, Q, D, normalize, q_mask, q_weights, return_argmax)
 
 
 def plaid_approx_score(
@@ -425,42 +239,269 @@ def plaid_approx_score(
     )
     check_rank("query_centroid_scores", query_centroid_scores, (2, 3), "[C, Lq] or [Nq, C, Lq]")
     check_rank("codes", codes, (2,), "[B, max_Ld]")
-    scores = detached(fw.cast(embeddings(fw, "query_centroid_scores", query_centroid_scores), "float32"))
-    codes = _code_numbers(fw, "codes", codes, scores, "query_centroid_scores")
-    per_token = (*scores.shape[:-2], scores.shape[-1])
-    q_mask = token_mask(
-        fw, "q_mask", q_mask, per_token, scores, "query_centroid_scores without its centroids"
-    )
-    weights = token_weights(fw, q_weights, per_token, scores, "query_centroid_scores without its centroids")
+    table_name = "query_centroid_scores"
+    table = detached(fw.cast(embeddings(fw, table_name, query_centroid_scores), "float32"))
+    count = table.shape[-2]
+    codes = checked_codes(fw, "codes", codes, count, table, table_name)
+    per_token, like = (*table.shape[:-2], table.shape[-1]), f"{table_name} without its centroids"
+    q_mask = token_mask(fw, "q_mask", q_mask, per_token, table, like)
+    weights = token_weights(fw, q_weights, per_token, table, like)
     about = (codes.shape[0],), codes.shape[1], codes, "codes"
     _, kept, broken = sequence_lengths(fw, "doc_lengths", doc_lengths, *about)
-    if fw.readable(codes) and fw.readable(kept):
-        check_range(fw, "codes", codes, 0, scores.shape[-2] - 1, kept, codes[kept])
-    batch = scores if len(scores.shape) == 3 else scores[None]
-    weights = weights if weights is None or len(weights.shape) == 2 else weights[None]
-    q_mask = q_mask if q_mask is None or len(q_mask.shape) == 2 else q_mask[None]
-    found = []
-    count, length = codes.shape
-    spans = (
-        [(0, count)] if fw.tracing(scores, codes) else list(blocks.even_spans(count, length, batch.shape[2]))
-    )
-    for i in range(batch.shape[0]):
-        for a, b in spans:
-            best = fw.best_of_codes(batch[i], codes[a:b], kept[a:b])
-            if weights is not None:
-                best = best * weights[i]
-            if q_mask is not None:
-                best = fw.where(q_mask[i], best, 0.0)
-            found.append(best.sum(-1))
-    out = fw.joined(found, scores).reshape(batch.shape[0], count)
+    look = partial(check_codes, fw, "codes", codes, count, kept, None)
+    on_host = fw.on_host(codes) and fw.on_host(kept)
+    if fw.readable(codes) and fw.readable(kept) and (count == 0 or not on_host):
+        look()
+    if not on_host:
+        numbers = whole(fw, codes)
+        codes = fw.where((numbers < 0) | (numbers >= count), 0, numbers)
+    # A query token's elements are its products with the centroids.
+    queries = Tokens(table.swapaxes(-1, -2), q_mask, weights)
+    queries = queries if count else queries._replace(data=fw.widen_empty(queries.data))
+    queries = queries if len(table.shape) == 3 else batched(queries)
+    with worded(look if on_host else None):
+        out, _ = score(Problem(queries, Tokens(None, kept, codes=codes)))
     out = fw.nan_where(broken, out)
-    return out if len(scores.shape) == 3 else out[0]
+    return out if len(table.shape) == 3 else out[0]
+
+
+def _rows(fw: Framework, x: Any, mask: Any) -> Tokens:
+    """Tokens [..., d] of any number of axes, to be met one by one."""
+    check_axes("tokens", x)
+    mask = token_mask(fw, "mask", mask, tuple(x.shape[:-1]), x, "tokens")
+    if fw.tracing(x, mask):
+        raise ValueError("tokens are traced, fake or wrapped by torch.func: a codec needs their values")
+    x = detached(embeddings(fw, "tokens", x))
+    flat = x.reshape(1, -1, x.shape[-1]) if len(x.shape) != 3 else x
+    return Tokens(flat, None if mask is None else mask.reshape(flat.shape[:-1]))
+
+
+def _precision(name: str) -> int:
+    if name not in _PRECISIONS:
+        raise ValueError(f'precision must be "highest", "high" or "medium", got {name!r}')
+    return _PRECISIONS[name]
+
+
+def train_codec(
+    tokens: Any,
+    nbits: int = 4,
+    *,
+    n_centroids: int | None = None,
+    mask: Any = None,
+    normalize: bool = False,
+    bit_order: str = "upstream",
+    seed: int = 42,
+    iterations: int = 4,
+    points_per_centroid: int = 256,
+    precision: str = "highest",
+) -> Codec:
+    """A codec from a sample of tokens: centroids by spherical k-means, buckets by quantiles of
+    what then remains, as ColBERTv2 trains them (Santhanam et al. 2022).
+
+    Args:
+        tokens: float ``[..., d]``, of unit length as models give them: some per cent of a
+            collection are enough.
+        nbits: bits an element: 1, 2, 4 or 8; 0 for a codec of centroids alone.
+        n_centroids: how many; None for 16 times the square root of the tokens, rounded down to
+            a power of two, as ColBERT has it of the tokens of a collection.
+        mask: bool or integers 0 and 1, ``tokens.shape[:-1]``: tokens that count.
+        normalize: normalize the tokens first.
+        bit_order: what :func:`encode` will write: "upstream" or "colbert", see the module.
+        seed: of the shuffle that chooses the first centroids and what k-means sees.
+        iterations: of k-means.
+        points_per_centroid: k-means sees so many tokens for a centroid at most.
+        precision: "highest", "high" or "medium": how accurate products are that choose a
+            token's centroid in k-means, as ``torch.set_float32_matmul_precision`` says it.
+
+    Returns:
+        :class:`Codec`: centroids float32 ``[C, d]`` of unit length, weights float32
+        ``[2 ** nbits]``, nbits, bit_order, and cutoffs float32 ``[2 ** nbits - 1]``; neither
+        weights nor cutoffs with 0 bits. The same for any number of threads.
+
+    Raises:
+        ValueError: shapes, nbits, more centroids than tokens.
+        TypeError: dtypes.
+        NotImplementedError: tokens on a device whose backend does not train.
+
+    Example:
+        >>> import numpy as np
+        >>> from late_interaction_kernels.plaid import decode, encode, train_codec
+        >>> tokens = np.random.default_rng(0).standard_normal((500, 16), "f4")
+        >>> tokens /= np.linalg.norm(tokens, axis=1, keepdims=True)
+        >>> codec = train_codec(tokens, 4, n_centroids=32)
+        >>> codec.centroids.shape, codec.weights.shape, codec.cutoffs.shape
+        ((32, 16), (16,), (15,))
+        >>> codes, residuals = encode(tokens, codec)
+        >>> bool(abs(decode(codes, residuals, codec) - tokens).mean() < 0.02)
+        True
+    """
+    fw = framework(tokens=tokens, mask=mask)
+    nbits = checked_bits("nbits", nbits)
+    check_bit_order("bit_order", bit_order)
+    rows = _rows(fw, tokens, mask)
+    n_tokens = int(rows.data.shape[0] * rows.data.shape[1]) if rows.mask is None else int(rows.mask.sum())
+    if n_tokens == 0:
+        raise ValueError("tokens are none that count: a codec needs at least one")
+    if n_centroids is None:
+        n_centroids = min(1 << ((16 * n_tokens**0.5).__floor__().bit_length() - 1), n_tokens)
+    n_centroids = whole_number("n_centroids", n_centroids)
+    if n_centroids > n_tokens:
+        raise ValueError(f"n_centroids is {n_centroids}, there are {n_tokens} tokens that count")
+    centroids, cutoffs, weights = native.train(
+        fw,
+        rows,
+        normalize,
+        n_centroids,
+        nbits,
+        whole_number("points_per_centroid", points_per_centroid),
+        whole_number("iterations", iterations),
+        whole_number("seed", seed, 0),
+        _precision(precision),
+    )
+    return Codec(centroids, weights, nbits, bit_order, cutoffs)
+
+
+def _codec_name(name: str) -> str:
+    if name in ("codes", "residuals"):
+        return name
+    return "codec." + {"bucket_weights": "weights"}.get(name, name)
+
+
+def encode(
+    tokens: Any,
+    codec: Codec,
+    *,
+    mask: Any = None,
+    normalize: bool = False,
+    codes_dtype: str = "int32",
+    inv_norms_dtype: str | None = None,
+    precision: str = "highest",
+) -> Any:
+    """Tokens to centroid numbers and bytes of residual.
+
+    A token's code is the lowest centroid with the largest product; each element of what then
+    remains goes into the bucket whose number is that of the cutoffs below it.
+
+    Args:
+        tokens: float ``[..., d]``.
+        codec: from :func:`train_codec`, or of arrays, the cutoffs included.
+        mask: bool or integers 0 and 1, ``tokens.shape[:-1]``: the others' codes and bytes
+            are 0.
+        normalize: normalize the tokens first.
+        codes_dtype: "int32", "int64", or "uint16" with at most 65536 centroids.
+        inv_norms_dtype: "float32" or "float16": also return 1 / max(norm of the decoded token,
+            1e-12), which the scoring functions take as inv_norms.
+        precision: of the products that choose the centroid, as for :func:`train_codec`.
+
+    Returns:
+        (codes ``tokens.shape[:-1]``, residuals uint8 ``[..., ceil(d * nbits / 8)]``, which are
+        None with 0 bits), and the inverse norms if wanted.
+
+    Raises:
+        ValueError: shapes, a codec without cutoffs, codes_dtype, inv_norms_dtype.
+        TypeError: dtypes.
+        NotImplementedError: tokens on a device whose backend does not encode.
+
+    Example:
+        >>> import numpy as np
+        >>> from late_interaction_kernels.plaid import Codec, encode
+        >>> cutoffs, weights = np.array([0.0], "f4"), np.array([-0.25, 0.25], "f4")
+        >>> codec = Codec(np.eye(2, 8, dtype="f4"), weights, 1, cutoffs=cutoffs)
+        >>> encode(np.eye(2, 8, dtype="f4") + 0.1, codec)
+        (array([0, 1], dtype=int32), array([[255],
+               [255]], dtype=uint8))
+    """
+    arrays = {"tokens": tokens, "codec.centroids": codec.centroids}
+    if codec.nbits:
+        arrays |= {"codec.weights": codec.weights}
+        if codec.cutoffs is None:
+            raise ValueError("codec.cutoffs is None: encoding needs the cutoffs between the buckets")
+        arrays |= {"codec.cutoffs": codec.cutoffs}
+    fw = framework(**arrays, mask=mask)
+    rows = _rows(fw, tokens, mask)
+    codec = checked_codec(fw, _codec_name, codec, tokens, "tokens")
+    if codec.nbits:
+        check_shape(
+            "codec.cutoffs", codec.cutoffs, ((1 << codec.nbits) - 1,), "what divides 2 ** nbits buckets"
+        )
+        check_float(fw, "codec.cutoffs", codec.cutoffs)
+        check_device(fw, "codec.cutoffs", codec.cutoffs, tokens, "tokens")
+        codec = codec._replace(cutoffs=fw.contiguous(fw.cast(detached(codec.cutoffs), "float32")))
+    if codes_dtype not in ("uint16", "int32", "int64"):
+        raise ValueError(f'codes_dtype must be "uint16", "int32" or "int64", got {codes_dtype!r}')
+    if codes_dtype == "uint16" and codec.centroids.shape[0] > 1 << 16:
+        raise ValueError(f'codes_dtype is "uint16", codec.centroids are {int(codec.centroids.shape[0])}')
+    if inv_norms_dtype not in (None, "float16", "float32"):
+        raise ValueError(f'inv_norms_dtype must be None, "float16" or "float32", got {inv_norms_dtype!r}')
+    found = native.encode(
+        fw, rows._replace(codec=codec), normalize, codes_dtype, inv_norms_dtype, _precision(precision)
+    )
+    shape = tuple(tokens.shape[:-1])
+    codes, residuals, norms = (None if x is None else x.reshape((*shape, *x.shape[2:])) for x in found)
+    return (codes, residuals) if norms is None else (codes, residuals, norms)
+
+
+def decode(
+    codes: Any,
+    residuals: Any,
+    codec: Codec,
+    *,
+    dtype: str = "float32",
+    normalize: bool = False,
+) -> Any:
+    """The vectors of compressed tokens.
+
+    Args:
+        codes: integer centroid numbers ``[...]``.
+        residuals: uint8 ``[..., ceil(d * nbits / 8)]``; None with 0 bits.
+        codec: from :func:`train_codec`, or of arrays: ``Codec(centroids, weights, nbits)``.
+        dtype: "float32", "float16" or "bfloat16": of the result, and of the sums of centroid
+            and weight, as the scoring functions decode for queries of that dtype.
+        normalize: normalize the result (norm clamped at 1e-12).
+
+    Returns:
+        ``[..., d]`` in that dtype.
+
+    Raises:
+        ValueError: shapes, codes outside the centroids.
+        TypeError: dtypes.
+        NotImplementedError: arrays on a device whose backend does not decode.
+
+    Example:
+        >>> import numpy as np
+        >>> from late_interaction_kernels.plaid import Codec, decode
+        >>> codec = Codec(np.eye(2, 8, dtype="f4"), np.array([-0.5, 0.5], "f4"), 1)
+        >>> decode(np.array([1]), np.array([[3]], "u1"), codec).tolist()
+        [[0.5, 1.5, -0.5, -0.5, -0.5, -0.5, -0.5, -0.5]]
+    """
+    arrays = CompressedTokens(codes, residuals, codec).arrays()
+    fw = framework(**{_codec_name(key): x for key, x in arrays.items()})
+    if dtype not in FLOATS:
+        raise ValueError(f"dtype must be one of {', '.join(FLOATS)}, got {dtype!r}")
+    codec = checked_codec(fw, _codec_name, codec, codec.centroids, "codec.centroids")
+    count, dim = codec.centroids.shape
+    codes = checked_codes(fw, "codes", codes, count, codec.centroids, "codec.centroids")
+    residuals = checked_residuals(
+        fw, _codec_name, residuals, codes, codec, codec.centroids, "codec.centroids"
+    )
+    if fw.tracing(codes, residuals, codec.centroids):
+        raise ValueError("codes are traced, fake or wrapped by torch.func: a codec needs their values")
+    flat = codes.reshape(-1)
+    tokens = Tokens(None if residuals is None else residuals.reshape(-1, residuals.shape[-1]), codes=flat)
+    with worded(partial(check_codes, fw, "codes", codes, count, None, None) if fw.on_host(codes) else None):
+        out = native.decode(fw, tokens._replace(codec=codec), normalize, dtype)
+    return out.reshape((*codes.shape, dim))
 
 
 __all__ = [
+    "Codec",
+    "CompressedTokens",
+    "decode",
+    "encode",
     "maxsim_residual",
     "maxsim_residual_reference",
     "maxsim_residual_varlen",
     "plaid_approx_score",
     "plaid_approx_score_reference",
+    "train_codec",
 ]

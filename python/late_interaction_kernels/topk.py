@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._engine import verbs
+from ._engine import compressed, verbs
 from ._engine.checks import Framework, check_rank, first_of, framework, padded, whole_number
-from ._engine.problem import LIST, Problem, detached, sliced
+from ._engine.compressed import CompressedTokens, Documents, worded
+from ._engine.problem import LIST, Problem, detached, score_shape, sliced
 from ._engine.short import topk as short_way
 
 SCRATCH = 64 << 20  # bytes: a call that takes no more has nothing for a chunk to bound
@@ -32,7 +33,10 @@ def maxsim_topk(
 
     Args:
         Q: ``[Nq, Lq, d]``, or ``[Lq, d]`` for results without the query axis.
-        D: ``[Nd, Ld, d]``; with ``storage="int8"`` also a (values, scales) pair.
+        D: ``[Nd, Ld, d]``; with ``storage="int8"`` also a (values, scales) pair. Or
+            :class:`plaid.CompressedTokens`, whose scores are those of
+            :func:`plaid.maxsim_residual`, bit by bit; they have lengths or offsets of their
+            own, so that d_mask must be None.
         k: how many, at least 1.
         q_mask, d_mask, normalize, q_weights, storage: as in :func:`maxsim`.
         chunk_size: score that many documents at a time where the call would take more than 64
@@ -64,26 +68,16 @@ def maxsim_topk(
         found = short_way(Q, D, q_mask, d_mask, q_weights, normalize, k, not largest)
         if found is not None:
             return found
-    tokens = first_of("D", D, storage)
-    framework(Q=Q, D=tokens)
-    check_rank("D", tokens, (3,), "[Nd, Ld, d]")
-    fw, problem, shape = padded(
-        detached(Q),
-        detached(D),
-        q_mask,
-        d_mask,
-        normalize=normalize,
-        q_weights=detached(q_weights),
-        storage=storage,
-    )
-    queries, documents = problem.q.data.shape[0], problem.d.data.shape[0]
-    k = min(k, documents)
-    if k == 0 or chunk_size is None or chunk_size >= documents or verbs.topk_scratch(problem, k) <= SCRATCH:
-        values, ids = verbs.topk(problem, max(k, 1), 0, not largest)
+    if isinstance(D, CompressedTokens):
+        fw, problem, found = _compressed(Q, D, q_mask, d_mask, q_weights, normalize, storage)
     else:
-        values, ids = by_chunks(fw, problem, k, chunk_size, not largest)
+        fw, problem, found = _dense(Q, D, q_mask, d_mask, q_weights, normalize, storage)
+    queries, documents = score_shape(problem)
+    k = min(k, documents)
+    with worded(found.look):
+        values, ids = _best(fw, problem, k, chunk_size, not largest, found.broken)
     values, ids = values[:, :k], ids[:, :k]
-    result = (values, ids) if len(shape) == 2 else (values[0], ids[0])
+    result = (values, ids) if len(Q.shape) == 3 else (values[0], ids[0])
     if not return_argmax:
         return result
     list_q = fw.arange(queries * k, problem.q.data) // max(k, 1)
@@ -92,13 +86,66 @@ def maxsim_topk(
     return (*result, argmax.reshape((*result[0].shape, argmax.shape[-1])))
 
 
-def by_chunks(fw: Framework, problem: Problem, k: int, chunk_size: int, smallest: bool) -> tuple[Any, Any]:
-    """The k best, of chunk_size documents at a time: no more than two sets of k are held."""
-    documents = problem.d.data.shape[0]
+def _name(name: str) -> str:
+    inside = {"centroids": "codec.centroids", "bucket_weights": "codec.weights", "nbits": "codec.nbits"}
+    return "D." + ({**inside, "bit_order": "codec.bit_order"}.get(name, name))
+
+
+def _compressed(
+    Q: Any, D: CompressedTokens, q_mask: Any, d_mask: Any, q_weights: Any, normalize: bool, storage: Any
+) -> tuple[Framework, Problem, Documents]:
+    for name, value in (("d_mask", d_mask), ("storage", storage)):
+        if value is not None:
+            raise ValueError(f"{name} must be None where D is CompressedTokens, got {type(value).__name__}")
+    fw = framework(
+        Q=Q, **{_name(key): x for key, x in D.arrays().items()}, q_mask=q_mask, q_weights=q_weights
+    )
+    check_rank("Q", Q, (2, 3), "[Nq, Lq, d] or [Lq, d]")
+    Q, q_weights = detached((Q, q_weights))
+    found = compressed.documents(fw, _name, D, Q, normalize)
+    return fw, compressed.problem(fw, Q, q_mask, q_weights, found, normalize), found
+
+
+def _dense(
+    Q: Any, D: Any, q_mask: Any, d_mask: Any, q_weights: Any, normalize: bool, storage: Any
+) -> tuple[Framework, Problem, Documents]:
+    tokens = first_of("D", D, storage)
+    framework(Q=Q, D=tokens)
+    check_rank("D", tokens, (3,), "[Nd, Ld, d]")
+    Q, D, q_weights = detached((Q, D, q_weights))
+    about = {"normalize": normalize, "q_weights": q_weights, "storage": storage}
+    fw, problem, _ = padded(Q, D, q_mask, d_mask, **about)
+    return fw, problem, Documents(problem.d, None, None)
+
+
+def _best(
+    fw: Framework, problem: Problem, k: int, chunk_size: int | None, smallest: bool, broken: Any
+) -> tuple[Any, Any]:
+    """The k best, in chunks where they bound something."""
+    queries, documents = score_shape(problem)
+    if k and broken is not None:
+        if fw.tracing(problem.q.data, problem.d.codes, broken):
+            return _sound(fw, problem, k, 0, smallest, broken)
+        return by_chunks(fw, problem, k, max(SCRATCH // (16 * max(queries, 1)), k), smallest, broken)
+    if k == 0 or chunk_size is None or chunk_size >= documents or verbs.topk_scratch(problem, k) <= SCRATCH:
+        return verbs.topk(problem, max(k, 1), 0, smallest)
+    return by_chunks(fw, problem, k, chunk_size, smallest)
+
+
+def by_chunks(
+    fw: Framework, problem: Problem, k: int, chunk_size: int, smallest: bool, broken: Any = None
+) -> tuple[Any, Any]:
+    """The k best, of chunk_size documents at a time: no more than two sets of k are held. The
+    scores of documents that are broken become NaN."""
+    documents = score_shape(problem)[1]
     best: tuple[Any, Any] | None = None
     for a in range(0, documents, chunk_size):
-        part = verbs.topk(
-            problem._replace(d=sliced(problem.d, a, min(a + chunk_size, documents))), k, a, smallest
+        b = min(a + chunk_size, documents)
+        chunk = problem._replace(d=sliced(problem.d, a, b))
+        part = (
+            verbs.topk(chunk, k, a, smallest)
+            if broken is None
+            else _sound(fw, chunk, k, a, smallest, broken[a:b])
         )
         if best is not None:
             values, ids = map(fw.stacked, zip(best, part, strict=True))
@@ -106,6 +153,16 @@ def by_chunks(fw: Framework, problem: Problem, k: int, chunk_size: int, smallest
         best = part
     assert best is not None
     return best
+
+
+def _sound(
+    fw: Framework, problem: Problem, k: int, id_base: int, smallest: bool, broken: Any
+) -> tuple[Any, Any]:
+    """verbs.topk where the scores must be seen: those of broken documents are NaN."""
+    scores = fw.nan_where(broken, verbs.score(problem)[0])
+    rows, columns = (fw.arange(n, scores) for n in scores.shape)
+    ids = rows[:, None] * 0 + columns + id_base
+    return verbs.merge_topk(scores[None], ids[None], k, smallest)
 
 
 __all__ = ["maxsim_topk"]

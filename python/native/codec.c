@@ -1,133 +1,113 @@
-/* PLAID tokens to vectors: x = centroid[code] + what the residual bytes say.
- *
- * A byte holds 8 / nbits features, so one lookup of 256 rows gives them all at once; the bit
- * order is a property of that table and costs nothing here. */
+/* The codec's verbs: compressed tokens are decoded, encoded, and a codec is trained. Each takes
+ * a problem's fields, whose q is None and whose documents are the tokens, then what else it
+ * needs. */
 #include "entries.h"
-#include "threads.h"
+#include "problem.h"
+#include "run.h"
 
-#include <string.h>
-
-#define BLOCK 64 /* tokens a task */
-
-struct decode {
-    const void *codes;
-    int codes_are_i64;
-    const uint8_t *residuals;
-    const float *centroids, *table;
-    float *out;
-    int64_t n, bytes, dim, per_byte;
-};
-
-static int64_t code_at(const struct decode *job, int64_t i)
+static PyObject *finish(struct problem *p, int failed)
 {
-    return job->codes_are_i64 ? ((const int64_t *)job->codes)[i] : ((const int32_t *)job->codes)[i];
-}
-
-/* `per_byte` is a constant at every call, so that the inner loop is straight vector code. */
-static inline void decode_with(const struct decode *job, int64_t i, int64_t per_byte)
-{
-    const uint8_t *residual = job->residuals + i * job->bytes;
-    const float *centroid = job->centroids + code_at(job, i) * job->dim;
-    float *out = job->out + i * job->dim;
-    int64_t whole = job->dim / per_byte;
-    for (int64_t b = 0; b < whole; b++)
-        for (int64_t j = 0; j < per_byte; j++)
-            out[b * per_byte + j] = centroid[b * per_byte + j] + job->table[residual[b] * per_byte + j];
-    for (int64_t f = whole * per_byte; f < job->dim; f++)
-        out[f] = centroid[f] + job->table[residual[whole] * per_byte + f % per_byte];
-}
-
-static void decode_token(const struct decode *job, int64_t i)
-{
-    switch (job->per_byte) {
-    case 1: decode_with(job, i, 1); break;
-    case 2: decode_with(job, i, 2); break;
-    case 4: decode_with(job, i, 4); break;
-    default: decode_with(job, i, job->per_byte); break;
-    }
-}
-
-static void decode_block(void *arg, int64_t block)
-{
-    const struct decode *job = arg;
-    int64_t end = (block + 1) * BLOCK < job->n ? (block + 1) * BLOCK : job->n;
-    for (int64_t i = block * BLOCK; i < end; i++)
-        decode_token(job, i);
-}
-
-static int check_codes(const struct decode *job, int64_t centroids)
-{
-    for (int64_t i = 0; i < job->n; i++) {
-        int64_t code = code_at(job, i);
-        if (code < 0 || code >= centroids) {
-            PyErr_Format(PyExc_ValueError, "codes hold %lld, must be 0 to %lld", (long long)code,
-                         (long long)(centroids - 1));
-            return -1;
-        }
-    }
-    return 0;
-}
-
-static int check_shapes(const struct view *v)
-{
-    static const char *const names[] = {"codes", "residuals", "centroids", "table", "out"};
-    static const int ndims[] = {1, 2, 2, 2, 2};
-    static const int32_t dtypes[] = {0, VIEW_U8, LIK_F32, LIK_F32, LIK_F32};
-    for (int i = 0; i < 5; i++)
-        if (v[i].ndim != ndims[i] || !view_is_contiguous(&v[i]) || v[i].device != -1 ||
-            (dtypes[i] && v[i].dtype != dtypes[i])) {
-            PyErr_Format(PyExc_ValueError, "%s has the wrong rank, dtype or layout", names[i]);
-            return -1;
-        }
-    if ((v[0].dtype != LIK_I32 && v[0].dtype != LIK_I64) || v[1].shape[0] != v[0].shape[0] ||
-        v[3].shape[0] != 256 || v[4].shape[0] != v[0].shape[0] || v[4].shape[1] != v[2].shape[1] ||
-        v[1].shape[1] * v[3].shape[1] < v[2].shape[1]) {
-        PyErr_SetString(PyExc_ValueError, "codes, residuals, centroids, table and out do not fit together");
-        return -1;
-    }
-    return 0;
-}
-
-/* decode_residuals(codes, residuals, centroids, table, out): compressed tokens to f32 vectors.
- *
- * codes [n] int32 or int64, residuals [n, bytes] uint8, centroids [K, dim] f32, table [256,
- * per_byte] f32 (what each residual byte adds to its per_byte features, in whichever bit order
- * the caller built it), out [n, dim] f32, all contiguous and on the CPU. Codes outside 0 ... K
- * - 1 are a ValueError. */
-PyObject *native_decode_residuals(PyObject *self, PyObject *const *args, Py_ssize_t n)
-{
-    (void)self;
-    if (n != 5) {
-        PyErr_Format(PyExc_TypeError, "decode_residuals() takes 5 arguments, got %zd", n);
-        return NULL;
-    }
-    struct view v[5];
-    memset(v, 0, sizeof v);
-    PyObject *objects[] = {args[0], args[1], args[2], args[3], args[4]};
-    int failed = 0;
-    for (int i = 0; i < 5 && !failed; i++)
-        failed = view_read(&v[i], objects[i], "argument of decode_residuals()", i == 4);
-    if (!failed)
-        failed = check_shapes(v);
-    struct decode job = {
-        .codes = v[0].data,
-        .codes_are_i64 = v[0].dtype == LIK_I64,
-        .residuals = v[1].data,
-        .centroids = v[2].data,
-        .table = v[3].data,
-        .out = v[4].data,
-        .n = v[0].shape[0],
-        .bytes = v[1].shape[1],
-        .dim = v[2].shape[1],
-        .per_byte = v[3].shape[1],
-    };
-    if (!failed)
-        failed = check_codes(&job, v[2].shape[0]);
-    if (!failed)
-        failed = run_parallel((job.n + BLOCK - 1) / BLOCK, decode_block, &job);
-    for (int i = 0; i < 5; i++)
-        view_release(&v[i]);
+    problem_release(p);
     if (failed)
         return NULL;
     Py_RETURN_NONE;
+}
+
+static int64_t rows_of(const struct lik_tokens *t)
+{
+    return t->offsets ? t->total : t->count * t->len_max;
+}
+
+/* decode(*fields, out): out is f32, f16 or bf16 [..., d]; to its dtype tokens are decoded. */
+PyObject *native_decode(PyObject *self, PyObject *const *args, Py_ssize_t n)
+{
+    (void)self;
+    struct problem p;
+    struct view out = {0};
+    if (expect_arguments("decode", n, FIELDS + 1) || view_read(&out, args[FIELDS], "out", 1))
+        return NULL;
+    int32_t dtype = out.dtype;
+    view_release(&out);
+    if (documents_read(&p, args, dtype))
+        return NULL;
+    int64_t count = rows_of(&p.op.d) * p.op.d.dim;
+    int failed = output_read(&p, 0, args[FIELDS], "out", dtype, count);
+    if (!failed) {
+        struct lik_decode op = {
+            .struct_size = sizeof op, .x = p.op.d, .out_dtype = dtype, .out = p.out[0].data};
+        failed = run_operation(RUN_DECODE, &op, p.device, (double)count);
+    }
+    return finish(&p, failed);
+}
+
+/* encode(*fields, cutoffs or None, codes, residuals or None, inv_norms or None): the fields
+ * have the codec, but no codes. */
+PyObject *native_encode(PyObject *self, PyObject *const *args, Py_ssize_t n)
+{
+    (void)self;
+    struct problem p;
+    if (expect_arguments("encode", n, FIELDS + 4) || documents_read(&p, args, LIK_F32))
+        return NULL;
+    int64_t rows = rows_of(&p.op.d), dim = p.op.d.dim;
+    int failed =
+        result_read(&p, 0, args[FIELDS], "cutoffs", LIK_F32, ((int64_t)1 << p.codec.bits) - 1, 0) ||
+        output_read(&p, 1, args[FIELDS + 1], "codes", 0, rows) ||
+        output_read(&p, 2, args[FIELDS + 2], "residuals", VIEW_U8, rows * ((dim * p.codec.bits + 7) / 8)) ||
+        output_read(&p, 3, args[FIELDS + 3], "inv_norms", 0, rows);
+    if (!failed) {
+        struct lik_encode op = {
+            .struct_size = sizeof op,
+            .x = p.op.d,
+            .codec = &p.codec,
+            .cutoffs = p.out[0].data,
+            .precision = p.op.precision,
+            .codes_dtype = p.out[1].dtype == VIEW_U16 ? LIK_I16 : p.out[1].dtype,
+            .codes = p.out[1].data,
+            .residuals = p.out[2].data,
+            .inv_norms = p.out[3].data,
+            .inv_norms_dtype = p.out[3].dtype,
+        };
+        failed = run_operation(RUN_ENCODE, &op, p.device,
+                               (double)rows * (double)p.codec.centroid_count * (double)dim);
+    }
+    return finish(&p, failed);
+}
+
+/* train(*fields, points_per_centroid, iterations, bits, seed, centroids, cutoffs or None,
+ * weights or None): 0 points or iterations are a default. */
+PyObject *native_train(PyObject *self, PyObject *const *args, Py_ssize_t n)
+{
+    (void)self;
+    struct problem p;
+    if (expect_arguments("train", n, FIELDS + 7))
+        return NULL;
+    struct lik_train op = {.struct_size = sizeof op};
+    op.points_per_centroid = PyLong_AsLongLong(args[FIELDS]);
+    op.iterations = (int32_t)PyLong_AsLong(args[FIELDS + 1]);
+    op.bits = (int32_t)PyLong_AsLong(args[FIELDS + 2]);
+    op.seed = PyLong_AsUnsignedLongLong(args[FIELDS + 3]);
+    if (PyErr_Occurred() || documents_read(&p, args, LIK_F32))
+        return NULL;
+    int64_t buckets = (int64_t)1 << (op.bits < 0 || op.bits > 8 ? 0 : op.bits);
+    int failed = view_read(&p.out[0], args[FIELDS + 4], "centroids", 1);
+    if (!failed && (p.out[0].ndim != 2 || p.out[0].shape[1] != p.op.d.dim || p.out[0].dtype != LIK_F32 ||
+                    !view_is_contiguous(&p.out[0]) || p.out[0].device != p.device)) {
+        PyErr_SetString(PyExc_ValueError, "centroids must be contiguous float32 [centroids, d] on the device "
+                                          "of the tokens");
+        failed = -1;
+    }
+    if (!failed)
+        failed = output_read(&p, 1, args[FIELDS + 5], "cutoffs", LIK_F32, buckets - 1) ||
+                 output_read(&p, 2, args[FIELDS + 6], "weights", LIK_F32, buckets);
+    if (!failed) {
+        op.x = p.op.d;
+        op.centroid_count = p.out[0].shape[0];
+        op.precision = p.op.precision;
+        op.centroids = p.out[0].data;
+        op.cutoffs = p.out[1].data;
+        op.weights = p.out[2].data;
+        failed = run_operation(RUN_TRAIN, &op, p.device,
+                               (double)rows_of(&op.x) * (double)op.centroid_count * (double)op.x.dim);
+    }
+    return finish(&p, failed);
 }

@@ -21,7 +21,9 @@ ENTRY(best);
 ENTRY(way);
 
 /* codec.c */
-ENTRY(decode_residuals);
+ENTRY(decode);
+ENTRY(encode);
+ENTRY(train);
 
 /* The forward pass of a training step: (scores, argmax), new tensors of torch; NULL with an
  * exception. */

@@ -14,11 +14,16 @@ const char *const field_names[FIELDS] = {
     [D_OFFSETS] = "d_offsets",
     [LIST_Q] = "list_q",
     [LIST_D] = "list_d",
+    [CODES] = "codes",
+    [CENTROIDS] = "centroids",
+    [BUCKET_WEIGHTS] = "bucket_weights",
     [PAIRING] = "pairing",
     [NORMALIZE] = "normalize",
     [PRECISION] = "precision",
     [LEN_Q] = "len_q",
     [LEN_D] = "len_d",
+    [NBITS] = "nbits",
+    [BIT_ORDER] = "bit_order",
 };
 
 void problem_release(struct problem *p)
@@ -48,15 +53,29 @@ static struct lik_strides strides_of(const struct view *v, int axes)
     return s;
 }
 
-/* A per-token array: the operand's shape without its last axis. */
-static int check_per_token(const struct view *x, const struct view *v, const char *name)
+/* The tokens' axes: those of the codes, or of the tokens but for the last one. */
+struct axes {
+    int n;
+    const int64_t *shape;
+};
+
+static struct axes axes_of(const struct problem *p, int side)
 {
-    if (v->ndim != x->ndim - 1)
-        return refuse("%s has %lld dimensions, must have %lld", name, v->ndim, x->ndim - 1);
-    for (int i = 0; i < v->ndim; i++)
-        if (v->shape[i] != x->shape[i])
+    const struct view *x = &p->in[side], *codes = &p->in[CODES];
+    if (side == D && codes->present)
+        return (struct axes){codes->ndim, codes->shape};
+    return (struct axes){x->ndim - 1, x->shape};
+}
+
+/* A per-token array: `inner` more axes than the tokens have. */
+static int check_per_token(struct axes tokens, const struct view *v, int inner, const char *name)
+{
+    if (v->ndim != tokens.n + inner)
+        return refuse("%s has %lld dimensions, must have %lld", name, v->ndim, tokens.n + inner);
+    for (int i = 0; i < tokens.n; i++)
+        if (v->shape[i] != tokens.shape[i])
             return refuse("%s has the wrong shape: %lld entries where the tokens have %lld", name,
-                          v->shape[i], x->shape[i]);
+                          v->shape[i], tokens.shape[i]);
     return 0;
 }
 
@@ -68,11 +87,11 @@ static int check_dtype(const struct view *v, const char *name, int32_t want, con
     return -1;
 }
 
-static int fill_offsets(struct lik_tokens *t, const struct view *x, const struct view *offsets,
+static int fill_offsets(struct lik_tokens *t, struct axes tokens, const struct view *offsets,
                         const char *name, int64_t len_max)
 {
-    if (x->ndim != 2)
-        return refuse("packed tokens of %s have %lld dimensions, must have %lld", name, x->ndim, 2);
+    if (tokens.n != 1)
+        return refuse("packed tokens of %s have %lld dimensions, must have %lld", name, tokens.n + 1, 2);
     if (offsets->ndim != 1 || offsets->shape[0] < 1 || !view_is_contiguous(offsets)) {
         PyErr_Format(PyExc_ValueError, "%s must be one contiguous row of at least one offset", name);
         return -1;
@@ -84,18 +103,92 @@ static int fill_offsets(struct lik_tokens *t, const struct view *x, const struct
     t->offsets = offsets->data;
     t->offsets_dtype = offsets->dtype;
     t->count = offsets->shape[0] - 1;
-    t->total = x->shape[0];
+    t->total = tokens.shape[0];
     t->len_max = len_max;
     return 0;
 }
 
-/* The operand of views x (tokens), mask, scale, weights, offsets; side = Q or D. */
-static int fill_tokens(struct problem *p, struct lik_tokens *t, int side, int64_t len_max)
+static int is_float(const struct view *v)
 {
-    const struct view *x = &p->in[side], *mask = &p->in[Q_MASK + side], *scale = &p->in[Q_SCALE + side];
-    const struct view *offsets = &p->in[Q_OFFSETS + side], *weights = side == Q ? &p->in[Q_WEIGHTS] : NULL;
+    return v->dtype == LIK_F32 || v->dtype == LIK_F16 || v->dtype == LIK_BF16;
+}
+
+/* What p->codec says of the arrays; bits and bit_order are there. */
+static int fill_codec(struct problem *p)
+{
+    const struct view *centroids = &p->in[CENTROIDS], *weights = &p->in[BUCKET_WEIGHTS];
+    struct lik_codec *codec = &p->codec;
+    if (centroids->ndim != 2 || !is_float(centroids) ||
+        (centroids->shape[1] > 1 && centroids->strides[1] != 1) ||
+        (centroids->shape[0] > 1 && centroids->strides[0] < centroids->shape[1])) {
+        PyErr_SetString(PyExc_ValueError, "centroids must be rows of float32, float16 or bfloat16");
+        return -1;
+    }
+    codec->struct_size = sizeof *codec;
+    codec->centroids = centroids->data;
+    codec->centroids_dtype = centroids->dtype;
+    codec->centroid_count = centroids->shape[0];
+    codec->centroid_stride = centroids->shape[0] > 1 ? centroids->strides[0] : 0;
+    if (!weights->present)
+        return 0;
+    if (weights->ndim != 1 || !is_float(weights) || !view_is_contiguous(weights) || codec->bits < 0 ||
+        codec->bits > 8 || weights->shape[0] != (int64_t)1 << codec->bits) {
+        PyErr_Format(PyExc_ValueError,
+                     "bucket_weights must be one contiguous row of 2^nbits floats, nbits is %d", codec->bits);
+        return -1;
+    }
+    codec->weights = weights->data;
+    codec->weights_dtype = weights->dtype;
+    return 0;
+}
+
+/* Tokens that have codes: compressed ones, decoded to `dtype`, or without centroids elements of
+ * the query tokens. */
+static int fill_coded(struct problem *p, struct lik_tokens *t, struct axes tokens, int32_t dtype)
+{
+    const struct view *x = &p->in[D], *codes = &p->in[CODES];
+    if (tokens.n < 1 || tokens.n > 3)
+        return refuse("%s has %lld dimensions, must have %lld to 3", field_names[CODES], tokens.n, 1);
+    if (codes->dtype != LIK_I16 && codes->dtype != VIEW_U16 && codes->dtype != LIK_I32 &&
+        codes->dtype != LIK_I64) {
+        PyErr_SetString(PyExc_TypeError, "codes must be int16, uint16, int32 or int64");
+        return -1;
+    }
+    t->codes = codes->data;
+    t->codes_dtype = codes->dtype == VIEW_U16 ? LIK_I16 : codes->dtype;
+    t->codes_strides = strides_of(codes, codes->ndim);
+    if (!p->in[CENTROIDS].present) {
+        t->storage = LIK_ONE_HOT;
+        t->dtype = LIK_F32;
+        t->dim = p->op.q.dim;
+        return 0;
+    }
+    t->storage = LIK_RESIDUAL;
+    t->codec = &p->codec;
+    t->dtype = dtype;
+    t->dim = p->in[CENTROIDS].shape[1];
+    t->dim_stride = 1;
+    if (!x->present)
+        return 0;
+    int64_t bytes = (t->dim * p->codec.bits + 7) / 8;
+    if (check_per_token(tokens, x, 1, field_names[D]) ||
+        check_dtype(x, field_names[D], VIEW_U8, "uint8, the residuals of codes"))
+        return -1;
+    if (x->shape[tokens.n] != bytes)
+        return refuse("%s has %lld bytes a token, must have %lld", field_names[D], x->shape[tokens.n], bytes);
+    if (bytes > 1 && x->strides[tokens.n] != 1)
+        return refuse("%s has bytes of a token %lld apart, must be %lld", field_names[D],
+                      x->strides[tokens.n], 1);
+    t->data = x->data;
+    t->strides = strides_of(x, tokens.n);
+    return 0;
+}
+
+/* Tokens of numbers, as they lie. */
+static int fill_dense(const struct problem *p, struct lik_tokens *t, int side)
+{
+    const struct view *x = &p->in[side];
     const char *name = field_names[side];
-    t->struct_size = sizeof *t;
     if (!x->present || x->ndim < 2 || (side == Q && x->ndim > 3))
         return refuse("%s has %lld dimensions, must have at least %lld", name, x->ndim, 2);
     if (x->dtype > LIK_I8) {
@@ -108,35 +201,59 @@ static int fill_tokens(struct problem *p, struct lik_tokens *t, int side, int64_
     t->dim = x->shape[x->ndim - 1];
     t->dim_stride = t->dim == 1 ? 1 : x->strides[x->ndim - 1];
     t->strides = strides_of(x, x->ndim - 1);
-    if (offsets->present) {
-        if (fill_offsets(t, x, offsets, field_names[Q_OFFSETS + side], len_max))
-            return -1;
-    } else {
-        t->len_max = x->shape[x->ndim - 2];
-        t->count = x->ndim == 2 ? 1 : x->ndim == 3 ? x->shape[0] : x->shape[0] * x->shape[1];
-        t->group_size = x->ndim == 4 ? x->shape[1] : 0;
-    }
+    return 0;
+}
+
+/* The arrays beside the tokens, each where it is present. */
+static int fill_beside(const struct problem *p, struct lik_tokens *t, int side, struct axes tokens)
+{
+    const struct view *mask = &p->in[Q_MASK + side], *scale = &p->in[Q_SCALE + side];
+    const struct view *weights = side == Q ? &p->in[Q_WEIGHTS] : NULL;
     if (mask->present) {
-        if (check_per_token(x, mask, field_names[Q_MASK + side]) ||
+        if (check_per_token(tokens, mask, 0, field_names[Q_MASK + side]) ||
             check_dtype(mask, field_names[Q_MASK + side], VIEW_BOOL, "bool"))
             return -1;
         t->mask = mask->data;
         t->mask_strides = strides_of(mask, mask->ndim);
     }
     if (scale->present) {
-        if ((scale->ndim > 0 && check_per_token(x, scale, field_names[Q_SCALE + side])) ||
-            check_dtype(scale, field_names[Q_SCALE + side], LIK_F32, "float32"))
+        const char *name = field_names[Q_SCALE + side];
+        int may_be_half = t->storage == LIK_RESIDUAL && scale->dtype == LIK_F16;
+        if ((scale->ndim > 0 && check_per_token(tokens, scale, 0, name)) ||
+            (!may_be_half && check_dtype(scale, name, LIK_F32, "float32")))
             return -1;
         t->scale = scale->data;
+        t->scale_dtype = scale->dtype;
         t->scale_strides = strides_of(scale, scale->ndim);
     }
     if (weights && weights->present) {
-        if (check_per_token(x, weights, "q_weights") || check_dtype(weights, "q_weights", LIK_F32, "float32"))
+        if (check_per_token(tokens, weights, 0, "q_weights") ||
+            check_dtype(weights, "q_weights", LIK_F32, "float32"))
             return -1;
         t->weights = weights->data;
         t->weights_strides = strides_of(weights, weights->ndim);
     }
     return 0;
+}
+
+/* The operand of one side, Q or D; compressed tokens are decoded to `dtype`. */
+static int fill_tokens(struct problem *p, struct lik_tokens *t, int side, int64_t len_max, int32_t dtype)
+{
+    const struct view *offsets = &p->in[Q_OFFSETS + side];
+    struct axes tokens = axes_of(p, side);
+    int coded = side == D && p->in[CODES].present;
+    t->struct_size = sizeof *t;
+    if (coded ? fill_coded(p, t, tokens, dtype) : fill_dense(p, t, side))
+        return -1;
+    if (offsets->present) {
+        if (fill_offsets(t, tokens, offsets, field_names[Q_OFFSETS + side], len_max))
+            return -1;
+    } else {
+        t->len_max = tokens.shape[tokens.n - 1];
+        t->count = tokens.n == 1 ? 1 : tokens.n == 2 ? tokens.shape[0] : tokens.shape[0] * tokens.shape[1];
+        t->group_size = tokens.n == 3 ? tokens.shape[1] : 0;
+    }
+    return fill_beside(p, t, side, tokens);
 }
 
 static int fill_list(struct problem *p)
@@ -157,14 +274,21 @@ static int fill_list(struct problem *p)
     return 0;
 }
 
-/* Everything present must be on one device. */
+/* Everything present must be on one device, that of the first array there is. */
 static int check_devices(struct problem *p)
 {
-    p->device = p->in[Q].device;
-    for (int i = 0; i < TENSORS; i++)
-        if (p->in[i].present && p->in[i].device != p->device)
-            return refuse("%s is on device %lld, q is on device %lld (-1 is the CPU)", field_names[i],
-                          p->in[i].device, p->device);
+    int first = -1;
+    for (int i = 0; i < TENSORS; i++) {
+        if (!p->in[i].present)
+            continue;
+        first = first < 0 ? i : first;
+        p->device = p->in[first].device;
+        if (p->in[i].device != p->device) {
+            PyErr_Format(PyExc_ValueError, "%s is on device %d, %s is on device %d (-1 is the CPU)",
+                         field_names[i], p->in[i].device, field_names[first], p->device);
+            return -1;
+        }
+    }
     return 0;
 }
 
@@ -180,11 +304,14 @@ static int is_tensor(PyObject *object)
     return is > 0;
 }
 
-/* The precision to take: the user of torch has set one for f32 on CUDA and for i8 documents. */
+/* The precision to take: the user of torch has set one for f32 on CUDA, for i8 documents and
+ * for compressed ones that f32 queries meet. */
 static int choose_precision(const struct problem *p, PyObject *q, int64_t asked, int32_t *precision)
 {
-    int f32 = p->in[Q].dtype == LIK_F32 || p->in[D].dtype == LIK_F32;
-    int follows = asked == FOLLOW && (p->in[D].dtype == LIK_I8 || (p->in[Q].device >= 0 && f32));
+    const struct lik_tokens *d = &p->op.d;
+    int f32 = p->op.q.dtype == LIK_F32 || d->dtype == LIK_F32, on_device = p->device >= 0;
+    int follows =
+        asked == FOLLOW && (d->dtype == LIK_I8 || (f32 && (on_device || d->storage == LIK_RESIDUAL)));
     *precision = asked == FOLLOW ? LIK_HIGHEST : (int32_t)asked;
     if (!follows || !is_tensor(q))
         return 0;
@@ -200,17 +327,19 @@ int problem_fill(struct problem *p, PyObject *q, int64_t pairing, int64_t normal
     struct lik_score *op = &p->op;
     memset(op, 0, sizeof *op);
     op->struct_size = sizeof *op;
-    if (check_devices(p) || fill_tokens(p, &op->q, Q, len_q) || fill_tokens(p, &op->d, D, len_d) ||
+    if (check_devices(p) || (p->in[CENTROIDS].present && fill_codec(p)) ||
+        fill_tokens(p, &op->q, Q, len_q, 0) || fill_tokens(p, &op->d, D, len_d, op->q.dtype) ||
         choose_precision(p, q, precision, &op->precision))
         return -1;
     op->pairing = (int32_t)pairing;
     op->q.normalize = (normalize & 1) != 0;
     op->d.normalize = (normalize & 2) != 0;
     if (pairing == LIK_CANDIDATES) {
-        if (p->in[D].ndim != 4 || p->in[D].shape[0] != op->q.count)
-            return refuse("%s has %lld query groups, q has %lld queries", "d", p->in[D].shape[0],
+        struct axes documents = axes_of(p, D);
+        if (documents.n != 3 || documents.shape[0] != op->q.count)
+            return refuse("%s has %lld query groups, q has %lld queries", "d", documents.shape[0],
                           op->q.count);
-        op->per_query = p->in[D].shape[1];
+        op->per_query = documents.shape[1];
     }
     if (pairing == LIK_LIST && fill_list(p))
         return -1;
@@ -231,25 +360,45 @@ int64_t problem_scores(const struct problem *p)
     }
 }
 
-int problem_read(struct problem *p, PyObject *const *args)
+/* The views of the first FIELDS arguments, and the choices. 0, or -1 with an exception. */
+static int fields_read(struct problem *p, PyObject *const *args, int64_t *numbers)
 {
     memset(p, 0, sizeof *p);
     for (int i = 0; i < TENSORS; i++)
         if (view_read(&p->in[i], args[i], field_names[i], 0))
-            goto out_release;
-    int64_t numbers[FIELDS];
+            return -1;
     for (int i = PAIRING; i < FIELDS; i++) {
         numbers[i] = PyLong_AsLongLong(args[i]);
         if (PyErr_Occurred())
-            goto out_release;
+            return -1;
     }
-    if (problem_fill(p, args[Q], numbers[PAIRING], numbers[NORMALIZE], numbers[PRECISION], numbers[LEN_Q],
-                     numbers[LEN_D]))
-        goto out_release;
+    p->codec.bits = (int32_t)numbers[NBITS];
+    p->codec.bit_order = (int32_t)numbers[BIT_ORDER];
     return 0;
-out_release:
-    problem_release(p);
-    return -1;
+}
+
+int problem_read(struct problem *p, PyObject *const *args)
+{
+    int64_t numbers[FIELDS];
+    if (fields_read(p, args, numbers) || problem_fill(p, args[Q], numbers[PAIRING], numbers[NORMALIZE],
+                                                      numbers[PRECISION], numbers[LEN_Q], numbers[LEN_D])) {
+        problem_release(p);
+        return -1;
+    }
+    return 0;
+}
+
+int documents_read(struct problem *p, PyObject *const *args, int32_t dtype)
+{
+    int64_t numbers[FIELDS];
+    if (fields_read(p, args, numbers) || check_devices(p) || (p->in[CENTROIDS].present && fill_codec(p)) ||
+        fill_tokens(p, &p->op.d, D, numbers[LEN_D], dtype)) {
+        problem_release(p);
+        return -1;
+    }
+    p->op.d.normalize = (numbers[NORMALIZE] & 2) != 0;
+    p->op.precision = numbers[PRECISION] == FOLLOW ? LIK_HIGHEST : (int32_t)numbers[PRECISION];
+    return 0;
 }
 
 int result_read(struct problem *p, int slot, PyObject *object, const char *name, int32_t dtype, int64_t count,
@@ -262,7 +411,9 @@ int result_read(struct problem *p, int slot, PyObject *object, const char *name,
         return 0;
     if (v->device != p->device || !view_is_contiguous(v) || (dtype && v->dtype != dtype)) {
         PyErr_Format(PyExc_ValueError, "%s must be contiguous, on the device of q and of dtype %s", name,
-                     dtype ? lik_dtype_name(dtype) : "i16 or i32");
+                     dtype == VIEW_U8 ? "u8"
+                     : dtype          ? lik_dtype_name(dtype)
+                                      : "i16 or i32");
         return -1;
     }
     if (view_count(v) != count)

@@ -18,12 +18,17 @@ enum field {
     D_OFFSETS,
     LIST_Q,
     LIST_D,
+    CODES,
+    CENTROIDS,
+    BUCKET_WEIGHTS,
     TENSORS,
     PAIRING = TENSORS,
     NORMALIZE,
     PRECISION,
     LEN_Q,
     LEN_D,
+    NBITS,
+    BIT_ORDER,
     FIELDS
 };
 extern const char *const field_names[FIELDS];
@@ -35,12 +40,17 @@ struct problem {
     struct view in[TENSORS];
     struct view out[OUTPUTS_MAX];
     struct lik_score op;
+    struct lik_codec codec; /* of op.d, where there are centroids */
     int32_t device;
     double work; /* multiply-adds */
 };
 
 /* The first FIELDS arguments into p. 0, or -1 with an exception, and p holds nothing. */
 int problem_read(struct problem *p, PyObject *const *args);
+
+/* The documents alone of the first FIELDS arguments into p->op.d, and p->codec; q is None.
+ * Compressed tokens are decoded to dtype. 0, or -1 with an exception, and p holds nothing. */
+int documents_read(struct problem *p, PyObject *const *args, int32_t dtype);
 
 /* The operation from the views in p->in. normalize: 1 = queries, 2 = documents, 3 = both. q is
  * the object whose view is p->in[Q]. 0, or -1 with an exception. */

@@ -93,7 +93,10 @@ static int plan_of(enum run_verb verb, const struct lik_context *ctx, const void
     switch (verb) {
     case RUN_SCORE: return lik_score_plan(ctx, op, exec, plan);
     case RUN_TOPK: return lik_topk_plan(ctx, op, exec, plan);
-    default: return lik_grad_plan(ctx, op, exec, plan);
+    case RUN_GRAD: return lik_grad_plan(ctx, op, exec, plan);
+    case RUN_DECODE: return lik_decode_plan(ctx, op, exec, plan);
+    case RUN_ENCODE: return lik_encode_plan(ctx, op, exec, plan);
+    default: return lik_train_plan(ctx, op, exec, plan);
     }
 }
 
@@ -103,7 +106,10 @@ static int run_of(enum run_verb verb, const struct lik_context *ctx, const void 
     switch (verb) {
     case RUN_SCORE: return lik_score_run(ctx, op, exec);
     case RUN_TOPK: return lik_topk_run(ctx, op, exec);
-    default: return lik_grad_run(ctx, op, exec);
+    case RUN_GRAD: return lik_grad_run(ctx, op, exec);
+    case RUN_DECODE: return lik_decode_run(ctx, op, exec);
+    case RUN_ENCODE: return lik_encode_run(ctx, op, exec);
+    default: return lik_train_run(ctx, op, exec);
     }
 }
 

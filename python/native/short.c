@@ -137,7 +137,7 @@ static int short_problem(struct problem *p, PyObject *const *args)
     int64_t pairing = PyLong_AsLongLong(args[PAIRING]), normalize = PyLong_AsLongLong(args[NORMALIZE]),
             lengths[2];
     int packed = offsets[0].present && offsets[1].present, candidates = pairing == LIK_ALL && d->ndim == 4;
-    if (q->ndim < 2 || d->ndim < 2 || q->dtype > LIK_BF16 || d->dtype > LIK_BF16 ||
+    if (p->in[CODES].present || q->ndim < 2 || d->ndim < 2 || q->dtype > LIK_BF16 || d->dtype > LIK_BF16 ||
         (!packed && (offsets[0].present || offsets[1].present)) ||
         (packed && (q->ndim != 2 || d->ndim != 2)) ||
         ((candidates || pairing == LIK_PAIRS) && q->ndim != 3) || (pairing == LIK_PAIRS && d->ndim != 3))
@@ -186,8 +186,13 @@ static PyObject *allocate_scores(struct problem *p, enum framework framework)
 /* The problem as the Python side has it. */
 static PyObject *fields_of(const struct problem *p, PyObject *const *args)
 {
-    const int64_t numbers[] = {p->op.pairing, p->op.q.normalize + 2 * p->op.d.normalize, p->op.precision,
-                               p->op.q.offsets ? p->op.q.len_max : 0, p->op.d.offsets ? p->op.d.len_max : 0};
+    const int64_t numbers[] = {p->op.pairing,
+                               p->op.q.normalize + 2 * p->op.d.normalize,
+                               p->op.precision,
+                               p->op.q.offsets ? p->op.q.len_max : 0,
+                               p->op.d.offsets ? p->op.d.len_max : 0,
+                               0,
+                               0};
     PyObject *fields = PyTuple_New(FIELDS);
     for (int i = 0; fields && i < FIELDS; i++) {
         PyObject *field = i < TENSORS ? Py_NewRef(args[i]) : PyLong_FromLongLong(numbers[i - TENSORS]);

@@ -49,7 +49,7 @@ static int32_t dtype_from_dlpack(int code, int bits, int lanes)
     case DL_FLOAT: return bits == 32 ? LIK_F32 : bits == 16 ? LIK_F16 : bits == 64 ? VIEW_F64 : VIEW_OTHER;
     case DL_BFLOAT: return bits == 16 ? LIK_BF16 : VIEW_OTHER;
     case DL_BOOL: return bits == 8 ? VIEW_BOOL : VIEW_OTHER;
-    case DL_UINT: return bits == 8 ? VIEW_U8 : VIEW_OTHER;
+    case DL_UINT: return bits == 8 ? VIEW_U8 : bits == 16 ? VIEW_U16 : VIEW_OTHER;
     case DL_INT: return bits == 8 ? LIK_I8 : bits == 16 ? LIK_I16 : bits == 32 ? LIK_I32 : LIK_I64;
     case DL_E4M3FN: return LIK_E4M3;
     case DL_E5M2: return LIK_E5M2;
@@ -73,6 +73,7 @@ static int32_t dtype_from_format(const char *format, Py_ssize_t itemsize)
     case 'd': return VIEW_F64;
     case '?': return VIEW_BOOL;
     case 'B': return VIEW_U8;
+    case 'H': return VIEW_U16;
     case 'b':
     case 'h':
     case 'i':

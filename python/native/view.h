@@ -28,6 +28,7 @@ enum view_dtype {
     VIEW_U8,
     VIEW_F64,
     VIEW_OTHER,
+    VIEW_U16,
 };
 
 struct view {

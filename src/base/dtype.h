@@ -78,6 +78,18 @@ static inline float lik_e5m2_to_f32(uint8_t x)
     return lik_f16_to_f32((uint16_t)((uint16_t)x << 8));
 }
 
+/* Numbers ordered as the floats are, -0 before +0, and back. */
+static inline uint32_t lik_order_of_f32(float value)
+{
+    uint32_t bits = lik_bits_of_f32(value);
+    return bits >> 31 ? ~bits : bits | 0x80000000u;
+}
+
+static inline float lik_f32_of_order(uint32_t order)
+{
+    return lik_f32_of_bits(order >> 31 ? order & 0x7fffffffu : ~order);
+}
+
 /* Element `index` of `data` as f32, without its scale. */
 static inline float lik_load_f32(const void *data, int32_t dtype, int64_t index)
 {
@@ -91,6 +103,16 @@ static inline float lik_load_f32(const void *data, int32_t dtype, int64_t index)
     }
 }
 
+/* The nearest value of F32, F16 or BF16. */
+static inline float lik_round_f32(float value, int32_t dtype)
+{
+    switch (dtype) {
+    case LIK_F16: return lik_f16_to_f32(lik_f16_of_f32(value));
+    case LIK_BF16: return lik_bf16_to_f32(lik_bf16_of_f32(value));
+    default: return value;
+    }
+}
+
 /* Stores f32 as F32, F16 or BF16. */
 static inline void lik_store_f32(void *data, int32_t dtype, int64_t index, float value)
 {
@@ -99,6 +121,12 @@ static inline void lik_store_f32(void *data, int32_t dtype, int64_t index, float
     case LIK_F16: ((uint16_t *)data)[index] = lik_f16_of_f32(value); break;
     default: ((uint16_t *)data)[index] = lik_bf16_of_f32(value); break;
     }
+}
+
+/* The same of an inverse norm, which in F16 is finite. */
+static inline void lik_inv_norm_put(void *data, int32_t dtype, int64_t index, float value)
+{
+    lik_store_f32(data, dtype, index, dtype == LIK_F16 && value > 65504 ? 65504 : value);
 }
 
 #endif

@@ -3,9 +3,9 @@
  *
  * A backend sees only problems that the front door has checked and completed: structs of full
  * size, dtypes, pairing and ranks valid, sizes non-negative and their products in range, list
- * entries and host-side offsets in range, defaults filled in (scores_stride,
- * grad_scores_stride, exec->threads >= 1, exec->parallel_for set). `score.scores` may be NULL
- * inside a top-k.
+ * entries and host-side offsets in range, defaults filled in (scale_dtype, scores_stride,
+ * grad_scores_stride, inv_norms_dtype, points_per_centroid, iterations, exec->threads >= 1,
+ * exec->parallel_for set). `score.scores` may be NULL inside a top-k.
  *
  * There is one hook a verb. With a plan it says what a run would do: lik_workspace_plan, and
  * the variant's name. Without one it runs: it plans once, takes its workspace by
@@ -38,6 +38,12 @@ struct lik_backend {
     int (*score)(const struct lik_context *, const struct lik_score *, struct lik_exec *, struct lik_plan *);
     int (*topk)(const struct lik_context *, const struct lik_topk *, struct lik_exec *, struct lik_plan *);
     int (*grad)(const struct lik_context *, const struct lik_grad *, struct lik_exec *, struct lik_plan *);
+    /* NULL where the backend lacks the verb: the front door refuses it. */
+    int (*decode)(const struct lik_context *, const struct lik_decode *, struct lik_exec *,
+                  struct lik_plan *);
+    int (*encode)(const struct lik_context *, const struct lik_encode *, struct lik_exec *,
+                  struct lik_plan *);
+    int (*train)(const struct lik_context *, const struct lik_train *, struct lik_exec *, struct lik_plan *);
     int (*memory_alloc)(const struct lik_context *, size_t bytes, void **out); /* bytes > 0 */
     void (*memory_free)(const struct lik_context *, void *memory);
     int (*memory_copy)(const struct lik_context *, void *to, const void *from, size_t bytes); /* bytes > 0 */

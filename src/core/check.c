@@ -1,171 +1,19 @@
 #include "core/check.h"
+#include "core/check_tokens.h"
 
 #include "base/size.h"
 #include "shared/argmax.h"
 #include "shared/operand.h"
 
+#include <math.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define DIM_MAX 65536 /* products of two i8 tokens fit an i32 up to 2^17 */
 
 static const char *const pairing_names[] = {"LIK_ALL", "LIK_CANDIDATES", "LIK_PAIRS", "LIK_LIST"};
-
-/* A struct of at least our size; what a newer header added must be zero. */
-static int check_struct(const char *name, const void *in, size_t size)
-{
-    if (!in)
-        return lik_fail(LIK_EINVAL, "%s is NULL", name);
-    size_t given;
-    memcpy(&given, in, sizeof given);
-    if (given < size)
-        return lik_fail(LIK_EINVAL, "%s.struct_size is %zu, must be at least %zu", name, given, size);
-    if (given > size + 4096)
-        return lik_fail(LIK_EINVAL, "%s.struct_size is %zu, this library knows %zu", name, given, size);
-    for (size_t i = size; i < given; i++)
-        if (((const char *)in)[i])
-            return lik_fail(
-                LIK_EUNSUPPORTED,
-                "%s.struct_size is %zu and its fields past byte %zu, the size this library knows, are set",
-                name, given, size);
-    return LIK_OK;
-}
-
-static int check_aligned(const char *name, const char *field, const void *pointer, size_t bytes)
-{
-    if (bytes && (uintptr_t)pointer % bytes)
-        return lik_fail(LIK_EINVAL, "%s%s is %p, must be aligned to %zu bytes", name, field, pointer, bytes);
-    return LIK_OK;
-}
-
-/* The offset of the last entry, its index times |stride| summed over the axes, must stay one in
- * bytes. */
-static int check_array(const char *name, const struct lik_tokens *x, const struct lik_operand_array *array)
-{
-    int64_t extents[4], reach = 0;
-    const int64_t strides[4] = {array->strides.group, array->strides.sequence, array->strides.token,
-                                array->inner_stride};
-    lik_operand_extents(x, array, extents);
-    for (int i = 0; i < 4; i++) {
-        /* packed: an empty sequence may end at the last row */
-        int64_t term, last = i == 2 && x->offsets ? x->total : extents[i] - 1;
-        if (last <= 0)
-            continue;
-        if (strides[i] == INT64_MIN || lik_mul_i64(last, strides[i] < 0 ? -strides[i] : strides[i], &term) ||
-            lik_add_i64(reach, term, &reach) || lik_mul_i64(reach, array->element_bytes, &term))
-            return lik_fail(LIK_EINVAL, "%s.%s: stride %lld over %lld entries passes 2^63 bytes", name,
-                            array->strides_name, (long long)strides[i], (long long)extents[i]);
-    }
-    return LIK_OK;
-}
-
-/* Addresses first: they tell more than strides. */
-static int check_arrays(const char *name, const struct lik_tokens *x)
-{
-    for (int n = 0; n < LIK_OPERAND_ARRAYS; n++) {
-        struct lik_operand_array array = lik_array_of(x, n);
-        if ((uintptr_t)array.at % (size_t)array.element_bytes)
-            return lik_fail(LIK_EINVAL, "%s.%s is %p, must be aligned to %lld bytes", name, array.name,
-                            array.at, (long long)array.element_bytes);
-    }
-    for (int n = 0; n < LIK_OPERAND_ARRAYS; n++) {
-        struct lik_operand_array array = lik_array_of(x, n);
-        if ((array.at || n == 0) && check_array(name, x, &array))
-            return LIK_EINVAL;
-    }
-    return LIK_OK;
-}
-
-static int check_offsets(const char *name, const struct lik_tokens *x)
-{
-    int64_t last = lik_offset_at(x, 0);
-    if (last < 0)
-        return lik_fail(LIK_EINVAL, "%s.offsets[0] is %lld, must not be negative", name, (long long)last);
-    for (int64_t i = 1; i <= x->count; i++) {
-        int64_t next = lik_offset_at(x, i);
-        if (next < last)
-            return lik_fail(LIK_EINVAL, "%s.offsets[%lld] is %lld, less than %s.offsets[%lld], which is %lld",
-                            name, (long long)i, (long long)next, name, (long long)(i - 1), (long long)last);
-        if (next - last > x->len_max)
-            return lik_fail(LIK_EINVAL, "%s.len_max is %lld, sequence %lld has %lld tokens", name,
-                            (long long)x->len_max, (long long)(i - 1), (long long)(next - last));
-        last = next;
-    }
-    if (last > x->total)
-        return lik_fail(LIK_EINVAL, "%s.offsets[%lld] is %lld, %s.total is %lld", name, (long long)x->count,
-                        (long long)last, name, (long long)x->total);
-    return LIK_OK;
-}
-
-static int check_layout(const struct lik_context *ctx, const char *name, const struct lik_tokens *x)
-{
-    int64_t rows;
-    if (x->group_size < 0)
-        return lik_fail(LIK_EINVAL, "%s.group_size is %lld, must not be negative", name,
-                        (long long)x->group_size);
-    if (x->offsets) {
-        if (x->offsets_dtype != LIK_I32 && x->offsets_dtype != LIK_I64)
-            return lik_fail(LIK_EINVAL, "%s.offsets_dtype is %d, must be LIK_I32 or LIK_I64", name,
-                            x->offsets_dtype);
-        if (x->total < 0)
-            return lik_fail(LIK_EINVAL, "%s.total is %lld, must not be negative", name, (long long)x->total);
-        if (x->group_size)
-            return lik_fail(LIK_EINVAL, "%s.group_size is %lld, but %s is packed (offsets set)", name,
-                            (long long)x->group_size, name);
-        if (lik_mul_i64(x->count, lik_max_i64(x->len_max, 8), &rows)) /* 8: the bytes of an offset */
-            return lik_fail(LIK_EINVAL, "%s.count is %lld and %s.len_max %lld: their product passes 2^63",
-                            name, (long long)x->count, name, (long long)x->len_max);
-        if (check_aligned(name, ".offsets", x->offsets, lik_dtype_bytes(x->offsets_dtype)))
-            return LIK_EINVAL;
-        if (ctx->backend->host_memory && check_offsets(name, x))
-            return LIK_EINVAL;
-        rows = x->total;
-    } else {
-        if (x->offsets_dtype)
-            return lik_fail(LIK_EINVAL, "%s.offsets is NULL, %s.offsets_dtype is %d: 0 if %s is padded", name,
-                            name, x->offsets_dtype, name);
-        if (x->group_size && x->count % x->group_size)
-            return lik_fail(LIK_EINVAL, "%s.count is %lld, no multiple of %s.group_size, which is %lld", name,
-                            (long long)x->count, name, (long long)x->group_size);
-        if (lik_mul_i64(x->count, x->len_max, &rows))
-            return lik_fail(LIK_EINVAL, "%s.count is %lld and %s.len_max %lld: their product passes 2^63",
-                            name, (long long)x->count, name, (long long)x->len_max);
-    }
-    int64_t bytes;
-    if (lik_mul_i64(rows, x->dim * 4, &bytes))
-        return lik_fail(LIK_EINVAL, "%s has %lld tokens of dim %lld: its size passes 2^63 bytes", name,
-                        (long long)rows, (long long)x->dim);
-    if (rows > 0 && !x->data)
-        return lik_fail(LIK_EINVAL, "%s.data is NULL, %s has %lld tokens", name, name, (long long)rows);
-    return LIK_OK;
-}
-
-static int check_tokens(const struct lik_context *ctx, const char *name, const struct lik_tokens *x)
-{
-    if (x->struct_size != sizeof *x)
-        return lik_fail(LIK_EINVAL, "%s.struct_size is %zu, must be %zu", name, x->struct_size, sizeof *x);
-    for (size_t i = 0; i < sizeof x->reserved / sizeof *x->reserved; i++)
-        if (x->reserved[i])
-            return lik_fail(LIK_EUNSUPPORTED, "%s.reserved[%zu] is set, must be zero", name, i);
-    if (x->storage != LIK_DENSE)
-        return lik_fail(LIK_EINVAL, "%s.storage is %d, must be LIK_DENSE (0)", name, x->storage);
-    if (x->dtype < LIK_F32 || x->dtype > LIK_I8)
-        return lik_fail(LIK_EINVAL, "%s.dtype is %d (%s), must be f32, f16, bf16, e4m3, e5m2 or i8", name,
-                        x->dtype, lik_dtype_name(x->dtype));
-    if (x->count < 0)
-        return lik_fail(LIK_EINVAL, "%s.count is %lld, must not be negative", name, (long long)x->count);
-    if (x->len_max < 0)
-        return lik_fail(LIK_EINVAL, "%s.len_max is %lld, must not be negative", name, (long long)x->len_max);
-    if (x->len_max > INT32_MAX)
-        return lik_fail(LIK_EINVAL, "%s.len_max is %lld, must be at most %d", name, (long long)x->len_max,
-                        INT32_MAX);
-    if (x->dim < 1 || x->dim > DIM_MAX)
-        return lik_fail(LIK_EINVAL, "%s.dim is %lld, must be 1 to %d", name, (long long)x->dim, DIM_MAX);
-    if (check_layout(ctx, name, x))
-        return LIK_EINVAL;
-    return check_arrays(name, x);
-}
 
 static int check_entries(const char *name, const int64_t *list, int64_t n, int64_t count)
 {
@@ -181,7 +29,7 @@ static int check_list(const struct lik_context *ctx, const char *name, const int
 {
     if (n > 0 && !list)
         return lik_fail(LIK_EINVAL, "%s is NULL, list_count is %lld", name, (long long)n);
-    if (check_aligned(name, "", list, sizeof *list))
+    if (lik_check_aligned(name, "", list, sizeof *list))
         return LIK_EINVAL;
     return ctx->backend->host_memory ? check_entries(name, list, n, count) : LIK_OK;
 }
@@ -216,27 +64,56 @@ static int check_pairing(const struct lik_context *ctx, const struct lik_score *
     }
 }
 
+/* Of checked tokens: does the backend take them? Fills in defaults. */
+static int complete_tokens(const struct lik_context *ctx, const char *name, struct lik_tokens *x)
+{
+    x->scale_dtype = x->scale_dtype ? x->scale_dtype : LIK_F32;
+    if (!(ctx->backend->storages >> x->storage & 1))
+        return lik_fail(LIK_EUNSUPPORTED, "%s.storage is %d, which %s does not take", name, x->storage,
+                        ctx->name);
+    return LIK_OK;
+}
+
+static int check_precision(int32_t precision)
+{
+    if (precision < LIK_HIGHEST || precision > LIK_MEDIUM)
+        return lik_fail(LIK_EINVAL, "precision is %d, must be 0 (LIK_HIGHEST) to 2 (LIK_MEDIUM)", precision);
+    return LIK_OK;
+}
+
 /* Everything but the outputs' pointers. */
 static int check_problem(const struct lik_context *ctx, struct lik_score *op)
 {
-    int status = check_tokens(ctx, "q", &op->q);
+    const int one_hot = op->d.storage == LIK_ONE_HOT;
+    int status = lik_check_tokens(ctx, "q", &op->q, one_hot ? INT32_MAX : DIM_MAX);
     if (!status)
-        status = check_tokens(ctx, "d", &op->d);
+        status = lik_check_tokens(ctx, "d", &op->d, one_hot ? INT32_MAX : DIM_MAX);
     if (status)
         return status;
-    if (!(ctx->backend->storages >> op->d.storage & 1))
-        return lik_fail(LIK_EUNSUPPORTED, "d.storage is %d, which %s does not take", op->d.storage,
-                        ctx->name);
+    if (complete_tokens(ctx, "d", &op->d) || complete_tokens(ctx, "q", &op->q))
+        return LIK_EUNSUPPORTED;
     if (op->d.dim != op->q.dim)
         return lik_fail(LIK_EINVAL, "d.dim is %lld, q.dim is %lld", (long long)op->d.dim,
                         (long long)op->q.dim);
     if (op->d.weights)
         return lik_fail(LIK_EINVAL, "d.weights is set, weights belong to q");
+    if (op->q.storage != LIK_DENSE)
+        return lik_fail(LIK_EUNSUPPORTED, "q.storage is %s, queries must be LIK_DENSE",
+                        op->q.storage == LIK_RESIDUAL ? "LIK_RESIDUAL" : "LIK_ONE_HOT");
+    if (one_hot && op->q.dtype != LIK_F32)
+        return lik_fail(LIK_EINVAL, "q.dtype is %d (%s), d.storage is LIK_ONE_HOT, with which it must be f32",
+                        op->q.dtype, lik_dtype_name(op->q.dtype));
+    if (one_hot && (op->q.scale || op->q.normalize))
+        return lik_fail(LIK_EINVAL, "q.%s is set, d.storage is LIK_ONE_HOT, whose products are looked up",
+                        op->q.scale ? "scale" : "normalize");
+    if (one_hot) { /* where no data stand is nobody's business */
+        op->d.strides = (struct lik_strides){0, 0, 0};
+        op->d.dim_stride = 1;
+    }
     if (op->reserved_i32 || op->reserved[0] || op->reserved[1] || op->reserved[2])
         return lik_fail(LIK_EUNSUPPORTED, "score.reserved is set, must be zero");
-    if (op->precision < LIK_HIGHEST || op->precision > LIK_MEDIUM)
-        return lik_fail(LIK_EINVAL, "precision is %d, must be 0 (LIK_HIGHEST) to 2 (LIK_MEDIUM)",
-                        op->precision);
+    if (check_precision(op->precision))
+        return LIK_EINVAL;
     if (check_pairing(ctx, op))
         return LIK_EINVAL;
     int64_t rows = lik_score_rows(op), columns = lik_score_columns(op), entries;
@@ -259,7 +136,7 @@ static int check_problem(const struct lik_context *ctx, struct lik_score *op)
         if (op->argmax_dtype == LIK_I16 && op->d.len_max > INT16_MAX)
             return lik_fail(LIK_EINVAL, "argmax_dtype is LIK_I16, d.len_max is %lld, must be at most %d",
                             (long long)op->d.len_max, INT16_MAX);
-        if (check_aligned("argmax", "", op->argmax, lik_dtype_bytes(op->argmax_dtype)))
+        if (lik_check_aligned("argmax", "", op->argmax, lik_dtype_bytes(op->argmax_dtype)))
             return LIK_EINVAL;
     }
     return LIK_OK;
@@ -270,7 +147,7 @@ int lik_check_score(const struct lik_context *ctx, const struct lik_score *in, e
 {
     if (!ctx)
         return lik_fail(LIK_EINVAL, "ctx is NULL");
-    int status = check_struct("score", in, sizeof *in);
+    int status = lik_check_struct("score", in, sizeof *in);
     if (status)
         return status;
     *out = *in;
@@ -281,7 +158,7 @@ int lik_check_score(const struct lik_context *ctx, const struct lik_score *in, e
     if (mode == LIK_CHECK_RUN && rows > 0 && columns > 0 && !out->scores)
         return lik_fail(LIK_EINVAL, "scores is NULL, %lld x %lld scores are to be written", (long long)rows,
                         (long long)columns);
-    return check_aligned("scores", "", out->scores, sizeof(float));
+    return lik_check_aligned("scores", "", out->scores, sizeof(float));
 }
 
 int lik_check_topk(const struct lik_context *ctx, const struct lik_topk *in, enum lik_check_mode mode,
@@ -289,7 +166,7 @@ int lik_check_topk(const struct lik_context *ctx, const struct lik_topk *in, enu
 {
     if (!ctx)
         return lik_fail(LIK_EINVAL, "ctx is NULL");
-    int status = check_struct("topk", in, sizeof *in);
+    int status = lik_check_struct("topk", in, sizeof *in);
     if (status)
         return status;
     *out = *in;
@@ -319,9 +196,9 @@ int lik_check_topk(const struct lik_context *ctx, const struct lik_topk *in, enu
     if (mode == LIK_CHECK_RUN && out->score.q.count > 0 && (!out->values || !out->ids))
         return lik_fail(LIK_EINVAL, "%s is NULL, %lld x %lld entries are to be written",
                         out->values ? "ids" : "values", (long long)out->score.q.count, (long long)out->k);
-    if (check_aligned("values", "", out->values, sizeof(float)))
+    if (lik_check_aligned("values", "", out->values, sizeof(float)))
         return LIK_EINVAL;
-    return check_aligned("ids", "", out->ids, sizeof(int64_t));
+    return lik_check_aligned("ids", "", out->ids, sizeof(int64_t));
 }
 
 /* A gradient of an operand: in a float dtype, aligned. */
@@ -330,10 +207,13 @@ static int check_gradient(const char *name, const void *gradient, const struct l
 {
     if (!gradient)
         return LIK_OK;
+    if (x->storage != LIK_DENSE)
+        return lik_fail(LIK_EINVAL, "%s is wanted, %s.storage is LIK_RESIDUAL, which has no gradient", name,
+                        operand);
     if (x->dtype > LIK_BF16)
         return lik_fail(LIK_EINVAL, "%s is wanted, %s.dtype is %s, must be f32, f16 or bf16", name, operand,
                         lik_dtype_name(x->dtype));
-    return check_aligned(name, "", gradient, lik_dtype_bytes(x->dtype));
+    return lik_check_aligned(name, "", gradient, lik_dtype_bytes(x->dtype));
 }
 
 /* Winners are used as indices: each must be a token of its document, or -1. */
@@ -361,7 +241,7 @@ int lik_check_grad(const struct lik_context *ctx, const struct lik_grad *in, enu
 {
     if (!ctx)
         return lik_fail(LIK_EINVAL, "ctx is NULL");
-    int status = check_struct("grad", in, sizeof *in);
+    int status = lik_check_struct("grad", in, sizeof *in);
     if (status)
         return status;
     *out = *in;
@@ -372,10 +252,13 @@ int lik_check_grad(const struct lik_context *ctx, const struct lik_grad *in, enu
     status = check_problem(ctx, &out->score);
     if (status)
         return status;
+    if (out->score.d.storage == LIK_ONE_HOT)
+        return lik_fail(LIK_EUNSUPPORTED,
+                        "d.storage is LIK_ONE_HOT, gradients need LIK_DENSE or LIK_RESIDUAL");
     if (check_gradient("grad_q", out->grad_q, &out->score.q, "q") ||
         check_gradient("grad_d", out->grad_d, &out->score.d, "d") ||
-        check_aligned("grad_weights", "", out->grad_weights, sizeof(float)) ||
-        check_aligned("grad_scores", "", out->grad_scores, sizeof(float)))
+        lik_check_aligned("grad_weights", "", out->grad_weights, sizeof(float)) ||
+        lik_check_aligned("grad_scores", "", out->grad_scores, sizeof(float)))
         return LIK_EINVAL;
     if (out->grad_weights && !out->score.q.weights)
         return lik_fail(LIK_EINVAL, "grad_weights is wanted, q.weights is NULL");
@@ -402,6 +285,163 @@ int lik_check_grad(const struct lik_context *ctx, const struct lik_grad *in, enu
     return LIK_OK;
 }
 
+/* The operand of a verb of the codec. */
+static int check_input(const struct lik_context *ctx, struct lik_tokens *x)
+{
+    int status = lik_check_tokens(ctx, "x", x, DIM_MAX);
+    if (status)
+        return status;
+    if (x->weights)
+        return lik_fail(LIK_EINVAL, "x.weights is set, weights belong to the queries of a score");
+    if (x->storage == LIK_ONE_HOT)
+        return lik_fail(LIK_EUNSUPPORTED, "x.storage is LIK_ONE_HOT, which is for scores alone");
+    return complete_tokens(ctx, "x", x);
+}
+
+/* An output of `entries` entries: there when a run comes, and aligned. */
+static int check_output(const char *name, const void *output, int64_t entries, size_t element_bytes,
+                        enum lik_check_mode mode)
+{
+    if (mode == LIK_CHECK_RUN && entries > 0 && !output)
+        return lik_fail(LIK_EINVAL, "%s is NULL, %lld entries are to be written", name, (long long)entries);
+    return lik_check_aligned(name, "", output, element_bytes);
+}
+
+int lik_check_decode(const struct lik_context *ctx, const struct lik_decode *in, enum lik_check_mode mode,
+                     struct lik_decode *out)
+{
+    if (!ctx)
+        return lik_fail(LIK_EINVAL, "ctx is NULL");
+    int status = lik_check_struct("decode", in, sizeof *in);
+    if (status)
+        return status;
+    *out = *in;
+    status = check_input(ctx, &out->x);
+    if (status)
+        return status;
+    if (!lik_dtype_is_float(out->out_dtype))
+        return lik_fail(LIK_EINVAL, "out_dtype is %d (%s), must be f32, f16 or bf16", out->out_dtype,
+                        lik_dtype_name(out->out_dtype));
+    return check_output("out", out->out, lik_tokens_rows(&out->x) * out->x.dim,
+                        lik_dtype_bytes(out->out_dtype), mode);
+}
+
+/* Bounds of buckets. What lies on a device cannot be looked at; the order does not matter to
+ * memory. */
+static int check_cutoffs(const struct lik_context *ctx, const float *cutoffs, int32_t bits)
+{
+    if (bits && !cutoffs)
+        return lik_fail(LIK_EINVAL, "cutoffs is NULL, %d bits have %d", bits, (1 << bits) - 1);
+    if (lik_check_aligned("cutoffs", "", cutoffs, sizeof *cutoffs))
+        return LIK_EINVAL;
+    for (int i = 0; ctx->backend->host_memory && i < (1 << bits) - 1; i++)
+        if (isnan(cutoffs[i]) || (i > 0 && cutoffs[i] < cutoffs[i - 1]))
+            return lik_fail(LIK_EINVAL, "cutoffs[%d] is %g, the one before it %g: they must ascend", i,
+                            (double)cutoffs[i], (double)cutoffs[i > 0 ? i - 1 : 0]);
+    return LIK_OK;
+}
+
+int lik_check_encode(const struct lik_context *ctx, const struct lik_encode *in, enum lik_check_mode mode,
+                     struct lik_encode *out)
+{
+    if (!ctx)
+        return lik_fail(LIK_EINVAL, "ctx is NULL");
+    int status = lik_check_struct("encode", in, sizeof *in);
+    if (status)
+        return status;
+    *out = *in;
+    status = check_input(ctx, &out->x);
+    if (status)
+        return status;
+    const struct lik_codec *codec = out->codec;
+    int64_t rows = lik_tokens_rows(&out->x);
+    if (!codec)
+        return lik_fail(LIK_EINVAL, "codec is NULL");
+    status = lik_check_codec("codec", codec, out->x.dim);
+    if (!status)
+        status = check_cutoffs(ctx, out->cutoffs, codec->bits);
+    if (!status)
+        status = check_precision(out->precision);
+    if (status)
+        return status;
+    if (rows > 0 && codec->centroid_count < 1)
+        return lik_fail(LIK_EINVAL, "codec.centroid_count is 0, x has %lld tokens", (long long)rows);
+    if (out->codes_dtype != LIK_I16 && out->codes_dtype != LIK_I32 && out->codes_dtype != LIK_I64)
+        return lik_fail(LIK_EINVAL, "codes_dtype is %d (%s), must be i16, i32 or i64", out->codes_dtype,
+                        lik_dtype_name(out->codes_dtype));
+    if (out->codes_dtype == LIK_I16 && codec->centroid_count > UINT16_MAX + 1)
+        return lik_fail(LIK_EINVAL,
+                        "codes_dtype is LIK_I16, codec.centroid_count is %lld, must be at most %d",
+                        (long long)codec->centroid_count, UINT16_MAX + 1);
+    out->inv_norms_dtype = out->inv_norms_dtype ? out->inv_norms_dtype : LIK_F32;
+    if (out->inv_norms_dtype != LIK_F32 && out->inv_norms_dtype != LIK_F16)
+        return lik_fail(LIK_EINVAL, "inv_norms_dtype is %d (%s), must be f32 or f16", out->inv_norms_dtype,
+                        lik_dtype_name(out->inv_norms_dtype));
+    if (check_output("codes", out->codes, rows, lik_dtype_bytes(out->codes_dtype), mode) ||
+        check_output("residuals", out->residuals, rows * lik_residual_bytes(out->x.dim, codec->bits), 1,
+                     mode))
+        return LIK_EINVAL;
+    return lik_check_aligned("inv_norms", "", out->inv_norms, lik_dtype_bytes(out->inv_norms_dtype));
+}
+
+/* Are there tokens enough to begin from? Masks are looked at when a run comes, and on the host
+ * alone: elsewhere every row may be a token. */
+static int check_points(const struct lik_context *ctx, const struct lik_train *op, enum lik_check_mode mode)
+{
+    const struct lik_tokens *x = &op->x;
+    int64_t kept = lik_tokens_rows(x);
+    if (ctx->backend->host_memory && x->offsets)
+        kept = lik_offset_at(x, x->count) - lik_offset_at(x, 0);
+    if (ctx->backend->host_memory && x->mask && kept > 0 && mode == LIK_CHECK_RUN) {
+        kept = 0;
+        for (int64_t i = 0; i < x->count; i++)
+            kept += lik_tokens_kept(x, i);
+    }
+    if (op->centroid_count > kept)
+        return lik_fail(LIK_EINVAL, "centroid_count is %lld, x keeps %lld tokens",
+                        (long long)op->centroid_count, (long long)kept);
+    return LIK_OK;
+}
+
+int lik_check_train(const struct lik_context *ctx, const struct lik_train *in, enum lik_check_mode mode,
+                    struct lik_train *out)
+{
+    if (!ctx)
+        return lik_fail(LIK_EINVAL, "ctx is NULL");
+    int status = lik_check_struct("train", in, sizeof *in);
+    if (status)
+        return status;
+    *out = *in;
+    status = check_input(ctx, &out->x);
+    if (!status)
+        status = lik_check_bits("bits", out->bits);
+    if (!status)
+        status = check_precision(out->precision);
+    if (status)
+        return status;
+    int64_t entries, bytes;
+    if (out->centroid_count < 1 || out->centroid_count > INT32_MAX)
+        return lik_fail(LIK_EINVAL, "centroid_count is %lld, must be 1 to %d", (long long)out->centroid_count,
+                        INT32_MAX);
+    if (lik_mul_i64(out->centroid_count, out->x.dim, &entries) || lik_mul_i64(entries, 4, &bytes))
+        return lik_fail(LIK_EINVAL, "centroid_count is %lld and x.dim %lld: centroids pass 2^63 bytes",
+                        (long long)out->centroid_count, (long long)out->x.dim);
+    if (out->points_per_centroid < 0)
+        return lik_fail(LIK_EINVAL, "points_per_centroid is %lld, must not be negative",
+                        (long long)out->points_per_centroid);
+    if (out->iterations < 0)
+        return lik_fail(LIK_EINVAL, "iterations is %d, must not be negative", out->iterations);
+    out->points_per_centroid = out->points_per_centroid ? out->points_per_centroid : 256;
+    out->iterations = out->iterations ? out->iterations : 4;
+    if (check_points(ctx, out, mode))
+        return LIK_EINVAL;
+    if (check_output("centroids", out->centroids, entries, sizeof(float), mode) ||
+        check_output("cutoffs", out->cutoffs, (1 << out->bits) - 1, sizeof(float), mode) ||
+        check_output("weights", out->weights, out->bits ? 1 << out->bits : 0, sizeof(float), mode))
+        return LIK_EINVAL;
+    return lik_check_aligned("found", "", out->found, sizeof(double));
+}
+
 /* A copy of what lies on the device; the caller frees it. */
 static int fetch(const struct lik_context *ctx, const void *from, int64_t count, size_t size, void **out)
 {
@@ -421,7 +461,7 @@ static int check_device_offsets(const struct lik_context *ctx, const char *name,
     if (!status) {
         struct lik_tokens host = *x;
         host.offsets = copy;
-        status = check_offsets(name, &host);
+        status = lik_check_offsets(name, &host);
     }
     free(copy);
     return status;
@@ -438,13 +478,61 @@ static int check_device_list(const struct lik_context *ctx, const char *name, co
     return status;
 }
 
-int lik_check_device(const struct lik_context *ctx, const struct lik_score *op, const struct lik_exec *exec)
+/* A copy of array n of x, which `host` then has. */
+static int fetch_array(const struct lik_context *ctx, const struct lik_tokens *x, int n,
+                       struct lik_tokens *host, void **copy)
+{
+    struct lik_operand_array array = lik_array_of(x, n);
+    int64_t extents[4], low = 0, high = 1;
+    const int64_t steps[4] = {array.strides.group, array.strides.sequence, array.strides.token,
+                              array.inner_stride};
+    lik_operand_extents(x, &array, extents);
+    for (int i = 0; i < 4; i++)
+        *(steps[i] < 0 ? &low : &high) += (extents[i] - 1) * steps[i];
+    const char *first = (const char *)array.at + low * array.element_bytes;
+    int status = fetch(ctx, first, high - low, (size_t)array.element_bytes, copy);
+    lik_operand_move(host, n, (const char *)*copy - low * array.element_bytes);
+    return status;
+}
+
+static int check_device_codes(const struct lik_context *ctx, const char *name, const struct lik_tokens *x)
+{
+    void *offsets = NULL, *mask = NULL, *codes = NULL;
+    struct lik_tokens host = *x;
+    int status = LIK_OK;
+    if (x->storage == LIK_DENSE || lik_tokens_rows(x) == 0)
+        return LIK_OK;
+    if (x->offsets) {
+        status = fetch(ctx, x->offsets, x->count + 1, lik_dtype_bytes(x->offsets_dtype), &offsets);
+        host.offsets = offsets;
+    }
+    if (!status && x->mask)
+        status = fetch_array(ctx, x, LIK_MASK, &host, &mask);
+    if (!status)
+        status = fetch_array(ctx, x, LIK_CODES, &host, &codes);
+    if (!status)
+        status = lik_check_codes(name, &host);
+    free(offsets);
+    free(mask);
+    free(codes);
+    return status;
+}
+
+int lik_check_device_tokens(const struct lik_context *ctx, const char *name, const struct lik_tokens *x,
+                            const struct lik_exec *exec)
 {
     int status = ctx->backend->stream_synchronize(ctx, exec->stream);
-    if (!status)
-        status = check_device_offsets(ctx, "q", &op->q);
+    return status ? status : check_device_offsets(ctx, name, x);
+}
+
+int lik_check_device_score(const struct lik_context *ctx, const struct lik_score *op,
+                           const struct lik_exec *exec)
+{
+    int status = lik_check_device_tokens(ctx, "q", &op->q, exec);
     if (!status)
         status = check_device_offsets(ctx, "d", &op->d);
+    if (!status)
+        status = check_device_codes(ctx, "d", &op->d);
     if (!status && op->pairing == LIK_LIST)
         status = check_device_list(ctx, "list_q", op->list_q, op->list_count, op->q.count);
     if (!status && op->pairing == LIK_LIST)
@@ -465,7 +553,7 @@ int lik_check_exec(const struct lik_exec *in, struct lik_exec *out)
     if (in) {
         size_t first_version = offsetof(struct lik_exec, get_workspace);
         int short_one = in->struct_size == first_version; /* of a caller built with that version's header */
-        int status = short_one ? LIK_OK : check_struct("exec", in, sizeof *in);
+        int status = short_one ? LIK_OK : lik_check_struct("exec", in, sizeof *in);
         if (status)
             return status;
         memcpy(out, in, short_one ? first_version : sizeof *out);

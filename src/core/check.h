@@ -15,10 +15,18 @@ LIK_STATUS lik_check_topk(const struct lik_context *ctx, const struct lik_topk *
                           struct lik_topk *out);
 LIK_STATUS lik_check_grad(const struct lik_context *ctx, const struct lik_grad *in, enum lik_check_mode mode,
                           struct lik_grad *out);
-/* What lies in device memory: fetches offsets and lists, after what the stream still does,
- * and says of them what lik_check_* say of the host's. */
-LIK_STATUS lik_check_device(const struct lik_context *ctx, const struct lik_score *op,
-                            const struct lik_exec *exec);
+LIK_STATUS lik_check_decode(const struct lik_context *ctx, const struct lik_decode *in,
+                            enum lik_check_mode mode, struct lik_decode *out);
+LIK_STATUS lik_check_encode(const struct lik_context *ctx, const struct lik_encode *in,
+                            enum lik_check_mode mode, struct lik_encode *out);
+LIK_STATUS lik_check_train(const struct lik_context *ctx, const struct lik_train *in,
+                           enum lik_check_mode mode, struct lik_train *out);
+/* What lies in device memory: fetch offsets and lists, after what the stream still does, and
+ * say of them what lik_check_* say of the host's. */
+LIK_STATUS lik_check_device_score(const struct lik_context *ctx, const struct lik_score *op,
+                                  const struct lik_exec *exec);
+LIK_STATUS lik_check_device_tokens(const struct lik_context *ctx, const char *name,
+                                   const struct lik_tokens *x, const struct lik_exec *exec);
 LIK_STATUS lik_check_exec(const struct lik_exec *in, struct lik_exec *out);
 
 #endif

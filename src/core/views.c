@@ -12,7 +12,8 @@ struct lik_tokens lik_tokens_padded(const void *data, int32_t dtype, int64_t cou
     /* refused when the operation checks the sizes */
     if (__builtin_mul_overflow(len, dim, &x.strides.sequence))
         x.strides.sequence = INT64_MAX;
-    x.mask_strides = x.scale_strides = x.weights_strides = (struct lik_strides){.sequence = len, .token = 1};
+    struct lik_strides rows = {.sequence = len, .token = 1};
+    x.mask_strides = x.scale_strides = x.weights_strides = x.codes_strides = rows;
     return x;
 }
 
@@ -27,7 +28,21 @@ struct lik_tokens lik_tokens_packed(const void *data, int32_t dtype, int64_t cou
     x.strides.token = dim;
     x.offsets = offsets;
     x.offsets_dtype = offsets_dtype;
-    x.mask_strides = x.scale_strides = x.weights_strides = (struct lik_strides){.token = 1};
+    x.mask_strides = x.scale_strides = x.weights_strides = x.codes_strides = (struct lik_strides){.token = 1};
+    return x;
+}
+
+struct lik_tokens lik_tokens_compressed(struct lik_tokens contiguous, const struct lik_codec *codec,
+                                        const void *codes, int32_t codes_dtype)
+{
+    struct lik_tokens x = contiguous;
+    x.storage = LIK_RESIDUAL;
+    x.codec = codec;
+    x.codes = codes;
+    x.codes_dtype = codes_dtype;
+    x.strides.token = codec ? lik_residual_bytes(x.dim, codec->bits) : 0;
+    if (!x.offsets && __builtin_mul_overflow(x.len_max, x.strides.token, &x.strides.sequence))
+        x.strides.sequence = INT64_MAX; /* refused when the operation checks the sizes */
     return x;
 }
 

@@ -68,9 +68,12 @@ static int cpu_open(struct lik_context *ctx, const char *level)
 const struct lik_backend lik_backend_cpu = {
     .name = "cpu",
     .host_memory = 1,
-    .storages = 1u << LIK_DENSE,
+    .storages = 1u << LIK_DENSE | 1u << LIK_RESIDUAL | 1u << LIK_ONE_HOT,
     .open = cpu_open,
     .score = lik_cpu_score,
     .topk = lik_cpu_topk,
     .grad = lik_cpu_grad,
+    .decode = lik_cpu_decode,
+    .encode = lik_cpu_encode,
+    .train = lik_cpu_train,
 };

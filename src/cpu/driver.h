@@ -53,8 +53,16 @@ struct lik_cpu_block {
     int64_t *query_lane; /* [queries + 1] */
 };
 
+/* What reading an operand's tokens as f32 takes. */
+struct lik_cpu_reader {
+    const struct lik_cpu_kernels *kernels;
+    const struct lik_tokens *x;
+    struct lik_cpu_decoder decoder; /* LIK_RESIDUAL */
+};
+
 struct lik_cpu_slot {
     struct lik_cpu_block block;
+    struct lik_cpu_reader queries, documents;
     float *maxima, *partial;
     float *widened; /* [widened_rows, widened_stride] */
     float *token;   /* [a vector's lanes, dim]: tokens as f32 */
@@ -84,9 +92,13 @@ LIK_STATUS lik_cpu_plan_score(const struct lik_cpu_kernels *kernels, const struc
                               const struct lik_exec *exec, struct lik_cpu_plan *plan,
                               struct lik_layout *layout);
 void lik_cpu_slot_init(const struct lik_cpu_plan *plan, char *scratch, struct lik_cpu_slot *slot);
-/* "score_f16_d128_avx2": verb, documents' dtype and loader, dim, level. */
+/* "score_f16_d128_avx2", "score_bf16_residual4_d128_avx2": verb, documents' dtype and loader,
+ * dim, level. */
 void lik_cpu_name(const struct lik_cpu_kernels *kernels, const char *verb, const struct lik_score *op,
                   const struct lik_cpu_plan *plan, char *variant, size_t size);
+/* The same of a verb of the codec: "decode_f16_residual4_d128_avx2". */
+void lik_cpu_name_tokens(const struct lik_cpu_kernels *kernels, const char *verb, const struct lik_tokens *x,
+                         const char *suffix, char *variant, size_t size);
 
 /* ---- norm.c ---- */
 
@@ -114,9 +126,12 @@ static inline int lik_cpu_in_place(const struct lik_tokens *x)
 {
     return x->storage == LIK_DENSE && x->dtype == LIK_F32 && lik_cpu_lies_together(x);
 }
+void lik_cpu_reader_init(struct lik_cpu_reader *reader, const struct lik_cpu_kernels *kernels,
+                         const struct lik_tokens *x);
 /* Token t of sequence i as f32, with neither scale nor normalization: of any storage. */
-void lik_cpu_load_token(const struct lik_cpu_kernels *kernels, const struct lik_tokens *x, int64_t i,
-                        int64_t t, float *dst);
+void lik_cpu_load_token(const struct lik_cpu_reader *reader, int64_t i, int64_t t, float *dst);
+/* Asks for what a token is made of, where that lies anywhere. */
+void lik_cpu_prefetch_token(const struct lik_tokens *x, int64_t i, int64_t t);
 /* The factor that scale and normalization put on a token; `raw` is the token without them. */
 float lik_cpu_token_factor(const struct lik_cpu_kernels *kernels, const struct lik_tokens *x, float scale,
                            const float *raw);
@@ -137,5 +152,10 @@ void lik_cpu_run(struct lik_cpu_job *job, char *scratch);
 int lik_cpu_score(const struct lik_context *, const struct lik_score *, struct lik_exec *, struct lik_plan *);
 int lik_cpu_topk(const struct lik_context *, const struct lik_topk *, struct lik_exec *, struct lik_plan *);
 int lik_cpu_grad(const struct lik_context *, const struct lik_grad *, struct lik_exec *, struct lik_plan *);
+int lik_cpu_decode(const struct lik_context *, const struct lik_decode *, struct lik_exec *,
+                   struct lik_plan *);
+int lik_cpu_encode(const struct lik_context *, const struct lik_encode *, struct lik_exec *,
+                   struct lik_plan *);
+int lik_cpu_train(const struct lik_context *, const struct lik_train *, struct lik_exec *, struct lik_plan *);
 
 #endif

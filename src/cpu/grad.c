@@ -13,6 +13,8 @@
  * query and by document in the same way. */
 #include "cpu/driver.h"
 
+#include "base/dtype.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -29,6 +31,7 @@ struct grad_regions {
 struct grad_job {
     const struct lik_cpu_kernels *kernels;
     const struct lik_grad *op;
+    struct lik_cpu_reader queries, documents;
     struct grad_regions at;
     char *workspace;
     atomic_llong next;
@@ -82,6 +85,13 @@ static int64_t winner_at(const struct lik_score *op, int64_t row, int64_t column
     return lik_argmax_at(op, row * lik_score_columns(op) + column, s);
 }
 
+static float scale_at(const struct lik_tokens *x, int64_t i, int64_t t)
+{
+    return x->scale ? lik_load_f32(x->scale, x->scale_dtype,
+                                   lik_tokens_base(x, &x->scale_strides, i) + t * x->scale_strides.token)
+                    : 1.0f;
+}
+
 /* Token t of sequence i as f32, in place if it is stored so, else in `buffer`; its factor in
  * *factor. */
 static const float *token_at(const struct grad_job *job, const struct lik_tokens *x, int64_t i, int64_t t,
@@ -91,10 +101,8 @@ static const float *token_at(const struct grad_job *job, const struct lik_tokens
     if (lik_cpu_in_place(x))
         token = (const float *)x->data + lik_tokens_base(x, &x->strides, i) + t * x->strides.token;
     else
-        lik_cpu_load_token(job->kernels, x, i, t, buffer);
-    float scale =
-        x->scale ? x->scale[lik_tokens_base(x, &x->scale_strides, i) + t * x->scale_strides.token] : 1.0f;
-    *factor = lik_cpu_token_factor(job->kernels, x, scale, token);
+        lik_cpu_load_token(x == job->documents.x ? &job->documents : &job->queries, i, t, buffer);
+    *factor = lik_cpu_token_factor(job->kernels, x, scale_at(x, i, t), token);
     return token;
 }
 
@@ -115,9 +123,7 @@ static void through_token(const struct grad_job *job, const struct lik_tokens *x
     float factor, along = 0;
     const float *token = token_at(job, x, i, t, buffer, &factor);
     if (x->normalize) {
-        float scale =
-            x->scale ? x->scale[lik_tokens_base(x, &x->scale_strides, i) + t * x->scale_strides.token] : 1.0f;
-        if (fabsf(scale) * lik_cpu_norm(job->kernels, token, x->dim) < (float)LIK_NORM_MIN) {
+        if (fabsf(scale_at(x, i, t)) * lik_cpu_norm(job->kernels, token, x->dim) < (float)LIK_NORM_MIN) {
             memset(sums, 0, (size_t)x->dim * sizeof *sums);
             return;
         }
@@ -360,6 +366,8 @@ int lik_cpu_grad(const struct lik_context *ctx, const struct lik_grad *op, struc
     status = lik_workspace_take(ctx, exec, &layout, &job.workspace);
     if (status)
         return status;
+    lik_cpu_reader_init(&job.queries, job.kernels, &score->q);
+    lik_cpu_reader_init(&job.documents, job.kernels, &score->d);
     if (score->pairing == LIK_LIST) {
         char *w = job.workspace;
         sort_list(score->list_q, score->list_count, score->q.count, (int64_t *)(void *)(w + job.at.q_start),

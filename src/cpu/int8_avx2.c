@@ -75,6 +75,14 @@ FORCE_INLINE void fold(const int n, const __m256 *product, const int pitch, floa
         _mm256_storeu_ps(maxima, best);
         return;
     }
+    if (n > 1 && index[0] >= LIK_RARE_TOKEN) { /* as in score_avx2.c */
+        __m256 above = _mm256_setzero_ps();
+        UNROLL
+        for (int r = 0; r < n; r++)
+            above = _mm256_or_ps(above, _mm256_cmp_ps(product[r * pitch], best, _CMP_NLE_UQ));
+        if (_mm256_testz_ps(above, above))
+            return;
+    }
     __m256 at = _mm256_castsi256_ps(_mm256_loadu_si256((const __m256i *)(const void *)winners));
     UNROLL
     for (int r = 0; r < n; r++) {

@@ -24,6 +24,10 @@
 #define LIK_VECTOR_LANES_MAX 8
 #define LIK_SHAPES_MAX       8
 
+/* From this token of a document on few become a maximum: with winners, kernels may ask whether
+ * one of a tile does before they fold it. */
+#define LIK_RARE_TOKEN 1024
+
 /* One panel against one row stream. */
 struct lik_rows {
     /* [count + 2 tiles]: tokens in the kernel's storage, then rows to prefetch */
@@ -34,9 +38,9 @@ struct lik_rows {
     const float *row_scale; /* [count + a tile], or NULL: factor of all products of the row */
     const int32_t *ends;    /* [segments]: one past the segment's last row; the last end is count */
     const void *packed;     /* this panel, elements 0 ... dim - 1 of this call, aligned to 64 */
-    int64_t dim;
-    float *maxima;    /* [segments, stride]: running maxima, updated */
-    int32_t *winners; /* [segments, stride], or NULL: token numbers of the maxima, updated */
+    int64_t dim;            /* look_up: lanes */
+    float *maxima;          /* [segments, stride]: running maxima, updated */
+    int32_t *winners;       /* [segments, stride], or NULL: token numbers of the maxima, updated */
     int64_t stride;
     /* NULL, or [tiles][R * lanes]: product sums of the elements before (and after) this call */
     float *partial;
@@ -64,6 +68,15 @@ struct lik_cpu_geometry {
     int32_t slice_unit_elements;
 };
 
+/* How compressed tokens become f32 rows. */
+struct lik_cpu_decoder {
+    int32_t bits, top_first; /* top_first: the first element of a byte has its highest bits */
+    int32_t centroids_dtype;
+    int32_t round_to;   /* dtype that centroid, weight and sum are rounded to */
+    int32_t shifts[8];  /* by how much a word of 8 elements is shifted down for each; bits < 8 */
+    float weights[256]; /* [1 << bits], rounded, by the bits as they lie in a byte */
+};
+
 struct lik_cpu_kernels {
     const char *level;
     struct lik_cpu_geometry geometry;
@@ -73,11 +86,20 @@ struct lik_cpu_kernels {
     lik_rows_kernel bf16[LIK_SHAPES_MAX + 1]; /* shapes as f32's */
     lik_rows_kernel i8_q16[LIK_SHAPES_MAX + 1];
     lik_rows_kernel i8_q7[LIK_SHAPES_MAX + 1];
+    /* Rows that are products already, one a lane of the whole block: takes their maxima. A row
+     * is readable up to its last lane. */
+    lik_rows_kernel look_up;
     /* Transposes vector_lanes tokens into a panel: packed[k * stride + l] = rows[l][k] *
      * factors[l]. */
     void (*pack)(float *packed, int64_t stride, const float *const *rows, const float *factors, int64_t dim);
+    /* dst[0 ... dim) = the token of this centroid and these bytes. */
+    void (*decode)(const struct lik_cpu_decoder *decoder, float *dst, const void *centroid,
+                   const uint8_t *bytes, int64_t dim);
     /* dst[0 ... n) = src as f32, contiguous. */
     void (*widen)(float *dst, const void *src, int32_t dtype, int64_t n);
+    /* Rounds to integers of at most 127, src = unit * dst; returns the unit. 0 where all is too
+     * small for one, NaN where something is not finite; then dst is 0. */
+    float (*quantize)(int8_t *dst, const float *src, int64_t n);
     void (*narrow)(void *dst, const float *src, int32_t dtype, int64_t n);
     float (*sum_squares)(const float *x, int64_t n);
     float (*sum_squares_of)(float scale, const float *x, int64_t n); /* of scale * x, in the same order */

@@ -1,7 +1,11 @@
 /* The loaders: one a way in which tokens are stored. See stream.h. */
 #include "cpu/stream.h"
 
+#include "shared/residual.h"
+
 #include <string.h>
+
+#define AHEAD 6 /* tokens whose centroids are on their way: they come from L3 or memory */
 
 static int takes_f32(const struct lik_score *op)
 {
@@ -64,9 +68,91 @@ static void gather_i8(const struct lik_cpu_job *job, int64_t j, int64_t from, in
 static void load_f32(const struct lik_cpu_job *job, int64_t j, int64_t from, int64_t to,
                      struct lik_cpu_stream *stream, struct lik_cpu_slot *slot)
 {
+    const int compressed = job->op->d.storage == LIK_RESIDUAL;
     for (int64_t r = from; r < to; r++) {
+        if (compressed && r + AHEAD < to)
+            lik_cpu_prefetch_token(&job->op->d, j, stream->index[r + AHEAD]);
         float *row = slot->widened + r * job->plan.widened_stride;
-        lik_cpu_load_token(job->kernels, &job->op->d, j, stream->index[r], row);
+        lik_cpu_load_token(&slot->documents, j, stream->index[r], row);
+        stream->rows[r] = row;
+    }
+}
+
+static int takes_residual(const struct lik_score *op)
+{
+    return op->d.storage == LIK_RESIDUAL;
+}
+
+/* Compressed tokens whose products LIK_MEDIUM allows to be of integers. */
+static int takes_residual_i8(const struct lik_score *op)
+{
+    return op->d.storage == LIK_RESIDUAL && op->precision == LIK_MEDIUM;
+}
+
+/* As f32, and from there to integers of a unit of the token's own: so its bits depend on it
+ * alone, and an element far out costs no other token anything. */
+static void load_i8(const struct lik_cpu_job *job, int64_t j, int64_t from, int64_t to,
+                    struct lik_cpu_stream *stream, struct lik_cpu_slot *slot)
+{
+    const struct lik_tokens *d = &job->op->d;
+    for (int64_t r = from; r < to; r++) {
+        if (r + AHEAD < to)
+            lik_cpu_prefetch_token(d, j, stream->index[r + AHEAD]);
+        int8_t *row = slot->gathered + r * d->dim;
+        lik_cpu_load_token(&slot->documents, j, stream->index[r], slot->token);
+        if (d->normalize)
+            stream->row_scale[r] = lik_cpu_norm(job->kernels, slot->token, d->dim);
+        stream->unit[r] = job->kernels->quantize(row, slot->token, d->dim);
+        stream->rows[r] = row;
+    }
+}
+
+static int takes_one_hot(const struct lik_score *op)
+{
+    return op->d.storage == LIK_ONE_HOT;
+}
+
+/* Do all query tokens' elements of one number lie together? Then they are a row. */
+static int takes_table(const struct lik_score *op)
+{
+    return takes_one_hot(op) && !op->q.mask && (op->q.strides.token == 1 || op->q.len_max <= 1);
+}
+
+#define FIND_PRODUCTS(type)                                                                      \
+    for (int64_t r = from; r < to; r++) {                                                        \
+        type code = ((const type *)d->codes)[codes + stream->index[r] * d->codes_strides.token]; \
+        stream->rows[r] = table + code * step;                                                   \
+    }
+
+static void find_products(const struct lik_cpu_job *job, int64_t j, int64_t from, int64_t to,
+                          struct lik_cpu_stream *stream, struct lik_cpu_slot *slot)
+{
+    const struct lik_tokens *q = &job->op->q, *d = &job->op->d;
+    int64_t codes = lik_tokens_base(d, &d->codes_strides, j);
+    int64_t first = lik_tokens_base(q, &q->strides, lik_score_query(job->op, slot->block.row));
+    if (slot->block.lanes == 0) /* there may be no table */
+        return;
+    const float *table = (const float *)q->data + first;
+    int64_t step = q->dim_stride;
+    switch (d->codes_dtype) {
+    case LIK_I16: FIND_PRODUCTS(uint16_t) break;
+    case LIK_I32: FIND_PRODUCTS(int32_t) break;
+    default: FIND_PRODUCTS(int64_t) break;
+    }
+}
+
+static void gather_products(const struct lik_cpu_job *job, int64_t j, int64_t from, int64_t to,
+                            struct lik_cpu_stream *stream, struct lik_cpu_slot *slot)
+{
+    const struct lik_tokens *q = &job->op->q, *d = &job->op->d;
+    int64_t table = lik_tokens_base(q, &q->strides, lik_score_query(job->op, slot->block.row));
+    int64_t codes = lik_tokens_base(d, &d->codes_strides, j);
+    for (int64_t r = from; r < to; r++) {
+        int64_t code = lik_code_at(d, codes + stream->index[r] * d->codes_strides.token);
+        int64_t at = table + code * q->dim_stride;
+        float *row = slot->widened + r * job->plan.widened_stride;
+        for (int64_t lane = 0; lane < slot->block.lanes; lane++)
+            row[lane] = ((const float *)q->data)[at + slot->block.lane_token[lane] * q->strides.token];
         stream->rows[r] = row;
     }
 }
@@ -74,14 +160,18 @@ static void load_f32(const struct lik_cpu_job *job, int64_t j, int64_t from, int
 #define KERNELS(name) offsetof(struct lik_cpu_kernels, name)
 
 static const struct lik_cpu_loader loaders[] = {
-    {"", takes_f32, 1, 4, LIK_ROWS_READ, KERNELS(f32), 0, NULL},
-    {"", takes_f16, 1, 2, LIK_ROWS_WIDENED, KERNELS(f16), 0, NULL},
-    {"", takes_bf16, 1, 2, LIK_ROWS_WIDENED, KERNELS(bf16), 0, NULL},
-    {"_q7", takes_i8_q7, 4, 1, LIK_ROWS_RING, KERNELS(i8_q7), 0, NULL},
-    {"_q7", takes_i8_q7_apart, 4, 1, LIK_ROWS_RING, KERNELS(i8_q7), 1, gather_i8},
-    {"_q16", takes_i8_q16, 2, 1, LIK_ROWS_RING, KERNELS(i8_q16), 0, NULL},
-    {"_q16", takes_i8_q16_apart, 2, 1, LIK_ROWS_RING, KERNELS(i8_q16), 1, gather_i8},
-    {"_gather", takes_any, 1, 4, LIK_ROWS_LOADED, KERNELS(f32), 0, load_f32},
+    {"_one_hot", takes_table, 0, 4, LIK_ROWS_READ, 0, 0, 0, find_products},
+    {"_one_hot_gather", takes_one_hot, 0, 4, LIK_ROWS_LOADED, 0, 0, 0, gather_products},
+    {"_q16", takes_residual_i8, 2, 1, LIK_ROWS_RING, KERNELS(i8_q16), 1, 1, load_i8},
+    {"", takes_residual, 1, 4, LIK_ROWS_LOADED, KERNELS(f32), 0, 0, load_f32},
+    {"", takes_f32, 1, 4, LIK_ROWS_READ, KERNELS(f32), 0, 0, NULL},
+    {"", takes_f16, 1, 2, LIK_ROWS_WIDENED, KERNELS(f16), 0, 0, NULL},
+    {"", takes_bf16, 1, 2, LIK_ROWS_WIDENED, KERNELS(bf16), 0, 0, NULL},
+    {"_q7", takes_i8_q7, 4, 1, LIK_ROWS_RING, KERNELS(i8_q7), 0, 0, NULL},
+    {"_q7", takes_i8_q7_apart, 4, 1, LIK_ROWS_RING, KERNELS(i8_q7), 1, 0, gather_i8},
+    {"_q16", takes_i8_q16, 2, 1, LIK_ROWS_RING, KERNELS(i8_q16), 0, 0, NULL},
+    {"_q16", takes_i8_q16_apart, 2, 1, LIK_ROWS_RING, KERNELS(i8_q16), 1, 0, gather_i8},
+    {"_gather", takes_any, 1, 4, LIK_ROWS_LOADED, KERNELS(f32), 0, 0, load_f32},
 };
 
 const struct lik_cpu_loader *lik_cpu_find_loader(const struct lik_score *op)

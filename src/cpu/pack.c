@@ -147,13 +147,17 @@ void lik_cpu_pack(const struct lik_cpu_kernels *kernels, const struct lik_score 
     const int group = plan->loader->query_group;
     const int64_t vector = plan->geometry->vector_lanes;
     const int in_place = lik_cpu_in_place(q);
-    int64_t depth = lik_round_up(q->dim, group), waiting = 0;
+    int64_t waiting = 0;
     const float *rows[LIK_VECTOR_LANES_MAX];
     float factors[LIK_VECTOR_LANES_MAX];
     block->row = row;
     block->queries = queries;
     block->panels = 0;
     number_lanes(op, block);
+    block->weighted = q->weights || group > 1;
+    if (group == 0)
+        return;
+    const int64_t depth = lik_round_up(q->dim, group);
     struct panel panel = {.geometry = plan->geometry};
     for (int64_t n = 0; n < queries; n++) {
         int64_t i = lik_score_query(op, row + n), base = lik_tokens_base(q, &q->strides, i);
@@ -164,7 +168,7 @@ void lik_cpu_pack(const struct lik_cpu_kernels *kernels, const struct lik_score 
                 begin_panel(plan, block, &panel, lane, depth, depth > q->dim);
             float *own = slot->token + waiting * q->dim;
             if (!in_place)
-                lik_cpu_load_token(kernels, q, i, t, own);
+                lik_cpu_load_token(&slot->queries, i, t, own);
             const float *token = in_place ? (const float *)q->data + at : own;
             float factor = lik_cpu_token_factor(
                 kernels, q, q->scale ? q->scale[scale_base + t * q->scale_strides.token] : 1.0f, token);
@@ -183,5 +187,4 @@ void lik_cpu_pack(const struct lik_cpu_kernels *kernels, const struct lik_score 
     }
     for (int64_t lane = block->lanes; group > 1 && lane < lik_round_up(block->lanes, vector); lane++)
         block->lane_bias[lane] = 0;
-    block->weighted = q->weights || group > 1;
 }

@@ -15,10 +15,13 @@
 #include "cpu/stream.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #define BLOCK_BYTES     (256 << 10)
 #define ITEM_TOKENS     2048
 #define SERIAL_PRODUCTS 4000000 /* about 100 us of work: below it one thread is faster */
+
+#define LOOK_UP_ELEMENTS 4 /* of a product that takes as long as one that is looked up */
 
 /* Average tokens of a document, at least 1. */
 static int64_t typical_length(const struct lik_tokens *d)
@@ -33,7 +36,8 @@ static void cut_items(const struct lik_score *op, const struct lik_exec *exec, s
     int64_t rows = lik_score_rows(op), columns = lik_score_columns(op), length = typical_length(&op->d);
     int64_t tokens = lik_max_i64(op->q.len_max, 1), dim = op->q.dim;
     int64_t block_tokens = lik_max_i64(BLOCK_BYTES / (4 * dim), plan->geometry->panel_lanes);
-    plan->rows_per_item = op->pairing == LIK_ALL ? lik_max_i64(block_tokens / tokens, 1) : 1;
+    const int looked_up = plan->loader->query_group == 0;
+    plan->rows_per_item = op->pairing == LIK_ALL && !looked_up ? lik_max_i64(block_tokens / tokens, 1) : 1;
     plan->rows_per_item = lik_min_i64(plan->rows_per_item, lik_max_i64(rows, 1));
     int64_t block_queries = op->pairing == LIK_ALL ? plan->rows_per_item : 1;
     plan->lanes = lik_round_up(lik_max_i64(block_queries * op->q.len_max, 1), plan->geometry->vector_lanes);
@@ -53,7 +57,8 @@ static void cut_items(const struct lik_score *op, const struct lik_exec *exec, s
     plan->item_rows = lik_divide_up(rows, plan->rows_per_item);
     plan->item_columns = lik_divide_up(columns, plan->columns_per_item);
 
-    double products = (double)rows * (double)columns * (double)length * (double)tokens * (double)dim;
+    double products = (double)rows * (double)columns * (double)length * (double)tokens *
+                      (double)(looked_up ? LOOK_UP_ELEMENTS : dim);
     int64_t items = plan->item_rows * plan->item_columns;
     plan->slots = products < SERIAL_PRODUCTS ? 1 : lik_max_i64(lik_min_i64(exec->threads, items), 1);
     if (plan->slots == 1 && op->pairing == LIK_ALL) { /* nothing to balance: longer streams */
@@ -82,7 +87,9 @@ int lik_cpu_plan_score(const struct lik_cpu_kernels *kernels, const struct lik_s
     *plan = (struct lik_cpu_plan){.geometry = g, .loader = loader};
     plan->rows = (const lik_rows_kernel *)(const void *)((const char *)kernels + loader->kernels);
     cut_items(op, exec, plan);
-    int64_t dim = op->q.dim, block_queries = op->pairing == LIK_ALL ? plan->rows_per_item : 1;
+    const int looked_up = loader->query_group == 0;
+    int64_t dim = looked_up ? 0 : op->q.dim, row_elements = looked_up ? plan->lanes : dim;
+    int64_t block_queries = op->pairing == LIK_ALL ? plan->rows_per_item : 1;
     int integer = loader->query_group > 1;
     plan->panels = lik_divide_up(plan->lanes, g->panel_lanes);
     plan->slice = dim;
@@ -91,11 +98,11 @@ int lik_cpu_plan_score(const struct lik_cpu_kernels *kernels, const struct lik_s
             lik_round_up(lik_divide_up(dim, lik_divide_up(dim, g->slice_elements)), g->slice_unit_elements);
     plan->stream_rows = g->stream_rows;
     if (plan->panels > 1 || loader->rows == LIK_ROWS_LOADED) {
-        int64_t units = lik_max_i64(g->stream_bytes / (4 * dim) / g->stream_unit_rows, 1);
+        int64_t units = lik_max_i64(g->stream_bytes / (4 * row_elements) / g->stream_unit_rows, 1);
         plan->stream_rows = lik_min_i64(units * g->stream_unit_rows, g->stream_rows);
     }
     plan->segments = lik_min_i64(lik_max_i64(8192 / plan->lanes, 4), plan->stream_rows);
-    plan->widened_stride = lik_round_up(dim, g->vector_lanes);
+    plan->widened_stride = lik_round_up(row_elements, g->vector_lanes);
     plan->widened_rows = widened_rows(plan);
 
     struct lik_layout slot = {0};
@@ -129,7 +136,7 @@ int lik_cpu_plan_score(const struct lik_cpu_kernels *kernels, const struct lik_s
 
 void lik_cpu_slot_init(const struct lik_cpu_plan *plan, char *scratch, struct lik_cpu_slot *slot)
 {
-    *slot = (struct lik_cpu_slot){0};
+    memset(&slot->block, 0, sizeof slot->block);
     slot->block.packed = scratch + plan->packed;
     slot->block.lane_bias = (int32_t *)(void *)(scratch + plan->lane_bias);
     slot->block.lane_token = (int32_t *)(void *)(scratch + plan->lane_token);
@@ -144,9 +151,18 @@ void lik_cpu_slot_init(const struct lik_cpu_plan *plan, char *scratch, struct li
     slot->integers = (int32_t *)(void *)(scratch + plan->integers);
 }
 
+void lik_cpu_name_tokens(const struct lik_cpu_kernels *kernels, const char *verb, const struct lik_tokens *x,
+                         const char *suffix, char *variant, size_t size)
+{
+    char storage[24] = "";
+    if (x->storage == LIK_RESIDUAL)
+        snprintf(storage, sizeof storage, "_residual%d", x->codec->bits);
+    snprintf(variant, size, "%s_%s%s%s_d%lld_%s", verb, lik_dtype_name(x->dtype), storage, suffix,
+             (long long)x->dim, kernels->level);
+}
+
 void lik_cpu_name(const struct lik_cpu_kernels *kernels, const char *verb, const struct lik_score *op,
                   const struct lik_cpu_plan *plan, char *variant, size_t size)
 {
-    snprintf(variant, size, "%s_%s%s_d%lld_%s", verb, lik_dtype_name(op->d.dtype), plan->loader->suffix,
-             (long long)op->d.dim, kernels->level);
+    lik_cpu_name_tokens(kernels, verb, &op->d, plan->loader->suffix, variant, size);
 }

@@ -40,6 +40,13 @@ static void run_stream(const struct lik_cpu_job *job, struct lik_cpu_stream *str
     rows.widened = slot->widened;
     rows.widened_stride = plan->widened_stride;
     rows.widened_rows = plan->widened_rows;
+    if (plan->loader->query_group == 0) {
+        rows.maxima = slot->maxima;
+        rows.winners = job->op->argmax ? slot->winners : NULL;
+        rows.dim = block->lanes;
+        job->kernels->look_up(&rows);
+        return;
+    }
     const lik_rows_kernel *kernels = plan->rows;
     int64_t group = plan->loader->query_group, element_bytes = plan->loader->element_bytes;
     int64_t depth = lik_round_up(job->op->q.dim, group), offset = 0, lane = 0;
@@ -177,6 +184,8 @@ static void run_slot(void *arg, int64_t slot_number)
             items = plan->item_rows * plan->item_columns;
     struct lik_cpu_slot slot;
     lik_cpu_slot_init(plan, ((struct run *)arg)->scratch + (size_t)slot_number * plan->slot_bytes, &slot);
+    lik_cpu_reader_init(&slot.queries, job->kernels, &op->q);
+    lik_cpu_reader_init(&slot.documents, job->kernels, &op->d);
     for (;;) {
         int64_t item = atomic_fetch_add_explicit(&job->next, 1, memory_order_relaxed);
         if (item >= items)

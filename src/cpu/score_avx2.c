@@ -156,6 +156,14 @@ FORCE_INLINE void fold(const int n, const __m256 *product, const int pitch, floa
 {
     __m256 best = _mm256_loadu_ps(maxima);
     if (winners) {
+        if (n > 1 && index[0] >= LIK_RARE_TOKEN) { /* one test for all lanes would spill */
+            __m256 above = _mm256_setzero_ps();
+            UNROLL
+            for (int r = 0; r < n; r++)
+                above = _mm256_or_ps(above, _mm256_cmp_ps(product[r * pitch], best, _CMP_NLE_UQ));
+            if (_mm256_testz_ps(above, above))
+                return;
+        }
         __m256 at = _mm256_castsi256_ps(_mm256_loadu_si256((const __m256i *)(const void *)winners));
         UNROLL
         for (int r = 0; r < n; r++) {
@@ -479,6 +487,9 @@ static void add_scaled(float *acc, const float *x, float factor, int64_t n)
         acc[k] = __builtin_fmaf(x[k], factor, acc[k]);
 }
 
+extern float lik_avx2_quantize(int8_t *, const float *, int64_t);
+extern void lik_avx2_look_up(const struct lik_rows *);
+extern void lik_avx2_decode(const struct lik_cpu_decoder *, float *, const void *, const uint8_t *, int64_t);
 extern void lik_avx2_i8_q16_lanes8(const struct lik_rows *), lik_avx2_i8_q16_lanes16(const struct lik_rows *),
     lik_avx2_i8_q16_lanes24(const struct lik_rows *), lik_avx2_i8_q16_lanes32(const struct lik_rows *),
     lik_avx2_i8_q7_lanes8(const struct lik_rows *), lik_avx2_i8_q7_lanes16(const struct lik_rows *),
@@ -506,8 +517,11 @@ const struct lik_cpu_kernels lik_kernels_avx2 = {
     .bf16 = SHAPES(bf16),
     .i8_q16 = EVEN_SHAPES(lik_avx2_i8_q16),
     .i8_q7 = EVEN_SHAPES(lik_avx2_i8_q7),
+    .look_up = lik_avx2_look_up,
     .pack = pack,
+    .decode = lik_avx2_decode,
     .widen = widen,
+    .quantize = lik_avx2_quantize,
     .narrow = narrow,
     .sum_squares = sum_squares,
     .sum_squares_of = sum_squares_of,

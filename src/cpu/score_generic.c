@@ -6,18 +6,20 @@
 #include "base/dtype.h"
 
 #include <math.h>
+#include <string.h>
 
 /* Those of AVX2, where 4 lanes are half a vector: what is measured there holds for narrower
  * ones. */
 enum { UNIT_LANES = 4, VECTOR_LANES = 8, PANEL_LANES = 32 };
 
 /* Folds one row's products into its segment. */
-static void fold(const struct lik_rows *job, int lanes, const float *product, int64_t row, int64_t segment)
+static void fold(const struct lik_rows *job, int64_t lanes, const float *product, int64_t row,
+                 int64_t segment)
 {
     float *maxima = job->maxima + segment * job->stride;
     int32_t *winners = job->winners ? job->winners + segment * job->stride : NULL;
     float factor = job->row_scale ? job->row_scale[row] : 1.0f;
-    for (int l = 0; l < lanes; l++) {
+    for (int64_t l = 0; l < lanes; l++) {
         float x = job->row_scale ? product[l] * factor : product[l];
         if (isnan(maxima[l]) || x <= maxima[l])
             continue;
@@ -85,6 +87,16 @@ static inline __attribute__((always_inline)) void run_integer(const struct lik_r
     }
 }
 
+static void look_up(const struct lik_rows *job)
+{
+    int64_t segment = 0;
+    for (int64_t at = 0; at < job->count; at++) {
+        while (at >= job->ends[segment])
+            segment++;
+        fold(job, job->dim, job->rows[at], at, segment);
+    }
+}
+
 #define SHAPE_KERNELS(shape)                             \
     static void f32_##shape(const struct lik_rows *job)  \
     {                                                    \
@@ -125,6 +137,37 @@ static void pack(float *packed, int64_t stride, const float *const *rows, const 
     for (int64_t k = 0; k < dim; k++)
         for (int l = 0; l < VECTOR_LANES; l++)
             packed[k * stride + l] = rows[l][k] * factors[l];
+}
+
+static void decode(const struct lik_cpu_decoder *decoder, float *dst, const void *centroid,
+                   const uint8_t *bytes, int64_t dim)
+{
+    const int bits = decoder->bits, ones = (1 << bits) - 1;
+    for (int64_t k = 0; k < dim; k++)
+        dst[k] = lik_round_f32(lik_load_f32(centroid, decoder->centroids_dtype, k), decoder->round_to);
+    for (int64_t k = 0; bits && k < dim; k++) {
+        int at = (int)(k % (8 / bits)) * bits, shift = decoder->top_first ? 8 - bits - at : at;
+        float weight = decoder->weights[bytes[k / (8 / bits)] >> shift & ones];
+        dst[k] = lik_round_f32(dst[k] + weight, decoder->round_to);
+    }
+}
+
+static float quantize(int8_t *dst, const float *src, int64_t n)
+{
+    float most = 0, broken = 0;
+    for (int64_t k = 0; k < n; k++) {
+        most = fmaxf(most, fabsf(src[k]));
+        broken += src[k] - src[k]; /* NaN, of infinities too */
+    }
+    if (!(most >= 0x1p-100f) || broken != 0) {
+        for (int64_t k = 0; k < n; k++)
+            dst[k] = 0;
+        return broken != 0 ? NAN : 0;
+    }
+    float steps = 127 / most;
+    for (int64_t k = 0; k < n; k++)
+        dst[k] = (int8_t)lrintf(src[k] * steps);
+    return most / 127;
 }
 
 static void widen(float *dst, const void *src, int32_t dtype, int64_t n)
@@ -197,8 +240,11 @@ const struct lik_cpu_kernels lik_kernels_generic = {
     .bf16 = SHAPES(bf16),
     .i8_q16 = EVEN_SHAPES(q16),
     .i8_q7 = EVEN_SHAPES(q7),
+    .look_up = look_up,
     .pack = pack,
+    .decode = decode,
     .widen = widen,
+    .quantize = quantize,
     .narrow = narrow,
     .sum_squares = sum_squares,
     .sum_squares_of = sum_squares_of,

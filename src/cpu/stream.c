@@ -1,6 +1,8 @@
 /* Row streams: walking over documents, and what becomes of their tokens. See stream.h. */
 #include "cpu/stream.h"
 
+#include "base/dtype.h"
+
 static inline void enter_document(const struct lik_score *op, int64_t row, struct lik_cpu_cursor *at)
 {
     const struct lik_tokens *d = &op->d;
@@ -133,18 +135,22 @@ int lik_cpu_load_stream(const struct lik_cpu_job *job, int64_t row, struct lik_c
         int64_t j = lik_score_document(job->op, row, stream->column[s]), end = stream->ends[s];
         if (loader->load && r < end)
             loader->load(job, j, r, end, stream, slot);
-        if (d->normalize)
+        if (d->normalize && !loader->units)
             take_norms(job, r, end, stream, slot);
-        const float *scales =
-            d->scale && r < end ? d->scale + lik_tokens_base(d, &d->scale_strides, j) : NULL;
+        int64_t scales = d->scale && r < end ? lik_tokens_base(d, &d->scale_strides, j) : 0;
         for (; r < end; r++) {
-            float scale = scales ? scales[stream->index[r] * d->scale_strides.token] : 1.0f;
+            float scale = 1.0f;
+            if (d->scale)
+                scale = lik_load_f32(d->scale, d->scale_dtype,
+                                     scales + stream->index[r] * d->scale_strides.token);
             if (d->normalize)
                 scale /= lik_clamp_norm(fabsf(scale) * stream->row_scale[r]);
+            if (loader->units)
+                scale *= stream->unit[r];
             stream->row_scale[r] = scale;
         }
     }
     for (; loader->load && r < stream->count + 2 * job->plan.geometry->tile_rows; r++)
         stream->rows[r] = stream->rows[stream->count - 1];
-    return d->scale || d->normalize;
+    return d->scale || d->normalize || loader->units;
 }

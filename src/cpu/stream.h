@@ -14,6 +14,7 @@ struct lik_cpu_stream {
     const void *rows[LIK_STREAM_ROWS_MAX + 2 * LIK_TILE_ROWS_MAX];
     int32_t index[LIK_STREAM_ROWS_MAX + 2 * LIK_TILE_ROWS_MAX];
     float row_scale[LIK_STREAM_ROWS_MAX + 2 * LIK_TILE_ROWS_MAX];
+    float unit[LIK_STREAM_ROWS_MAX]; /* of rows that a loader made integers */
     int32_t ends[LIK_STREAM_ROWS_MAX + 1];
     int64_t column[LIK_STREAM_ROWS_MAX + 1];
     int8_t kept[LIK_STREAM_ROWS_MAX + 1]; /* has the document kept a token, in this stream or before? */
@@ -33,12 +34,15 @@ enum lik_cpu_rows {
 struct lik_cpu_loader {
     const char *suffix; /* of the variant's name */
     int (*takes)(const struct lik_score *op);
-    int32_t query_group;    /* elements of a lane that lie together: 1, f32; 2 or 4, integers */
+    /* elements of a lane that lie together: 1, f32; 2 or 4, integers; 0: queries are not
+     * packed, rows are products (look_up) */
+    int32_t query_group;
     int32_t element_bytes;  /* of a row, as kernels of query_group 1 read it */
     enum lik_cpu_rows rows; /* see there */
     size_t kernels;         /* where its kernels stand in struct lik_cpu_kernels */
     /* Bytes of an element of `gathered`, whose rows `load` writes; 0: none. */
     int32_t gathered_bytes;
+    int32_t units; /* `load` leaves each row's unit, and its norm in row_scale */
     /* NULL: rows are where documents store them. Else makes rows from ... to - 1 of the stream,
      * which are tokens index[r] of document j. */
     void (*load)(const struct lik_cpu_job *job, int64_t j, int64_t from, int64_t to,

@@ -3,14 +3,76 @@
 #include "cpu/driver.h"
 
 #include "base/dtype.h"
+#include "shared/residual.h"
 
-void lik_cpu_load_token(const struct lik_cpu_kernels *kernels, const struct lik_tokens *x, int64_t i,
-                        int64_t t, float *dst)
+void lik_cpu_reader_init(struct lik_cpu_reader *reader, const struct lik_cpu_kernels *kernels,
+                         const struct lik_tokens *x)
 {
+    reader->kernels = kernels;
+    reader->x = x;
+    if (x->storage != LIK_RESIDUAL)
+        return;
+    const struct lik_codec *codec = x->codec;
+    struct lik_cpu_decoder *decoder = &reader->decoder;
+    decoder->bits = codec->bits;
+    decoder->top_first = codec->bit_order == LIK_BITS_COLBERT;
+    decoder->centroids_dtype = codec->centroids_dtype;
+    decoder->round_to = x->dtype;
+    for (int f = 0; f < 8 && codec->bits; f++) {
+        int first = f * codec->bits / 8 * 8, within = f % (8 / codec->bits);
+        decoder->shifts[f] = first + lik_residual_shift(codec->bits, codec->bit_order, within);
+    }
+    for (int n = 0; codec->bits && n < 1 << codec->bits; n++) {
+        int bucket = decoder->top_first ? lik_reversed_bits(n, codec->bits) : n;
+        decoder->weights[n] =
+            lik_round_f32(lik_load_f32(codec->weights, codec->weights_dtype, bucket), x->dtype);
+    }
+}
+
+void lik_cpu_prefetch_token(const struct lik_tokens *x, int64_t i, int64_t t)
+{
+    const void *data = x->data;
+    int32_t dtype = x->dtype;
+    int64_t at;
+    if (x->storage == LIK_RESIDUAL) { /* its centroid; the bytes come in order */
+        int64_t entry = lik_tokens_base(x, &x->codes_strides, i) + t * x->codes_strides.token;
+        data = x->codec->centroids;
+        dtype = x->codec->centroids_dtype;
+        at = lik_code_at(x, entry) * lik_centroid_stride(x);
+    } else if (x->storage == LIK_DENSE && x->dim_stride == 1) {
+        at = lik_tokens_base(x, &x->strides, i) + t * x->strides.token;
+    } else {
+        return;
+    }
+    int64_t element_bytes = (int64_t)lik_dtype_bytes(dtype);
+    const char *token = (const char *)data + at * element_bytes;
+    for (int64_t b = 0; b < x->dim * element_bytes; b += 64)
+        __builtin_prefetch(token + b);
+}
+
+static void load_compressed(const struct lik_cpu_reader *reader, int64_t i, int64_t t, float *dst)
+{
+    const struct lik_tokens *x = reader->x;
+    const struct lik_codec *codec = x->codec;
+    int64_t code = lik_code_at(x, lik_tokens_base(x, &x->codes_strides, i) + t * x->codes_strides.token);
+    int64_t centroid = code * lik_centroid_stride(x) * (int64_t)lik_dtype_bytes(codec->centroids_dtype);
+    const uint8_t *bytes = NULL;
+    if (codec->bits)
+        bytes = (const uint8_t *)x->data + lik_tokens_base(x, &x->strides, i) + t * x->strides.token;
+    reader->kernels->decode(&reader->decoder, dst, (const char *)codec->centroids + centroid, bytes, x->dim);
+}
+
+void lik_cpu_load_token(const struct lik_cpu_reader *reader, int64_t i, int64_t t, float *dst)
+{
+    const struct lik_tokens *x = reader->x;
+    if (x->storage == LIK_RESIDUAL) {
+        load_compressed(reader, i, t, dst);
+        return;
+    }
     int64_t at = lik_tokens_base(x, &x->strides, i) + t * x->strides.token;
     if (x->dim_stride == 1) {
-        kernels->widen(dst, (const char *)x->data + at * (int64_t)lik_dtype_bytes(x->dtype), x->dtype,
-                       x->dim);
+        reader->kernels->widen(dst, (const char *)x->data + at * (int64_t)lik_dtype_bytes(x->dtype), x->dtype,
+                               x->dim);
         return;
     }
     for (int64_t k = 0; k < x->dim; k++)

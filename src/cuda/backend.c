@@ -69,7 +69,7 @@ static int grad(const struct lik_context *ctx, const struct lik_grad *op, struct
 
 const struct lik_backend lik_backend_cuda = {
     .name = "cuda",
-    .storages = 1u << LIK_DENSE,
+    .storages = 1u << LIK_DENSE | 1u << LIK_RESIDUAL | 1u << LIK_ONE_HOT,
     .open = lik_cuda_open,
     .score = score,
     .topk = topk,

@@ -27,6 +27,23 @@ LIK_DEVICE void copy_async_16(void *to, const void *from, int bytes)
 #endif
 }
 
+/* Copies 16, 8 or 4 bytes, aligned to as many. */
+LIK_DEVICE void copy_async(void *to, const void *from, int bytes)
+{
+#if __CUDA_ARCH__ >= 800
+    const uint32_t at = shared_address(to);
+    if (bytes == 16)
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(at), "l"(from) : "memory");
+    else if (bytes == 8)
+        asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(at), "l"(from) : "memory");
+    else
+        asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(at), "l"(from) : "memory");
+#else
+    for (int i = 0; i < bytes; i += 4)
+        *(uint32_t *)((char *)to + i) = *(const uint32_t *)((const char *)from + i);
+#endif
+}
+
 LIK_DEVICE void copy_async_commit()
 {
 #if __CUDA_ARCH__ >= 800

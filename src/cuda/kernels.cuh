@@ -12,6 +12,7 @@ extern "C" {
 #include <stdint.h>
 
 struct score_args;
+struct grad_args;
 
 /* LIK_OK, or LIK_EDEVICE with a message that says what failed. */
 int lik_cuda_status(cudaError_t error, const char *what);
@@ -25,20 +26,39 @@ int lik_cuda_launch_early(const struct lik_gpu *gpu, const void *kernel, const c
                           unsigned threads, size_t shared_bytes, cudaStream_t stream, void *args);
 
 /* The paths that score: what readies their kernels for a GPU, and what launches them. */
+int lik_cuda_look_up_prepare(struct lik_gpu *gpu);
+int lik_cuda_look_up_launch(const struct lik_gpu *gpu, const struct score_args *a,
+                            const struct score_plan *plan, char *workspace, cudaStream_t stream);
 int lik_cuda_sm90_prepare(struct lik_gpu *gpu);
 int lik_cuda_sm90_launch(const struct lik_gpu *gpu, const struct score_args *a, const struct score_plan *plan,
-                         cudaStream_t stream);
+                         char *workspace, cudaStream_t stream);
+int lik_cuda_decoded_prepare(struct lik_gpu *gpu);
+int lik_cuda_decoded_launch(const struct lik_gpu *gpu, const struct score_args *a,
+                            const struct score_plan *plan, char *workspace, cudaStream_t stream);
+int lik_cuda_scan_prepare(struct lik_gpu *gpu);
+int lik_cuda_scan_launch(const struct lik_gpu *gpu, const struct score_args *a, const struct score_plan *plan,
+                         char *workspace, cudaStream_t stream);
 int lik_cuda_mma_prepare(struct lik_gpu *gpu);
 int lik_cuda_mma_launch(const struct lik_gpu *gpu, const struct score_args *a, const struct score_plan *plan,
-                        cudaStream_t stream);
+                        char *workspace, cudaStream_t stream);
+int lik_cuda_mma_prepare_compressed(const struct lik_gpu *gpu);
+int lik_cuda_mma_launch_compressed(const struct lik_gpu *gpu, const struct score_args *a,
+                                   const struct score_plan *plan, cudaStream_t stream);
 
 /* score.cu */
 unsigned lik_cuda_blocks(int64_t threads); /* of 256 threads; kernels stride over what is left */
 int lik_cuda_unit_factors(const struct lik_tokens *x, int vector, float *out, int64_t rows,
                           cudaStream_t stream);
+int lik_cuda_add_partials(const struct score_args *a, cudaStream_t stream);
 int lik_cuda_score_prepare(struct lik_gpu *gpu);
 
-/* grad/grad.cu */
+/* scan/launch.cu: the centroids of x as the scan reads them */
+int lik_cuda_lay_out_centroids(const struct lik_tokens *x, void *out, cudaStream_t stream);
+
+/* grad/ */
 int lik_cuda_grad_prepare(const struct lik_gpu *gpu);
+int lik_cuda_grad_compressed_prepare(const struct lik_gpu *gpu);
+int lik_cuda_grad_compressed(const struct grad_args *a, int64_t tokens, size_t shared_bytes,
+                             cudaStream_t stream);
 
 #endif

@@ -3,6 +3,7 @@
  * Three launches at most, all on the caller's stream: the factors that normalize the documents,
  * where that is asked for, the main loop, and the sum of a query's strips where a query is
  * longer than a tile. */
+#include "cuda/compressed.cuh"
 #include "cuda/kernels.cuh"
 #include "cuda/score.cuh"
 
@@ -10,12 +11,15 @@
 static const struct score_path {
     int (*prepare)(struct lik_gpu *gpu);
     int (*launch)(const struct lik_gpu *gpu, const struct score_args *args, const struct score_plan *plan,
-                  cudaStream_t stream);
+                  char *workspace, cudaStream_t stream);
 } paths[SCORE_PATHS] = {
-    {lik_cuda_sm90_prepare, lik_cuda_sm90_launch},
+    {lik_cuda_look_up_prepare, lik_cuda_look_up_launch}, {lik_cuda_sm90_prepare, lik_cuda_sm90_launch},
+    {lik_cuda_decoded_prepare, lik_cuda_decoded_launch}, {lik_cuda_scan_prepare, lik_cuda_scan_launch},
     {lik_cuda_mma_prepare, lik_cuda_mma_launch},
 };
-static_assert(SCORE_SM90 == 0 && SCORE_MMA == 1 && SCORE_PATHS == 2, "the list's order");
+static_assert(SCORE_LOOK_UP == 0 && SCORE_SM90 == 1 && SCORE_DECODED == 2 && SCORE_SCAN == 3 &&
+                  SCORE_MMA == 4 && SCORE_PATHS == 5,
+              "the list's order");
 
 static __global__ void unit_factors(const __grid_constant__ struct lik_tokens x, int vector, float *out,
                                     int64_t rows)
@@ -31,6 +35,24 @@ static __global__ void unit_factors(const __grid_constant__ struct lik_tokens x,
         float own = x.scale ? x.scale[scale_base + t * x.scale_strides.token] : 1.0f;
         float factor = unit_factor(x, base + t * x.strides.token, own, (int)threadIdx.x & 7, vector);
         if ((threadIdx.x & 7) == 0)
+            out[row] = factor;
+    }
+}
+
+/* The same of compressed tokens, four lanes each. */
+static __global__ void coded_factors(const __grid_constant__ struct lik_tokens x,
+                                     const __grid_constant__ struct lik_codec codec, float *out, int64_t rows)
+{
+    int64_t step = (int64_t)gridDim.x * (blockDim.x / 4);
+    for (int64_t row = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / 4; row < rows; row += step) {
+        int64_t i = x.offsets ? 0 : row / x.len_max, t = x.offsets ? row : row - i * x.len_max;
+        int64_t base = x.offsets ? 0 : lik_tokens_base(&x, &x.strides, i);
+        int64_t codes_base = x.offsets ? 0 : lik_tokens_base(&x, &x.codes_strides, i);
+        int64_t scale_base = x.offsets ? 0 : lik_tokens_base(&x, &x.scale_strides, i);
+        struct coded_token token = coded_token_at(x, codec, base, codes_base, t);
+        float own = coded_scale(x, scale_base, (int)t);
+        float factor = coded_unit_factor(x, codec, token, own, (int)threadIdx.x & 3);
+        if ((threadIdx.x & 3) == 0)
             out[row] = factor;
     }
 }
@@ -64,8 +86,21 @@ unsigned lik_cuda_blocks(int64_t threads)
 int lik_cuda_unit_factors(const struct lik_tokens *x, int vector, float *out, int64_t rows,
                           cudaStream_t stream)
 {
+    if (x->storage == LIK_RESIDUAL) {
+        coded_factors<<<lik_cuda_blocks(rows * 4), 256, 0, stream>>>(*x, *x->codec, out, rows);
+        return lik_cuda_launched("coded_factors");
+    }
     unit_factors<<<lik_cuda_blocks(rows * 8), 256, 0, stream>>>(*x, vector, out, rows);
     return lik_cuda_launched("unit_factors");
+}
+
+/* The sums of a query's strips. */
+int lik_cuda_add_partials(const struct score_args *a, cudaStream_t stream)
+{
+    const int64_t count = a->tiling.rows * a->columns;
+    add_partials<<<lik_cuda_blocks(count), 256, 0, stream>>>(
+        a->partial, a->tiling.strips_per_query, a->columns, count, a->op.scores, a->op.scores_stride);
+    return lik_cuda_launched("add_partials");
 }
 
 int lik_cuda_score_prepare(struct lik_gpu *gpu)
@@ -101,10 +136,10 @@ int lik_cuda_score_run(const struct lik_gpu *gpu, const struct lik_score *op, co
     }
     if (p->partial_count)
         a.partial = (float *)(workspace + p->partial);
-    status = paths[p->path].launch(gpu, &a, p, stream);
-    if (status || !p->partial_count)
+    if (p->maxima_count)
+        a.maxima = (float *)(workspace + p->maxima);
+    status = paths[p->path].launch(gpu, &a, p, workspace, stream);
+    if (status || !p->partial_count || p->path == SCORE_DECODED) /* which does it for each chunk */
         return status;
-    add_partials<<<lik_cuda_blocks(p->scores), 256, 0, stream>>>(
-        a.partial, p->tiling.strips_per_query, p->columns, p->scores, op->scores, op->scores_stride);
-    return lik_cuda_launched("add_partials");
+    return lik_cuda_add_partials(&a, stream);
 }

@@ -65,6 +65,7 @@ LIK_CHECKED int lik_npy_write_header(struct lik_output *out, int type, int rank,
 struct lik_safetensors {
     struct lik_array *arrays; /* in the order of their data */
     int64_t count;
+    struct lik_bytes metadata; /* the JSON object of that name; size 0 if there is none */
 };
 
 int lik_safetensors_recognize(const struct lik_map *map);
@@ -74,5 +75,9 @@ LIK_CHECKED int lik_safetensors_read(const struct lik_map *map, const char *path
                                      struct lik_safetensors *file, struct lik_io_error *error);
 void lik_safetensors_free(struct lik_safetensors *file);
 const struct lik_array *lik_safetensors_find(const struct lik_safetensors *file, const char *name);
+/* The text that the metadata have under `key`: 1 with *value; 0: there is none; -1: out of
+ * memory. */
+LIK_CHECKED int lik_safetensors_metadata(const struct lik_safetensors *file, const char *key,
+                                         struct lik_bytes *value);
 
 #endif

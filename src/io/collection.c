@@ -439,6 +439,62 @@ static int take_sequences(struct opening *o)
                                           : make_view(o);
 }
 
+/* The names and texts that a file of compressed tokens has with it. */
+static int take_documents(struct opening *o, const struct lik_array *documents)
+{
+    struct lik_collection *c = o->c;
+    struct lik_map map = {.data = documents->data, .size = documents->bytes, .borrowed = 1};
+    char text[160];
+    if (documents->rank != 1 || documents->type != LIK_ARRAY_U8)
+        return FAIL(o, LIK_IO_INCOMPATIBLE, "%s: 'documents' is %s %s, must be uint8 of one dimension",
+                    c->path, lik_array_shape_text(documents, text), lik_array_type_name(documents->type));
+    size_t size = strlen(c->path) + sizeof ", 'documents'";
+    char *name = malloc(size);
+    if (!name)
+        return lik_io_no_memory(o->error, c->path, "a name for its texts", (int64_t)size);
+    snprintf(name, size, "%s, 'documents'", c->path);
+    int status = lik_lines_read(&c->texts, &map, name, NULL, o->error);
+    free(name);
+    if (!status && c->texts.count != c->tokens.count)
+        status = FAIL(o, LIK_IO_UNREADABLE, "%s: 'documents' has %lld entries, there are %lld sequences",
+                      c->path, (long long)c->texts.count, (long long)c->tokens.count);
+    lik_collection_adopt_ids(c);
+    return status;
+}
+
+static int read_compressed(struct opening *o)
+{
+    struct lik_collection *c = o->c;
+    const struct lik_array *mask = lik_safetensors_find(&c->tensors, "mask"),
+                           *documents = lik_safetensors_find(&c->tensors, "documents");
+    if (o->options->queries)
+        return FAIL(o, LIK_IO_INCOMPATIBLE,
+                    "%s holds compressed tokens: documents may be compressed, queries may not", c->path);
+    struct lik_compressed *x = c->compressed = calloc(1, sizeof *x);
+    if (!x)
+        return lik_io_no_memory(o->error, c->path, "what its tokens share", (int64_t)sizeof *x);
+    int status = lik_compressed_read(x, &c->tensors, c->path, o->error);
+    if (!status && !o->lengths)
+        status = lengths_of_tensors(o);
+    if (!status && !o->lengths)
+        status = FAIL(o, LIK_IO_UNREADABLE, "%s holds compressed tokens and no tensor 'lengths'", c->path);
+    if (status)
+        return status;
+    c->rows = x->rows;
+    o->vectors = (struct lik_array){.rank = 2, .shape = {x->rows, x->dim}};
+    c->tokens = lik_tokens_packed(x->residuals, LIK_F32, 0, 0, x->rows, x->dim, NULL, LIK_I64);
+    status = apply_lengths(o);
+    if (status)
+        return status;
+    c->tokens = lik_tokens_compressed(c->tokens, &x->codec, x->codes, x->codes_dtype);
+    c->tokens.normalize = x->normalize && !x->inv_norms;
+    c->tokens.scale = x->inv_norms;
+    c->tokens.scale_dtype = x->inv_norms ? x->inv_norms_dtype : 0;
+    if (mask)
+        status = take_mask(o, mask);
+    return status || !documents ? status : take_documents(o, documents);
+}
+
 static int read_safetensors(struct opening *o)
 {
     static const char *names[] = {"embeddings", "vectors", "tokens"};
@@ -449,6 +505,8 @@ static int read_safetensors(struct opening *o)
         return status;
     if (!c->tensors.count)
         return FAIL(o, LIK_IO_INCOMPATIBLE, "%s holds no tensor", c->path);
+    if (!o->options->key && lik_compressed_recognize(&c->tensors))
+        return read_compressed(o);
     if (o->options->key) {
         found = lik_safetensors_find(&c->tensors, o->options->key);
         if (!found)
@@ -669,6 +727,9 @@ void lik_collection_free(struct lik_collection *c)
     lik_map_close(&c->map);
     lik_names_free(&c->ids);
     lik_lines_free(&c->texts);
+    if (c->compressed)
+        lik_compressed_free(c->compressed);
+    free(c->compressed);
     free(c->path);
     free(c->text_line);
     free(c->offsets);

@@ -4,7 +4,9 @@
  *   .npy          [n, L, dim], or [T, dim] with lengths from x.doclens.npy, x_len.npy or a
  *                 named file
  *   .safetensors  embeddings | vectors | tokens with lengths | doclens | offsets, or one
- *                 [L, dim] tensor a sequence; optional mask, scales | scale, weights
+ *                 [L, dim] tensor a sequence;
+ *                 optional mask, scales | scale, weights;
+ *                 or compressed tokens with their names and texts (compressed.h)
  *   JSON lines    {"id", "embedding": [[..], ..], "text", "tokens", "weights"}
  *
  * The result is a view that lik.h takes: the data stay mapped unless they are float64
@@ -14,7 +16,7 @@
 #ifndef LIK_IO_COLLECTION_H
 #define LIK_IO_COLLECTION_H
 
-#include "io/array.h"
+#include "io/compressed.h"
 #include "io/lines.h"
 
 #include "lik/lik.h"
@@ -44,7 +46,8 @@ struct lik_collection {
     int64_t *text_line;     /* line of `texts` of each sequence, -1 = none; NULL = sequence i has line i */
     struct lik_map map;
     struct lik_safetensors tensors;
-    int64_t *offsets; /* what `tokens` points to, when owned */
+    struct lik_compressed *compressed; /* NULL: the tokens are dense */
+    int64_t *offsets;                  /* what `tokens` points to, when owned */
     uint8_t *mask;
     float *scale, *weights;
     void *data;

@@ -136,7 +136,7 @@ void lik_map_close(struct lik_map *map)
 {
     if (map->mapped)
         munmap((void *)(uintptr_t)map->data, (size_t)map->size);
-    else
+    else if (!map->borrowed)
         free((void *)(uintptr_t)map->data);
     *map = (struct lik_map){0};
 }

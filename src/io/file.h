@@ -40,6 +40,7 @@ struct lik_map {
     const uint8_t *data;
     int64_t size;
     int mapped;
+    int borrowed; /* a part of another one, which stays open longer */
 };
 
 /* Opens `path`, "-" being standard input. */

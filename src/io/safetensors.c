@@ -172,9 +172,10 @@ static int check_names(struct lik_safetensors *file, const char *path, struct li
     return status;
 }
 
-/* The members of the header's object into a growing array of entries. */
+/* The members of the header's object into a growing array of entries, the metadata as they
+ * are. */
 static int read_header(struct lik_json *json, struct lik_bytes *text, struct lik_bytes *list,
-                       const char *path, struct lik_io_error *error)
+                       struct lik_bytes *metadata, const char *path, struct lik_io_error *error)
 {
     int more;
     if (lik_json_enter(json, '{'))
@@ -184,8 +185,14 @@ static int read_header(struct lik_json *json, struct lik_bytes *text, struct lik
         if (lik_json_key(json, text))
             return LIK_IO_UNREADABLE;
         if (!strcmp(text->data, "__metadata__")) {
-            if (lik_json_peek(json) != '{' || lik_json_skip(json))
+            if (lik_json_peek(json) != '{')
                 return LIK_IO_UNREADABLE;
+            const char *begin = json->at;
+            if (lik_json_skip(json))
+                return LIK_IO_UNREADABLE;
+            metadata->size = 0;
+            if (lik_bytes_append(metadata, begin, json->at - begin))
+                return lik_io_no_memory(error, path, "the metadata", json->at - begin);
             continue;
         }
         entry.array.name = strdup(text->data);
@@ -222,7 +229,7 @@ int lik_safetensors_read(const struct lik_map *map, const char *path, struct lik
     struct lik_json json = lik_json_open((const char *)map->data + 8, length);
     struct lik_bytes text = {0}, list = {0};
     error->text[0] = 0;
-    int status = read_header(&json, &text, &list, path, error);
+    int status = read_header(&json, &text, &list, &file->metadata, path, error);
     struct entry *entries = (void *)list.data;
     int64_t count = list.size / (int64_t)sizeof *entries;
     if (status && !error->text[0] && lik_json_status(&json) == LIK_IO_EXHAUSTED)
@@ -259,6 +266,7 @@ void lik_safetensors_free(struct lik_safetensors *file)
     for (int64_t i = 0; i < file->count; i++)
         free(file->arrays[i].name);
     free(file->arrays);
+    lik_bytes_free(&file->metadata);
     *file = (struct lik_safetensors){0};
 }
 
@@ -268,4 +276,22 @@ const struct lik_array *lik_safetensors_find(const struct lik_safetensors *file,
         if (!strcmp(file->arrays[i].name, name))
             return &file->arrays[i];
     return NULL;
+}
+
+int lik_safetensors_metadata(const struct lik_safetensors *file, const char *key, struct lik_bytes *value)
+{
+    struct lik_bytes name = {0};
+    int found = 0;
+    if (!file->metadata.size)
+        return 0;
+    struct lik_json json = lik_json_open(file->metadata.data, file->metadata.size);
+    if (lik_json_enter(&json, '{'))
+        return 0;
+    while (!found && lik_json_next(&json, '{') > 0 && !lik_json_key(&json, &name))
+        if (lik_json_peek(&json) == '"' && !strcmp(name.data, key))
+            found = !lik_json_string(&json, value);
+        else if (lik_json_skip(&json))
+            break;
+    lik_bytes_free(&name);
+    return !found && json.error && lik_json_status(&json) == LIK_IO_EXHAUSTED ? -1 : found;
 }

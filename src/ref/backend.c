@@ -1,4 +1,4 @@
-/* The oracle as a backend: device "ref", no levels, no workspace. */
+/* The oracle as a backend: device "ref", no levels. */
 #include "ref/ref.h"
 
 #include <stdio.h>
@@ -38,12 +38,29 @@ static int ref_grad(const struct lik_context *ctx, const struct lik_grad *op, st
     return plan ? plan_as(plan, "grad_ref") : lik_ref_grad_run(op);
 }
 
+static int ref_decode(const struct lik_context *ctx, const struct lik_decode *op, struct lik_exec *exec,
+                      struct lik_plan *plan)
+{
+    (void)ctx, (void)exec;
+    return plan ? plan_as(plan, "decode_ref") : lik_ref_decode_run(op);
+}
+
+static int ref_encode(const struct lik_context *ctx, const struct lik_encode *op, struct lik_exec *exec,
+                      struct lik_plan *plan)
+{
+    (void)ctx, (void)exec;
+    return plan ? plan_as(plan, "encode_ref") : lik_ref_encode_run(op);
+}
+
 const struct lik_backend lik_backend_ref = {
     .name = "ref",
     .host_memory = 1,
-    .storages = 1u << LIK_DENSE,
+    .storages = 1u << LIK_DENSE | 1u << LIK_RESIDUAL | 1u << LIK_ONE_HOT,
     .open = ref_open,
     .score = ref_score,
     .topk = ref_topk,
     .grad = ref_grad,
+    .decode = ref_decode,
+    .encode = ref_encode,
+    .train = lik_ref_train,
 };

@@ -60,7 +60,7 @@ static void visit_score(struct gather *g, int64_t row, int64_t column)
         return;
     }
     for (int64_t s = 0; j == g->i && s < lik_tokens_length(&op->q, i); s++)
-        if (lik_argmax_at(op, score, s) == g->t && lik_ref_kept(&op->q, i, s))
+        if (lik_argmax_at(op, score, s) == g->t && lik_token_kept(&op->q, i, s))
             meet(g, grad_score, i, s, j, g->t);
 }
 
@@ -146,7 +146,7 @@ static void grad_operand(const struct lik_grad *op, const struct lik_tokens *x, 
             zero_row(op, x, out, out_weights, row);
         for (int64_t t = 0; t < lik_tokens_length(x, i); t++, row++) {
             struct gather g = {.op = op, .i = i, .t = t, .is_query = is_query};
-            if (!lik_ref_kept(x, i, t)) {
+            if (!lik_token_kept(x, i, t)) {
                 zero_row(op, x, out, out_weights, row);
                 continue;
             }

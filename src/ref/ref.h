@@ -1,5 +1,5 @@
 /* The oracle: the operation as lik.h defines it, one product at a time, in f64, on the calling
- * thread, without workspace.
+ * thread, without workspace (but training, which has to remember what it found).
  *
  * A token is `dim` stored elements with a scale. Its vector is
  *
@@ -17,7 +17,9 @@
 #include "base/size.h"
 #include "core/backend.h"
 #include "shared/argmax.h"
+#include "shared/residual.h"
 
+#include <float.h>
 #include <math.h>
 
 #define LIK_REF_SPAN 256
@@ -25,15 +27,10 @@
 struct lik_ref_token {
     const struct lik_tokens *of;
     int64_t at;    /* index of element 0 in of->data */
+    int64_t code;  /* LIK_RESIDUAL, LIK_ONE_HOT */
     double factor; /* the token's vector is factor times its stored elements */
     int clamped;   /* normalized, and |x| is below 1e-12 */
 };
-
-/* Is token t of sequence i kept by the mask? */
-static inline int lik_ref_kept(const struct lik_tokens *x, int64_t i, int64_t t)
-{
-    return !x->mask || x->mask[lik_tokens_base(x, &x->mask_strides, i) + t * x->mask_strides.token];
-}
 
 /* Weight of query token s of query i. */
 static inline double lik_ref_weight(const struct lik_tokens *q, int64_t i, int64_t s)
@@ -56,8 +53,18 @@ double lik_ref_product(const struct lik_ref_token *q, const struct lik_ref_token
  * op->argmax if it is wanted. */
 float lik_ref_score(const struct lik_score *op, int64_t i, int64_t j, int64_t row, int want_argmax);
 
+/* The token of a row of a contiguous array; 0 if there is none, or it is dropped. */
+int lik_ref_token_of_row(const struct lik_tokens *x, int64_t row, struct lik_ref_token *token);
+
+/* The first token of sequence 0 of d, whose mask is not looked at, with the largest product, or
+ * with the first NaN. */
+int64_t lik_ref_nearest(const struct lik_ref_token *q, const struct lik_tokens *d);
+
 int lik_ref_score_run(const struct lik_score *op);
 int lik_ref_topk_run(const struct lik_topk *op);
 int lik_ref_grad_run(const struct lik_grad *op);
+int lik_ref_decode_run(const struct lik_decode *op);
+int lik_ref_encode_run(const struct lik_encode *op);
+int lik_ref_train(const struct lik_context *, const struct lik_train *, struct lik_exec *, struct lik_plan *);
 
 #endif

@@ -3,20 +3,40 @@
  * f64, and rounded to f32 once. */
 #include "ref/ref.h"
 
+/* Element k of a compressed token. */
+static float decoded(const struct lik_ref_token *token, int64_t k)
+{
+    const struct lik_tokens *x = token->of;
+    const struct lik_codec *codec = x->codec;
+    float element =
+        lik_load_f32(codec->centroids, codec->centroids_dtype, token->code * lik_centroid_stride(x) + k);
+    element = lik_round_f32(element, x->dtype);
+    if (!codec->bits)
+        return element;
+    const uint8_t *bytes = (const uint8_t *)x->data + token->at;
+    int bucket = lik_residual_bucket(bytes, k, codec->bits, codec->bit_order);
+    float weight = lik_load_f32(codec->weights, codec->weights_dtype, bucket);
+    return lik_round_f32(element + lik_round_f32(weight, x->dtype), x->dtype);
+}
+
 void lik_ref_load(const struct lik_ref_token *token, int64_t from, int64_t n, float *out)
 {
     const struct lik_tokens *x = token->of;
     for (int64_t k = 0; k < n; k++)
-        out[k] = lik_load_f32(x->data, x->dtype, token->at + (from + k) * x->dim_stride);
+        out[k] = x->storage == LIK_RESIDUAL
+                     ? decoded(token, from + k)
+                     : lik_load_f32(x->data, x->dtype, token->at + (from + k) * x->dim_stride);
 }
 
 struct lik_ref_token lik_ref_token(const struct lik_tokens *x, int64_t i, int64_t t)
 {
     struct lik_ref_token token = {.of = x, .factor = 1};
     token.at = lik_tokens_base(x, &x->strides, i) + t * x->strides.token;
+    if (x->storage != LIK_DENSE)
+        token.code = lik_code_at(x, lik_tokens_base(x, &x->codes_strides, i) + t * x->codes_strides.token);
     if (x->scale)
-        token.factor =
-            (double)x->scale[lik_tokens_base(x, &x->scale_strides, i) + t * x->scale_strides.token];
+        token.factor = (double)lik_load_f32(
+            x->scale, x->scale_dtype, lik_tokens_base(x, &x->scale_strides, i) + t * x->scale_strides.token);
     if (!x->normalize)
         return token;
     double squares = 0;
@@ -36,6 +56,11 @@ struct lik_ref_token lik_ref_token(const struct lik_tokens *x, int64_t i, int64_
 double lik_ref_product(const struct lik_ref_token *q, const struct lik_ref_token *d)
 {
     double sum = 0;
+    if (d->of->storage == LIK_ONE_HOT) {
+        float element;
+        lik_ref_load(q, d->code, 1, &element);
+        return (double)element;
+    }
     for (int64_t from = 0; from < q->of->dim; from += LIK_REF_SPAN) {
         float a[LIK_REF_SPAN], b[LIK_REF_SPAN];
         int64_t n = lik_min_i64(LIK_REF_SPAN, q->of->dim - from);
@@ -54,10 +79,10 @@ float lik_ref_score(const struct lik_score *op, int64_t i, int64_t j, int64_t ro
     for (int64_t s = 0; s < op->q.len_max; s++) {
         double best = 0;
         int64_t best_t = -1;
-        if (s < q_length && lik_ref_kept(&op->q, i, s)) {
+        if (s < q_length && lik_token_kept(&op->q, i, s)) {
             struct lik_ref_token q = lik_ref_token(&op->q, i, s);
             for (int64_t t = 0; t < d_length; t++) {
-                if (!lik_ref_kept(&op->d, j, t))
+                if (!lik_token_kept(&op->d, j, t))
                     continue;
                 struct lik_ref_token d = lik_ref_token(&op->d, j, t);
                 double product = lik_ref_product(&q, &d);

@@ -1,31 +1,31 @@
 /* The arrays of an operand in one list, over which checks, slices, copies and bindings loop.
  *
  * An entry is what belongs to one token: `inner` elements of an array, `inner_stride` apart. A
- * new array of struct lik_tokens is one more line in lik_operand_fields. The offsets are not in
+ * new array of struct lik_tokens is one more line in lik_operand_fields and in
+ * lik_operand_element_bytes. The offsets are not in
  * the list: they say where the sequences begin in all the others. */
 #ifndef LIK_SHARED_OPERAND_H
 #define LIK_SHARED_OPERAND_H
 
 #include "base/size.h"
-#include "shared/tokens.h"
+#include "shared/residual.h"
 
 #include <string.h>
 
 struct lik_operand_field {
     const char *name, *strides_name; /* of the fields of struct lik_tokens */
     size_t at, strides;              /* where they stand in it */
-    int64_t element_bytes;           /* 0: that of the operand's dtype, `dim` elements an entry */
 };
 
-#define LIK_OPERAND_ARRAYS 4
+#define LIK_OPERAND_FIELD(field, strides_field) \
+    {#field, #strides_field, offsetof(struct lik_tokens, field), offsetof(struct lik_tokens, strides_field)}
+
+enum lik_operand_number { LIK_DATA, LIK_MASK, LIK_SCALE, LIK_WEIGHTS, LIK_CODES, LIK_OPERAND_ARRAYS };
 
 static const struct lik_operand_field lik_operand_fields[LIK_OPERAND_ARRAYS] = {
-    {"data", "strides", offsetof(struct lik_tokens, data), offsetof(struct lik_tokens, strides), 0},
-    {"mask", "mask_strides", offsetof(struct lik_tokens, mask), offsetof(struct lik_tokens, mask_strides), 1},
-    {"scale", "scale_strides", offsetof(struct lik_tokens, scale), offsetof(struct lik_tokens, scale_strides),
-     4},
-    {"weights", "weights_strides", offsetof(struct lik_tokens, weights),
-     offsetof(struct lik_tokens, weights_strides), 4},
+    LIK_OPERAND_FIELD(data, strides),        LIK_OPERAND_FIELD(mask, mask_strides),
+    LIK_OPERAND_FIELD(scale, scale_strides), LIK_OPERAND_FIELD(weights, weights_strides),
+    LIK_OPERAND_FIELD(codes, codes_strides),
 };
 
 struct lik_operand_array {
@@ -36,17 +36,28 @@ struct lik_operand_array {
     int64_t inner, inner_stride;
 };
 
+/* Bytes of an element of array n. */
+static inline int64_t lik_operand_element_bytes(const struct lik_tokens *x, int n)
+{
+    switch (n) {
+    case LIK_DATA: return x->storage == LIK_RESIDUAL ? 1 : (int64_t)lik_dtype_bytes(x->dtype);
+    case LIK_MASK: return 1;
+    case LIK_SCALE: return x->scale_dtype == LIK_F16 ? 2 : 4;
+    case LIK_WEIGHTS: return 4;
+    default: return (int64_t)lik_dtype_bytes(x->codes_dtype);
+    }
+}
+
 /* Array n of an operand. */
 static inline struct lik_operand_array lik_array_of(const struct lik_tokens *x, int n)
 {
     const struct lik_operand_field *field = &lik_operand_fields[n];
-    struct lik_operand_array array = {
-        field->name, field->strides_name, NULL, {0, 0, 0}, field->element_bytes, 1, 0};
+    struct lik_operand_array array = {field->name, field->strides_name, NULL, {0, 0, 0}, 0, 1, 0};
     memcpy(&array.at, (const char *)x + field->at, sizeof array.at);
     memcpy(&array.strides, (const char *)x + field->strides, sizeof array.strides);
-    if (!field->element_bytes) {
-        array.element_bytes = (int64_t)lik_dtype_bytes(x->dtype);
-        array.inner = x->dim;
+    array.element_bytes = lik_operand_element_bytes(x, n);
+    if (n == LIK_DATA) {
+        array.inner = x->storage == LIK_RESIDUAL ? lik_residual_bytes(x->dim, x->codec->bits) : x->dim;
         array.inner_stride = x->dim_stride;
     }
     return array;

@@ -43,8 +43,23 @@ LIK_INLINE int64_t lik_tokens_base(const struct lik_tokens *x, const struct lik_
     return i * strides->sequence;
 }
 
+/* Does the mask keep token t of sequence i? */
+LIK_INLINE int lik_token_kept(const struct lik_tokens *x, int64_t i, int64_t t)
+{
+    return !x->mask || x->mask[lik_tokens_base(x, &x->mask_strides, i) + t * x->mask_strides.token];
+}
+
+/* Tokens of sequence i that the mask keeps. */
+LIK_INLINE int64_t lik_tokens_kept(const struct lik_tokens *x, int64_t i)
+{
+    int64_t length = lik_tokens_length(x, i), kept = 0;
+    for (int64_t t = 0; x->mask && t < length; t++)
+        kept += lik_token_kept(x, i, t);
+    return x->mask ? kept : length;
+}
+
 /* Row of token 0 of sequence i in a contiguous array shaped [count, len_max] or [total]:
- * gradients, weights' gradients. */
+ * gradients, weights' gradients, codes. */
 LIK_INLINE int64_t lik_tokens_row(const struct lik_tokens *x, int64_t i)
 {
     return x->offsets ? lik_offset_at(x, i) : i * x->len_max;
@@ -54,6 +69,22 @@ LIK_INLINE int64_t lik_tokens_row(const struct lik_tokens *x, int64_t i)
 LIK_INLINE int64_t lik_tokens_rows(const struct lik_tokens *x)
 {
     return x->offsets ? x->total : x->count * x->len_max;
+}
+
+/* The sequence that a row of that array belongs to; -1: none. */
+LIK_INLINE int64_t lik_tokens_sequence(const struct lik_tokens *x, int64_t row)
+{
+    if (!x->offsets)
+        return row / x->len_max;
+    int64_t low = 0, high = x->count;
+    while (low < high) { /* low: how many sequences begin at or before row */
+        int64_t middle = low + (high - low) / 2;
+        if (lik_offset_at(x, middle) <= row)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low > 0 && row < lik_offset_at(x, low) ? low - 1 : -1;
 }
 
 /* Scores of a problem, and which query and document score n belongs to. */

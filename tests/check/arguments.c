@@ -184,8 +184,7 @@ static void check_operands(void)
 {
     INVALID(c.score.q.struct_size = 8, "q.struct_size", "8", "must be");
     INVALID(c.score.d.struct_size = 0, "d.struct_size", "0", "must be");
-    REFUSED(c.score.d.reserved[2] = in.d, ANY_VERB, LIK_EUNSUPPORTED, "d.reserved", "2", "zero");
-    INVALID(c.score.q.storage = 1, "q.storage", "1", "LIK_DENSE");
+    INVALID(c.score.q.storage = 3, "q.storage", "3", "LIK_DENSE");
     INVALID(c.score.q.dtype = 0, "q.dtype", "0", "f32");
     INVALID(c.score.d.dtype = LIK_I16, "d.dtype", "i16", "f32");
     INVALID(c.score.d.dtype = LIK_I64, "d.dtype", "i64", "bf16");
@@ -237,7 +236,6 @@ static void check_operands(void)
             "536870912 x 1073741824 scores", "8 query tokens", "2^63");
     INVALID((c.score.q.count = c.score.q.len_max = 1, c.score.q.data = NULL), "q.data", "NULL", "1 tokens");
     INVALID(c.score.q.struct_size = sizeof c.score.q + 8, "q.struct_size", "must be", "");
-    REFUSED(c.score.q.reserved[5] = in.d, ANY_VERB, LIK_EUNSUPPORTED, "q.reserved[5]", "", "zero");
     INVALID(c.score.d.dim = 65537, "d.dim", "65537", "65536");
     INVALID(c.score.d.group_size = -3, "d.group_size", "-3", "negative");
     INVALID(c.score.d.group_size = 3, "d.count", "4", "3");
@@ -779,6 +777,7 @@ void check_arguments(void)
             check_ok(enter(devices[i].ctx, verb, 0, &c), "run");
         }
     check_operands();
+    check_codes();
     check_packed();
     check_pairings();
     check_results();

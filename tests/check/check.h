@@ -86,6 +86,8 @@ extern struct device devices[];
 extern const int64_t device_count;
 void devices_open(const char *only);
 void devices_close(void);
+/* So many tasks at once: by a pool if there are 8, else one after another, last first. */
+struct lik_exec exec_of(int32_t threads);
 
 /* ---- problem.c: generated problems and what they should give ---- */
 
@@ -129,6 +131,10 @@ struct side_spec {
     enum scale scale;
     int normalize;
     enum values values;
+    /* compressed: bits an element, ColBERT's bit order; scale_f16: its scale is in f16 */
+    int compressed, bits, colbert, scale_f16;
+    int32_t centroids_dtype, weights_dtype, codes_dtype;
+    int one_hot; /* documents: LIK_ONE_HOT */
 };
 
 struct spec {
@@ -150,12 +156,14 @@ struct decoded {
     double *norm;                  /* |vector| */
     double *l1;                    /* sum of |vector[k]| */
     double *largest;               /* max of |vector[k]| */
+    int64_t *code;                 /* one-hot: which element is the product; else NULL */
 };
 
 struct problem {
     struct spec spec;
     struct lik_score op;
-    int64_t scores; /* rows * columns */
+    struct lik_codec codec; /* of compressed documents */
+    int64_t scores;         /* rows * columns */
     struct buffer inputs[16];
     int input_count;
     struct buffer out_scores, out_argmax;
@@ -178,6 +186,38 @@ struct spec spec_random(struct rng *rng, int64_t work);
 struct spec spec_far(int64_t number);
 void spec_describe(const struct spec *spec, char *text, size_t size);
 
+/* ---- arrays.c: where entries stand, how they are filled ---- */
+
+/* Where token t of sequence i stands in an array with these strides. Written anew: the checks
+ * must not trust src/shared/tokens.h. */
+int64_t problem_place(const struct lik_tokens *x, struct lik_strides strides, int64_t i, int64_t t);
+/* The row of token t of sequence i in a contiguous array. */
+int64_t problem_row(const struct lik_tokens *x, int64_t i, int64_t t);
+/* Strides of a per-token array: plain, spread, or backwards. */
+struct lik_strides problem_strides(struct rng *rng, const struct lik_tokens *x);
+/* Reserves an array of `size`-byte entries for these strides; returns where entry (0, 0, 0)
+ * stands. */
+unsigned char *problem_reserve(struct problem *p, const struct lik_tokens *x, struct lik_strides strides,
+                               int64_t inner, int64_t inner_stride, size_t size, int fill);
+/* A token's elements, drawn. */
+void problem_fill(struct rng *rng, const struct side_spec *side, const struct lik_tokens *x, void *data,
+                  int64_t place);
+
+/* ---- compressed.c: documents of LIK_RESIDUAL and LIK_ONE_HOT ---- */
+
+/* Makes the side of a random problem compressed. */
+void compressed_random(struct side_spec *side, uint64_t seed);
+int64_t compressed_bytes(const struct side_spec *side, int64_t dim);
+/* Fills codes, bytes and tables; strides and mask are there. */
+void compressed_make(struct problem *p, struct lik_tokens *x, const struct side_spec *side, struct rng *rng);
+/* Makes the documents of a random problem one-hot, its queries tables. */
+void one_hot_random(struct spec *spec);
+void one_hot_make(struct problem *p, struct lik_tokens *x, const struct side_spec *side, struct rng *rng);
+int64_t compressed_code(const struct lik_tokens *x, int64_t i, int64_t t);
+double compressed_element(const struct lik_tokens *x, int64_t i, int64_t t, int64_t k);
+/* The bucket of element k of a token with these bytes. */
+int compressed_bucket(const struct lik_codec *codec, const unsigned char *token, int64_t k);
+
 struct problem *problem_make(const struct spec *spec);
 void problem_free(struct problem *p);
 
@@ -195,6 +235,8 @@ float problem_score(const struct problem *p, int64_t n);
 
 /* Is the query of this problem rounded to integers by CPU kernels? */
 int problem_quantized(const struct problem *p);
+/* Are its compressed documents rounded to 8-bit integers? */
+int problem_rounded(const struct problem *p);
 
 /* Runs the score on fresh poisoned outputs, with a workspace of exactly the planned size.
  * Returns the status. */
@@ -205,6 +247,9 @@ void problem_poison(struct problem *p);
 int run_score(const struct lik_context *ctx, const struct lik_score *op, const struct lik_exec *exec);
 int run_topk(const struct lik_context *ctx, const struct lik_topk *op, const struct lik_exec *exec);
 int run_grad(const struct lik_context *ctx, const struct lik_grad *op, const struct lik_exec *exec);
+int run_decode(const struct lik_context *ctx, const struct lik_decode *op, const struct lik_exec *exec);
+int run_encode(const struct lik_context *ctx, const struct lik_encode *op, const struct lik_exec *exec);
+int run_train(const struct lik_context *ctx, const struct lik_train *op, const struct lik_exec *exec);
 
 /* ---- gpu.c: the same over copies of all arrays in device memory ---- */
 
@@ -220,8 +265,11 @@ void check_special(void);
 void check_invariance(void);
 void check_grad(void);
 void check_topk(void);
+void check_codec(void);
+void check_training(void); /* a part of it */
 void check_arguments(void);
 void check_entries(void); /* a part of it */
+void check_codes(void);   /* another */
 void check_pool(void);
 void check_plans(void);
 void check_files(void);

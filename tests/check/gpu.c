@@ -66,11 +66,26 @@ static void *mirror_array(const struct lik_tokens *x, int n)
     return (unsigned char *)mirror_bytes(first, bytes, 0) - low * array.element_bytes;
 }
 
+/* The codec of compressed documents, in host memory with its arrays on the device. */
+static void mirror_codec(struct lik_tokens *x)
+{
+    static struct lik_codec codec;
+    if (!x->codec)
+        return;
+    codec = *x->codec;
+    int64_t stride = codec.centroid_stride ? codec.centroid_stride : x->dim;
+    size_t elements = codec.centroid_count ? (size_t)((codec.centroid_count - 1) * stride + x->dim) : 0;
+    codec.centroids = mirror_bytes(codec.centroids, elements * lik_dtype_bytes(codec.centroids_dtype), 0);
+    codec.weights = mirror_bytes(codec.weights, lik_dtype_bytes(codec.weights_dtype) << codec.bits, 0);
+    x->codec = &codec;
+}
+
 static void mirror_tokens(struct lik_tokens *x)
 {
     struct lik_tokens host = *x;
     for (int n = 0; n < LIK_OPERAND_ARRAYS; n++)
         lik_operand_move(x, n, mirror_array(&host, n));
+    mirror_codec(x);
     x->offsets =
         mirror_bytes(host.offsets, (size_t)(host.count + 1) * (host.offsets_dtype == LIK_I32 ? 4 : 8), 0);
 }

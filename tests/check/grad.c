@@ -366,7 +366,8 @@ static struct grad_case *grad_case_make(const struct spec *spec, struct rng *rng
     c->grad_weights = buffer_make((size_t)rows_of(&p->op.q) * sizeof(float), placement, sizeof(float));
     int wanted = (int)rng_below(rng, 8) ? 7 : (int)rng_below(rng, 8); /* mostly all of them */
     c->op.grad_q = p->op.q.dtype <= LIK_BF16 && (wanted & 1) ? c->grad_q.data : NULL;
-    c->op.grad_d = p->op.d.dtype <= LIK_BF16 && (wanted & 2) ? c->grad_d.data : NULL;
+    c->op.grad_d =
+        p->op.d.storage == LIK_DENSE && p->op.d.dtype <= LIK_BF16 && (wanted & 2) ? c->grad_d.data : NULL;
     c->op.grad_weights = p->op.q.weights && (wanted & 4) ? (float *)(void *)c->grad_weights.data : NULL;
     return c;
 }
@@ -412,7 +413,8 @@ static void check_case(int64_t number, const struct spec *spec)
         poison(c);
         run(c, devices[i].ctx, NULL);
         compare_all(c, NULL);
-        int smooth = spec->q.values == NORMAL && spec->d.values == NORMAL && !problem_quantized(c->p);
+        int smooth = spec->q.values == NORMAL && spec->d.values == NORMAL && !problem_quantized(c->p) &&
+                     !problem_rounded(c->p);
         if (smooth && spec->q.layout != BROADCAST && spec->d.layout != BROADCAST) {
             difference(c, "grad_q", &c->p->q, &c->p->op.q, &c->q, c->op.grad_q, &rng);
             difference(c, "grad_d", &c->p->d, &c->p->op.d, &c->d, c->op.grad_d, &rng);
@@ -440,6 +442,7 @@ void check_grad(void)
         spec.d.dtype = rng_below(&rng, 8) ? RNG_PICK(&rng, floats) : spec.d.dtype;
         spec.q.values = RNG_PICK(&rng, values);
         spec.d.values = RNG_PICK(&rng, values);
+        spec.d.one_hot = 0; /* has none */
         if (check_wanted(number, 61))
             check_case(number, &spec);
     }

@@ -181,8 +181,30 @@ static int processor_has(const char *level)
     return strcmp(level, "avx2") != 0;
 }
 
+enum { POOL = 8 };
+static struct lik_pool *pool;
+
+static void backwards(void *nothing, int64_t n, void (*task)(void *arg, int64_t i), void *arg)
+{
+    (void)nothing;
+    for (int64_t i = n - 1; i >= 0; i--)
+        task(arg, i);
+}
+
+struct lik_exec exec_of(int32_t threads)
+{
+    struct lik_exec exec = {.struct_size = sizeof exec, .threads = threads, .parallel_for = backwards};
+    if (threads == POOL) {
+        exec.parallel_for = lik_pool_parallel_for;
+        exec.pool = pool;
+    }
+    return exec;
+}
+
 void devices_open(const char *only)
 {
+    check_describe("a pool");
+    check_ok(lik_pool_create(POOL, &pool), "lik_pool_create");
     totals.gpu = only && !strncmp(only, "cuda:", 5);
     for (int64_t i = 0; i < device_count; i++) {
         struct device *device = &devices[i];
@@ -209,6 +231,7 @@ void devices_open(const char *only)
 
 void devices_close(void)
 {
+    lik_pool_destroy(pool);
     for (int64_t i = 0; i < device_count; i++) {
         lik_context_destroy(devices[i].ctx);
         devices[i].ctx = NULL;

@@ -6,6 +6,8 @@
  * out) and every score must have the same bits, every winner be the same. */
 #include "check.h"
 
+#include "shared/operand.h"
+
 #include <pthread.h>
 
 #define POOLS 8
@@ -16,7 +18,7 @@ enum relayout { PADDED, PADDED_MORE, PACKED_32, PACKED_64, RELAYOUTS };
 /* Some sequences of an operand in memory of their own. `compress` leaves dropped tokens out. */
 struct copy {
     struct lik_tokens x;
-    struct buffer data, offsets, mask, scale, weights;
+    struct buffer arrays[LIK_OPERAND_ARRAYS], offsets;
     int64_t *origin; /* [rows]: token number in the original sequence */
 };
 
@@ -45,24 +47,23 @@ static int64_t copied_length(const struct lik_tokens *x, int64_t i, int compress
     return length;
 }
 
-/* Copies token t of sequence i to row `row`: elements, mask, scale, weight. */
+/* Copies token t of sequence i to row `row`: its entry of every array. */
 static void copy_token(struct copy *c, const struct lik_tokens *x, int64_t i, int64_t t, int64_t row)
 {
-    size_t size = lik_dtype_bytes(x->dtype);
     int kept = is_kept(x, i, t);
-    c->mask.data[row] = (unsigned char)kept;
+    c->arrays[LIK_MASK].data[row] = (unsigned char)kept;
     c->origin[row] = t;
-    if (!kept)
-        return;
-    for (int64_t k = 0; k < x->dim; k++)
-        memcpy(c->data.data + (size_t)(row * x->dim + k) * size,
-               (const unsigned char *)x->data +
-                   (place_of(x, x->strides, i, t) + k * x->dim_stride) * (int64_t)size,
-               size);
-    if (x->scale)
-        ((float *)(void *)c->scale.data)[row] = x->scale[place_of(x, x->scale_strides, i, t)];
-    if (x->weights)
-        ((float *)(void *)c->weights.data)[row] = x->weights[place_of(x, x->weights_strides, i, t)];
+    for (int n = 0; n < LIK_OPERAND_ARRAYS && kept; n++) {
+        struct lik_operand_array a = lik_array_of(x, n);
+        if (!a.at || n == LIK_MASK)
+            continue;
+        const unsigned char *from =
+            (const unsigned char *)a.at + place_of(x, a.strides, i, t) * a.element_bytes;
+        unsigned char *to = c->arrays[n].data + row * a.inner * a.element_bytes;
+        for (int64_t k = 0; k < a.inner; k++)
+            memcpy(to + k * a.element_bytes, from + k * a.inner_stride * a.element_bytes,
+                   (size_t)a.element_bytes);
+    }
 }
 
 static struct copy copy_make(const struct lik_tokens *x, const int64_t *which, int64_t n,
@@ -78,15 +79,13 @@ static struct copy copy_make(const struct lik_tokens *x, const int64_t *which, i
     }
     int64_t len_max = longest + (layout == PADDED_MORE ? 13 : 0), rows = packed ? total : n * len_max;
     enum placement placement = layout % 2 ? AT_BEGIN : AT_END;
-    c.data = buffer_make((size_t)(rows * x->dim) * lik_dtype_bytes(x->dtype), placement,
-                         lik_dtype_bytes(x->dtype));
-    memset(c.data.data, x->dtype == LIK_I8 ? 0x7f : 0xff, c.data.bytes);
-    c.mask = buffer_make((size_t)rows, placement, 1);
-    memset(c.mask.data, 0, c.mask.bytes);
-    c.scale = buffer_make((size_t)rows * sizeof(float), placement, sizeof(float));
-    memset(c.scale.data, 0xff, c.scale.bytes);
-    c.weights = buffer_make((size_t)rows * sizeof(float), placement, sizeof(float));
-    memset(c.weights.data, 0xff, c.weights.bytes);
+    for (int b = 0; b < LIK_OPERAND_ARRAYS; b++) {
+        struct lik_operand_array array = lik_array_of(x, b);
+        size_t element = array.element_bytes ? (size_t)array.element_bytes : 1;
+        size_t bytes = array.at || b == LIK_MASK ? (size_t)(rows * array.inner) * element : 0;
+        c.arrays[b] = buffer_make(bytes, placement, element);
+        memset(c.arrays[b].data, b == LIK_MASK ? 0 : x->dtype == LIK_I8 ? 0x7f : 0xff, c.arrays[b].bytes);
+    }
     c.offsets = buffer_make((size_t)(n + 1) * sizeof(int64_t), placement, sizeof(int64_t));
     c.origin = calloc((size_t)rows + 1, sizeof *c.origin);
     int64_t row = 0;
@@ -104,26 +103,29 @@ static struct copy copy_make(const struct lik_tokens *x, const int64_t *which, i
         ((int32_t *)(void *)c.offsets.data)[n] = (int32_t)row;
     else
         ((int64_t *)(void *)c.offsets.data)[n] = row;
-    c.x = packed ? lik_tokens_packed(c.data.data, x->dtype, n, len_max, total, x->dim, c.offsets.data,
-                                     layout == PACKED_32 ? LIK_I32 : LIK_I64)
-                 : lik_tokens_padded(c.data.data, x->dtype, n, len_max, x->dim);
+    c.x = packed ? lik_tokens_packed(c.arrays[LIK_DATA].data, x->dtype, n, len_max, total, x->dim,
+                                     c.offsets.data, layout == PACKED_32 ? LIK_I32 : LIK_I64)
+                 : lik_tokens_padded(c.arrays[LIK_DATA].data, x->dtype, n, len_max, x->dim);
+    if (x->storage == LIK_RESIDUAL)
+        c.x = lik_tokens_compressed(c.x, x->codec, c.arrays[LIK_CODES].data, x->codes_dtype);
+    if (x->storage == LIK_ONE_HOT) {
+        c.x.storage = LIK_ONE_HOT;
+        c.x.data = NULL;
+        c.x.codes_dtype = x->codes_dtype;
+    }
     c.x.normalize = x->normalize;
-    if (!packed || !compress)
-        c.x.mask = c.mask.data;
-    if (x->scale)
-        c.x.scale = (const float *)(const void *)c.scale.data;
-    if (x->weights)
-        c.x.weights = (const float *)(const void *)c.weights.data;
+    c.x.scale_dtype = x->scale_dtype;
+    for (int b = LIK_MASK; b < LIK_OPERAND_ARRAYS; b++)
+        if (b == LIK_MASK ? !packed || !compress : lik_array_of(x, b).at != NULL)
+            lik_operand_move(&c.x, b, c.arrays[b].data);
     return c;
 }
 
 static void copy_free(struct copy *c)
 {
-    buffer_free(&c->data);
+    for (int b = 0; b < LIK_OPERAND_ARRAYS; b++)
+        buffer_free(&c->arrays[b]);
     buffer_free(&c->offsets);
-    buffer_free(&c->mask);
-    buffer_free(&c->scale);
-    buffer_free(&c->weights);
     free(c->origin);
 }
 

@@ -33,7 +33,9 @@ static struct gpu_limits limits_of(int arch)
 
 struct planned {
     struct lik_topk topk; /* its score is the problem */
+    struct lik_codec codec;
     int arch, want_topk, want_grad;
+    int table; /* all query tokens of an element lie together */
 };
 
 static int dtype_named(const char *name)
@@ -69,7 +71,9 @@ static int read_word(const char *word, struct planned *p)
     else if (sscanf(word, "list=%lld", &a) == 1)
         s->pairing = LIK_LIST, s->list_count = a;
     else if (sscanf(word, "padding=%lld", &a) == 1)
-        s->d.strides.token = a; /* added to the dim below */
+        s->d.strides.token = a;                           /* added to the row below */
+    else if (sscanf(word, "bits=%lldx%lld", &a, &b) == 2) /* and centroids */
+        p->codec = (struct lik_codec){.bits = (int)a, .centroid_count = b}, s->d.storage = LIK_RESIDUAL;
     else if (sscanf(word, "arch=%lld", &a) == 1)
         p->arch = (int)a;
     else if (sscanf(word, "topk=%lld", &a) == 1)
@@ -82,6 +86,10 @@ static int read_word(const char *word, struct planned *p)
         s->pairing = LIK_PAIRS;
     else if (!strcmp(word, "normalized"))
         s->q.normalize = s->d.normalize = 1;
+    else if (!strcmp(word, "one-hot"))
+        s->d.storage = LIK_ONE_HOT;
+    else if (!strcmp(word, "table"))
+        p->table = 1;
     else if (!strcmp(word, "mask"))
         s->d.mask = (const uint8_t *)nowhere;
     else if (!strcmp(word, "q-mask"))
@@ -99,7 +107,7 @@ static void finish_tokens(struct lik_tokens *x)
 {
     x->data = (const void *)(uintptr_t)4096;
     x->dim_stride = 1;
-    x->strides.token += x->dim;
+    x->strides.token += x->storage == LIK_RESIDUAL ? (x->dim * x->codec->bits + 7) / 8 : x->dim;
     x->strides.sequence = x->strides.token * x->len_max;
     x->strides.group = x->strides.sequence * x->group_size;
 }
@@ -114,8 +122,15 @@ static int read_problem(const char *line, struct planned *p)
     for (char *word = strtok(words, " \n"); word; word = strtok(NULL, " \n"))
         if (!read_word(word, p))
             return check(0, "\"%s\" is no word of a problem", word);
+    struct lik_tokens *d = &p->topk.score.d;
+    if (d->storage == LIK_RESIDUAL)
+        d->codec = &p->codec;
     finish_tokens(&p->topk.score.q);
-    finish_tokens(&p->topk.score.d);
+    finish_tokens(d);
+    if (p->table) {
+        p->topk.score.q.strides.token = 1;
+        p->topk.score.q.dim_stride = p->topk.score.q.len_max;
+    }
     return 1;
 }
 

@@ -50,6 +50,10 @@ struct spec spec_random(struct rng *rng, int64_t work)
     struct spec spec = {.seed = rng_next(rng)};
     random_side(&spec.q, rng);
     random_side(&spec.d, rng);
+    if (spec.seed % 4 == 0)
+        compressed_random(&spec.d, spec.seed);
+    if (spec.seed % 8 == 1)
+        one_hot_random(&spec);
     spec.dim = RNG_PICK(rng, dims);
     spec.pairing = (int32_t)rng_below(rng, 4);
     spec.precision = (int32_t)rng_below(rng, 3);
@@ -110,159 +114,28 @@ struct spec spec_far(int64_t number)
 
 static int describe_side(const struct side_spec *side, int64_t dim, char *text, size_t size)
 {
-    return snprintf(text, size, "%s [%lld, %lld, %lld] %s%s%s%s %s", lik_dtype_name(side->dtype),
-                    (long long)side->count, (long long)side->len, (long long)dim, layout_names[side->layout],
-                    mask_names[side->mask], scale_names[side->scale], side->normalize ? " normalized" : "",
-                    value_names[side->values]);
+    char compressed[120] = "";
+    if (side->compressed)
+        snprintf(compressed, sizeof compressed, " compressed %d bits%s, centroids %s, weights %s, codes %s",
+                 side->bits, side->colbert ? " colbert" : "", lik_dtype_name(side->centroids_dtype),
+                 lik_dtype_name(side->weights_dtype), lik_dtype_name(side->codes_dtype));
+    if (side->one_hot)
+        snprintf(compressed, sizeof compressed, " one-hot, codes %s", lik_dtype_name(side->codes_dtype));
+    return snprintf(text, size, "%s [%lld, %lld, %lld]%s %s%s%s%s %s", lik_dtype_name(side->dtype),
+                    (long long)side->count, (long long)side->len, (long long)dim, compressed,
+                    layout_names[side->layout], mask_names[side->mask], scale_names[side->scale],
+                    side->normalize ? " normalized" : "", value_names[side->values]);
 }
 
 void spec_describe(const struct spec *spec, char *text, size_t size)
 {
     static const char *const pairings[] = {"all", "candidates", "pairs", "list"};
-    char q[200], d[200];
+    char q[300], d[300];
     describe_side(&spec->q, spec->dim, q, sizeof q);
     describe_side(&spec->d, spec->dim, d, sizeof d);
     snprintf(text, size, "q %s; d %s; %s precision %d%s%s %s", q, d, pairings[spec->pairing], spec->precision,
              spec->weights ? " weights" : "", spec->argmax_dtype ? " argmax" : "",
              spec->placement == AT_BEGIN ? "begin" : "end");
-}
-
-/* ---- addressing, written anew: the checks must not trust src/shared/tokens.h ---- */
-
-static int64_t offset_at(const struct lik_tokens *x, int64_t i)
-{
-    return x->offsets_dtype == LIK_I32 ? ((const int32_t *)x->offsets)[i] : ((const int64_t *)x->offsets)[i];
-}
-
-int64_t problem_length(const struct lik_tokens *x, int64_t i)
-{
-    return x->offsets ? offset_at(x, i + 1) - offset_at(x, i) : x->len_max;
-}
-
-static int64_t place_of(const struct lik_tokens *x, struct lik_strides strides, int64_t i, int64_t t)
-{
-    if (x->offsets)
-        return (offset_at(x, i) + t) * strides.token;
-    if (x->group_size)
-        return i / x->group_size * strides.group + i % x->group_size * strides.sequence + t * strides.token;
-    return i * strides.sequence + t * strides.token;
-}
-
-/* Reserves an array of `size`-byte entries for these strides; returns where entry (0, 0, 0)
- * stands. */
-static unsigned char *reserve(struct problem *p, const struct lik_tokens *x, struct lik_strides strides,
-                              int64_t inner, int64_t inner_stride, size_t size, int fill)
-{
-    int64_t groups = x->group_size ? x->count / x->group_size : 1,
-            members = x->group_size ? x->group_size : x->count;
-    int64_t extents[4] = {groups, members, x->len_max, inner};
-    int64_t steps[4] = {strides.group, strides.sequence, strides.token, inner_stride}, low = 0, high = 1;
-    if (x->offsets) {
-        extents[0] = extents[1] = 1;
-        extents[2] = x->total;
-    }
-    for (int i = 0; i < 4; i++) {
-        if (extents[i] == 0)
-            low = high = 0;
-        else if (steps[i] < 0)
-            low += (extents[i] - 1) * steps[i];
-        else
-            high += (extents[i] - 1) * steps[i];
-        if (extents[i] == 0)
-            break;
-    }
-    struct buffer *b = &p->inputs[p->input_count++];
-    *b = buffer_make((size_t)(high - low) * size, p->spec.placement, size);
-    memset(b->data, fill, b->bytes);
-    return b->data - low * (int64_t)size;
-}
-
-/* ---- filling ---- */
-
-static uint8_t encode_8bit(int32_t dtype, double value)
-{
-    uint8_t best = 0;
-    double distance = INFINITY;
-    for (int code = 0; code < 256; code++) {
-        uint8_t byte = (uint8_t)code;
-        double decoded = (double)lik_load_f32(&byte, dtype, 0);
-        if (fabs(decoded - value) < distance) {
-            distance = fabs(decoded - value);
-            best = byte;
-        }
-    }
-    return best;
-}
-
-/* Encoding by search is slow: each dtype gets a table over a grid of values. */
-static uint8_t encode_fp8(int32_t dtype, double value)
-{
-    enum { GRID = 4096 };
-    static uint8_t table[2][GRID + 1];
-    static int ready[2];
-    int which = dtype == LIK_E5M2;
-    if (!ready[which]) {
-        for (int i = 0; i <= GRID; i++)
-            table[which][i] = encode_8bit(dtype, (double)(i - GRID / 2) / 256.0);
-        ready[which] = 1;
-    }
-    double at = value * 256.0 + GRID / 2;
-    return table[which][at < 0 ? 0 : at > GRID ? GRID : (int)at];
-}
-
-static void store(void *data, int32_t dtype, int64_t at, double value)
-{
-    if (dtype <= LIK_BF16) {
-        lik_store_f32(data, dtype, at, (float)value);
-    } else if (dtype == LIK_I8) {
-        ((int8_t *)data)[at] = (int8_t)(value > 127 ? 127 : value < -128 ? -128 : lrint(value));
-    } else if (isnan(value) || isinf(value)) { /* e4m3 has no infinity */
-        ((uint8_t *)data)[at] = isnan(value) || dtype == LIK_E4M3 ? 0x7f : value > 0 ? 0x7c : 0xfc;
-    } else {
-        ((uint8_t *)data)[at] = encode_fp8(dtype, value);
-    }
-}
-
-/* One element of a token. Integers stay so small that every f32 sum of products is exact. */
-static double draw(struct rng *rng, const struct side_spec *side, int64_t dim)
-{
-    double unit = side->dtype == LIK_I8 ? 40 : side->dtype > LIK_BF16 ? 1 : 1 / sqrt((double)dim);
-    switch (side->values) {
-    case INTEGERS:
-    case TIES: return (double)(rng_below(rng, 7) - 3);
-    case DENORMALS: {
-        double tiny = side->dtype == LIK_F16    ? 0x1p-20
-                      : side->dtype <= LIK_BF16 ? 0x1p-135
-                      : side->dtype == LIK_I8   ? 1
-                                                : 0x1p-9;
-        return rng_normal(rng) * tiny;
-    }
-    case ZEROS: return rng_below(rng, 2) ? 0.0 : -0.0;
-    case LARGE:
-        return rng_normal(rng) * (side->dtype == LIK_I8    ? 127
-                                  : side->dtype == LIK_F16 ? 1e4
-                                  : side->dtype > LIK_BF16 ? 4
-                                                           : 1e12);
-    case SQUARES_OVERFLOW: return rng_normal(rng) * (rng_below(rng, 3) ? 1e30 : 1e18);
-    case SQUARES_UNDERFLOW: return rng_normal(rng) * (rng_below(rng, 3) ? 1e-24 : 1e-21);
-    case SKEWED: return rng_normal(rng) * unit * (rng_below(rng, 8) ? 0.01 : 1) + unit / 4;
-    default: return rng_normal(rng) * unit;
-    }
-}
-
-static void fill_token(struct rng *rng, const struct side_spec *side, const struct lik_tokens *x, void *data,
-                       int64_t place)
-{
-    /* A tied token is one of three, made from a generator of its own. */
-    struct rng repeated = {.state = (uint64_t)rng_below(rng, 3) * 77};
-    struct rng *from = side->values == TIES ? &repeated : rng;
-    for (int64_t k = 0; k < x->dim; k++)
-        store(data, x->dtype, place + k * x->dim_stride, draw(from, side, x->dim));
-    if ((side->values == WITH_NAN || side->values == WITH_INF) && x->dtype != LIK_I8 &&
-        rng_below(rng, 8) == 0) {
-        double value = side->values == WITH_NAN ? (double)NAN : rng_below(rng, 2) ? INFINITY : -INFINITY;
-        store(data, x->dtype, place + rng_below(rng, x->dim) * x->dim_stride, value);
-    }
 }
 
 static int draw_kept(struct rng *rng, enum mask mask, int64_t t, int64_t prefix)
@@ -276,30 +149,19 @@ static int draw_kept(struct rng *rng, enum mask mask, int64_t t, int64_t prefix)
     }
 }
 
-/* Strides of a per-token array: plain, spread, shared by all sequences, or backwards. */
-static struct lik_strides array_strides(struct rng *rng, const struct lik_tokens *x)
-{
-    int64_t step = 1 + rng_below(rng, 2), sign = rng_below(rng, 4) ? 1 : -1;
-    struct lik_strides strides = {.sequence = x->len_max * step * sign + rng_below(rng, 2),
-                                  .token = step * sign};
-    if (x->group_size)
-        strides.group = strides.sequence * x->group_size + rng_below(rng, 3);
-    return strides;
-}
-
 static void make_mask(struct problem *p, struct lik_tokens *x, const struct side_spec *side, struct rng *rng)
 {
     static const uint8_t nonzero[] = {1, 2, 0x80, 0xff};
     if (side->mask == UNMASKED)
         return;
-    x->mask_strides = array_strides(rng, x);
+    x->mask_strides = problem_strides(rng, x);
     if (side->mask == SHARED)
         x->mask_strides.sequence = x->mask_strides.group = 0;
-    uint8_t *mask = reserve(p, x, x->mask_strides, 1, 0, 1, 0);
+    uint8_t *mask = problem_reserve(p, x, x->mask_strides, 1, 0, 1, 0);
     for (int64_t i = 0; i < x->count; i++) {
         int64_t length = problem_length(x, i), prefix = length ? rng_below(rng, length + 1) : 0;
         for (int64_t t = 0; t < length; t++)
-            mask[place_of(x, x->mask_strides, i, t)] =
+            mask[problem_place(x, x->mask_strides, i, t)] =
                 draw_kept(rng, side->mask, t, prefix) ? RNG_PICK(rng, nonzero) : 0;
     }
     x->mask = mask;
@@ -310,14 +172,16 @@ static void make_scale(struct problem *p, struct lik_tokens *x, const struct sid
     if (side->scale == UNSCALED)
         return;
     if (side->scale == PER_TOKEN)
-        x->scale_strides = array_strides(rng, x);
-    float *scale = (float *)(void *)reserve(p, x, x->scale_strides, 1, 0, sizeof(float), 0xff);
+        x->scale_strides = problem_strides(rng, x);
+    x->scale_dtype = side->compressed && side->scale_f16 ? LIK_F16 : 0;
+    void *scale = problem_reserve(p, x, x->scale_strides, 1, 0, x->scale_dtype ? 2 : sizeof(float), 0xff);
     int exact = side->values == INTEGERS || side->values == TIES;
     double unit = side->values == SQUARES_UNDERFLOW ? 1e20 : 1;
     for (int64_t i = 0; i < x->count; i++)
         for (int64_t t = 0; t < problem_length(x, i); t++)
-            scale[place_of(x, x->scale_strides, i, t)] =
-                exact ? 0.5f : (float)((0.5 + rng_unit(rng)) / 40 * (rng_below(rng, 8) ? 1 : -1) * unit);
+            lik_store_f32(scale, x->scale_dtype ? LIK_F16 : LIK_F32, problem_place(x, x->scale_strides, i, t),
+                          exact ? 0.5f
+                                : (float)((0.5 + rng_unit(rng)) / 40 * (rng_below(rng, 8) ? 1 : -1) * unit));
     x->scale = scale;
 }
 
@@ -328,8 +192,8 @@ static void make_weights(struct problem *p, struct rng *rng)
     p->weights = malloc(sizeof(double) * (size_t)(q->count * len + 1));
     float *weights = NULL;
     if (p->spec.weights) {
-        q->weights_strides = array_strides(rng, q);
-        weights = (float *)(void *)reserve(p, q, q->weights_strides, 1, 0, sizeof(float), 0xff);
+        q->weights_strides = problem_strides(rng, q);
+        weights = (float *)(void *)problem_reserve(p, q, q->weights_strides, 1, 0, sizeof(float), 0xff);
     }
     int exact = p->spec.q.values == INTEGERS || p->spec.q.values == TIES;
     for (int64_t i = 0; i < q->count; i++)
@@ -337,11 +201,11 @@ static void make_weights(struct problem *p, struct rng *rng)
             p->weights[i * len + s] = 1;
     for (int64_t i = 0; weights && i < q->count; i++)
         for (int64_t s = 0; s < problem_length(q, i); s++)
-            weights[place_of(q, q->weights_strides, i, s)] =
+            weights[problem_place(q, q->weights_strides, i, s)] =
                 exact ? (float)rng_below(rng, 3) : (float)(rng_normal(rng) * (rng_below(rng, 6) != 0));
     for (int64_t i = 0; weights && i < q->count; i++) /* afterwards: entries may overlap */
         for (int64_t s = 0; s < problem_length(q, i); s++)
-            p->weights[i * len + s] = (double)weights[place_of(q, q->weights_strides, i, s)];
+            p->weights[i * len + s] = (double)weights[problem_place(q, q->weights_strides, i, s)];
     q->weights = weights;
 }
 
@@ -365,9 +229,11 @@ static void make_offsets(struct problem *p, struct lik_tokens *x, enum layout la
     x->total = at + rng_below(rng, 3);
 }
 
-static void make_strides(struct problem *p, struct lik_tokens *x, enum layout layout, struct rng *rng)
+/* `dim`: what a token takes of the data, elements or bytes. */
+static void make_strides(struct problem *p, struct lik_tokens *x, int64_t dim, enum layout layout, int apart,
+                         struct rng *rng)
 {
-    int64_t dim = x->dim, len = x->len_max;
+    int64_t len = x->len_max;
     x->dim_stride = 1;
     x->strides = (struct lik_strides){.sequence = len * dim, .token = dim};
     switch (layout) {
@@ -400,7 +266,7 @@ static void make_strides(struct problem *p, struct lik_tokens *x, enum layout la
     case PACKED_GAPS:
         make_offsets(p, x, layout, rng);
         x->strides.token = dim + rng_below(rng, 9);
-        if (rng_below(rng, 4) == 0) {
+        if (rng_below(rng, 4) == 0 && apart) {
             x->dim_stride = 2;
             x->strides.token = 2 * dim;
         }
@@ -413,6 +279,8 @@ static void decode(const struct lik_tokens *x, struct decoded *out)
 {
     int64_t rows = x->count * x->len_max, dim = x->dim;
     *out = (struct decoded){.len = x->len_max, .dim = dim};
+    if (x->storage == LIK_ONE_HOT)
+        out->code = calloc((size_t)rows + 1, sizeof *out->code);
     out->kept = calloc((size_t)rows + 1, 1);
     out->clamped = calloc((size_t)rows + 1, 1);
     double **arrays[] = {&out->factor, &out->norm, &out->l1, &out->largest};
@@ -422,16 +290,24 @@ static void decode(const struct lik_tokens *x, struct decoded *out)
     out->vector = calloc((size_t)(rows * dim) + 1, sizeof(double));
     for (int64_t i = 0; i < x->count; i++)
         for (int64_t t = 0; t < problem_length(x, i); t++) {
-            int64_t row = i * x->len_max + t, place = place_of(x, x->strides, i, t);
-            out->kept[row] = !x->mask || x->mask[place_of(x, x->mask_strides, i, t)];
+            int64_t row = i * x->len_max + t, place = problem_place(x, x->strides, i, t);
+            out->kept[row] = !x->mask || x->mask[problem_place(x, x->mask_strides, i, t)];
             if (!out->kept[row])
                 continue;
+            if (out->code)
+                out->code[row] = compressed_code(x, i, t);
             double *raw = out->raw + row * dim, *vector = out->vector + row * dim, squares = 0;
             for (int64_t k = 0; k < dim; k++) {
-                raw[k] = (double)lik_load_f32(x->data, x->dtype, place + k * x->dim_stride);
+                raw[k] = out->code ? k == out->code[row]
+                         : x->storage == LIK_RESIDUAL
+                             ? compressed_element(x, i, t, k)
+                             : (double)lik_load_f32(x->data, x->dtype, place + k * x->dim_stride);
                 squares += raw[k] * raw[k];
             }
-            double factor = x->scale ? (double)x->scale[place_of(x, x->scale_strides, i, t)] : 1;
+            double factor = 1;
+            if (x->scale)
+                factor = (double)lik_load_f32(x->scale, x->scale_dtype ? x->scale_dtype : LIK_F32,
+                                              problem_place(x, x->scale_strides, i, t));
             if (x->normalize) {
                 double norm = fabs(factor) * sqrt(squares);
                 out->clamped[row] = norm < 1e-12;
@@ -454,15 +330,24 @@ static void make_side(struct problem *p, struct lik_tokens *x, const struct side
     x->len_max = side->len;
     x->dim = p->spec.dim;
     x->normalize = side->normalize;
-    make_strides(p, x, side->layout, rng);
+    make_strides(p, x, side->compressed ? compressed_bytes(side, x->dim) : x->dim, side->layout,
+                 !side->compressed, rng);
     make_mask(p, x, side, rng);
+    if (side->one_hot) {
+        one_hot_make(p, x, side, rng);
+        return;
+    }
     make_scale(p, x, side, rng);
-    unsigned char *data = reserve(p, x, x->strides, x->dim, x->dim_stride, lik_dtype_bytes(x->dtype),
-                                  x->dtype == LIK_I8 ? 0x7f : 0xff);
+    if (side->compressed) {
+        compressed_make(p, x, side, rng);
+        return;
+    }
+    unsigned char *data = problem_reserve(p, x, x->strides, x->dim, x->dim_stride, lik_dtype_bytes(x->dtype),
+                                          x->dtype == LIK_I8 ? 0x7f : 0xff);
     for (int64_t i = 0; i < x->count; i++)
         for (int64_t t = 0; t < problem_length(x, i); t++)
-            if (!x->mask || x->mask[place_of(x, x->mask_strides, i, t)])
-                fill_token(rng, side, x, data, place_of(x, x->strides, i, t));
+            if (!x->mask || x->mask[problem_place(x, x->mask_strides, i, t)])
+                problem_fill(rng, side, x, data, problem_place(x, x->strides, i, t));
     x->data = data;
 }
 
@@ -492,6 +377,8 @@ double problem_product(const struct problem *p, int64_t i, int64_t s, int64_t j,
 {
     const double *a = p->q.vector + (i * p->q.len + s) * p->q.dim,
                  *b = p->d.vector + (j * p->d.len + t) * p->d.dim;
+    if (p->d.code)
+        return a[p->d.code[j * p->d.len + t]];
     double sum[4] = {0};
     int64_t k = 0;
     for (; k + 4 <= p->q.dim; k += 4)
@@ -504,13 +391,20 @@ double problem_product(const struct problem *p, int64_t i, int64_t s, int64_t j,
 
 int problem_quantized(const struct problem *p)
 {
-    return p->op.d.dtype == LIK_I8 && p->op.q.dtype != LIK_I8 && !totals.gpu;
+    return (p->op.d.dtype == LIK_I8 || problem_rounded(p)) && p->op.q.dtype != LIK_I8 && !totals.gpu;
+}
+
+int problem_rounded(const struct problem *p)
+{
+    return p->op.d.storage == LIK_RESIDUAL && p->op.precision == LIK_MEDIUM;
 }
 
 double problem_product_tolerance(const struct problem *p, int64_t i, int64_t s, int64_t j)
 {
     int64_t row = i * p->q.len + s, dim = p->q.dim;
-    double norm = 0, l1 = 0, factor = 0;
+    if (p->d.code)
+        return 0;
+    double norm = 0, l1 = 0, factor = 0, largest = 0;
     for (int64_t t = 0; t < p->d.len; t++) {
         int64_t other = j * p->d.len + t;
         if (!p->d.kept[other] || isinf(p->d.norm[other])) /* an infinite product is exact */
@@ -518,6 +412,7 @@ double problem_product_tolerance(const struct problem *p, int64_t i, int64_t s, 
         norm = fmax(norm, p->d.norm[other]);
         l1 = fmax(l1, p->d.l1[other]);
         factor = fmax(factor, fabs(p->d.factor[other]));
+        largest = fmax(largest, p->d.largest[other]);
     }
     double halves = 2 + (p->op.q.normalize != 0) + (p->op.d.normalize != 0);
     double tolerance = p->q.norm[row] * norm * UNIT_ROUNDOFF * (2 * sqrt((double)dim) * halves + 8);
@@ -533,13 +428,15 @@ double problem_product_tolerance(const struct problem *p, int64_t i, int64_t s, 
     }
     if (problem_quantized(p)) {
         double step = fmax(p->q.largest[row] / 32767, p->q.l1[row] * 128 / 0x1p31);
-        if (p->op.precision == LIK_MEDIUM)
+        if (p->op.precision == LIK_MEDIUM && p->op.d.dtype == LIK_I8)
             step = p->q.largest[row] / 63;
         tolerance += 0.5 * 1.001 * step * l1; /* the step itself is an f32 */
         /* too small for a step: may count as zero */
         if (p->q.largest[row] < 0x1p-100 * fabs(p->q.factor[row]))
             tolerance += p->q.largest[row] * l1;
     }
+    if (problem_rounded(p)) /* half a unit an element; what is too small for one counts as zero */
+        tolerance += 1.001 * p->q.l1[row] * (largest / 254 + 0x1p-100 * fmax(factor, 1));
     return tolerance;
 }
 
@@ -652,6 +549,7 @@ static void free_decoded(struct decoded *x)
     free(x->norm);
     free(x->l1);
     free(x->largest);
+    free(x->code);
 }
 
 void problem_free(struct problem *p)
@@ -713,12 +611,12 @@ int problem_run(struct problem *p, const struct lik_context *ctx, const struct l
 #define UNDEFINED(data, bytes) (void)0
 #endif
 
-/* plan, allocate exactly that, run: the same for each verb. */
-#define RUN_VERB(verb)                                                                                      \
+/* plan, allocate exactly that, run: the same for each verb; on_gpu: what does it there. */
+#define RUN_VERB(verb, on_gpu)                                                                              \
     int run_##verb(const struct lik_context *ctx, const struct lik_##verb *op, const struct lik_exec *exec) \
     {                                                                                                       \
         if (totals.gpu)                                                                                     \
-            return gpu_run_##verb(ctx, op);                                                                 \
+            return on_gpu;                                                                                  \
         struct lik_exec how = {.struct_size = sizeof how};                                                  \
         struct lik_plan plan = {.struct_size = sizeof plan};                                                \
         if (exec)                                                                                           \
@@ -737,6 +635,9 @@ int problem_run(struct problem *p, const struct lik_context *ctx, const struct l
         return status;                                                                                      \
     }
 
-RUN_VERB(score)
-RUN_VERB(topk)
-RUN_VERB(grad)
+RUN_VERB(score, gpu_run_score(ctx, op))
+RUN_VERB(topk, gpu_run_topk(ctx, op))
+RUN_VERB(grad, gpu_run_grad(ctx, op))
+RUN_VERB(decode, LIK_EUNSUPPORTED)
+RUN_VERB(encode, LIK_EUNSUPPORTED)
+RUN_VERB(train, LIK_EUNSUPPORTED)

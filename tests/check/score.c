@@ -18,7 +18,8 @@ static int is_exact(const struct problem *p)
                    (spec->d.values == INTEGERS || spec->d.values == TIES || spec->d.values == ZEROS);
     int plain = !(spec->q.scale && spec->q.values == ZEROS) && !(spec->d.scale && spec->d.values == ZEROS) &&
                 !(spec->weights && spec->q.values == ZEROS);
-    return integers && plain && !spec->q.normalize && !spec->d.normalize && !problem_quantized(p);
+    return integers && plain && !spec->q.normalize && !spec->d.normalize && !problem_quantized(p) &&
+           !problem_rounded(p);
 }
 
 /* Are tokens a and b of document j stored alike? Then their products tie in every
@@ -76,10 +77,10 @@ static void check_variant(const struct problem *p, const struct device *device)
     if (!check_ok(lik_score_plan(device->ctx, &p->op, NULL, &plan), "lik_score_plan"))
         return;
     size_t length = strlen(plan.variant), tail = strlen(device->level);
+    int on_gpu = strstr(plan.variant, "_sm90_") || strstr(plan.variant, "_mma_") ||
+                 strstr(plan.variant, "_scan_") || strstr(plan.variant, "_f32") || !p->scores || !p->q.len;
     check(!strncmp(plan.variant, "score_", 6) && length > tail &&
-              (totals.gpu ? strstr(plan.variant, "_sm90_") || strstr(plan.variant, "_mma_") ||
-                                strstr(plan.variant, "_f32") || !p->scores || !p->q.len
-                          : !strcmp(plan.variant + length - tail, device->level)),
+              (totals.gpu ? on_gpu : !strcmp(plan.variant + length - tail, device->level)),
           "the variant is \"%s\"", plan.variant);
     char dtype[16];
     snprintf(dtype, sizeof dtype, "_%s_", lik_dtype_name(p->op.d.dtype));
@@ -125,6 +126,76 @@ static void check_case(const char *sweep, int64_t number, const struct spec *spe
             check_outputs(p);
         check_variant(p, &devices[i]);
     }
+    problem_free(p);
+}
+
+/* Products that are looked up: every tail of the lanes, elements together or apart, more of
+ * them than 16-bit codes number. */
+static void check_look_ups(void)
+{
+    static const int64_t code_lengths[] = {1, 2, 3, 8, 31, 32, 33, 65, 200}, tables[] = {1, 2, 37, 300};
+    static const int32_t code_dtypes[] = {LIK_I16, LIK_I32, LIK_I64};
+    int64_t number = 50000;
+    for (int64_t a = 0; a < COUNT(q_tails); a++)
+        for (int64_t b = 0; b < COUNT(code_lengths); b++)
+            for (int64_t way = 0; way < 4; way++, number++) {
+                struct rng draw = {.state = (uint64_t)number};
+                int wide = number % 200 == 7 && q_tails[a] < 9;
+                struct spec spec =
+                    spec_plain(q_tails[a], code_lengths[b], wide ? 70000 : tables[(a + b) % COUNT(tables)],
+                               (uint64_t)number);
+                spec.d.one_hot = 1;
+                spec.d.count = wide ? 2 : 1 + 400 / (code_lengths[b] + 10);
+                spec.d.codes_dtype = code_dtypes[number % 3];
+                spec.d.layout = RNG_PICK(&draw, ((const enum layout[]){CONTIGUOUS, PACKED_I32, GROUPED}));
+                spec.d.mask = number % 5 ? UNMASKED : RANDOM;
+                spec.q.layout = way % 2 ? CONTIGUOUS : TRANSPOSED;
+                spec.q.mask = number % 7 ? UNMASKED : RANDOM;
+                spec.q.values = RNG_PICK(&draw, ((const enum values[]){NORMAL, TIES, INTEGERS, WITH_NAN}));
+                spec.d.values = INTEGERS;
+                spec.weights = number % 3 == 0;
+                spec.argmax_dtype = way < 2 ? 0 : LIK_I32;
+                spec.placement = number % 2 ? AT_BEGIN : AT_END;
+                if (check_wanted(number, 11))
+                    check_case("look-ups", number, &spec);
+            }
+}
+
+/* So many look-ups that a GPU brings the table to where they are fast; as candidates it does
+ * not, and the bits are the same. */
+static void check_many_look_ups(int64_t number)
+{
+    static const int32_t code_dtypes[] = {LIK_I16, LIK_I32, LIK_I64};
+    static const enum values values[] = {NORMAL, TIES, WITH_NAN};
+    struct spec spec = spec_plain(number % 2 ? 33 : 20, 130, 5 + number, (uint64_t)number);
+    spec.d.one_hot = 1;
+    spec.d.count = 1600;
+    spec.d.codes_dtype = code_dtypes[number % 3];
+    spec.d.layout = number % 4 < 2 ? CONTIGUOUS : PACKED_I64;
+    spec.d.mask = number % 4 == 1 || number % 4 == 2 ? RANDOM : UNMASKED;
+    spec.d.values = INTEGERS;
+    spec.q.mask = number % 5 == 4 ? RANDOM : UNMASKED;
+    spec.q.values = values[number / 3 % 3];
+    spec.weights = number % 3 == 0;
+    spec.argmax_dtype = number % 2 ? LIK_I32 : number % 4 ? LIK_I16 : 0;
+    check_case("many look-ups", number, &spec);
+    struct problem *p = problem_make(&spec);
+    float *scores = malloc((size_t)(p->scores + 1) * sizeof *scores);
+    for (int64_t i = 0; i < device_count; i++) {
+        if (!devices[i].ctx)
+            continue;
+        p->op.pairing = LIK_ALL;
+        check_ok(problem_run(p, devices[i].ctx, NULL), "lik_score_run");
+        memcpy(scores, p->op.scores, (size_t)p->scores * sizeof *scores);
+        p->op.pairing = LIK_CANDIDATES;
+        p->op.per_query = p->op.d.count;
+        check_ok(problem_run(p, devices[i].ctx, NULL), "lik_score_run");
+        for (int64_t n = 0; n < p->scores; n++)
+            check((isnan(scores[n]) && isnan(p->op.scores[n])) || !memcmp(scores + n, p->op.scores + n, 4),
+                  "scores[%lld] is %.9g, as a candidate %.9g on %s", (long long)n, (double)scores[n],
+                  (double)p->op.scores[n], devices[i].name);
+    }
+    free(scores);
     problem_free(p);
 }
 
@@ -184,6 +255,10 @@ void check_score(void)
                     if (check_wanted(number, 7))
                         check_case("full", number, &spec);
                 }
+    check_look_ups();
+    for (number = 0; number < 12; number++)
+        if (check_wanted(60000 + number, 5))
+            check_many_look_ups(number);
     for (number = 0; number < 64 && !totals.gpu; number++) { /* on Hopper such tokens of bf16 become 0 */
         struct spec spec = spec_far(number);
         if (check_wanted(30000 + number, 5))

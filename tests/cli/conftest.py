@@ -43,7 +43,7 @@ def run(*args, code=0, stdin=None, env=None, cwd=None):
         capture_output=True,
         env=environment(**(env or {})),
         cwd=cwd,
-        timeout=120,
+        timeout=300,  # the demo under a sanitizer, on a busy machine
     )
     out, err = done.stdout.decode(), done.stderr.decode()
     assert done.returncode == code, (

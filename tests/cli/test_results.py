@@ -241,16 +241,30 @@ def test_slices_do_not_show(tmp_path, rng):
     assert np.abs(everything[0, :200] - expected[0]).max() < 1e-4
 
 
+# Bits an element: bytes a token, and what of nDCG@10 the packaged collection may lose at most.
+COMPRESSED = {4: (66, 0.01), 2: (34, 0.02), 1: (18, 0.03)}
+
+
+def check_measures(out):
+    """As demo/README.md has them."""
+    assert "MaxSim                 0.725" in out and "MaxSim, idf weights    0.728" in out
+    assert "0.687 (0.027)    0.643" in out and "0.720 (0.026)    0.670" in out
+    lines = {line.split("  ")[0]: line.split() for line in out.splitlines()}
+    for bits, (bytes_a_token, most) in COMPRESSED.items():
+        fields = lines[f"MaxSim, {bits}-bit tokens"]
+        assert abs(float(fields[7])) < most and fields[9] == str(bytes_a_token)
+
+
 def test_demo(tmp_path):
+    """The second time by the way that operands take to a GPU."""
     out, err = run("demo", "--data", DEMO, "-o", tmp_path / "map", "-k", 2)
     assert err == ""
-    assert (
-        "0.687 (0.027)    0.643" in out and "0.720 (0.026)    0.670" in out
-    )  # as demo/README.md has BM25 and mean pooling
-    assert "MaxSim                 0.725" in out and "MaxSim, idf weights    0.728" in out
+    check_measures(out)
     assert f"{tmp_path}/map.html and {tmp_path}/map.svg" in out
     assert (tmp_path / "map.html").read_text().startswith("<!doctype html>")
-    everything, _ = run("demo", "--all", "-o", tmp_path / "map", env={"LIK_DEMO_DATA": str(DEMO)})
+    staged = {"LIK_DEMO_DATA": str(DEMO), "LIK_STAGED": "100000"}
+    everything, _ = run("demo", "--all", "-o", tmp_path / "map", env=staged)
+    check_measures(everything)
     assert everything.count("\n  relevant: ") == 200
     fails(3, "holds no documents.safetensors", args=("demo", "--data", tmp_path))
 

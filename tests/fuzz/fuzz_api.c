@@ -1,5 +1,5 @@
-/* libFuzzer target for the arguments of the C API: every field of a problem, of how it runs and
- * of what is planned.
+/* libFuzzer target for the arguments of the C API: every field of a problem of each verb, of
+ * how it runs and of what is planned.
  *
  * Most fields get a sane value, any may get a wild one: the ends of its type, a neighbor of a
  * power of two, anything. Where the arrays that the problem names would have to be larger than
@@ -26,7 +26,7 @@
         }                                                                                        \
     } while (0)
 
-enum { SCORE, TOPK, GRAD };
+enum { SCORE, TOPK, GRAD, DECODE, ENCODE, TRAIN, VERBS };
 #define ARENA   (1 << 14) /* bytes on either side of where data, masks, scales and weights begin */
 #define ENTRIES 40        /* of offsets and lists */
 #define PAINT   0xcb
@@ -116,7 +116,8 @@ static struct lik_tokens tokens(int64_t dim, int64_t *offsets)
         x.storage = (int32_t)maybe(0);
         x.dtype = (int32_t)maybe(LIK_I64);
         x.offsets_dtype = (int32_t)maybe(LIK_I32);
-        x.reserved[next(6)] = next(2) ? arena : NULL;
+        x.codes = next(2) ? arena : NULL;
+        x.scale_dtype = (int32_t)maybe(LIK_F32);
     }
     return x;
 }
@@ -211,16 +212,26 @@ static void backwards(void *pool, int64_t n, void (*task)(void *arg, int64_t i),
 static int plan_of(int verb, const struct lik_context *ctx, const void *op, const struct lik_exec *exec,
                    struct lik_plan *plan)
 {
-    return verb == SCORE  ? lik_score_plan(ctx, op, exec, plan)
-           : verb == TOPK ? lik_topk_plan(ctx, op, exec, plan)
-                          : lik_grad_plan(ctx, op, exec, plan);
+    switch (verb) {
+    case SCORE: return lik_score_plan(ctx, op, exec, plan);
+    case TOPK: return lik_topk_plan(ctx, op, exec, plan);
+    case GRAD: return lik_grad_plan(ctx, op, exec, plan);
+    case DECODE: return lik_decode_plan(ctx, op, exec, plan);
+    case ENCODE: return lik_encode_plan(ctx, op, exec, plan);
+    default: return lik_train_plan(ctx, op, exec, plan);
+    }
 }
 
 static int run_of(int verb, const struct lik_context *ctx, const void *op, const struct lik_exec *exec)
 {
-    return verb == SCORE  ? lik_score_run(ctx, op, exec)
-           : verb == TOPK ? lik_topk_run(ctx, op, exec)
-                          : lik_grad_run(ctx, op, exec);
+    switch (verb) {
+    case SCORE: return lik_score_run(ctx, op, exec);
+    case TOPK: return lik_topk_run(ctx, op, exec);
+    case GRAD: return lik_grad_run(ctx, op, exec);
+    case DECODE: return lik_decode_run(ctx, op, exec);
+    case ENCODE: return lik_encode_run(ctx, op, exec);
+    default: return lik_train_run(ctx, op, exec);
+    }
 }
 
 /* A refusal: a status of the list, a message, everything as it was. */
@@ -329,6 +340,10 @@ struct call {
     struct lik_score op;
     struct lik_topk topk;
     struct lik_grad grad;
+    struct lik_decode decode; /* of op.d, and so the next two */
+    struct lik_encode encode;
+    struct lik_codec codec;
+    struct lik_train train;
     wide rows, columns, entries; /* of the scores; entries: with what lies between rows */
     wide row_q, row_d;           /* rows of the gradients */
     struct output outputs[3], winners;
@@ -413,9 +428,89 @@ static void make_grad(struct call *c)
     c->block = in_block(grad, sizeof *grad);
 }
 
+static void make_decode(struct call *c)
+{
+    struct lik_decode *decode = &c->decode;
+    decode->x = c->op.d;
+    decode->out_dtype = (int32_t)maybe(1 + next(3));
+    c->outputs[0] = output_of(c->row_d * c->op.d.dim, (wide)lik_dtype_bytes(decode->out_dtype));
+    decode->out = c->outputs[0].data;
+    decode->struct_size = (size_t)maybe(sizeof *decode);
+    c->block = in_block(decode, sizeof *decode);
+}
+
+static void make_encode(struct call *c)
+{
+    static const int bit_counts[] = {0, 1, 2, 4, 8};
+    static float cutoffs[255];
+    struct lik_encode *encode = &c->encode;
+    struct lik_codec *codec = &c->codec;
+    wide dim = (wide)c->op.d.dim;
+    for (int i = 0; i < 255; i++)
+        cutoffs[i] = (float)i / 32 - 4;
+    *codec = (struct lik_codec){.struct_size = (size_t)maybe(sizeof *codec)};
+    codec->bits = (int32_t)maybe(bit_counts[next(5)]);
+    codec->bit_order = (int32_t)maybe(next(2));
+    codec->centroid_count = maybe(1 + next(6));
+    codec->centroid_stride = maybe(0);
+    codec->centroids_dtype = (int32_t)maybe(1 + next(3));
+    codec->weights_dtype = (int32_t)maybe(1 + next(3));
+    codec->centroids = place(4);
+    codec->weights = place(4);
+    encode->x = c->op.d;
+    encode->codec = codec;
+    encode->cutoffs = next(16) == 15 ? place(4) : cutoffs;
+    encode->precision = (int32_t)maybe(next(3));
+    encode->codes_dtype = (int32_t)maybe(LIK_I16 + next(3));
+    encode->inv_norms_dtype = (int32_t)maybe(next(2) ? LIK_F16 : LIK_F32);
+    c->outputs[0] = output_of(c->row_d, (wide)lik_dtype_bytes(encode->codes_dtype));
+    c->outputs[1] = output_of(c->row_d, (wide)(int64_t)((dim * codec->bits + 7) / 8));
+    if (next(2))
+        c->outputs[2] = output_of(c->row_d, encode->inv_norms_dtype == LIK_F16 ? 2 : 4);
+    encode->codes = c->outputs[0].data;
+    encode->residuals = c->outputs[1].data;
+    encode->inv_norms = c->outputs[2].data;
+    encode->struct_size = (size_t)maybe(sizeof *encode);
+    c->block = in_block(encode, sizeof *encode);
+}
+
+static void make_train(struct call *c)
+{
+    static const int bit_counts[] = {0, 1, 2, 4, 8};
+    struct lik_train *train = &c->train;
+    train->x = c->op.d;
+    train->centroid_count = maybe(1 + next(4));
+    train->points_per_centroid = maybe(next(4));
+    train->iterations = (int32_t)maybe(next(3));
+    train->bits = (int32_t)maybe(bit_counts[next(5)]);
+    train->precision = (int32_t)maybe(next(3));
+    train->seed = (uint64_t)wild();
+    wide buckets = train->bits > 0 && train->bits <= 8 ? (wide)(1 << train->bits) : 0;
+    c->outputs[0] = output_of((wide)train->centroid_count * (wide)c->op.d.dim, 4);
+    c->outputs[1] = output_of(buckets - 1, 4);
+    c->outputs[2] = output_of(buckets, 4);
+    train->centroids = (float *)(void *)c->outputs[0].data;
+    train->cutoffs = (float *)(void *)c->outputs[1].data;
+    train->weights = (float *)(void *)c->outputs[2].data;
+    train->struct_size = (size_t)maybe(sizeof *train);
+    c->block = in_block(train, sizeof *train);
+}
+
+/* Does the arena have the tables of a codec, and are they of a size that is done soon? */
+static int has_codec(const struct call *c)
+{
+    const struct lik_codec *codec = &c->codec;
+    wide dim = (wide)c->op.d.dim, stride = codec->centroid_stride ? (wide)codec->centroid_stride : dim;
+    return c->verb != ENCODE ||
+           (stride >= 0 && codec->centroid_count < 1000 &&
+            ((wide)codec->centroid_count * stride + dim) * 4 < ARENA - 64 && c->row_d * dim < 20000);
+}
+
 /* Is all there that a run reads and writes, and is it done soon? */
 static int can_run(const struct call *c, size_t workspace_bytes)
 {
+    if (!has_codec(c) || (c->verb == TRAIN && (c->train.iterations > 4 || c->train.centroid_count > 100)))
+        return 0;
     const struct lik_score *op = &c->op;
     wide stride = c->grad.grad_scores_stride ? c->grad.grad_scores_stride : c->columns;
     wide grad_reach = c->rows > 0 && c->columns > 0 ? (c->rows - 1) * stride + c->columns : 0;
@@ -435,7 +530,7 @@ static void plan_and_run(const struct call *c, const struct lik_context *ctx)
     exec.parallel_for = exec.threads > 1 && next(8) != 7 ? backwards : NULL;
     exec.struct_size = (size_t)maybe(sizeof exec);
     struct lik_exec *exec_block = next(8) == 7 ? NULL : in_block(&exec, sizeof exec);
-    if (listed(&c->op)) {
+    if (listed(&c->op) && has_codec(c)) {
         memset(before.variant, PAINT, sizeof before.variant);
         plan = before;
         int status = plan_of(c->verb, ctx, c->block, exec_block, &plan);
@@ -459,11 +554,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     static int64_t offsets[2][ENTRIES], list[2][ENTRIES];
     in = (struct input){data, data + size};
     int which = (int)next(3);
-    struct call c = {.verb = (int)next(3)};
+    struct call c = {.verb = (int)next(VERBS)};
     if (!contexts[which] && lik_context_create(names[which], &contexts[which]))
         return 0; /* this processor has no such level */
     fill_arena();
     c.op = problem(offsets, list);
+    if (c.verb >= DECODE) { /* one operand, the documents */
+        c.op.q = c.op.d;
+        c.op.pairing = LIK_ALL;
+        c.op.d.weights = next(32) == 31 ? (const float *)(const void *)arena : NULL;
+    }
     measure(&c);
     c.topk = (struct lik_topk){.struct_size = sizeof c.topk, .smallest = (int32_t)next(2)};
     c.grad = (struct lik_grad){.struct_size = sizeof c.grad, .accumulate = (int32_t)next(2)};
@@ -473,8 +573,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         make_score(&c);
     else if (c.verb == TOPK)
         make_topk(&c);
-    else
+    else if (c.verb == GRAD)
         make_grad(&c);
+    else if (c.verb == DECODE)
+        make_decode(&c);
+    else if (c.verb == ENCODE)
+        make_encode(&c);
+    else
+        make_train(&c);
     plan_and_run(&c, contexts[which]);
     for (int i = 0; i < 3; i++)
         if (c.outputs[i].data != c.winners.data)

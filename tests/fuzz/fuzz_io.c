@@ -10,6 +10,7 @@
 #include "base/dtype.h"
 #include "io/collection.h"
 #include "io/text.h"
+#include "shared/residual.h"
 
 #include <string.h>
 
@@ -33,6 +34,26 @@ static void check_json(const char *text, int64_t size, int shown)
     lik_bytes_free(&back);
 }
 
+/* Everything that scoring a token reads. */
+static float use_token(const struct lik_tokens *x, int64_t row)
+{
+    float sum = 0;
+    if (x->storage == LIK_DENSE) {
+        for (int64_t e = 0; e < x->dim; e++)
+            sum += lik_load_f32(x->data, x->dtype, row * x->dim + e);
+        return sum + (x->scale ? x->scale[row * x->scale_strides.token] : 0);
+    }
+    const struct lik_codec *codec = x->codec;
+    const uint8_t *bytes = (const uint8_t *)x->data + row * x->strides.token;
+    int64_t code = lik_code_at(x, row);
+    for (int64_t e = 0; e < x->dim; e++) {
+        int bucket = lik_residual_bucket(bytes, e, codec->bits, codec->bit_order);
+        sum += lik_load_f32(codec->centroids, codec->centroids_dtype, code * x->dim + e);
+        sum += lik_load_f32(codec->weights, codec->weights_dtype, bucket);
+    }
+    return sum + (x->scale ? lik_load_f32(x->scale, x->scale_dtype, row * x->scale_strides.token) : 0);
+}
+
 static void use(const struct lik_collection *c)
 {
     const struct lik_tokens *x = &c->tokens;
@@ -53,10 +74,8 @@ static void use(const struct lik_collection *c)
             if (row != rows)
                 abort();
             sum += (float)lik_collection_keeps(c, i, t);
-            sum += x->scale ? x->scale[row * x->scale_strides.token] : 0;
             sum += x->weights ? x->weights[row] : 0;
-            for (int64_t e = 0; e < x->dim; e++)
-                sum += lik_load_f32(x->data, x->dtype, row * x->dim + e);
+            sum += use_token(x, row);
         }
         int64_t at = lik_collection_text_line(c, i);
         struct lik_io_error error;

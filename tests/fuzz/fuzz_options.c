@@ -19,6 +19,7 @@ const struct command commands[] = {
     {"score", "QUERIES DOCUMENTS", "", "", 2, 2, NULL},
     {"rerank", "DOCUMENTS QUERIES RUN", "", "", 3, 3, NULL},
     {"explain", "QUERIES DOCUMENTS", "", "", 2, 2, NULL},
+    {"compress", "DOCUMENTS", "", "", 1, 1, NULL},
     {"eval", "RUN QRELS", "", "", 2, 2, NULL},
     {"info", "FILE", "", "", 1, 1, NULL},
     {"bench", "[QUERIES DOCUMENTS]", "", "", 0, 2, NULL},
@@ -39,7 +40,8 @@ static void parse(void *arg)
     struct options *o = &job->options;
     struct measure measures[MEASURES_MAX];
     job->command = options_parse(job->argc, job->argv, o);
-    if (o->argument_count < 0 || o->argument_count > 3 || o->k < 0 || o->threads < 0 || o->rounds < 0)
+    if (o->argument_count < 0 || o->argument_count > 3 || o->k < 0 || o->threads < 0 || o->rounds < 0 ||
+        o->nbits < 0 || o->iterations < 0)
         abort();
     if (job->command && !o->help && !o->version && o->argument_count < job->command->least)
         abort();

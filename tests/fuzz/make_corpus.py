@@ -28,11 +28,11 @@ def npy(array, version=(1, 0)):
     return out.getvalue()
 
 
-def safetensors(tensors):
+def safetensors(tensors, metadata=None):
     """{name: (dtype, array)} as a file; written by hand because NumPy lacks some of the
     types.
     """
-    header, data = {}, b""
+    header, data = {"__metadata__": metadata} if metadata else {}, b""
     for name, (dtype, array) in tensors.items():
         header[name] = {
             "dtype": dtype,
@@ -42,6 +42,26 @@ def safetensors(tensors):
         data += array.tobytes()
     text = json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + data
+
+
+def compressed(bits, codes, order):
+    """A file of compressed documents, with all that it may have."""
+    documents = np.frombuffer(b'{"id":"a","text":"b c","tokens":["b","c"]}\n{"id":"d"}\n', "|u1")
+    weights = np.linspace(-1, 1, 1 << bits, dtype="<f4")
+    numbers = np.array([0, 1, 1]).astype({"U16": "<u2", "I32": "<i4", "I64": "<i8"}[codes])
+    tensors = {
+        "lengths": ("I64", np.array([2, 1])),
+        "centroids": ("F16", np.ones((2, 9), "<f2")),
+        "bucket_weights": ("F32", weights),
+        "bucket_cutoffs": ("F32", weights[:-1]),
+        "residuals": ("U8", np.arange(3 * ((9 * bits + 7) // 8), dtype="|u1").reshape(3, -1)),
+        "codes": (codes, numbers),
+        "inv_norms": ("F16", np.ones(3, "<f2")),
+        "mask": ("BOOL", np.array([1, 0, 1], "|u1")),
+        "documents": ("U8", documents),
+    }
+    told = {"format": "lik-compressed", "version": "1", "nbits": str(bits), "bit_order": order}
+    return safetensors(tensors, told | {"dim": "9", "normalize": "true"})
 
 
 def seeds_io():
@@ -89,6 +109,14 @@ def seeds_io():
         ),
     )
     add("st-key", safetensors({"a": ("F16", np.ones((1, 2, 4), "<f2")), "b": ("I64", np.array([1]))}), 4)
+    for bits, codes, order in (
+        (1, "U16", "colbert"),
+        (2, "I32", "low-first"),
+        (4, "I64", "colbert"),
+        (8, "U16", "colbert"),
+    ):
+        add(f"st-compressed-{bits}", compressed(bits, codes, order))
+        add(f"st-compressed-{bits}-ids", compressed(bits, codes, order), 2, b"a\nb")
     add(
         "jsonl",
         b'{"id": "q1", "embedding": [[1, -0.5e-3], [2.25, 1e10]], "weights": [1, 0.5], '
@@ -137,19 +165,19 @@ def seeds_options():
     """Every option once, in both forms, and what may go wrong."""
     flags = (
         "all normalize no-weights complete per-query check quick skip-bad skip-missing json trec table "
-        "fail-empty"
+        "fail-empty inv-norms"
     )
     values = (
         "top pairs query document compare cmap measures rounds data output ids text lens key device threads "
-        "color"
+        "color nbits centroids iterations seed"
     )
-    commands = "score rerank explain eval info bench demo help frob".split()
+    commands = "score rerank explain compress eval info bench demo help frob".split()
     seeds = {}
     for i, option in enumerate([*flags.split(), "quiet", "verbose", "help", "version", "build-info"]):
-        seeds[f"flag-{option}"] = f"{commands[i % 7]}\n--{option}\na\nb\nc".encode()
+        seeds[f"flag-{option}"] = f"{commands[i % 8]}\n--{option}\na\nb\nc".encode()
     for i, option in enumerate(values.split()):
         for j, value in enumerate(("=7", "\n7", "=0x7", "= 7", "=99999999999999999999")):
-            seeds[f"value-{option}-{j}"] = f"{commands[(i + j) % 7]}\na\n--{option}{value}\nb\nc".encode()
+            seeds[f"value-{option}-{j}"] = f"{commands[(i + j) % 8]}\na\n--{option}{value}\nb\nc".encode()
     for command in commands:
         seeds[f"command-{command}"] = f"{command}\na\n-k3\n-q\n#1\n--\n-o".encode()
     seeds["measures"] = b"eval\nrun\nqrels\n-m\nndcg@10,mrr@10,recall,map@3\n-v"

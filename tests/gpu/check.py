@@ -13,6 +13,7 @@ import sys
 import time
 
 import torch
+from compressed import check_compressed
 from harness import Device, fail
 from operations import check_grad, check_refused, check_streams, check_threads, check_topk
 from scores import (
@@ -37,6 +38,7 @@ CHECKS = {
     "slices": check_slices,
     "threads": check_threads,
     "refused": check_refused,
+    "compressed": check_compressed,
     "large": check_large,
 }
 

@@ -145,16 +145,58 @@ static void scenario_memory(void)
 
 /* ---- operations ---- */
 
-enum { QUERIES = 3, QUERY_TOKENS = 5, DOCUMENTS = 70, DOCUMENT_TOKENS = 11, DIM = 24, K = 4 };
+enum { QUERIES = 3, QUERY_TOKENS = 5, DOCUMENTS = 70, DOCUMENT_TOKENS = 11, DIM = 24, K = 4, CENTROIDS = 9 };
 
 struct results {
     float scores[QUERIES * DOCUMENTS], values[QUERIES * K], grad_q[QUERIES * QUERY_TOKENS * DIM],
         grad_d[DOCUMENTS * DOCUMENT_TOKENS * DIM], merged[QUERIES * K];
-    int32_t argmax[QUERIES * DOCUMENTS * QUERY_TOKENS];
+    float decoded[DOCUMENTS * DOCUMENT_TOKENS * DIM], inv_norms[DOCUMENTS * DOCUMENT_TOKENS];
+    float centroids[CENTROIDS * DIM], cutoffs[3], weights[4];
+    int32_t argmax[QUERIES * DOCUMENTS * QUERY_TOKENS], codes[DOCUMENTS * DOCUMENT_TOKENS];
+    uint8_t residuals[DOCUMENTS * DOCUMENT_TOKENS * DIM / 4];
     int64_t ids[QUERIES * K], merged_ids[QUERIES * K];
 };
 
 static float q[QUERIES * QUERY_TOKENS * DIM], d[DOCUMENTS * DOCUMENT_TOKENS * DIM], ones[QUERIES * DOCUMENTS];
+
+/* The codec's verbs, one on what the other made. */
+static int compute_codec(const struct lik_context *ctx, const struct lik_exec *exec, struct results *r)
+{
+    struct lik_plan plan = {.struct_size = sizeof plan};
+    struct lik_codec codec = {.struct_size = sizeof codec,
+                              .bits = 2,
+                              .centroids = r->centroids,
+                              .centroid_count = CENTROIDS,
+                              .centroids_dtype = LIK_F32,
+                              .weights_dtype = LIK_F32,
+                              .weights = r->weights};
+    struct lik_train train = {.struct_size = sizeof train,
+                              .centroid_count = CENTROIDS,
+                              .bits = 2,
+                              .centroids = r->centroids,
+                              .cutoffs = r->cutoffs,
+                              .weights = r->weights};
+    train.x = lik_tokens_padded(d, LIK_F32, DOCUMENTS, DOCUMENT_TOKENS, DIM);
+    struct lik_encode encode = {.struct_size = sizeof encode,
+                                .x = train.x,
+                                .codec = &codec,
+                                .cutoffs = r->cutoffs,
+                                .codes_dtype = LIK_I32,
+                                .codes = r->codes,
+                                .residuals = r->residuals,
+                                .inv_norms = r->inv_norms};
+    struct lik_decode decode = {.struct_size = sizeof decode, .out_dtype = LIK_F32, .out = r->decoded};
+    decode.x = lik_tokens_padded(r->residuals, LIK_F32, DOCUMENTS, DOCUMENT_TOKENS, DIM);
+    decode.x = lik_tokens_compressed(decode.x, &codec, r->codes, LIK_I32);
+    decode.x.scale = r->inv_norms;
+    int status;
+    if ((status = lik_train_plan(ctx, &train, exec, &plan)) || (status = lik_train_run(ctx, &train, exec)) ||
+        (status = lik_encode_plan(ctx, &encode, exec, &plan)) ||
+        (status = lik_encode_run(ctx, &encode, exec)) ||
+        (status = lik_decode_plan(ctx, &decode, exec, &plan)))
+        return status;
+    return lik_decode_run(ctx, &decode, exec);
+}
 
 /* Everything that computes, on a context and a pool, with workspaces that are there; returns
  * the first status. */
@@ -185,7 +227,7 @@ static int compute(const struct lik_context *ctx, struct lik_pool *pool, void *w
     if ((status = lik_score_plan(ctx, &score, &exec, &plan)) ||
         (status = lik_score_run(ctx, &score, &exec)) || (status = lik_topk_plan(ctx, &topk, &exec, &plan)) ||
         (status = lik_topk_run(ctx, &topk, &exec)) || (status = lik_grad_plan(ctx, &grad, &exec, &plan)) ||
-        (status = lik_grad_run(ctx, &grad, &exec)))
+        (status = lik_grad_run(ctx, &grad, &exec)) || (status = compute_codec(ctx, &exec, r)))
         return status;
     return lik_merge_topk(1, QUERIES, K, r->values, r->ids, K, 0, r->merged, r->merged_ids);
 }

@@ -21,7 +21,7 @@ faulthandler.enable()
 
 import late_interaction_kernels as lik  # noqa: E402
 import numpy as np  # noqa: E402
-from late_interaction_kernels import _native  # noqa: E402
+from late_interaction_kernels import _native, plaid  # noqa: E402
 from late_interaction_kernels._engine import numpy_arrays  # noqa: E402, F401
 
 faults = ctypes.CDLL(os.environ["LD_PRELOAD"])
@@ -43,11 +43,13 @@ Q, D = rng.standard_normal((3, 5, 24)).astype("f4"), rng.standard_normal((7, 11,
 LARGE = rng.standard_normal((8, 32, 64)).astype("f4"), rng.standard_normal((64, 64, 64)).astype("f4")
 ARGMAX = np.empty((3, 7, 5), np.int16)
 EMPTY = np.empty((0, 1), "f4"), np.empty((0, 1), "i8")
+BYTES = np.arange(77).reshape(7, 11) % 4, np.arange(462).reshape(7, 11, 6).astype("u1")
+CENTROIDS = rng.standard_normal((4, 24)).astype("f4")
 OFFSETS_Q, OFFSETS_D = np.array([0, 2, 15]), np.array([0, 30, 30, 77])
 
 
 def fields(q, d, pairing=0):
-    return (q, d, *(None,) * 9, pairing, 0, 0, 0, 0)
+    return (q, d, *(None,) * 12, pairing, *(0,) * 6)
 
 
 _native.score(*fields(Q, D), np.empty((3, 7), "f4"), ARGMAX)
@@ -56,34 +58,33 @@ _native.score(*fields(Q, D), np.empty((3, 7), "f4"), ARGMAX)
 SCENARIOS = {
     "score": (
         lambda: (*fields(Q, D), np.full((3, 7), 9, "f4"), np.full((3, 7, 5), 9, "i2")),
-        _native.score, (16, 17),
+        _native.score, (21, 22),
     ),
     "score-i8": (
-        lambda: (*fields(Q, (D * 40).astype("i1")), np.full((3, 7), 9, "f4"), None), _native.score, (16,),
+        lambda: (*fields(Q, (D * 40).astype("i1")), np.full((3, 7), 9, "f4"), None), _native.score, (21,),
     ),
     "topk": (
         lambda: (*fields(Q, D), 4, 0, 0, np.full((3, 4), 9, "f4"), np.full((3, 4), 9)),
-        _native.topk, (19, 20),
+        _native.topk, (24, 25),
     ),
     "grad": (
         lambda: (*fields(Q, D), np.ones((3, 7), "f4"), ARGMAX, np.full(Q.shape, 9, "f4"),
                  np.full(D.shape, 9, "f4"), None, False),
-        _native.grad, (18, 19),
+        _native.grad, (23, 24),
     ),
     "merge_topk": (
         lambda: (np.ones((2, 3, 4), "f4"), np.arange(24).reshape(2, 3, 4), 5, 0, np.full((3, 5), 9, "f4"),
                  np.full((3, 5), 9)),
         _native.merge_topk, (4, 5),
     ),
-    "decode_residuals": (
-        lambda: (np.arange(200) % 4, np.arange(1200).reshape(200, 6).astype("u1"), np.ones((4, 24), "f4"),
-                 np.arange(1024).reshape(256, 4).astype("f4"), np.full((200, 24), 9, "f4")),
-        _native.decode_residuals, (4,),
+    "compressed": (
+        lambda: (Q, *BYTES, np.arange(7) + 5, CENTROIDS, np.arange(4).astype("f4"), 2),
+        plaid.maxsim_residual, (),
     ),
     "extremes": (lambda: (np.arange(9),), _native.extremes, ()),
     "info": (lambda: (), lambda: _native.info()[:3], ()),
-    "short": (lambda: (*fields(Q, D)[:12], 0, -1, None, None, False), _native.maxsim, ()),
-    "threads": (lambda: (*fields(*LARGE), np.full((8, 64), 9, "f4"), None), _native.score, (16,)),
+    "short": (lambda: (*fields(Q, D)[:15], 0, -1, None, None, 0, 0, False), _native.maxsim, ()),
+    "threads": (lambda: (*fields(*LARGE), np.full((8, 64), 9, "f4"), None), _native.score, (21,)),
     "maxsim": (lambda: (Q, D), lik.maxsim, ()),
     "maxsim_pairs": (lambda: (Q, D[:3]), lik.maxsim_pairs, ()),
     "maxsim_varlen": (

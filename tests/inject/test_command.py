@@ -78,6 +78,17 @@ CASES = {
         None,
     ),
     "rerank-staged": ("rerank {d.npy} {q.npy} {run} --ids {ids.txt} --query-ids {qids.txt} --json", (), None),
+    "compress": ("compress {d.jsonl} -o out --centroids 8 --nbits 2 -j 2", ("out",), None),
+    "compress-norms": (
+        "compress {nan.npy} -o out --skip-bad --inv-norms --ids {ids.txt} --text {text.jsonl}",
+        ("out",),
+        None,
+    ),
+    "compress-staged": ("compress {d.npy} -o link --centroids 8", ("deep/out.tsv",), None),
+    "score-compressed": ("score {q.npy} {d.lik} --table -k 2", (), None),
+    "rerank-compressed-staged": ("rerank {d.lik} {q.npy} {run} --query-ids {qids.txt} -k 3", (), None),
+    "explain-compressed": ("explain {q.npy} {d.lik} --compare d5", (), None),
+    "info-compressed": ("info {d.lik} --json --check", (), None),
     "eval": ("eval {run} {qrels}", (), None),
     "eval-stdin": ("eval - {qrels} --json --per-query", (), "run"),
     "explain": ("explain {q.jsonl} {d.jsonl} --compare d5", (), None),
@@ -107,6 +118,7 @@ VOLATILE = (
     (rb'("(?:took|open|score|median|best)_ms"|"gflops"|"gb_per_s"): [-+.e\d]+', rb"\1: 0"),
     (rb"[.\d]+ ms \xc2\xb7", b"0 ms"),
     (rb"(?m)^(MaxSim.*) [.\d]+$", rb"\1 0"),
+    (rb"in \d+ ms\.", b"in 0 ms."),
     (rb" +", b" "),
 )
 
@@ -211,6 +223,9 @@ def world(tmp_path_factory):
     (folder / "run").write_text("".join(f"q{i % 3} Q0 d{i} {i} {9 - i} t\n" for i in range(9)))
     (folder / "qrels").write_text("".join(f"q{i % 3} 0 d{i} {i % 2}\n" for i in range(9)))
     make_demo(folder / "demo")
+    subprocess.run(
+        [LIK, "compress", folder / "d.jsonl", "-o", folder / "d.lik", "--inv-norms", "--quiet"], check=True
+    )
     return folder
 
 

@@ -85,6 +85,21 @@ def entries():
     approx |= {"q_mask": flags(3), "q_weights": torch.rand(3)}
     eight = {"Q": q8, "D": d8, "scale_Q": sq, "scale_D": sd, "d_mask": flags(4, 5), **sides}
 
+    norms = {**documents, "residuals": residuals.repeat(1, 1, 2), "inv_norms": torch.rand(4, 5)}
+    norms["bucket_weights"] = torch.randn(16)
+
+    def best(codes, residuals, centroids, bucket_weights, **rest):
+        codec = plaid.Codec(centroids, bucket_weights, 4, "colbert")
+        about = {k: rest.pop(k) for k in plaid.CompressedTokens._fields if k in rest}
+        D = plaid.CompressedTokens(codes, residuals, codec, **about)
+        return maxsim_topk(D=D, k=3, **rest, normalize=True, return_argmax=True)
+
+    best_packed = {
+        k: x.flatten(0, 1) if k in ("codes", "residuals", "inv_norms") else x for k, x in norms.items()
+    }
+    best_packed["cu_seqlens_d"] = flat["cu_seqlens_d"]
+    del best_packed["doc_lengths"]
+
     def int8_pair(Q, values, scale, **rest):
         return maxsim(Q, (values, scale), storage="int8", **rest)
 
@@ -115,6 +130,16 @@ def entries():
             partial(plaid.maxsim_residual_varlen, nbits=2, max_seqlen_d=15),
             {"Q": padded["Q"], **flat, **sides},
         ),
+        "residual with norms": (
+            partial(plaid.maxsim_residual, nbits=4, bit_order="colbert", return_argmax=True),
+            {"Q": padded["Q"], **norms, **sides},
+        ),
+        "residual of no bits": (
+            partial(plaid.maxsim_residual, residuals=None, bucket_weights=None, nbits=0),
+            {"Q": padded["Q"], **{k: documents[k] for k in ("codes", "doc_lengths", "centroids")}, **sides},
+        ),
+        "best compressed": (best, {"Q": padded["Q"], **norms, **sides}),
+        "best packed": (partial(best, max_seqlen_d=15), {"Q": padded["Q"], **best_packed, **sides}),
         "approx": (plaid.plaid_approx_score, approx),
         "head": (maxsim_from_hidden, {**hidden, "d_mask": flags(4, 5)}),
         "fp8": (maxsim_inference_fp8, eight),
@@ -134,11 +159,12 @@ def every_argument():
 
 def called(name, argument):
     """How the function names the argument: the parts of a pair by their place."""
-    return (
-        {"values": r"D(\[0\])?", "scale": r"D\[1\]"}.get(argument, argument)
-        if name == "int8 pair"
-        else argument
-    )
+    names = {
+        "int8 pair": {"values": r"D(\[0\])?", "scale": r"D\[1\]"},
+        "best compressed": {"bucket_weights": "D.codec.weights"},
+        "best packed": {"bucket_weights": "D.codec.weights"},
+    }
+    return names.get(name, {}).get(argument, argument)
 
 
 def parts(result):

@@ -22,7 +22,7 @@ def main():
     q, d = torch.nn.functional.normalize(torch.randn(1, 8, 32), dim=-1), torch.randn(2, 8, 32)
     maxsim(q, d)
     a, b, out = q.numpy(), d.numpy(), torch.empty(1, 2)
-    rest = (*[None] * 9, 0, 0, 0, 0, 0, out, None)
+    rest = (*[None] * 12, *[0] * 7, out, None)
     leaf_q, leaf_d, g = q.clone().requires_grad_(), d.clone().requires_grad_(), torch.ones(1, 2)
     x = torch.randn(1, 2, requires_grad=True)
 

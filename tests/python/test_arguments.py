@@ -260,36 +260,28 @@ def test_the_extension_itself_is_safe_to_misuse():
     """Nothing that reaches the C side unchecked may read or write out of bounds."""
     from late_interaction_kernels import _native
 
-    none = [None] * 9
+    none, zeros = [None] * 12, [0] * 6
     out = np.zeros((2, 4), np.float32)
     q, d = Q.numpy(), D.numpy()
     for args in [
-        (q, d, *none, 0, 0, 0, 0, 0, np.zeros((2, 3), np.float32), None),
-        (q, d, *none, 0, 0, 0, 0, 0, out.astype(np.float64), None),
-        (q, d, *none, 0, 0, 0, 0, 0, out, np.zeros((2, 4, 2), np.int32)),
-        (q, d, *none, 9, 0, 0, 0, 0, out, None),
-        (q, d, *none, 1, 0, 0, 0, 0, out, None),
-        (q, d, np.ones((2, 2), bool), *none[1:], 0, 0, 0, 0, 0, out, None),
-        (q, d, np.ones((2, 3), np.uint8), *none[1:], 0, 0, 0, 0, 0, out, None),
-        (q, d[..., :4], *none, 0, 0, 0, 0, 0, out, None),
-        (q, "no", *none, 0, 0, 0, 0, 0, out, None),
-        (q, (1, 2), *none, 0, 0, 0, 0, 0, out, None),
-        (q, d, *none, 0, 0, 0, 0, 0, out),
-        (q, d, *none, 3, 0, 0, 0, 0, out, None),
-        (q, d.astype(np.int32), *none, 0, 0, 0, 0, 0, out, None),
-        (np.zeros((1, 1, 1, 1, 1), np.float32), d, *none, 0, 0, 0, 0, 0, out, None),
+        (q, d, *none, 0, *zeros, np.zeros((2, 3), np.float32), None),
+        (q, d, *none, 0, *zeros, out.astype(np.float64), None),
+        (q, d, *none, 0, *zeros, out, np.zeros((2, 4, 2), np.int32)),
+        (q, d, *none, 9, *zeros, out, None),
+        (q, d, *none, 1, *zeros, out, None),
+        (q, d, np.ones((2, 2), bool), *none[1:], 0, *zeros, out, None),
+        (q, d, np.ones((2, 3), np.uint8), *none[1:], 0, *zeros, out, None),
+        (q, d[..., :4], *none, 0, *zeros, out, None),
+        (q, "no", *none, 0, *zeros, out, None),
+        (q, (1, 2), *none, 0, *zeros, out, None),
+        (q, d, *none, 0, *zeros, out),
+        (q, d, *none, 3, *zeros, out, None),
+        (q, d.astype(np.int32), *none, 0, *zeros, out, None),
+        (np.zeros((1, 1, 1, 1, 1), np.float32), d, *none, 0, *zeros, out, None),
     ]:
         with pytest.raises((ValueError, TypeError, NotImplementedError)):
             _native.score(*args)
     readonly = out.copy()
     readonly.flags.writeable = False
     with pytest.raises(TypeError):
-        _native.score(q, d, *none, 0, 0, 0, 0, 0, readonly, None)
-    with pytest.raises(ValueError, match="codes hold 5"):
-        _native.decode_residuals(
-            np.array([5]),
-            np.zeros((1, 2), np.uint8),
-            np.zeros((4, 8), np.float32),
-            np.zeros((256, 4), np.float32),
-            np.zeros((1, 8), np.float32),
-        )
+        _native.score(q, d, *none, 0, *zeros, readonly, None)

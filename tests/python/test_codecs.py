@@ -1,4 +1,4 @@
-"""Compressed tokens, projected hidden states, 8-bit storage."""
+"""Projected hidden states, 8-bit storage."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
-from late_interaction_kernels import _native, maxsim, plaid, reference
+from late_interaction_kernels import maxsim, reference
 from late_interaction_kernels._engine import blocks as block_by_block
-from late_interaction_kernels._engine import numpy_arrays, torch_arrays
 from late_interaction_kernels.fp8 import (
     dequantize_fp8_per_tensor,
     dequantize_fp8_per_token,
@@ -19,220 +18,14 @@ from late_interaction_kernels.fp8 import (
 from late_interaction_kernels.fused_head import maxsim_from_hidden
 from late_interaction_kernels.int8 import dequantize_int8_per_token, quantize_int8_per_token
 
-ORDERS = ["upstream", "colbert"]
-
 
 @pytest.fixture(params=[1 << 23, 500], ids=["one block", "many blocks"])
 def blocks(request, monkeypatch):
     monkeypatch.setattr(block_by_block, "BLOCK_FLOATS", request.param)
 
 
-def compressed(nbits, dim=24):
-    codes, lengths = torch.randint(0, 10, (5, 7)), torch.tensor([7, 3, 0, 5, 1])
-    residuals = torch.randint(0, 256, (5, 7, (dim * nbits + 7) // 8), dtype=torch.uint8)
-    return codes, residuals, lengths, torch.randn(10, dim), torch.randn(2**nbits) * 0.3
-
-
 def numpied(*arrays):
     return [a.detach().numpy() if isinstance(a, torch.Tensor) else a for a in arrays]
-
-
-@pytest.mark.parametrize("nbits", [2, 4, 8])
-@pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("normalize", [True, False])
-def test_residual(blocks, nbits, order, normalize):
-    codes, residuals, lengths, centroids, weights = compressed(nbits)
-    q = torch.randn(3, 4, 24, requires_grad=True)
-    w = torch.rand(3, 4, requires_grad=True)
-    args = (codes, residuals, lengths, centroids, weights, nbits)
-    kwargs = {"normalize": normalize, "bit_order": order}
-    got = plaid.maxsim_residual(q, *args, q_weights=w, **kwargs)
-    want = reference.maxsim_residual_reference(q, *args, q_weights=w, **kwargs)
-    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-4)
-    g = torch.randn_like(got)
-    for a, b in zip(torch.autograd.grad(got, [q, w], g), torch.autograd.grad(want, [q, w], g), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
-    plain = plaid.maxsim_residual(q.detach(), *args, q_weights=w.detach(), **kwargs)
-    assert torch.equal(plain, got)
-    assert np.array_equal(
-        plaid.maxsim_residual(*numpied(q, *args), q_weights=w.detach().numpy(), **kwargs), plain.numpy()
-    )
-    assert plaid.maxsim_residual(q[0].detach(), *args, **kwargs).shape == (5,)
-
-    kept = torch.arange(7) < lengths[:, None]
-    cu = torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).int()
-    flat = plaid.maxsim_residual_varlen(
-        q, codes[kept], residuals[kept], cu, centroids, weights, nbits, q_weights=w, **kwargs
-    )
-    assert torch.equal(flat, got)
-    assert torch.autograd.grad(flat.sum(), q)[0].shape == q.shape  # the existing package dropped it silently
-    argmax = plaid.maxsim_residual(q.detach(), *args, return_argmax=True, **kwargs)[1]
-    assert (
-        argmax.shape == (3, 5, 4)
-        and bool((argmax[:, 2] == -1).all())
-        and bool((argmax < lengths[:, None]).all())
-    )
-
-
-def test_bytes_of_real_indexes():
-    """ColBERT's golden bytes: buckets 0, 1, 2, ... mod 2^nbits."""
-    golden = {2: [39] * 8, 4: [8, 76, 42, 110, 25, 93, 59, 127], 8: [0, 128, 64, 192, 32, 160, 96, 224]}
-    for nbits, first in golden.items():
-        dim = 8 * 8 // nbits
-        buckets = torch.arange(dim) % 2**nbits
-        packed = torch.tensor([first], dtype=torch.uint8)
-        assert torch.equal(
-            reference.unpack_residuals_reference(packed, nbits, dim, bit_order="colbert")[0].long(), buckets
-        )
-        bits = (buckets[:, None] >> torch.arange(nbits)) & 1
-        assert np.array_equal(
-            np.packbits(bits.numpy().astype(np.uint8).reshape(-1)), np.array(first, dtype=np.uint8)
-        )
-        weights = torch.randn(2**nbits)
-        got = plaid.maxsim_residual(
-            torch.eye(dim),
-            torch.zeros(1, 1, dtype=torch.long),
-            packed[None],
-            torch.tensor([1]),
-            torch.zeros(1, dim),
-            weights,
-            nbits,
-            normalize=False,
-            bit_order="colbert",
-            return_argmax=False,
-        )
-        torch.testing.assert_close(got[0], weights[buckets].sum())
-
-
-def test_decoders_agree():
-    """The extension, NumPy and torch decode alike."""
-    codes, residuals, centroids = (
-        torch.randint(0, 10, (9,)),
-        torch.randint(0, 256, (9, 6), dtype=torch.uint8),
-        torch.randn(10, 24),
-    )
-    args = codes, residuals, centroids, torch.randn(256, 4)
-    out = torch.empty(9, 24)
-    _native.decode_residuals(*map(torch_arrays.lend, (*args, out)))
-    assert torch.equal(torch_arrays.decode_residuals(*args), out)
-    assert np.array_equal(numpy_arrays.decode_residuals(*numpied(*args)), out.numpy())
-
-
-def test_residual_with_nothing():
-    q = torch.randn(2, 3, 8, requires_grad=True)
-    none = (
-        torch.zeros(0, dtype=torch.long),
-        torch.zeros(0, 2, dtype=torch.uint8),
-        torch.zeros(1, dtype=torch.int32),
-    )
-    scores = plaid.maxsim_residual_varlen(q, *none, torch.randn(4, 8), torch.randn(4), 2)
-    assert scores.shape == (2, 0)
-    assert plaid.maxsim_residual_varlen(q[0], *none, torch.randn(4, 8), torch.randn(4), 2).shape == (0,)
-    empty = plaid.maxsim_residual(
-        q,
-        torch.zeros(2, 0, dtype=torch.long),
-        torch.zeros(2, 0, 2, dtype=torch.uint8),
-        torch.tensor([0, 0]),
-        torch.randn(4, 8),
-        torch.randn(4),
-        2,
-    )
-    assert empty.shape == (2, 2) and not empty.any()
-    empty.sum().backward()  # an empty document raised when Q required a gradient
-    assert not q.grad.any()
-
-
-def test_approx():
-    scores, codes, lengths = (
-        torch.randn(10, 5),
-        torch.randint(0, 10, (6, 7)),
-        torch.tensor([7, 0, 3, 1, 2, 7]),
-    )
-    want = reference.plaid_approx_score_reference(scores, codes, lengths)
-    torch.testing.assert_close(plaid.plaid_approx_score(scores, codes, lengths), want)
-    assert np.allclose(plaid.plaid_approx_score(*numpied(scores, codes, lengths)), want.numpy(), atol=1e-5)
-    both = plaid.plaid_approx_score(torch.stack([scores, 2 * scores]), codes, lengths)
-    torch.testing.assert_close(both, torch.stack([want, 2 * want]))
-    mask, w = torch.rand(5) > 0.5, torch.rand(5)
-    masked = plaid.plaid_approx_score(scores, codes, lengths, q_mask=mask, q_weights=w)
-    torch.testing.assert_close(
-        masked, plaid.plaid_approx_score(scores * w * mask, codes, lengths), rtol=1e-5, atol=1e-5
-    )
-    assert plaid.plaid_approx_score(scores, codes[:0], lengths[:0]).shape == (0,)
-    assert not plaid.plaid_approx_score(torch.zeros(10, 0), codes, lengths).any()
-    # what lies behind a document's end may be anything
-    codes[1:, 6] = torch.where(lengths[1:] < 7, 99, codes[1:, 6])
-    torch.testing.assert_close(plaid.plaid_approx_score(scores, codes, lengths), want)
-
-
-@pytest.mark.parametrize(
-    "change, match",
-    [
-        ({"nbits": 1}, "nbits must be 2, 4 or 8"),
-        ({"nbits": 3}, "nbits must be"),
-        ({"bit_order": "big"}, "bit_order must be"),
-        ({"doc_lengths": torch.tensor([8, 3, 0, 5, 1])}, r"doc_lengths\[0(, 0)?\] is 8"),
-        ({"doc_lengths": torch.tensor([-1, 3, 0, 5, 1])}, r"doc_lengths\[0(, 0)?\] is -1"),
-        ({"doc_lengths": torch.tensor([1, 3])}, "doc_lengths must have shape"),
-        ({"codes": torch.full((5, 7), 10)}, r"codes\[0, 0\] is 10, must be 0 to 9"),
-        ({"codes": torch.full((5, 7), -1)}, r"codes\[0, 0\] is -1"),
-        ({"codes": torch.zeros(5, 7)}, "codes has dtype float32"),
-        ({"residuals": torch.zeros(5, 7, 5, dtype=torch.uint8)}, "residuals must have 6 bytes"),
-        ({"residuals": torch.zeros(5, 6, 6, dtype=torch.uint8)}, "residuals must have shape"),
-        ({"residuals": torch.zeros(5, 7, 6)}, "residuals has dtype float32"),
-        ({"centroids": torch.zeros(10, 8)}, "Q and centroids must have the same dim"),
-        ({"centroids": torch.zeros(10, 24, dtype=torch.int32)}, "centroids has dtype int32"),
-        ({"bucket_weights": torch.zeros(16)}, "bucket_weights must have shape"),
-        ({"bucket_weights": torch.zeros(4, dtype=torch.int32)}, "bucket_weights has dtype int32"),
-        ({"nbits": 2.0}, "nbits must be an integer, got float"),
-        ({"q_mask": np.ones((2, 3), bool)}, "q_mask is of numpy, but Q is of torch"),
-        ({"q_weights": [1.0]}, "q_weights must be a torch.Tensor"),
-    ],
-)
-def test_residual_refuses(change, match):
-    names = ("codes", "residuals", "doc_lengths", "centroids", "bucket_weights")
-    arguments = {
-        "Q": torch.randn(2, 3, 24),
-        **dict(zip(names, compressed(2), strict=True)),
-        "nbits": 2,
-        **change,
-    }
-    with pytest.raises((ValueError, TypeError), match=match):
-        plaid.maxsim_residual(**arguments)
-
-
-def test_codes_behind_a_documents_end_may_be_anything():
-    codes, residuals, lengths, *rest = compressed(2)
-    q = torch.randn(2, 3, 24)
-    want = plaid.maxsim_residual(q, codes, residuals, lengths, *rest, 2)
-    padding = torch.arange(7) >= lengths[:, None]
-    for filler in (-1, 99):
-        padded = torch.where(padding, filler, codes)
-        assert torch.equal(plaid.maxsim_residual(q, padded, residuals, lengths, *rest, 2), want)
-        traced = torch.func.vmap(plaid.maxsim_residual, (0, *(None,) * 6))
-        torch.testing.assert_close(traced(q[None], padded, residuals, lengths, *rest, 2)[0], want)
-
-
-@pytest.mark.parametrize(
-    "offsets, match",
-    [
-        ([0, 9], "cu_seqlens_d ends at 9"),
-        ([3, 2], "ascending"),
-        ([-1, 2], "ascending and not negative"),
-        ([], "at least one"),
-    ],
-)
-def test_residual_varlen_refuses(offsets, match):
-    with pytest.raises(ValueError, match=match):
-        plaid.maxsim_residual_varlen(
-            torch.randn(2, 3, 8),
-            torch.zeros(5, dtype=torch.long),
-            torch.zeros(5, 2, dtype=torch.uint8),
-            torch.tensor(offsets, dtype=torch.int64),
-            torch.randn(4, 8),
-            torch.randn(4),
-            2,
-        )
 
 
 @pytest.mark.parametrize("normalize", [True, False])

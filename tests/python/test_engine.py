@@ -13,9 +13,11 @@ from late_interaction_kernels import _native
 from late_interaction_kernels._engine import torch_arrays, torch_ops, torch_plain, verbs
 from late_interaction_kernels._engine.problem import (
     ARRAYS,
+    BIT_ORDERS,
     CHOICES,
     LIST,
     NORMALIZE,
+    Codec,
     Problem,
     Tokens,
     argmax_dtype,
@@ -33,10 +35,12 @@ def test_one_order_of_fields():
     """
     names = (*ARRAYS, *CHOICES)
     q = Tokens("q", "q_mask", "q_weights", "q_scale", "q_offsets", "len_q")
-    d = Tokens("d", "d_mask", None, "d_scale", "d_offsets", "len_d")
+    codec = Codec("centroids", "bucket_weights", "nbits", "colbert")
+    d = Tokens("d", "d_mask", None, "d_scale", "d_offsets", "len_d", "codes", codec)
     problem = Problem(q, d, "list_q", "list_d", "pairing", "normalize", "precision")
-    assert fields(problem) == names == _native.FIELDS
-    assert problem_of(names) == problem
+    assert names == _native.FIELDS and names[-1] == "bit_order"
+    flat = (*names[:-1], BIT_ORDERS.index("colbert"))
+    assert fields(problem) == flat and problem_of(flat) == problem
     for name in ("score", "topk", "grad"):
         schema = getattr(torch.ops.late_interaction_kernels, name).default._schema
         assert tuple(argument.name for argument in schema.arguments)[: len(names)] == names
@@ -44,13 +48,16 @@ def test_one_order_of_fields():
 
 def test_tokens_change_together():
     x = torch.randn(4, 5, 8, requires_grad=True)
-    tokens = Tokens(x, x[..., 0] > 0, x[..., 0], torch.tensor(2.0))
+    codes = torch.zeros(4, 5, dtype=torch.int32)
+    tokens = Tokens(x, x[..., 0] > 0, x[..., 0], torch.tensor(2.0), codes=codes)
     part, one = sliced(tokens, 1, 3), batched(tokens)
     assert (
         part.data.shape == (2, 5, 8)
-        and part.mask.shape == part.weights.shape == (2, 5)
+        and part.mask.shape == part.weights.shape == part.codes.shape == (2, 5)
         and part.scale.dim() == 0
     )
+    packed = sliced(tokens._replace(offsets=torch.tensor([0, 2, 2, 4])), 1, 3)
+    assert packed.data is x and packed.offsets.tolist() == [2, 2, 4]
     assert one.data.shape == (1, 4, 5, 8) and one.weights.shape == (1, 4, 5) and one.scale is tokens.scale
     problem = detached(Problem(tokens, Tokens(x.detach().numpy()), pairing=LIST))
     assert (

@@ -49,38 +49,52 @@ def tokens(grad=True):
 def packed_problem(grad=True):
     q, d = torch.randn(9, 16, requires_grad=grad), torch.randn(11, 16, requires_grad=grad)
     offsets = torch.tensor([0, 3, 9]), torch.tensor([0, 4, 4, 11], dtype=torch.int32)
-    return (q, d, None, None, None, None, None, *offsets, None, None, 0, 0, -1, 6, 7)
+    return (q, d, *(None,) * 5, *offsets, *(None,) * 5, 0, 0, -1, 6, 7, 0, 0)
 
 
 @pytest.mark.parametrize("want_argmax", [True, False])
-@pytest.mark.parametrize("kind", ["all", "weights", "candidates", "packed", "list"])
+@pytest.mark.parametrize("kind", ["all", "weights", "candidates", "packed", "list", "compressed"])
 def test_opcheck(kind, want_argmax):
     q, d, q_mask, d_mask = tokens()
-    none = (None,) * 6
+    none = (None,) * 9
+    codes, residuals = torch.randint(0, 7, (4, 5)), torch.randint(0, 256, (4, 5, 8), dtype=torch.uint8)
+    compressed = (q, residuals, q_mask, None, None, *none[:6], codes, torch.randn(7, 16), torch.randn(16))
     problem = {
-        "all": (q, d, q_mask, d_mask, None, *none, 0, 3, -1, 0, 0),
-        "weights": (q, d, q_mask, d_mask, torch.rand(3, 5, requires_grad=True), *none, 0, 0, -1, 0, 0),
-        "candidates": (
+        "all": (q, d, q_mask, d_mask, None, *none, 0, 3, -1, 0, 0, 0, 0),
+        "weights": (
             q,
-            torch.randn(3, 2, 7, 16, requires_grad=True),
-            None,
-            None,
-            None,
+            d,
+            q_mask,
+            d_mask,
+            torch.rand(3, 5, requires_grad=True),
             *none,
-            1,
+            *[0] * 2,
+            -1,
+            *[0] * 4,
+        ),
+        "candidates": (q, torch.randn(3, 2, 7, 16, requires_grad=True), *none, *none[:3], 1, 0, -1, *[0] * 4),
+        "packed": packed_problem(),
+        "list": (
+            *packed_problem()[:9],
+            torch.tensor([1, 0]),
+            torch.tensor([2, 2]),
+            *none[:3],
+            3,
             0,
             -1,
+            6,
+            7,
             0,
             0,
         ),
-        "packed": packed_problem(),
-        "list": (*packed_problem()[:9], torch.tensor([1, 0]), torch.tensor([2, 2]), 3, 0, -1, 6, 7),
+        "compressed": (*compressed, 0, 3, -1, 0, 0, 4, 1),
     }[kind]
     op = torch.ops.late_interaction_kernels.score.default
     assert set(opcheck(op, (*problem, want_argmax)).values()) == {"SUCCESS"}
     scores, argmax = op(*problem, True)
     plain = [x.detach() if isinstance(x, torch.Tensor) else x for x in problem]
-    args = (*plain, torch.randn_like(scores), argmax, True, True, problem[4] is not None)
+    dense = problem[1].is_floating_point()
+    args = (*plain, torch.randn_like(scores), argmax, True, dense, problem[4] is not None)
     opcheck(torch.ops.late_interaction_kernels.grad.default, args)
 
 
@@ -194,7 +208,7 @@ def test_dynamic_shapes_do_not_recompile_forever():
 
 def test_topk_is_an_operator():
     q, d, q_mask, d_mask = tokens(False)
-    problem = (q, d, q_mask, d_mask, None, *(None,) * 6, 0, 3, -1, 0, 0)
+    problem = (q, d, q_mask, d_mask, None, *(None,) * 9, 0, 3, -1, 0, 0, 0, 0)
     op = torch.ops.late_interaction_kernels.topk.default
     assert set(opcheck(op, (*problem, 2, 0, False)).values()) == {"SUCCESS"}
 

@@ -10,6 +10,7 @@ torch_plain      the operation in plain torch
 torch_ops        operators and gradients for torch
 verbs            score, topk, merge_topk and grad, of whichever kind of array
 checks           what users pass, checked and made a problem
+compressed       compressed documents, likewise
 torch_blocks     gradients of documents that are made a block at a time
 blocks           such documents
 short            the way of the commonest calls, past all this

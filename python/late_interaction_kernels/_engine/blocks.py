@@ -1,10 +1,10 @@
 """Documents whose vectors are made on the fly: a block of them at a time is made, scored, and
 forgotten.
 
-A :class:`Source` says how: compressed tokens are decoded (``plaid``), hidden states projected
-(``fused_head``). No more than BLOCK_FLOATS floats of vectors exist at once. The backward pass
-makes each block again and asks the library for the gradients of its vectors, which the source
-passes on to what they were made from.
+A :class:`Source` says how: hidden states are projected (``fused_head``). No more than
+BLOCK_FLOATS floats of vectors exist at once. The backward pass makes each block again and asks
+the library for the gradients of its vectors, which the source passes on to what they were made
+from.
 """
 
 from __future__ import annotations

@@ -9,7 +9,17 @@ from __future__ import annotations
 from typing import Any
 
 from .. import _native
-from .problem import ARRAY_COUNT, Problem, argmax_dtype, fields, length, score_shape
+from .problem import (
+    ARRAY_COUNT,
+    NORMALIZE_D,
+    Problem,
+    Tokens,
+    argmax_dtype,
+    axes,
+    fields,
+    length,
+    score_shape,
+)
 
 
 def score(fw: Any, p: Problem, want_argmax: bool) -> tuple[Any, Any]:
@@ -51,8 +61,52 @@ def grad(
     _native.grad(*fw.lent(fields(p), ARRAY_COUNT), *given, accumulate)
 
 
-def decode_residuals(fw: Any, codes: Any, residuals: Any, centroids: Any, table: Any) -> Any:
-    """f32 vectors [n, d] of codes [n] and residuals [n, bytes] on the CPU."""
-    out = fw.empty((int(codes.shape[0]), int(centroids.shape[1])), "float32", codes)
-    _native.decode_residuals(*map(fw.lend, (codes, residuals, centroids, table, out)))
+def decode(fw: Any, tokens: Tokens, normalize: bool, dtype: str) -> Any:
+    """Compressed tokens as rows of floats."""
+    assert tokens.codec is not None
+    p = Problem(Tokens(None), tokens, normalize=NORMALIZE_D if normalize else 0)
+    out = fw.empty((*axes(tokens), tokens.codec.centroids.shape[1]), dtype, tokens.codes)
+    _native.decode(*fw.lent(fields(p), ARRAY_COUNT), fw.lend(out))
     return out
+
+
+def encode(
+    fw: Any, tokens: Tokens, normalize: bool, codes_dtype: str, norms_dtype: str | None, precision: int
+) -> tuple[Any, Any, Any]:
+    """(codes, residuals or None with 0 bits, inverse norms or None) of dense tokens that have
+    the codec.
+    """
+    codec = tokens.codec
+    assert codec is not None
+    p = Problem(Tokens(None), tokens, normalize=NORMALIZE_D if normalize else 0, precision=precision)
+    shape, like = axes(tokens), tokens.data
+    wide = (like.shape[-1] * codec.nbits + 7) // 8
+    codes = fw.empty(shape, codes_dtype, like)
+    residuals = fw.empty((*shape, wide), "uint8", like) if codec.nbits else None
+    norms = None if norms_dtype is None else fw.empty(shape, norms_dtype, like)
+    cutoffs = codec.cutoffs if codec.nbits else None
+    _native.encode(*fw.lent(fields(p), ARRAY_COUNT), *map(fw.lend, (cutoffs, codes, residuals, norms)))
+    return codes, residuals, norms
+
+
+def train(
+    fw: Any,
+    tokens: Tokens,
+    normalize: bool,
+    centroids: int,
+    nbits: int,
+    points: int,
+    iterations: int,
+    seed: int,
+    precision: int,
+) -> tuple[Any, Any, Any]:
+    """(centroids, cutoffs, weights) of dense tokens, the last two None with 0 bits."""
+    p = Problem(Tokens(None), tokens, normalize=NORMALIZE_D if normalize else 0, precision=precision)
+    like = tokens.data
+    found = (
+        fw.empty((centroids, like.shape[-1]), "float32", like),
+        fw.empty(((1 << nbits) - 1,), "float32", like) if nbits else None,
+        fw.empty((1 << nbits,), "float32", like) if nbits else None,
+    )
+    _native.train(*fw.lent(fields(p), ARRAY_COUNT), points, iterations, nbits, seed, *map(fw.lend, found))
+    return found

@@ -44,14 +44,18 @@ def is_integer(x: Any) -> bool:
     return x.dtype.kind in "iu"
 
 
+def _dtype(name: str) -> Any:
+    if name not in _CODES:
+        return name
+    import ml_dtypes
+
+    return getattr(ml_dtypes, name)
+
+
 def cast(x: Any, dtype: str) -> Any:
     if _names[x.dtype] == dtype:
         return settle(x)
-    if dtype in _CODES:
-        import ml_dtypes
-
-        return x.astype(getattr(ml_dtypes, dtype))
-    return x.astype(dtype)
+    return x.astype(_dtype(dtype))
 
 
 def contiguous(x: Any) -> Any:
@@ -73,6 +77,10 @@ def on_host(x: Any) -> bool:
 has_values = readable = may_wait = on_host
 
 
+def out_of_sight(x: Any) -> bool:
+    return False
+
+
 def first(condition: Any) -> tuple[int, ...]:
     """Where the first True stands."""
     return tuple(int(i) for i in np.unravel_index(np.argmax(condition), condition.shape))
@@ -84,11 +92,6 @@ def clamp(x: Any, low: int, high: int) -> Any:
 
 def stacked(parts: Any) -> Any:
     return np.stack(parts)
-
-
-def joined(parts: list[Any], like: Any) -> Any:
-    """One row of f32 of several."""
-    return np.concatenate(parts) if parts else np.empty(0, np.float32)
 
 
 def running_max(x: Any) -> Any:
@@ -106,6 +109,11 @@ def settle(x: Any) -> Any:
     if not x.dtype.isnative or not x.flags.aligned or any(s % x.itemsize for s in x.strides):
         return np.array(x, dtype=x.dtype.newbyteorder("="), order="C")
     return x
+
+
+def adjacent(x: Any) -> Any:
+    """With the entries of the last axis side by side."""
+    return x if x.shape[-1] < 2 or x.strides[-1] == x.itemsize else np.ascontiguousarray(x)
 
 
 def largest(x: Any) -> int:
@@ -129,15 +137,11 @@ def wants_grad(*arrays: Any) -> bool:
 
 
 def empty(shape: tuple[int, ...], dtype: str, like: Any) -> Any:
-    return np.empty(shape, dtype)
+    return np.empty(shape, _dtype(dtype))
 
 
 def arange(n: int, like: Any) -> Any:
     return np.arange(n)
-
-
-def from_rows(rows: list[list[int]], like: Any) -> Any:
-    return np.array(rows)
 
 
 def where(condition: Any, x: Any, y: Any) -> Any:
@@ -148,26 +152,8 @@ def nan_where(broken: Any, scores: Any) -> Any:
     return scores if broken is None else np.where(broken, np.float32(np.nan), scores)
 
 
-def best_of_codes(scores: Any, codes: Any, kept: Any) -> Any:
-    """[C, Lq] scores, [B, L] codes -> [B, Lq], the best score among each row's kept codes, 0 if
-    it has none.
-    """
-    gathered = (
-        scores[np.where(kept, codes, 0)]
-        if scores.shape[0]
-        else np.zeros((*codes.shape, scores.shape[1]), "f4")
-    )
-    best = np.where(kept[..., None], gathered, -np.inf).max(axis=1, initial=-np.inf)
-    return np.where(kept.any(axis=1)[:, None], best, np.float32(0))
-
-
 def tracing(*arrays: Any) -> bool:
     return False
-
-
-def decode_residuals(codes: Any, residuals: Any, centroids: Any, table: Any) -> Any:
-    """As the extension does it, for arrays of any layout."""
-    return centroids[codes] + table[residuals].reshape(*codes.shape, -1)[..., : centroids.shape[1]]
 
 
 def exact(like: Any) -> AbstractContextManager[None]:

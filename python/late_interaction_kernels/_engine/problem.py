@@ -22,22 +22,47 @@ class BoundError(ValueError, RuntimeError):
     """
 
 
+BIT_ORDERS = ("upstream", "colbert")  # by enum lik_bit_order in lik.h
+
+
+class Codec(NamedTuple):
+    """What the compressed tokens of a collection have in common, as ``train_codec`` finds it
+    or as arrays of an index: ``Codec(centroids, weights, nbits)``.
+
+    Element k of a token is element k of its centroid plus the weight of the bucket that nbits
+    bits of its residual name. The cutoffs between the buckets are what ``encode`` needs,
+    decoding and scoring do not.
+    """
+
+    centroids: Any  # float [C, d]
+    weights: Any  # float [2 ** nbits]; None with 0 bits
+    nbits: int  # 0, 1, 2, 4 or 8
+    bit_order: str = "upstream"  # or "colbert"
+    cutoffs: Any = None  # float32 [2 ** nbits - 1], ascending
+
+
 class Tokens(NamedTuple):
     """One operand: [N, L, d], documents also [Nq, K, L, d]; packed [total, d] where there are
     offsets.
+
+    Documents with codes and a codec are compressed: their data are bytes of residual where d
+    was, or None for tokens that are their centroids. With codes alone a token's product with a
+    query token is the element of that number, which is looked up.
     """
 
     data: Any
     mask: Any = None  # bool, the tokens' shape without d
     weights: Any = None  # float32, likewise; queries alone
-    scale: Any = None  # float32, 0-d or likewise
+    scale: Any = None  # float32, of compressed tokens also float16; 0-d or likewise
     offsets: Any = None  # int32 or int64 [N + 1]
     longest: int = 0  # packed: tokens of the longest sequence
+    codes: Any = None  # int16 as 0 to 65535, uint16, int32 or int64, likewise
+    codec: Codec | None = None  # of the codes
 
 
 # The arrays of an operand that have an entry for each token, or for all at once (a scale of no
 # axes).
-PER_TOKEN = ("data", "mask", "weights", "scale")
+PER_TOKEN = ("data", "mask", "weights", "scale", "codes")
 
 
 class Problem(NamedTuple):
@@ -67,21 +92,31 @@ ARRAYS = (
     "d_offsets",
     "list_q",
     "list_d",
+    "codes",
+    "centroids",
+    "bucket_weights",
 )
-CHOICES = ("pairing", "normalize", "precision", "len_q", "len_d")
+CHOICES = ("pairing", "normalize", "precision", "len_q", "len_d", "nbits", "bit_order")
 ARRAY_COUNT, FIELD_COUNT = len(ARRAYS), len(ARRAYS) + len(CHOICES)
 
 
 def fields(p: Problem) -> tuple[Any, ...]:
     q, d, list_q, list_d, pairing, normalize, precision = p
     arrays = q.data, d.data, q.mask, d.mask, q.weights, q.scale, d.scale, q.offsets, d.offsets, list_q, list_d
-    return (*arrays, pairing, normalize, precision, q.longest, d.longest)
+    choices = pairing, normalize, precision, q.longest, d.longest
+    if d.codec is None:
+        return (*arrays, d.codes, None, None, *choices, 0, 0)
+    centroids, weights, nbits, bit_order, _ = d.codec
+    return (*arrays, d.codes, centroids, weights, *choices, nbits, BIT_ORDERS.index(bit_order))
 
 
 def problem_of(fields: Any) -> Problem:
-    q, d, q_mask, d_mask, q_weights, q_scale, d_scale, q_offsets, d_offsets, *rest, len_q, len_d = fields
+    q, d, q_mask, d_mask, q_weights, q_scale, d_scale, q_offsets, d_offsets, list_q, list_d, *rest = fields
+    codes, centroids, weights, pairing, normalize, precision, len_q, len_d, nbits, bit_order = rest
+    codec = None if centroids is None else Codec(centroids, weights, nbits, BIT_ORDERS[bit_order])
     queries = Tokens(q, q_mask, q_weights, q_scale, q_offsets, len_q)
-    return Problem(queries, Tokens(d, d_mask, None, d_scale, d_offsets, len_d), *rest)
+    documents = Tokens(d, d_mask, None, d_scale, d_offsets, len_d, codes, codec)
+    return Problem(queries, documents, list_q, list_d, pairing, normalize, precision)
 
 
 def per_token(tokens: Tokens, change: Callable[[Any], Any]) -> Tokens:
@@ -96,7 +131,9 @@ def batched(tokens: Tokens) -> Tokens:
 
 
 def sliced(tokens: Tokens, start: int, end: int) -> Tokens:
-    """Sequences start ... end - 1 of padded tokens."""
+    """Sequences start ... end - 1."""
+    if tokens.offsets is not None:
+        return tokens._replace(offsets=tokens.offsets[start : end + 1])
     return per_token(tokens, lambda x: x[start:end])
 
 
@@ -106,13 +143,18 @@ def detached(x: Any) -> Any:
     """
     if isinstance(x, tuple):
         parts = map(detached, x)
-        return type(x)._make(parts) if isinstance(x, Problem | Tokens) else tuple(parts)
+        return type(x)._make(parts) if isinstance(x, Problem | Tokens | Codec) else tuple(parts)
     return x.detach() if hasattr(x, "detach") else x
+
+
+def axes(tokens: Tokens) -> Any:
+    """The tokens' shape without d."""
+    return tokens.data.shape[:-1] if tokens.codes is None else tokens.codes.shape
 
 
 def length(tokens: Tokens) -> Any:
     """Tokens of the longest sequence."""
-    return tokens.data.shape[-2] if tokens.offsets is None else tokens.longest
+    return axes(tokens)[-1] if tokens.offsets is None else tokens.longest
 
 
 def argmax_dtype(p: Problem) -> str:
@@ -128,11 +170,11 @@ def score_shape(p: Problem) -> tuple[int, ...]:
     queries = _sequences(p.q)
     if p.pairing == PAIRS:
         return (queries,)
-    return (queries, p.d.data.shape[1] if p.pairing == CANDIDATES else _sequences(p.d))
+    return (queries, axes(p.d)[1] if p.pairing == CANDIDATES else _sequences(p.d))
 
 
 def _sequences(tokens: Tokens) -> Any:
-    return tokens.data.shape[0] if tokens.offsets is None else tokens.offsets.shape[0] - 1
+    return axes(tokens)[0] if tokens.offsets is None else tokens.offsets.shape[0] - 1
 
 
 def either(first: Any, second: Any) -> Any:

@@ -18,7 +18,8 @@ def compiling() -> bool:
 
 
 # The calls below are the fields of a problem (problem.ARRAYS, problem.CHOICES), pairing ALL for
-# candidates as well, and None for a length that nobody has given.
+# candidates as well, and None for a length that nobody has given. Compressed tokens go the long
+# way.
 
 
 def padded(
@@ -37,8 +38,8 @@ def padded(
     pairing, unit = PAIRS if pairs else ALL, NORMALIZE if normalize else 0
     # fmt: off
     return _native.maxsim(
-        Q, D, q_mask, d_mask, q_weights, None, None, None, None, None, None,
-        pairing, unit, FOLLOW, None, None, differentiable,
+        Q, D, q_mask, d_mask, q_weights, None, None, None, None, None, None, None, None, None,
+        pairing, unit, FOLLOW, None, None, 0, 0, differentiable,
     )
     # fmt: on
 
@@ -59,7 +60,7 @@ def packed(
         return None
     operands = Q, D, None, None, q_weights, None, None, cu_seqlens_q, cu_seqlens_d, *(pairs or (None, None))
     choices = LIST if pairs else ALL, NORMALIZE if normalize else 0, FOLLOW, max_seqlen_q, max_seqlen_d
-    return _native.maxsim(*operands, *choices, True)
+    return _native.maxsim(*operands, None, None, None, *choices, 0, 0, True)
 
 
 def topk(
@@ -70,7 +71,7 @@ def topk(
         return None
     # fmt: off
     return _native.best(
-        Q, D, q_mask, d_mask, q_weights, None, None, None, None, None, None,
-        ALL, NORMALIZE if normalize else 0, FOLLOW, None, None, k, smallest,
+        Q, D, q_mask, d_mask, q_weights, None, None, None, None, None, None, None, None, None,
+        ALL, NORMALIZE if normalize else 0, FOLLOW, None, None, 0, 0, k, smallest,
     )
     # fmt: on

@@ -47,6 +47,7 @@ _CODES = {
     torch.int64: 9,
     torch.bool: 64,
     torch.uint8: 65,
+    torch.uint16: 68,
 }
 
 
@@ -96,6 +97,13 @@ def readable(x: Any) -> bool:
     device.
     """
     return on_host(x) or (not torch.compiler.is_compiling() and environment.checking() and has_values(x))
+
+
+def out_of_sight(x: Any) -> bool:
+    """Does it lie on the host, where the library refuses what is out of range, and cannot be
+    looked at before?
+    """
+    return x.device.type != "cuda" and not readable(x)
 
 
 def may_wait(x: Any) -> bool:
@@ -204,11 +212,6 @@ def stacked(parts: Any) -> Any:
     return torch.stack(parts)
 
 
-def joined(parts: list[Any], like: Any) -> Any:
-    """One row of f32 of several."""
-    return torch.cat(parts) if parts else like.new_empty(0, dtype=torch.float32)
-
-
 def running_max(x: Any) -> Any:
     return x.cummax(0).values
 
@@ -219,6 +222,11 @@ def widen_empty(x: Any) -> Any:
 
 def settle(x: Any) -> Any:
     return x
+
+
+def adjacent(x: Any) -> Any:
+    """With the entries of the last axis side by side: in a trace whatever they are then."""
+    return x if x.stride(-1) == 1 and not tracing(x) else x.contiguous()
 
 
 def largest(x: Any) -> int:
@@ -255,10 +263,6 @@ def arange(n: int, like: Any) -> Any:
     return torch.arange(n, device=like.device)
 
 
-def from_rows(rows: list[list[int]], like: Any) -> Any:
-    return torch.tensor(rows, device=like.device)
-
-
 def where(condition: Any, x: Any, y: Any) -> Any:
     return torch.where(condition, x, y)
 
@@ -266,25 +270,6 @@ def where(condition: Any, x: Any, y: Any) -> Any:
 def nan_where(broken: Any, scores: Any) -> Any:
     """NaN for what has been found broken where it lies; None for nothing."""
     return scores if broken is None else scores.masked_fill(broken, torch.nan)
-
-
-def best_of_codes(scores: Any, codes: Any, kept: Any) -> Any:
-    """[C, Lq] scores, [B, L] codes -> [B, Lq], the best score among each row's kept codes, 0 if
-    it has none. A code outside counts as 0, which no index of the device's can be.
-    """
-    if codes.shape[1] == 0 or scores.shape[0] == 0:
-        return scores.new_zeros((codes.shape[0], scores.shape[1]))
-    inside = kept & (codes >= 0) & (codes < scores.shape[0])
-    gathered = scores[torch.where(inside, codes, 0).long()].masked_fill_(~kept[..., None], -torch.inf)
-    return torch.where(kept.any(dim=1)[:, None], gathered.amax(dim=1), 0)
-
-
-def decode_residuals(codes: Any, residuals: Any, centroids: Any, table: Any) -> Any:
-    """Vectors [..., d] of codes [...] within the centroids and residuals [..., bytes], for
-    traces and for CUDA.
-    """
-    added = table[residuals.long()].flatten(-2)[..., : centroids.shape[1]]
-    return centroids[codes.long()] + added if centroids.shape[0] else added
 
 
 def exact(like: Any) -> Any:

@@ -133,6 +133,12 @@ def run_topk(p: Problem, k: int, id_base: int, smallest: bool) -> tuple[Any, Any
     return torch_plain.topk(p, k, id_base, smallest)
 
 
+def run_merge_topk(values: Any, ids: Any, k: int, smallest: bool) -> tuple[Any, Any]:
+    if torch_arrays.on_host(values) and torch_arrays.on_host(ids):
+        return native.merge_topk(torch_arrays, values.contiguous(), ids.contiguous(), k, smallest)
+    return torch_plain.merge_topk(values, ids, k, smallest)
+
+
 def _score_dtype(p: Problem) -> torch.dtype:
     return torch.float64 if p.q.data.dtype == torch.float64 else torch.float32
 
@@ -163,12 +169,13 @@ def _called(call: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 _ARGUMENTS = ", ".join(
-    [f"Tensor{'' if name in ('q', 'd') else '?'} {name}" for name in ARRAYS]
+    [f"Tensor{'' if name == 'q' else '?'} {name}" for name in ARRAYS]
     + [f"{'SymInt' if name.startswith('len') else 'int'} {name}" for name in CHOICES]
 )
 _library = torch.library.Library("late_interaction_kernels", "DEF")
 _library.define(f"score({_ARGUMENTS}, bool want_argmax) -> (Tensor, Tensor)")
 _library.define(f"topk({_ARGUMENTS}, SymInt k, SymInt id_base, bool smallest) -> (Tensor, Tensor)")
+_library.define("merge_topk(Tensor values, Tensor ids, SymInt k, bool smallest) -> (Tensor, Tensor)")
 _library.define(
     f"grad({_ARGUMENTS}, Tensor grad_scores, Tensor argmax, bool want_q, bool want_d, bool want_weights)"
     " -> (Tensor, Tensor, Tensor)"
@@ -176,6 +183,7 @@ _library.define(
 _library.impl("score", _all_scores, "CompositeExplicitAutograd")
 _library.impl("topk", lambda *call: run_topk(*_called(call)), "CompositeExplicitAutograd")
 _library.impl("grad", _all_grads, "CompositeExplicitAutograd")
+_library.impl("merge_topk", run_merge_topk, "CompositeExplicitAutograd")
 
 
 def _score_fake(*call: Any) -> tuple[Any, Any]:
@@ -203,8 +211,14 @@ def _topk_fake(*call: Any) -> tuple[Any, Any]:
     return new(shape, dtype=torch.float32), new(shape, dtype=torch.int64)
 
 
+def _merge_topk_fake(values: Any, ids: Any, k: int, smallest: bool) -> tuple[Any, Any]:
+    shape = values.shape[1], k
+    return values.new_empty(shape), ids.new_empty(shape)
+
+
 torch.library.register_fake("late_interaction_kernels::score", _score_fake, lib=_library)
 torch.library.register_fake("late_interaction_kernels::topk", _topk_fake, lib=_library)
+torch.library.register_fake("late_interaction_kernels::merge_topk", _merge_topk_fake, lib=_library)
 torch.library.register_fake("late_interaction_kernels::grad", _grad_fake, lib=_library)
 
 
@@ -383,6 +397,11 @@ def _topk_vmap(info: Any, in_dims: tuple[int | None, ...], *a: Any) -> Any:
     return _one_by_one(torch.ops.late_interaction_kernels.topk, info, in_dims, a)
 
 
+@partial(torch.library.register_vmap, "late_interaction_kernels::merge_topk", lib=_library)
+def _merge_topk_vmap(info: Any, in_dims: tuple[int | None, ...], *a: Any) -> Any:
+    return _one_by_one(torch.ops.late_interaction_kernels.merge_topk, info, in_dims, a)
+
+
 # Function.apply less its preparations for torch.func, which _Train never meets.
 _train: Any = super(torch.autograd.Function, _Train).apply
 
@@ -396,7 +415,9 @@ def score(p: Problem, want_argmax: bool = False) -> tuple[Any, Any]:
     """Scores with gradients where they are wanted, and the argmax or None."""
     q, d, weights = p.q.data, p.d.data, p.q.weights
     needs_grad = torch.is_grad_enabled() and (
-        q.requires_grad or d.requires_grad or (weights is not None and weights.requires_grad)
+        q.requires_grad
+        or (d is not None and d.requires_grad)
+        or (weights is not None and weights.requires_grad)
     )
     flat = fields(p)
     between = way(*flat[:ARRAY_COUNT])
@@ -414,7 +435,7 @@ def score(p: Problem, want_argmax: bool = False) -> tuple[Any, Any]:
 @torch.no_grad()
 def topk(p: Problem, k: int, id_base: int, smallest: bool) -> tuple[Any, Any]:
     """The k best of each query; never differentiable, never the full score matrix."""
-    if not tracing(p.q.data, p.d.data):
+    if not tracing(p.q.data, p.d.data, p.d.codes):
         return run_topk(p, k, id_base, smallest)
     flat = [x.detach() if isinstance(x, torch.Tensor) else x for x in fields(p)]
     values, ids = torch.ops.late_interaction_kernels.topk(*flat, k, id_base, smallest)
@@ -425,12 +446,15 @@ def topk_scratch(p: Problem, k: int) -> int:
     """Bytes of scratch on a GPU that topk takes; 0 elsewhere, where documents do not add
     to it.
     """
-    q, d = p.q.data, p.d.data
-    return native.topk_scratch(torch_arrays, p, k) if q.is_cuda and not tracing(q, d) and served(q) else 0
+    q = p.q.data
+    if not q.is_cuda or tracing(q, p.d.data, p.d.codes) or not served(q):
+        return 0
+    return native.topk_scratch(torch_arrays, p, k)
 
 
 def merge_topk(values: Any, ids: Any, k: int, smallest: bool) -> tuple[Any, Any]:
     """See ``verbs.merge_topk``."""
-    if torch_arrays.on_host(values) and torch_arrays.on_host(ids) and not tracing(values, ids):
-        return native.merge_topk(torch_arrays, values.contiguous(), ids.contiguous(), k, smallest)
-    return torch_plain.merge_topk(values, ids, k, smallest)
+    if not tracing(values, ids):
+        return run_merge_topk(values, ids, k, smallest)
+    best, found = torch.ops.late_interaction_kernels.merge_topk(values, ids, k, smallest)
+    return best, found

@@ -23,6 +23,8 @@ from .problem import (
     NORMALIZE_Q,
     Problem,
     Tokens,
+    axes,
+    either,
     length,
     score_shape,
     sliced,
@@ -53,38 +55,57 @@ class _Side:
     becomes an index unchecked.
     """
 
-    def __init__(self, tokens: Tokens, normalize: int) -> None:
-        self.data, self.mask, self.weights, self.scale, self.offsets, _ = tokens
-        self.normalize = bool(normalize)
-        self.length = int(length(tokens))
-        self.wide = torch.float64 if self.data.dtype == torch.float64 else torch.float32
-        self.grouped = self.data.dim() == 4
+    def __init__(self, tokens: Tokens, normalize: int, decoded_to: Any = None) -> None:
+        self.codec: Any
+        self.data, self.mask, self.weights, self.scale, self.offsets, _, self.codes, self.codec = tokens
+        self.decoded_to, self.normalize = decoded_to, bool(normalize)
+        self.axes, self.length = axes(tokens), int(length(tokens))
+        like = self.data if self.codes is None else self.codes
+        self.device = like.device
+        self.wide = torch.float64 if like.dtype == torch.float64 else torch.float32
+        self.grouped = len(self.axes) == 3
         self.broken = None
         if self.offsets is not None:
             self.count = self.offsets.shape[0] - 1
             start, end = self.offsets[:-1].to(torch.int64), self.offsets[1:].to(torch.int64)
             longest = (end - start).clamp_min(0) > self.length
-            self.broken = (start < 0) | (end < start) | (end > self.data.shape[0]) | longest
+            self.broken = (start < 0) | (end < start) | (end > self.axes[0]) | longest
             self.start = torch.where(self.broken, 0, start)
             self.lengths = torch.where(self.broken, 0, end - start)
         else:
-            self.count = self.data.shape[0] * (self.data.shape[1] if self.grouped else 1)
+            self.count = self.axes[0] * (self.axes[1] if self.grouped else 1)
+        if self.codec is not None:
+            self.find_wrong_codes()
+
+    def find_wrong_codes(self) -> None:
+        """Sequences with a code that is none become broken, such codes 0."""
+        codes, count = self.codes.to(torch.int64), self.codec.centroids.shape[0]
+        outside = (codes < 0) | (codes >= count)
+        self.codes = torch.where(outside, 0, codes)
+        outside = outside if self.mask is None else outside & self.mask
+        if self.offsets is None:
+            wrong = outside.flatten(0, -2).any(dim=-1)
+        else:
+            before = torch.nn.functional.pad(outside.cumsum(0), (1, 0))
+            wrong = before[self.start + self.lengths] != before[self.start]
+        self.broken = either(self.broken, wrong)
 
     def rows(self, ids: Any) -> Any:
         """Rows of the flat token array [count * length] or [total] that these sequences are:
         [n, length].
         """
-        t = torch.arange(self.length, device=self.data.device)
+        t = torch.arange(self.length, device=self.device)
         if self.offsets is None:
             return ids[:, None] * self.length + t
-        return (self.start[ids][:, None] + t).clamp_max(max(self.data.shape[0] - 1, 0))
+        return (self.start[ids][:, None] + t).clamp_max(max(self.axes[0] - 1, 0))
 
     def kept(self, ids: Any) -> Any:
         """bool [n, length]: tokens that count."""
         if self.offsets is not None:
-            kept = torch.arange(self.length, device=self.data.device) < self.lengths[ids][:, None]
+            kept = torch.arange(self.length, device=self.device) < self.lengths[ids][:, None]
         else:
-            kept = torch.ones((ids.shape[0], self.length), dtype=torch.bool, device=self.data.device)
+            kept = torch.ones((ids.shape[0], self.length), dtype=torch.bool, device=self.device)
+        kept = kept if self.broken is None else kept & ~self.broken[ids][:, None]
         return kept if self.mask is None else kept & self.take(self.mask, ids)
 
     def take(self, x: Any, ids: Any) -> Any:
@@ -98,13 +119,27 @@ class _Side:
 
     def stored(self, ids: Any) -> Any:
         """[n, length, d] in f32 (or f64), scales applied, not normalized."""
-        x = self.take(self.data, ids).to(self.wide)
+        x = (self.take(self.data, ids) if self.codec is None else self.decoded(ids)).to(self.wide)
         if self.scale is not None:
             scale = self.scale.to(self.wide)
             x = x * (scale if scale.dim() == 0 else self.take(scale, ids)[..., None])
         return x
 
+    def decoded(self, ids: Any) -> Any:
+        """[n, length, d] of compressed tokens, in the dtype that they are decoded to."""
+        centroids, weights, nbits, bit_order, _ = self.codec
+        if centroids.shape[0] == 0:
+            return centroids.new_zeros((ids.shape[0], self.length, centroids.shape[1]))
+        x = centroids.to(self.decoded_to)[self.take(self.codes, ids)]
+        if nbits == 0:
+            return x
+        table = weights.to(self.decoded_to)[_byte_buckets(nbits, bit_order, self.device)]
+        return x + table[self.take(self.data, ids).long()].flatten(-2)[..., : centroids.shape[1]]
+
     def vectors(self, ids: Any) -> Any:
+        """[n, length, d]; of tokens that name elements their numbers [n, length]."""
+        if self.codes is not None and self.codec is None:
+            return self.take(self.codes, ids).long()
         x = self.stored(ids)
         return torch.nn.functional.normalize(x, dim=-1, eps=EPS) if self.normalize else x
 
@@ -115,19 +150,28 @@ class _Side:
         return torch.where(kept, weights, 0).to(self.wide)
 
 
+def _byte_buckets(nbits: int, bit_order: str, device: Any) -> Any:
+    """int64 [256, 8 / nbits]: the bucket numbers that each byte holds."""
+    byte = torch.arange(256, device=device)[:, None]
+    bits = byte >> torch.arange(8, device=device) & 1
+    bits = (bits.flip(-1) if bit_order == "colbert" else bits).unflatten(-1, (-1, nbits))
+    return (bits << torch.arange(nbits, device=device)).sum(-1)
+
+
 def _sides(p: Problem) -> tuple[_Side, _Side]:
-    return _Side(p.q, p.normalize & NORMALIZE_Q), _Side(p.d, p.normalize & NORMALIZE_D)
+    q = _Side(p.q, p.normalize & NORMALIZE_Q)
+    return q, _Side(p.d, p.normalize & NORMALIZE_D, p.q.data.dtype)
 
 
 def _best(q: Any, d: Any, kept: Any) -> tuple[Any, Any]:
     """q [..., Lq, dim] x d [..., Ld, dim], kept [..., 1, Ld] -> the maximum and its index,
-    [..., Lq]; 0 and -1 if none.
+    [..., Lq]; 0 and -1 if none. Of one query d may be numbers [n, Ld] of elements to look up.
     """
-    if d.shape[-2] == 0:
-        shape = (*torch.broadcast_shapes(q.shape[:-2], d.shape[:-2]), q.shape[-2])
+    if kept.shape[-1] == 0:
+        shape = (*torch.broadcast_shapes(q.shape[:-2], kept.shape[:-2]), q.shape[-2])
         return q.new_zeros(shape), torch.full(shape, -1, device=q.device)
-    similarity = (q @ d.mT).masked_fill_(~kept, -torch.inf)
-    values, index = similarity.max(dim=-1)
+    similarity = q @ d.mT if d.is_floating_point() else q[0][:, d].movedim(0, 1)
+    values, index = similarity.masked_fill(~kept, -torch.inf).max(dim=-1)
     any_kept = kept.any(dim=-1).expand_as(values)
     return torch.where(any_kept, values, 0), torch.where(any_kept, index, -1)
 
@@ -143,7 +187,7 @@ def _pair_ids(p: Problem, q: _Side, d: _Side, start: int, end: int) -> tuple[Any
         broken = [(x < 0) | (x >= side.count) for x, side in zip(listed, (q, d), strict=True)]
         ids = torch.where(broken[0], 0, listed[0]), torch.where(broken[1], 0, listed[1])
     elif p.pairing == CANDIDATES:
-        ids = n // max(p.d.data.shape[1], 1), n
+        ids = n // max(axes(p.d)[1], 1), n
     elif p.pairing == ALL:
         ids = n // d.count, n % d.count
     broken += [side.broken[x] for x, side in zip(ids, (q, d), strict=True) if side.broken is not None]
@@ -239,7 +283,7 @@ def grad(
     dim = p.q.data.shape[-1]
     buffers: list[Any] = []
     for tokens, out in ((q, grad_q), (d, grad_d)):
-        rows = tokens.data.shape[0] if tokens.offsets is not None else tokens.count * tokens.length
+        rows = tokens.axes[0] if tokens.offsets is not None else tokens.count * tokens.length
         buffers.append(
             None if out is None else torch.zeros((rows, dim), dtype=tokens.wide, device=p.q.data.device)
         )
@@ -256,9 +300,13 @@ def grad(
         at = torch.where(valid, won, 0)
         g = torch.where(valid, flat[a:b, None].to(q.wide), 0)  # what is not valid may hold anything, NaN too
         weighted = g * q.factors(ids_q)
-        document = d.vectors(ids_d).gather(1, at[..., None].expand(-1, -1, dim))
-        query, document = (torch.where(valid[..., None], x, 0) for x in (q.vectors(ids_q), document))
-        rows_q = q.rows(ids_q)
+        query, document, rows_q = q.vectors(ids_q), d.vectors(ids_d), q.rows(ids_q)
+        if document.dim() == 2:  # the products are elements of the query
+            numbers = torch.where(valid, document.gather(1, at), 0)
+            query, document = query.gather(2, numbers[..., None]), torch.ones_like(g)[..., None]
+        else:
+            document = document.gather(1, at[..., None].expand(-1, -1, dim))
+        query, document = (torch.where(valid[..., None], x, 0) for x in (query, document))
         if sum_q is not None:
             sum_q.index_add_(
                 0, rows_q.flatten(), (weighted[..., None] * document).flatten(0, 1).to(sum_q.dtype)
@@ -284,7 +332,7 @@ def topk(p: Problem, k: int, id_base: int, smallest: bool) -> tuple[Any, Any]:
     step = max(min(BLOCK // max(rows, 1), 65536), 1)
     values = torch.empty((rows, 0), dtype=torch.float32, device=where)
     ids = torch.empty((rows, 0), dtype=torch.int64, device=where)
-    for a, b in _spans(columns, step if p.pairing == ALL and p.d.offsets is None else columns):
+    for a, b in _spans(columns, step if p.pairing == ALL else columns):
         found = torch.empty((rows, b - a), dtype=torch.float32, device=where)
         score(p if b - a == columns else p._replace(d=sliced(p.d, a, b)), found, None)
         numbers = torch.arange(a, b, device=where).expand(rows, -1) + id_base

@@ -319,7 +319,8 @@ int lik_cuda_grad_prepare(const struct lik_gpu *gpu)
             e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                      (int)(gpu->limits.shared_bytes - attributes.sharedSizeBytes));
     }
-    return lik_cuda_status(e, "preparing the gradient's kernels");
+    int status = lik_cuda_status(e, "preparing the gradient's kernels");
+    return status ? status : lik_cuda_grad_compressed_prepare(gpu);
 }
 
 static int clear(const struct lik_tokens *x, void *gradient, int dtype, int64_t row_elements,
@@ -406,6 +407,8 @@ int lik_cuda_grad_run(const struct lik_gpu *gpu, const struct lik_grad *op, cons
         return status;
     int64_t runs = op->grad_d ? op->score.d.count * p->blocks_per_document : 0;
     int64_t tokens = op->grad_q || op->grad_weights ? op->score.q.count * op->score.q.len_max : 0;
+    if (op->score.d.storage == LIK_RESIDUAL)
+        return lik_cuda_grad_compressed(&a, tokens, p->query_bytes, stream);
     if (!runs || !p->one_launch) {
         if ((status = launch_rows(gpu, p, &a, p->d_kind, p->query_bytes, 0, tokens, stream)))
             return status;

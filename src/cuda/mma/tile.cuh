@@ -4,7 +4,7 @@
 #define LIK_CUDA_MMA_TILE_CUH
 
 #include "cuda/kernels.cuh"
-#include "cuda/mma/mma.cuh"
+#include "cuda/mma.cuh"
 #include "cuda/score.cuh"
 
 #define THREADS 128
@@ -16,6 +16,13 @@ struct mma_args {
     int32_t q_planes, d_planes, orders;
     int32_t q_raw, d_raw;
     int32_t q_resident; /* the whole rows of the query tile stay in shared memory */
+
+    enum { compressed = 0 }; /* of documents; those that are: score_compressed.cu */
+
+    LIK_MEMBER static float scale_of(const struct lik_tokens &d, int64_t base, int t)
+    {
+        return token_scale(d, base, t);
+    }
 };
 
 /* Policies: element in shared memory, elements of padding a row (so that eight rows meet all

@@ -128,7 +128,10 @@ int lik_cuda_plan_grad(const struct gpu_limits *gpu, const struct lik_grad *op, 
         (uintptr_t)score->argmax % (GRAD_AHEAD * (score->argmax_dtype == LIK_I16 ? 2u : 4u)) == 0;
     p->plain = p->q_kind != ROWS_OF_ANY && d->dtype == GRAD_ROW_DTYPE(p->q_kind) && !d->scale &&
                !d->normalize && !op->accumulate && (uintptr_t)op->grad_d % 16 == 0;
+    /* rows of compressed documents are decoded, by whole warps */
     p->lanes_per_row = q->dim <= 64 ? 8 : q->dim <= 128 ? 16 : 32;
+    if (d->storage == LIK_RESIDUAL)
+        p->lanes_per_row = 32;
     p->slices_per_row = (int32_t)((q->dim + p->lanes_per_row * 8 - 1) / (p->lanes_per_row * 8));
     p->q_factors = q->normalize ? lik_tokens_rows(q) : 0;
     p->d_factors = d->normalize ? lik_tokens_rows(d) : 0;

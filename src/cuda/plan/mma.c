@@ -4,8 +4,6 @@
 #include "base/size.h"
 #include "shared/tokens.h"
 
-#include <stdio.h>
-
 /* Planes that hold an operand of this dtype. */
 static int planes_of(int dtype, int precision)
 {
@@ -59,8 +57,11 @@ static int plan(const struct gpu_limits *gpu, const struct lik_score *op, struct
 static void name(const struct score_plan *plan, const struct lik_score *op, char *text, size_t size)
 {
     static const char *const products[] = {"mma_bf16", "mma_f16", "mma_f16_sm75", "f32"};
-    snprintf(text, size, "score_%s_%s_d%lld_%s", lik_dtype_name(op->q.dtype), lik_dtype_name(op->d.dtype),
-             (long long)op->d.dim, products[plan->mma.products]);
+    size_t n =
+        lik_cuda_add_text(text, size, 0, "score_%s_%s_d%lld_%s", lik_dtype_name(op->q.dtype),
+                          lik_dtype_name(op->d.dtype), (long long)op->d.dim, products[plan->mma.products]);
+    if (op->d.storage == LIK_RESIDUAL)
+        lik_cuda_add_text(text, size, n, "_%dbits", op->d.codec->bits);
 }
 
 static size_t print(const struct score_plan *plan, char *text, size_t size, size_t n)

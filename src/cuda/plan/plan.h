@@ -39,7 +39,8 @@ static inline int lik_f32_planes(int precision)
     return precision == LIK_HIGHEST ? 3 : precision == LIK_HIGH ? 2 : 1;
 }
 
-/* May the tokens of x be loaded in vectors of 16 bytes (8 where elements are bytes)? */
+/* May the tokens of x be loaded in vectors of 16 bytes (8 where elements are bytes)? Not of
+ * compressed ones. */
 int lik_cuda_vector_loads(const struct lik_tokens *x);
 
 /* Which strips a row tile holds. parts == 0: strips of all queries, one after another, so that
@@ -162,16 +163,50 @@ struct mma_plan {
 
 void lik_cuda_mma_products(const struct gpu_limits *gpu, const struct lik_score *op, struct mma_plan *plan);
 
+/* ---- Products that are looked up: look_up.c ---- */
+
+/* Blocks with four query tokens' elements in shared memory, a *quad*, take documents past them;
+ * or warps read elements where they lie. */
+struct look_up_plan {
+    int32_t near_rows;   /* q.dim_stride, in bytes, is an unsigned number of 32 bits */
+    int32_t quad_blocks; /* 0: no quads */
+    int32_t quad_bytes;  /* of shared memory */
+    int32_t quads, runs; /* of a query; of the documents that a quad meets */
+    int64_t documents_per_run;
+};
+
+/* ---- One pass over compressed documents: scan.c ---- */
+
+#define SCAN_DIM    128 /* of tokens, at most */
+#define SCAN_WARPS  8   /* of a block, one a processor */
+#define SCAN_TOKENS 32  /* of a tile */
+#define SCAN_STAGES 3   /* of a warp's ring, a tile each */
+
+struct scan_plan {
+    int32_t blocks;       /* of the grid */
+    int32_t copy_bytes;   /* that a copy of residuals takes */
+    int32_t ring_row;     /* bytes of a token in a ring */
+    int32_t shared_bytes; /* the table of weights, and the warps' rings */
+};
+
+/* ---- Compressed documents, decoded a chunk at a time: decoded.c ---- */
+
+struct decoded_plan {
+    int64_t documents_per_chunk;
+    int64_t token_bytes;   /* of a chunk's tokens; their factors follow */
+    struct sm90_plan last; /* of a last chunk that is smaller */
+};
+
 /* ---- The forward pass: score.c ---- */
 
 /* The ways to score, in the order in which they are asked whether they take a problem. Each has
  * an entry in two lists: what plans it, in score.c, and what launches it, in cuda/score.cu. */
-enum { SCORE_SM90, SCORE_MMA, SCORE_PATHS };
+enum { SCORE_LOOK_UP, SCORE_SM90, SCORE_DECODED, SCORE_SCAN, SCORE_MMA, SCORE_PATHS };
 
 /* How a forward pass runs: the factors that normalize the documents, the path's kernel, and the
  * sum of a query's strips; the first and the last where they are needed. */
 struct score_plan {
-    int32_t path; /* SCORE_SM90 ... */
+    int32_t path; /* SCORE_LOOK_UP ... */
     struct row_tiling tiling;
     int64_t columns;            /* documents of a score row */
     int64_t scores;             /* of the problem; 0: there is nothing to do */
@@ -179,9 +214,16 @@ struct score_plan {
     int64_t factor_count;       /* of documents' tokens: where the path does not take norms itself */
     /* sums of strips, [rows, columns, strips], where a query's are spread over row tiles */
     int64_t partial_count;
-    size_t factor, partial; /* where those stand in the workspace */
+    int64_t maxima_count;                      /* of document and query tokens, [rows, columns, strips, 16] */
+    int64_t centroid_bytes;                    /* of the centroids as the scan reads them */
+    size_t factor, partial, maxima, centroids; /* where those stand in the workspace */
     struct sm90_plan sm90;
+    struct scan_plan scan;
     struct mma_plan mma;
+    struct look_up_plan look_up;
+    struct decoded_plan decoded;
+    int64_t token_bytes; /* of decoded tokens and their factors */
+    size_t tokens;       /* where those stand in the workspace */
 };
 
 /* What plans a path. */
@@ -197,7 +239,8 @@ struct score_planner {
     size_t (*print)(const struct score_plan *plan, char *text, size_t size, size_t used);
 };
 
-extern const struct score_planner lik_cuda_plans_sm90, lik_cuda_plans_mma;
+extern const struct score_planner lik_cuda_plans_look_up, lik_cuda_plans_sm90, lik_cuda_plans_decoded,
+    lik_cuda_plans_scan, lik_cuda_plans_mma;
 
 int lik_cuda_plan_score(const struct gpu_limits *gpu, const struct lik_score *op, struct lik_layout *layout,
                         struct score_plan *plan);

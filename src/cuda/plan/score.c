@@ -6,7 +6,8 @@
 #include <stdio.h>
 
 static const struct score_planner *const planners[SCORE_PATHS] = {
-    [SCORE_SM90] = &lik_cuda_plans_sm90,
+    [SCORE_LOOK_UP] = &lik_cuda_plans_look_up, [SCORE_SM90] = &lik_cuda_plans_sm90,
+    [SCORE_DECODED] = &lik_cuda_plans_decoded, [SCORE_SCAN] = &lik_cuda_plans_scan,
     [SCORE_MMA] = &lik_cuda_plans_mma,
 };
 
@@ -14,6 +15,8 @@ int lik_cuda_plan_score(const struct gpu_limits *gpu, const struct lik_score *op
                         struct score_plan *p)
 {
     *p = (struct score_plan){.path = SCORE_MMA, .columns = lik_score_columns(op)};
+    if (op->d.storage == LIK_ONE_HOT)
+        p->path = SCORE_LOOK_UP;
     p->q_vector = lik_cuda_vector_loads(&op->q);
     p->d_vector = lik_cuda_vector_loads(&op->d);
     lik_cuda_mma_products(gpu, op, &p->mma); /* names what there is nothing to do for, too */
@@ -30,6 +33,9 @@ int lik_cuda_plan_score(const struct gpu_limits *gpu, const struct lik_score *op
         p->partial_count = p->scores * t->strips_per_query;
     p->factor = lik_cuda_take(layout, p->factor_count, 4);
     p->partial = lik_cuda_take(layout, p->partial_count, 4);
+    p->maxima = lik_cuda_take(layout, p->maxima_count, 4);
+    p->centroids = lik_cuda_take(layout, p->centroid_bytes, 1);
+    p->tokens = lik_cuda_take(layout, p->token_bytes, 1);
     return LIK_OK;
 }
 
@@ -51,5 +57,7 @@ void lik_cuda_print_score(const struct score_plan *p, char *text, size_t size)
     if (p->factor_count)
         n = lik_cuda_add_text(text, size, n, "; %lld factors", (long long)p->factor_count);
     if (p->partial_count)
-        lik_cuda_add_text(text, size, n, "; %lld partial sums", (long long)p->partial_count);
+        n = lik_cuda_add_text(text, size, n, "; %lld partial sums", (long long)p->partial_count);
+    if (p->maxima_count)
+        lik_cuda_add_text(text, size, n, "; %lld maxima", (long long)p->maxima_count);
 }

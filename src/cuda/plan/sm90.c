@@ -106,8 +106,8 @@ static int fits(const struct gpu_limits *gpu, const struct lik_score *op)
 static int takes(const struct gpu_limits *gpu, const struct lik_score *op)
 {
     const struct lik_tokens *q = &op->q, *d = &op->d;
-    return gpu->hopper && q->dtype == d->dtype && d->dtype <= LIK_BF16 && !q->scale && !d->scale &&
-           map_strides(d) && fits(gpu, op);
+    return gpu->hopper && d->storage == LIK_DENSE && q->dtype == d->dtype && d->dtype <= LIK_BF16 &&
+           !q->scale && !d->scale && map_strides(d) && fits(gpu, op);
 }
 
 /* ---- Tile and ring ---- */

@@ -9,6 +9,8 @@
 
 int lik_cuda_vector_loads(const struct lik_tokens *x)
 {
+    if (x->storage != LIK_DENSE)
+        return 0;
     int64_t bytes = (int64_t)lik_dtype_bytes(x->dtype), unit = bytes == 1 ? 8 : 16;
     int64_t strides = x->strides.token | (x->offsets ? 0 : x->strides.sequence | x->strides.group);
     return x->dim_stride == 1 && (int64_t)(uintptr_t)x->data % unit == 0 && strides % (unit / bytes) == 0;

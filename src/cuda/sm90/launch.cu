@@ -6,6 +6,16 @@ const void *lik_cuda_sm90_kernel_f16(int argmax, int two_bands);
 const void *lik_cuda_sm90_kernel_bf16(int argmax, int two_bands);
 const void *lik_cuda_sm90_kernel_f32(int argmax, int two_bands);
 
+const void *lik_cuda_sm90_kernel_decoded_f16(int argmax, int two_bands);
+const void *lik_cuda_sm90_kernel_decoded_bf16(int argmax, int two_bands);
+
+/* Of decoded documents: their factors are given. */
+static const void *decoded_kernel_of(int dtype, int argmax, int two_bands)
+{
+    return dtype == LIK_F16 ? lik_cuda_sm90_kernel_decoded_f16(argmax, two_bands)
+                            : lik_cuda_sm90_kernel_decoded_bf16(argmax, two_bands);
+}
+
 static const void *kernel_of(int dtype, int argmax, int two_bands)
 {
     switch (dtype) {
@@ -36,6 +46,10 @@ int lik_cuda_sm90_prepare(struct lik_gpu *gpu)
         return lik_cuda_status(e == cudaSuccess ? cudaErrorSymbolNotFound : e, "cuTensorMapEncodeTiled");
     for (int i = 0; i < 12 && e == cudaSuccess; i++)
         e = cudaFuncSetAttribute(kernel_of(LIK_F32 + i / 4, i & 1, i & 2),
+                                 cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 (int)(gpu->limits.shared_bytes - sizeof(struct shared)));
+    for (int i = 0; i < 8 && e == cudaSuccess; i++)
+        e = cudaFuncSetAttribute(decoded_kernel_of(LIK_F16 + i / 4, i & 1, i & 2),
                                  cudaFuncAttributeMaxDynamicSharedMemorySize,
                                  (int)(gpu->limits.shared_bytes - sizeof(struct shared)));
     gpu->encode_tensor_map = encode;
@@ -121,7 +135,7 @@ static void take_plan(struct sm90_args *a, const struct sm90_plan *p)
 }
 
 int lik_cuda_sm90_launch(const struct lik_gpu *gpu, const struct score_args *score,
-                         const struct score_plan *plan, cudaStream_t stream)
+                         const struct score_plan *plan, char *, cudaStream_t stream)
 {
     const struct sm90_plan *p = &plan->sm90;
     struct sm90_args a = {};
@@ -130,7 +144,9 @@ int lik_cuda_sm90_launch(const struct lik_gpu *gpu, const struct score_args *sco
     int status = make_maps(gpu, &a);
     if (status)
         return status;
-    const void *kernel = kernel_of(score->op.d.dtype, score->op.argmax != NULL, p->tile.bands > 1);
+    const int argmax = score->op.argmax != NULL, two_bands = p->tile.bands > 1;
+    const void *kernel = score->factor ? decoded_kernel_of(score->op.d.dtype, argmax, two_bands)
+                                       : kernel_of(score->op.d.dtype, argmax, two_bands);
     return lik_cuda_launch_early(gpu, kernel, "score_sm90", (unsigned)p->schedule.blocks,
                                  128 * (unsigned)(p->tile.warpgroups + p->ring.token_warpgroups + 1),
                                  (size_t)p->ring.shared_bytes, stream, &a);

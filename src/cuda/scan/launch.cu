@@ -1,0 +1,88 @@
+/* The scan's launches: the centroids laid out as its lanes hold them, and the pass. */
+#include "cuda/scan/scan.cuh"
+
+/* Sixteen bytes of the table a thread: those of one lane and chunk. */
+static __global__ void lay_out_centroids(const __grid_constant__ struct lik_codec codec, int dtype, int dim,
+                                         uint4 *out)
+{
+    const int64_t stride = codec.centroid_stride ? codec.centroid_stride : dim;
+    const int per_row = dim / 8;
+    const int64_t count = (codec.centroid_count + 1) * per_row;
+    for (int64_t n = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; n < count;
+         n += (int64_t)gridDim.x * blockDim.x) {
+        const int64_t c = n / per_row;
+        const int at = (int)(n - c * per_row), first = at / 4 * 32 + at % 4 * 4;
+        uint32_t word[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            word[i] = 0;
+#pragma unroll
+            for (int e = 0; e < 2; e++) {
+                const int k = first + i / 2 * 16 + i % 2 * 2 + e;
+                float x = __uint_as_float(0x7fc00000u); /* the last row */
+                if (c < codec.centroid_count)
+                    x = load_element(codec.centroids, codec.centroids_dtype, c * stride + k);
+                word[i] |= (dtype == LIK_BF16 ? half_bits<LIK_BF16>(x) : half_bits<LIK_F16>(x)) << 16 * e;
+            }
+        }
+        out[n] = make_uint4(word[0], word[1], word[2], word[3]);
+    }
+}
+
+static scan_kernel kernel_of(int dtype, int bits, int way)
+{
+    switch (bits) {
+    case 0: return lik_cuda_scan_kernel_0(dtype, way);
+    case 1: return lik_cuda_scan_kernel_1(dtype, way);
+    case 2: return lik_cuda_scan_kernel_2(dtype, way);
+    case 4: return lik_cuda_scan_kernel_4(dtype, way);
+    default: return lik_cuda_scan_kernel_8(dtype, way);
+    }
+}
+
+int lik_cuda_scan_prepare(struct lik_gpu *gpu)
+{
+    static const int bits[] = {0, 1, 2, 4, 8};
+    cudaError_t e = cudaSuccess;
+    for (int i = 0; i < 2 * 5 * SCAN_WAYS && e == cudaSuccess && gpu->limits.hopper; i++) {
+        scan_kernel kernel = kernel_of(LIK_F16 + i / (5 * SCAN_WAYS), bits[i / SCAN_WAYS % 5], i % SCAN_WAYS);
+        e = cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 (int)gpu->limits.shared_bytes - 1024); /* what it has itself */
+    }
+    return lik_cuda_status(e, "preparing the scan's kernels");
+}
+
+int lik_cuda_lay_out_centroids(const struct lik_tokens *x, void *out, cudaStream_t stream)
+{
+    lay_out_centroids<<<lik_cuda_blocks((x->codec->centroid_count + 1) * x->dim / 8), 256, 0, stream>>>(
+        *x->codec, x->dtype, (int)x->dim, (uint4 *)out);
+    return lik_cuda_launched("lay_out_centroids");
+}
+
+int lik_cuda_scan_launch(const struct lik_gpu *gpu, const struct score_args *score,
+                         const struct score_plan *plan, char *workspace, cudaStream_t stream)
+{
+    const struct scan_plan *p = &plan->scan;
+    const struct lik_tokens *d = &score->op.d;
+    struct scan_args a = {};
+    a.score = *score;
+    a.codec = *d->codec;
+    a.centroids = workspace + plan->centroids;
+    a.chunks = (int32_t)(d->dim / 32);
+    a.row_bytes = (int32_t)lik_residual_bytes(d->dim, a.codec.bits);
+    a.code_bytes = (int32_t)lik_dtype_bytes(d->codes_dtype);
+    a.copy_bytes = p->copy_bytes;
+    a.ring_row = p->ring_row;
+    a.items = (int32_t)(plan->tiling.tiles * plan->columns);
+    int status = lik_cuda_lay_out_centroids(d, workspace + plan->centroids, stream);
+    if (status)
+        return status;
+    const int plain = d->dim == 16 * BLOCKS && p->copy_bytes == 16 && !score->op.argmax;
+    const int way = score->op.argmax ? SCAN_ANY_ARGMAX
+                    : !plain         ? SCAN_ANY
+                    : d->normalize   ? SCAN_NORMALIZED
+                                     : SCAN_PLAIN;
+    const void *kernel = (const void *)kernel_of(d->dtype, a.codec.bits, way);
+    return lik_cuda_launch_early(gpu, kernel, "scan", (unsigned)p->blocks, 32 * SCAN_WARPS,
+                                 (size_t)p->shared_bytes, stream, &a);
+}

@@ -241,7 +241,7 @@ class Data:
         case = self.case
         bound = case.lq * (case.dim + case.lq) * 2.0**-24
         if case.bits:  # of norms and, with 8-bit products, of tokens as well
-            bound = 2 * bound if case.precision == HIGHEST else 4e-3 * case.lq * 0.25
+            bound = 2 * bound if case.precision == HIGHEST else 6e-3 * case.lq * 0.25
         if case.storage == "i8":
             steps = 63 if case.precision == MEDIUM else 32767
             # Of a product with a unit document row.

@@ -6,7 +6,8 @@
 
 #include <string.h>
 
-#define AHEAD 6 /* tokens whose centroids are on their way: they come from L3 or memory */
+#define AHEAD   16 /* tokens whose centroids are on their way: they come from L3 or memory */
+#define FARTHER 16 /* tokens more for which residuals are: those come from memory */
 
 static int takes_f32(const struct lik_score *op)
 {
@@ -135,6 +136,12 @@ void lik_cpu_round_centroids(struct lik_cpu_job *job, struct lik_cpu_slot *slot)
     }
 }
 
+static inline void prefetch(const void *at, int64_t bytes)
+{
+    for (int64_t b = 0; b < bytes; b += 64)
+        __builtin_prefetch((const char *)at + b);
+}
+
 static void load_rounded(const struct lik_cpu_job *job, int64_t j, int64_t from, int64_t to,
                          struct lik_cpu_stream *stream, struct lik_cpu_slot *slot)
 {
@@ -142,13 +149,13 @@ static void load_rounded(const struct lik_cpu_job *job, int64_t j, int64_t from,
     const struct lik_cpu_decoder *decoder = &slot->documents.decoder;
     const int64_t codes = lik_tokens_base(d, &d->codes_strides, j), step = d->codes_strides.token;
     const int64_t base = decoder->bits ? lik_tokens_base(d, &d->strides, j) : 0;
+    const int64_t record_bytes = lik_cpu_rounded_bytes(d->dim);
+    const int64_t token_bytes = decoder->bits ? lik_residual_bytes(d->dim, decoder->bits) : 0;
     for (int64_t r = from; r < to; r++) {
-        if (r + AHEAD < to) {
-            int64_t code = lik_code_at(d, codes + stream->index[r + AHEAD] * step);
-            if (!job->rounded)
-                lik_cpu_prefetch_token(d, j, stream->index[r + AHEAD]);
-            for (int64_t b = 0; job->rounded && b < lik_cpu_rounded_bytes(d->dim); b += 64)
-                __builtin_prefetch((const char *)rounded_at(job->rounded, d->dim, code) + b);
+        if (job->rounded && r + AHEAD < to) {
+            int64_t next = stream->index[r + AHEAD];
+            prefetch(rounded_at(job->rounded, d->dim, lik_code_at(d, codes + next * step)), record_bytes);
+            prefetch((const char *)d->data + base + (next + FARTHER) * d->strides.token, token_bytes);
         }
         int64_t code = lik_code_at(d, codes + stream->index[r] * step);
         struct lik_cpu_rounded *centroid =
@@ -239,7 +246,7 @@ static void gather_products(const struct lik_cpu_job *job, int64_t j, int64_t fr
 static const struct lik_cpu_loader loaders[] = {
     {"_one_hot", takes_table, 0, 4, LIK_ROWS_READ, 0, 0, 0, find_products},
     {"_one_hot_gather", takes_one_hot, 0, 4, LIK_ROWS_LOADED, 0, 0, 0, gather_products},
-    {"_q16", takes_residual_rounded, 2, 1, LIK_ROWS_RING, KERNELS(i8_q16), 1, 1, load_rounded},
+    {"_q7", takes_residual_rounded, 4, 1, LIK_ROWS_RING, KERNELS(i8_q7), 1, 1, load_rounded},
     {"_q16", takes_residual_i8, 2, 1, LIK_ROWS_RING, KERNELS(i8_q16), 1, 1, load_i8},
     {"", takes_residual, 1, 4, LIK_ROWS_LOADED, KERNELS(f32), 0, 0, load_f32},
     {"", takes_f32, 1, 4, LIK_ROWS_READ, KERNELS(f32), 0, 0, NULL},

@@ -11,7 +11,7 @@
 
 #ifdef LIK_GUARD_WORKSPACE
 #define LIK_GAP_BYTES 256
-#define LIK_GAPS_MAX  48
+#define LIK_GAPS_MAX  64
 
 struct lik_gap {
     int64_t at, times, step; /* LIK_GAP_BYTES at `at`, and so on `times` times in all, `step` bytes apart */

@@ -11,7 +11,7 @@ Real indexes need "colbert"; read with the wrong order they score like noise.
 from __future__ import annotations
 
 from functools import partial
-from math import prod
+from math import isqrt, prod
 from typing import TYPE_CHECKING, Any
 
 from ._engine import compressed, native
@@ -351,7 +351,7 @@ def train_codec(
     if n_tokens == 0:
         raise ValueError("tokens are none that count: a codec needs at least one")
     if n_centroids is None:
-        n_centroids = min(1 << ((16 * n_tokens**0.5).__floor__().bit_length() - 1), n_tokens)
+        n_centroids = min(1 << (isqrt(256 * n_tokens).bit_length() - 1), n_tokens)
     n_centroids = whole_number("n_centroids", n_centroids)
     if n_centroids > n_tokens:
         raise ValueError(f"n_centroids is {n_centroids}, there are {n_tokens} tokens that count")

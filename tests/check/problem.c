@@ -290,7 +290,9 @@ static void decode(const struct lik_tokens *x, struct decoded *out)
     out->vector = calloc((size_t)(rows * dim) + 1, sizeof(double));
     for (int64_t i = 0; i < x->count; i++)
         for (int64_t t = 0; t < problem_length(x, i); t++) {
-            int64_t row = i * x->len_max + t, place = problem_place(x, x->strides, i, t);
+            int64_t row = i * x->len_max + t;
+            /* one-hot tokens have strides that count for nothing: any */
+            int64_t place = x->storage == LIK_ONE_HOT ? 0 : problem_place(x, x->strides, i, t);
             out->kept[row] = !x->mask || x->mask[problem_place(x, x->mask_strides, i, t)];
             if (!out->kept[row])
                 continue;

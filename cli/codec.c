@@ -11,7 +11,8 @@ int64_t codec_auto_centroids(int64_t tokens)
     int64_t centroids = 1;
     while ((double)(2 * centroids) * (double)(2 * centroids) <= 256 * (double)tokens)
         centroids *= 2;
-    return lik_min_i64(centroids, tokens);
+    /* as many as tokens would leave no residual to make buckets of */
+    return lik_max_i64(lik_min_i64(centroids, tokens / 2), 1);
 }
 
 /* Of these centroids. */

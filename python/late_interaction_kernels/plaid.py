@@ -311,7 +311,8 @@ def train_codec(
             collection are enough.
         nbits: bits an element: 1, 2, 4 or 8; 0 for a codec of centroids alone.
         n_centroids: how many; None for 16 times the square root of the tokens, rounded down to
-            a power of two, as ColBERT has it of the tokens of a collection.
+            a power of two, as ColBERT has it of the tokens of a collection, and at most half as
+            many as there are tokens.
         mask: bool or integers 0 and 1, ``tokens.shape[:-1]``: tokens that count.
         normalize: normalize the tokens first.
         bit_order: what :func:`encode` will write: "upstream" or "colbert", see the module.
@@ -351,7 +352,8 @@ def train_codec(
     if n_tokens == 0:
         raise ValueError("tokens are none that count: a codec needs at least one")
     if n_centroids is None:
-        n_centroids = min(1 << (isqrt(256 * n_tokens).bit_length() - 1), n_tokens)
+        # as many as tokens would leave no residual to make buckets of
+        n_centroids = max(min(1 << (isqrt(256 * n_tokens).bit_length() - 1), n_tokens // 2), 1)
     n_centroids = whole_number("n_centroids", n_centroids)
     if n_centroids > n_tokens:
         raise ValueError(f"n_centroids is {n_centroids}, there are {n_tokens} tokens that count")

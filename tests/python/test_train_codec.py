@@ -39,9 +39,9 @@ def test_a_codec(nbits):
 def test_how_many_centroids():
     tokens = sample(2000, 8)
     assert plaid.train_codec(tokens, 2).centroids.shape == (512, 8)  # 16 sqrt(2000) = 715.5
-    assert plaid.train_codec(tokens[:20], 2).centroids.shape == (20, 8)
+    assert plaid.train_codec(tokens[:20], 2).centroids.shape == (10, 8)
     mask = torch.arange(2000) < 10
-    assert plaid.train_codec(tokens, 2, mask=mask).centroids.shape == (10, 8)
+    assert plaid.train_codec(tokens, 2, mask=mask).centroids.shape == (5, 8)
     few = plaid.train_codec(tokens[:10], 2)
     assert torch.equal(plaid.train_codec(tokens, 2, mask=mask.int()).centroids, few.centroids)
 

@@ -30,6 +30,7 @@ _engine.blocks
 _engine.short
 autograd
 varlen
+packing
 score_pairs
 padded
 forward

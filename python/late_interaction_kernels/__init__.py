@@ -2,7 +2,8 @@
 torch.
 
 Start with :func:`maxsim` (padded tensors), :func:`maxsim_varlen` (packed tokens),
-:func:`retrieve` (top-k). docs/python.md tells which function fits which data.
+:func:`pack` (a list of unequal arrays), :func:`retrieve` (top-k). docs/python.md tells which
+function fits which data.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _native
 from .autograd import maxsim, maxsim_pairs
+from .packing import pack, unpack
 from .padded import maxsim_padded
 from .retrieve import retrieve
 from .varlen import maxsim_varlen
@@ -36,11 +38,13 @@ __all__ = [
     "maxsim_padded",
     "maxsim_pairs",
     "maxsim_varlen",
+    "pack",
     "patch_colpali_engine",
     "patch_pylate",
     "patch_sentence_transformers",
     "reference",
     "retrieve",
+    "unpack",
     "unpatch_colpali_engine",
     "unpatch_pylate",
     "unpatch_sentence_transformers",

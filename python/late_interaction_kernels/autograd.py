@@ -8,9 +8,8 @@ from __future__ import annotations
 import warnings
 from typing import Any, Literal
 
-from ._engine.checks import framework, padded
+from ._engine.checks import compiling, framework, padded
 from ._engine.environment import flag
-from ._engine.short import compiling
 from ._engine.short import padded as short_way
 from ._engine.verbs import score
 
@@ -88,7 +87,7 @@ def maxsim(
         q_mask: bool (or integers 0 and 1) of Q's shape without d, True = token counts. Any
             pattern.
         d_mask: likewise for D. Dropped document tokens take no part in the maximum.
-        normalize: take every token as x / max(\\|x\\|, 1e-12).
+        normalize: take every token as x / max(|x|, 1e-12).
         backward: accepted for compatibility: None, "auto", "unified", "lowmem".
         q_weights: float, Q's shape without d: factor of each query token's maximum.
             Differentiable.

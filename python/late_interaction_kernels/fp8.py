@@ -39,7 +39,7 @@ def _plain(fw: Framework, name: str, X: Any) -> Any:
 
 
 def quantize_fp8_per_tensor(X: Any, dtype: Any = None) -> tuple[Any, Any]:
-    """(X_fp8, 0-d float32 scale): scale = max(largest \\|x\\|, 1e-6) / the dtype's largest
+    """(X_fp8, 0-d float32 scale): scale = max(largest |x|, 1e-6) / the dtype's largest
     value; 1 for an empty X.
 
     X is float32, float16, bfloat16 or float64 of any shape; dtype is float8_e4m3fn (None,

@@ -13,7 +13,7 @@ def quantize_int8_per_token(X: Any) -> tuple[Any, Any]:
     """(int8 values of X's shape, float32 scales ``X.shape[:-1]``): token ~ values * scale,
     rounded to the nearest.
 
-    The scale of a token is max(\\|x\\|, 1e-12) / 127 of its largest element. Pass the pair as D
+    The scale of a token is max(|x|, 1e-12) / 127 of its largest element. Pass the pair as D
     with ``storage="int8"``.
 
     Example:

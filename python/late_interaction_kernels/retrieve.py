@@ -26,13 +26,22 @@ def retrieve(
     q_weights: Any = None,
     storage: str | None = None,
     return_argmax: bool = False,
+    cu_seqlens_q: Any = None,
+    cu_seqlens_d: Any = None,
+    max_seqlen_q: int | None = None,
+    max_seqlen_d: int | None = None,
 ) -> Any:
     """The ``min(top_k, Nd)`` best documents of each query: (scores float32, indices int64),
     ``[Nq, k]``.
 
     As :func:`late_interaction_kernels.topk.maxsim_topk`, but tokens are normalized unless
-    ``normalize=False``. Q ``[Nq, Lq, d]`` or ``[Lq, d]`` (results ``[k]``), D ``[Nd, Ld, d]``.
+    ``normalize=False``. Q ``[Nq, Lq, d]`` or ``[Lq, d]`` (results ``[k]``), D ``[Nd, Ld, d]``,
+    or packed ``[total_d, d]`` with ``cu_seqlens_d``, as :func:`pack` makes both of a list.
     Never differentiable. Infinities as there.
+
+    :func:`maxsim` does not normalize unless it is told to. Tokens that are unit vectors already
+    gain nothing from it: ``normalize=False`` saves their norms, a fifth to two fifths of the
+    time on a CPU.
 
     Raises:
         ValueError: top_k or chunk below 1, and what :func:`maxsim` refuses.
@@ -59,6 +68,10 @@ def retrieve(
         q_weights=q_weights,
         storage=storage,
         return_argmax=return_argmax,
+        cu_seqlens_q=cu_seqlens_q,
+        cu_seqlens_d=cu_seqlens_d,
+        max_seqlen_q=max_seqlen_q,
+        max_seqlen_d=max_seqlen_d,
     )
 
 

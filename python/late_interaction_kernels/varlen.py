@@ -34,7 +34,7 @@ def maxsim_varlen(
         max_seqlen_q: upper bound of the query lengths; saves CUDA callers a wait for the
             device. Found if None.
         max_seqlen_d: likewise for the documents.
-        normalize: take every token as x / max(\\|x\\|, 1e-12).
+        normalize: take every token as x / max(|x|, 1e-12).
         q_weights: ``[total_q]``, factor of each query token's maximum. Differentiable.
         storage: None or "int8", as in :func:`maxsim`.
         return_argmax: also return the index within its document of each winner, int32 ``[Nq,

@@ -67,6 +67,8 @@ class Framework(Protocol):
     def ones(self, shape: tuple[int, ...], like: Any) -> Any: ...
     def largest_in_row(self, x: Any) -> Any: ...
     def offsets_of(self, lengths: Any) -> Any: ...
+    def joined(self, parts: Any) -> Any: ...
+    def integers(self, values: list[int], like: Any) -> Any: ...
 
 
 _OPTIONAL = ("q_mask", "d_mask", "q_weights", "b", "mask")
@@ -105,7 +107,9 @@ def framework(**arrays: Any) -> Framework:
             if type(x) not in (numpy.ndarray, numpy.memmap):
                 _refuse_subclass(name, x, isinstance(x, numpy.ma.MaskedArray))
         else:
-            raise TypeError(f"{name} must be a torch.Tensor or a numpy.ndarray, got {type(x).__name__}")
+            raise TypeError(
+                f"{name} must be a torch.Tensor or a numpy.ndarray, got {type(x).__name__}{_way_out(name, x)}"
+            )
         if found and kind != found:
             raise TypeError(f"{name} is of {kind}, but {first} is of {found}: pass one kind of array")
         found, first = kind, first or name
@@ -116,6 +120,22 @@ def framework(**arrays: Any) -> Framework:
     from late_interaction_kernels._engine import numpy_arrays
 
     return numpy_arrays
+
+
+def _way_out(name: str, x: Any) -> str:
+    """What to do with a list: an error ends with it."""
+    if not isinstance(x, list | tuple):
+        return ""
+    if name.startswith("cu_seqlens"):
+        return f". Make it one: numpy.array({name}) or torch.tensor({name})"
+    if name[0] in "QD" and len(x) and hasattr(x[0], "shape"):
+        return f". late_interaction_kernels.pack({name[0]}) makes tokens and offsets of a list"
+    return ""
+
+
+def compiling() -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.compiler.is_dynamo_compiling()
 
 
 def _refuse_subclass(name: str, x: Any, masked: bool) -> None:
@@ -237,23 +257,26 @@ def packed_offsets(
     if not fw.readable(offsets):
         return offsets, None
     low, high, shortest, most = fw.offset_extremes(offsets)
+    if low >= 0 and shortest >= 0 and high <= total:
+        return offsets, most
     if low < 0:
         at = fw.first(offsets < 0)
-        raise ValueError(
-            f"{name} must be ascending and not negative: {entry(name, at)} is {int(offsets[at])}"
-        )
-    if shortest < 0:
+        said = f"must be ascending and not negative: {entry(name, at)} is {int(offsets[at])}"
+    elif shortest < 0:
         (i,) = fw.first(offsets[1:] < offsets[:-1])
-        raise ValueError(
-            f"{name} must be ascending and not negative: {name}[{i + 1}] is {int(offsets[i + 1])}, "
+        said = (
+            f"must be ascending and not negative: {name}[{i + 1}] is {int(offsets[i + 1])}, "
             f"{name}[{i}] is {int(offsets[i])}"
         )
-    if high > total:
+    else:
         at = fw.first(offsets > total)
-        raise ValueError(
-            f"{name} ends at {high}, {tokens} has {total} tokens: {entry(name, at)} is {int(offsets[at])}"
+        said = f"ends at {high}, {tokens} has {total} tokens: {entry(name, at)} is {int(offsets[at])}"
+    if low >= 0 and int(offsets.sum()) == total:
+        said += (
+            f". It looks like lengths, not offsets: their sum is {total}. Offsets begin with 0 and go on "
+            "with the sums; late_interaction_kernels.pack(list) makes tokens and offsets of a list"
         )
-    return offsets, most
+    raise ValueError(f"{name} {said}")
 
 
 def longest(
@@ -267,10 +290,10 @@ def longest(
         bound = whole_number(bound_name, bound, 0)
         if known is None:
             return bound
-    elif known is None and not fw.has_values(values):
+    elif known is None and (compiling() or not fw.has_values(values)):
         raise ValueError(
-            f"{bound_name} is needed: {name} is traced, fake or wrapped by torch.func, and its longest "
-            "sequence cannot be looked at"
+            f"{bound_name} is needed: {name} is compiled, traced, fake or wrapped by torch.func, and its "
+            f"longest sequence cannot be looked at. Pass {bound_name}"
         )
     most = max(fw.offset_extremes(values)[3], 0) if known is None else known
     if bound is not None and bound < most:
@@ -472,30 +495,41 @@ def packed(
     max_seqlen_d: int | None,
     *,
     normalize: bool,
-    q_weights: Any,
-    storage: str | None,
+    q_mask: Any = None,
+    d_mask: Any = None,
+    q_weights: Any = None,
+    storage: str | None = None,
+    names: tuple[str, str] = ("Q_packed", "D_packed"),
 ) -> tuple[Framework, Problem]:
-    """The problem of packed tokens, every query against every document."""
-    tokens = first_of("D_packed", D, storage)
-    fw = framework(
-        Q_packed=Q, D_packed=tokens, cu_seqlens_q=cu_seqlens_q, cu_seqlens_d=cu_seqlens_d, q_weights=q_weights
-    )
-    check_rank("Q_packed", Q, (2,), "[total, d]")
-    check_rank("D_packed", tokens, (2,), "[total, d]")
-    if Q.shape[1] != tokens.shape[1]:
-        raise ValueError(
-            f"Q_packed and D_packed must have the same dim: Q_packed.shape[1] is {int(Q.shape[1])}, "
-            f"D_packed.shape[1] is {int(tokens.shape[1])}"
-        )
-    check_device(fw, "D_packed", tokens, Q, "Q_packed")
-    offsets_q = packed_offsets(fw, "cu_seqlens_q", cu_seqlens_q, Q.shape[0], "Q_packed", Q)
-    offsets_d = packed_offsets(fw, "cu_seqlens_d", cu_seqlens_d, tokens.shape[0], "D_packed", tokens)
-    weights = token_weights(fw, q_weights, (Q.shape[0],), Q, "Q_packed")
-    len_q = longest(fw, "cu_seqlens_q", offsets_q, "max_seqlen_q", max_seqlen_q)
-    len_d = longest(fw, "cu_seqlens_d", offsets_d, "max_seqlen_d", max_seqlen_d)
-    q = Tokens(embeddings(fw, "Q_packed", Q), None, weights, None, offsets_q[0], len_q)
-    values, scale = stored(fw, D, storage, "D_packed")
-    d = Tokens(values, None, None, scale, offsets_d[0], len_d)
-    if Q.shape[1] == 0:
+    """The problem of packed tokens, every query against every document. A side without offsets
+    is padded; one query may then be without an axis of its own, which its scores have.
+    """
+    tokens = first_of(names[1], D, storage)
+    offsets = {"cu_seqlens_q": cu_seqlens_q, "cu_seqlens_d": cu_seqlens_d}
+    given = {name: x for name, x in offsets.items() if x is not None}
+    operands = {names[0]: Q, names[1]: tokens}
+    fw = framework(**operands, **given, q_mask=q_mask, d_mask=d_mask, q_weights=q_weights)
+    forms = ((2, 3), "[Nq, Lq, d] or [Lq, d]"), ((3,), "[Nd, Ld, d]")
+    for (name, x), cu, (ranks, form) in zip(operands.items(), offsets.values(), forms, strict=True):
+        check_rank(name, x, *(((2,), "[total, d]") if cu is not None else (ranks, form)))
+    if Q.shape[-1] != tokens.shape[-1]:
+        dims = [f"{name}.shape[{len(x.shape) - 1}] is {int(x.shape[-1])}" for name, x in operands.items()]
+        raise ValueError(f"{names[0]} and {names[1]} must have the same dim: {', '.join(dims)}")
+    check_device(fw, names[1], tokens, Q, names[0])
+    found: list[tuple[Any, int]] = []
+    bounds = ("max_seqlen_q", max_seqlen_q), ("max_seqlen_d", max_seqlen_d)
+    for (name, x), (cu_name, cu), bound in zip(operands.items(), offsets.items(), bounds, strict=True):
+        known = None if cu is None else packed_offsets(fw, cu_name, cu, x.shape[0], name, x)
+        found.append((None, 0) if known is None else (known[0], longest(fw, cu_name, known, *bound)))
+    about = tuple(Q.shape[:-1]), Q, names[0]
+    weights = token_weights(fw, q_weights, *about)
+    q_mask = token_mask(fw, "q_mask", q_mask, *about)
+    d_mask = token_mask(fw, "d_mask", d_mask, tuple(tokens.shape[:-1]), tokens, names[1])
+    q = Tokens(embeddings(fw, names[0], Q), q_mask, weights, None, *found[0])
+    values, scale = stored(fw, D, storage, names[1])
+    d = Tokens(values, d_mask, None, scale, *found[1])
+    if Q.shape[-1] == 0:
         q, d = widened(fw, q, d)
+    if len(Q.shape) == 2 and cu_seqlens_q is None:
+        q = batched(q)
     return fw, Problem(q, d, normalize=NORMALIZE if normalize else 0)

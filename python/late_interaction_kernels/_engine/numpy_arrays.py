@@ -180,6 +180,14 @@ def offsets_of(lengths: Any) -> Any:
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
 
+def joined(parts: Any) -> Any:
+    return np.concatenate(parts)
+
+
+def integers(values: list[int], like: Any) -> Any:
+    return np.array(values, np.int64)
+
+
 def quantize_int8(x: Any) -> tuple[Any, Any]:
     wide = x.astype(np.float32, copy=False)
     scale = np.maximum(np.abs(wide).max(axis=-1, initial=0), 1e-12).astype(np.float32) / np.float32(127)

@@ -304,6 +304,14 @@ def offsets_of(lengths: Any) -> Any:
     return torch.nn.functional.pad(lengths.cumsum(0), (1, 0))
 
 
+def joined(parts: Any) -> Any:
+    return torch.cat(parts)
+
+
+def integers(values: list[int], like: Any) -> Any:
+    return torch.tensor(values, dtype=torch.int64).to(like.device, non_blocking=True)
+
+
 def wants_grad(*arrays: Any) -> bool:
     return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in arrays)
 

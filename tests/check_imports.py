@@ -33,6 +33,7 @@ varlen
 packing
 score_pairs
 padded
+files
 forward
 topk
 _scorer

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from ._scorer import MaxSimScorer as MaxSimScorer
     from .colpali_compat import patch_colpali_engine as patch_colpali_engine
     from .colpali_compat import unpatch_colpali_engine as unpatch_colpali_engine
+    from .files import load as load
+    from .files import save as save
     from .pylate_compat import patch_pylate as patch_pylate
     from .pylate_compat import unpatch_pylate as unpatch_pylate
     from .sentence_transformers_compat import patch_sentence_transformers as patch_sentence_transformers
@@ -34,6 +36,7 @@ _HAS_TRITON = False  # the existing package's flag; nothing here needs Triton
 __all__ = [
     "MaxSimScorer",
     "__version__",
+    "load",
     "maxsim",
     "maxsim_padded",
     "maxsim_pairs",
@@ -44,6 +47,7 @@ __all__ = [
     "patch_sentence_transformers",
     "reference",
     "retrieve",
+    "save",
     "unpack",
     "unpatch_colpali_engine",
     "unpatch_pylate",
@@ -57,6 +61,7 @@ _MODULES = (
     "backward",
     "colpali_compat",
     "forward",
+    "files",
     "fp8",
     "fused_head",
     "int8",
@@ -68,6 +73,8 @@ _MODULES = (
     "sentence_transformers_compat",
 )
 _LATER = {
+    "load": "files",
+    "save": "files",
     "MaxSimScorer": "_scorer",
     "patch_colpali_engine": "colpali_compat",
     "patch_pylate": "pylate_compat",

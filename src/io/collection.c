@@ -439,7 +439,7 @@ static int take_sequences(struct opening *o)
                                           : make_view(o);
 }
 
-/* The names and texts that a file of compressed tokens has with it. */
+/* The names and texts that a file has with its tokens. */
 static int take_documents(struct opening *o, const struct lik_array *documents)
 {
     struct lik_collection *c = o->c;
@@ -528,7 +528,10 @@ static int read_safetensors(struct opening *o)
         status = lengths_of_tensors(o);
     if (!status)
         status = make_view(o);
-    return status ? status : take_companions(o);
+    if (!status)
+        status = take_companions(o);
+    const struct lik_array *documents = lik_safetensors_find(&c->tensors, "documents");
+    return status || !documents || documents == found ? status : take_documents(o, documents);
 }
 
 /* ---- JSON lines ---- */

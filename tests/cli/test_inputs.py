@@ -9,6 +9,7 @@ from conftest import (
     TOLERANCE,
     TOLERANCE_I8,
     check_ranking,
+    fails,
     maxsim,
     parse_tsv,
     run,
@@ -212,6 +213,26 @@ def test_safetensors_a_tensor_each(tmp_path, rng, dtype):
         expected=maxsim(q, [x.astype(np.float64) for x in tensors.values()]),
         tolerance=TOLERANCE_I8,
     )
+
+
+def test_safetensors_with_names_and_texts(tmp_path, rng):
+    """`documents` of a dense file: ids, texts and tokens without a file of their own."""
+    x, q = rng.standard_normal((2, 2, 8)).astype("f4"), rng.standard_normal((1, 3, 8)).astype("f4")
+    lines = [{"id": "a", "text": "one two", "tokens": ["one", "two"]}, {"id": "b", "text": "three four"}]
+    text = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    tensors = {"embeddings": x, "documents": np.frombuffer(text, np.uint8)}
+    save_file(tensors, tmp_path / "d.safetensors")
+    np.save(tmp_path / "q.npy", q)
+    found = {
+        line.split("\t")[1]
+        for line in run("score", tmp_path / "q.npy", tmp_path / "d.safetensors")[0].splitlines()
+    }
+    assert found == {"a", "b"}
+    assert "one" in run("explain", tmp_path / "q.npy", tmp_path / "d.safetensors", "-d", "a")[0]
+    save_file({**tensors, "documents": np.frombuffer(text[: len(text) // 2], np.uint8)}, tmp_path / "bad")
+    fails(3, "'documents'", args=["score", tmp_path / "q.npy", tmp_path / "bad"])
+    save_file({**tensors, "embeddings": x[:1]}, tmp_path / "few")
+    fails(3, "'documents' has 2 entries, there are 1", args=["score", tmp_path / "q.npy", tmp_path / "few"])
 
 
 def test_safetensors_key(tmp_path, rng):

@@ -7,6 +7,7 @@ their names.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -186,6 +187,23 @@ def joined(parts: Any) -> Any:
 
 def integers(values: list[int], like: Any) -> Any:
     return np.array(values, np.int64)
+
+
+def in_bytes(x: Any) -> memoryview:
+    """What the array holds, in little-endian order."""
+    return memoryview(np.ascontiguousarray(settle(x)).reshape(-1).view(np.uint8)).cast("B")
+
+
+def mapped(path: str) -> Callable[[str, tuple[int, ...], int, int], Any]:
+    """(dtype, shape, where, bytes) -> an array that lies in the file, read-only."""
+    data = np.memmap(path, np.uint8, "r")
+
+    def make(dtype: str, shape: tuple[int, ...], at: int, size: int) -> Any:
+        kind = np.dtype(_dtype(dtype))
+        part = np.asarray(data[at : at + size])
+        return (part if at % kind.itemsize == 0 else part.copy()).view(kind).reshape(shape)
+
+    return make
 
 
 def quantize_int8(x: Any) -> tuple[Any, Any]:

@@ -39,6 +39,8 @@ topk
 _scorer
 retrieve
 int8
+_command
+_explain
 fp8
 fused_head
 reference

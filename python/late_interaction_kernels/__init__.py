@@ -19,6 +19,7 @@ from .varlen import maxsim_varlen
 
 if TYPE_CHECKING:
     from . import reference as reference
+    from ._explain import explain as explain
     from ._scorer import MaxSimScorer as MaxSimScorer
     from .colpali_compat import patch_colpali_engine as patch_colpali_engine
     from .colpali_compat import unpatch_colpali_engine as unpatch_colpali_engine
@@ -36,6 +37,7 @@ _HAS_TRITON = False  # the existing package's flag; nothing here needs Triton
 __all__ = [
     "MaxSimScorer",
     "__version__",
+    "explain",
     "load",
     "maxsim",
     "maxsim_padded",
@@ -73,6 +75,7 @@ _MODULES = (
     "sentence_transformers_compat",
 )
 _LATER = {
+    "explain": "_explain",
     "load": "files",
     "save": "files",
     "MaxSimScorer": "_scorer",

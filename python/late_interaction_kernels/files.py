@@ -137,7 +137,7 @@ def save(
         for name, x in given.items():
             if x is not None:
                 raise ValueError(f"{name} must be None where documents is CompressedTokens")
-        fw, tensors, count, lengths = _compressed(documents, mask)
+        fw, tensors, lengths = _compressed(documents, mask)
         codec = documents.codec
         metadata = {
             "format": "lik-compressed",
@@ -148,8 +148,8 @@ def save(
             "normalize": "true" if normalize else "false",
         }
     else:
-        fw, tensors, count, lengths = _dense(documents, offsets, mask, scale, weights)
-    lines = _lines(count, lengths, ids, texts, token_texts)
+        fw, tensors, lengths = _dense(documents, offsets, mask, scale, weights)
+    lines = _lines(lengths, ids, texts, token_texts)
     if lines:
         tensors["documents"] = lines
     _write(os.fspath(path), fw, tensors, metadata)
@@ -157,7 +157,7 @@ def save(
 
 def _dense(
     documents: Any, offsets: Any, mask: Any, scale: Any, weights: Any
-) -> tuple[Framework, dict[str, Any], int, list[int] | None]:
+) -> tuple[Framework, dict[str, Any], list[int]]:
     if isinstance(documents, list):
         if offsets is not None:
             raise ValueError("offsets must be None where documents is a list: it has them")
@@ -177,7 +177,7 @@ def _dense(
         raise ValueError(f"documents must have at least 1 dimension, got {shape_text(documents.shape)}")
     tensors = {"embeddings": fw.cast(documents, "float32") if kind == "float64" else documents}
     about = tuple(documents.shape[:-1])
-    lengths: list[int] | None = None
+    lengths = None
     if packed:
         packed_offsets(fw, "offsets", offsets, documents.shape[0], "documents", offsets)
         ends = offsets.tolist()
@@ -202,10 +202,12 @@ def _dense(
         tensors["weights"] = fw.cast(weights, "float32")
     if mask is not None:
         tensors["mask"] = token_mask(fw, "mask", mask, about, documents, "documents")
-    return fw, tensors, len(lengths) if lengths is not None else int(about[0]), lengths
+    if lengths is None:
+        lengths = [int(about[1])] * int(about[0])
+    return fw, tensors, lengths
 
 
-def _compressed(D: CompressedTokens, mask: Any) -> tuple[Framework, dict[str, Any], int, list[int] | None]:
+def _compressed(D: CompressedTokens, mask: Any) -> tuple[Framework, dict[str, Any], list[int]]:
     named = {f"documents.{k}": x for k, x in D.arrays().items()}
     fw = framework(**named, mask=mask)
     name = "documents.{}".format
@@ -247,11 +249,12 @@ def _compressed(D: CompressedTokens, mask: Any) -> tuple[Framework, dict[str, An
         "inv_norms": flat["inv_norms"],
         "mask": flat["mask"],
     }
-    return fw, {k: x for k, x in tensors.items() if x is not None}, len(lengths), lengths
+    return fw, {k: x for k, x in tensors.items() if x is not None}, lengths
 
 
-def _lines(count: int, lengths: list[int] | None, ids: Any, texts: Any, token_texts: Any) -> bytes:
+def _lines(lengths: list[int], ids: Any, texts: Any, token_texts: Any) -> bytes:
     """JSON lines of what there is to say of each sequence."""
+    count = len(lengths)
     given = {"id": ids, "text": texts, "tokens": token_texts}
     given = {member: x for member, x in given.items() if x is not None}
     names = {"id": "ids", "text": "texts", "tokens": "token_texts"}
@@ -260,7 +263,7 @@ def _lines(count: int, lengths: list[int] | None, ids: Any, texts: Any, token_te
             raise ValueError(f"{names[member]} has {len(x)} entries, there are {count} sequences")
     if ids is not None and len(set(map(str, ids))) != count:
         raise ValueError("ids must differ, at least two are the same")
-    if token_texts is not None and lengths is not None:
+    if token_texts is not None:
         for i, (some, length) in enumerate(zip(token_texts, lengths, strict=True)):
             if len(some) != length:
                 raise ValueError(f"token_texts[{i}] has {len(some)} tokens, the sequence has {length}")

@@ -52,6 +52,7 @@ MEANT = {
     "*MaxSimScorer.*(packing): added, var_keyword = None": "likewise",
     "*pack: added": "packed tokens of a list",
     "packing: added module": "likewise",
+    "explain: added": "the command's heat map in notebooks",
     "save: added": "documents in files",
     "load: added": "likewise",
     "files: added module": "likewise",

@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
-from late_interaction_kernels import load, pack, retrieve, save
+from late_interaction_kernels import _command, load, pack, retrieve, save
 from late_interaction_kernels.files import Saved
 from late_interaction_kernels.fp8 import maxsim_inference_fp8, quantize_fp8_per_tensor, quantize_fp8_per_token
 from late_interaction_kernels.int8 import quantize_int8_per_token
@@ -179,7 +179,7 @@ def test_load_refuses(tmp_path, content, match):
         load(path)
 
 
-@pytest.mark.skipif("LIK_BIN" not in os.environ, reason="LIK_BIN names the command")
+@pytest.mark.skipif(not os.path.exists(_command.PATH), reason="built without the command")
 @pytest.mark.parametrize("storage", ["dense", "int8", "compressed"])
 def test_the_command_reads_them(tmp_path, storage):
     path, queries = tmp_path / "d.safetensors", tmp_path / "q.safetensors"
@@ -193,7 +193,7 @@ def test_the_command_reads_them(tmp_path, storage):
         save(path, CompressedTokens(*encode(TOKENS, codec)[:2], codec, cu_seqlens_d=OFFSETS), **names)
     save(queries, Q, ids=["p", "q"])
     said = subprocess.run(
-        [os.environ["LIK_BIN"], "score", queries, path, "-k", "3"], capture_output=True, text=True, check=True
+        [_command.PATH, "score", queries, path, "-k", "3"], capture_output=True, text=True, check=True
     ).stdout
     scores, ids = best(load(path), normalize=storage == "compressed")
     want = [("pq"[i], "abcd"[ids[i, k]], k + 1, float(scores[i, k])) for i in range(2) for k in range(3)]

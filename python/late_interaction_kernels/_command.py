@@ -33,4 +33,3 @@ def main() -> None:
     if not os.path.exists(PATH):
         sys.exit(f"lik: error: this build has no command: {PATH} is not there")
     os.execv(PATH, ["lik", *sys.argv[1:]])
-

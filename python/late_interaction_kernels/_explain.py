@@ -82,6 +82,7 @@ class Explanation:
         return f"Explanation(score={self.score:.4f}, {rows} query tokens, {columns} document tokens)"
 
 
+# Long because of its docstring.
 def explain(
     Q: Any,
     D: Any,

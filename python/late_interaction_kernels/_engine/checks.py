@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from . import native
 from .problem import (
     ALL,
     CANDIDATES,
@@ -21,6 +22,7 @@ from .problem import (
     Problem,
     Tokens,
     batched,
+    detached,
 )
 
 FLOATS = ("float32", "float16", "bfloat16")
@@ -49,7 +51,7 @@ class Framework(Protocol):
     def largest(self, x: Any) -> int: ...
     def extremes(self, x: Any) -> tuple[int, int]: ...
     def offset_extremes(self, x: Any) -> tuple[int, int, int, int]: ...
-    def quantize_int8(self, x: Any) -> tuple[Any, Any]: ...
+    def as_kind(self, x: Any, kind: str) -> Any: ...
     def lend(self, x: Any) -> Any: ...
     def lent(self, fields: tuple[Any, ...], arrays: int) -> Any: ...
     def wants_grad(self, *arrays: Any) -> bool: ...
@@ -371,6 +373,36 @@ def check_int8(fw: Framework, values: Any, scale: Any, names: tuple[str, str]) -
     check_float(fw, names[1], scale)
 
 
+LARGEST = {"int8": 127.0, "float8_e4m3fn": 448.0, "float8_e5m2": 57344.0}
+_LEAST = {"int8": 1e-12, "float8_e4m3fn": 1e-6, "float8_e5m2": 1e-6}  # of a token's largest element
+
+
+def quantized(
+    fw: Framework, x: Any, kind: str, normalize: bool = False, one: bool = False
+) -> tuple[Any, Any]:
+    """(values of x's shape, f32 scales) of float tokens: a scale each, or one of all. In host
+    memory by the extension; elsewhere, and in a trace, by operations of the framework.
+    """
+    x, empty = detached(x), 0 in tuple(x.shape)
+    if fw.on_host(x) and not empty and not fw.tracing(x):
+        values, scales = native.quantize(fw, fw.settle(x), kind, normalize, one)
+        return fw.as_kind(values, kind), scales
+    wide, most = fw.cast(x, "float32"), LARGEST[kind]
+    if one:
+        scale = fw.scalar(1.0 if empty else abs(wide).max().clip(_LEAST[kind]) / most, wide)
+        return fw.cast((wide / scale).clip(-most, most), kind), scale
+    if empty:
+        tiny = _LEAST[kind] / most if kind == "int8" else 1.0
+        return fw.cast(wide, kind), fw.ones(tuple(x.shape[:-1]), wide) * tiny
+    scale = fw.largest_in_row(abs(wide)).clip(_LEAST[kind]) / most
+    v = (wide / scale[..., None]).clip(-most, most)
+    values = fw.cast(v.round() if kind == "int8" else v, kind)
+    if normalize:
+        length = (v * v).sum(-1) ** 0.5
+        scale = scale / (length * scale).clip(1e-12)
+    return values, scale
+
+
 def stored(fw: Framework, D: Any, storage: str | None, name: str = "D") -> tuple[Any, Any]:
     """Document tokens and their scales: (D, None), or int8 tokens for ``storage="int8"``."""
     if storage is None:
@@ -390,7 +422,7 @@ def stored(fw: Framework, D: Any, storage: str | None, name: str = "D") -> tuple
         raise ValueError(
             f'{name} requires a gradient, which storage="int8" has only for Q; detach {name} first'
         )
-    return fw.quantize_int8(embeddings(fw, name, D))
+    return quantized(fw, embeddings(fw, name, D), "int8")
 
 
 def first_of(name: str, D: Any, storage: str | None) -> Any:

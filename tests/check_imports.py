@@ -15,6 +15,7 @@ FOLDER = Path(__file__).resolve().parent.parent / "python" / PACKAGE
 ORDER = """
 _native
 _engine
+_engine.kinds
 _engine.environment
 _engine.problem
 _engine.numpy_arrays

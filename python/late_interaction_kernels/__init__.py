@@ -18,7 +18,19 @@ from .retrieve import retrieve
 from .varlen import maxsim_varlen
 
 if TYPE_CHECKING:
+    from . import backward as backward
+    from . import colpali_compat as colpali_compat
+    from . import files as files
+    from . import forward as forward
+    from . import fp8 as fp8
+    from . import fused_head as fused_head
+    from . import int8 as int8
+    from . import mps as mps
+    from . import plaid as plaid
+    from . import pylate_compat as pylate_compat
     from . import reference as reference
+    from . import score_pairs as score_pairs
+    from . import sentence_transformers_compat as sentence_transformers_compat
     from ._explain import explain as explain
     from ._scorer import MaxSimScorer as MaxSimScorer
     from .colpali_compat import patch_colpali_engine as patch_colpali_engine
@@ -50,6 +62,7 @@ __all__ = [
     "reference",
     "retrieve",
     "save",
+    "show_config",
     "unpack",
     "unpatch_colpali_engine",
     "unpatch_pylate",
@@ -88,14 +101,49 @@ _LATER = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES and name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
+if not TYPE_CHECKING:  # checkers have the imports above
 
-    module = importlib.import_module(f".{_LATER.get(name, name)}", __name__)
-    return getattr(module, name) if name in _LATER else module
+    def __getattr__(name: str) -> Any:
+        if name not in _MODULES and name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import importlib
+
+        module = importlib.import_module(f".{_LATER.get(name, name)}", __name__)
+        return getattr(module, name) if name in _LATER else module
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES, *_LATER})
+    """What is meant for users, with what is imported when it is asked for."""
+    public = {name for name in globals() if name[:2] == "__" or name in __all__}
+    return sorted({*public, *__all__, *_MODULES, *_LATER, "autograd", "padded", "topk", "varlen"})
+
+
+def show_config() -> None:
+    """Print which build this is and what it runs on: version, compiler, backends, instruction
+    set, threads, the command, the frameworks.
+
+    Example:
+        >>> import late_interaction_kernels as lik
+        >>> lik.show_config()  # doctest: +ELLIPSIS
+        late-interaction-kernels ...
+    """
+    import os
+    import sys
+
+    from . import _command
+
+    version, build, cpu, threads = _native.info()
+    rows = {"library": build, "processor": cpu, "threads": str(threads)}
+    torch, numpy = sys.modules.get("torch"), sys.modules.get("numpy")
+    for module in (numpy, torch):
+        if module is not None:
+            rows[module.__name__] = str(module.__version__)
+    if torch is not None and torch.cuda.is_available():
+        for i in range(torch.cuda.device_count()):
+            why = _native.device_error(i)
+            rows[f"cuda:{i}"] = torch.cuda.get_device_name(i) + (f", not used: {why}" if why else "")
+    rows["command"] = _command.PATH if os.path.exists(_command.PATH) else "not in this build"
+    rows["package"] = os.path.dirname(os.path.abspath(__file__))
+    print(f"late-interaction-kernels {version}")
+    for name, value in rows.items():
+        print(f"  {name:10} {value}")

@@ -7,6 +7,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ._engine.checks import check_shape, framework, packed, padded, whole_number
+from ._engine.compressed import CompressedTokens
+from ._engine.kinds import Array, Storage
 from ._engine.problem import detached
 from ._engine.short import padded as short_way
 from ._engine.verbs import score
@@ -53,18 +55,18 @@ class MaxSimScorer(_Base):
 
     def forward(
         self,
-        Q: Any,
-        D: Any,
-        q_mask: Any = None,
-        d_mask: Any = None,
+        Q: Array,
+        D: Array | tuple[Array, Array],
+        q_mask: Array | None = None,
+        d_mask: Array | None = None,
         *,
-        q_weights: Any = None,
-        storage: str | None = None,
-        cu_seqlens_q: Any = None,
-        cu_seqlens_d: Any = None,
+        q_weights: Array | None = None,
+        storage: Storage | None = None,
+        cu_seqlens_q: Array | None = None,
+        cu_seqlens_d: Array | None = None,
         max_seqlen_q: int | None = None,
         max_seqlen_d: int | None = None,
-    ) -> Any:
+    ) -> Array:
         """Scores as :func:`maxsim` gives them, infinities included; differentiable. float64 CPU
         tensors are scored in float64 where they are padded.
 
@@ -73,10 +75,15 @@ class MaxSimScorer(_Base):
         :func:`maxsim_varlen`.
         """
         if cu_seqlens_q is not None or cu_seqlens_d is not None:
-            about = {"q_mask": q_mask, "d_mask": d_mask, "q_weights": q_weights, "storage": storage}
+            about: dict[str, Any] = {
+                "q_mask": q_mask,
+                "d_mask": d_mask,
+                "q_weights": q_weights,
+                "storage": storage,
+            }
             offsets = cu_seqlens_q, cu_seqlens_d, max_seqlen_q, max_seqlen_d
             _, problem = packed(Q, D, *offsets, normalize=self.normalize, names=("Q", "D"), **about)
-            scores = score(problem)[0]
+            scores: Array = score(problem)[0]
             return scores[0] if len(Q.shape) == 2 and cu_seqlens_q is None else scores
         if storage is None:
             scores = short_way(Q, D, q_mask, d_mask, q_weights, False, self.normalize)
@@ -97,24 +104,26 @@ class MaxSimScorer(_Base):
 
     def score(
         self,
-        Q: Any,
-        D: Any,
-        q_mask: Any = None,
-        d_mask: Any = None,
+        Q: Array,
+        D: Array | tuple[Array, Array],
+        q_mask: Array | None = None,
+        d_mask: Array | None = None,
         *,
-        q_weights: Any = None,
-        storage: str | None = None,
-        cu_seqlens_q: Any = None,
-        cu_seqlens_d: Any = None,
+        q_weights: Array | None = None,
+        storage: Storage | None = None,
+        cu_seqlens_q: Array | None = None,
+        cu_seqlens_d: Array | None = None,
         max_seqlen_q: int | None = None,
         max_seqlen_d: int | None = None,
-    ) -> Any:
+    ) -> Array:
         """The same scores outside autograd."""
         if storage is None and cu_seqlens_q is None and cu_seqlens_d is None:
-            scores = short_way(Q, D, q_mask, d_mask, q_weights, False, self.normalize, differentiable=False)
+            scores: Array = short_way(
+                Q, D, q_mask, d_mask, q_weights, False, self.normalize, differentiable=False
+            )
             if scores is not None:
                 return scores
-        return self.forward(
+        result: Array = self.forward(
             detached(Q),
             detached(D),
             q_mask,
@@ -126,24 +135,29 @@ class MaxSimScorer(_Base):
             max_seqlen_q=max_seqlen_q,
             max_seqlen_d=max_seqlen_d,
         )
+        return result
 
     def retrieve(
         self,
-        Q: Any,
-        D: Any,
+        Q: Array,
+        D: Array | tuple[Array, Array] | CompressedTokens,
         top_k: int,
-        q_mask: Any = None,
-        d_mask: Any = None,
+        q_mask: Array | None = None,
+        d_mask: Array | None = None,
         *,
         chunk: int | None = None,
-        q_weights: Any = None,
+        q_weights: Array | None = None,
         **packing: Any,
     ) -> Any:
         """The top_k best documents: see :func:`late_interaction_kernels.retrieve`, whose other
         options ``packing`` are.
         """
         chunk_size = None if chunk is None else whole_number("chunk", chunk)
-        about = {"normalize": self.normalize, "chunk_size": chunk_size, "q_weights": q_weights}
+        about: dict[str, Any] = {
+            "normalize": self.normalize,
+            "chunk_size": chunk_size,
+            "q_weights": q_weights,
+        }
         return maxsim_topk(Q, D, whole_number("top_k", top_k), q_mask, d_mask, **about, **packing)
 
     def forward_with_ids(

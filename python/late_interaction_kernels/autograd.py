@@ -6,10 +6,11 @@ score(q, d) = sum over query tokens s of  w[s] * max over document tokens t of  
 from __future__ import annotations
 
 import warnings
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 from ._engine.checks import compiling, framework, padded
 from ._engine.environment import flag
+from ._engine.kinds import Array, Storage
 from ._engine.short import padded as short_way
 from ._engine.verbs import score
 
@@ -62,6 +63,36 @@ def _maybe_warn_unnormalized(Q: Any) -> None:
             UserWarning,
             stacklevel=3,
         )
+
+
+@overload
+def maxsim(
+    Q: Array,
+    D: Array | tuple[Array, Array],
+    q_mask: Array | None = None,
+    d_mask: Array | None = None,
+    *,
+    normalize: bool = False,
+    backward: str | None = None,
+    q_weights: Array | None = None,
+    storage: Storage | None = None,
+    return_argmax: Literal[False] = False,
+) -> Array: ...
+
+
+@overload
+def maxsim(
+    Q: Array,
+    D: Array | tuple[Array, Array],
+    q_mask: Array | None = None,
+    d_mask: Array | None = None,
+    *,
+    normalize: bool = False,
+    backward: str | None = None,
+    q_weights: Array | None = None,
+    storage: Storage | None = None,
+    return_argmax: Literal[True],
+) -> tuple[Array, Array]: ...
 
 
 def maxsim(
@@ -141,6 +172,36 @@ def maxsim(
     if not return_argmax:
         return scores
     return scores, fw.cast(argmax, "int32").reshape((*shape, argmax.shape[-1]))
+
+
+@overload
+def maxsim_pairs(
+    Q: Array,
+    D: Array | tuple[Array, Array],
+    q_mask: Array | None = None,
+    d_mask: Array | None = None,
+    *,
+    normalize: bool = False,
+    backward: str | None = None,
+    q_weights: Array | None = None,
+    storage: Storage | None = None,
+    return_argmax: Literal[False] = False,
+) -> Array: ...
+
+
+@overload
+def maxsim_pairs(
+    Q: Array,
+    D: Array | tuple[Array, Array],
+    q_mask: Array | None = None,
+    d_mask: Array | None = None,
+    *,
+    normalize: bool = False,
+    backward: str | None = None,
+    q_weights: Array | None = None,
+    storage: Storage | None = None,
+    return_argmax: Literal[True],
+) -> tuple[Array, Array]: ...
 
 
 def maxsim_pairs(

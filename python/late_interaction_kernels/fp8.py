@@ -22,6 +22,7 @@ from ._engine.checks import (
     quantized,
     shape_text,
 )
+from ._engine.kinds import Array
 from ._engine.verbs import score
 
 
@@ -32,7 +33,7 @@ def _fp8_name(dtype: Any) -> str:
     return name
 
 
-def quantize_fp8_per_tensor(X: Any, dtype: Any = None) -> tuple[Any, Any]:
+def quantize_fp8_per_tensor(X: Array, dtype: Any = None) -> tuple[Array, Array]:
     """(X_fp8, 0-d float32 scale): scale = max(largest |x|, 1e-6) / the dtype's largest
     value; 1 for an empty X.
 
@@ -55,7 +56,7 @@ def quantize_fp8_per_tensor(X: Any, dtype: Any = None) -> tuple[Any, Any]:
     return quantized(fw, embeddings(fw, "X", X), _fp8_name(dtype), one=True)
 
 
-def quantize_fp8_per_token(X: Any, dtype: Any = None, *, normalize: bool = False) -> tuple[Any, Any]:
+def quantize_fp8_per_token(X: Array, dtype: Any = None, *, normalize: bool = False) -> tuple[Array, Array]:
     """(X_fp8, float32 scales of shape ``X.shape[:-1]``): as :func:`quantize_fp8_per_tensor`,
     one scale a token. With ``normalize`` the token's length is folded into it: the pair stands
     for unit vectors.

@@ -4,12 +4,11 @@ CPUs.
 
 from __future__ import annotations
 
-from typing import Any
-
 from ._engine.checks import check_axes, check_int8, embeddings, framework, quantized
+from ._engine.kinds import Array
 
 
-def quantize_int8_per_token(X: Any, *, normalize: bool = False) -> tuple[Any, Any]:
+def quantize_int8_per_token(X: Array, *, normalize: bool = False) -> tuple[Array, Array]:
     """(int8 values of X's shape, float32 scales ``X.shape[:-1]``): token ~ values * scale,
     rounded to the nearest.
 
@@ -32,7 +31,7 @@ def quantize_int8_per_token(X: Any, *, normalize: bool = False) -> tuple[Any, An
     return quantized(fw, embeddings(fw, "X", X), "int8", normalize)
 
 
-def dequantize_int8_per_token(values: Any, scale: Any) -> Any:
+def dequantize_int8_per_token(values: Array, scale: Array) -> Array:
     """float32 ``values * scale[..., None]`` of what :func:`quantize_int8_per_token` returned.
 
     Raises:
@@ -48,7 +47,8 @@ def dequantize_int8_per_token(values: Any, scale: Any) -> Any:
     """
     fw = framework(values=values, scale=scale)
     check_int8(fw, values, scale, ("values", "scale"))
-    return fw.cast(values, "float32") * fw.cast(scale, "float32")[..., None]
+    tokens: Array = fw.cast(values, "float32") * fw.cast(scale, "float32")[..., None]
+    return tokens
 
 
 __all__ = ["dequantize_int8_per_token", "quantize_int8_per_token"]

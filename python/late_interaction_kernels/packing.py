@@ -6,12 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 from ._engine.checks import framework, packed_offsets, shape_text
+from ._engine.kinds import Array
 
 
-def pack(sequences: Sequence[Any]) -> tuple[Any, Any]:
+def pack(sequences: Sequence[Array]) -> tuple[Array, Array]:
     """(tokens ``[total, d]``, offsets int64 ``[N + 1]``) of N arrays ``[L_i, d]``, in one copy.
 
     What :func:`maxsim_varlen` takes as D_packed and cu_seqlens_d, :func:`retrieve` and
@@ -65,7 +65,7 @@ def pack(sequences: Sequence[Any]) -> tuple[Any, Any]:
     return fw.joined(sequences), fw.integers(offsets, first)
 
 
-def unpack(tokens: Any, offsets: Any) -> list[Any]:
+def unpack(tokens: Array, offsets: Array) -> list[Array]:
     """The N arrays ``[L_i, d]`` (or ``[L_i]``) that ``pack`` made these of: views, no copies.
 
     The offsets are looked at, on a device with a wait.

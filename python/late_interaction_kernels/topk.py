@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, overload
 
 from ._engine import compressed, verbs
 from ._engine.checks import (
@@ -16,10 +16,55 @@ from ._engine.checks import (
     whole_number,
 )
 from ._engine.compressed import CompressedTokens, Documents, worded
+from ._engine.kinds import Array, Storage
 from ._engine.problem import LIST, Problem, detached, score_shape, sliced
 from ._engine.short import topk as short_way
 
 SCRATCH = 64 << 20  # bytes: a call that takes no more has nothing for a chunk to bound
+
+
+@overload
+def maxsim_topk(
+    Q: Array,
+    D: Array | tuple[Array, Array] | CompressedTokens,
+    k: int,
+    q_mask: Array | None = None,
+    d_mask: Array | None = None,
+    *,
+    normalize: bool = False,
+    chunk_size: int | None = None,
+    largest: bool = True,
+    sorted: bool = True,
+    q_weights: Array | None = None,
+    storage: Storage | None = None,
+    return_argmax: Literal[False] = False,
+    cu_seqlens_q: Array | None = None,
+    cu_seqlens_d: Array | None = None,
+    max_seqlen_q: int | None = None,
+    max_seqlen_d: int | None = None,
+) -> tuple[Array, Array]: ...
+
+
+@overload
+def maxsim_topk(
+    Q: Array,
+    D: Array | tuple[Array, Array] | CompressedTokens,
+    k: int,
+    q_mask: Array | None = None,
+    d_mask: Array | None = None,
+    *,
+    normalize: bool = False,
+    chunk_size: int | None = None,
+    largest: bool = True,
+    sorted: bool = True,
+    q_weights: Array | None = None,
+    storage: Storage | None = None,
+    return_argmax: Literal[True],
+    cu_seqlens_q: Array | None = None,
+    cu_seqlens_d: Array | None = None,
+    max_seqlen_q: int | None = None,
+    max_seqlen_d: int | None = None,
+) -> tuple[Array, Array, Array]: ...
 
 
 # Long because of its docstring.

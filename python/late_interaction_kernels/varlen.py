@@ -2,11 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, overload
 
 from ._engine.checks import packed
+from ._engine.kinds import Array, Storage
 from ._engine.short import packed as short_way
 from ._engine.verbs import score
+
+
+@overload
+def maxsim_varlen(
+    Q_packed: Array,
+    D_packed: Array | tuple[Array, Array],
+    cu_seqlens_q: Array,
+    cu_seqlens_d: Array,
+    max_seqlen_q: int | None = None,
+    max_seqlen_d: int | None = None,
+    *,
+    normalize: bool = False,
+    q_weights: Array | None = None,
+    storage: Storage | None = None,
+    return_argmax: Literal[False] = False,
+) -> Array: ...
+
+
+@overload
+def maxsim_varlen(
+    Q_packed: Array,
+    D_packed: Array | tuple[Array, Array],
+    cu_seqlens_q: Array,
+    cu_seqlens_d: Array,
+    max_seqlen_q: int | None = None,
+    max_seqlen_d: int | None = None,
+    *,
+    normalize: bool = False,
+    q_weights: Array | None = None,
+    storage: Storage | None = None,
+    return_argmax: Literal[True],
+) -> tuple[Array, Array]: ...
 
 
 def maxsim_varlen(

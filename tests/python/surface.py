@@ -30,7 +30,8 @@ FACTS = Path(__file__).with_name("surface.json")
 # Difference, * standing for anything -> why it is meant.
 MEANT = {
     "*: returns torch.Tensor -> Any": "the same functions serve NumPy: an array of the kind that was given",
-    "*: returns tuple[torch.Tensor, torch.Tensor] -> tuple[Any, Any]": "likewise",
+    "*: returns torch.Tensor -> Array": "likewise, with a name for type checkers",
+    "*: returns tuple[torch.Tensor, torch.Tensor] -> tuple[A*, A*]": "likewise",
     "*retrieve: returns tuple[torch.Tensor, torch.Tensor] -> Any": "two, and a third with return_argmax",
     "topk.maxsim_topk: returns tuple[torch.Tensor, torch.Tensor] -> Any": "two, a third with return_argmax",
     "mps.metal.MaxSimFwdCtx: missing": "what its Metal kernels keep for their backward pass; not exported",
@@ -52,6 +53,7 @@ MEANT = {
     "*MaxSimScorer.*(packing): added, var_keyword = None": "likewise",
     "*pack: added": "packed tokens of a list",
     "packing: added module": "likewise",
+    "show_config: added": "which build this is",
     "explain: added": "the command's heat map in notebooks",
     "save: added": "documents in files",
     "load: added": "likewise",

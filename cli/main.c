@@ -28,12 +28,13 @@ const struct command commands[] = {
             "  lik score q.npy d.npy --all -o scores.npy            the matrix [queries, documents]\n"
             "  lik score q.npy d.npy --text docs.jsonl              with snippets\n",
      2, 2, command_score},
-    {"rerank", "DOCUMENTS QUERIES RUN", "score again what a TREC run (BM25, dense, ..) found",
+    {"rerank", "QUERIES DOCUMENTS RUN", "score again what a TREC run (BM25, dense, ..) found",
      INPUTS
      "RUN has lines of `query Q0 document rank score tag`; its ids are those of the files, or numbers.\n"
+     "(Earlier versions had DOCUMENTS first: that is taken too where the run's ids tell the files apart.)\n"
      "\nexamples:\n"
-     "  lik rerank docs.npy queries.npy bm25.run --ids ids.txt --query-ids qids.txt --trec > maxsim.run\n"
-     "  lik rerank docs.jsonl queries.jsonl bm25.run -k 20 --json\n",
+     "  lik rerank queries.npy docs.npy bm25.run --ids ids.txt --query-ids qids.txt --trec > maxsim.run\n"
+     "  lik rerank queries.jsonl docs.jsonl bm25.run -k 20 --json\n",
      3, 3, command_rerank},
     {"explain", "QUERIES DOCUMENTS", "which tokens matched: the token heat map",
      INPUTS "For each query token its best document token, and the text shaded by how well it matches.\n"

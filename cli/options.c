@@ -37,9 +37,12 @@ struct option {
 #define AT(field) offsetof(struct options, field)
 
 static const struct option table[] = {
-    {"top", 'k', COUNT, AT(k), SCORE | RERANK | DEMO, "N",
-     "the N best documents of each query (default 10; see the command for others)"},
-    {"all", 0, FLAG, AT(all), SCORE | RERANK | DEMO, NULL, "every document; for demo: every query"},
+    {"top", 'k', COUNT, AT(k), SCORE, "N", "the N best documents of each query (default 10)"},
+    {"top", 'k', COUNT, AT(k), RERANK, "N",
+     "the N best documents of each query (default: all of the run; on a terminal 10)"},
+    {"top", 'k', COUNT, AT(k), DEMO, "N", "the N best documents of each query (default 3)"},
+    {"all", 0, FLAG, AT(all), SCORE | RERANK, NULL, "every document"},
+    {"all", 0, FLAG, AT(all), DEMO, NULL, "every query"},
     {"pairs", 0, TEXT, AT(pairs), SCORE, "FILE",
      "score the pairs in FILE, lines of `query document`, in its order"},
     {"nbits", 0, COUNT, AT(nbits), COMPRESS, "N", "bits an element: 1, 2, 4 (default) or 8"},
@@ -65,9 +68,11 @@ static const struct option table[] = {
     {"rounds", 0, COUNT, AT(rounds), BENCH, "N", "timed runs a case (default 7)"},
     {"quick", 0, FLAG, AT(quick), BENCH, NULL, "small cases only"},
     {"data", 0, TEXT, AT(data), DEMO, "DIR", "the packaged collection, if it lies elsewhere (LIK_DEMO_DATA)"},
-    {"output", 'o', TEXT, AT(output), SCORE | RERANK | EXPLAIN | COMPRESS | DEMO, "FILE",
-     "write FILE, complete or not at all; score: x.npy = arrays, else text; explain: .html or .svg; demo: a "
-     "prefix"},
+    {"output", 'o', TEXT, AT(output), SCORE | RERANK, "FILE",
+     "write FILE, complete or not at all: x.npy = arrays, else text"},
+    {"output", 'o', TEXT, AT(output), EXPLAIN, "FILE", "write a page, x.html, or a picture, x.svg"},
+    {"output", 'o', TEXT, AT(output), COMPRESS, "FILE", "the file to write, complete or not at all"},
+    {"output", 'o', TEXT, AT(output), DEMO, "PREFIX", "write PREFIX.html and PREFIX.svg (default lik-demo)"},
     {"ids", 0, TEXT, AT(ids), DOCUMENTS | INFO, "FILE",
      "document ids: one a line, JSON lines, or an integer .npy"},
     {"text", 0, TEXT, AT(text), DOCUMENTS | INFO, "FILE",
@@ -75,10 +80,13 @@ static const struct option table[] = {
     {"lens", 0, TEXT, AT(lens), DOCUMENTS | INFO, "FILE", "document lengths: .npy, JSON array, or numbers"},
     {"key", 0, TEXT, AT(key), DOCUMENTS | INFO, "NAME",
      "the tensor of a .safetensors file that holds the vectors"},
-    {"query-ids", 0, TEXT, AT(query_ids), INPUT, "FILE", "the same for the queries"},
-    {"query-text", 0, TEXT, AT(query_text), INPUT, "FILE", ""},
-    {"query-lens", 0, TEXT, AT(query_lens), INPUT, "FILE", ""},
-    {"query-key", 0, TEXT, AT(query_key), INPUT, "NAME", ""},
+    {"query-ids", 0, TEXT, AT(query_ids), INPUT, "FILE",
+     "query ids: one a line, JSON lines, or an integer .npy"},
+    {"query-text", 0, TEXT, AT(query_text), INPUT, "FILE",
+     "query texts: JSON lines {\"id\", \"text\", \"tokens\"}"},
+    {"query-lens", 0, TEXT, AT(query_lens), INPUT, "FILE", "query lengths: .npy, JSON array, or numbers"},
+    {"query-key", 0, TEXT, AT(query_key), INPUT, "NAME",
+     "the tensor of the queries' .safetensors file that holds the vectors"},
     {"skip-bad", 0, FLAG, AT(skip_bad), SCORE | RERANK | EXPLAIN | COMPRESS, NULL,
      "drop tokens that hold NaN instead of refusing them"},
     {"skip-missing", 0, FLAG, AT(skip_missing), RERANK, NULL,
@@ -98,7 +106,7 @@ static const struct option table[] = {
     {"help", 'h', FLAG, AT(help), ALL, NULL, "this text"},
     {"version", 0, FLAG, AT(version), ALL, NULL,
      "version; with --build-info also compiler, backends, processor level"},
-    {"build-info", 0, FLAG, AT(build_info), ALL, NULL, ""},
+    {"build-info", 0, FLAG, AT(build_info), ALL, NULL, "version, compiler, backends, processor level"},
 };
 #define OPTIONS ((int)(sizeof table / sizeof *table))
 

@@ -28,7 +28,7 @@ struct options {
     const char *device, *color;
     const char *lens, *ids, *text, *key;                         /* of the documents */
     const char *query_lens, *query_ids, *query_text, *query_key; /* of the queries */
-    const char *pairs, *output, *trec, *query, *document, *compare, *cmap, *measures, *data;
+    const char *pairs, *output, *trec, *query, *document, *compare, *cmap, *grid, *image, *measures, *data;
     const char *centroids, *seed;
     int64_t k, threads, rounds, nbits, iterations;
     int all, normalize, json, table, quiet, verbose, skip_bad, skip_missing, fail_empty, check, complete,

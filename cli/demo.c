@@ -388,7 +388,7 @@ static void write_heatmaps(struct demo *demo, const struct options *options, str
     for (int i = 0; i < 2; i++)
         paths[i] = heatmap_path(prefix, i);
     sinks_open(&files[0], paths[0], &files[1], paths[1]);
-    heatmap_html(&files[0], &map, 1, cmap);
+    heatmap_html(&files[0], &map, 1, cmap, NULL);
     heatmap_svg(&files[1], &map, 1, cmap);
     const char *id = lik_collection_id(&demo->inputs.queries, query, room);
     sink_printf(out, "The token heat map of query ");

@@ -378,7 +378,7 @@ def test_explain_files(tmp_path, more):
     page = Page()
     page.feed(text)
     assert not page.links and "script" not in page.tags and "url(" not in text and "@import" not in text
-    assert "Laplacian" in "".join(page.text) and page.tags.count("svg") == (2 if "--compare" in more else 1)
+    assert "Laplacian" in "".join(page.text) and page.tags.count("svg") == (6 if "--compare" in more else 3)
     run(*args, "-o", tmp_path / "m.svg")
     svg = xml.dom.minidom.parse(str(tmp_path / "m.svg")).documentElement
     assert svg.tagName == "svg" and "http" not in (tmp_path / "m.svg").read_text().replace(

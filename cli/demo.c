@@ -325,6 +325,8 @@ static int64_t put_queries(struct demo *demo, const struct options *options, con
         }
         sink_put(&results.out, "\n", 1);
     }
+    sink_printf(&results.out, "Scores are without the queries' idf weights, as of `lik score --no-weights`; "
+                              "the table has them in a row of its own.\n");
     if (!options->all)
         sink_printf(&results.out, "These are %lld of %lld queries, evenly spaced; --all shows every one.\n\n",
                     (long long)told, (long long)n);

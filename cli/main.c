@@ -150,6 +150,11 @@ int main(int argc, char **argv)
         stdout_check();
         return EXIT_OK;
     }
+    if (options.generate) {
+        generate(options.generate);
+        stdout_check();
+        return EXIT_OK;
+    }
     if (options.help) {
         options_help(command, stdout);
         stdout_check();

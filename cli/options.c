@@ -20,7 +20,8 @@ enum {
     INFO = 32,
     BENCH = 64,
     DEMO = 128,
-    ALL = 255
+    ALL = 255,
+    ALONE = 256 /* without a command, and for the build */
 };
 #define INPUT     (SCORE | RERANK | EXPLAIN | BENCH)
 #define DOCUMENTS (INPUT | COMPRESS)
@@ -109,6 +110,7 @@ static const struct option table[] = {
     {"help", 'h', FLAG, AT(help), ALL, NULL, "this text"},
     {"version", 0, FLAG, AT(version), ALL, NULL,
      "version; with --build-info also compiler, backends, processor level"},
+    {"generate", 0, TEXT, AT(generate), ALONE, "WHAT", "man, bash, zsh or fish"},
     {"build-info", 0, FLAG, AT(build_info), ALL, NULL, "version, compiler, backends, processor level"},
 };
 #define OPTIONS ((int)(sizeof table / sizeof *table))
@@ -138,7 +140,7 @@ static int distance(const char *a, const char *b)
 
 static int bit_of(const struct command *command)
 {
-    return command ? 1 << (command - commands) : ALL;
+    return command ? 1 << (command - commands) : ALL | ALONE;
 }
 
 /* Keeps the nearest of the names offered, if it is near enough to be meant. */
@@ -271,6 +273,29 @@ const struct command *options_parse(int argc, char **argv, struct options *optio
     return command;
 }
 
+void options_each(const struct command *command, void (*each)(const struct option_help *option, void *arg),
+                  void *arg)
+{
+    for (int i = 0; i < OPTIONS; i++) {
+        const struct option *o = &table[i];
+        struct option_help help = {o->name, o->value, o->help, o->letter};
+        int seen = 0;
+        for (int k = 0; k < i && !command; k++)
+            seen |= !strcmp(table[k].name, o->name);
+        if (command ? o->commands & bit_of(command) : !seen && o->commands != ALONE)
+            each(&help, arg);
+    }
+}
+
+static void put_help(const struct option_help *o, void *out)
+{
+    char left[40];
+    snprintf(left, sizeof left, "%c%c%c --%s%s%s", o->letter ? '-' : ' ', o->letter ? o->letter : ' ',
+             o->letter ? ',' : ' ', o->name, o->value && o->value[0] != '[' ? " " : "",
+             o->value ? o->value : "");
+    fprintf(out, "  %-24s %s\n", left, o->help);
+}
+
 void options_help(const struct command *command, FILE *out)
 {
     if (!command) {
@@ -289,14 +314,5 @@ void options_help(const struct command *command, FILE *out)
     }
     fprintf(out, "lik %s: %s\n\nusage: lik %s %s [options]\n\n%s\noptions:\n", command->name,
             command->summary, command->name, command->arguments, command->about);
-    for (int i = 0; i < OPTIONS; i++) {
-        const struct option *o = &table[i];
-        char left[40];
-        if (!(o->commands & bit_of(command)))
-            continue;
-        snprintf(left, sizeof left, "%c%c%c --%s%s%s", o->letter ? '-' : ' ', o->letter ? o->letter : ' ',
-                 o->letter ? ',' : ' ', o->name, o->value && o->value[0] != '[' ? " " : "",
-                 o->value ? o->value : "");
-        fprintf(out, "  %-24s %s\n", left, o->help);
-    }
+    options_each(command, put_help, out);
 }

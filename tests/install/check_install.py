@@ -47,6 +47,13 @@ def main() -> int:
             bare = {name: value for name, value in os.environ.items() if name != "LD_LIBRARY_PATH"}
             run(command, "--version", env=bare)
             run(command, "demo", "--quiet", "-o", work / "map", env=bare)
+            for text in (
+                "man/man1/lik.1",
+                "bash-completion/completions/lik",
+                "zsh/site-functions/_lik",
+                "fish/vendor_completions.d/lik.fish",
+            ):
+                assert "rerank" in (prefix / "share" / text).read_text(), text
 
         strict = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-pedantic", "-Werror", "-fsyntax-only"]
         (work / "alone.c").write_text("#include <lik/lik.h>\nint main(void) { return 0; }\n")

@@ -69,6 +69,10 @@ mutants:
 coverage:
 	$(PYTHON) tests/count_coverage.py
 
+# The CPU library's C sources in one file, build/amalgamation/lik.c, with lik.h beside it.
+amalgamation:
+	$(PYTHON) cmake/amalgamate.py build/amalgamation
+
 # Removes what was built, and the environments.
 clean:
 	rm -rf build .venv .venv-*

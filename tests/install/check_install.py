@@ -1,8 +1,8 @@
 """Installs a build to a temporary prefix and uses it as a stranger would.
 
 Usage: check_install.py REPOSITORY BUILD CC CXX. Compiles lik.h alone as C11 and C++17; builds
-examples/score.c with the flags of pkg-config, and with the CMake package; runs both and
-compares what they print.
+examples/score.c with the flags of pkg-config, with the static library, and with the CMake
+package; runs them and compares what they print.
 """
 
 import os
@@ -67,10 +67,33 @@ def main() -> int:
         run(cc, "-std=c11", example, *flags, "-o", work / "with_pkg_config")
         check_program("pkg-config", work / "with_pkg_config", environment)
 
+        archive = library / "liblik.a"
+        if archive.exists():  # the program then needs no file of ours
+            cflags = run("pkg-config", "--cflags", "lik", env=found).split()
+            static = [*cflags, archive, "-lm", "-lpthread", "-o", work / "static"]
+            run(cc, "-std=c11", example, *static)
+            bare = {name: value for name, value in os.environ.items() if name != "LD_LIBRARY_PATH"}
+            check_program("the static library", work / "static", bare)
+            strict_c = ["-std=c11", "-Wall", "-Wextra", "-Werror"]
+            run(
+                cc,
+                *strict_c,
+                repository / "examples" / "serve.c",
+                *cflags,
+                archive,
+                "-lm",
+                "-lpthread",
+                "-o",
+                work / "serve",
+            )
+            assert "queries/s" in run(work / "serve", 100, 2, 3, env=bare)
+
         options = (f"-DEXAMPLE={example}", f"-DCMAKE_PREFIX_PATH={prefix}", f"-DCMAKE_C_COMPILER={cc}")
         run("cmake", "-S", repository / "tests" / "install", "-B", work / "build", *options)
         run("cmake", "--build", work / "build")
         check_program("the CMake package", work / "build" / "score", environment)
+        if archive.exists():
+            check_program("the CMake package, static", work / "build" / "score_static", dict(os.environ))
     print(f"check_install: lik {version} found by pkg-config and CMake, header alone as C11 and C++17")
     return 0
 

@@ -194,6 +194,9 @@ def tokens_of(data):
     from cases import DTYPES
 
     dtype = DTYPES[data.case.storage]
+    if data.case.bits:
+        q = liblik.padded_tokens(data.q, liblik.F32)
+        return q, liblik.compressed_tokens(data.case.nd, data.codec, data.codes, data.d, data.scale)
     q = liblik.padded_tokens(data.q, liblik.F32 if data.case.storage == "i8" else dtype)
     if data.case.packed():
         return q, liblik.packed_tokens(data.d, dtype, data.offsets)
@@ -206,12 +209,24 @@ def our_score(library, peak, data):
     """
     call, scores = library.score(*tokens_of(data), precision=data.case.precision)
     timer = (lambda n: peak.repeat(call, n)) if data.case.kind == "tiny" else None
+    timed = {"lik": Timed(call, timer)}
+    if data.case.bits:
+        timed["f32"] = Timed(in_f32(library, data))
 
     def check():
         call()
         return error_of(scores, data.truth()), data.tolerance()
 
-    return call.variant, {"lik": Timed(call, timer)}, check
+    return call.variant, timed, check
+
+
+def in_f32(library, data):
+    """The call of the same documents, decoded beforehand."""
+    import liblik
+
+    case = data.case
+    rows = data.rows_f32(0, None).reshape(case.nd, case.ld, case.dim)
+    return library.score(liblik.padded_tokens(data.q, liblik.F32), liblik.padded_tokens(rows, liblik.F32))[0]
 
 
 def our_topk(library, peak, data):
@@ -353,6 +368,8 @@ def metric_of(row, metric, enough):
     if metric == "argmax":
         ratio = median_ratio(candidates["forward with argmax"], candidates["forward"], enough)
         return None if ratio is None else ratio - 1
+    if metric == "f32 time":
+        return median_ratio(ours, candidates["f32"], enough)
     peer = metric.removeprefix("times ")
     if peer.startswith("best"):
         family = peer.removeprefix("best").strip()
@@ -362,10 +379,10 @@ def metric_of(row, metric, enough):
 
 
 def finish_row(row, case, timed, highest_peak, enough):
-    """Adds results, ratios and targets to a row. `peers` leaves out ours ("lik", parts of its
-    training step).
+    """Adds results, ratios and targets to a row. `peers` leaves out ours ("lik", "f32",
+    parts of the training step).
     """
-    ours = {"lik", "forward", "forward with argmax", "backward"}
+    ours = {"lik", "f32", "forward", "forward with argmax", "backward"}
     row["candidates"] = {name: t.result(row["flops"], highest_peak, enough) for name, t in timed.items()}
     row["lik"] = row["candidates"]["lik"]
     row["peers"] = {}

@@ -110,21 +110,6 @@ class Grad(Structure):
     ]
 
 
-class Codec(Structure):
-    _fields_ = [
-        ("struct_size", c_size_t),
-        ("bits", c_int32),
-        ("bit_order", c_int32),
-        ("centroids", c_void_p),
-        ("centroid_count", c_int64),
-        ("centroid_stride", c_int64),
-        ("centroids_dtype", c_int32),
-        ("weights_dtype", c_int32),
-        ("weights", c_void_p),
-        ("reserved", c_void_p * 4),
-    ]
-
-
 class Decode(Structure):
     _fields_ = [
         ("struct_size", c_size_t),
@@ -238,6 +223,31 @@ def packed_tokens(data, dtype, offsets):
     return x, (data, offsets)
 
 
+def compressed_tokens(count, codec, codes, residuals, inv_norms=None):
+    """f32 tokens over contiguous `codes` int32 [count * len] and residual bytes [count * len,
+    bytes] of a Codec (struct, arrays to keep, dim): normalized, or by the inverse norms given.
+    """
+    struct, keep, dim = codec
+    x = Tokens(struct_size=ctypes.sizeof(Tokens), storage=RESIDUAL, dtype=F32, count=count, dim=dim)
+    x.len_max, x.dim_stride = len(codes) // count, 1
+    x.data, x.codec = address(residuals), ctypes.addressof(struct)
+    x.strides = Strides(0, x.len_max * residuals.shape[1], residuals.shape[1])
+    x.codes, x.codes_dtype, x.codes_strides = address(codes), I32, Strides(0, x.len_max, 1)
+    x.normalize = inv_norms is None
+    if inv_norms is not None:
+        x.scale, x.scale_strides = address(inv_norms), Strides(0, x.len_max, 1)
+    return x, (struct, *keep, codes, residuals, inv_norms)
+
+
+def codec_of(centroids, weights, bits, bit_order=1):
+    """A Codec of f32 tables (struct, arrays to keep, dim); bit_order 1 is ColBERT's."""
+    codec = Codec(struct_size=ctypes.sizeof(Codec), bits=bits, bit_order=bit_order)
+    codec.centroids, codec.centroid_count = address(centroids), len(centroids)
+    codec.centroids_dtype = codec.weights_dtype = F32
+    codec.weights = address(weights)
+    return codec, (centroids, weights), centroids.shape[1]
+
+
 class Library:
     """liblik loaded from `path`, with a context on `device` and a pool of `threads` threads
     (none for one thread).
@@ -336,10 +346,7 @@ class Library:
         int32 [rows], residuals uint8 [rows, bytes], inverse norms f32 [rows]).
         """
         rows, dim = x[0].total or x[0].count * x[0].len_max, x[0].dim
-        codec = Codec(struct_size=ctypes.sizeof(Codec), bits=bits, bit_order=1)
-        codec.centroids, codec.centroid_count = address(centroids), len(centroids)
-        codec.centroids_dtype = codec.weights_dtype = F32
-        codec.weights = address(weights)
+        codec, _, _ = codec_of(centroids, weights, bits)
         codes, inv_norms = np.empty(rows, np.int32), np.empty(rows, np.float32)
         residuals = np.empty((rows, (dim * bits + 7) // 8), np.uint8)
         op = Encode(struct_size=ctypes.sizeof(Encode), x=x[0], codec=ctypes.addressof(codec))
@@ -350,14 +357,11 @@ class Library:
 
     def decode(self, codec, codes, residuals, inv_norms, dim, dtype=F32):
         """Rows of tokens. Returns (call, f32 [rows, dim], or f16)."""
-        x = Tokens(struct_size=ctypes.sizeof(Tokens), storage=1, dtype=dtype, count=1, dim=dim, dim_stride=1)
-        x.len_max, x.data, x.codec = len(codes), address(residuals), ctypes.addressof(codec)
-        x.strides, x.codes_strides = Strides(0, 0, residuals.shape[1]), Strides(0, 0, 1)
-        x.codes, x.codes_dtype = address(codes), I32
-        x.scale, x.scale_strides = address(inv_norms), Strides(0, 0, 1)
+        x, keep = compressed_tokens(1, (codec, (), dim), codes, residuals, inv_norms)
+        x.dtype = dtype
         out = np.empty((len(codes), dim), np.float32 if dtype == F32 else np.float16)
         op = Decode(struct_size=ctypes.sizeof(Decode), x=x, out_dtype=dtype, out=address(out))
-        return self.prepare("decode", op, (codec, codes, residuals, inv_norms, out)), out
+        return self.prepare("decode", op, (*keep, out)), out
 
 
 class Call:

@@ -36,6 +36,8 @@ def peers_of(data, grad_scores=None, only=None):
         return {}
     if data.case.kind == "train":
         makers = [torch_training_peers]
+    if data.case.bits:
+        makers = [decoding_peers, upstream_compressed_peers]
     found = {}
     for maker in makers:
         for name, peer in maker(
@@ -194,6 +196,60 @@ def numkong_peers(data, tolerance):
         return out
 
     yield "numkong", Peer(run, tolerance)
+
+
+def decoding_peers(data, tolerance):
+    """What one writes with torch: decode a block of documents, normalize, multiply."""
+    import torch
+
+    case, (centroids, weights) = data.case, (torch.from_numpy(x) for x in data.codec[1])
+    q, codes, d = (torch.from_numpy(x) for x in (data.q, data.codes, data.d))
+    inv_norms = None if data.scale is None else torch.from_numpy(data.scale)
+    bits, every_byte = case.bits, torch.arange(256)
+    fields = every_byte[:, None] >> torch.arange(8 - bits, -1, -bits) & (1 << bits) - 1
+    bucket = sum((fields >> b & 1) << (bits - 1 - b) for b in range(bits))
+    by_byte = weights[bucket]  # [256, elements a byte]
+
+    def run():
+        out = torch.empty(case.nq, case.nd)
+        queries = q.view(-1, case.dim)
+        with torch.inference_mode():
+            for begin, end in document_blocks(data):
+                rows = slice(begin * case.ld, end * case.ld)
+                block = centroids[codes[rows]] + by_byte[d[rows].int()].view(-1, case.dim)
+                if inv_norms is None:
+                    block = torch.nn.functional.normalize(block, dim=-1)
+                else:
+                    block = block * inv_norms[rows, None]
+                best = (queries @ block.T).view(len(queries), end - begin, case.ld).amax(2)
+                out[:, begin:end] = best.view(case.nq, case.lq, -1).sum(1)
+        return out.numpy()
+
+    yield "torch decoding", Peer(run, tolerance)
+
+
+def upstream_compressed_peers(data, tolerance):
+    """Its buckets are in the order of the bytes' low bits; so are the same documents' bytes,
+    turned round.
+    """
+    try:
+        from late_interaction_kernels.plaid import maxsim_residual
+    except ImportError:
+        return
+    import torch
+
+    case = data.case
+    turned = np.packbits(np.unpackbits(data.d, axis=-1, bitorder="big"), axis=-1, bitorder="little")
+    centroids, weights = (torch.from_numpy(x) for x in data.codec[1])
+    q, codes, d = (torch.from_numpy(x) for x in (data.q, data.codes, turned))
+    codes, d = codes.view(case.nd, case.ld), d.view(case.nd, case.ld, -1)
+    lengths = torch.full((case.nd,), case.ld, dtype=torch.int32)
+
+    def run():
+        with torch.inference_mode():
+            return maxsim_residual(q, codes, d, lengths, centroids, weights, case.bits).numpy()
+
+    yield "upstream", Peer(run, tolerance, "its CPU path")
 
 
 def torch_training_peers(data, tolerance, grad_scores):

@@ -166,7 +166,7 @@ static void take_options(struct compressing *s)
         (lik_text_whole(centroids, (int64_t)strlen(centroids), &s->centroids) || s->centroids < 1))
         die(EXIT_USAGE, "--centroids is '%s', must be auto or a whole number of at least 1", centroids);
     if (lik_text_whole(text, (int64_t)strlen(text), &seed))
-        die(EXIT_USAGE, "--seed is '%s', must be a whole number", text);
+        die(EXIT_USAGE, "--seed is '%s', must be a whole number below 2^63", text);
     s->shape.bits = bits ? (int)bits : 4;
     s->shape.has_inv_norms = options->inv_norms;
     s->train = (struct lik_train){.bits = s->shape.bits,

@@ -14,7 +14,12 @@ from c_source import Source, sources
 BACKENDS = ("ref", "cpu", "cuda", "metal")
 INTERFACE = "core/backend.h"
 PLAN = "cuda/plan"  # plain C: it knows neither the rest of its room nor CUDA
-LOOPS = ("cuda/sm90", "cuda/scan", "cuda/mma", "cuda/grad")  # kernels; the others know of them by kernels.cuh alone
+LOOPS = (
+    "cuda/sm90",
+    "cuda/scan",
+    "cuda/mma",
+    "cuda/grad",
+)  # kernels; the others know of them by kernels.cuh alone
 CUDA_HEADER = re.compile(r"cuda(_\w+)?\.h")
 
 # Rooms (or single files) that a room may include, besides itself and lik/lik.h.

@@ -29,6 +29,9 @@ GROUPS = {  # what is likely to kill
     "operand.h": "arguments",
     "argmax.h": "grad",
     "load.c": "score",
+    "token.c": "score",
+    "train.c": "codec",
+    "score_generic.c": "score",
     "driver.h": "score",
     "plan.c": "score",
     "topk.c": "topk",
@@ -44,7 +47,8 @@ CHECK, OPERANDS, TOKENS, NPY = (
 )
 PLAN, TOPK, GRAD = "src/cpu/plan.c", "src/cpu/topk.c", "src/cpu/grad.c"
 OPERAND, LOAD, ARGMAX = "src/shared/operand.h", "src/cpu/load.c", "src/shared/argmax.h"
-DRIVER = "src/cpu/driver.h"
+DRIVER, TOKEN, TRAIN = "src/cpu/driver.h", "src/cpu/token.c", "src/cpu/train.c"
+GENERIC = "src/cpu/score_generic.c"
 
 MUTANTS = [
     # ---- bounds off by one, comparisons turned ----
@@ -267,6 +271,19 @@ MUTANTS = [
     (NPY, "lik_round_up(at + 1, 64)", "lik_round_up(at + 1, 32)"),
     (NPY, "(char)((total - 10) & 255)", "(char)(total & 255)"),
     (NPY, "text[total - 1] = '\\n'", "text[total - 1] = ' '"),
+    # ---- compressed tokens ----
+    (OPERANDS, "codes_within(x, base, length, count - 1)", "codes_within(x, base, length, count)"),
+    (OPERANDS, "below_32 |= code | ((uint32_t)last - code);", "below_32 |= (uint32_t)last - code;"),
+    (LOAD, "takes_residual_i8(op) && op->d.codec->bits <= 4", "takes_residual_i8(op)"),
+    (LOAD, "centroid->unit * sqrtf((float)squares)", "sqrtf((float)squares)"),
+    (LOAD, "token, x->dim, decoder->weights_size)", "token, x->dim, 0)"),
+    (LOAD, "decoder->weights[n] / to->unit", "decoder->weights[n] * to->unit"),
+    (PLAN, "? op->d.codec->centroid_count : 0,", "? op->d.codec->centroid_count - 1 : 0,"),
+    (TOKEN, "decoder->top_first ? lik_reversed_bits(n, codec->bits) : n", "n"),
+    (TOKEN, "within = f % (8 / codec->bits)", "within = f"),
+    (GENERIC, "limit = room > 0 ? 126 : 127", "limit = room > 0 ? 127 : 126"),
+    (TRAIN, "quantile(job, n, 2 * b + 1, 2 * buckets)", "quantile(job, n, b, buckets)"),
+    (TRAIN, "quantile(job, n, b + 1, buckets)", "quantile(job, n, b, buckets)"),
 ]
 
 # (file, text, replacement): why nobody can tell.

@@ -112,7 +112,8 @@ enum lik_precision {
      * token */
     LIK_HIGHEST = 0,
     LIK_HIGH, /* tensor cores may use TF32; on CPUs the same as LIK_HIGHEST */
-    /* tensor cores may use BF16; on i8 documents CPUs round such a query to 7-bit integers */
+    /* tensor cores may use BF16; on i8 documents CPUs round such a query to 7-bit integers;
+     * tokens of LIK_RESIDUAL may be met as 8-bit integers, about 1e-3 of a score */
     LIK_MEDIUM,
 };
 

@@ -11,6 +11,7 @@ Real indexes need "colbert"; read with the wrong order they score like noise.
 from __future__ import annotations
 
 from functools import partial
+from math import isqrt, prod
 from typing import TYPE_CHECKING, Any
 
 from ._engine import compressed, native
@@ -33,6 +34,7 @@ from ._engine.checks import (
 from ._engine.compressed import (
     CompressedTokens,
     check_bit_order,
+    check_codec_kind,
     check_codes,
     checked_bits,
     checked_codec,
@@ -243,7 +245,7 @@ def plaid_approx_score(
     table = detached(fw.cast(embeddings(fw, table_name, query_centroid_scores), "float32"))
     count = table.shape[-2]
     codes = checked_codes(fw, "codes", codes, count, table, table_name)
-    per_token, like = (*table.shape[:-2], table.shape[-1]), f"{table_name} without its centroids"
+    per_token, like = (*table.shape[:-2], table.shape[-1]), f"{table_name}.swapaxes(-1, -2)"
     q_mask = token_mask(fw, "q_mask", q_mask, per_token, table, like)
     weights = token_weights(fw, q_weights, per_token, table, like)
     about = (codes.shape[0],), codes.shape[1], codes, "codes"
@@ -265,19 +267,25 @@ def plaid_approx_score(
     return out if len(table.shape) == 3 else out[0]
 
 
+def _check_plain(fw: Framework, name: str, *arrays: Any) -> None:
+    if fw.tracing(*arrays):
+        raise ValueError(
+            f"{name} are traced, fake, wrapped by torch.func or of a subclass: a codec needs their values"
+        )
+
+
 def _rows(fw: Framework, x: Any, mask: Any) -> Tokens:
     """Tokens [..., d] of any number of axes, to be met one by one."""
     check_axes("tokens", x)
     mask = token_mask(fw, "mask", mask, tuple(x.shape[:-1]), x, "tokens")
-    if fw.tracing(x, mask):
-        raise ValueError("tokens are traced, fake or wrapped by torch.func: a codec needs their values")
+    _check_plain(fw, "tokens", x, mask)
     x = detached(embeddings(fw, "tokens", x))
-    flat = x.reshape(1, -1, x.shape[-1]) if len(x.shape) != 3 else x
+    flat = x.reshape(1, prod(x.shape[:-1]), x.shape[-1]) if len(x.shape) != 3 else x
     return Tokens(flat, None if mask is None else mask.reshape(flat.shape[:-1]))
 
 
 def _precision(name: str) -> int:
-    if name not in _PRECISIONS:
+    if not isinstance(name, str) or name not in _PRECISIONS:
         raise ValueError(f'precision must be "highest", "high" or "medium", got {name!r}')
     return _PRECISIONS[name]
 
@@ -343,7 +351,7 @@ def train_codec(
     if n_tokens == 0:
         raise ValueError("tokens are none that count: a codec needs at least one")
     if n_centroids is None:
-        n_centroids = min(1 << ((16 * n_tokens**0.5).__floor__().bit_length() - 1), n_tokens)
+        n_centroids = min(1 << (isqrt(256 * n_tokens).bit_length() - 1), n_tokens)
     n_centroids = whole_number("n_centroids", n_centroids)
     if n_centroids > n_tokens:
         raise ValueError(f"n_centroids is {n_centroids}, there are {n_tokens} tokens that count")
@@ -353,9 +361,9 @@ def train_codec(
         normalize,
         n_centroids,
         nbits,
-        whole_number("points_per_centroid", points_per_centroid),
-        whole_number("iterations", iterations),
-        whole_number("seed", seed, 0),
+        whole_number("points_per_centroid", points_per_centroid, 1, (1 << 63) - 1),
+        whole_number("iterations", iterations, 1, (1 << 31) - 1),
+        whole_number("seed", seed, 0, (1 << 64) - 1),
         _precision(precision),
     )
     return Codec(centroids, weights, nbits, bit_order, cutoffs)
@@ -411,6 +419,7 @@ def encode(
         (array([0, 1], dtype=int32), array([[255],
                [255]], dtype=uint8))
     """
+    check_codec_kind(codec)
     arrays = {"tokens": tokens, "codec.centroids": codec.centroids}
     if codec.nbits:
         arrays |= {"codec.weights": codec.weights}
@@ -484,10 +493,11 @@ def decode(
     residuals = checked_residuals(
         fw, _codec_name, residuals, codes, codec, codec.centroids, "codec.centroids"
     )
-    if fw.tracing(codes, residuals, codec.centroids):
-        raise ValueError("codes are traced, fake or wrapped by torch.func: a codec needs their values")
+    _check_plain(fw, "codes", codes, residuals, codec.centroids)
     flat = codes.reshape(-1)
-    tokens = Tokens(None if residuals is None else residuals.reshape(-1, residuals.shape[-1]), codes=flat)
+    tokens = Tokens(
+        None if residuals is None else residuals.reshape(flat.shape[0], residuals.shape[-1]), codes=flat
+    )
     with worded(partial(check_codes, fw, "codes", codes, count, None, None) if fw.on_host(codes) else None):
         out = native.decode(fw, tokens._replace(codec=codec), normalize, dtype)
     return out.reshape((*codes.shape, dim))

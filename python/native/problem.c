@@ -119,7 +119,7 @@ static int fill_codec(struct problem *p)
     const struct view *centroids = &p->in[CENTROIDS], *weights = &p->in[BUCKET_WEIGHTS];
     struct lik_codec *codec = &p->codec;
     if (centroids->ndim != 2 || !is_float(centroids) ||
-        (centroids->shape[1] > 1 && centroids->strides[1] != 1) ||
+        (centroids->shape[1] > 1 && centroids->strides[1] != 1 && view_count(centroids) > 0) ||
         (centroids->shape[0] > 1 && centroids->strides[0] < centroids->shape[1])) {
         PyErr_SetString(PyExc_ValueError, "centroids must be rows of float32, float16 or bfloat16");
         return -1;
@@ -176,7 +176,7 @@ static int fill_coded(struct problem *p, struct lik_tokens *t, struct axes token
         return -1;
     if (x->shape[tokens.n] != bytes)
         return refuse("%s has %lld bytes a token, must have %lld", field_names[D], x->shape[tokens.n], bytes);
-    if (bytes > 1 && x->strides[tokens.n] != 1)
+    if (bytes > 1 && x->strides[tokens.n] != 1 && view_count(x) > 0)
         return refuse("%s has bytes of a token %lld apart, must be %lld", field_names[D],
                       x->strides[tokens.n], 1);
     t->data = x->data;

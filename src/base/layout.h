@@ -10,8 +10,10 @@
 #include "base/size.h"
 
 #ifdef LIK_GUARD_WORKSPACE
+#include <stdlib.h>
+
 #define LIK_GAP_BYTES 256
-#define LIK_GAPS_MAX  48
+#define LIK_GAPS_MAX  96
 
 struct lik_gap {
     int64_t at, times, step; /* LIK_GAP_BYTES at `at`, and so on `times` times in all, `step` bytes apart */
@@ -31,10 +33,9 @@ static inline void lik_layout_gap(struct lik_layout *l, int64_t at, int64_t time
 {
 #ifdef LIK_GUARD_WORKSPACE
     struct lik_gap gap = {at, times, step};
-    if (l->gap_count < LIK_GAPS_MAX)
-        l->gaps[l->gap_count++] = gap;
-    else
-        l->failed = 1;
+    if (l->gap_count == LIK_GAPS_MAX) /* it is too small: no run would be watched, or be at all */
+        abort();
+    l->gaps[l->gap_count++] = gap;
 #endif
     (void)l, (void)at, (void)times, (void)step;
 }

@@ -35,9 +35,17 @@ struct lik_cpu_plan {
     int64_t widened_rows, widened_stride;
     /* Byte offsets into a slot's scratch, and its size. */
     size_t packed, lane_bias, lane_token, lane_weight, query_lane, maxima, winners, partial, widened, token,
-        integers, gathered;
+        integers, gathered, rounded;
     size_t slot_bytes;
+    size_t rounded_all; /* byte offset of all centroids rounded, if `rounds_all` */
+    int rounds_all;     /* before the first item; else each with the token that names it */
 };
+
+/* Bytes of one struct lik_cpu_rounded. */
+static inline int64_t lik_cpu_rounded_bytes(int64_t dim)
+{
+    return (int64_t)sizeof(struct lik_cpu_rounded) + lik_round_up(dim, LIK_ROUNDED_UNIT);
+}
 
 /* A block of packed queries: rows [row, row + queries) of an LIK_ALL problem, or one query.
  * Lanes are the kept tokens of these queries, one after the other. */
@@ -68,7 +76,8 @@ struct lik_cpu_slot {
     float *token;   /* [a vector's lanes, dim]: tokens as f32 */
     /* [stream_rows + 2 tiles, dim]: rows of i8 elements that do not lie together */
     int8_t *gathered;
-    int32_t *winners, *integers; /* integers: [dim], that token quantized */
+    int32_t *winners, *integers;     /* integers: [dim], that token quantized */
+    struct lik_cpu_rounded *rounded; /* the centroid at hand */
 };
 
 /* Where scores go. `heaps` NULL: the score matrix; else heaps[slot * q.count + row]. */
@@ -78,6 +87,7 @@ struct lik_cpu_job {
     const struct lik_exec *exec;
     struct lik_cpu_plan plan;
     atomic_llong next;
+    struct lik_cpu_rounded *rounded; /* all centroids, or NULL */
     const struct lik_topk *topk;
     int64_t *heap_counts; /* [slots, q.count] */
     int64_t heap_k;       /* k, or the number of documents if that is less: what a heap can hold */

@@ -75,7 +75,20 @@ struct lik_cpu_decoder {
     int32_t round_to;   /* dtype that centroid, weight and sum are rounded to */
     int32_t shifts[8];  /* by how much a word of 8 elements is shifted down for each; bits < 8 */
     float weights[256]; /* [1 << bits], rounded, by the bits as they lie in a byte */
+    float weights_size; /* of the largest; not finite if one is not */
 };
+
+/* A centroid whose tokens are met as integers: it and the weights that are added to it, in one
+ * unit of its own, in which their sums are at most 127. So a token's integers depend on it
+ * alone, and an element far out coarsens no other centroid's. */
+struct lik_cpu_rounded {
+    int8_t weights[16]; /* [1 << bits], by the bits as they lie in a byte; bits <= 4 */
+    float unit;         /* NaN where something is not finite */
+    int32_t unused[3];
+    int8_t elements[]; /* dim, and zeros up to a multiple of LIK_ROUNDED_UNIT */
+};
+
+#define LIK_ROUNDED_UNIT 32
 
 struct lik_cpu_kernels {
     const char *level;
@@ -97,9 +110,14 @@ struct lik_cpu_kernels {
                    const uint8_t *bytes, int64_t dim);
     /* dst[0 ... n) = src as f32, contiguous. */
     void (*widen)(float *dst, const void *src, int32_t dtype, int64_t n);
-    /* Rounds to integers of at most 127, src = unit * dst; returns the unit. 0 where all is too
-     * small for one, NaN where something is not finite; then dst is 0. */
-    float (*quantize)(int8_t *dst, const float *src, int64_t n);
+    /* dst[0 ... dim) = the token of this centroid and these bytes, in the centroid's unit;
+     * returns the sum of their squares. */
+    int64_t (*decode_i8)(const struct lik_cpu_decoder *decoder, int8_t *dst,
+                         const struct lik_cpu_rounded *centroid, const uint8_t *bytes, int64_t dim);
+    /* Rounds to integers, src = unit * dst, which are at most 127 once something no larger than
+     * `room`, in this unit, is added; returns the unit. 0 where all is too small for one, NaN
+     * where something is not finite; then dst is 0. */
+    float (*quantize)(int8_t *dst, const float *src, int64_t n, float room);
     void (*narrow)(void *dst, const float *src, int32_t dtype, int64_t n);
     float (*sum_squares)(const float *x, int64_t n);
     float (*sum_squares_of)(float scale, const float *x, int64_t n); /* of scale * x, in the same order */

@@ -1,11 +1,13 @@
 /* The loaders: one a way in which tokens are stored. See stream.h. */
 #include "cpu/stream.h"
 
+#include "base/dtype.h"
 #include "shared/residual.h"
 
 #include <string.h>
 
-#define AHEAD 6 /* tokens whose centroids are on their way: they come from L3 or memory */
+#define AHEAD   16 /* tokens whose centroids are on their way: they come from L3 or memory */
+#define FARTHER 16 /* tokens more for which residuals are: those come from memory */
 
 static int takes_f32(const struct lik_score *op)
 {
@@ -89,6 +91,88 @@ static int takes_residual_i8(const struct lik_score *op)
     return op->d.storage == LIK_RESIDUAL && op->precision == LIK_MEDIUM;
 }
 
+/* The same, of few enough weights that each centroid has them in its unit. */
+static int takes_residual_rounded(const struct lik_score *op)
+{
+    return takes_residual_i8(op) && op->d.codec->bits <= 4;
+}
+
+/* `token`: f32 scratch of two tokens. */
+static void round_centroid(const struct lik_cpu_reader *reader, int64_t code, float *token,
+                           struct lik_cpu_rounded *to)
+{
+    const struct lik_cpu_kernels *kernels = reader->kernels;
+    const struct lik_cpu_decoder *decoder = &reader->decoder;
+    const struct lik_tokens *x = reader->x;
+    int64_t at = code * lik_centroid_stride(x) * (int64_t)lik_dtype_bytes(decoder->centroids_dtype);
+    kernels->widen(token, (const char *)x->codec->centroids + at, decoder->centroids_dtype, x->dim);
+    if (decoder->round_to != LIK_F32 && decoder->round_to != decoder->centroids_dtype) {
+        kernels->narrow(token + x->dim, token, decoder->round_to, x->dim);
+        kernels->widen(token, token + x->dim, decoder->round_to, x->dim);
+    }
+    to->unit = kernels->quantize(to->elements, token, x->dim, decoder->weights_size);
+    memset(to->elements + x->dim, 0, (size_t)(lik_round_up(x->dim, LIK_ROUNDED_UNIT) - x->dim));
+    memset(to->weights, 0, sizeof to->weights);
+    for (int n = 0; to->unit > 0 && decoder->bits && n < 1 << decoder->bits; n++)
+        to->weights[n] = (int8_t)lrintf(decoder->weights[n] / to->unit);
+}
+
+static struct lik_cpu_rounded *rounded_at(void *rounded, int64_t dim, int64_t n)
+{
+    return (struct lik_cpu_rounded *)(void *)((char *)rounded + n * lik_cpu_rounded_bytes(dim));
+}
+
+#define CENTROIDS_AT_ONCE 64
+
+void lik_cpu_round_centroids(struct lik_cpu_job *job, struct lik_cpu_slot *slot)
+{
+    int64_t count = job->op->d.codec->centroid_count, dim = job->op->d.dim;
+    for (;;) {
+        int64_t n = atomic_fetch_add_explicit(&job->next, CENTROIDS_AT_ONCE, memory_order_relaxed);
+        if (n >= count)
+            return;
+        for (int64_t end = lik_min_i64(n + CENTROIDS_AT_ONCE, count); n < end; n++)
+            round_centroid(&slot->documents, n, slot->token, rounded_at(job->rounded, dim, n));
+    }
+}
+
+static inline void prefetch(const void *at, int64_t bytes)
+{
+    for (int64_t b = 0; b < bytes; b += 64)
+        __builtin_prefetch((const char *)at + b);
+}
+
+static void load_rounded(const struct lik_cpu_job *job, int64_t j, int64_t from, int64_t to,
+                         struct lik_cpu_stream *stream, struct lik_cpu_slot *slot)
+{
+    const struct lik_tokens *d = &job->op->d;
+    const struct lik_cpu_decoder *decoder = &slot->documents.decoder;
+    const int64_t codes = lik_tokens_base(d, &d->codes_strides, j), step = d->codes_strides.token;
+    const int64_t base = decoder->bits ? lik_tokens_base(d, &d->strides, j) : 0;
+    const int64_t record_bytes = lik_cpu_rounded_bytes(d->dim);
+    const int64_t token_bytes = decoder->bits ? lik_residual_bytes(d->dim, decoder->bits) : 0;
+    for (int64_t r = from; r < to; r++) {
+        if (job->rounded && r + AHEAD < to) {
+            int64_t next = stream->index[r + AHEAD];
+            prefetch(rounded_at(job->rounded, d->dim, lik_code_at(d, codes + next * step)), record_bytes);
+            prefetch((const char *)d->data + base + (next + FARTHER) * d->strides.token, token_bytes);
+        }
+        int64_t code = lik_code_at(d, codes + stream->index[r] * step);
+        struct lik_cpu_rounded *centroid =
+            job->rounded ? rounded_at(job->rounded, d->dim, code) : slot->rounded;
+        if (!job->rounded)
+            round_centroid(&slot->documents, code, slot->token, centroid);
+        const uint8_t *bytes = NULL;
+        if (decoder->bits)
+            bytes = (const uint8_t *)d->data + base + stream->index[r] * d->strides.token;
+        int8_t *row = slot->gathered + r * d->dim;
+        int64_t squares = job->kernels->decode_i8(decoder, row, centroid, bytes, d->dim);
+        stream->unit[r] = centroid->unit;
+        stream->row_scale[r] = centroid->unit * sqrtf((float)squares);
+        stream->rows[r] = row;
+    }
+}
+
 /* As f32, and from there to integers of a unit of the token's own: so its bits depend on it
  * alone, and an element far out costs no other token anything. */
 static void load_i8(const struct lik_cpu_job *job, int64_t j, int64_t from, int64_t to,
@@ -102,7 +186,7 @@ static void load_i8(const struct lik_cpu_job *job, int64_t j, int64_t from, int6
         lik_cpu_load_token(&slot->documents, j, stream->index[r], slot->token);
         if (d->normalize)
             stream->row_scale[r] = lik_cpu_norm(job->kernels, slot->token, d->dim);
-        stream->unit[r] = job->kernels->quantize(row, slot->token, d->dim);
+        stream->unit[r] = job->kernels->quantize(row, slot->token, d->dim, 0);
         stream->rows[r] = row;
     }
 }
@@ -162,6 +246,7 @@ static void gather_products(const struct lik_cpu_job *job, int64_t j, int64_t fr
 static const struct lik_cpu_loader loaders[] = {
     {"_one_hot", takes_table, 0, 4, LIK_ROWS_READ, 0, 0, 0, find_products},
     {"_one_hot_gather", takes_one_hot, 0, 4, LIK_ROWS_LOADED, 0, 0, 0, gather_products},
+    {"_q7", takes_residual_rounded, 4, 1, LIK_ROWS_RING, KERNELS(i8_q7), 1, 1, load_rounded},
     {"_q16", takes_residual_i8, 2, 1, LIK_ROWS_RING, KERNELS(i8_q16), 1, 1, load_i8},
     {"", takes_residual, 1, 4, LIK_ROWS_LOADED, KERNELS(f32), 0, 0, load_f32},
     {"", takes_f32, 1, 4, LIK_ROWS_READ, KERNELS(f32), 0, 0, NULL},
@@ -173,6 +258,11 @@ static const struct lik_cpu_loader loaders[] = {
     {"_q16", takes_i8_q16_apart, 2, 1, LIK_ROWS_RING, KERNELS(i8_q16), 1, 0, gather_i8},
     {"_gather", takes_any, 1, 4, LIK_ROWS_LOADED, KERNELS(f32), 0, 0, load_f32},
 };
+
+int lik_cpu_rounds_centroids(const struct lik_cpu_loader *loader)
+{
+    return loader->load == load_rounded;
+}
 
 const struct lik_cpu_loader *lik_cpu_find_loader(const struct lik_score *op)
 {

@@ -67,6 +67,13 @@ static void cut_items(const struct lik_score *op, const struct lik_exec *exec, s
     }
 }
 
+/* Tokens that are loaded, over all items. */
+static double decoded_tokens(const struct lik_score *op, const struct lik_cpu_plan *plan)
+{
+    double rows = (double)(op->pairing == LIK_ALL ? plan->item_rows : lik_score_rows(op));
+    return rows * (double)lik_score_columns(op) * (double)typical_length(&op->d);
+}
+
 /* Rows of f32 scratch: see enum lik_cpu_rows. */
 static int64_t widened_rows(const struct lik_cpu_plan *plan)
 {
@@ -126,7 +133,13 @@ int lik_cpu_plan_score(const struct lik_cpu_kernels *kernels, const struct lik_s
     int64_t gathered = loader->gathered_bytes ? plan->stream_rows : 0;
     plan->gathered = lik_layout_take(&slot, gathered * dim, loader->gathered_bytes, 64);
     lik_layout_spare(&slot, gathered ? 2 * g->tile_rows * dim : 0, loader->gathered_bytes);
+    const int rounds = lik_cpu_rounds_centroids(loader);
+    plan->rounds_all = rounds && decoded_tokens(op, plan) >= (double)op->d.codec->centroid_count;
+    plan->rounded =
+        lik_layout_take(&slot, rounds && !plan->rounds_all ? lik_cpu_rounded_bytes(dim) : 0, 1, 64);
     lik_layout_repeat(layout, &slot, plan->slots, 64, &plan->slot_bytes);
+    plan->rounded_all = lik_layout_take(layout, plan->rounds_all ? op->d.codec->centroid_count : 0,
+                                        lik_cpu_rounded_bytes(dim), 64);
     if (layout->failed)
         return lik_fail(LIK_EINVAL,
                         "the workspace of %lld threads for queries of %lld lanes passes 2^63 bytes",
@@ -149,6 +162,7 @@ void lik_cpu_slot_init(const struct lik_cpu_plan *plan, char *scratch, struct li
     slot->gathered = (int8_t *)(void *)(scratch + plan->gathered);
     slot->token = (float *)(void *)(scratch + plan->token);
     slot->integers = (int32_t *)(void *)(scratch + plan->integers);
+    slot->rounded = (struct lik_cpu_rounded *)(void *)(scratch + plan->rounded);
 }
 
 void lik_cpu_name_tokens(const struct lik_cpu_kernels *kernels, const char *verb, const struct lik_tokens *x,

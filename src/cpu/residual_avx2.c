@@ -1,5 +1,7 @@
 /* Compressed tokens to f32 rows, eight elements at a time: their bits are shifted to the bottom
- * of eight lanes and look their weights up in one or two registers; with 8 bits, in memory. */
+ * of eight lanes and look their weights up in one or two registers; with 8 bits, in memory. To
+ * rows of integers, 32 at a time: half bytes in the order of their elements look the weights of
+ * their 4, 2 or 1 elements up in as many registers of bytes. */
 #include "cpu/kernels.h"
 #include "cpu/unroll.h"
 
@@ -112,12 +114,112 @@ void lik_avx2_decode(const struct lik_cpu_decoder *decoder, float *dst, const vo
     }
 }
 
-float lik_avx2_quantize(int8_t *dst, const float *src, int64_t n);
-float lik_avx2_quantize(int8_t *dst, const float *src, int64_t n)
+/* The half bytes of 16 bytes, those of a byte one after the other. */
+FORCE_INLINE __m256i half_bytes(__m128i bytes, const int top_first)
+{
+    __m256i x = _mm256_cvtepu8_epi16(bytes);
+    x = top_first ? _mm256_or_si256(_mm256_srli_epi16(x, 4), _mm256_slli_epi16(x, 8))
+                  : _mm256_or_si256(x, _mm256_slli_epi16(x, 4));
+    return _mm256_and_si256(x, _mm256_set1_epi8(15));
+}
+
+/* For each half byte the index of element f of it in the weights. */
+FORCE_INLINE __m128i field_of_half(int bits, int top_first, int f)
+{
+    const __m128i half = _mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    __m128i shift = _mm_cvtsi32_si128(top_first ? 4 - bits - f * bits : f * bits);
+    return _mm_and_si128(_mm_srl_epi16(half, shift), _mm_set1_epi8((char)((1 << bits) - 1)));
+}
+
+/* The weights of 32 elements, whose residual begins at `at` and is all readable. `tables`: what
+ * a half byte's elements have. */
+FORCE_INLINE __m256i weights32(const int bits, const int top_first, const __m128i *tables, const uint8_t *at)
+{
+    if (bits == 4) {
+        __m256i halves = half_bytes(_mm_loadu_si128((const __m128i *)(const void *)at), top_first);
+        return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(tables[0]), halves);
+    }
+    if (bits == 2) {
+        __m128i bytes = _mm_loadl_epi64((const __m128i *)(const void *)at);
+        __m128i halves = _mm256_castsi256_si128(half_bytes(bytes, top_first));
+        __m128i even = _mm_shuffle_epi8(tables[0], halves), odd = _mm_shuffle_epi8(tables[1], halves);
+        return _mm256_set_m128i(_mm_unpackhi_epi8(even, odd), _mm_unpacklo_epi8(even, odd));
+    }
+    int32_t word;
+    memcpy(&word, at, sizeof word);
+    __m128i halves = _mm256_castsi256_si128(half_bytes(_mm_cvtsi32_si128(word), top_first));
+    __m128i first =
+        _mm_unpacklo_epi8(_mm_shuffle_epi8(tables[0], halves), _mm_shuffle_epi8(tables[1], halves));
+    __m128i last =
+        _mm_unpacklo_epi8(_mm_shuffle_epi8(tables[2], halves), _mm_shuffle_epi8(tables[3], halves));
+    return _mm256_set_m128i(_mm_unpackhi_epi16(first, last), _mm_unpacklo_epi16(first, last));
+}
+
+/* sums += the squares of bytes of at most 127. */
+FORCE_INLINE __m256i add_squares(__m256i sums, __m256i x)
+{
+    __m256i size = _mm256_abs_epi8(x);
+    __m256i pairs = _mm256_maddubs_epi16(size, size); /* at most 2 * 127 * 127 < 2^15 */
+    return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+
+FORCE_INLINE int64_t decode_i8(int8_t *dst, const struct lik_cpu_rounded *centroid, const uint8_t *bytes,
+                               int64_t dim, const int bits, const int top_first)
+{
+    __m128i tables[4] = {_mm_loadu_si128((const __m128i *)(const void *)centroid->weights)};
+    const __m128i weights = tables[0];
+    for (int f = 0; bits && bits < 4 && f < 4 / bits; f++)
+        tables[f] = _mm_shuffle_epi8(weights, field_of_half(bits, top_first, f));
+    __m256i sums = _mm256_setzero_si256();
+    int64_t k = 0;
+    for (; k + 32 <= dim; k += 32) {
+        __m256i x = _mm256_loadu_si256((const __m256i *)(const void *)(centroid->elements + k));
+        if (bits)
+            x = _mm256_add_epi8(x, weights32(bits, top_first, tables, bytes + k * bits / 8));
+        _mm256_storeu_si256((__m256i *)(void *)(dst + k), x);
+        sums = add_squares(sums, x);
+    }
+    if (k < dim) {
+        uint8_t rest[16] = {0};
+        int8_t row[32] __attribute__((aligned(32)));
+        if (bits)
+            memcpy(rest, bytes + k * bits / 8, (size_t)((dim - k) * bits + 7) / 8);
+        __m256i x = _mm256_loadu_si256((const __m256i *)(const void *)(centroid->elements + k));
+        if (bits)
+            x = _mm256_add_epi8(x, weights32(bits, top_first, tables, rest));
+        _mm256_store_si256((__m256i *)(void *)row, x);
+        memset(row + (dim - k), 0, (size_t)(32 - (dim - k)));
+        memcpy(dst + k, row, (size_t)(dim - k));
+        sums = add_squares(sums, _mm256_load_si256((const __m256i *)(const void *)row));
+    }
+    __m256i wide = _mm256_add_epi64(_mm256_cvtepu32_epi64(_mm256_castsi256_si128(sums)),
+                                    _mm256_cvtepu32_epi64(_mm256_extracti128_si256(sums, 1)));
+    __m128i two = _mm_add_epi64(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1));
+    return _mm_cvtsi128_si64(_mm_add_epi64(two, _mm_unpackhi_epi64(two, two)));
+}
+
+int64_t lik_avx2_decode_i8(const struct lik_cpu_decoder *decoder, int8_t *dst,
+                           const struct lik_cpu_rounded *centroid, const uint8_t *bytes, int64_t dim);
+int64_t lik_avx2_decode_i8(const struct lik_cpu_decoder *decoder, int8_t *dst,
+                           const struct lik_cpu_rounded *centroid, const uint8_t *bytes, int64_t dim)
+{
+    switch (decoder->bits * 2 + decoder->top_first) {
+    case 2: return decode_i8(dst, centroid, bytes, dim, 1, 0);
+    case 3: return decode_i8(dst, centroid, bytes, dim, 1, 1);
+    case 4: return decode_i8(dst, centroid, bytes, dim, 2, 0);
+    case 5: return decode_i8(dst, centroid, bytes, dim, 2, 1);
+    case 8: return decode_i8(dst, centroid, bytes, dim, 4, 0);
+    case 9: return decode_i8(dst, centroid, bytes, dim, 4, 1);
+    default: return decode_i8(dst, centroid, bytes, dim, 0, 0);
+    }
+}
+
+float lik_avx2_quantize(int8_t *dst, const float *src, int64_t n, float room);
+float lik_avx2_quantize(int8_t *dst, const float *src, int64_t n, float room)
 {
     const __m256 sign = _mm256_set1_ps(-0.0f);
     __m256 largest = _mm256_setzero_ps(), other = largest, broken = largest;
-    float most = 0, rest = 0;
+    float most = 0, rest = room - room, limit = room > 0 ? 126 : 127; /* both may be rounded up */
     int64_t k = 0;
     for (; k + 16 <= n; k += 16) {
         __m256 x = _mm256_loadu_ps(src + k), y = _mm256_loadu_ps(src + k + 8);
@@ -135,13 +237,13 @@ float lik_avx2_quantize(int8_t *dst, const float *src, int64_t n)
     __m128 half = _mm_max_ps(_mm256_castps256_ps128(largest), _mm256_extractf128_ps(largest, 1));
     half = _mm_max_ps(half, _mm_movehl_ps(half, half));
     half = _mm_max_ss(_mm_max_ss(half, _mm_movehdup_ps(half)), _mm_set_ss(most));
-    most = _mm_cvtss_f32(half);
+    most = _mm_cvtss_f32(half) + room;
     int odd = rest != 0 || _mm256_movemask_ps(_mm256_cmp_ps(broken, broken, _CMP_UNORD_Q));
     if (!(most >= 0x1p-100f) || odd) {
         memset(dst, 0, (size_t)n);
         return odd ? NAN : 0;
     }
-    float steps = 127 / most;
+    float steps = limit / most;
     const __m256 factor = _mm256_set1_ps(steps);
     const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     for (k = 0; k + 32 <= n; k += 32) {
@@ -155,5 +257,5 @@ float lik_avx2_quantize(int8_t *dst, const float *src, int64_t n)
     }
     for (; k < n; k++)
         dst[k] = (int8_t)lrintf(src[k] * steps);
-    return most / 127;
+    return most / limit;
 }

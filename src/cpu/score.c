@@ -175,6 +175,21 @@ struct run {
     char *scratch;
 };
 
+static void slot_begin(const struct run *run, int64_t slot_number, struct lik_cpu_slot *slot)
+{
+    const struct lik_cpu_job *job = run->job;
+    lik_cpu_slot_init(&job->plan, run->scratch + (size_t)slot_number * job->plan.slot_bytes, slot);
+    lik_cpu_reader_init(&slot->queries, job->kernels, &job->op->q);
+    lik_cpu_reader_init(&slot->documents, job->kernels, &job->op->d);
+}
+
+static void round_slot(void *arg, int64_t slot_number)
+{
+    struct lik_cpu_slot slot;
+    slot_begin(arg, slot_number, &slot);
+    lik_cpu_round_centroids(((struct run *)arg)->job, &slot);
+}
+
 static void run_slot(void *arg, int64_t slot_number)
 {
     struct lik_cpu_job *job = ((struct run *)arg)->job;
@@ -183,9 +198,7 @@ static void run_slot(void *arg, int64_t slot_number)
     int64_t rows = lik_score_rows(op), columns = lik_score_columns(op),
             items = plan->item_rows * plan->item_columns;
     struct lik_cpu_slot slot;
-    lik_cpu_slot_init(plan, ((struct run *)arg)->scratch + (size_t)slot_number * plan->slot_bytes, &slot);
-    lik_cpu_reader_init(&slot.queries, job->kernels, &op->q);
-    lik_cpu_reader_init(&slot.documents, job->kernels, &op->d);
+    slot_begin(arg, slot_number, &slot);
     for (;;) {
         int64_t item = atomic_fetch_add_explicit(&job->next, 1, memory_order_relaxed);
         if (item >= items)
@@ -209,14 +222,24 @@ static void run_slot(void *arg, int64_t slot_number)
     }
 }
 
+static void run_slots(struct run *run, void (*body)(void *, int64_t))
+{
+    struct lik_cpu_job *job = run->job;
+    atomic_store_explicit(&job->next, 0, memory_order_relaxed);
+    if (job->plan.slots == 1)
+        body(run, 0);
+    else
+        job->exec->parallel_for(job->exec->pool, job->plan.slots, body, run);
+}
+
 void lik_cpu_run(struct lik_cpu_job *job, char *scratch)
 {
     struct run run = {.job = job, .scratch = scratch};
-    atomic_store_explicit(&job->next, 0, memory_order_relaxed);
-    if (job->plan.slots == 1)
-        run_slot(&run, 0);
-    else
-        job->exec->parallel_for(job->exec->pool, job->plan.slots, run_slot, &run);
+    if (job->plan.rounds_all) {
+        job->rounded = (struct lik_cpu_rounded *)(void *)(scratch + job->plan.rounded_all);
+        run_slots(&run, round_slot);
+    }
+    run_slots(&run, run_slot);
 }
 
 int lik_cpu_score(const struct lik_context *ctx, const struct lik_score *op, struct lik_exec *exec,

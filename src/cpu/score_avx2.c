@@ -487,9 +487,11 @@ static void add_scaled(float *acc, const float *x, float factor, int64_t n)
         acc[k] = __builtin_fmaf(x[k], factor, acc[k]);
 }
 
-extern float lik_avx2_quantize(int8_t *, const float *, int64_t);
+extern float lik_avx2_quantize(int8_t *, const float *, int64_t, float);
 extern void lik_avx2_look_up(const struct lik_rows *);
 extern void lik_avx2_decode(const struct lik_cpu_decoder *, float *, const void *, const uint8_t *, int64_t);
+extern int64_t lik_avx2_decode_i8(const struct lik_cpu_decoder *, int8_t *, const struct lik_cpu_rounded *,
+                                  const uint8_t *, int64_t);
 extern void lik_avx2_i8_q16_lanes8(const struct lik_rows *), lik_avx2_i8_q16_lanes16(const struct lik_rows *),
     lik_avx2_i8_q16_lanes24(const struct lik_rows *), lik_avx2_i8_q16_lanes32(const struct lik_rows *),
     lik_avx2_i8_q7_lanes8(const struct lik_rows *), lik_avx2_i8_q7_lanes16(const struct lik_rows *),
@@ -520,6 +522,7 @@ const struct lik_cpu_kernels lik_kernels_avx2 = {
     .look_up = lik_avx2_look_up,
     .pack = pack,
     .decode = lik_avx2_decode,
+    .decode_i8 = lik_avx2_decode_i8,
     .widen = widen,
     .quantize = lik_avx2_quantize,
     .narrow = narrow,

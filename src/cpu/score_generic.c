@@ -152,22 +152,40 @@ static void decode(const struct lik_cpu_decoder *decoder, float *dst, const void
     }
 }
 
-static float quantize(int8_t *dst, const float *src, int64_t n)
+static int64_t decode_i8(const struct lik_cpu_decoder *decoder, int8_t *dst,
+                         const struct lik_cpu_rounded *centroid, const uint8_t *bytes, int64_t dim)
 {
-    float most = 0, broken = 0;
+    const int bits = decoder->bits, ones = (1 << bits) - 1;
+    int64_t squares = 0;
+    for (int64_t k = 0; k < dim; k++) {
+        int weight = 0;
+        if (bits) {
+            int at = (int)(k % (8 / bits)) * bits, shift = decoder->top_first ? 8 - bits - at : at;
+            weight = centroid->weights[bytes[k / (8 / bits)] >> shift & ones];
+        }
+        dst[k] = (int8_t)(centroid->elements[k] + weight);
+        squares += dst[k] * dst[k];
+    }
+    return squares;
+}
+
+static float quantize(int8_t *dst, const float *src, int64_t n, float room)
+{
+    float most = 0, broken = room - room, limit = room > 0 ? 126 : 127; /* both may be rounded up */
     for (int64_t k = 0; k < n; k++) {
         most = fmaxf(most, fabsf(src[k]));
         broken += src[k] - src[k]; /* NaN, of infinities too */
     }
+    most += room;
     if (!(most >= 0x1p-100f) || broken != 0) {
         for (int64_t k = 0; k < n; k++)
             dst[k] = 0;
         return broken != 0 ? NAN : 0;
     }
-    float steps = 127 / most;
+    float steps = limit / most;
     for (int64_t k = 0; k < n; k++)
         dst[k] = (int8_t)lrintf(src[k] * steps);
-    return most / 127;
+    return most / limit;
 }
 
 static void widen(float *dst, const void *src, int32_t dtype, int64_t n)
@@ -243,6 +261,7 @@ const struct lik_cpu_kernels lik_kernels_generic = {
     .look_up = look_up,
     .pack = pack,
     .decode = decode,
+    .decode_i8 = decode_i8,
     .widen = widen,
     .quantize = quantize,
     .narrow = narrow,

@@ -52,6 +52,11 @@ struct lik_cpu_loader {
 /* The first that takes the problem; the last takes every one. */
 const struct lik_cpu_loader *lik_cpu_find_loader(const struct lik_score *op);
 
+/* Does `load` meet centroids as struct lik_cpu_rounded? */
+int lik_cpu_rounds_centroids(const struct lik_cpu_loader *loader);
+/* Rounds centroids into job->rounded, those that other slots leave. */
+void lik_cpu_round_centroids(struct lik_cpu_job *job, struct lik_cpu_slot *slot);
+
 /* A walk over the tokens of documents column ... column_end - 1 of one row of the score
  * matrix. */
 struct lik_cpu_cursor {

@@ -18,6 +18,7 @@ void lik_cpu_reader_init(struct lik_cpu_reader *reader, const struct lik_cpu_ker
     decoder->top_first = codec->bit_order == LIK_BITS_COLBERT;
     decoder->centroids_dtype = codec->centroids_dtype;
     decoder->round_to = x->dtype;
+    decoder->weights_size = 0;
     for (int f = 0; f < 8 && codec->bits; f++) {
         int first = f * codec->bits / 8 * 8, within = f % (8 / codec->bits);
         decoder->shifts[f] = first + lik_residual_shift(codec->bits, codec->bit_order, within);
@@ -26,6 +27,9 @@ void lik_cpu_reader_init(struct lik_cpu_reader *reader, const struct lik_cpu_ker
         int bucket = decoder->top_first ? lik_reversed_bits(n, codec->bits) : n;
         decoder->weights[n] =
             lik_round_f32(lik_load_f32(codec->weights, codec->weights_dtype, bucket), x->dtype);
+        float size = fabsf(decoder->weights[n]);
+        if (!isnan(decoder->weights_size) && !(decoder->weights_size >= size))
+            decoder->weights_size = size;
     }
 }
 

@@ -156,6 +156,7 @@ struct decoded {
     double *norm;                  /* |vector| */
     double *l1;                    /* sum of |vector[k]| */
     double *largest;               /* max of |vector[k]| */
+    double *rounding;              /* of an element of a compressed token met as integers, at most */
     int64_t *code;                 /* one-hot: which element is the product; else NULL */
 };
 
@@ -215,6 +216,9 @@ void one_hot_random(struct spec *spec);
 void one_hot_make(struct problem *p, struct lik_tokens *x, const struct side_spec *side, struct rng *rng);
 int64_t compressed_code(const struct lik_tokens *x, int64_t i, int64_t t);
 double compressed_element(const struct lik_tokens *x, int64_t i, int64_t t, int64_t k);
+/* By how much an element may be off where the token, whose elements these are, is met as
+ * integers. */
+double compressed_rounding(const struct lik_tokens *x, int64_t i, int64_t t, const double *element);
 /* The bucket of element k of a token with these bytes. */
 int compressed_bucket(const struct lik_codec *codec, const unsigned char *token, int64_t k);
 

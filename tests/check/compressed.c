@@ -164,6 +164,24 @@ static float rounded(float value, int32_t dtype)
     return dtype == LIK_F32 ? value : dtype == LIK_F16 ? lik_f16_to_f32(half) : lik_bf16_to_f32(half);
 }
 
+double compressed_rounding(const struct lik_tokens *x, int64_t i, int64_t t, const double *element)
+{
+    const struct lik_codec *codec = x->codec;
+    int64_t stride = codec->centroid_stride ? codec->centroid_stride : x->dim;
+    double token = 0, centroid = 0, weight = 0;
+    for (int64_t k = 0; k < x->dim; k++) {
+        int64_t at = compressed_code(x, i, t) * stride + k;
+        centroid = fmax(centroid, fabs((double)lik_load_f32(codec->centroids, codec->centroids_dtype, at)));
+        token = fmax(token, fabs(element[k]));
+    }
+    if (codec->bits == 8)
+        return token / 254;
+    for (int64_t n = 0; codec->bits && n < 1 << codec->bits; n++)
+        weight = fmax(weight, fabs((double)lik_load_f32(codec->weights, codec->weights_dtype, n)));
+    double narrow = x->dtype == LIK_F32 ? 0 : x->dtype == LIK_F16 ? 0x1p-10 : 0x1p-7;
+    return (centroid + weight) * (1.0 / 126 + narrow);
+}
+
 double compressed_element(const struct lik_tokens *x, int64_t i, int64_t t, int64_t k)
 {
     const struct lik_codec *codec = x->codec;

@@ -283,7 +283,7 @@ static void decode(const struct lik_tokens *x, struct decoded *out)
         out->code = calloc((size_t)rows + 1, sizeof *out->code);
     out->kept = calloc((size_t)rows + 1, 1);
     out->clamped = calloc((size_t)rows + 1, 1);
-    double **arrays[] = {&out->factor, &out->norm, &out->l1, &out->largest};
+    double **arrays[] = {&out->factor, &out->norm, &out->l1, &out->largest, &out->rounding};
     for (int64_t a = 0; a < COUNT(arrays); a++)
         *arrays[a] = calloc((size_t)rows + 1, sizeof(double));
     out->raw = calloc((size_t)(rows * dim) + 1, sizeof(double));
@@ -320,6 +320,8 @@ static void decode(const struct lik_tokens *x, struct decoded *out)
                 out->l1[row] += fabs(vector[k]);
                 out->largest[row] = fmax(out->largest[row], fabs(vector[k]));
             }
+            if (x->storage == LIK_RESIDUAL)
+                out->rounding[row] = fabs(factor) * compressed_rounding(x, i, t, raw);
         }
 }
 
@@ -404,7 +406,7 @@ double problem_product_tolerance(const struct problem *p, int64_t i, int64_t s, 
     int64_t row = i * p->q.len + s, dim = p->q.dim;
     if (p->d.code)
         return 0;
-    double norm = 0, l1 = 0, factor = 0, largest = 0;
+    double norm = 0, l1 = 0, factor = 0, rounding = 0;
     for (int64_t t = 0; t < p->d.len; t++) {
         int64_t other = j * p->d.len + t;
         if (!p->d.kept[other] || isinf(p->d.norm[other])) /* an infinite product is exact */
@@ -412,7 +414,7 @@ double problem_product_tolerance(const struct problem *p, int64_t i, int64_t s, 
         norm = fmax(norm, p->d.norm[other]);
         l1 = fmax(l1, p->d.l1[other]);
         factor = fmax(factor, fabs(p->d.factor[other]));
-        largest = fmax(largest, p->d.largest[other]);
+        rounding = fmax(rounding, p->d.rounding[other]);
     }
     double halves = 2 + (p->op.q.normalize != 0) + (p->op.d.normalize != 0);
     double tolerance = p->q.norm[row] * norm * UNIT_ROUNDOFF * (2 * sqrt((double)dim) * halves + 8);
@@ -428,15 +430,19 @@ double problem_product_tolerance(const struct problem *p, int64_t i, int64_t s, 
     }
     if (problem_quantized(p)) {
         double step = fmax(p->q.largest[row] / 32767, p->q.l1[row] * 128 / 0x1p31);
-        if (p->op.precision == LIK_MEDIUM && p->op.d.dtype == LIK_I8)
+        if (p->op.precision == LIK_MEDIUM && (p->op.d.dtype == LIK_I8 || p->op.d.codec->bits <= 4))
             step = p->q.largest[row] / 63;
         tolerance += 0.5 * 1.001 * step * l1; /* the step itself is an f32 */
         /* too small for a step: may count as zero */
         if (p->q.largest[row] < 0x1p-100 * fabs(p->q.factor[row]))
             tolerance += p->q.largest[row] * l1;
     }
-    if (problem_rounded(p)) /* half a unit an element; what is too small for one counts as zero */
-        tolerance += 1.001 * p->q.l1[row] * (largest / 254 + 0x1p-100 * fmax(factor, 1));
+    if (problem_rounded(p)) { /* what is too small for a unit counts as zero; norms are of what is rounded */
+        rounding = 1.001 * (rounding + 0x1p-100 * fmax(factor, 1));
+        tolerance += rounding * p->q.l1[row];
+        if (p->op.d.normalize)
+            tolerance += rounding * sqrt((double)dim) * p->q.norm[row];
+    }
     return tolerance;
 }
 
@@ -549,6 +555,7 @@ static void free_decoded(struct decoded *x)
     free(x->norm);
     free(x->l1);
     free(x->largest);
+    free(x->rounding);
     free(x->code);
 }
 

@@ -295,6 +295,7 @@ static void check_same(const struct device *device, int64_t number, struct rng *
     static struct trained first;
     struct spec spec = spec_random(rng, 30000);
     spec.d.values = NORMAL;
+    spec.d.one_hot = 0; /* codes are no tokens to learn from */
     if (!check_wanted(number, 6))
         return;
     struct problem *p = problem_make(&spec);

@@ -430,6 +430,7 @@ def test_options(small):
     fails(2, "--nbits is 3, must be 1, 2, 4 or 8", args=("compress", d, "-o", c, "--nbits", 3))
     fails(2, "written as .safetensors", args=("compress", d, "-o", folder / "c.npy"))
     fails(2, "--seed is '-1'", args=("compress", d, "-o", c, "--seed", "-1"))
+    fails(2, "must be a whole number below 2^63", args=("compress", d, "-o", c, "--seed", 1 << 63))
     fails(2, "--centroids is 'many', must be auto or", args=("compress", d, "-o", c, "--centroids", "many"))
     fails(4, "--centroids is 181", "180 tokens", args=("compress", d, "-o", c, "--centroids", 181, "--quiet"))
     fails(2, "is also the input", args=("compress", d, "-o", d))

@@ -94,7 +94,9 @@ class Compressed:
 
     def decoded(self, i, bits, colbert, dtype):
         """Tokens of document i as stored ones of the dtype would be."""
-        x = self.centroids[self.codes[i].long() & 0xFFFF if self.codes.dtype == torch.int16 else self.codes[i]]
+        x = self.centroids[
+            self.codes[i].long() & 0xFFFF if self.codes.dtype == torch.int16 else self.codes[i]
+        ]
         x = x.to(dtype)
         if bits:
             weights = self.weights.to(dtype)[buckets(self.residuals[i].int(), bits, colbert, self.dim)]
@@ -159,7 +161,12 @@ def check_dense(device, name, q, d, got, at):
     """The tokens that they decode to, stored: the same bits."""
     rows = torch.stack([d.decode(i) for i in range(d.count)]).contiguous()
     dense = lik.Tokens.from_buffer_copy(q.struct)
-    dense.count, dense.len_max, dense.dtype, dense.data = d.count, d.length, DTYPES[d.dtype][0], rows.data_ptr()
+    dense.count, dense.len_max, dense.dtype, dense.data = (
+        d.count,
+        d.length,
+        DTYPES[d.dtype][0],
+        rows.data_ptr(),
+    )
     dense.strides, dense.normalize, dense.dim_stride = lik.Strides(0, d.length * d.dim, d.dim), 0, 1
     dense.mask = d.struct.mask
     dense.mask_strides = d.struct.mask_strides
@@ -204,8 +211,9 @@ def random_case(device, seed):
     packed.d.offsets, packed.d.count = d.offsets.data_ptr() + 8 * (nd // 3), nd - nd // 3
     other, _, _ = score(device, packed)
     fail(torch.equal(other, got[:, nd // 3 :]), f"{name}: a slice differs")
-    lists = torch.randint(0, nq, (40,), generator=g, device="cuda"), torch.randint(
-        0, nd, (40,), generator=g, device="cuda"
+    lists = (
+        torch.randint(0, nq, (40,), generator=g, device="cuda"),
+        torch.randint(0, nd, (40,), generator=g, device="cuda"),
     )
     op = with_documents(q, d.struct, pairing=lik.LIST, lists=lists)
     listed, at2, _ = score(device, op, torch.int32)
@@ -239,7 +247,11 @@ def check_compressed(device, args):
         random_case(device, args.seed * 100003 + done)
         done += 1
     print(f"compressed: {done} random cases", flush=True)
-    for bits, nq, nd, d_len, normalize in ((2, 1, 3000, 300, True), (4, 3, 900, 180, False), (2, 20, 300, 77, True)):
+    for bits, nq, nd, d_len, normalize in (
+        (2, 1, 3000, 300, True),
+        (4, 3, 900, 180, False),
+        (2, 20, 300, 77, True),
+    ):
         g = torch.Generator(device="cuda").manual_seed(5)
         q = Operand(g, nq, 32, 128, "bf16", normalize=normalize)
         d = Compressed(g, nd, d_len, 128, "bf16", bits, normalize=normalize, centroids=8192)
@@ -247,7 +259,9 @@ def check_compressed(device, args):
         got, at, variant = one(device, name, q, d, [0, nd // 2, nd - 1])
         for _ in range(100):
             again, at2, _ = score(device, with_documents(q, d.struct), torch.int32)
-            if not fail(torch.equal(got, again) and torch.equal(at, at2), f"{name} [{variant}]: two runs differ"):
+            if not fail(
+                torch.equal(got, again) and torch.equal(at, at2), f"{name} [{variant}]: two runs differ"
+            ):
                 break
         compressed_streams(device, name, q, d, got)
     compressed_large(device)

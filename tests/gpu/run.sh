@@ -55,7 +55,7 @@ unset LIK_CHECK_RAW
 step "pieces" "$python" tests/gpu/staged.py --lik "$build/lik" --gb $([ -n "$quick" ] && echo 1 || echo 4)
 step "machine code" "$python" tests/check_objects.py sass "$build/liblik.so"
 if "$python" -c 'import late_interaction_kernels._native as n, sys; sys.exit(not n.has_device(0))' 2>/dev/null; then
-    step "package" "$python" -m pytest -q tests/python/test_cuda.py tests/python/test_cuda_training.py tests/python/test_retrieve.py
+    step "package" "$python" -m pytest -q tests/python/test_cuda*.py tests/python/test_retrieve.py
     PYTHON=$python step "the existing package's tests" tests/upstream/run.py # LIK_UPSTREAM_SDIST without a network
 else
     skipped=$((skipped + 1))

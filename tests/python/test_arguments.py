@@ -11,7 +11,7 @@ from late_interaction_kernels.forward import maxsim_forward
 from late_interaction_kernels.fused_head import maxsim_from_hidden
 from late_interaction_kernels.mps import maxsim_inference_mps, maxsim_mps, metal
 from late_interaction_kernels.padded import pack_padded
-from late_interaction_kernels.plaid import plaid_approx_score
+from late_interaction_kernels.plaid import Codec, CompressedTokens, plaid_approx_score
 from late_interaction_kernels.score_pairs import score_pairs_packed
 
 Q, D, D4 = torch.randn(2, 3, 8), torch.randn(4, 5, 8), torch.randn(2, 6, 5, 8)
@@ -197,6 +197,20 @@ def test_pair_indices(left, right, kind, match):
 def test_approx(args, match):
     with pytest.raises((ValueError, TypeError), match=match):
         plaid_approx_score(*args)
+
+
+def test_approx_mask():
+    args = torch.randn(4, 3), torch.zeros(1, 2, dtype=torch.long), torch.tensor([1])
+    with pytest.raises(ValueError, match=r"shaped like query_centroid_scores\.swapaxes\(-1, -2\) "):
+        plaid_approx_score(*args, q_mask=torch.ones(4, dtype=torch.bool))
+
+
+def test_compressed_tokens_where_they_are_not_taken():
+    codec = Codec(torch.eye(4), None, 0)
+    D = CompressedTokens(torch.zeros(1, 2, dtype=torch.long), None, codec)
+    for storage in (None, "int8"):
+        with pytest.raises(TypeError, match="D is a CompressedTokens, which retrieve and maxsim_topk"):
+            maxsim(torch.randn(1, 2, 4), D, storage=storage)
 
 
 def test_backward():

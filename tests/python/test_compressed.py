@@ -119,6 +119,16 @@ def test_residual_with_nothing():
     assert empty.shape == (2, 2) and not empty.any()
     empty.sum().backward()  # an empty document raised when Q required a gradient
     assert not q.grad.any()
+    # numpy's empty arrays have strides of 0 as tensors, which no copy changes
+    q, codes, residuals, no_centroids = map(
+        torch.from_numpy,
+        (np.ones((2, 3, 8), "f4"), np.zeros((2, 0), int), np.zeros((2, 0, 2), "u1"), np.zeros((0, 8), "f4")),
+    )
+    for centroids in (torch.randn(4, 8), no_centroids):
+        scores = plaid.maxsim_residual(
+            q, codes, residuals, torch.tensor([0, 0]), centroids, torch.randn(4), 2
+        )
+        assert scores.shape == (2, 2) and not scores.any()
 
 
 def test_approx():

@@ -30,6 +30,18 @@ def documents(nbits, order, dim=128, count=40, length=70):
     return (*found[:3], plaid.Codec(*found[3:], nbits, order))
 
 
+def clear_winners(q, dense, kept, normalize):
+    """The query tokens whose best token in each document leads by more than rounding moves, or
+    has its equal.
+    """
+    if normalize:
+        dense = torch.nn.functional.normalize(dense, dim=-1)
+    products = torch.einsum("qsd,ntd->qsnt", q, dense).masked_fill(~kept, -torch.inf)
+    best = products.topk(2, dim=-1).values
+    lead = (best[..., 0] - best[..., 1]).nan_to_num(1.0)
+    return ((lead > 1e-5) | (lead == 0)).all(-1)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("nbits", [0, *BITS])
@@ -53,7 +65,9 @@ def test_scores_and_gradients(served_by, dim, nbits, order, dtype):  # noqa: F81
         packed = plaid.maxsim_residual_varlen(q, *flat, *codec[:3], **about)
         torch.testing.assert_close(packed, got, rtol=0, atol=0 if served_by == "library" else 1e-4)
         (a,), (b,) = (torch.autograd.grad(x.sum(), leaf_) for x, leaf_ in ((got, leaf), (want, other)))
-        torch.testing.assert_close(a.float(), b.float(), rtol=2e-2, atol=10 * tolerance)
+        clear = clear_winners(q.float(), dense, kept, normalize)
+        assert clear.float().mean() > 0.5
+        torch.testing.assert_close(a.float()[clear], b.float()[clear], rtol=2e-2, atol=10 * tolerance)
 
 
 @pytest.mark.parametrize("dtype", [torch.int16, torch.uint16, torch.int32, torch.int64])

@@ -153,7 +153,7 @@ def test_compiled_loss():
 
 def test_opcheck():
     q, d = leaves(2, 4, 3, 9, 16)
-    rest = (*[None] * 9, 0, 0, 0, 0, 0)
+    rest = (*[None] * 12, 0, 0, -1, 0, 0, 0, 0)
     torch.library.opcheck(torch.ops.late_interaction_kernels.score, (q, d, *rest, True))
 
 

@@ -145,10 +145,16 @@ def test_the_codec_refuses():
         (lambda: plaid.train_codec(tokens, bit_order="big"), "bit_order must be"),
         (lambda: plaid.train_codec(tokens, precision="low"), r"precision must be .* got 'low'"),
         (lambda: plaid.train_codec(tokens, mask=torch.ones(99)), r"mask must have shape \(100,\)"),
+        (lambda: plaid.train_codec(tokens, precision=["low"]), r"precision must be .* got \['low'\]"),
+        (lambda: plaid.train_codec(tokens, seed=1 << 64), f"seed must be at most {(1 << 64) - 1}"),
+        (lambda: plaid.train_codec(tokens, iterations=1 << 31), "iterations must be at most 2147483647"),
+        (lambda: plaid.train_codec(tokens, points_per_centroid=1 << 63), "points_per_centroid must be at"),
+        (lambda: plaid.train_codec(tokens[:, :0]), r"x.dim is 0, must be 1 to 65536"),
         (lambda: plaid.train_codec(tokens.long()), "tokens has dtype int64"),
         (lambda: plaid.train_codec([1.0]), "tokens must be a torch.Tensor"),
         (lambda: plaid.encode(tokens, codec._replace(cutoffs=None)), "codec.cutoffs is None"),
         (lambda: plaid.encode(tokens, codec._replace(cutoffs=codec.cutoffs[:2])), "codec.cutoffs must"),
+        (lambda: plaid.encode(tokens, tuple(codec)), "codec must be a Codec, got tuple"),
         (lambda: plaid.encode(tokens[:, :20], codec), "tokens and codec.centroids must have the same dim"),
         (lambda: plaid.encode(tokens.numpy(), codec), "codec.centroids is of torch, but tokens is of numpy"),
         (lambda: plaid.encode(tokens, codec, codes_dtype="int8"), "codes_dtype must be"),
@@ -158,6 +164,11 @@ def test_the_codec_refuses():
         (lambda: plaid.decode(codes, residuals[:, :5], codec), "residuals must have 6 bytes a token"),
         (lambda: plaid.decode(codes, residuals[:99], codec), "residuals must have shape"),
         (lambda: plaid.decode(codes.float(), residuals, codec), "codes has dtype float32"),
+        (lambda: plaid.decode(codes, residuals, None), "codec must be a Codec, got NoneType"),
+        (
+            lambda: plaid.decode(codes, residuals[:, :0], codec._replace(centroids=codec.centroids[:, :0])),
+            "x.dim is 0",
+        ),
         (lambda: plaid.decode(codes, residuals, codec, dtype="int8"), "dtype must be one of"),
     ]:  # fmt: skip
         with pytest.raises((ValueError, TypeError), match=match):
@@ -165,8 +176,12 @@ def test_the_codec_refuses():
     many = plaid.Codec(torch.zeros(1 << 17, 2), None, 0)
     with pytest.raises(ValueError, match=r'codes_dtype is "uint16", codec.centroids are 131072'):
         plaid.encode(torch.zeros(1, 2), many, codes_dtype="uint16")
-    with pytest.raises(ValueError, match="tokens are traced, fake or wrapped"):
+    with pytest.raises(ValueError, match=r"tokens are traced, fake, wrapped by torch\.func or of a subclass"):
         torch.func.vmap(lambda x: plaid.encode(x, codec))(tokens.view(2, 50, 24))
+    with pytest.raises(TypeError, match=r"tokens is a MaskedArray.*, and the tokens that count as mask$"):
+        plaid.encode(np.ma.array(tokens.numpy()), codec)
+    with pytest.raises(TypeError, match=r"codes is a MaskedArray.*: pass codes\.data$"):
+        plaid.decode(np.ma.array(codes.numpy()), residuals.numpy(), codec)
 
 
 def test_what_a_backend_does_not_do_is_said(monkeypatch):

@@ -145,19 +145,19 @@ def compiling() -> bool:
 def _refuse_subclass(name: str, x: Any, masked: bool) -> None:
     """Subclasses of numpy.ndarray compute in ways of their own: nothing is guessed."""
     if masked:
-        mask = "q_mask" if name.lower().startswith("q") else "d_mask"
+        mask = {"Q": "q_mask", "D": "d_mask", "H": "d_mask", "tokens": "mask"}.get(name)
+        hint = f", and the tokens that count as {mask}" if mask else ""
         raise TypeError(
-            f"{name} is a {type(x).__name__}, whose mask would be ignored: pass {name}.data, and the tokens "
-            f"that count as {mask}"
+            f"{name} is a {type(x).__name__}, whose mask would be ignored: pass {name}.data{hint}"
         )
     raise TypeError(
         f"{name} is a {type(x).__name__}, must be a plain numpy.ndarray: pass numpy.asarray({name})"
     )
 
 
-def whole_number(name: str, value: Any, least: int = 1) -> int:
-    """value as an int of at least ``least``: anything with __index__ but bool. A trace's symbol
-    stays one.
+def whole_number(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
+    """value as an int from ``least`` to ``most``: anything with __index__ but bool. A trace's
+    symbol stays one.
     """
     torch = sys.modules.get("torch")
     number: int = value
@@ -170,6 +170,8 @@ def whole_number(name: str, value: Any, least: int = 1) -> int:
             raise TypeError(f"{name} must be an integer, got {type(value).__name__}") from None
     if number < least:
         raise ValueError(f"{name} must be at least {least}, got {number}")
+    if most is not None and number > most:
+        raise ValueError(f"{name} must be at most {most}, got {number}")
     return number
 
 
@@ -427,6 +429,8 @@ def stored(fw: Framework, D: Any, storage: str | None, name: str = "D") -> tuple
 
 def first_of(name: str, D: Any, storage: str | None) -> Any:
     """The tokens of a document argument that may be a (values, scales) pair."""
+    if isinstance(D, tuple) and hasattr(D, "codec"):
+        raise TypeError(f"{name} is a {type(D).__name__}, which retrieve and maxsim_topk alone take")
     if isinstance(D, tuple) and storage is None:
         raise TypeError(f'{name} is a tuple, which only storage="int8" takes')
     return D[0] if isinstance(D, tuple) and D else D

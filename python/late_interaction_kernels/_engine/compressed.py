@@ -81,6 +81,7 @@ class CompressedTokens(NamedTuple):
 
     def arrays(self) -> dict[str, Any]:
         """Those that there are, by their names, which none of them is without."""
+        check_codec_kind(self.codec)
         found = {
             "codes": self.codes,
             "residuals": self.residuals,
@@ -100,6 +101,11 @@ class Documents(NamedTuple):
     tokens: Tokens
     broken: Any  # bool [Nd], the documents whose scores are NaN; None for none
     look: Callable[[], None] | None  # names the code that the library has refused
+
+
+def check_codec_kind(codec: Any) -> None:
+    if not isinstance(codec, Codec):
+        raise TypeError(f"codec must be a Codec, got {type(codec).__name__}")
 
 
 def checked_bits(name: str, nbits: int) -> int:

@@ -9,8 +9,8 @@ struct compressed_grad_args {
     struct lik_codec codec;
 };
 
-/* A row that a query token met, and what it is multiplied by; no row: coefficient is not
- * looked at. */
+/* A row that a query token met, and what it is multiplied by; no row, or one whose code is out
+ * of range: coefficient is not looked at. */
 struct met {
     struct coded_token token;
     float coefficient;
@@ -35,7 +35,7 @@ LIK_DEVICE struct met met_token(const struct compressed_grad_args &args, const s
     float factor = a.d_factor ? a.d_factor[lik_tokens_row(&d, j) + t]
                               : coded_scale(d, lik_tokens_base(&d, &d.scale_strides, j), t);
     m.coefficient = a.op.grad_scores[row * a.op.grad_scores_stride + column] * factor;
-    m.is_row = true;
+    m.is_row = m.token.code >= 0;
     return m;
 }
 

@@ -6,6 +6,7 @@ package; runs them and compares what they print.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,25 @@ import tempfile
 from pathlib import Path
 
 EXPECTED = "1.5 1 on cpu:"  # 1 + 0.5 and 0 + 1
+# What the block of C in README.md stands in: its names, and what becomes of its scores.
+AROUND = """#include <stdio.h>
+#include <stdlib.h>
+%s
+int main(void)
+{
+    enum { n_queries = 2, n_docs = 3, longest = 4, total = 9 };
+    static float queries[n_queries * 32 * 128], scores[n_queries * n_docs];
+    static unsigned short tokens[total * 128];
+    static const long long offsets[] = {0, 4, 5, 9};
+    for (int i = 0; i < n_queries * 32 * 128; i++)
+        queries[i] = 1;
+    for (int i = 0; i < total * 128; i++)
+        tokens[i] = 0x3c00; /* 1 in f16 */
+%s
+    printf("%%g %%g\\n", scores[0], scores[n_queries * n_docs - 1]);
+    return 0;
+}
+"""
 
 
 def run(*command: object, **options: object) -> str:
@@ -87,6 +107,13 @@ def main() -> int:
                 work / "serve",
             )
             assert "queries/s" in run(work / "serve", 100, 2, 3, env=bare)
+
+        block = re.search(r"^```c\n(.*?)^```$", (repository / "README.md").read_text(), re.M | re.S)
+        if block:
+            head, body = block[1].split("\n\n", 1)
+            (work / "block.c").write_text(AROUND % (head, body))
+            run(cc, "-std=c11", work / "block.c", *flags, "-o", work / "block")
+            assert run(work / "block", env=environment) == "4096 4096\n", "the README's block of C"
 
         options = (f"-DEXAMPLE={example}", f"-DCMAKE_PREFIX_PATH={prefix}", f"-DCMAKE_C_COMPILER={cc}")
         run("cmake", "-S", repository / "tests" / "install", "-B", work / "build", *options)

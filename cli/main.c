@@ -16,6 +16,7 @@
     "tensor a\n"                                                                                             \
     "                 sequence; optional mask, scales | scale, and weights of query tokens\n"                \
     "                 or compressed documents, which `lik compress` writes\n"                                \
+    "  x.npz          the same names, of numpy.savez\n"                                                      \
     "  x.jsonl        a line each: {\"id\": .., \"embedding\": [[..], ..], \"text\": .., \"tokens\": "       \
     "[..]}\n"
 

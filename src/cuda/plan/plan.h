@@ -307,7 +307,7 @@ struct grad_plan {
     int32_t one_launch;       /* for both gradients */
     int64_t blocks_per_document;
     size_t query_bytes, document_bytes; /* of shared memory */
-    /* where documents are compressed: then of the above the lanes, factors and keys count alone */
+    /* where documents are compressed: of the above the lanes, factors and keys count then */
     struct compressed_plan compressed;
 };
 

@@ -20,64 +20,90 @@ from ._engine.problem import NORMALIZE_D, Problem, Tokens, batched, detached
 from ._engine.verbs import score
 
 
+def _floats(fw: Framework, dtype: str, H: Any, W: Any) -> int:
+    """What is made of a token, in floats: its projection, and itself if that is of another
+    dtype.
+    """
+    floats = int(W.shape[0]) if dtype == "float32" else int(W.shape[0] + 1) // 2
+    return floats if fw.dtype_name(H) == dtype else max(floats, int(W.shape[1]))
+
+
+def _all_tokens(fw: Framework, dtype: str, H: Any, W: Any, b: Any, mask: Any) -> Any:
+    """All documents at once, with torch's own history. What lies in a dropped token must not
+    meet the zeros of its gradient.
+    """
+    if mask is not None and fw.wants_grad(W):
+        H = fw.where(mask[..., None], H, 0)
+    with fw.exact(H):
+        if dtype == "float32":
+            H, W, b = fw.cast(H, dtype), fw.cast(W, dtype), None if b is None else fw.cast(b, dtype)
+        return fw.linear(H, W, b)
+
+
 class _Projected:
-    """Documents H W^T + b, projected in f32 a block at a time; dropped tokens count as zero
-    vectors.
+    """Documents H W^T + b, projected a block at a time: in the dtype that the operands share,
+    if it is one of 16 bits and they lie on a GPU, with sums in f32; else in f32.
     """
 
-    def __init__(self, fw: Framework, H: Any, W: Any, b: Any, mask: Any) -> None:
-        self.fw, self.mask = fw, mask
+    def __init__(self, fw: Framework, dtype: str, H: Any, W: Any, b: Any, mask: Any) -> None:
+        self.fw, self.dtype, self.mask = fw, dtype, mask
         self.H, self.W, self.b = detached((H, W, b))
-        self.wide_W = fw.cast(self.W, "float32")
-        self.wide_b = None if b is None else fw.cast(self.b, "float32")
+        self.own_W = fw.cast(self.W, dtype)
+        self.own_b = None if b is None else fw.cast(self.b, dtype)
         self.count, self.longest = int(H.shape[0]), int(H.shape[1])
 
     def spans(self) -> Iterator[tuple[int, int]]:
-        return blocks.even_spans(self.count, self.longest, max(int(self.W.shape[0]), int(self.W.shape[1])))
+        return blocks.even_spans(self.count, self.longest, _floats(self.fw, self.dtype, self.H, self.W))
 
     def hidden(self, start: int, end: int) -> Any:
-        """f32 [n, Ld, d_model], zero where the mask drops a token: what lies there must not
-        reach a product.
-        """
-        block = self.fw.cast(self.H[start:end], "float32")
-        return block if self.mask is None else self.fw.where(self.mask[start:end][..., None], block, 0.0)
+        return self.fw.cast(self.H[start:end], self.dtype)
 
     def tokens(self, start: int, end: int) -> Tokens:
-        with self.fw.exact(self.wide_W):
-            tokens = self.hidden(start, end) @ self.wide_W.T
-        if self.wide_b is not None:
-            tokens = tokens + self.wide_b
+        with self.fw.exact(self.own_W):
+            tokens = self.fw.linear(self.hidden(start, end), self.own_W, self.own_b)
         return Tokens(tokens, None if self.mask is None else self.mask[start:end])
 
     def gradients(self, want: Any) -> list[Any]:
-        """Room for the gradients of (H, W, b): H in its dtype, sums of W and b in f32."""
+        """Room for the gradient of H, in its dtype; those of W and b are sums over blocks."""
         import torch
 
-        H, W, b = want
         return [
-            torch.empty(self.H.shape, dtype=self.H.dtype, device=self.H.device) if H else None,
-            torch.zeros_like(self.wide_W) if W else None,
-            torch.zeros_like(self.wide_b) if b and self.wide_b is not None else None,
+            torch.empty_like(self.H, memory_format=torch.contiguous_format) if want[0] else None,
+            None,
+            None,
         ]
 
-    def accumulate(self, sums: list[Any], start: int, end: int, grad: Any) -> None:
-        grad_H, grad_W, grad_b = sums
+    def accumulate(self, sums: list[Any], want: Any, start: int, end: int, grad: Any) -> None:
+        import torch
+
+        from ._engine.torch_blocks import added
+
         flat = grad.flatten(0, 1)
-        with self.fw.exact(self.wide_W):
-            if grad_H is not None:
-                grad_H[start:end] = grad @ self.wide_W
-            if grad_W is not None:
-                grad_W.addmm_(flat.T, self.hidden(start, end).flatten(0, 1))
-            if grad_b is not None:
-                grad_b += flat.sum(0)
+        with self.fw.exact(self.own_W):
+            if want[0]:
+                rows = sums[0][start:end]
+                if rows.dtype is flat.dtype:
+                    torch.mm(flat, self.own_W, out=rows.flatten(0, 1))
+                else:
+                    rows.copy_((flat @ self.own_W).view_as(rows))
+            if want[1]:
+                hidden = self.hidden(start, end)
+                if self.mask is not None:  # what lies in a dropped token must not meet its zeros
+                    hidden = torch.where(self.mask[start:end, :, None], hidden, 0)
+                sums[1] = added(sums[1], flat.T @ hidden.flatten(0, 1))
+            if want[2] and self.b is not None:
+                sums[2] = added(sums[2], flat.sum(0, dtype=torch.float32))
 
-    def finished(self, sums: list[Any]) -> list[Any]:
-        grad_H, grad_W, grad_b = sums
-        return [
-            grad_H,
-            None if grad_W is None else grad_W.to(self.W.dtype),
-            None if grad_b is None else grad_b.to(self.b.dtype),
-        ]
+    def finished(self, sums: list[Any], want: Any) -> list[Any]:
+        import torch
+
+        found = [sums[0]]
+        for x, total, wanted in ((self.W, sums[1], want[1]), (self.b, sums[2], want[2])):
+            if not wanted or x is None:
+                found.append(None)
+            else:
+                found.append(torch.zeros_like(x) if total is None else total.to(x.dtype))
+        return found
 
 
 def maxsim_from_hidden(
@@ -107,7 +133,9 @@ def maxsim_from_hidden(
     Returns:
         float32 ``[Nq, Nd]``. Gradients flow to Q, H_d, W, b and q_weights, each in its dtype;
         memory stays at one block of projected documents, in the backward pass too. Documents
-        without tokens score 0 and get zero gradients. Infinities as in :func:`maxsim`.
+        without tokens score 0 and get zero gradients. Infinities as in :func:`maxsim`. On a GPU
+        Q, H_d, W and b of one dtype of 16 bits are projected in it, with sums in f32, as
+        ``torch.nn.functional.linear`` does; otherwise in f32.
 
     Raises:
         ValueError: shapes and devices.
@@ -139,12 +167,14 @@ def maxsim_from_hidden(
     b = None if b is None else embeddings(fw, "b", b)
     one = len(Q.shape) == 2
     base = Problem(batched(q) if one else q, Tokens(None), normalize=NORMALIZE_D if normalize else 0)
-    if fw.tracing(q.data, H_d):
-        tokens = fw.linear(H_d, W, b, d_mask)
-        scores, argmax = score(base._replace(d=Tokens(tokens, d_mask)), return_argmax)
+    dtype = fw.projection_dtype(Q, H_d, W, b)
+    all_floats = H_d.shape[0] * H_d.shape[1] * _floats(fw, dtype, H_d, W)
+    if fw.tracing(q.data, H_d) or all_floats <= blocks.BLOCK_FLOATS:
+        tokens = Tokens(_all_tokens(fw, dtype, H_d, W, b, d_mask), d_mask)
+        scores, argmax = score(base._replace(d=tokens), return_argmax)
         argmax = None if argmax is None else fw.cast(argmax, "int32")
     else:
-        source = _Projected(fw, H_d, W, b, d_mask)
+        source = _Projected(fw, dtype, H_d, W, b, d_mask)
         scores, argmax = blocks.score(fw, base, source, (H_d, W, b), return_argmax)
     if one:
         scores, argmax = scores[0], None if argmax is None else argmax[0]

@@ -24,6 +24,7 @@ from late_interaction_kernels import (
     reference,
     retrieve,
 )
+from late_interaction_kernels._engine import blocks as block_by_block
 from late_interaction_kernels._engine import torch_ops, verbs
 from late_interaction_kernels._engine.problem import fields, problem_of
 from late_interaction_kernels.fp8 import maxsim_inference_fp8, quantize_fp8_per_token
@@ -114,6 +115,38 @@ def test_other_storages():
     got, want = maxsim_from_hidden(q, H, W), reference.maxsim_from_hidden_reference(q, H, W)
     torch.testing.assert_close(got, want, rtol=1e-2, atol=1e-2)
     got.sum().backward()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_projected_a_block_at_a_time(dtype, monkeypatch):
+    """As all at once, in the operands' dtype, with gradients, in a graph; what lies in dropped
+    tokens is never met.
+    """
+    q = unit(3, 32, 128, dtype=dtype)
+    # Whole numbers, so that no order of a product's sums shows.
+    H, W, b = (torch.randint(-2, 3, s, device="cuda").to(dtype) for s in ((6, 40, 48), (128, 48), (128,)))
+    mask = torch.rand(6, 40, device="cuda") > 0.3
+    H[~mask] = torch.nan
+    mask[2] = False
+    leaves, g = [x.clone().requires_grad_() for x in (q, H, W, b)], torch.randn(3, 6, device="cuda")
+    found = []
+    for floats in (block_by_block.BLOCK_FLOATS, 7000):
+        monkeypatch.setattr(block_by_block, "BLOCK_FLOATS", floats)
+        scores = maxsim_from_hidden(*leaves, mask)
+        assert torch.equal(maxsim_from_hidden(q, H, W, b, mask), scores)
+        found.append([scores, *torch.autograd.grad(scores, leaves, g)])
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            captured = maxsim_from_hidden(q, H, W, b, mask)
+        graph.replay()
+        assert torch.equal(captured, scores)
+    kept = torch.where(mask[..., None], H, 0).float()
+    want = reference.maxsim_from_hidden_reference(q.float(), kept, W.float(), b.float(), mask)
+    exact = 1e-4 if dtype is torch.float32 else 3e-2
+    assert torch.equal(found[0][0], found[1][0])
+    for x, y in zip(*found, strict=True):
+        torch.testing.assert_close(x, y, rtol=exact, atol=exact * float(y.detach().abs().max()))
+    torch.testing.assert_close(found[0][0], want, rtol=exact, atol=exact)
 
 
 @needs_backend

@@ -16,7 +16,7 @@ from . import verbs
 from .checks import Framework
 from .problem import Problem, Tokens, detached
 
-BLOCK_FLOATS = 1 << 23
+BLOCK_FLOATS = 1 << 24
 
 
 class Source(Protocol):
@@ -27,7 +27,7 @@ class Source(Protocol):
         """Ranges of documents that make one block each, ascending and without gaps."""
 
     def tokens(self, start: int, end: int) -> Tokens:
-        """Documents start ... end - 1."""
+        """Documents start ... end - 1, made."""
 
 
 def even_spans(count: int, tokens: int, dim: int) -> Iterator[tuple[int, int]]:
@@ -43,19 +43,18 @@ def score(
     and the choices, the parameters are what the source makes documents from, which gradients
     flow to."""
     history = fw.wants_grad(base.q.data, base.q.weights, *parameters)
-    q = base.q.data
+    q, plain = base.q.data, detached(base)
     scores = fw.empty((q.shape[0], source.count), "float32", q)
-    winners: list[Any] = []
-    plain = detached(base)
+    joined = fw.empty((*scores.shape, q.shape[1]), "int32", q) if want_argmax else None
+    winners = []
     for a, b in source.spans():
-        part, argmax = verbs.score(plain._replace(d=source.tokens(a, b)), want_argmax or history)
-        scores[:, a:b] = part
-        winners.append(argmax)
-    joined = None
-    if want_argmax:
-        joined = fw.empty((q.shape[0], source.count, q.shape[1]), "int32", q)
-        for (a, b), argmax in zip(source.spans(), winners, strict=True):
-            joined[:, a:b] = fw.cast(argmax, "int32")
+        documents = source.tokens(a, b)
+        scores[:, a:b], argmax = verbs.score(plain._replace(d=documents), want_argmax or history)
+        del documents  # before the next ones are made
+        if joined is not None:
+            joined[:, a:b] = argmax
+        if history:
+            winners.append(argmax)
     if history:
         from . import torch_blocks
 

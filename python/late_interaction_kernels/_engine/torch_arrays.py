@@ -280,15 +280,20 @@ def exact(like: Any) -> Any:
     about to score.
     """
     kind = like.device.type
-    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+        return nullcontext()
+    return torch.autocast(kind, enabled=False)
 
 
-def linear(x: Any, weight: Any, bias: Any, mask: Any) -> Any:
-    """The projection as one differentiable expression, for traces."""
-    if mask is not None:
-        x = torch.where(mask[..., None], x, 0)
-    with exact(x):
-        return torch.nn.functional.linear(x.float(), weight.float(), None if bias is None else bias.float())
+def linear(x: Any, weight: Any, bias: Any) -> Any:
+    return torch.nn.functional.linear(x, weight, bias)
+
+
+def projection_dtype(*arrays: Any) -> str:
+    """What documents are projected in (None is no array)."""
+    found = {x.dtype for x in arrays if x is not None}
+    one = found.pop() if len(found) == 1 and arrays[0].is_cuda else torch.float32
+    return str(one)[6:] if one in (torch.float16, torch.bfloat16) else "float32"
 
 
 def scalar(value: Any, like: Any) -> Any:

@@ -7,8 +7,16 @@ PYTHON ?= python3
 # GPU (a quarter of an hour) where there is none or with LIK_CUDA_ARCHS=all in the environment.
 PRESET ?= release
 
-.PHONY: all demo test bench install test-gpu bench-gpu test-hosts test-upstream mutants coverage clean
+.PHONY: help all demo test bench install uninstall amalgamation test-gpu bench-gpu test-hosts test-upstream mutants coverage clean
 
+.DEFAULT_GOAL := all
+
+# Lists these targets: the comment above each is its help.
+help:
+	@awk '/^# /{text = text substr($$0, 2)} /^[a-z-]+:/{name = $$1; sub(/:.*/, "", name); \
+	  if (name != "help") printf "make %-13s%s\n", name, text; text = ""} /^$$/{text = ""}' Makefile
+
+# The library and the command, in build/$(PRESET).
 all:
 	cmake --preset $(PRESET) $(CMAKE_ARGS)
 	cmake --build --preset $(PRESET) -j $(JOBS)
@@ -19,7 +27,7 @@ demo:
 	@rm -f build-demo.log
 	@build/$(PRESET)/lik demo --data demo
 
-# Builds everything and runs every test. `make test SUITES="check cli"` runs some; tests/run.py --list names them.
+# Builds everything and runs every test, an hour on two cores. `make test SUITES="check cli"` runs some, minutes each.
 test:
 	$(PYTHON) tests/run.py $(SUITES)
 
@@ -27,13 +35,21 @@ test:
 bench:
 	bench/run.sh $(ARGS)
 
+# Copies library, header, command, manual page and completions below PREFIX (/usr/local).
 install: all
 	cmake --install build/$(PRESET) --prefix $(PREFIX)
 
+# Removes what the last `make install` has installed.
+uninstall:
+	@test -f build/$(PRESET)/install_manifest.txt || { echo "nothing was installed from build/$(PRESET)"; exit 1; }
+	xargs rm -fv <build/$(PRESET)/install_manifest.txt
+
 # These need an NVIDIA GPU and nvcc.
+# Runs the tests on a GPU.
 test-gpu:
 	tests/gpu/run.sh $(ARGS)
 
+# The GPU's table.
 bench-gpu:
 	bench/gpu.sh $(ARGS)
 
@@ -45,12 +61,18 @@ test-hosts:
 test-upstream:
 	tests/upstream/run.py $(ARGS)
 
-# Breaks the library in many places and says what the tests notice; counts the lines and branches that they run.
+# Breaks the library in many places and says what the tests notice.
 mutants:
 	$(PYTHON) tests/mutants.py $(ARGS)
 
+# Counts the lines and branches that the tests run.
 coverage:
 	$(PYTHON) tests/count_coverage.py
 
+# The CPU library's C sources in one file, build/amalgamation/lik.c, with lik.h beside it.
+amalgamation:
+	$(PYTHON) cmake/amalgamate.py build/amalgamation
+
+# Removes what was built, and the environments.
 clean:
 	rm -rf build .venv .venv-*

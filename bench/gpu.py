@@ -65,7 +65,10 @@ class Ours:
             precision=case.precision,
         )
         op.q = self.tokens(inputs.q, case)
-        op.d = self.compressed(inputs, case) if case.bits else self.tokens(inputs.d, case)
+        if case.table:
+            op.q, op.d = self.looked_up(inputs, case)
+        else:
+            op.d = self.compressed(inputs, case) if case.bits else self.tokens(inputs.d, case)
         if case.listed:
             op.pairing, op.list_count, columns = lik.LIST, case.listed, case.listed
             op.list_q, op.list_d = inputs.list_q.data_ptr(), inputs.list_d.data_ptr()
@@ -96,6 +99,9 @@ class Ours:
         self.add("score", op)
         if case.train:
             self.grad_q, self.grad_d = torch.empty_like(inputs.q), torch.empty_like(inputs.d)
+            if case.gradient_alone:
+                self()
+                self.calls.clear()
             self.add(
                 "grad",
                 lik.Grad(
@@ -103,7 +109,7 @@ class Ours:
                     score=op,
                     grad_scores=inputs.grad.data_ptr(),
                     grad_q=self.grad_q.data_ptr(),
-                    grad_d=self.grad_d.data_ptr(),
+                    grad_d=None if case.bits else self.grad_d.data_ptr(),
                 ),
             )
 
@@ -140,6 +146,17 @@ class Ours:
         )
         t.codec = ctypes.addressof(self.codec)
         return t
+
+    @staticmethod
+    def looked_up(x, case):
+        q, d = (lik.Tokens(struct_size=ctypes.sizeof(lik.Tokens), dtype=lik.F32, dim=case.dim) for _ in "qd")
+        by_element = case.table == "[C, Lq]"
+        q.count, q.len_max, q.data = case.nq, case.lq, x.q.data_ptr()
+        q.dim_stride = case.lq if by_element else 1
+        q.strides = lik.Strides(0, case.lq * case.dim, 1 if by_element else case.dim)
+        d.storage, d.count, d.len_max = lik.ONE_HOT, case.nd, case.ld
+        d.codes, d.codes_dtype, d.codes_strides = x.d.data_ptr(), lik.I32, lik.Strides(0, case.ld, 1)
+        return q, d
 
     def add(self, kind, op):
         plan = lik.Plan(struct_size=ctypes.sizeof(lik.Plan))
@@ -182,7 +199,7 @@ class Peer:
 
     def __init__(self, inputs):
         self.inputs, self.case = inputs, inputs.case
-        if self.case.bits:
+        if self.case.bits or self.case.table:
             raise NotImplementedError
         if self.case.train:
             self.q, self.d = inputs.q.clone().requires_grad_(), inputs.d.clone().requires_grad_()

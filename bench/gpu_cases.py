@@ -22,10 +22,14 @@ class Case:
     topk: int = 0
     argmax: bool = False
     train: bool = False
+    gradient_alone: bool = False  # of `train`: the forward pass was before
     candidates: int = 0  # documents a query; nd is nq times that
     precision: int = 0  # of f32: LIK_HIGHEST, LIK_HIGH, LIK_MEDIUM
     bits: int = 0  # of an element of compressed documents, of 8,192 centroids; 0: dense
     stored_norms: bool = False  # of those: with inverse norms instead of `normalize`
+    # Products of `dim` centroids and the query tokens are given, documents are codes; how the
+    # table lies: "[C, Lq]" or "[Lq, C]"
+    table: str = ""
     listed: int = 0  # so many pairs of the query and random documents
     target_x: float = 0  # at most so many times the limit
     target_ms: float = 0
@@ -101,6 +105,11 @@ CASES = [
     Case("plaid-64", 64, 10000, 32, 300, bits=2, normalize=True),
     Case("plaid-256", 256, 10000, 32, 300, bits=2, normalize=True),
     Case("plaid-f32-A", 1, 10000, 32, 300, dtype=WIDE, bits=2, normalize=True, target_ms=0.45),
+    Case("plaid-grad", 16, 10000, 32, 300, bits=2, normalize=True, train=True, gradient_alone=True),
+    Case("plaid-grad-1", 1, 10000, 32, 300, bits=2, normalize=True, train=True, gradient_alone=True),
+    Case("plaid-approx", 1, 25000, 32, 160, 8192, WIDE, table="[C, Lq]", target_ms=0.06),
+    Case("plaid-approx-32k", 1, 25000, 32, 160, 32768, WIDE, table="[C, Lq]", target_ms=0.06),
+    Case("plaid-approx-view", 1, 25000, 32, 160, 8192, WIDE, table="[Lq, C]", target_ms=0.07),
 ]
 
 
@@ -111,7 +120,11 @@ class Inputs:
         g = torch.Generator(device="cuda").manual_seed(seed)
         self.case = case
         self.q = self.unit(g, (case.nq, case.lq, case.dim))
-        if case.packed:
+        if case.table:
+            self.q = self.q.mT.contiguous() if case.table == "[C, Lq]" else self.q
+            codes = torch.randint(0, case.dim, (case.nd, case.ld), generator=g, device="cuda")
+            self.d, self.longest, self.total = codes.int(), case.ld, case.nd * case.ld
+        elif case.packed:
             lengths = torch.randint(20, 2 * case.ld - 19, (case.nd,), generator=g, device="cuda")
             self.offsets = torch.cat([torch.zeros(1, dtype=torch.int64, device="cuda"), lengths.cumsum(0)])
             self.longest, self.total = int(lengths.max()), int(self.offsets[-1])
@@ -165,6 +178,8 @@ class Inputs:
 
     def bytes(self):
         case = self.case
+        if case.table:
+            return self.q.numel() * 4 + self.total * 4
         token = case.dim * case.bits // 8 + 4 + 4 * case.stored_norms
         token = token if case.bits else case.dim * self.q.element_size()
         return self.q.numel() * self.q.element_size() + self.total * token
@@ -181,6 +196,10 @@ class Inputs:
     def expected(self, queries, documents):
         """Scores in f32 products (TF32 off) of some queries and documents."""
         out = torch.empty(len(queries), len(documents), device="cuda")
+        if self.case.table:
+            tables = self.q if self.case.table == "[C, Lq]" else self.q.mT
+            of = [[tables[i][self.d[j].long()].amax(0).sum() for j in documents] for i in queries]
+            return torch.tensor(of, device="cuda")
         for b, j in enumerate(documents):
             d = self.document(j).float()
             for a, i in enumerate(queries):
@@ -198,6 +217,10 @@ FLOPS_OF_F32 = 6, 2, 1
 
 def limit_of(inputs, bandwidth, rate):
     case = inputs.case
+    if case.table:
+        return inputs.bytes() / bandwidth
+    if case.gradient_alone:  # against compressed documents: centroids through L2, the rest is read once
+        return inputs.bytes() / bandwidth + 2.0 * case.nq * case.lq * case.nd * case.dim / 5.5e9
     if case.listed:
         return max(inputs.bytes() / bandwidth, 2.0 * case.lq * inputs.total * case.dim / rate)
     pairs_tokens = case.nq * case.lq * (case.candidates * case.ld if case.candidates else inputs.total)
@@ -219,8 +242,16 @@ def work_of(inputs):
     """What a case is, and its operations and bytes, for tables and the roofline."""
     case = inputs.case
     documents = case.candidates or case.nd
-    flops = 2.0 * case.nq * case.lq * (documents * case.ld if case.candidates else inputs.total) * case.dim
     dtype = str(case.dtype)[6:]
+    if case.table:
+        shape = (
+            f"{case.nq} x {case.lq}, scores of {case.dim} centroids, against {case.nd} x {case.ld}, {dtype}"
+        )
+        looked_up = float(case.nq * case.lq * inputs.total)
+        return {"shape": shape, "flops": looked_up, "bytes": inputs.bytes(), "train": False}
+    flops = 2.0 * case.nq * case.lq * (documents * case.ld if case.candidates else inputs.total) * case.dim
+    if case.gradient_alone:
+        flops, dtype = 2.0 * case.nq * case.lq * documents * case.dim, f"{dtype}, the gradient alone"
     if case.bits:
         dtype += f", {case.bits} bits"
     length = f"about {case.ld}" if case.packed else f"{case.ld}, a third dropped" if case.masked else case.ld

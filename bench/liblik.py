@@ -11,7 +11,7 @@ from ctypes import POINTER, Structure, byref, c_char, c_char_p, c_int, c_int32, 
 import numpy as np
 
 F32, F16, BF16, E4M3, E5M2, I8, I16, I32, I64 = range(1, 10)
-DENSE, RESIDUAL = range(2)
+DENSE, RESIDUAL, ONE_HOT = range(3)
 ALL, CANDIDATES, PAIRS, LIST = range(4)
 HIGHEST, HIGH, MEDIUM = range(3)
 

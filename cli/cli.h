@@ -28,7 +28,8 @@ struct options {
     const char *device, *color;
     const char *lens, *ids, *text, *key;                         /* of the documents */
     const char *query_lens, *query_ids, *query_text, *query_key; /* of the queries */
-    const char *pairs, *output, *trec, *query, *document, *compare, *cmap, *measures, *data;
+    const char *pairs, *output, *trec, *query, *document, *compare, *cmap, *grid, *image, *generate,
+        *measures, *data;
     const char *centroids, *seed;
     int64_t k, threads, rounds, nbits, iterations;
     int all, normalize, json, table, quiet, verbose, skip_bad, skip_missing, fail_empty, check, complete,
@@ -55,6 +56,15 @@ void inputs_keep(const char *output, const char *input);
 /* options.c */
 const struct command *options_parse(int argc, char **argv, struct options *options);
 void options_help(const struct command *command, FILE *out); /* command NULL: the overview */
+struct option_help {
+    const char *name, *value, *help; /* value: what it is called, NULL without, [..] may be left out */
+    char letter;                     /* 0 = none */
+};
+/* Each option of a command in the order of --help, or with NULL each of all of them once. */
+void options_each(const struct command *command, void (*each)(const struct option_help *option, void *arg),
+                  void *arg);
+/* generate.c: the manual page or a shell's completions, to standard output. */
+void generate(const char *what);
 
 /* Ends the program if what went to stdout by way of stdio did not arrive. */
 void stdout_check(void);

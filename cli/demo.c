@@ -325,6 +325,8 @@ static int64_t put_queries(struct demo *demo, const struct options *options, con
         }
         sink_put(&results.out, "\n", 1);
     }
+    sink_printf(&results.out, "Scores are without the queries' idf weights, as of `lik score --no-weights`; "
+                              "the table has them in a row of its own.\n");
     if (!options->all)
         sink_printf(&results.out, "These are %lld of %lld queries, evenly spaced; --all shows every one.\n\n",
                     (long long)told, (long long)n);
@@ -388,7 +390,7 @@ static void write_heatmaps(struct demo *demo, const struct options *options, str
     for (int i = 0; i < 2; i++)
         paths[i] = heatmap_path(prefix, i);
     sinks_open(&files[0], paths[0], &files[1], paths[1]);
-    heatmap_html(&files[0], &map, 1, cmap);
+    heatmap_html(&files[0], &map, 1, cmap, NULL);
     heatmap_svg(&files[1], &map, 1, cmap);
     const char *id = lik_collection_id(&demo->inputs.queries, query, room);
     sink_printf(out, "The token heat map of query ");

@@ -13,6 +13,13 @@ struct inputs {
 };
 void inputs_open(struct inputs *inputs, const struct options *options, const char *queries,
                  const char *documents);
+/* The same in two steps: 0, or the reader's status, and nothing is open; then what should be
+ * said. */
+int inputs_try(struct inputs *inputs, const struct options *options, const char *queries,
+               const char *documents, struct lik_io_error *error);
+void inputs_look(struct inputs *inputs, const struct options *options);
+/* A note where the queries' file has weights that scores are going to have in them. */
+void inputs_tell_weights(const struct inputs *inputs);
 void inputs_close(struct inputs *inputs);
 /* One collection from the options; `queries` says which of them. */
 void collection_open(struct lik_collection *c, const struct options *options, const char *path, int queries);

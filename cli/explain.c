@@ -1,5 +1,5 @@
 /* lik explain: the tokens behind one score. */
-#include "heatmap.h"
+#include "heatmap_draw.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -55,6 +55,10 @@ static void put_json(struct sink *out, const struct heatmap *maps, int count)
             sink_quote(out, text, (int64_t)strlen(text));
             sink_printf(out, ", \"similarity\": ");
             sink_number(out, (double)match->similarity);
+            if (heatmap_weighted(map)) {
+                sink_printf(out, ", \"weight\": ");
+                sink_number(out, match->weight);
+            }
             sink_printf(out, ", \"adds\": ");
             sink_number(out, match->share);
             sink_put(out, "}", 1);
@@ -73,6 +77,10 @@ int command_explain(struct options *options)
     int html = lik_path_ends(options->output, ".html"), svg = lik_path_ends(options->output, ".svg");
     int count = options->compare ? 2 : 1;
     enum cmap cmap = heatmap_cmap(options->cmap);
+    struct grid grid;
+    grid_parse(&grid, options->grid, options->image);
+    if (grid.rows && (!html || options->compare))
+        die(EXIT_USAGE, "--grid lays one page out: it goes with -o x.html, and not with --compare");
     if (options->output && !html && !svg && !options->json)
         die(EXIT_USAGE, "-o %s: the heat map is written as .html or .svg", options->output);
     if (options->json && (html || svg))
@@ -88,12 +96,18 @@ int command_explain(struct options *options)
     int64_t q = options->query ? find(&inputs.queries, options->query, "query") : 0;
     int64_t d = options->document ? find(&inputs.documents, options->document, "document")
                                   : best_document(&engine, &inputs, q);
+    inputs_tell_weights(&inputs);
     heatmap_open(&maps[0], &engine, &inputs, q, d);
     if (count == 2)
         heatmap_open(&maps[1], &engine, &inputs, q, find(&inputs.documents, options->compare, "document"));
+    if (!maps[0].query_spans.count || !maps[0].document_spans.count)
+        note("no texts of tokens are known: rows and columns are called by their numbers; give %s%s%s",
+             maps[0].document_spans.count ? "" : "--text FILE",
+             maps[0].document_spans.count || maps[0].query_spans.count ? "" : " and ",
+             maps[0].query_spans.count ? "" : "--query-text FILE");
     sink_open(&out, options->output);
     if (html)
-        heatmap_html(&out, maps, count, cmap);
+        heatmap_html(&out, maps, count, cmap, &grid);
     else if (svg)
         heatmap_svg(&out, maps, count, cmap);
     else if (options->json)

@@ -63,9 +63,9 @@ static int outputs_of(const struct command *command, const struct options *optio
 
 void inputs_check(const struct command *command, const struct options *options)
 {
-    const char *sources[16] = {options->lens,      options->ids,        options->text, options->query_lens,
-                               options->query_ids, options->query_text, options->pairs};
-    int count = 7, from_input = 0;
+    const char *sources[16] = {options->lens,      options->ids,        options->text,  options->query_lens,
+                               options->query_ids, options->query_text, options->pairs, options->image};
+    int count = 8, from_input = 0;
     for (int i = 0; i < options->argument_count; i++)
         sources[count++] = options->arguments[i];
     for (int i = 0; i < count; i++)

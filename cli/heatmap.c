@@ -1,26 +1,13 @@
-/* Drawing token similarities; see heatmap.h. Color is a linear walk through anchor colors:
- * viridis for screens, white to black for print. The scale runs from the lowest to the highest
- * similarity shown. */
-#include "heatmap.h"
+/* What a heat map shows, and its form in a terminal; see heatmap.h. Color is a linear walk
+ * through anchor colors: viridis for screens, white to black for print. The scale runs from the
+ * lowest to the highest similarity shown. */
+#include "heatmap_draw.h"
 
 #include "base/size.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define CELL       15    /* pixels of a cell */
-#define LABEL_MAX  20    /* characters of a token label */
-#define TITLES_MAX 20000 /* cells up to which each has a tooltip */
-
-struct rgb {
-    int r, g, b;
-};
-
-struct scale {
-    float low, high;
-    enum cmap cmap;
-};
 
 void heatmap_open(struct heatmap *map, struct engine *engine, const struct inputs *inputs, int64_t query,
                   int64_t document)
@@ -76,7 +63,7 @@ enum cmap heatmap_cmap(const char *name)
 
 /* ---- colors ---- */
 
-static struct rgb color_at(enum cmap cmap, double t)
+struct rgb color_at(enum cmap cmap, double t)
 {
     static const struct rgb viridis[] = {{68, 1, 84},    {72, 40, 120},  {62, 74, 137},  {49, 104, 142},
                                          {38, 130, 142}, {31, 158, 137}, {53, 183, 121}, {110, 206, 88},
@@ -93,7 +80,7 @@ static struct rgb color_at(enum cmap cmap, double t)
                         (int)lround(a->b + f * (b->b - a->b))};
 }
 
-static double place(const struct scale *scale, float value)
+double scale_place(const struct scale *scale, float value)
 {
     if (!isfinite(value) || !(scale->high > scale->low))
         return isfinite(value) ? 1 : 0;
@@ -101,7 +88,7 @@ static double place(const struct scale *scale, float value)
                 fmin(1, ((double)value - (double)scale->low) / ((double)scale->high - (double)scale->low)));
 }
 
-static struct scale scale_of(const struct heatmap *maps, int count, enum cmap cmap)
+struct scale scale_of(const struct heatmap *maps, int count, enum cmap cmap)
 {
     struct scale s = {INFINITY, -INFINITY, cmap};
     for (int m = 0; m < count; m++)
@@ -115,8 +102,7 @@ static struct scale scale_of(const struct heatmap *maps, int count, enum cmap cm
     return s;
 }
 
-/* The best similarity of each document token over the query's tokens, NaN if it has none. */
-static float best_of_column(const struct heatmap *map, int64_t t, int64_t *row)
+float best_of_column(const struct heatmap *map, int64_t t, int64_t *row)
 {
     float best = NAN;
     for (int64_t s = 0; s < map->rows; s++) {
@@ -129,39 +115,77 @@ static float best_of_column(const struct heatmap *map, int64_t t, int64_t *row)
     return best;
 }
 
-static const char *document_id(const struct heatmap *map, char room[24])
+const char *heatmap_document(const struct heatmap *map, char room[24])
 {
     return lik_collection_id(&map->inputs->documents, map->document, room);
 }
 
-static const char *query_id(const struct heatmap *map, char room[24])
+const char *heatmap_query(const struct heatmap *map, char room[24])
 {
     return lik_collection_id(&map->inputs->queries, map->query, room);
 }
 
-static double mean_similarity(const struct heatmap *map)
+double mean_similarity(const struct heatmap *map)
 {
     return map->weight != 0 ? (double)map->score / map->weight : 0;
 }
 
+static int by_value(const void *left, const void *right)
+{
+    float a = *(const float *)left, b = *(const float *)right;
+    return (a > b) - (a < b);
+}
+
+struct shading shading_of(const struct heatmap *map, const struct scale *scale)
+{
+    struct shading shading = {.high = scale->high};
+    int64_t n = 0, row = 0;
+    float *best = allocate(map->columns, sizeof *best, "similarities");
+    for (int64_t t = 0; t < map->columns; t++) {
+        best[n] = best_of_column(map, t, &row);
+        n += isfinite(best[n]);
+    }
+    if (n)
+        qsort(best, (size_t)n, sizeof *best, by_value);
+    shading.median = n ? best[n / 2] : 0;
+    free(best);
+    return shading;
+}
+
+double shade(const struct shading *shading, float value)
+{
+    if (!isfinite(value) || value <= shading->median)
+        return 0;
+    return shading->high > shading->median ? fmin(1, ((double)value - (double)shading->median) /
+                                                         ((double)shading->high - (double)shading->median))
+                                           : 1;
+}
+
+int heatmap_weighted(const struct heatmap *map)
+{
+    return map->inputs->queries.tokens.weights != NULL;
+}
+
 /* ---- terminal ---- */
 
-/* How each byte of a document's text is shown: 0 = plain, else 1 + 254 * place in the scale,
- * for matched tokens. */
-static void shade_text(const struct heatmap *map, const struct scale *scale, unsigned char *shade)
+/* How each byte of a document's text is shown: 0 = plain, else 1 + 254 * its shade: of what is
+ * above the document's median. */
+static void shade_text(const struct heatmap *map, const struct scale *scale, unsigned char *shades)
 {
+    struct shading shading = shading_of(map, scale);
     const struct spans *s = &map->document_spans;
     for (int64_t t = 0; t < s->count; t++) {
         int64_t row = 0;
         float best = best_of_column(map, t, &row);
-        if (s->from[t] >= 0 && isfinite(best))
-            memset(shade + s->from[t], 1 + (int)(254 * place(scale, best)), (size_t)(s->to[t] - s->from[t]));
+        double p = shade(&shading, best);
+        if (s->from[t] >= 0 && p > 0)
+            memset(shades + s->from[t], 1 + (int)(254 * p), (size_t)(s->to[t] - s->from[t]));
     }
 }
 
-static void start_shade(struct sink *out, int shade)
+static void start_shade(struct sink *out, int level)
 {
-    double t = (shade - 1) / 254.0;
+    double t = (level - 1) / 254.0;
     struct rgb c = color_at(CMAP_VIRIDIS, t);
     int dark = c.r * 3 + c.g * 6 + c.b < 1280;
     if (terminal.color == COLOR_24BIT)
@@ -179,9 +203,9 @@ static void put_text(struct sink *out, const struct heatmap *map, const struct s
     int column = 0, width = terminal.width;
     if (!size)
         return;
-    unsigned char *shade = allocate(size + 1, 1, "shades");
+    unsigned char *shades = allocate(size + 1, 1, "shades");
     char *edge = allocate(size + 1, 1, "edges"); /* 1 = a winner begins here, 2 = ends, 3 = both */
-    shade_text(map, scale, shade);
+    shade_text(map, scale, shades);
     for (int64_t i = 0; i < map->match_count; i++) {
         int64_t t = map->matches[i].document_token;
         if (t < map->document_spans.count && map->document_spans.from[t] >= 0) {
@@ -203,14 +227,14 @@ static void put_text(struct sink *out, const struct heatmap *map, const struct s
             column++;
         }
         for (int64_t i = at, end; i < stop; i = end) {
-            for (end = i + 1; end < stop && shade[end] == shade[i] && !edge[end]; end++)
+            for (end = i + 1; end < stop && shades[end] == shades[i] && !edge[end]; end++)
                 ;
             if (!terminal.color && edge[i] & 1)
                 sink_put(out, "[[", 2);
-            if (terminal.color && shade[i])
-                start_shade(out, shade[i]);
+            if (terminal.color && shades[i])
+                start_shade(out, shades[i]);
             sink_clean(out, text + i, end - i);
-            if (terminal.color && shade[i])
+            if (terminal.color && shades[i])
                 sink_put(out, "\x1b[0m", 4);
             if (!terminal.color && edge[end] & 2)
                 sink_put(out, "]]", 2);
@@ -219,7 +243,7 @@ static void put_text(struct sink *out, const struct heatmap *map, const struct s
         stop += stop < size;
     }
     sink_put(out, "\n", 1);
-    free(shade);
+    free(shades);
     free(edge);
 }
 
@@ -249,14 +273,15 @@ static void put_title_line(struct sink *out, const char *what, const char *id, c
 static void put_score_line(struct sink *out, const struct heatmap *map)
 {
     char room[24];
-    put_title_line(out, "document", document_id(map, room), NULL);
+    put_title_line(out, "document", heatmap_document(map, room), NULL);
     sink_printf(out, "score     %.4f, mean similarity %.3f\n", (double)map->score, mean_similarity(map));
 }
 
 static void put_matches(struct sink *out, const struct heatmap *map)
 {
-    int label = (int)lik_max_i64(lik_min_i64(16, (terminal.width - 26) / 2), 4),
-        bar = terminal.width - 2 * label - 24;
+    int weighted = heatmap_weighted(map), used = weighted ? 34 : 24;
+    int label = (int)lik_max_i64(lik_min_i64(16, (terminal.width - used - 2) / 2), 4),
+        bar = terminal.width - 2 * label - used;
     double largest = 0;
     bar = bar > 24 ? 24 : bar;
     for (int64_t i = 0; i < map->match_count; i++)
@@ -264,13 +289,16 @@ static void put_matches(struct sink *out, const struct heatmap *map)
     sink_fill(out, "query token", 11, label);
     sink_put(out, "  ", 2);
     sink_fill(out, "best match", 10, label);
-    sink_printf(out, "  %7s  %8s\n", "sim", "adds");
+    sink_printf(out, weighted ? "  %7s  %8s  %8s\n" : "  %7s%.0s  %8s\n", "sim", "weight", "adds");
     for (int64_t i = 0; i < map->match_count; i++) {
         const struct match *m = &map->matches[i];
         put_label(out, &map->query_spans, m->query_token, label);
         sink_put(out, "  ", 2);
         put_label(out, &map->document_spans, m->document_token, label);
-        sink_printf(out, "  %7.3f  %8.4f", (double)m->similarity, m->share);
+        sink_printf(out, "  %7.3f", (double)m->similarity);
+        if (weighted)
+            sink_printf(out, "  %8.4f", m->weight);
+        sink_printf(out, "  %8.4f", m->share);
         if (bar >= 4) {
             sink_put(out, "  ", 2);
             put_bar(out, largest > 0 ? m->share / largest : 0, bar);
@@ -278,12 +306,6 @@ static void put_matches(struct sink *out, const struct heatmap *map)
         sink_put(out, "\n", 1);
     }
 }
-
-struct difference {
-    int64_t query_token;
-    const struct match *a, *b; /* NULL = no match */
-    double value;              /* share in a less share in b */
-};
 
 static int by_size(const void *left, const void *right)
 {
@@ -294,9 +316,7 @@ static int by_size(const void *left, const void *right)
     return (a->query_token > b->query_token) - (a->query_token < b->query_token);
 }
 
-/* Why is the first above the second: what each query token adds to both, largest difference
- * first. */
-static struct difference *differences_of(const struct heatmap *maps, int64_t *count)
+struct difference *differences_of(const struct heatmap *maps, int64_t *count)
 {
     struct difference *all = allocate(maps->rows, sizeof *all, "differences");
     int64_t n = 0;
@@ -350,7 +370,7 @@ void heatmap_terminal(struct sink *out, const struct heatmap *maps, int count)
 {
     struct scale scale = scale_of(maps, count, CMAP_VIRIDIS);
     char room[24];
-    put_title_line(out, "query", query_id(maps, room), &maps->query_spans);
+    put_title_line(out, "query", heatmap_query(maps, room), &maps->query_spans);
     for (int m = 0; m < count; m++) {
         put_score_line(out, &maps[m]);
         sink_put(out, "\n", 1);
@@ -363,322 +383,4 @@ void heatmap_terminal(struct sink *out, const struct heatmap *maps, int count)
     }
     if (count == 2)
         put_differences(out, maps);
-}
-
-/* ---- markup ---- */
-
-static void put_escaped(struct sink *out, const char *text, int64_t size)
-{
-    for (const char *at = text, *end = text + size; at < end;) {
-        uint32_t code;
-        int length = lik_utf8_decode(at, end, &code);
-        if (!length || (code < 0x20 && code != '\n') || (code >= 0x7f && code < 0xa0) || code == 0xfffe ||
-            code == 0xffff)
-            sink_put(out, " ", 1);
-        else if (code == '<')
-            sink_put(out, "&lt;", 4);
-        else if (code == '>')
-            sink_put(out, "&gt;", 4);
-        else if (code == '&')
-            sink_put(out, "&amp;", 5);
-        else if (code == '"')
-            sink_put(out, "&quot;", 6);
-        else
-            sink_put(out, at, length);
-        at += length ? length : 1;
-    }
-}
-
-/* An id or a token, which must be told from others: what cannot be seen is written as in a
- * terminal. Texts are not, since a page shows each in a paragraph of its own, as its writing
- * system wants it. */
-static void put_name(struct sink *out, const char *text, int64_t size)
-{
-    for (const char *at = text, *end = text + size; at < end;) {
-        char shown[12];
-        int columns, length = text_character(at, end, shown, &columns);
-        put_escaped(out, shown, (int64_t)strlen(shown));
-        at += length;
-    }
-}
-
-static void put_escaped_label(struct sink *out, const struct spans *spans, int64_t t)
-{
-    char room[24];
-    const char *label = spans_label(spans, t, room);
-    int64_t size = (int64_t)strlen(label), fit = text_prefix(label, size, LABEL_MAX);
-    put_name(out, label, fit);
-    if (fit < size)
-        sink_put(out, "\u2026", 3);
-}
-
-static int label_columns(const struct spans *spans, int64_t count)
-{
-    char room[24];
-    int64_t most = 2;
-    for (int64_t t = 0; t < count; t++) {
-        const char *label = spans_label(spans, t, room);
-        most = lik_max_i64(most, text_columns(label, (int64_t)strlen(label)));
-    }
-    return (int)lik_min_i64(most, LABEL_MAX + 1);
-}
-
-/* Where a matrix stands in its picture, in pixels. */
-struct frame {
-    int left, top, width, height; /* of the labels, and of everything */
-    double cell;                  /* width of a cell */
-};
-
-static struct frame frame_of(const struct heatmap *map)
-{
-    struct frame f;
-    f.left = 12 + 7 * label_columns(&map->query_spans, map->rows);
-    f.cell = fmax(2, fmin(CELL, 1600.0 / (double)lik_max_i64(map->columns, 1)));
-    f.top = f.cell < 9 ? 8 : 10 + 7 * label_columns(&map->document_spans, map->columns);
-    f.width = (int)lik_min_i64(f.left + (int64_t)ceil(f.cell * (double)map->columns) + 12, INT32_MAX);
-    f.height = (int)lik_min_i64(f.top + CELL * map->rows + 8, INT32_MAX);
-    return f;
-}
-
-/* Rank of cell t in its row: 0 the best, 1 and 2 the runners-up, 3 any other. */
-static int standing(const struct heatmap *map, int64_t s, int64_t t)
-{
-    const float *row = map->similarities + s * map->columns;
-    int better = 0;
-    for (int64_t i = 0; i < map->columns && better < 3; i++)
-        better += row[i] > row[t] || (row[i] == row[t] && i < t);
-    return better;
-}
-
-static void put_row(struct sink *out, const struct heatmap *map, const struct frame *f,
-                    const struct scale *scale, int64_t s)
-{
-    int titles = map->rows * map->columns <= TITLES_MAX;
-    double y = f->top + (double)CELL * (double)s;
-    sink_printf(out, "<g class=\"row\"><text x=\"%d\" y=\"%.0f\" text-anchor=\"end\">", f->left - 5,
-                y + CELL - 4);
-    put_escaped_label(out, &map->query_spans, s);
-    sink_printf(out, "</text>\n");
-    for (int64_t t = 0; t < map->columns; t++) {
-        float value = map->similarities[s * map->columns + t];
-        if (isnan(value))
-            continue;
-        struct rgb c = color_at(scale->cmap, place(scale, value));
-        int rank = standing(map, s, t);
-        sink_printf(out, "<rect x=\"%.2f\" y=\"%.0f\" width=\"%.2f\" height=\"%d\" fill=\"#%02x%02x%02x\"%s",
-                    f->left + f->cell * (double)t, y, f->cell, CELL, c.r, c.g, c.b,
-                    rank == 0  ? " class=\"best\""
-                    : rank < 3 ? " class=\"next\""
-                               : "");
-        if (!titles) {
-            sink_printf(out, "/>");
-            continue;
-        }
-        sink_printf(out, "><title>");
-        put_escaped_label(out, &map->query_spans, s);
-        sink_printf(out, " \u00d7 ");
-        put_escaped_label(out, &map->document_spans, t);
-        sink_printf(out, ": %.3f</title></rect>", (double)value);
-    }
-    sink_printf(out, "</g>\n");
-}
-
-/* One matrix with its labels; the winner of each row is framed. */
-static void put_matrix(struct sink *out, const struct heatmap *map, const struct scale *scale)
-{
-    struct frame f = frame_of(map);
-    for (int64_t t = 0; t < map->columns && f.cell >= 9; t++) {
-        double x = f.left + f.cell * ((double)t + 0.5) + 4;
-        sink_printf(out, "<text transform=\"translate(%.1f %d) rotate(-90)\">", x, f.top - 5);
-        put_escaped_label(out, &map->document_spans, t);
-        sink_printf(out, "</text>\n");
-    }
-    for (int64_t s = 0; s < map->rows; s++)
-        put_row(out, map, &f, scale, s);
-    for (int64_t i = 0; i < map->match_count; i++)
-        sink_printf(
-            out,
-            "<rect x=\"%.2f\" y=\"%.0f\" width=\"%.2f\" height=\"%d\" fill=\"none\" stroke=\"#e4002b\" "
-            "stroke-width=\"1.5\" pointer-events=\"none\"/>\n",
-            f.left + f.cell * (double)map->matches[i].document_token + 0.75,
-            f.top + (double)CELL * (double)map->matches[i].query_token + 0.75, f.cell - 1.5, CELL - 2);
-}
-
-static const char style[] =
-    "text{font:11px ui-monospace,Menlo,Consolas,monospace;fill:#222}"
-    ".row:hover .best{stroke:#e4002b;stroke-width:4}.row:hover .next{stroke:#ff8a00;stroke-width:2}"
-    ".row:hover text{font-weight:bold}";
-
-static void put_legend(struct sink *out, const struct scale *scale, int x, int y)
-{
-    for (int i = 0; i < 60; i++) {
-        struct rgb c = color_at(scale->cmap, i / 59.0);
-        sink_printf(out, "<rect x=\"%d\" y=\"%d\" width=\"3\" height=\"10\" fill=\"#%02x%02x%02x\"/>",
-                    x + 50 + 2 * i, y, c.r, c.g, c.b);
-    }
-    sink_printf(
-        out, "\n<text x=\"%d\" y=\"%d\" text-anchor=\"end\">%.2f</text><text x=\"%d\" y=\"%d\">%.2f</text>\n",
-        x + 46, y + 9, (double)scale->low, x + 175, y + 9, (double)scale->high);
-}
-
-static void put_caption(struct sink *out, const struct heatmap *map)
-{
-    char room[24];
-    const char *id = query_id(map, room);
-    put_name(out, id, (int64_t)strlen(id));
-    sink_printf(out, " \u00d7 ");
-    id = document_id(map, room);
-    put_name(out, id, (int64_t)strlen(id));
-    sink_printf(out, ": score %.4f, mean similarity %.3f", (double)map->score, mean_similarity(map));
-}
-
-void heatmap_svg(struct sink *out, const struct heatmap *maps, int count, enum cmap cmap)
-{
-    struct scale scale = scale_of(maps, count, cmap);
-    int64_t width = 280, height = 24, y = 0;
-    for (int m = 0; m < count; m++) {
-        struct frame f = frame_of(&maps[m]);
-        width = lik_max_i64(width, f.width);
-        height += f.height + 22;
-    }
-    sink_printf(out,
-                "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%lld\" height=\"%lld\" viewBox=\"0 0 %lld "
-                "%lld\">\n<style>%s</style>\n"
-                "<rect width=\"100%%\" height=\"100%%\" fill=\"#fff\"/>\n",
-                (long long)width, (long long)height, (long long)width, (long long)height, style);
-    for (int m = 0; m < count; m++) {
-        sink_printf(out, "<g transform=\"translate(0 %lld)\"><text x=\"8\" y=\"15\">", (long long)y);
-        put_caption(out, &maps[m]);
-        sink_printf(out, "</text></g>\n<g transform=\"translate(0 %lld)\">\n", (long long)y + 18);
-        put_matrix(out, &maps[m], &scale);
-        sink_printf(out, "</g>\n");
-        y += frame_of(&maps[m]).height + 22;
-    }
-    put_legend(out, &scale, 8, (int)y + 4);
-    sink_printf(out, "</svg>\n");
-}
-
-static void put_html_text(struct sink *out, const struct heatmap *map, const struct scale *scale)
-{
-    const struct spans *s = &map->document_spans;
-    const char *text = s->line.text.data;
-    int64_t at = 0;
-    if (!s->line.text.size)
-        return;
-    sink_printf(out, "<p class=\"text\">");
-    for (int64_t t = 0; t < s->count; t++) {
-        int64_t row = 0;
-        float best = best_of_column(map, t, &row);
-        if (s->from[t] < 0 || !isfinite(best))
-            continue;
-        double p = place(scale, best);
-        put_escaped(out, text + at, s->from[t] - at);
-        sink_printf(out, "<span style=\"background:rgba(255,176,0,%.2f)\" title=\"", p * p);
-        put_escaped_label(out, &map->query_spans, row);
-        sink_printf(out, ": %.3f\">", (double)best);
-        put_escaped(out, text + s->from[t], s->to[t] - s->from[t]);
-        sink_printf(out, "</span>");
-        at = s->to[t];
-    }
-    put_escaped(out, text + at, s->line.text.size - at);
-    sink_printf(out, "</p>\n");
-}
-
-static void put_html_matches(struct sink *out, const struct heatmap *map)
-{
-    double largest = 0, sum = 0;
-    for (int64_t i = 0; i < map->match_count; i++)
-        largest = fmax(largest, fabs(map->matches[i].share));
-    sink_printf(
-        out,
-        "<table><tr><th>query token</th><th>best match</th><th>similarity</th><th>adds</th><th></th></tr>\n");
-    for (int64_t i = 0; i < map->match_count; i++) {
-        const struct match *m = &map->matches[i];
-        sum += m->share;
-        sink_printf(out, "<tr><td>");
-        put_escaped_label(out, &map->query_spans, m->query_token);
-        sink_printf(out, "</td><td>");
-        put_escaped_label(out, &map->document_spans, m->document_token);
-        sink_printf(out,
-                    "</td><td class=\"n\">%.3f</td><td class=\"n\">%.4f</td><td><div class=\"bar\" "
-                    "style=\"width:%.0fpx\"></div></td></tr>\n",
-                    (double)m->similarity, m->share, largest > 0 ? fmax(0, m->share / largest * 160) : 0);
-    }
-    sink_printf(out, "<tr><th colspan=\"3\">score</th><th class=\"n\">%.4f</th><td></td></tr></table>\n",
-                sum);
-}
-
-static void put_html_differences(struct sink *out, const struct heatmap *maps)
-{
-    int64_t count;
-    struct difference *all = differences_of(maps, &count);
-    sink_printf(out, "<h2>Why one is above the other</h2>\n<table><tr><th>query token</th><th>in the "
-                     "first</th><th></th><th>in the second</th>"
-                     "<th></th><th>adds more</th></tr>\n");
-    for (int64_t i = 0; i < count; i++) {
-        sink_printf(out, "<tr><td>");
-        put_escaped_label(out, &maps->query_spans, all[i].query_token);
-        sink_printf(out, "</td>");
-        for (int m = 0; m < 2; m++) {
-            const struct match *match = m ? all[i].b : all[i].a;
-            sink_printf(out, "<td>");
-            if (match)
-                put_escaped_label(out, &maps[m].document_spans, match->document_token);
-            sink_printf(out, "</td><td class=\"n\">");
-            if (match)
-                sink_printf(out, "%.3f", (double)match->similarity);
-            sink_printf(out, "</td>");
-        }
-        sink_printf(out, "<td class=\"n\">%+.4f</td></tr>\n", all[i].value);
-    }
-    sink_printf(out, "</table>\n");
-    free(all);
-}
-
-void heatmap_html(struct sink *out, const struct heatmap *maps, int count, enum cmap cmap)
-{
-    struct scale scale = scale_of(maps, count, cmap);
-    sink_printf(out, "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<title>");
-    put_caption(out, maps);
-    sink_printf(out,
-                "</title>\n<style>%s\nbody{font:15px/1.5 system-ui,sans-serif;margin:2em "
-                "auto;max-width:1200px;padding:0 "
-                "1em;color:#222;background:#fff}"
-                "h1{font-size:1.3em}h2{font-size:1.1em;margin-top:2em}.map{overflow-x:auto}table{border-"
-                "collapse:collapse;"
-                "margin:1em 0}"
-                "td,th{padding:1px 10px 1px "
-                "0;text-align:left;font-weight:normal}th{color:#666}.n{text-align:right;font-variant-numeric:"
-                "tabular-nums}"
-                ".bar{height:.7em;background:#31688e}.text{max-width:50em}svg{display:block}</style>\n</"
-                "head>\n<body>\n<h1>",
-                style);
-    if (maps->query_spans.line.text.size)
-        put_escaped(out, maps->query_spans.line.text.data, maps->query_spans.line.text.size);
-    else
-        put_caption(out, maps);
-    sink_printf(out, "</h1>\n");
-    for (int m = 0; m < count; m++) {
-        struct frame f = frame_of(&maps[m]);
-        int width = f.width > 240 ? f.width : 240;
-        sink_printf(out, "<h2>");
-        put_caption(out, &maps[m]);
-        sink_printf(out, "</h2>\n");
-        put_html_text(out, &maps[m], &scale);
-        sink_printf(
-            out, "<div class=\"map\"><svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\">\n",
-            width, f.height + 18);
-        put_matrix(out, &maps[m], &scale);
-        put_legend(out, &scale, 0, f.height + 2);
-        sink_printf(out, "</svg></div>\n");
-        put_html_matches(out, &maps[m]);
-    }
-    if (count == 2)
-        put_html_differences(out, maps);
-    sink_printf(
-        out,
-        "<p>Rows are query tokens, columns document tokens; the best match of each row is framed and adds up "
-        "to the score. lik %s</p>\n"
-        "</body>\n</html>\n",
-        lik_version());
 }

@@ -7,22 +7,33 @@
 
 #include <math.h>
 
-void collection_open(struct lik_collection *c, const struct options *options, const char *path, int queries)
+static int collection_try(struct lik_collection *c, const struct options *options, const char *path,
+                          int queries, struct lik_io_error *error)
 {
-    struct lik_io_error error;
     struct lik_collection_options from = {
         .path = path, .queries = queries, .weights = queries && !options->no_weights};
     from.lens = queries ? options->query_lens : options->lens;
     from.ids = queries ? options->query_ids : options->ids;
     from.text = queries ? options->query_text : options->text;
     from.key = queries ? options->query_key : options->key;
-    int status = lik_collection_open(c, &from, &error);
-    if (status)
-        die_io(status, &error);
+    return lik_collection_open(c, &from, error);
+}
+
+static void collection_ready(struct lik_collection *c, const struct options *options)
+{
     if (c->converted)
         note("%s holds float64; it is converted to float32 in memory", c->path);
     if (!c->compressed || !c->compressed->normalize) /* those are unit vectors already */
         c->tokens.normalize = options->normalize;
+}
+
+void collection_open(struct lik_collection *c, const struct options *options, const char *path, int queries)
+{
+    struct lik_io_error error;
+    int status = collection_try(c, options, path, queries, &error);
+    if (status)
+        die_io(status, &error);
+    collection_ready(c, options);
 }
 
 /* Element i of a compressed token, in f32. */
@@ -79,12 +90,25 @@ static void look_at_norms(const struct lik_collection *c, const char *noun)
              noun, low, high);
 }
 
-void inputs_open(struct inputs *inputs, const struct options *options, const char *queries,
-                 const char *documents)
+int inputs_try(struct inputs *inputs, const struct options *options, const char *queries,
+               const char *documents, struct lik_io_error *error)
 {
     double start = seconds();
-    collection_open(&inputs->queries, options, queries, 1);
-    collection_open(&inputs->documents, options, documents, 0);
+    int status = collection_try(&inputs->queries, options, queries, 1, error);
+    if (status)
+        return status;
+    status = collection_try(&inputs->documents, options, documents, 0, error);
+    if (status)
+        lik_collection_free(&inputs->queries);
+    inputs->seconds = seconds() - start;
+    return status;
+}
+
+void inputs_look(struct inputs *inputs, const struct options *options)
+{
+    double start = seconds();
+    collection_ready(&inputs->queries, options);
+    collection_ready(&inputs->documents, options);
     const struct lik_collection *q = &inputs->queries, *d = &inputs->documents;
     if (q->tokens.dim != d->tokens.dim)
         die(EXIT_INCOMPATIBLE,
@@ -93,7 +117,24 @@ void inputs_open(struct inputs *inputs, const struct options *options, const cha
             (long long)q->tokens.dim, q->path, (long long)d->tokens.dim, d->path);
     look_at_norms(q, "queries");
     look_at_norms(d, "documents");
-    inputs->seconds = seconds() - start;
+    inputs->seconds += seconds() - start;
+}
+
+void inputs_tell_weights(const struct inputs *inputs)
+{
+    if (inputs->queries.tokens.weights)
+        note("%s has weights of query tokens, which are applied; --no-weights ignores them",
+             inputs->queries.path);
+}
+
+void inputs_open(struct inputs *inputs, const struct options *options, const char *queries,
+                 const char *documents)
+{
+    struct lik_io_error error;
+    int status = inputs_try(inputs, options, queries, documents, &error);
+    if (status)
+        die_io(status, &error);
+    inputs_look(inputs, options);
 }
 
 void inputs_close(struct inputs *inputs)

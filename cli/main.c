@@ -16,6 +16,7 @@
     "tensor a\n"                                                                                             \
     "                 sequence; optional mask, scales | scale, and weights of query tokens\n"                \
     "                 or compressed documents, which `lik compress` writes\n"                                \
+    "  x.npz          the same names, of numpy.savez\n"                                                      \
     "  x.jsonl        a line each: {\"id\": .., \"embedding\": [[..], ..], \"text\": .., \"tokens\": "       \
     "[..]}\n"
 
@@ -28,12 +29,13 @@ const struct command commands[] = {
             "  lik score q.npy d.npy --all -o scores.npy            the matrix [queries, documents]\n"
             "  lik score q.npy d.npy --text docs.jsonl              with snippets\n",
      2, 2, command_score},
-    {"rerank", "DOCUMENTS QUERIES RUN", "score again what a TREC run (BM25, dense, ..) found",
+    {"rerank", "QUERIES DOCUMENTS RUN", "score again what a TREC run (BM25, dense, ..) found",
      INPUTS
      "RUN has lines of `query Q0 document rank score tag`; its ids are those of the files, or numbers.\n"
+     "(Earlier versions had DOCUMENTS first: that is taken too where the run's ids tell the files apart.)\n"
      "\nexamples:\n"
-     "  lik rerank docs.npy queries.npy bm25.run --ids ids.txt --query-ids qids.txt --trec > maxsim.run\n"
-     "  lik rerank docs.jsonl queries.jsonl bm25.run -k 20 --json\n",
+     "  lik rerank queries.npy docs.npy bm25.run --ids ids.txt --query-ids qids.txt --trec > maxsim.run\n"
+     "  lik rerank queries.jsonl docs.jsonl bm25.run -k 20 --json\n",
      3, 3, command_rerank},
     {"explain", "QUERIES DOCUMENTS", "which tokens matched: the token heat map",
      INPUTS "For each query token its best document token, and the text shaded by how well it matches.\n"
@@ -146,6 +148,11 @@ int main(int argc, char **argv)
     const struct command *command = options_parse(argc, argv, &options);
     if (options.version || (options.build_info && !command)) {
         print_version(&options);
+        stdout_check();
+        return EXIT_OK;
+    }
+    if (options.generate) {
+        generate(options.generate);
         stdout_check();
         return EXIT_OK;
     }

@@ -20,7 +20,8 @@ enum {
     INFO = 32,
     BENCH = 64,
     DEMO = 128,
-    ALL = 255
+    ALL = 255,
+    ALONE = 256 /* without a command, and for the build */
 };
 #define INPUT     (SCORE | RERANK | EXPLAIN | BENCH)
 #define DOCUMENTS (INPUT | COMPRESS)
@@ -37,9 +38,12 @@ struct option {
 #define AT(field) offsetof(struct options, field)
 
 static const struct option table[] = {
-    {"top", 'k', COUNT, AT(k), SCORE | RERANK | DEMO, "N",
-     "the N best documents of each query (default 10; see the command for others)"},
-    {"all", 0, FLAG, AT(all), SCORE | RERANK | DEMO, NULL, "every document; for demo: every query"},
+    {"top", 'k', COUNT, AT(k), SCORE, "N", "the N best documents of each query (default 10)"},
+    {"top", 'k', COUNT, AT(k), RERANK, "N",
+     "the N best documents of each query (default: all of the run; on a terminal 10)"},
+    {"top", 'k', COUNT, AT(k), DEMO, "N", "the N best documents of each query (default 3)"},
+    {"all", 0, FLAG, AT(all), SCORE | RERANK, NULL, "every document"},
+    {"all", 0, FLAG, AT(all), DEMO, NULL, "every query"},
     {"pairs", 0, TEXT, AT(pairs), SCORE, "FILE",
      "score the pairs in FILE, lines of `query document`, in its order"},
     {"nbits", 0, COUNT, AT(nbits), COMPRESS, "N", "bits an element: 1, 2, 4 (default) or 8"},
@@ -57,6 +61,9 @@ static const struct option table[] = {
      "the document: its id, or #number (default: the best one)"},
     {"compare", 0, TEXT, AT(compare), EXPLAIN, "ID", "a second document, on the same scale"},
     {"cmap", 0, TEXT, AT(cmap), EXPLAIN | DEMO, "NAME", "colors of the heat map: viridis (default) or grey"},
+    {"grid", 0, TEXT, AT(grid), EXPLAIN, "HxW",
+     "the document's tokens are the patches of a page; HxW+FIRST: from token FIRST on"},
+    {"image", 0, TEXT, AT(image), EXPLAIN, "FILE", "the page's picture, a PNG, under the patches"},
     {"measures", 'm', TEXT, AT(measures), EVAL, "LIST",
      "ndcg@K, mrr@K, recall@K, map (default ndcg@10,mrr@10,recall@100,map)"},
     {"complete", 'c', FLAG, AT(complete), EVAL, NULL, "judged queries that the run lacks count as 0"},
@@ -65,9 +72,11 @@ static const struct option table[] = {
     {"rounds", 0, COUNT, AT(rounds), BENCH, "N", "timed runs a case (default 7)"},
     {"quick", 0, FLAG, AT(quick), BENCH, NULL, "small cases only"},
     {"data", 0, TEXT, AT(data), DEMO, "DIR", "the packaged collection, if it lies elsewhere (LIK_DEMO_DATA)"},
-    {"output", 'o', TEXT, AT(output), SCORE | RERANK | EXPLAIN | COMPRESS | DEMO, "FILE",
-     "write FILE, complete or not at all; score: x.npy = arrays, else text; explain: .html or .svg; demo: a "
-     "prefix"},
+    {"output", 'o', TEXT, AT(output), SCORE | RERANK, "FILE",
+     "write FILE, complete or not at all: x.npy = arrays, else text"},
+    {"output", 'o', TEXT, AT(output), EXPLAIN, "FILE", "write a page, x.html, or a picture, x.svg"},
+    {"output", 'o', TEXT, AT(output), COMPRESS, "FILE", "the file to write, complete or not at all"},
+    {"output", 'o', TEXT, AT(output), DEMO, "PREFIX", "write PREFIX.html and PREFIX.svg (default lik-demo)"},
     {"ids", 0, TEXT, AT(ids), DOCUMENTS | INFO, "FILE",
      "document ids: one a line, JSON lines, or an integer .npy"},
     {"text", 0, TEXT, AT(text), DOCUMENTS | INFO, "FILE",
@@ -75,10 +84,13 @@ static const struct option table[] = {
     {"lens", 0, TEXT, AT(lens), DOCUMENTS | INFO, "FILE", "document lengths: .npy, JSON array, or numbers"},
     {"key", 0, TEXT, AT(key), DOCUMENTS | INFO, "NAME",
      "the tensor of a .safetensors file that holds the vectors"},
-    {"query-ids", 0, TEXT, AT(query_ids), INPUT, "FILE", "the same for the queries"},
-    {"query-text", 0, TEXT, AT(query_text), INPUT, "FILE", ""},
-    {"query-lens", 0, TEXT, AT(query_lens), INPUT, "FILE", ""},
-    {"query-key", 0, TEXT, AT(query_key), INPUT, "NAME", ""},
+    {"query-ids", 0, TEXT, AT(query_ids), INPUT, "FILE",
+     "query ids: one a line, JSON lines, or an integer .npy"},
+    {"query-text", 0, TEXT, AT(query_text), INPUT, "FILE",
+     "query texts: JSON lines {\"id\", \"text\", \"tokens\"}"},
+    {"query-lens", 0, TEXT, AT(query_lens), INPUT, "FILE", "query lengths: .npy, JSON array, or numbers"},
+    {"query-key", 0, TEXT, AT(query_key), INPUT, "NAME",
+     "the tensor of the queries' .safetensors file that holds the vectors"},
     {"skip-bad", 0, FLAG, AT(skip_bad), SCORE | RERANK | EXPLAIN | COMPRESS, NULL,
      "drop tokens that hold NaN instead of refusing them"},
     {"skip-missing", 0, FLAG, AT(skip_missing), RERANK, NULL,
@@ -98,7 +110,8 @@ static const struct option table[] = {
     {"help", 'h', FLAG, AT(help), ALL, NULL, "this text"},
     {"version", 0, FLAG, AT(version), ALL, NULL,
      "version; with --build-info also compiler, backends, processor level"},
-    {"build-info", 0, FLAG, AT(build_info), ALL, NULL, ""},
+    {"generate", 0, TEXT, AT(generate), ALONE, "WHAT", "man, bash, zsh or fish"},
+    {"build-info", 0, FLAG, AT(build_info), ALL, NULL, "version, compiler, backends, processor level"},
 };
 #define OPTIONS ((int)(sizeof table / sizeof *table))
 
@@ -127,7 +140,7 @@ static int distance(const char *a, const char *b)
 
 static int bit_of(const struct command *command)
 {
-    return command ? 1 << (command - commands) : ALL;
+    return command ? 1 << (command - commands) : ALL | ALONE;
 }
 
 /* Keeps the nearest of the names offered, if it is near enough to be meant. */
@@ -260,6 +273,29 @@ const struct command *options_parse(int argc, char **argv, struct options *optio
     return command;
 }
 
+void options_each(const struct command *command, void (*each)(const struct option_help *option, void *arg),
+                  void *arg)
+{
+    for (int i = 0; i < OPTIONS; i++) {
+        const struct option *o = &table[i];
+        struct option_help help = {o->name, o->value, o->help, o->letter};
+        int seen = 0;
+        for (int k = 0; k < i && !command; k++)
+            seen |= !strcmp(table[k].name, o->name);
+        if (command ? o->commands & bit_of(command) : !seen && o->commands != ALONE)
+            each(&help, arg);
+    }
+}
+
+static void put_help(const struct option_help *o, void *out)
+{
+    char left[40];
+    snprintf(left, sizeof left, "%c%c%c --%s%s%s", o->letter ? '-' : ' ', o->letter ? o->letter : ' ',
+             o->letter ? ',' : ' ', o->name, o->value && o->value[0] != '[' ? " " : "",
+             o->value ? o->value : "");
+    fprintf(out, "  %-24s %s\n", left, o->help);
+}
+
 void options_help(const struct command *command, FILE *out)
 {
     if (!command) {
@@ -278,14 +314,5 @@ void options_help(const struct command *command, FILE *out)
     }
     fprintf(out, "lik %s: %s\n\nusage: lik %s %s [options]\n\n%s\noptions:\n", command->name,
             command->summary, command->name, command->arguments, command->about);
-    for (int i = 0; i < OPTIONS; i++) {
-        const struct option *o = &table[i];
-        char left[40];
-        if (!(o->commands & bit_of(command)))
-            continue;
-        snprintf(left, sizeof left, "%c%c%c --%s%s%s", o->letter ? '-' : ' ', o->letter ? o->letter : ' ',
-                 o->letter ? ',' : ' ', o->name, o->value && o->value[0] != '[' ? " " : "",
-                 o->value ? o->value : "");
-        fprintf(out, "  %-24s %s\n", left, o->help);
-    }
+    options_each(command, put_help, out);
 }

@@ -54,7 +54,7 @@ int64_t matches_of(const struct inputs *inputs, int64_t q, int64_t d, const floa
         float value = similarities[s * columns + best];
         double weight =
             queries->tokens.weights ? (double)queries->tokens.weights[lik_collection_row(queries, q, s)] : 1;
-        out[n++] = (struct match){s, best, value, weight * (double)value};
+        out[n++] = (struct match){s, best, value, weight, weight * (double)value};
     }
     return n;
 }

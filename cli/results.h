@@ -39,7 +39,8 @@ void hits_sort(struct hit *hits, int64_t count);
 struct match {
     int64_t query_token, document_token;
     float similarity;
-    double share; /* weight * similarity */
+    double weight; /* of the query token; 1 without weights */
+    double share;  /* weight * similarity */
 };
 /* For each kept token of query q its best match in document d, in order of the query; `out` has
  * room for the query's length. `similarities` is what engine_similarities gave. Returns how

@@ -20,13 +20,56 @@ struct scoring {
     double check_seconds, score_seconds, flops; /* flops: done so far */
 };
 
+static int64_t find(const struct lik_collection *c, const char *name, int64_t size);
+
+/* Does the run name a pair of these files? */
+static int names(const struct trec *run, const struct inputs *inputs)
+{
+    for (int64_t i = 0; i < run->count; i++)
+        if (find(&inputs->queries, run->entries[i].query, run->entries[i].query_size) >= 0 &&
+            find(&inputs->documents, run->entries[i].document, run->entries[i].document_size) >= 0)
+            return 1;
+    return 0;
+}
+
+/* Opens queries and documents, in the order of earlier versions too, DOCUMENTS QUERIES, where
+ * the names of a run fit that one alone. */
+static void open_either(struct inputs *inputs, const struct options *options, const struct trec *run)
+{
+    const char *first = options->arguments[0], *second = options->arguments[1];
+    struct lik_io_error error, other;
+    struct inputs turned;
+    int status = inputs_try(inputs, options, first, second, &error);
+    if (!status && (!run->count || names(run, inputs)))
+        return;
+    /* standard input is not read again */
+    if (strcmp(first, "-") && strcmp(second, "-") && !inputs_try(&turned, options, second, first, &other)) {
+        if (names(run, &turned)) {
+            note("the order is QUERIES DOCUMENTS RUN: %s has the run's queries, %s its documents", second,
+                 first);
+            if (!status)
+                inputs_close(inputs);
+            *inputs = turned;
+            return;
+        }
+        inputs_close(&turned);
+    }
+    if (status)
+        die_io(status, &error);
+}
+
 /* Opens everything and makes sure that no query holds a NaN. */
-static void scoring_open(struct scoring *s, const struct options *options, const char *queries,
-                         const char *documents)
+static void scoring_open(struct scoring *s, const struct options *options, const struct trec *run)
 {
     *s = (struct scoring){.options = options};
     engine_open(&s->engine, options);
-    inputs_open(&s->inputs, options, queries, documents);
+    if (run) {
+        open_either(&s->inputs, options, run);
+        inputs_look(&s->inputs, options);
+    } else {
+        inputs_open(&s->inputs, options, options->arguments[0], options->arguments[1]);
+    }
+    inputs_tell_weights(&s->inputs);
     double start = seconds();
     engine_refuse_bad(&s->engine, &s->inputs.queries, 1, options->skip_bad);
     if (options->skip_bad)
@@ -354,7 +397,7 @@ int command_score(struct options *options)
     struct results results;
     if (options->all + (options->k > 0) + (options->pairs != NULL) > 1)
         die(EXIT_USAGE, "-k, --all and --pairs exclude each other");
-    scoring_open(&s, options, options->arguments[0], options->arguments[1]);
+    scoring_open(&s, options, NULL);
     if (options->pairs)
         return run_pairs(&s);
     if (options->all)
@@ -419,8 +462,8 @@ int command_rerank(struct options *options)
     int64_t most = 0;
     if (options->all && options->k)
         die(EXIT_USAGE, "-k and --all exclude each other");
-    scoring_open(&s, options, options->arguments[1], options->arguments[0]);
     trec_read(&trec, options->arguments[2], TREC_RUN);
+    scoring_open(&s, options, &trec);
     resolve(&s, &trec, &pairs);
     group(&pairs, &trec);
     int64_t queries = s.inputs.queries.tokens.count;

@@ -15,6 +15,7 @@ FOLDER = Path(__file__).resolve().parent.parent / "python" / PACKAGE
 ORDER = """
 _native
 _engine
+_engine.kinds
 _engine.environment
 _engine.problem
 _engine.numpy_arrays
@@ -30,13 +31,17 @@ _engine.blocks
 _engine.short
 autograd
 varlen
+packing
 score_pairs
 padded
+files
 forward
 topk
 _scorer
 retrieve
 int8
+_command
+_explain
 fp8
 fused_head
 reference

@@ -132,6 +132,45 @@ def suite_check(tally: Tally) -> None:
         ctest(tally, "release")
 
 
+def suite_amalgamation(tally: Tally) -> None:
+    """The CPU library in one file: gcc and clang compile it without a warning; the examples and
+    the check suite run on it.
+    """
+    need("gcc", "clang")
+    folder = BUILD / "amalgamation"
+    if not call(tally, "amalgamation", [sys.executable, "cmake/amalgamate.py", str(folder)]):
+        return
+    strict = ["-std=c11", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-fno-math-errno"]
+    libraries = ["-lm", "-lpthread"]
+    for compiler, level in (("gcc", "-O3"), ("clang", "-O1")):
+        library = str(folder / f"{compiler}.o")
+        if not call(
+            tally,
+            f"{compiler}: lik.c",
+            [compiler, *strict, level, "-c", str(folder / "lik.c"), "-o", library],
+        ):
+            continue
+        for name, arguments in (("score", []), ("serve", ["200", "2", "5"])):
+            program = str(folder / f"{name}-{compiler}")
+            source = [f"examples/{name}.c", library, "-Iinclude", *libraries, "-o", program]
+            if call(tally, f"{compiler}: {name}.c", [compiler, *strict, *source]):
+                call(tally, f"{name} by {compiler}", [program, *arguments])
+    check, plans = str(folder / "lik_check"), [str(x) for x in sorted((ROOT / "src/cuda/plan").glob("*.c"))]
+    common = ["gcc", "-std=gnu11", "-O1", "-w", "-Isrc", "-Iinclude", "-Itests/check"]
+    objects = []
+    for i, path in enumerate(plans):
+        objects.append(str(folder / f"plan{i}.o"))
+        made = [*common, "-Dlik_fail=check_plan_fail", "-c", path, "-o", objects[-1]]
+        if subprocess.run(made, cwd=ROOT).returncode:
+            tally.add(f"compile {path}", False)
+            return
+    sources = [str(x) for room in ("tests/check", "src/io") for x in sorted((ROOT / room).glob("*.c"))]
+    define = f'-DLIK_CHECK_PLANS="{ROOT}/tests/check/plans.txt"'
+    link = [*common, define, *sources, *objects, str(folder / "gcc.o"), *libraries, "-o", check]
+    if call(tally, "lik_check of the amalgamation", link):
+        call(tally, "lik_check --quick", [check, "--quick"])
+
+
 def suite_clang(tally: Tally) -> None:
     """The same sources by clang."""
     need("clang")
@@ -278,7 +317,7 @@ def suite_lint(tally: Tally) -> None:
     interpreter = python()
     call(tally, "format", [interpreter, "tests/check_format.py"])
     call(tally, "mutants", [interpreter, "tests/mutants.py", "--check"])
-    folders = ["python", "tests", "bench", "examples"]
+    folders = ["python", "tests", "bench", "examples", "cmake"]
     call(tally, "ruff", [interpreter, "-m", "ruff", "check", *folders])
     call(tally, "ruff format", [interpreter, "-m", "ruff", "format", "--check", *folders])
     call(tally, "mypy", [interpreter, "-m", "mypy", "--strict", "python/late_interaction_kernels"])

@@ -17,6 +17,7 @@
  *   `struct_size = sizeof(the struct)` in each, nested ones included; a field that is zero
  *   means its documented default. Later versions take their fields from `reserved` or add them
  *   at the end of structs that are never nested.
+ *   The macros LIK_SCORE_INIT and their like do that: struct lik_topk op = LIK_TOPK_INIT;
  * - Views are borrowed for the duration of the call. Sizes, strides and offsets are 64-bit;
  *   strides count elements.
  * - Operations allocate nothing, print nothing, start no thread and keep no pointer. Workspace
@@ -174,7 +175,8 @@ struct lik_tokens {
     int32_t storage; /* enum lik_storage */
     int32_t dtype;   /* LIK_F32, F16, BF16, E4M3, E5M2 or I8 */
     int64_t count;   /* sequences */
-    /* padded: tokens a sequence; packed: an upper bound of the sequences' lengths */
+    /* padded: tokens a sequence; packed: an upper bound of the sequences' lengths, or 0: found,
+     * where the offsets are in host memory (not of queries whose argmax is wanted) */
     int64_t len_max;
     int64_t dim;      /* elements a token */
     int64_t total;    /* packed: rows in `data`; padded: unused */
@@ -353,7 +355,26 @@ struct lik_exec {
     void *lender; /* first argument of get_workspace */
 };
 
-/* What a run would do. Set struct_size; the rest is written. */
+/* Initializers, the sizes of nested structs set (C, and C++ from 20 on). */
+#define LIK_SCORE_INIT {.struct_size = sizeof(struct lik_score)}
+#define LIK_TOPK_INIT  {.struct_size = sizeof(struct lik_topk), .score = LIK_SCORE_INIT}
+#define LIK_GRAD_INIT  {.struct_size = sizeof(struct lik_grad), .score = LIK_SCORE_INIT}
+#define LIK_EXEC_INIT  {.struct_size = sizeof(struct lik_exec)}
+#define LIK_PLAN_INIT  {.struct_size = sizeof(struct lik_plan)}
+
+/* What a run would do. Set struct_size; the rest is written.
+ *
+ * A plan is made of sizes: counts, len_max, dim, k, dtypes, pairing, threads, and of packed
+ * tokens where their offsets begin and end. It does not depend on what data, masks, lists and
+ * the offsets between hold: another query or collection of the same sizes is covered by it.
+ * Other sizes, smaller ones too, may take more. A run never overruns what it is given: where
+ * that is too little it asks get_workspace or fails with LIK_EWORKSPACE before it writes.
+ *
+ * Serving. Least time for one query: threads inside it (a pool in exec). Most queries a second,
+ * each with the least wait: a query a thread, exec.threads 1, every thread with a workspace of
+ * its own, all with one context and the same documents. Most in all: a batch, many queries in
+ * one call, which reads the documents once for all of them. A pool serves one call at a time.
+ * examples/serve.c measures the three. */
 struct lik_plan {
     size_t struct_size;
     size_t workspace_bytes;

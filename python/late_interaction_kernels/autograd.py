@@ -6,11 +6,11 @@ score(q, d) = sum over query tokens s of  w[s] * max over document tokens t of  
 from __future__ import annotations
 
 import warnings
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
-from ._engine.checks import framework, padded
+from ._engine.checks import compiling, framework, padded
 from ._engine.environment import flag
-from ._engine.short import compiling
+from ._engine.kinds import Array, Storage
 from ._engine.short import padded as short_way
 from ._engine.verbs import score
 
@@ -65,6 +65,36 @@ def _maybe_warn_unnormalized(Q: Any) -> None:
         )
 
 
+@overload
+def maxsim(
+    Q: Array,
+    D: Array | tuple[Array, Array],
+    q_mask: Array | None = None,
+    d_mask: Array | None = None,
+    *,
+    normalize: bool = False,
+    backward: str | None = None,
+    q_weights: Array | None = None,
+    storage: Storage | None = None,
+    return_argmax: Literal[False] = False,
+) -> Array: ...
+
+
+@overload
+def maxsim(
+    Q: Array,
+    D: Array | tuple[Array, Array],
+    q_mask: Array | None = None,
+    d_mask: Array | None = None,
+    *,
+    normalize: bool = False,
+    backward: str | None = None,
+    q_weights: Array | None = None,
+    storage: Storage | None = None,
+    return_argmax: Literal[True],
+) -> tuple[Array, Array]: ...
+
+
 def maxsim(
     Q: Any,
     D: Any,
@@ -88,7 +118,7 @@ def maxsim(
         q_mask: bool (or integers 0 and 1) of Q's shape without d, True = token counts. Any
             pattern.
         d_mask: likewise for D. Dropped document tokens take no part in the maximum.
-        normalize: take every token as x / max(\\|x\\|, 1e-12).
+        normalize: take every token as x / max(|x|, 1e-12).
         backward: accepted for compatibility: None, "auto", "unified", "lowmem".
         q_weights: float, Q's shape without d: factor of each query token's maximum.
             Differentiable.
@@ -142,6 +172,36 @@ def maxsim(
     if not return_argmax:
         return scores
     return scores, fw.cast(argmax, "int32").reshape((*shape, argmax.shape[-1]))
+
+
+@overload
+def maxsim_pairs(
+    Q: Array,
+    D: Array | tuple[Array, Array],
+    q_mask: Array | None = None,
+    d_mask: Array | None = None,
+    *,
+    normalize: bool = False,
+    backward: str | None = None,
+    q_weights: Array | None = None,
+    storage: Storage | None = None,
+    return_argmax: Literal[False] = False,
+) -> Array: ...
+
+
+@overload
+def maxsim_pairs(
+    Q: Array,
+    D: Array | tuple[Array, Array],
+    q_mask: Array | None = None,
+    d_mask: Array | None = None,
+    *,
+    normalize: bool = False,
+    backward: str | None = None,
+    q_weights: Array | None = None,
+    storage: Storage | None = None,
+    return_argmax: Literal[True],
+) -> tuple[Array, Array]: ...
 
 
 def maxsim_pairs(

@@ -19,12 +19,11 @@ from ._engine.checks import (
     check_shape,
     embeddings,
     framework,
+    quantized,
     shape_text,
 )
-from ._engine.problem import detached
+from ._engine.kinds import Array
 from ._engine.verbs import score
-
-_LARGEST = {"float8_e4m3fn": 448.0, "float8_e5m2": 57344.0}
 
 
 def _fp8_name(dtype: Any) -> str:
@@ -34,12 +33,8 @@ def _fp8_name(dtype: Any) -> str:
     return name
 
 
-def _plain(fw: Framework, name: str, X: Any) -> Any:
-    return detached(fw.cast(embeddings(fw, name, X), "float32"))
-
-
-def quantize_fp8_per_tensor(X: Any, dtype: Any = None) -> tuple[Any, Any]:
-    """(X_fp8, 0-d float32 scale): scale = max(largest \\|x\\|, 1e-6) / the dtype's largest
+def quantize_fp8_per_tensor(X: Array, dtype: Any = None) -> tuple[Array, Array]:
+    """(X_fp8, 0-d float32 scale): scale = max(largest |x|, 1e-6) / the dtype's largest
     value; 1 for an empty X.
 
     X is float32, float16, bfloat16 or float64 of any shape; dtype is float8_e4m3fn (None,
@@ -57,18 +52,14 @@ def quantize_fp8_per_tensor(X: Any, dtype: Any = None) -> tuple[Any, Any]:
         >>> X_fp8.float().tolist(), X_fp8.dtype
         ([[224.0, -448.0]], torch.float8_e4m3fn)
     """
-    fw, name = framework(X=X), _fp8_name(dtype)
-    x = _plain(fw, "X", X)
-    most = _LARGEST[name]
-    if 0 in tuple(x.shape):
-        return fw.cast(x, name), fw.scalar(1.0, x)
-    scale = abs(x).max().clip(1e-6) / most
-    return fw.cast((x / scale).clip(-most, most), name), fw.scalar(scale, x)
+    fw = framework(X=X)
+    return quantized(fw, embeddings(fw, "X", X), _fp8_name(dtype), one=True)
 
 
-def quantize_fp8_per_token(X: Any, dtype: Any = None) -> tuple[Any, Any]:
+def quantize_fp8_per_token(X: Array, dtype: Any = None, *, normalize: bool = False) -> tuple[Array, Array]:
     """(X_fp8, float32 scales of shape ``X.shape[:-1]``): as :func:`quantize_fp8_per_tensor`,
-    one scale a token.
+    one scale a token. With ``normalize`` the token's length is folded into it: the pair stands
+    for unit vectors.
 
     Example:
         >>> import torch
@@ -76,14 +67,9 @@ def quantize_fp8_per_token(X: Any, dtype: Any = None) -> tuple[Any, Any]:
         >>> quantize_fp8_per_token(torch.tensor([[1.0, -2.0], [0.5, 0.0]]))[0].float().tolist()
         [[224.0, -448.0], [448.0, 0.0]]
     """
-    fw, name = framework(X=X), _fp8_name(dtype)
+    fw = framework(X=X)
     check_axes("X", X)
-    x = _plain(fw, "X", X)
-    most = _LARGEST[name]
-    if 0 in tuple(x.shape):
-        return fw.cast(x, name), fw.ones(tuple(x.shape[:-1]), x)
-    scale = fw.largest_in_row(abs(x)).clip(1e-6) / most
-    return fw.cast((x / scale[..., None]).clip(-most, most), name), scale
+    return quantized(fw, embeddings(fw, "X", X), _fp8_name(dtype), normalize)
 
 
 def dequantize_fp8_per_tensor(X_fp8: Any, scale: Any) -> Any:

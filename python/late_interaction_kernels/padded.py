@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 from ._engine.checks import (
     Framework,
@@ -19,6 +19,7 @@ from ._engine.checks import (
     token_weights,
     widened,
 )
+from ._engine.kinds import Array
 from ._engine.problem import CANDIDATES, NORMALIZE, Problem, Tokens, either
 from ._engine.short import padded as short_way
 from ._engine.verbs import score
@@ -126,6 +127,34 @@ def pack_padded(
         fw.largest(query_lengths),
         fw.largest(doc_lengths),
     )
+
+
+@overload
+def maxsim_padded(
+    queries: Array,
+    documents: Array,
+    query_lengths: Array,
+    doc_lengths: Array,
+    *,
+    validate: bool = False,
+    normalize: bool = False,
+    q_weights: Array | None = None,
+    return_argmax: Literal[False] = False,
+) -> Array: ...
+
+
+@overload
+def maxsim_padded(
+    queries: Array,
+    documents: Array,
+    query_lengths: Array,
+    doc_lengths: Array,
+    *,
+    validate: bool = False,
+    normalize: bool = False,
+    q_weights: Array | None = None,
+    return_argmax: Literal[True],
+) -> tuple[Array, Array]: ...
 
 
 def maxsim_padded(

@@ -2,14 +2,60 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from ._engine.checks import whole_number
+from ._engine.compressed import CompressedTokens
+from ._engine.kinds import Array, Storage
 from .autograd import BackwardMethod as BackwardMethod
 from .topk import maxsim_topk
 
 if TYPE_CHECKING:
     from ._scorer import MaxSimScorer as MaxSimScorer
+
+
+@overload
+def retrieve(
+    Q: Array,
+    D: Array | tuple[Array, Array] | CompressedTokens,
+    top_k: int,
+    q_mask: Array | None = None,
+    d_mask: Array | None = None,
+    *,
+    normalize: bool = True,
+    chunk: int | None = None,
+    largest: bool = True,
+    sorted: bool = True,
+    q_weights: Array | None = None,
+    storage: Storage | None = None,
+    return_argmax: Literal[False] = False,
+    cu_seqlens_q: Array | None = None,
+    cu_seqlens_d: Array | None = None,
+    max_seqlen_q: int | None = None,
+    max_seqlen_d: int | None = None,
+) -> tuple[Array, Array]: ...
+
+
+@overload
+def retrieve(
+    Q: Array,
+    D: Array | tuple[Array, Array] | CompressedTokens,
+    top_k: int,
+    q_mask: Array | None = None,
+    d_mask: Array | None = None,
+    *,
+    normalize: bool = True,
+    chunk: int | None = None,
+    largest: bool = True,
+    sorted: bool = True,
+    q_weights: Array | None = None,
+    storage: Storage | None = None,
+    return_argmax: Literal[True],
+    cu_seqlens_q: Array | None = None,
+    cu_seqlens_d: Array | None = None,
+    max_seqlen_q: int | None = None,
+    max_seqlen_d: int | None = None,
+) -> tuple[Array, Array, Array]: ...
 
 
 def retrieve(
@@ -26,13 +72,22 @@ def retrieve(
     q_weights: Any = None,
     storage: str | None = None,
     return_argmax: bool = False,
+    cu_seqlens_q: Any = None,
+    cu_seqlens_d: Any = None,
+    max_seqlen_q: int | None = None,
+    max_seqlen_d: int | None = None,
 ) -> Any:
     """The ``min(top_k, Nd)`` best documents of each query: (scores float32, indices int64),
     ``[Nq, k]``.
 
     As :func:`late_interaction_kernels.topk.maxsim_topk`, but tokens are normalized unless
-    ``normalize=False``. Q ``[Nq, Lq, d]`` or ``[Lq, d]`` (results ``[k]``), D ``[Nd, Ld, d]``.
+    ``normalize=False``. Q ``[Nq, Lq, d]`` or ``[Lq, d]`` (results ``[k]``), D ``[Nd, Ld, d]``,
+    or packed ``[total_d, d]`` with ``cu_seqlens_d``, as :func:`pack` makes both of a list.
     Never differentiable. Infinities as there.
+
+    :func:`maxsim` does not normalize unless it is told to. Tokens that are unit vectors already
+    gain nothing from it: ``normalize=False`` saves their norms, a fifth to two fifths of the
+    time on a CPU.
 
     Raises:
         ValueError: top_k or chunk below 1, and what :func:`maxsim` refuses.
@@ -46,20 +101,20 @@ def retrieve(
         >>> indices.tolist(), scores.tolist()
         ([2, 0], [1.0, 0.0])
     """
-    return maxsim_topk(
-        Q,
-        D,
-        whole_number("top_k", top_k),
-        q_mask,
-        d_mask,
-        normalize=normalize,
-        chunk_size=None if chunk is None else whole_number("chunk", chunk),
-        largest=largest,
-        sorted=sorted,
-        q_weights=q_weights,
-        storage=storage,
-        return_argmax=return_argmax,
-    )
+    about: dict[str, Any] = {
+        "normalize": normalize,
+        "chunk_size": None if chunk is None else whole_number("chunk", chunk),
+        "largest": largest,
+        "sorted": sorted,
+        "q_weights": q_weights,
+        "storage": storage,
+        "return_argmax": return_argmax,
+        "cu_seqlens_q": cu_seqlens_q,
+        "cu_seqlens_d": cu_seqlens_d,
+        "max_seqlen_q": max_seqlen_q,
+        "max_seqlen_d": max_seqlen_d,
+    }
+    return maxsim_topk(Q, D, whole_number("top_k", top_k), q_mask, d_mask, **about)
 
 
 def __getattr__(name: str) -> Any:

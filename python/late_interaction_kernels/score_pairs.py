@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, overload
 
 from ._engine.checks import Framework, check_device, check_range, check_rank, framework, packed
+from ._engine.kinds import Array, Storage
 from ._engine.problem import LIST
 from ._engine.short import packed as short_way
 from ._engine.verbs import score
@@ -20,6 +21,42 @@ def pair_index(fw: Framework, name: str, index: Any, count: int, like: Any) -> A
     if fw.readable(index):
         check_range(fw, name, index, 0, count - 1)
     return index
+
+
+@overload
+def score_pairs_packed(
+    Q_packed: Array,
+    D_packed: Array | tuple[Array, Array],
+    cu_seqlens_q: Array,
+    cu_seqlens_d: Array,
+    pair_q_idx: Array,
+    pair_d_idx: Array,
+    *,
+    max_seqlen_q: int | None = None,
+    max_seqlen_d: int | None = None,
+    normalize: bool = False,
+    q_weights: Array | None = None,
+    storage: Storage | None = None,
+    return_argmax: Literal[False] = False,
+) -> Array: ...
+
+
+@overload
+def score_pairs_packed(
+    Q_packed: Array,
+    D_packed: Array | tuple[Array, Array],
+    cu_seqlens_q: Array,
+    cu_seqlens_d: Array,
+    pair_q_idx: Array,
+    pair_d_idx: Array,
+    *,
+    max_seqlen_q: int | None = None,
+    max_seqlen_d: int | None = None,
+    normalize: bool = False,
+    q_weights: Array | None = None,
+    storage: Storage | None = None,
+    return_argmax: Literal[True],
+) -> tuple[Array, Array]: ...
 
 
 def score_pairs_packed(

@@ -2,17 +2,72 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, overload
 
 from ._engine import compressed, verbs
-from ._engine.checks import Framework, check_rank, first_of, framework, padded, whole_number
+from ._engine.checks import (
+    Framework,
+    check_rank,
+    first_of,
+    framework,
+    packed,
+    padded,
+    shape_text,
+    whole_number,
+)
 from ._engine.compressed import CompressedTokens, Documents, worded
+from ._engine.kinds import Array, Storage
 from ._engine.problem import LIST, Problem, detached, score_shape, sliced
 from ._engine.short import topk as short_way
 
 SCRATCH = 64 << 20  # bytes: a call that takes no more has nothing for a chunk to bound
 
 
+@overload
+def maxsim_topk(
+    Q: Array,
+    D: Array | tuple[Array, Array] | CompressedTokens,
+    k: int,
+    q_mask: Array | None = None,
+    d_mask: Array | None = None,
+    *,
+    normalize: bool = False,
+    chunk_size: int | None = None,
+    largest: bool = True,
+    sorted: bool = True,
+    q_weights: Array | None = None,
+    storage: Storage | None = None,
+    return_argmax: Literal[False] = False,
+    cu_seqlens_q: Array | None = None,
+    cu_seqlens_d: Array | None = None,
+    max_seqlen_q: int | None = None,
+    max_seqlen_d: int | None = None,
+) -> tuple[Array, Array]: ...
+
+
+@overload
+def maxsim_topk(
+    Q: Array,
+    D: Array | tuple[Array, Array] | CompressedTokens,
+    k: int,
+    q_mask: Array | None = None,
+    d_mask: Array | None = None,
+    *,
+    normalize: bool = False,
+    chunk_size: int | None = None,
+    largest: bool = True,
+    sorted: bool = True,
+    q_weights: Array | None = None,
+    storage: Storage | None = None,
+    return_argmax: Literal[True],
+    cu_seqlens_q: Array | None = None,
+    cu_seqlens_d: Array | None = None,
+    max_seqlen_q: int | None = None,
+    max_seqlen_d: int | None = None,
+) -> tuple[Array, Array, Array]: ...
+
+
+# Long because of its docstring.
 def maxsim_topk(
     Q: Any,
     D: Any,
@@ -27,6 +82,10 @@ def maxsim_topk(
     q_weights: Any = None,
     storage: str | None = None,
     return_argmax: bool = False,
+    cu_seqlens_q: Any = None,
+    cu_seqlens_d: Any = None,
+    max_seqlen_q: int | None = None,
+    max_seqlen_d: int | None = None,
 ) -> Any:
     """The ``min(k, Nd)`` best documents of each query, best first, ties by lower index, NaN
     last.
@@ -45,6 +104,12 @@ def maxsim_topk(
         largest: False for the lowest scores, ascending.
         sorted: results are always sorted.
         return_argmax: also return which document token matched, int32 ``[Nq, k, Lq]``.
+        cu_seqlens_q: integer offsets ``[Nq + 1]`` where Q is packed, ``[total_q, d]``; then its
+            mask and weights are ``[total_q]``.
+        cu_seqlens_d: likewise ``[Nd + 1]`` of packed documents ``[total_d, d]``, their scales
+            and mask ``[total_d]``. :func:`pack` makes both of a list. Each side is padded or
+            packed for itself, with the same scores.
+        max_seqlen_q, max_seqlen_d: as in :func:`maxsim_varlen`.
 
     Returns:
         (scores float32 ``[Nq, k]``, indices int64 ``[Nq, k]``), and the argmax if wanted. Never
@@ -64,20 +129,25 @@ def maxsim_topk(
     """
     k = whole_number("k", k)
     chunk_size = None if chunk_size is None else whole_number("chunk_size", chunk_size)
-    if chunk_size is None and storage is None and not return_argmax:
+    in_rows = cu_seqlens_q is not None or cu_seqlens_d is not None
+    if chunk_size is None and storage is None and not return_argmax and not in_rows:
         found = short_way(Q, D, q_mask, d_mask, q_weights, normalize, k, not largest)
         if found is not None:
             return found
     if isinstance(D, CompressedTokens):
+        if in_rows:
+            raise ValueError("cu_seqlens_q and cu_seqlens_d must be None where D is CompressedTokens")
         fw, problem, found = _compressed(Q, D, q_mask, d_mask, q_weights, normalize, storage)
     else:
-        fw, problem, found = _dense(Q, D, q_mask, d_mask, q_weights, normalize, storage)
+        packing = (cu_seqlens_q, cu_seqlens_d, max_seqlen_q, max_seqlen_d) if in_rows else None
+        about = {"q_mask": q_mask, "d_mask": d_mask, "normalize": normalize, "storage": storage}
+        fw, problem, found = _dense(Q, D, packing, q_weights, about)
     queries, documents = score_shape(problem)
     k = min(k, documents)
     with worded(found.look):
         values, ids = _best(fw, problem, k, chunk_size, not largest, found.broken)
     values, ids = values[:, :k], ids[:, :k]
-    result = (values, ids) if len(Q.shape) == 3 else (values[0], ids[0])
+    result = (values[0], ids[0]) if len(Q.shape) == 2 and cu_seqlens_q is None else (values, ids)
     if not return_argmax:
         return result
     list_q = fw.arange(queries * k, problem.q.data) // max(k, 1)
@@ -107,14 +177,21 @@ def _compressed(
 
 
 def _dense(
-    Q: Any, D: Any, q_mask: Any, d_mask: Any, q_weights: Any, normalize: bool, storage: Any
+    Q: Any, D: Any, packing: tuple[Any, ...] | None, q_weights: Any, about: dict[str, Any]
 ) -> tuple[Framework, Problem, Documents]:
-    tokens = first_of("D", D, storage)
+    tokens = first_of("D", D, about["storage"])
     framework(Q=Q, D=tokens)
-    check_rank("D", tokens, (3,), "[Nd, Ld, d]")
     Q, D, q_weights = detached((Q, D, q_weights))
-    about = {"normalize": normalize, "q_weights": q_weights, "storage": storage}
-    fw, problem, _ = padded(Q, D, q_mask, d_mask, **about)
+    if packing is not None:
+        fw, problem = packed(Q, D, *packing, q_weights=q_weights, names=("Q", "D"), **about)
+    elif len(tokens.shape) == 2:
+        raise ValueError(
+            f"D must have shape [Nd, Ld, d], got {shape_text(tokens.shape)}: packed documents need "
+            "cu_seqlens_d"
+        )
+    else:
+        check_rank("D", tokens, (3,), "[Nd, Ld, d]")
+        fw, problem, _ = padded(Q, D, q_weights=q_weights, **about)
     return fw, problem, Documents(problem.d, None, None)
 
 

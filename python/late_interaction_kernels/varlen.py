@@ -2,11 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, overload
 
 from ._engine.checks import packed
+from ._engine.kinds import Array, Storage
 from ._engine.short import packed as short_way
 from ._engine.verbs import score
+
+
+@overload
+def maxsim_varlen(
+    Q_packed: Array,
+    D_packed: Array | tuple[Array, Array],
+    cu_seqlens_q: Array,
+    cu_seqlens_d: Array,
+    max_seqlen_q: int | None = None,
+    max_seqlen_d: int | None = None,
+    *,
+    normalize: bool = False,
+    q_weights: Array | None = None,
+    storage: Storage | None = None,
+    return_argmax: Literal[False] = False,
+) -> Array: ...
+
+
+@overload
+def maxsim_varlen(
+    Q_packed: Array,
+    D_packed: Array | tuple[Array, Array],
+    cu_seqlens_q: Array,
+    cu_seqlens_d: Array,
+    max_seqlen_q: int | None = None,
+    max_seqlen_d: int | None = None,
+    *,
+    normalize: bool = False,
+    q_weights: Array | None = None,
+    storage: Storage | None = None,
+    return_argmax: Literal[True],
+) -> tuple[Array, Array]: ...
 
 
 def maxsim_varlen(
@@ -34,7 +67,7 @@ def maxsim_varlen(
         max_seqlen_q: upper bound of the query lengths; saves CUDA callers a wait for the
             device. Found if None.
         max_seqlen_d: likewise for the documents.
-        normalize: take every token as x / max(\\|x\\|, 1e-12).
+        normalize: take every token as x / max(|x|, 1e-12).
         q_weights: ``[total_q]``, factor of each query token's maximum. Differentiable.
         storage: None or "int8", as in :func:`maxsim`.
         return_argmax: also return the index within its document of each winner, int32 ``[Nq,

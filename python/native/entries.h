@@ -25,6 +25,9 @@ ENTRY(decode);
 ENTRY(encode);
 ENTRY(train);
 
+/* quantize.c */
+ENTRY(quantize);
+
 /* The forward pass of a training step: (scores, argmax), new tensors of torch; NULL with an
  * exception. */
 PyObject *run_forward(struct problem *p);

@@ -1,5 +1,5 @@
 /* _native: the C library's operations for Python, one call each. What a function takes is said
- * where it stands: verbs.c, short.c, codec.c. */
+ * where it stands: verbs.c, short.c, codec.c, quantize.c. */
 #include "entries.h"
 #include "run.h"
 #include "threads.h"
@@ -133,6 +133,7 @@ static PyMethodDef methods[] = {
     FAST(decode),
     FAST(encode),
     FAST(train),
+    FAST(quantize),
     FAST(way),
     {"register_torch", native_register_torch, METH_VARARGS, NULL},
     {"register_train", native_register_train, METH_O, NULL},

@@ -85,11 +85,17 @@ static int check_precision(int32_t precision)
 static int check_problem(const struct lik_context *ctx, struct lik_score *op)
 {
     const int one_hot = op->d.storage == LIK_ONE_HOT;
+    const int64_t given = op->q.len_max;
     int status = lik_check_tokens(ctx, "q", &op->q, one_hot ? INT32_MAX : DIM_MAX);
     if (!status)
         status = lik_check_tokens(ctx, "d", &op->d, one_hot ? INT32_MAX : DIM_MAX);
     if (status)
         return status;
+    if (op->argmax && op->q.len_max != given)
+        return lik_fail(LIK_EINVAL,
+                        "q.len_max is %lld and an argmax is wanted, which has q.len_max entries a score: "
+                        "the longest query has %lld tokens",
+                        (long long)given, (long long)op->q.len_max);
     if (complete_tokens(ctx, "d", &op->d) || complete_tokens(ctx, "q", &op->q))
         return LIK_EUNSUPPORTED;
     if (op->d.dim != op->q.dim)
@@ -461,7 +467,7 @@ static int check_device_offsets(const struct lik_context *ctx, const char *name,
     if (!status) {
         struct lik_tokens host = *x;
         host.offsets = copy;
-        status = lik_check_offsets(name, &host);
+        status = lik_check_offsets(name, &host, host.len_max);
     }
     free(copy);
     return status;

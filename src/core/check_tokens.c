@@ -72,7 +72,24 @@ static int check_arrays(const char *name, const struct lik_tokens *x)
     return LIK_OK;
 }
 
-int lik_check_offsets(const char *name, const struct lik_tokens *x)
+/* A length of 0 becomes that of the longest sequence. */
+static int find_longest(const char *name, struct lik_tokens *x)
+{
+    int64_t longest = 0, rows;
+    for (int64_t i = 0; i < x->count; i++)
+        longest = lik_max_i64(longest, lik_offset_at(x, i + 1) - lik_offset_at(x, i));
+    if (longest > INT32_MAX)
+        return lik_fail(LIK_EINVAL, "%s has a sequence of %lld tokens, at most %d may be", name,
+                        (long long)longest, INT32_MAX);
+    if (lik_mul_i64(x->count, longest, &rows))
+        return lik_fail(LIK_EINVAL,
+                        "%s.count is %lld and its longest sequence %lld: their product passes 2^63", name,
+                        (long long)x->count, (long long)longest);
+    x->len_max = longest;
+    return LIK_OK;
+}
+
+int lik_check_offsets(const char *name, const struct lik_tokens *x, int64_t len_max)
 {
     int64_t last = lik_offset_at(x, 0);
     if (last < 0)
@@ -82,9 +99,9 @@ int lik_check_offsets(const char *name, const struct lik_tokens *x)
         if (next < last)
             return lik_fail(LIK_EINVAL, "%s.offsets[%lld] is %lld, less than %s.offsets[%lld], which is %lld",
                             name, (long long)i, (long long)next, name, (long long)(i - 1), (long long)last);
-        if (next - last > x->len_max)
+        if (next - last > len_max)
             return lik_fail(LIK_EINVAL, "%s.len_max is %lld, sequence %lld has %lld tokens", name,
-                            (long long)x->len_max, (long long)(i - 1), (long long)(next - last));
+                            (long long)len_max, (long long)(i - 1), (long long)(next - last));
         last = next;
     }
     if (last > x->total)
@@ -93,7 +110,7 @@ int lik_check_offsets(const char *name, const struct lik_tokens *x)
     return LIK_OK;
 }
 
-static int check_layout(const struct lik_context *ctx, const char *name, const struct lik_tokens *x)
+static int check_layout(const struct lik_context *ctx, const char *name, struct lik_tokens *x)
 {
     int64_t rows;
     if (x->group_size < 0)
@@ -113,7 +130,8 @@ static int check_layout(const struct lik_context *ctx, const char *name, const s
                             name, (long long)x->count, name, (long long)x->len_max);
         if (lik_check_aligned(name, ".offsets", x->offsets, lik_dtype_bytes(x->offsets_dtype)))
             return LIK_EINVAL;
-        if (ctx->backend->host_memory && lik_check_offsets(name, x))
+        if (ctx->backend->host_memory && (lik_check_offsets(name, x, x->len_max ? x->len_max : INT64_MAX) ||
+                                          (!x->len_max && find_longest(name, x))))
             return LIK_EINVAL;
         rows = x->total;
     } else {
@@ -293,8 +311,7 @@ int lik_check_codes(const char *name, const struct lik_tokens *x)
     return LIK_OK;
 }
 
-int lik_check_tokens(const struct lik_context *ctx, const char *name, const struct lik_tokens *x,
-                     int64_t dim_max)
+int lik_check_tokens(const struct lik_context *ctx, const char *name, struct lik_tokens *x, int64_t dim_max)
 {
     if (x->struct_size != sizeof *x)
         return lik_fail(LIK_EINVAL, "%s.struct_size is %zu, must be %zu", name, x->struct_size, sizeof *x);

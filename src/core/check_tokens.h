@@ -9,11 +9,12 @@
 LIK_STATUS lik_check_struct(const char *name, const void *in, size_t size);
 LIK_STATUS lik_check_aligned(const char *name, const char *field, const void *pointer, size_t bytes);
 
-/* Sizes, strides, arrays and storage; what lies in host memory is looked at. */
-LIK_STATUS lik_check_tokens(const struct lik_context *ctx, const char *name, const struct lik_tokens *x,
+/* Sizes, strides, arrays and storage; what lies in host memory is looked at, and tells the
+ * longest sequence where len_max is 0. */
+LIK_STATUS lik_check_tokens(const struct lik_context *ctx, const char *name, struct lik_tokens *x,
                             int64_t dim_max);
 /* Its parts that read memory: of the host's, or a copy. */
-LIK_STATUS lik_check_offsets(const char *name, const struct lik_tokens *x);
+LIK_STATUS lik_check_offsets(const char *name, const struct lik_tokens *x, int64_t len_max);
 LIK_STATUS lik_check_codes(const char *name, const struct lik_tokens *x);
 
 /* What all compressed tokens share, of `dim` elements. */

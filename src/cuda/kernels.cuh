@@ -57,8 +57,7 @@ int lik_cuda_lay_out_centroids(const struct lik_tokens *x, void *out, cudaStream
 
 /* grad/ */
 int lik_cuda_grad_prepare(const struct lik_gpu *gpu);
-int lik_cuda_grad_compressed_prepare(const struct lik_gpu *gpu);
-int lik_cuda_grad_compressed(const struct grad_args *a, int64_t tokens, size_t shared_bytes,
+int lik_cuda_grad_compressed(const struct grad_args *a, const struct grad_plan *plan, char *workspace,
                              cudaStream_t stream);
 
 #endif

@@ -136,8 +136,6 @@ int lik_cuda_score_run(const struct lik_gpu *gpu, const struct lik_score *op, co
     }
     if (p->partial_count)
         a.partial = (float *)(workspace + p->partial);
-    if (p->maxima_count)
-        a.maxima = (float *)(workspace + p->maxima);
     status = paths[p->path].launch(gpu, &a, p, workspace, stream);
     if (status || !p->partial_count || p->path == SCORE_DECODED) /* which does it for each chunk */
         return status;

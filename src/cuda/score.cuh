@@ -23,7 +23,6 @@ struct score_args {
     /* sums of strips, [rows, columns, strips], where a query's are spread over row tiles; or
      * NULL */
     float *partial;
-    float *maxima;              /* [rows, columns, strips, 16], that a second kernel adds; or NULL */
     const float *factor;        /* what normalizes the document tokens, one a row of their array; or NULL */
     int32_t q_vector, d_vector; /* tokens contiguous and aligned: load_8 */
 };

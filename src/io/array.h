@@ -1,5 +1,5 @@
-/* Arrays in files: NumPy's .npy (read and written) and .safetensors (read). The data stay where
- * the file is mapped. */
+/* Arrays in files: NumPy's .npy (read and written), .npz and .safetensors (read). The data stay
+ * where the file is mapped. */
 #ifndef LIK_IO_ARRAY_H
 #define LIK_IO_ARRAY_H
 
@@ -67,6 +67,12 @@ struct lik_safetensors {
     int64_t count;
     struct lik_bytes metadata; /* the JSON object of that name; size 0 if there is none */
 };
+
+/* NumPy's .npz: the members that are .npy, stored, not compressed. `file` as below; it has no
+ * metadata, and its arrays do not tile it. */
+int lik_npz_recognize(const struct lik_map *map);
+LIK_CHECKED int lik_npz_read(const struct lik_map *map, const char *path, struct lik_safetensors *file,
+                             struct lik_io_error *error);
 
 int lik_safetensors_recognize(const struct lik_map *map);
 /* The ranges must tile the data section: no gap, no overlap, nothing behind. After a failure

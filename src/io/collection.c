@@ -439,7 +439,7 @@ static int take_sequences(struct opening *o)
                                           : make_view(o);
 }
 
-/* The names and texts that a file of compressed tokens has with it. */
+/* The names and texts that a file has with its tokens. */
 static int take_documents(struct opening *o, const struct lik_array *documents)
 {
     struct lik_collection *c = o->c;
@@ -500,7 +500,8 @@ static int read_safetensors(struct opening *o)
     static const char *names[] = {"embeddings", "vectors", "tokens"};
     struct lik_collection *c = o->c;
     const struct lik_array *found = NULL;
-    int status = lik_safetensors_read(&c->map, c->path, &c->tensors, o->error);
+    int npz = !strcmp(c->format, "npz");
+    int status = (npz ? lik_npz_read : lik_safetensors_read)(&c->map, c->path, &c->tensors, o->error);
     if (status)
         return status;
     if (!c->tensors.count)
@@ -517,6 +518,13 @@ static int read_safetensors(struct opening *o)
     }
     for (int i = 0; i < 3 && !found; i++)
         found = lik_safetensors_find(&c->tensors, names[i]);
+    if (!found && npz && c->tensors.count == 1)
+        found = c->tensors.arrays;
+    if (!found && npz)
+        return FAIL(o, LIK_IO_INCOMPATIBLE,
+                    "%s has no array 'embeddings', 'vectors' or 'tokens'; its first is '%.200s'\n    "
+                    "--%skey NAME says which one holds the vectors.",
+                    c->path, c->tensors.arrays[0].name, o->options->queries ? "query-" : "");
     if (!found && o->lengths)
         return FAIL(o, LIK_IO_INCOMPATIBLE,
                     "%s has one tensor a sequence; their lengths cannot be given with --%slens", c->path,
@@ -528,7 +536,10 @@ static int read_safetensors(struct opening *o)
         status = lengths_of_tensors(o);
     if (!status)
         status = make_view(o);
-    return status ? status : take_companions(o);
+    if (!status)
+        status = take_companions(o);
+    const struct lik_array *documents = lik_safetensors_find(&c->tensors, "documents");
+    return status || !documents || documents == found ? status : take_documents(o, documents);
 }
 
 /* ---- JSON lines ---- */
@@ -688,12 +699,12 @@ static int open_vectors(struct opening *o)
         status = lengths_of_file(o, o->options->lens);
     if (status)
         return status;
-    if (!strcmp(c->format, "safetensors"))
+    if (!strcmp(c->format, "safetensors") || !strcmp(c->format, "npz"))
         return read_safetensors(o);
     if (o->options->key)
         return FAIL(o, LIK_IO_INCOMPATIBLE,
-                    "%s is %s and has no tensor '%.200s'; --%skey goes with .safetensors", c->path, c->format,
-                    o->options->key, o->options->queries ? "query-" : "");
+                    "%s is %s and has no tensor '%.200s'; --%skey is for .safetensors and .npz", c->path,
+                    c->format, o->options->key, o->options->queries ? "query-" : "");
     if (strcmp(c->format, "npy"))
         return read_json_lines(o);
     status = lik_npy_read(&c->map, c->path, &o->vectors, o->error);

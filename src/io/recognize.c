@@ -8,6 +8,8 @@ const char *lik_recognize(const struct lik_map *map)
 {
     if (lik_npy_recognize(map))
         return "npy";
+    if (lik_npz_recognize(map))
+        return "npz";
     if (lik_safetensors_recognize(map))
         return "safetensors";
     for (int64_t i = lik_text_has_mark((const char *)map->data, map->size) ? 3 : 0; i < map->size; i++) {
@@ -39,7 +41,7 @@ int lik_recognize_fail(const struct lik_map *map, const char *path, struct lik_i
         return status;
     }
     return lik_io_fail(error, LIK_IO_UNREADABLE,
-                       "%s is neither .npy nor .safetensors nor JSON lines: it begins with byte 0x%02x\n"
+                       "%s is neither .npy, .npz, .safetensors nor JSON lines: it begins with byte 0x%02x\n"
                        "    `lik score --help` lists what can be read.",
                        path, map->data[0]);
 }

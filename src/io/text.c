@@ -34,7 +34,8 @@ static const struct {
     {"LZIP\1", 5, "compressed with lzip" UNPACK},
     {"7z\xbc\xaf\x27\x1c", 6, "a 7z archive" UNPACK},
     {"PK\3\4", 4,
-     "a zip file (.npz, .pt or the like)\n    Save the arrays as .npy or .safetensors, unpack anything "
+     "a zip file (.pt or the like, or an .npz whose first member is no .npy)\n    Save the arrays as .npy or "
+     ".safetensors, unpack anything "
      "else."},
     {"PK\5\6", 4, "an empty zip file"},
     {"PAR1", 4, "a Parquet file" SAVE},

@@ -467,6 +467,21 @@ void check_grad(void)
         if (check_wanted(number, 4))
             check_case(number, &spec);
     }
+    /* compressed documents, whose queries have scores enough for several parts */
+    for (int64_t number = 2017; number < 2032; number++) {
+        struct spec spec = spec_plain(5, 3, number % 5 == 4 ? 300 : 21 + number % 3 * 43, (uint64_t)number);
+        spec.q.count = 2;
+        spec.d.count = 700;
+        spec.d.normalize = number % 2;
+        compressed_random(&spec.d, spec.seed);
+        spec.weights = 1;
+        if (number % 4 == 3) {
+            spec.pairing = LIK_LIST;
+            spec.list_count = 1100;
+        }
+        if (check_wanted(number, 4))
+            check_case(number, &spec);
+    }
     for (int64_t number = 0; number < 64 && !totals.gpu; number++) {
         struct spec spec = spec_far(number);
         if (check_wanted(3000 + number, 5))

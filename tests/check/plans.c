@@ -129,6 +129,8 @@ static int read_problem(const char *line, struct planned *p)
     struct lik_tokens *d = &p->topk.score.d;
     if (d->storage == LIK_RESIDUAL)
         d->codec = &p->codec;
+    p->codec.centroids_dtype = d->dtype;
+    p->codec.centroids = (const void *)(uintptr_t)4096;
     finish_tokens(&p->topk.score.q);
     finish_tokens(d);
     if (p->table) {

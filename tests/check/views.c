@@ -4,6 +4,8 @@
 
 #include "shared/operand.h"
 
+#include <string.h>
+
 enum { GROUPS = 3, MEMBERS = 4, COUNT_OF = GROUPS * MEMBERS, LEN = 5, DIM = 8, QUERIES = 2 };
 
 static float data[COUNT_OF * LEN * DIM], scale[COUNT_OF * LEN], query_data[QUERIES * LEN * DIM];
@@ -79,6 +81,40 @@ static void refused(const char *what, const struct lik_tokens *x, int64_t first,
           "the message \"%s\" lacks \"%s\" or \"%s\"", lik_last_error(), a, b);
 }
 
+/* A len_max of 0 is the longest sequence, in plans and runs, of documents and of queries; an
+ * argmax, whose size it is, asks for it. */
+static void check_found_length(const struct device *device)
+{
+    static const int64_t query_offsets[] = {0, 5, 7};
+    static int32_t argmax[QUERIES * COUNT_OF * LEN];
+    float given[QUERIES * COUNT_OF], found[QUERIES * COUNT_OF];
+    check_describe("views: len_max 0 on %s", lik_context_name(device->ctx));
+    for (int packed_queries = 0; packed_queries < 2; packed_queries++) {
+        struct lik_score op = LIK_SCORE_INIT;
+        op.q = lik_tokens_padded(query_data, LIK_F32, QUERIES, LEN, DIM);
+        if (packed_queries)
+            op.q = lik_tokens_packed(query_data, LIK_F32, QUERIES, LEN, 7, DIM, query_offsets, LIK_I64);
+        op.d = whole_view(1);
+        op.scores = given;
+        check_ok(run_score(device->ctx, &op, NULL), "lik_score_run");
+        op.d.len_max = 0;
+        op.q.len_max = packed_queries ? 0 : LEN;
+        op.scores = found;
+        struct lik_plan plan = LIK_PLAN_INIT;
+        check_ok(lik_score_plan(device->ctx, &op, NULL, &plan), "lik_score_plan");
+        check_ok(run_score(device->ctx, &op, NULL), "lik_score_run without len_max");
+        check(!memcmp(given, found, sizeof given), "the scores differ");
+        op.argmax = argmax;
+        op.argmax_dtype = LIK_I32;
+        int status = lik_score_plan(device->ctx, &op, NULL, &plan);
+        if (packed_queries)
+            check(status == LIK_EINVAL && strstr(lik_last_error(), "the longest query has 5 tokens"),
+                  "an argmax of unknown size: %s", lik_last_error());
+        else
+            check_ok(status, "an argmax of documents without len_max");
+    }
+}
+
 void check_views(void)
 {
     static const char *const names[] = {"padded", "packed", "in groups"};
@@ -92,6 +128,9 @@ void check_views(void)
                     check_bits(names[layout], &x, first, count);
             }
     }
+    for (int i = 0; i < device_count; i++)
+        if (devices[i].ctx && strncmp(devices[i].name, "cuda", 4))
+            check_found_length(&devices[i]);
     struct lik_tokens x = whole_view(0), packed = whole_view(1), grouped = whole_view(2), out, before;
     memset(&out, 0xcb, sizeof out);
     before = out;

@@ -268,7 +268,7 @@ BAD = {
     "surrogate.jsonl": (b'{"id": "\\ud800", "embedding": [[1]]}', 3, ["half of a surrogate pair"]),
     "nul.jsonl": (b'{"text": "\\u0000", "embedding": [[1]]}', 3, ["NUL"]),
     "zero.jsonl": (b'{"embedding": [[01]]}', 3, ["leading zero"]),
-    "array.jsonl": (b'[{"embedding": [[1]]}]', 3, ["neither .npy nor .safetensors nor JSON lines"]),
+    "array.jsonl": (b'[{"embedding": [[1]]}]', 3, ["neither .npy, .npz, .safetensors nor JSON lines"]),
     "behind.jsonl": (b'{"embedding": [[1]]} x', 3, ["something follows"]),
     # others
     "arrays.npz": (b"PK\x03\x04" + bytes(50), 4, ["a zip file"]),

@@ -314,7 +314,7 @@ def test_every_command(texts):
     for query in hits:
         assert all(abs(hit["score"] - sum(s for _, _, s in hit["matches"])) < 1e-5 for hit in query)
     (folder / "run").write_text("".join(f"{i % 4} Q0 #{i} {i} 1 t\n" for i in range(20)))
-    ranked = parse_tsv(run("rerank", c, q, folder / "run")[0])
+    ranked = parse_tsv(run("rerank", q, c, folder / "run")[0])
     every = {k: dict(v) for k, v in parse_tsv(run("score", q, c, "--all")[0]).items()}
     assert all(every[k][name] == score for k, v in ranked.items() for name, score in v)
     told = json.loads(run("explain", q, c, "-q", 1, "-d", "d\u00f6c 3", "--json")[0])["documents"][0]

@@ -1,14 +1,17 @@
 """Every kind of input file, layout and element type, against NumPy in float64."""
 
 import json
+import subprocess
 
 import numpy as np
 import pytest
 from conftest import (
+    LIK,
     STORED,
     TOLERANCE,
     TOLERANCE_I8,
     check_ranking,
+    fails,
     maxsim,
     parse_tsv,
     run,
@@ -212,6 +215,70 @@ def test_safetensors_a_tensor_each(tmp_path, rng, dtype):
         expected=maxsim(q, [x.astype(np.float64) for x in tensors.values()]),
         tolerance=TOLERANCE_I8,
     )
+
+
+def test_safetensors_with_names_and_texts(tmp_path, rng):
+    """`documents` of a dense file: ids, texts and tokens without a file of their own."""
+    x, q = rng.standard_normal((2, 2, 8)).astype("f4"), rng.standard_normal((1, 3, 8)).astype("f4")
+    lines = [{"id": "a", "text": "one two", "tokens": ["one", "two"]}, {"id": "b", "text": "three four"}]
+    text = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    tensors = {"embeddings": x, "documents": np.frombuffer(text, np.uint8)}
+    save_file(tensors, tmp_path / "d.safetensors")
+    np.save(tmp_path / "q.npy", q)
+    found = {
+        line.split("\t")[1]
+        for line in run("score", tmp_path / "q.npy", tmp_path / "d.safetensors")[0].splitlines()
+    }
+    assert found == {"a", "b"}
+    assert "one" in run("explain", tmp_path / "q.npy", tmp_path / "d.safetensors", "-d", "a")[0]
+    save_file({**tensors, "documents": np.frombuffer(text[: len(text) // 2], np.uint8)}, tmp_path / "bad")
+    fails(3, "'documents'", args=["score", tmp_path / "q.npy", tmp_path / "bad"])
+    save_file({**tensors, "embeddings": x[:1]}, tmp_path / "few")
+    fails(3, "'documents' has 2 entries, there are 1", args=["score", tmp_path / "q.npy", tmp_path / "few"])
+
+
+@pytest.mark.parametrize("layout", ["padded", "lengths", "alone", "offsets"])
+def test_npz(tmp_path, rng, layout):
+    q, d = unit(rng, 2, 6, 16), unit(rng, 5, 7, 16)
+    lengths = np.array([7, 3, 0, 5, 1])
+    expected = maxsim(q, [x[:n] for x, n in zip(d, lengths)] if layout in ("lengths", "offsets") else d)
+    flat = np.concatenate([x[:n] for x, n in zip(d, lengths)])
+    if layout == "alone":
+        np.savez(tmp_path / "d.npz", d)
+    elif layout == "padded":
+        np.savez(tmp_path / "d.npz", embeddings=d, other=np.arange(3))
+    elif layout == "lengths":
+        np.savez(tmp_path / "d.npz", tokens=d, lengths=lengths)
+    else:
+        np.savez(tmp_path / "d.npz", vectors=flat, offsets=np.concatenate([[0], lengths.cumsum()]))
+    np.savez(tmp_path / "q.npz", embeddings=q)
+    scores_of(tmp_path / "q.npz", tmp_path / "d.npz", k=5, expected=expected)
+    assert "npz" in run("info", tmp_path / "d.npz")[0]
+
+
+def test_npz_refused(tmp_path, rng):
+    x = unit(rng, 2, 3, 8)
+    np.save(tmp_path / "q.npy", x)
+    ask = lambda name: ["score", tmp_path / "q.npy", tmp_path / name]
+    np.savez_compressed(tmp_path / "c.npz", embeddings=x)
+    fails(4, "'embeddings.npy' is compressed", "numpy.savez,", args=ask("c.npz"))
+    np.savez(tmp_path / "n.npz", a=x, b=x)
+    fails(4, "no array 'embeddings'", "'a'", "--key", args=ask("n.npz"))
+    assert run(*ask("n.npz"), "--key", "b")[0]
+    np.savez(tmp_path / "o.npz", embeddings=np.array([{}], object))
+    fails(4, "object", args=ask("o.npz"))
+    np.savez(tmp_path / "d.npz", embeddings=x, lengths=np.array([1, 2]))
+    whole = (tmp_path / "d.npz").read_bytes()
+    rng = np.random.default_rng(3)
+    for cut in (len(whole) - 1, len(whole) - 30, len(whole) // 2, 60):
+        (tmp_path / "x.npz").write_bytes(whole[:cut])
+        run(*ask("x.npz"), code=3)
+    for _ in range(300):  # any byte may be wrong: an error or scores, never a crash
+        damaged = bytearray(whole)
+        damaged[int(rng.integers(len(damaged)))] = int(rng.integers(256))
+        (tmp_path / "x.npz").write_bytes(damaged)
+        done = subprocess.run([LIK, *map(str, ask("x.npz"))], capture_output=True)
+        assert done.returncode in (0, 3, 4), done
 
 
 def test_safetensors_key(tmp_path, rng):

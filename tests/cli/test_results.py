@@ -172,15 +172,15 @@ def test_rerank(small):
     expected = maxsim(q, d)
     lines = [f"{i} Q0 {j} {r + 1} {10 - r} bm25\n" for i in (2, 0) for r, j in enumerate((4, 17, 9, 0, 12))]
     (folder / "run").write_text("".join(lines))
-    result = parse_tsv(run("rerank", folder / "d.npy", folder / "q.npy", folder / "run", "-k", 4)[0])
+    result = parse_tsv(run("rerank", folder / "q.npy", folder / "d.npy", folder / "run", "-k", 4)[0])
     assert set(result) == {"0", "2"}
     for i, hits in result.items():
         order = sorted((4, 17, 9, 0, 12), key=lambda j: -expected[int(i), j])[:4]
         assert [int(x) for x, _ in hits] == order
         assert max(abs(s - expected[int(i), int(x)]) for x, s in hits) < TOLERANCE * 5
-    out, _ = run("rerank", folder / "d.npy", folder / "q.npy", folder / "run", "--all", "--trec")
+    out, _ = run("rerank", folder / "q.npy", folder / "d.npy", folder / "run", "--all", "--trec")
     assert len(out.splitlines()) == 10
-    run("rerank", folder / "d.npy", folder / "q.npy", folder / "run", "-k", 5, "-o", folder / "r.npy")
+    run("rerank", folder / "q.npy", folder / "d.npy", folder / "run", "-k", 5, "-o", folder / "r.npy")
     assert np.array_equal(np.load(folder / "r.ids.npy")[1], [-1] * 5)  # query 1 has no candidates
     (folder / "odd").write_text("".join(lines) + "0 Q0 nobody 9 1 t\n7 Q0 1 1 1 t\n")
     fails(
@@ -188,10 +188,40 @@ def test_rerank(small):
         "odd, line 11: document 'nobody' is not in",
         "2 of 12 lines",
         "--skip-missing",
-        args=("rerank", folder / "d.npy", folder / "q.npy", folder / "odd"),
+        args=("rerank", folder / "q.npy", folder / "d.npy", folder / "odd"),
     )
-    _, err = run("rerank", folder / "d.npy", folder / "q.npy", folder / "odd", "--skip-missing")
+    _, err = run("rerank", folder / "q.npy", folder / "d.npy", folder / "odd", "--skip-missing")
     assert "2 of 12 lines" in err
+
+
+def test_rerank_takes_the_earlier_order(small):
+    """DOCUMENTS QUERIES RUN, where the names tell the files apart; else it is the new order."""
+    _, _, folder = small
+    (folder / "run").write_text("q2 Q0 d4 1 3 t\nq0 Q0 d17 1 2 t\n")
+    (folder / "qids").write_text("".join(f"q{i}\n" for i in range(len(np.load(folder / "q.npy")))))
+    (folder / "dids").write_text("".join(f"d{i}\n" for i in range(len(np.load(folder / "d.npy")))))
+    names = ("--ids", folder / "dids", "--query-ids", folder / "qids")
+    new, err = run("rerank", folder / "q.npy", folder / "d.npy", folder / "run", *names)
+    assert "order" not in err
+    old, err = run("rerank", folder / "d.npy", folder / "q.npy", folder / "run", *names)
+    assert old == new and "the order is QUERIES DOCUMENTS RUN" in err
+    (folder / "odd").write_text("nobody Q0 d4 1 3 t\n")
+    fails(
+        4,
+        "query 'nobody' is not in",
+        args=("rerank", folder / "q.npy", folder / "d.npy", folder / "odd", *names),
+    )
+    assert "qids has 3 ids" in fails(
+        4, "ids", args=("rerank", folder / "d.npy", folder / "q.npy", folder / "odd", *names)
+    )
+
+
+def test_weights_are_told():
+    """Wherever weights of the queries' file are in the scores, a note says so."""
+    args = (DEMO / "queries.safetensors", DEMO / "documents.safetensors")
+    assert "weights of query tokens, which are applied" in run("score", *args, "-k", 1)[1]
+    assert "weights" not in run("score", *args, "-k", 1, "--no-weights")[1]
+    assert "weights" not in run("score", *args, "-k", 1, "--quiet")[1]
 
 
 def test_what_a_run_may_hold(small, tmp_path):

@@ -92,8 +92,8 @@ def test_same_bytes(tmp_path, rng, collection):
         ("score", q, d, "--all", "-o", output),
         ("score", q, d, "--pairs", tmp_path / "pairs"),
         ("score", q, d, "--pairs", tmp_path / "pairs", "-o", output),
-        ("rerank", d, q, tmp_path / "run", "-k", 5),
-        ("rerank", d, q, tmp_path / "run", "--all", "--trec"),
+        ("rerank", q, d, tmp_path / "run", "-k", 5),
+        ("rerank", q, d, tmp_path / "run", "--all", "--trec"),
         ("explain", q, d, "-q", 3, "-d", 4, "--compare", 9, "--json"),
         ("explain", q, d, "-q", 0),
     ]

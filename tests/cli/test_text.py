@@ -69,7 +69,7 @@ def reads(folder):
         ),
         "texts": (*score, "--text", folder / "texts", "--table"),
         "d.jsonl": ("score", folder / "q.npy", folder / "d.jsonl"),
-        "rerank": ("rerank", folder / "d.npy", folder / "q.npy", folder / "run", *names),
+        "rerank": ("rerank", folder / "q.npy", folder / "d.npy", folder / "run", *names),
     }
 
 
@@ -282,7 +282,7 @@ def test_one_way_to_write_a_number(small):
     """Without ids a sequence is called by its number, written in one way."""
     q, d, folder = small
     (folder / "run").write_text("0 Q0 5 1 3 t\n")
-    command = ("rerank", folder / "d.npy", folder / "q.npy", folder / "run")
+    command = ("rerank", folder / "q.npy", folder / "d.npy", folder / "run")
     assert parse_tsv(run(*command)[0])["0"][0][0] == "5"
     for name in ("005", "00", "+5", "5.0", "0x5", "#005", "-0", "#", "5#", "20", "99999999999999999999"):
         (folder / "run").write_text(f"0 Q0 {name} 1 3 t\n")
@@ -303,7 +303,7 @@ def test_one_way_to_write_a_number(small):
 @pytest.mark.parametrize("skip", [[], ["--skip-missing"]])
 def test_a_document_twice_by_two_names(small, skip):
     q, d, folder = small
-    command = ("rerank", folder / "d.npy", folder / "q.npy", folder / "run", *skip)
+    command = ("rerank", folder / "q.npy", folder / "d.npy", folder / "run", *skip)
     (folder / "run").write_text("0 Q0 5 1 3 t\n0 Q0 6 1 3 t\n\n0 Q0 #5 1 3 t\n")
     fails(3, "run, lines 1 and 4 name one document", "'5' for '0', and '#5' for '0'", args=command)
     (folder / "run").write_text("#0 Q0 5 1 3 t\n0 Q0 5 1 3 t\n")
@@ -475,7 +475,7 @@ def test_an_output_is_no_input(files):
             ("score", q, d, *more),
             ("score", q, d, "--all", *more),
             ("explain", q, d, *more),
-            ("rerank", d, q, files / "run", *more),
+            ("rerank", q, d, files / "run", *more),
         ):
             fails(
                 2,
@@ -483,7 +483,7 @@ def test_an_output_is_no_input(files):
                 args=(*command, "-o", f"{files}/{output}"),
             )
     fails(2, "is also the input", args=("score", q, d, "--pairs", files / "pairs", "-o", files / "pairs"))
-    fails(2, "is also the input", args=("rerank", d, q, files / "run", "-o", files / "run"))
+    fails(2, "is also the input", args=("rerank", q, d, files / "run", "-o", files / "run"))
     for how in ((), ("-k", 2)):
         fails(
             2,
@@ -493,7 +493,7 @@ def test_an_output_is_no_input(files):
     fails(
         2,
         "x.ids.npy is also",
-        args=("rerank", d, q, files / "run", "--ids", files / "x.ids.npy", "-o", files / "x.npy"),
+        args=("rerank", q, d, files / "run", "--ids", files / "x.ids.npy", "-o", files / "x.npy"),
     )
     for name in ("one_len.npy", "two.doclens.npy"):  # lengths found beside the vectors
         vectors = files / (name[:3] + ".npy")

@@ -17,7 +17,7 @@
 /* As in main.c, without what runs them. */
 const struct command commands[] = {
     {"score", "QUERIES DOCUMENTS", "", "", 2, 2, NULL},
-    {"rerank", "DOCUMENTS QUERIES RUN", "", "", 3, 3, NULL},
+    {"rerank", "QUERIES DOCUMENTS RUN", "", "", 3, 3, NULL},
     {"explain", "QUERIES DOCUMENTS", "", "", 2, 2, NULL},
     {"compress", "DOCUMENTS", "", "", 1, 1, NULL},
     {"eval", "RUN QRELS", "", "", 2, 2, NULL},

@@ -108,6 +108,14 @@ def seeds_io():
             {"tokens": ("F32", np.ones((6, 4), "<f4")), "offsets": ("I32", np.array([0, 1, 6], "<i4"))}
         ),
     )
+    x3 = np.ones((1, 3, 4), "<f4")
+    for name, arrays in {
+        "npz": {"embeddings": x3},
+        "npz-lens": {"tokens": x3, "lengths": np.array([2])},
+    }.items():
+        archive = io.BytesIO()
+        np.savez(archive, **arrays)
+        add(name, archive.getvalue())
     add("st-key", safetensors({"a": ("F16", np.ones((1, 2, 4), "<f2")), "b": ("I64", np.array([1]))}), 4)
     for bits, codes, order in (
         (1, "U16", "colbert"),

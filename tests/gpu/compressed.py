@@ -6,8 +6,8 @@ import random
 import time
 
 import torch
-from harness import fail, problem, score
-from problems import DTYPES, Operand, lik
+from harness import fail, grad_problem, problem, score
+from problems import DTYPES, Guarded, Operand, lik
 
 CODES = {torch.int16: lik.I16, torch.int32: lik.I32, torch.int64: lik.I64}
 
@@ -265,7 +265,67 @@ def check_compressed(device, args):
                 break
         compressed_streams(device, name, q, d, got)
     compressed_large(device)
+    compressed_gradients(device)
     print("compressed: done", flush=True)
+
+
+def gradient(device, q, documents, queries, grad_scores):
+    """(grad_q, argmax, variant) of the first of the queries."""
+    op = with_documents(q, documents)
+    op.q.count = queries
+    _, at, _ = score(device, op, torch.int16)
+    op.argmax, op.argmax_dtype = at.data_ptr(), lik.I16
+    out = Guarded(queries * q.len_max * q.dim, DTYPES[q.dtype][1])
+    plan, workspace = device.launch("grad", grad_problem(op, grad_scores, out.ptr(), None))
+    torch.cuda.synchronize()
+    fail(out.intact() and workspace.intact(), "compressed gradient: wrote past a buffer")
+    return out.data.view(queries, q.len_max, q.dim).clone(), at.long(), plan.variant.decode()
+
+
+def compressed_gradients(device):
+    """Gradients of queries with many scores against f64 at the same argmax; the same bits in
+    100 runs, packed, and of one query alone.
+    """
+    for dtype, bits, nq, q_len, nd, d_len, dim, normalize, tables, scale in (
+        ("bf16", 2, 3, 32, 3000, 40, 128, True, "bf16", None),
+        ("bf16", 2, 2, 32, 5000, 20, 128, False, "bf16", None),
+        ("f16", 4, 3, 17, 700, 33, 96, True, "f16", None),
+        ("f16", 1, 2, 5, 400, 50, 64, False, "f32", torch.float16),
+        ("f32", 8, 2, 9, 600, 20, 40, True, "f16", None),
+        ("bf16", 4, 2, 9, 600, 20, 100, True, "bf16", None),
+        ("f32", 2, 1, 33, 900, 30, 320, True, "f32", None),
+        ("bf16", 0, 4, 32, 300, 30, 48, True, "bf16", None),
+    ):
+        g = torch.Generator(device="cuda").manual_seed(13)
+        q = Operand(g, nq, q_len, dim, dtype)
+        d = Compressed(g, nd, d_len, dim, dtype, bits, bits == 4, tables, normalize=normalize, scale=scale)
+        grad_scores = torch.randn(nq, nd, generator=g, device="cuda")
+        got, at, variant = gradient(device, q, d.struct, nq, grad_scores)
+        name = f"compressed grad {dtype} {nq}x{q_len} {nd}x{d_len} dim {dim} {bits} bits [{variant}]"
+        want = torch.zeros(nq, q_len, dim, dtype=torch.float64, device="cuda")
+        for j in range(nd):
+            want += grad_scores[:, j, None, None].double() * d.factor(j)[at[:, j]]
+        eps = {"f32": 2.0**-24, "f16": 2.0**-11, "bf16": 2.0**-8}[dtype]
+        bound = eps * want.abs() + 1e-5 * want.norm(dim=-1, keepdim=True) + (6e-8 if dtype == "f16" else 0)
+        error = (got.double() - want).abs()
+        fail(
+            bool((error <= bound).all()),
+            f"{name}: off by {float((error - bound).max()):.2e} beyond its bound",
+        )
+        fail(
+            torch.equal(gradient(device, q, d.packed(), nq, grad_scores)[0], got),
+            f"{name}: packed and padded differ",
+        )
+        fail(
+            torch.equal(gradient(device, q, d.struct, 1, grad_scores)[0], got[:1]),
+            f"{name}: one query alone differs",
+        )
+        for _ in range(100):
+            if not fail(
+                torch.equal(gradient(device, q, d.struct, nq, grad_scores)[0], got),
+                f"{name}: two runs differ",
+            ):
+                break
 
 
 def compressed_streams(device, name, q, d, want):

@@ -135,7 +135,7 @@ def check(runs, args, documents):
     runs("score", "q.npy", "d.npy", "--pairs", "pairs", "-o", "pairs.npy", piece=args.piece)
     if not same(np.load(runs.folder / "pairs.npy"), expected):
         wrong.append("scores of pairs differ")
-    text, *_ = runs("rerank", "d.npy", "q.npy", "run", piece=args.piece)
+    text, *_ = runs("rerank", "q.npy", "d.npy", "run", piece=args.piece)
     rows = [line.split("\t") for line in text.splitlines()]
     found = np.array([float(row[3]) for row in rows], np.float32)
     if len(rows) != len(expected) or not same(

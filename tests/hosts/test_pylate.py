@@ -292,3 +292,47 @@ def test_what_pylate_refuses_stays_refused(calls):
         assert said(lambda: kd(q, d)) is not None
     finally:
         unpatch_pylate()
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch", "half"])
+def test_rerank_packs_and_keeps_the_bits(patched, kind, monkeypatch):
+    """What PyLate pads with zeros, and lets win over negative similarities, is packed."""
+    monkeypatch.setattr(torch.nn.utils.rnn, "pad_sequence", None)  # nobody pads
+    queries = [unit(5, 16), -unit(1, 16)]
+    documents = [[unit(n, 16) for n in (7, 3, 9, 1)], [queries[1].abs() + 1, unit(0, 16)]]
+    documents[1][0] = -queries[1].repeat(2, 1)  # every similarity is negative, beside an empty document
+    documents[1].append(-queries[1])
+    if kind == "half":
+        queries, documents = [q.half() for q in queries], [[d.half() for d in ds] for ds in documents]
+    lent = (lambda x: x.numpy()) if kind == "numpy" else (lambda x: x)
+    ids = [["a", "b", "c", "d"], ["e", "f", "g"]]
+    ranked = pylate.rank.rerank(
+        documents_ids=ids,
+        queries_embeddings=[lent(q) for q in queries],
+        documents_embeddings=[[lent(d) for d in ds] for ds in documents],
+    )
+    monkeypatch.undo()
+    for q, ds, names, found in zip(queries, documents, ids, ranked, strict=True):
+        padded = torch.nn.utils.rnn.pad_sequence(ds, batch_first=True)
+        scores = pylate.scores.colbert_scores(q[None], padded)[0]
+        best, order = scores.sort(descending=True)
+        assert [r["id"] for r in found] == [names[i] for i in order.tolist()]
+        assert [r["score"] for r in found] == best.tolist()
+    assert {r["id"]: r["score"] for r in ranked[1]}["g"] == 0
+
+
+def test_rerank_leaves_the_rest_to_pylate(patched, calls, monkeypatch):
+    queries, documents = [unit(5, 16)], [[unit(n, 16) for n in (7, 3)]]
+    ask = lambda **more: pylate.rank.rerank([["a", "b"]], queries, documents, **more)
+    ours = ask()
+    reached = len(calls)
+    assert reached and ask(device="cpu") == ours
+    reached = len(calls)
+    monkeypatch.setenv("LIK_DISABLE", "1")
+    theirs = ask()
+    assert len(calls) == reached and [r["id"] for r in theirs[0]] == [r["id"] for r in ours[0]]
+    if NATIVE:
+        monkeypatch.delenv("LIK_DISABLE")
+        monkeypatch.setenv("PYLATE_SCORES_BACKEND", "torch")
+        ask()
+        assert len(calls) == reached

@@ -1,11 +1,12 @@
 """Installs a build to a temporary prefix and uses it as a stranger would.
 
 Usage: check_install.py REPOSITORY BUILD CC CXX. Compiles lik.h alone as C11 and C++17; builds
-examples/score.c with the flags of pkg-config, and with the CMake package; runs both and
-compares what they print.
+examples/score.c with the flags of pkg-config, with the static library, and with the CMake
+package; runs them and compares what they print.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,25 @@ import tempfile
 from pathlib import Path
 
 EXPECTED = "1.5 1 on cpu:"  # 1 + 0.5 and 0 + 1
+# What the block of C in README.md stands in: its names, and what becomes of its scores.
+AROUND = """#include <stdio.h>
+#include <stdlib.h>
+%s
+int main(void)
+{
+    enum { n_queries = 2, n_docs = 3, longest = 4, total = 9 };
+    static float queries[n_queries * 32 * 128], scores[n_queries * n_docs];
+    static unsigned short tokens[total * 128];
+    static const long long offsets[] = {0, 4, 5, 9};
+    for (int i = 0; i < n_queries * 32 * 128; i++)
+        queries[i] = 1;
+    for (int i = 0; i < total * 128; i++)
+        tokens[i] = 0x3c00; /* 1 in f16 */
+%s
+    printf("%%g %%g\\n", scores[0], scores[n_queries * n_docs - 1]);
+    return 0;
+}
+"""
 
 
 def run(*command: object, **options: object) -> str:
@@ -47,6 +67,13 @@ def main() -> int:
             bare = {name: value for name, value in os.environ.items() if name != "LD_LIBRARY_PATH"}
             run(command, "--version", env=bare)
             run(command, "demo", "--quiet", "-o", work / "map", env=bare)
+            for text in (
+                "man/man1/lik.1",
+                "bash-completion/completions/lik",
+                "zsh/site-functions/_lik",
+                "fish/vendor_completions.d/lik.fish",
+            ):
+                assert "rerank" in (prefix / "share" / text).read_text(), text
 
         strict = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-pedantic", "-Werror", "-fsyntax-only"]
         (work / "alone.c").write_text("#include <lik/lik.h>\nint main(void) { return 0; }\n")
@@ -60,10 +87,40 @@ def main() -> int:
         run(cc, "-std=c11", example, *flags, "-o", work / "with_pkg_config")
         check_program("pkg-config", work / "with_pkg_config", environment)
 
+        archive = library / "liblik.a"
+        if archive.exists():  # the program then needs no file of ours
+            cflags = run("pkg-config", "--cflags", "lik", env=found).split()
+            static = [*cflags, archive, "-lm", "-lpthread", "-o", work / "static"]
+            run(cc, "-std=c11", example, *static)
+            bare = {name: value for name, value in os.environ.items() if name != "LD_LIBRARY_PATH"}
+            check_program("the static library", work / "static", bare)
+            strict_c = ["-std=c11", "-Wall", "-Wextra", "-Werror"]
+            run(
+                cc,
+                *strict_c,
+                repository / "examples" / "serve.c",
+                *cflags,
+                archive,
+                "-lm",
+                "-lpthread",
+                "-o",
+                work / "serve",
+            )
+            assert "queries/s" in run(work / "serve", 100, 2, 3, env=bare)
+
+        block = re.search(r"^```c\n(.*?)^```$", (repository / "README.md").read_text(), re.M | re.S)
+        if block:
+            head, body = block[1].split("\n\n", 1)
+            (work / "block.c").write_text(AROUND % (head, body))
+            run(cc, "-std=c11", work / "block.c", *flags, "-o", work / "block")
+            assert run(work / "block", env=environment) == "4096 4096\n", "the README's block of C"
+
         options = (f"-DEXAMPLE={example}", f"-DCMAKE_PREFIX_PATH={prefix}", f"-DCMAKE_C_COMPILER={cc}")
         run("cmake", "-S", repository / "tests" / "install", "-B", work / "build", *options)
         run("cmake", "--build", work / "build")
         check_program("the CMake package", work / "build" / "score", environment)
+        if archive.exists():
+            check_program("the CMake package, static", work / "build" / "score_static", dict(os.environ))
     print(f"check_install: lik {version} found by pkg-config and CMake, header alone as C11 and C++17")
     return 0
 

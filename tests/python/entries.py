@@ -115,6 +115,10 @@ def entries():
         "int8 pair": (int8_pair, {"Q": padded["Q"], "values": v8, "scale": s8, **sides}),
         "pairs": (maxsim_pairs, pairs),
         "varlen": (partial(maxsim_varlen, **bounds), packed),
+        "packed and padded": (
+            partial(maxsim_topk, k=2, max_seqlen_d=bounds["max_seqlen_d"]),
+            {"Q": padded["Q"], "D": packed["D_packed"], "cu_seqlens_d": packed["cu_seqlens_d"], **sides},
+        ),
         "list": (partial(score_pairs_packed, **bounds, return_argmax=True), listed),
         "padded": (maxsim_padded, batch),
         "forward": (partial(maxsim_forward, save_argmax=True), padded),

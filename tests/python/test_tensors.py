@@ -229,7 +229,9 @@ def test_a_transform_as_the_first_call(run, transform):
 @pytest.mark.parametrize("name", ["varlen", "list", "residual varlen"])
 def test_a_bound_that_vmap_needs_is_named(name):
     function, tensors = entries()[name]
-    with pytest.raises(ValueError, match="max_seqlen_d is needed: cu_seqlens_d is traced, fake or wrapped"):
+    with pytest.raises(
+        ValueError, match="max_seqlen_d is needed: cu_seqlens_d is compiled, traced, fake or wrapped"
+    ):
         offsets = torch.stack([tensors["cu_seqlens_d"]] * 2)
         torch.func.vmap(
             lambda x: function.func(

@@ -1,6 +1,7 @@
 """What the public modules are faces of. Each module here may import those above it in this
 list, and no other; tests/check_imports.py holds to it.
 
+kinds            what type checkers are told of arrays
 environment      variables of the environment
 problem          one scoring problem, by names
 numpy_arrays     what is asked of an array of NumPy's

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from . import native
 from .problem import (
     ALL,
     CANDIDATES,
@@ -21,6 +22,7 @@ from .problem import (
     Problem,
     Tokens,
     batched,
+    detached,
 )
 
 FLOATS = ("float32", "float16", "bfloat16")
@@ -49,7 +51,7 @@ class Framework(Protocol):
     def largest(self, x: Any) -> int: ...
     def extremes(self, x: Any) -> tuple[int, int]: ...
     def offset_extremes(self, x: Any) -> tuple[int, int, int, int]: ...
-    def quantize_int8(self, x: Any) -> tuple[Any, Any]: ...
+    def as_kind(self, x: Any, kind: str) -> Any: ...
     def lend(self, x: Any) -> Any: ...
     def lent(self, fields: tuple[Any, ...], arrays: int) -> Any: ...
     def wants_grad(self, *arrays: Any) -> bool: ...
@@ -67,6 +69,10 @@ class Framework(Protocol):
     def ones(self, shape: tuple[int, ...], like: Any) -> Any: ...
     def largest_in_row(self, x: Any) -> Any: ...
     def offsets_of(self, lengths: Any) -> Any: ...
+    def joined(self, parts: Any) -> Any: ...
+    def integers(self, values: list[int], like: Any) -> Any: ...
+    def in_bytes(self, x: Any) -> memoryview: ...
+    def mapped(self, path: str) -> Callable[[str, tuple[int, ...], int, int], Any]: ...
 
 
 _OPTIONAL = ("q_mask", "d_mask", "q_weights", "b", "mask")
@@ -105,7 +111,9 @@ def framework(**arrays: Any) -> Framework:
             if type(x) not in (numpy.ndarray, numpy.memmap):
                 _refuse_subclass(name, x, isinstance(x, numpy.ma.MaskedArray))
         else:
-            raise TypeError(f"{name} must be a torch.Tensor or a numpy.ndarray, got {type(x).__name__}")
+            raise TypeError(
+                f"{name} must be a torch.Tensor or a numpy.ndarray, got {type(x).__name__}{_way_out(name, x)}"
+            )
         if found and kind != found:
             raise TypeError(f"{name} is of {kind}, but {first} is of {found}: pass one kind of array")
         found, first = kind, first or name
@@ -116,6 +124,22 @@ def framework(**arrays: Any) -> Framework:
     from late_interaction_kernels._engine import numpy_arrays
 
     return numpy_arrays
+
+
+def _way_out(name: str, x: Any) -> str:
+    """What to do with a list: an error ends with it."""
+    if not isinstance(x, list | tuple):
+        return ""
+    if name.startswith("cu_seqlens"):
+        return f". Make it one: numpy.array({name}) or torch.tensor({name})"
+    if name[0] in "QD" and len(x) and hasattr(x[0], "shape"):
+        return f". late_interaction_kernels.pack({name[0]}) makes tokens and offsets of a list"
+    return ""
+
+
+def compiling() -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.compiler.is_dynamo_compiling()
 
 
 def _refuse_subclass(name: str, x: Any, masked: bool) -> None:
@@ -239,23 +263,26 @@ def packed_offsets(
     if not fw.readable(offsets):
         return offsets, None
     low, high, shortest, most = fw.offset_extremes(offsets)
+    if low >= 0 and shortest >= 0 and high <= total:
+        return offsets, most
     if low < 0:
         at = fw.first(offsets < 0)
-        raise ValueError(
-            f"{name} must be ascending and not negative: {entry(name, at)} is {int(offsets[at])}"
-        )
-    if shortest < 0:
+        said = f"must be ascending and not negative: {entry(name, at)} is {int(offsets[at])}"
+    elif shortest < 0:
         (i,) = fw.first(offsets[1:] < offsets[:-1])
-        raise ValueError(
-            f"{name} must be ascending and not negative: {name}[{i + 1}] is {int(offsets[i + 1])}, "
+        said = (
+            f"must be ascending and not negative: {name}[{i + 1}] is {int(offsets[i + 1])}, "
             f"{name}[{i}] is {int(offsets[i])}"
         )
-    if high > total:
+    else:
         at = fw.first(offsets > total)
-        raise ValueError(
-            f"{name} ends at {high}, {tokens} has {total} tokens: {entry(name, at)} is {int(offsets[at])}"
+        said = f"ends at {high}, {tokens} has {total} tokens: {entry(name, at)} is {int(offsets[at])}"
+    if low >= 0 and int(offsets.sum()) == total:
+        said += (
+            f". It looks like lengths, not offsets: their sum is {total}. Offsets begin with 0 and go on "
+            "with the sums; late_interaction_kernels.pack(list) makes tokens and offsets of a list"
         )
-    return offsets, most
+    raise ValueError(f"{name} {said}")
 
 
 def longest(
@@ -269,10 +296,10 @@ def longest(
         bound = whole_number(bound_name, bound, 0)
         if known is None:
             return bound
-    elif known is None and not fw.has_values(values):
+    elif known is None and (compiling() or not fw.has_values(values)):
         raise ValueError(
-            f"{bound_name} is needed: {name} is traced, fake or wrapped by torch.func, and its longest "
-            "sequence cannot be looked at"
+            f"{bound_name} is needed: {name} is compiled, traced, fake or wrapped by torch.func, and its "
+            f"longest sequence cannot be looked at. Pass {bound_name}"
         )
     most = max(fw.offset_extremes(values)[3], 0) if known is None else known
     if bound is not None and bound < most:
@@ -348,6 +375,36 @@ def check_int8(fw: Framework, values: Any, scale: Any, names: tuple[str, str]) -
     check_float(fw, names[1], scale)
 
 
+LARGEST = {"int8": 127.0, "float8_e4m3fn": 448.0, "float8_e5m2": 57344.0}
+_LEAST = {"int8": 1e-12, "float8_e4m3fn": 1e-6, "float8_e5m2": 1e-6}  # of a token's largest element
+
+
+def quantized(
+    fw: Framework, x: Any, kind: str, normalize: bool = False, one: bool = False
+) -> tuple[Any, Any]:
+    """(values of x's shape, f32 scales) of float tokens: a scale each, or one of all. In host
+    memory by the extension; elsewhere, and in a trace, by operations of the framework.
+    """
+    x, empty = detached(x), 0 in tuple(x.shape)
+    if fw.on_host(x) and not empty and not fw.tracing(x):
+        values, scales = native.quantize(fw, fw.settle(x), kind, normalize, one)
+        return fw.as_kind(values, kind), scales
+    wide, most = fw.cast(x, "float32"), LARGEST[kind]
+    if one:
+        scale = fw.scalar(1.0 if empty else abs(wide).max().clip(_LEAST[kind]) / most, wide)
+        return fw.cast((wide / scale).clip(-most, most), kind), scale
+    if empty:
+        tiny = _LEAST[kind] / most if kind == "int8" else 1.0
+        return fw.cast(wide, kind), fw.ones(tuple(x.shape[:-1]), wide) * tiny
+    scale = fw.largest_in_row(abs(wide)).clip(_LEAST[kind]) / most
+    v = (wide / scale[..., None]).clip(-most, most)
+    values = fw.cast(v.round() if kind == "int8" else v, kind)
+    if normalize:
+        length = (v * v).sum(-1) ** 0.5
+        scale = scale / (length * scale).clip(1e-12)
+    return values, scale
+
+
 def stored(fw: Framework, D: Any, storage: str | None, name: str = "D") -> tuple[Any, Any]:
     """Document tokens and their scales: (D, None), or int8 tokens for ``storage="int8"``."""
     if storage is None:
@@ -367,7 +424,7 @@ def stored(fw: Framework, D: Any, storage: str | None, name: str = "D") -> tuple
         raise ValueError(
             f'{name} requires a gradient, which storage="int8" has only for Q; detach {name} first'
         )
-    return fw.quantize_int8(embeddings(fw, name, D))
+    return quantized(fw, embeddings(fw, name, D), "int8")
 
 
 def first_of(name: str, D: Any, storage: str | None) -> Any:
@@ -476,30 +533,41 @@ def packed(
     max_seqlen_d: int | None,
     *,
     normalize: bool,
-    q_weights: Any,
-    storage: str | None,
+    q_mask: Any = None,
+    d_mask: Any = None,
+    q_weights: Any = None,
+    storage: str | None = None,
+    names: tuple[str, str] = ("Q_packed", "D_packed"),
 ) -> tuple[Framework, Problem]:
-    """The problem of packed tokens, every query against every document."""
-    tokens = first_of("D_packed", D, storage)
-    fw = framework(
-        Q_packed=Q, D_packed=tokens, cu_seqlens_q=cu_seqlens_q, cu_seqlens_d=cu_seqlens_d, q_weights=q_weights
-    )
-    check_rank("Q_packed", Q, (2,), "[total, d]")
-    check_rank("D_packed", tokens, (2,), "[total, d]")
-    if Q.shape[1] != tokens.shape[1]:
-        raise ValueError(
-            f"Q_packed and D_packed must have the same dim: Q_packed.shape[1] is {int(Q.shape[1])}, "
-            f"D_packed.shape[1] is {int(tokens.shape[1])}"
-        )
-    check_device(fw, "D_packed", tokens, Q, "Q_packed")
-    offsets_q = packed_offsets(fw, "cu_seqlens_q", cu_seqlens_q, Q.shape[0], "Q_packed", Q)
-    offsets_d = packed_offsets(fw, "cu_seqlens_d", cu_seqlens_d, tokens.shape[0], "D_packed", tokens)
-    weights = token_weights(fw, q_weights, (Q.shape[0],), Q, "Q_packed")
-    len_q = longest(fw, "cu_seqlens_q", offsets_q, "max_seqlen_q", max_seqlen_q)
-    len_d = longest(fw, "cu_seqlens_d", offsets_d, "max_seqlen_d", max_seqlen_d)
-    q = Tokens(embeddings(fw, "Q_packed", Q), None, weights, None, offsets_q[0], len_q)
-    values, scale = stored(fw, D, storage, "D_packed")
-    d = Tokens(values, None, None, scale, offsets_d[0], len_d)
-    if Q.shape[1] == 0:
+    """The problem of packed tokens, every query against every document. A side without offsets
+    is padded; one query may then be without an axis of its own, which its scores have.
+    """
+    tokens = first_of(names[1], D, storage)
+    offsets = {"cu_seqlens_q": cu_seqlens_q, "cu_seqlens_d": cu_seqlens_d}
+    given = {name: x for name, x in offsets.items() if x is not None}
+    operands = {names[0]: Q, names[1]: tokens}
+    fw = framework(**operands, **given, q_mask=q_mask, d_mask=d_mask, q_weights=q_weights)
+    forms = ((2, 3), "[Nq, Lq, d] or [Lq, d]"), ((3,), "[Nd, Ld, d]")
+    for (name, x), cu, (ranks, form) in zip(operands.items(), offsets.values(), forms, strict=True):
+        check_rank(name, x, *(((2,), "[total, d]") if cu is not None else (ranks, form)))
+    if Q.shape[-1] != tokens.shape[-1]:
+        dims = [f"{name}.shape[{len(x.shape) - 1}] is {int(x.shape[-1])}" for name, x in operands.items()]
+        raise ValueError(f"{names[0]} and {names[1]} must have the same dim: {', '.join(dims)}")
+    check_device(fw, names[1], tokens, Q, names[0])
+    found: list[tuple[Any, int]] = []
+    bounds = ("max_seqlen_q", max_seqlen_q), ("max_seqlen_d", max_seqlen_d)
+    for (name, x), (cu_name, cu), bound in zip(operands.items(), offsets.items(), bounds, strict=True):
+        known = None if cu is None else packed_offsets(fw, cu_name, cu, x.shape[0], name, x)
+        found.append((None, 0) if known is None else (known[0], longest(fw, cu_name, known, *bound)))
+    about = tuple(Q.shape[:-1]), Q, names[0]
+    weights = token_weights(fw, q_weights, *about)
+    q_mask = token_mask(fw, "q_mask", q_mask, *about)
+    d_mask = token_mask(fw, "d_mask", d_mask, tuple(tokens.shape[:-1]), tokens, names[1])
+    q = Tokens(embeddings(fw, names[0], Q), q_mask, weights, None, *found[0])
+    values, scale = stored(fw, D, storage, names[1])
+    d = Tokens(values, d_mask, None, scale, *found[1])
+    if Q.shape[-1] == 0:
         q, d = widened(fw, q, d)
+    if len(Q.shape) == 2 and cu_seqlens_q is None:
+        q = batched(q)
     return fw, Problem(q, d, normalize=NORMALIZE if normalize else 0)

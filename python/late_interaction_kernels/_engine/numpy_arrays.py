@@ -7,6 +7,7 @@ their names.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -180,10 +181,34 @@ def offsets_of(lengths: Any) -> Any:
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
 
-def quantize_int8(x: Any) -> tuple[Any, Any]:
-    wide = x.astype(np.float32, copy=False)
-    scale = np.maximum(np.abs(wide).max(axis=-1, initial=0), 1e-12).astype(np.float32) / np.float32(127)
-    return np.rint(np.clip(wide / scale[..., None], -127, 127)).astype(np.int8), scale
+def joined(parts: Any) -> Any:
+    return np.concatenate(parts)
+
+
+def integers(values: list[int], like: Any) -> Any:
+    return np.array(values, np.int64)
+
+
+def in_bytes(x: Any) -> memoryview:
+    """What the array holds, in little-endian order."""
+    return memoryview(np.ascontiguousarray(settle(x)).reshape(-1).view(np.uint8)).cast("B")
+
+
+def mapped(path: str) -> Callable[[str, tuple[int, ...], int, int], Any]:
+    """(dtype, shape, where, bytes) -> an array that lies in the file, read-only."""
+    data = np.memmap(path, np.uint8, "r")
+
+    def make(dtype: str, shape: tuple[int, ...], at: int, size: int) -> Any:
+        kind = np.dtype(_dtype(dtype))
+        part = np.asarray(data[at : at + size])
+        return (part if at % kind.itemsize == 0 else part.copy()).view(kind).reshape(shape)
+
+    return make
+
+
+def as_kind(x: Any, kind: str) -> Any:
+    """Bytes as what they stand for."""
+    return x.view(_dtype(kind))
 
 
 def lend(x: Any) -> Any:

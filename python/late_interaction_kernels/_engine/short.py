@@ -5,17 +5,11 @@ way then looks at and words the errors of.
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from .. import _native
+from .checks import compiling
 from .problem import ALL, FOLLOW, LIST, NORMALIZE, PAIRS
-
-
-def compiling() -> bool:
-    torch = sys.modules.get("torch")
-    return torch is not None and torch.compiler.is_dynamo_compiling()
-
 
 # The calls below are the fields of a problem (problem.ARRAYS, problem.CHOICES), pairing ALL for
 # candidates as well, and None for a length that nobody has given. Compressed tokens go the long

@@ -7,7 +7,10 @@ one by their addresses.
 
 from __future__ import annotations
 
+import ctypes
+import os
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -304,13 +307,44 @@ def offsets_of(lengths: Any) -> Any:
     return torch.nn.functional.pad(lengths.cumsum(0), (1, 0))
 
 
+def joined(parts: Any) -> Any:
+    return torch.cat(parts)
+
+
+def integers(values: list[int], like: Any) -> Any:
+    return torch.tensor(values, dtype=torch.int64).to(like.device, non_blocking=True)
+
+
+def in_bytes(x: Any) -> memoryview:
+    """What the tensor holds, in little-endian order."""
+    x = _plain(x).cpu().contiguous()
+    size = x.numel() * x.element_size()
+    if not size:
+        return memoryview(b"")
+    held: Any = (ctypes.c_ubyte * size).from_address(x.data_ptr())
+    held.owner = x  # lives as long as its memory is looked at
+    return memoryview(held).cast("B")
+
+
+def mapped(path: str) -> Callable[[str, tuple[int, ...], int, int], Any]:
+    """(dtype, shape, where, bytes) -> a tensor that lies in the file; what is written into it
+    stays in memory. Numbers of 16 bits without a sign are taken as int16, which has their bits.
+    """
+    data: Any = torch.UntypedStorage.from_file(path, shared=False, nbytes=os.path.getsize(path))
+    whole = torch.empty(0, dtype=torch.uint8).set_(data)
+
+    def make(dtype: str, shape: tuple[int, ...], at: int, size: int) -> Any:
+        kind = getattr(torch, "int16" if dtype == "uint16" else dtype)
+        part = whole[at : at + size]
+        return (part if at % kind.itemsize == 0 else part.clone()).view(kind).reshape(shape)
+
+    return make
+
+
 def wants_grad(*arrays: Any) -> bool:
     return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in arrays)
 
 
-def quantize_int8(x: Any) -> tuple[Any, Any]:
-    wide = x.detach().float()
-    if wide.shape[-1] == 0:
-        return wide.to(torch.int8), wide.new_full(wide.shape[:-1], 1e-12 / 127)
-    scale = wide.abs().amax(dim=-1).clamp_min(1e-12) / 127
-    return (wide / scale.unsqueeze(-1)).clamp(-127, 127).round().to(torch.int8), scale
+def as_kind(x: Any, kind: str) -> Any:
+    """Bytes as what they stand for."""
+    return x.view(getattr(torch, kind))

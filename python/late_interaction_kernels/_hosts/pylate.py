@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from .. import _hosts, autograd
+from .. import _hosts, autograd, varlen
 
 # The oldest versions lack the last.
 _NAMES = ("colbert_scores", "colbert_kd_scores", "colbert_scores_pairwise")
@@ -118,11 +118,71 @@ def _are_pairs(q: Any, d: Any) -> bool:
     return bool(q.dim() == d.dim() == 3 and q.shape[0] == d.shape[0])
 
 
-_PATCHED = {
-    "colbert_scores": patched_colbert_scores,
-    "colbert_kd_scores": patched_colbert_kd_scores,
-    "colbert_scores_pairwise": patched_colbert_scores_pairwise,
-}
+def _takes(query: Any, document: Any) -> bool:
+    """Would PyLate let our functions score tensors like these?"""
+    if not _hosts.dispatchable(query, document):
+        return False
+    if "_lik_device" not in _ORIGINAL:
+        return True
+    gate, scores = sys.modules["pylate.scores._lik_backend"], sys.modules["pylate.scores.colbert"]
+    backend = scores._resolve_backend(None)
+    try:
+        if scores._try_flash(backend, query, document) or not _gate_try_lik(backend, query, document):
+            return False
+        return _gate_lik_device(query, document) == "cuda"
+    except gate.LIKUnsupported:
+        return False
+
+
+def _rerank_scores(query: Any, documents: list[Any], device: Any) -> Any:
+    """The scores of one query's documents, packed; None where PyLate's own loop must do it.
+
+    PyLate pads with zeros and without a mask, so that a zero counts where every similarity is
+    negative: a document shorter than the longest gets one, and the scores keep their bits.
+    """
+    fits = [x.dim() == 2 and x.dtype == query.dtype and x.device == documents[0].device for x in documents]
+    if query.dim() != 2 or not documents or not all(fits):
+        return None
+    longest = max(x.shape[0] for x in documents)
+    if longest == 0 or any(x.shape[1] != query.shape[1] for x in documents):
+        return None
+    zero = documents[0].new_zeros((1, query.shape[1]))
+    parts, ends = [], [0]
+    for x in documents:
+        short = x.shape[0] < longest
+        parts += [x, zero] if short else [x]
+        ends.append(ends[-1] + x.shape[0] + short)
+    if device is not None:
+        query = query.to(device)
+    if not _takes(query, zero.to(query.device)):
+        return None
+    torch = sys.modules["torch"]
+    tokens, offsets = torch.cat(parts).to(query.device), torch.tensor(ends).to(query.device)
+    cu_q = torch.tensor([0, query.shape[0]]).to(query.device)
+    with torch.no_grad():
+        return varlen.maxsim_varlen(query, tokens, cu_q, offsets, query.shape[0], longest)[0]
+
+
+def patched_rerank(
+    documents_ids: Any, queries_embeddings: Any, documents_embeddings: Any, device: Any = None
+) -> Any:
+    """The documents of each query, best first, as PyLate's ``rerank`` gives them; they are
+    packed, not padded.
+    """
+    rank = sys.modules["pylate.rank.rank"]
+    queries, documents = map(rank.reshape_embeddings, (queries_embeddings, documents_embeddings))
+    results = []
+    for query, ids, candidates in zip(queries, documents_ids, documents, strict=False):
+        scores = None
+        if _ORIGINAL and not _hosts.disabled():
+            scores = _rerank_scores(_tensor(query), [_tensor(x) for x in candidates], device)
+        if scores is None:
+            results += _SAVED["rerank"]([ids], [query], [candidates], device)
+            continue
+        best, order = scores.sort(descending=True)
+        found = zip(best.tolist(), order.tolist(), strict=True)
+        results.append([rank.RerankResult(id=ids[i], score=score) for score, i in found])
+    return results
 
 
 def _gate_lik_device(query: Any, doc: Any) -> str:
@@ -161,6 +221,13 @@ def _gate_ranks(name: str) -> Any:
     return entry
 
 
+_PATCHED = {
+    "colbert_scores": patched_colbert_scores,
+    "colbert_kd_scores": patched_colbert_kd_scores,
+    "colbert_scores_pairwise": patched_colbert_scores_pairwise,
+    "rerank": patched_rerank,
+}
+
 # (module, name) -> what replaces it in a PyLate that has a gate.
 _GATE = {
     ("pylate.scores._lik_backend", "_lik_device"): _gate_lik_device,
@@ -175,11 +242,14 @@ def _open_gate() -> None:
         owner = importlib.import_module(module)
         _ORIGINAL[name] = _SAVED[name] = getattr(owner, name)
         setattr(owner, name, replacement)
+    _ORIGINAL["rerank"] = _SAVED["rerank"] = importlib.import_module("pylate.rank.rank").rerank
+    _hosts.swap("pylate", [(_SAVED["rerank"], patched_rerank)])
 
 
 def _close_gate() -> None:
     for module, name in _GATE:
         setattr(importlib.import_module(module), name, _ORIGINAL[name])
+    _hosts.swap("pylate", [(patched_rerank, _ORIGINAL["rerank"])])
 
 
 def _lost_losses() -> list[str]:
@@ -199,8 +269,8 @@ def _lost_losses() -> list[str]:
 def patch_pylate() -> None:
     """Let PyLate score with these kernels, on the CPU too. Safe to call twice.
 
-    From PyLate 1.5.1 on this opens its own dispatch for CPU tensors and changes nothing else.
-    Before, it replaces ``colbert_scores``, ``colbert_kd_scores`` and
+    From PyLate 1.5.1 on this opens its own dispatch for CPU tensors, and packs what ``rerank``
+    would pad. Before, it replaces ``rerank``, ``colbert_scores``, ``colbert_kd_scores`` and
     ``colbert_scores_pairwise`` in all of PyLate. ``LIK_DISABLE=1`` switches the effect off call
     by call.
 
@@ -226,6 +296,9 @@ def patch_pylate() -> None:
             RuntimeWarning,
             stacklevel=2,
         )
+    rank = _hosts.module("pylate.rank.rank")
+    if rank is not None and hasattr(rank, "rerank"):
+        found["rerank"] = rank.rerank
     _ORIGINAL.update(found)
     _SAVED.update(found)
     _hosts.swap("pylate", [(original, _PATCHED[name]) for name, original in found.items()])

@@ -319,8 +319,7 @@ int lik_cuda_grad_prepare(const struct lik_gpu *gpu)
             e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                      (int)(gpu->limits.shared_bytes - attributes.sharedSizeBytes));
     }
-    int status = lik_cuda_status(e, "preparing the gradient's kernels");
-    return status ? status : lik_cuda_grad_compressed_prepare(gpu);
+    return lik_cuda_status(e, "preparing the gradient's kernels");
 }
 
 static int clear(const struct lik_tokens *x, void *gradient, int dtype, int64_t row_elements,
@@ -408,7 +407,7 @@ int lik_cuda_grad_run(const struct lik_gpu *gpu, const struct lik_grad *op, cons
     int64_t runs = op->grad_d ? op->score.d.count * p->blocks_per_document : 0;
     int64_t tokens = op->grad_q || op->grad_weights ? op->score.q.count * op->score.q.len_max : 0;
     if (op->score.d.storage == LIK_RESIDUAL)
-        return lik_cuda_grad_compressed(&a, tokens, p->query_bytes, stream);
+        return tokens ? lik_cuda_grad_compressed(&a, p, workspace, stream) : LIK_OK;
     if (!runs || !p->one_launch) {
         if ((status = launch_rows(gpu, p, &a, p->d_kind, p->query_bytes, 0, tokens, stream)))
             return status;

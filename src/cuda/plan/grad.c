@@ -4,13 +4,16 @@
 
 #include "base/error.h"
 #include "base/size.h"
-#include "shared/tokens.h"
+#include "shared/residual.h"
 
 #include <math.h>
 #include <stdio.h>
 
 #define SCAN_COST  0.1   /* reading a document's entries once, of the time to add all of its rows */
 #define KEPT_BYTES 65536 /* of the sums that a block keeps in shared memory, at most */
+
+#define PART_LEAST 256 /* scores of a query, on average, whose rows of compressed documents a warp adds */
+#define PARTS_MOST 64
 
 /* The vector kinds count 32 bits of vectors, so that more than 64 GB, or strides below zero,
  * are left to the general one. */
@@ -113,6 +116,36 @@ static int plan_queries(const struct gpu_limits *gpu, const struct lik_score *op
     return LIK_OK;
 }
 
+/* Are centroids read where they lie: as rows of the documents' dtype, aligned to 16 bytes? */
+static int centroids_lie_well(const struct lik_tokens *d)
+{
+    const int64_t element = (int64_t)lik_dtype_bytes(d->dtype), step = lik_centroid_stride(d) * element;
+    return d->codec->centroids_dtype == d->dtype && d->dim % 8 == 0 && step % 16 == 0 && step <= UINT32_MAX &&
+           (uintptr_t)d->codec->centroids % 16 == 0;
+}
+
+static int plan_compressed(const struct lik_score *op, struct lik_layout *layout, struct grad_plan *plan)
+{
+    struct compressed_plan *p = &plan->compressed;
+    const struct lik_tokens *q = &op->q, *d = &op->d;
+    const int bits = d->codec->bits;
+    if (d->codec->centroid_count > UINT32_MAX)
+        return lik_fail(LIK_EUNSUPPORTED,
+                        "codec.centroid_count is %lld, the CUDA backend takes gradients of up to %lld",
+                        (long long)d->codec->centroid_count, (long long)UINT32_MAX);
+    /* by the number of scores alone: the order of a sum is the problem's */
+    int64_t scores = op->pairing == LIK_LIST ? op->list_count / lik_max_i64(q->count, 1) : plan->columns;
+    p->parts = (int32_t)lik_max_i64(lik_min_i64((scores + PART_LEAST - 1) / PART_LEAST, PARTS_MOST), 1);
+    p->row_floats = (int32_t)((d->dim + 7) / 8 * 8);
+    int64_t steps = d->strides.token | d->strides.sequence | (d->group_size > 0 ? d->strides.group : 0);
+    p->whole_bits = bits == 0 || (d->dim % 8 == 0 && ((int64_t)(uintptr_t)d->data | steps) % bits == 0);
+    if (!centroids_lie_well(d))
+        p->centroid_bytes = d->codec->centroid_count * p->row_floats * (int64_t)lik_dtype_bytes(d->dtype);
+    p->centroids = lik_cuda_take(layout, p->centroid_bytes, 1);
+    p->partial = lik_cuda_take(layout, q->count * q->len_max * p->parts, p->row_floats * 4);
+    return LIK_OK;
+}
+
 int lik_cuda_plan_grad(const struct gpu_limits *gpu, const struct lik_grad *op, struct lik_layout *layout,
                        struct grad_plan *p)
 {
@@ -128,14 +161,14 @@ int lik_cuda_plan_grad(const struct gpu_limits *gpu, const struct lik_grad *op, 
         (uintptr_t)score->argmax % (GRAD_AHEAD * (score->argmax_dtype == LIK_I16 ? 2u : 4u)) == 0;
     p->plain = p->q_kind != ROWS_OF_ANY && d->dtype == GRAD_ROW_DTYPE(p->q_kind) && !d->scale &&
                !d->normalize && !op->accumulate && (uintptr_t)op->grad_d % 16 == 0;
-    /* rows of compressed documents are decoded, by whole warps */
     p->lanes_per_row = q->dim <= 64 ? 8 : q->dim <= 128 ? 16 : 32;
-    if (d->storage == LIK_RESIDUAL)
-        p->lanes_per_row = 32;
     p->slices_per_row = (int32_t)((q->dim + p->lanes_per_row * 8 - 1) / (p->lanes_per_row * 8));
     p->q_factors = q->normalize ? lik_tokens_rows(q) : 0;
-    p->d_factors = d->normalize ? lik_tokens_rows(d) : 0;
-    int status = plan_queries(gpu, score, p);
+    const int compressed = d->storage == LIK_RESIDUAL;
+    /* of rows that a group of lanes has whole, norms are taken as they are met */
+    p->d_factors =
+        d->normalize && !(compressed && p->slices_per_row == 1 && !d->scale) ? lik_tokens_rows(d) : 0;
+    int status = compressed ? LIK_OK : plan_queries(gpu, score, p);
     if (status)
         return status;
     if (score->pairing == LIK_LIST && score->list_count) {
@@ -150,27 +183,42 @@ int lik_cuda_plan_grad(const struct gpu_limits *gpu, const struct lik_grad *op, 
     p->d_factor = lik_cuda_take(layout, p->d_factors, 4);
     p->by_q = lik_cuda_take(layout, p->list_keys, 8);
     p->by_d = lik_cuda_take(layout, p->list_keys, 8);
-    return plan_documents(gpu, score, p);
+    return compressed ? plan_compressed(score, layout, p) : plan_documents(gpu, score, p);
 }
 
 void lik_cuda_name_grad(const struct grad_plan *p, const struct lik_grad *op, char *text, size_t size)
 {
-    snprintf(text, size, "grad_%s_%s_d%lld_cuda_%dx%d", lik_dtype_name(op->score.q.dtype),
-             lik_dtype_name(op->score.d.dtype), (long long)op->score.q.dim, p->tokens_per_block,
-             p->hits_per_window);
+    const struct lik_tokens *d = &op->score.d;
+    if (d->storage == LIK_RESIDUAL)
+        snprintf(text, size, "grad_%s_d%lld_cuda_%dbits", lik_dtype_name(d->dtype), (long long)d->dim,
+                 d->codec->bits);
+    else
+        snprintf(text, size, "grad_%s_%s_d%lld_cuda_%dx%d", lik_dtype_name(op->score.q.dtype),
+                 lik_dtype_name(op->score.d.dtype), (long long)op->score.q.dim, p->tokens_per_block,
+                 p->hits_per_window);
 }
 
 void lik_cuda_print_grad(const struct grad_plan *p, char *text, size_t size)
 {
     static const char *const kinds[] = {"f16", "bf16", "f32", "any"};
-    int n =
-        snprintf(text, size,
-                 "rows of %s and %s by %d lanes in %d slices; %lld blocks a document of %d tokens, %d hits "
-                 "at once%s%s, %zu bytes; %d query tokens a block, %zu bytes; %s",
-                 kinds[p->q_kind], kinds[p->d_kind], p->lanes_per_row, p->slices_per_row,
-                 (long long)p->blocks_per_document, p->tokens_per_block, p->hits_per_window,
-                 p->few ? " few" : "", p->keep_rows ? " kept" : "", p->document_bytes, p->query_warps,
-                 p->query_bytes, p->one_launch ? "one launch" : "two launches");
+    const struct compressed_plan *c = &p->compressed;
+    int n;
+    if (c->parts)
+        n = snprintf(
+            text, size,
+            "rows by %d lanes in %d slices; %d parts of %d floats a query token; bits %s; %lld bytes "
+            "of centroids",
+            p->lanes_per_row, p->slices_per_row, c->parts, c->row_floats,
+            c->whole_bits ? "at once" : "by bytes", (long long)c->centroid_bytes);
+    else
+        n = snprintf(
+            text, size,
+            "rows of %s and %s by %d lanes in %d slices; %lld blocks a document of %d tokens, %d hits "
+            "at once%s%s, %zu bytes; %d query tokens a block, %zu bytes; %s",
+            kinds[p->q_kind], kinds[p->d_kind], p->lanes_per_row, p->slices_per_row,
+            (long long)p->blocks_per_document, p->tokens_per_block, p->hits_per_window, p->few ? " few" : "",
+            p->keep_rows ? " kept" : "", p->document_bytes, p->query_warps, p->query_bytes,
+            p->one_launch ? "one launch" : "two launches");
     if (n > 0 && (size_t)n < size && (p->q_factors || p->d_factors || p->list_keys))
         snprintf(text + n, size - (size_t)n, "; %lld and %lld factors, %lld keys", (long long)p->q_factors,
                  (long long)p->d_factors, (long long)p->list_keys);

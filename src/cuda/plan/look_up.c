@@ -4,12 +4,11 @@
 #include "base/size.h"
 #include "shared/tokens.h"
 
+#include <stdint.h>
 #include <stdio.h>
 
-#define QUAD_BYTES     16           /* of an element; two more are for tokens that have none */
-#define TOKENS_MOST    (1 << 30)    /* of a document */
-#define PRODUCTS_LEAST 2e7          /* some 15 us where they lie: an estimate, to be measured */
-#define MAXIMA_MOST    (32ll << 20) /* 128 MB of workspace: a million documents and 32 query tokens */
+#define TABLE_MOST     (32ll << 20) /* 128 MB of workspace: 8,192 elements of 4,096 query tokens */
+#define PRODUCTS_LEAST 1e6          /* that a table is laid out for: it is a launch of 4 us */
 
 static int takes(const struct gpu_limits *gpu, const struct lik_score *op)
 {
@@ -17,21 +16,25 @@ static int takes(const struct gpu_limits *gpu, const struct lik_score *op)
     return op->d.storage == LIK_ONE_HOT;
 }
 
-/* Are quads worth it? A block brings a quad's elements in the time of a few look-ups each; the
- * second kernel takes a few microseconds. Elements that do not lie together cost a warp 32
- * bytes each where they lie, not 4. */
-static int wants_quads(const struct gpu_limits *gpu, const struct lik_score *op)
+/* Do the elements of each four query tokens lie together, aligned to 16 bytes? */
+static int lies_by_fours(const struct lik_tokens *q)
 {
-    double tokens = op->d.offsets ? (double)op->d.total : (double)op->d.count * (double)op->d.len_max;
-    double products = tokens * (double)op->q.count * (double)op->q.len_max;
+    int64_t steps = q->dim_stride | q->strides.sequence | (q->group_size > 0 ? q->strides.group : 0);
+    return q->strides.token == 1 && !q->mask && !q->offsets && q->len_max % 4 == 0 && steps % 4 == 0 &&
+           q->dim_stride >= 0 && q->dim_stride < 1ll << 30 && (uintptr_t)q->data % 16 == 0;
+}
+
+/* Is it worth it to bring the table into that order? Bringing an element costs about what
+ * looking up one does; looking up elements that do not lie together at all costs ten times
+ * that, others twice. */
+static int wants_table(const struct lik_score *op, int64_t pairs)
+{
+    double length =
+        op->d.offsets && op->d.count ? (double)op->d.total / (double)op->d.count : (double)op->d.len_max;
+    double tokens = (double)pairs * length, elements = (double)op->q.count * (double)op->q.dim;
     int apart = op->q.strides.token != 1 && op->q.len_max > 1;
-    int64_t steps[] = {op->d.codes_strides.token, op->d.mask ? op->d.mask_strides.token : 0};
-    for (int i = 0; i < 2; i++)
-        if (steps[i] > INT32_MAX || steps[i] < INT32_MIN) /* they are multiplied as 32 bits */
-            return 0;
-    int fits = op->d.len_max <= TOKENS_MOST && (size_t)op->q.dim + 2 <= gpu->shared_bytes / QUAD_BYTES;
-    return op->pairing == LIK_ALL && fits && tokens >= (apart ? 1 : 4) * (double)op->q.dim &&
-           products * (apart ? 8 : 1) >= PRODUCTS_LEAST;
+    return tokens >= (apart ? 0.5 : 4) * elements &&
+           tokens * (double)op->q.len_max >= (apart ? 1 : 8) * PRODUCTS_LEAST;
 }
 
 static int plan(const struct gpu_limits *gpu, const struct lik_score *op, struct score_plan *plan)
@@ -39,38 +42,32 @@ static int plan(const struct gpu_limits *gpu, const struct lik_score *op, struct
     struct look_up_plan *p = &plan->look_up;
     int strips = (int)((op->q.len_max + LIK_STRIP_ROWS - 1) / LIK_STRIP_ROWS);
     int status = lik_cuda_tile_rows(op, strips, &plan->tiling); /* a query is a row tile */
+    int64_t table;
+    (void)gpu;
     if (status)
         return status;
-    p->near_rows = op->q.dim_stride >= 0 && op->q.dim_stride < 1ll << 30;
-    int64_t quads = (op->q.len_max + 3) / 4, items, maxima;
-    if (!wants_quads(gpu, op) || lik_mul_i64(op->q.count, quads, &items) || items > INT32_MAX / 2 ||
-        lik_mul_i64(plan->scores, strips * LIK_STRIP_ROWS, &maxima) || maxima > MAXIMA_MOST)
+    p->by_fours = lies_by_fours(&op->q);
+    if (p->by_fours || !wants_table(op, plan->scores) || lik_mul_i64(op->q.count, op->q.dim, &table) ||
+        lik_mul_i64(table, strips * LIK_STRIP_ROWS, &table) || table > TABLE_MOST)
         return LIK_OK;
-    int64_t runs = lik_min_i64(lik_max_i64(gpu->processors / items, 1), plan->columns);
-    p->documents_per_run = (plan->columns + runs - 1) / runs;
-    p->runs = (int32_t)((plan->columns + p->documents_per_run - 1) / p->documents_per_run);
-    p->quads = (int32_t)quads;
-    p->quad_bytes = (int32_t)(op->q.dim + 2) * QUAD_BYTES;
-    p->quad_blocks = (int32_t)(items * p->runs);
-    plan->maxima_count = maxima;
+    p->by_fours = 1;
+    plan->table_count = table;
     return LIK_OK;
 }
 
 static void name(const struct score_plan *plan, const struct lik_score *op, char *text, size_t size)
 {
     snprintf(text, size, "score_%s_one_hot_d%lld_look_up%s", lik_dtype_name(op->d.dtype),
-             (long long)op->d.dim, plan->look_up.quad_blocks ? "_quads" : "");
+             (long long)op->d.dim, plan->look_up.by_fours ? "_fours" : "");
 }
 
 static size_t print(const struct score_plan *plan, char *text, size_t size, size_t n)
 {
-    const struct look_up_plan *p = &plan->look_up;
-    if (p->quad_blocks)
-        return lik_cuda_add_text(
-            text, size, n, "%d quads a query of %d bytes, %d runs of %lld documents each, %d blocks",
-            p->quads, p->quad_bytes, p->runs, (long long)p->documents_per_run, p->quad_blocks);
-    return lik_cuda_add_text(text, size, n, "%lld pairs%s", (long long)plan->scores,
-                             p->near_rows ? ", near rows" : "");
+    n = lik_cuda_add_text(text, size, n, "%lld pairs by %s", (long long)plan->scores,
+                          plan->look_up.by_fours ? "fours" : "elements");
+    if (plan->table_count)
+        n = lik_cuda_add_text(text, size, n, " of a table of %lld", (long long)plan->table_count);
+    return n;
 }
 
 const struct score_planner lik_cuda_plans_look_up = {takes, plan, name, print};

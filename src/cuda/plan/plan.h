@@ -165,14 +165,8 @@ void lik_cuda_mma_products(const struct gpu_limits *gpu, const struct lik_score 
 
 /* ---- Products that are looked up: look_up.c ---- */
 
-/* Blocks with four query tokens' elements in shared memory, a *quad*, take documents past them;
- * or warps read elements where they lie. */
 struct look_up_plan {
-    int32_t near_rows;   /* q.dim_stride, in bytes, is an unsigned number of 32 bits */
-    int32_t quad_blocks; /* 0: no quads */
-    int32_t quad_bytes;  /* of shared memory */
-    int32_t quads, runs; /* of a query; of the documents that a quad meets */
-    int64_t documents_per_run;
+    int32_t by_fours; /* products of four query tokens are one load; or each is one, where it lies */
 };
 
 /* ---- One pass over compressed documents: scan.c ---- */
@@ -214,9 +208,9 @@ struct score_plan {
     int64_t factor_count;       /* of documents' tokens: where the path does not take norms itself */
     /* sums of strips, [rows, columns, strips], where a query's are spread over row tiles */
     int64_t partial_count;
-    int64_t maxima_count;                      /* of document and query tokens, [rows, columns, strips, 16] */
-    int64_t centroid_bytes;                    /* of the centroids as the scan reads them */
-    size_t factor, partial, maxima, centroids; /* where those stand in the workspace */
+    int64_t table_count;                      /* of products, where they are laid out to be looked up */
+    int64_t centroid_bytes;                   /* of the centroids as the scan reads them */
+    size_t factor, partial, table, centroids; /* where those stand in the workspace */
     struct sm90_plan sm90;
     struct scan_plan scan;
     struct mma_plan mma;
@@ -281,6 +275,17 @@ enum row_kind {
 /* A warp's tokens of a block's run are every GRAD_WARPS-th; so many at the most. */
 #define GRAD_WARP_TOKENS(tokens) (((tokens) + GRAD_WARPS - 1) / GRAD_WARPS)
 
+/* Against compressed documents the scores of a query are cut into parts, whose sums stand in
+ * the workspace. */
+struct compressed_plan {
+    int32_t parts;      /* of every query */
+    int32_t row_floats; /* of a sum: the dim, and zeros up to a multiple of eight */
+    int32_t whole_bits; /* the bits of eight elements may be loaded at once */
+    /* of the centroids as rows of so many elements; 0: they are read where they lie */
+    int64_t centroid_bytes;
+    size_t centroids, partial; /* where those and the sums stand in the workspace */
+};
+
 struct grad_plan {
     int64_t columns;              /* documents of a score row */
     int64_t q_factors, d_factors; /* of normalized tokens, in the workspace */
@@ -302,6 +307,8 @@ struct grad_plan {
     int32_t one_launch;       /* for both gradients */
     int64_t blocks_per_document;
     size_t query_bytes, document_bytes; /* of shared memory */
+    /* where documents are compressed: then of the above the lanes, factors and keys count alone */
+    struct compressed_plan compressed;
 };
 
 int lik_cuda_plan_grad(const struct gpu_limits *gpu, const struct lik_grad *op, struct lik_layout *layout,

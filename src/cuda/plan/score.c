@@ -33,7 +33,7 @@ int lik_cuda_plan_score(const struct gpu_limits *gpu, const struct lik_score *op
         p->partial_count = p->scores * t->strips_per_query;
     p->factor = lik_cuda_take(layout, p->factor_count, 4);
     p->partial = lik_cuda_take(layout, p->partial_count, 4);
-    p->maxima = lik_cuda_take(layout, p->maxima_count, 4);
+    p->table = lik_cuda_take(layout, p->table_count, 4);
     p->centroids = lik_cuda_take(layout, p->centroid_bytes, 1);
     p->tokens = lik_cuda_take(layout, p->token_bytes, 1);
     return LIK_OK;
@@ -57,7 +57,5 @@ void lik_cuda_print_score(const struct score_plan *p, char *text, size_t size)
     if (p->factor_count)
         n = lik_cuda_add_text(text, size, n, "; %lld factors", (long long)p->factor_count);
     if (p->partial_count)
-        n = lik_cuda_add_text(text, size, n, "; %lld partial sums", (long long)p->partial_count);
-    if (p->maxima_count)
-        lik_cuda_add_text(text, size, n, "; %lld maxima", (long long)p->maxima_count);
+        lik_cuda_add_text(text, size, n, "; %lld partial sums", (long long)p->partial_count);
 }

@@ -4,18 +4,26 @@ cores, encoding as a share of the FMA peak measured in the same run, decoding in
 development tools of bench/requirements.txt.
 
     python bench/codec.py [--threads N] [--tokens N] [--centroids N] [--out FILE.json]
+    python bench/codec.py --device cuda --tokens 1000000 --centroids 16384 --encoded 4000000
 
 Every k-means sees as many tokens, drawn around directions of their own so that centroids
 matter; quality is the mean squared residual of tokens that none has seen, against unit
 centroids, by exact search. Times are given by the clock and in seconds of the processors, which
 other programs on the machine disturb less; shares of the peak are of the latter. Needs
-build/release/liblik.so and build/bench/libpeak.so (make bench)."""
+build/release/liblik.so and build/bench/libpeak.so (make bench).
+
+With --device cuda the package is timed on tokens in device memory, by the clock and to the end
+of the work, beside fastkmeans on the same tokens in device memory (without its copies from the
+host; f16, its default there) and the same k-means in plain torch; encoding beside plain torch,
+and as a share of torch's 4096^3 bf16 product in the same run. Needs the package with the CUDA
+backend."""
 
 import argparse
 import json
 import platform
 import time
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -146,8 +154,168 @@ def encode_rows(library, peak, tokens, arguments):
     return rows
 
 
+# ---- CUDA ----
+
+
+def seconds_on_gpu(call):
+    import torch
+
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    call()
+    torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def draw_on_gpu(count, directions, seed):
+    """As draw, in device memory."""
+    import torch
+
+    centres = np.random.default_rng(7).standard_normal((directions, DIM)).astype(np.float32)
+    centres, rng = torch.from_numpy(centres).cuda(), torch.Generator("cuda").manual_seed(seed)
+    which = (
+        (directions * torch.rand(count, device="cuda", generator=rng) ** 2).long().clamp_(max=directions - 1)
+    )
+    x = 0.7 * torch.randn(count, DIM, device="cuda", generator=rng)
+    return torch.nn.functional.normalize(x.add_(centres[which]), dim=-1)
+
+
+def products_peak():
+    """Flop a second of torch's 4096^3 bf16 product."""
+    import torch
+
+    a = torch.randn(4096, 4096, device="cuda", dtype=torch.bfloat16)
+    seconds = [seconds_on_gpu(lambda: [a @ a for _ in range(20)]) / 20 for _ in range(5)]
+    return 2 * 4096**3 / min(seconds)
+
+
+def torch_kmeans(x, count):
+    """The same k-means in plain torch: bf16 products a chunk at a time, sums by index_add_."""
+    import torch
+
+    half = x.to(torch.bfloat16)
+    centroids = torch.nn.functional.normalize(x[torch.randperm(len(x), device="cuda")[:count]], dim=-1)
+    for _ in range(ITERATIONS):
+        table = centroids.to(torch.bfloat16).T.contiguous()
+        codes = torch.cat([(part @ table).argmax(1) for part in half.split(1 << 16)])
+        sums = torch.zeros_like(centroids).index_add_(0, codes, x)
+        empty = sums.square().sum(1) == 0
+        sums[empty] = x[torch.randint(len(x), (int(empty.sum()),), device="cuda")]
+        centroids = torch.nn.functional.normalize(sums, dim=-1)
+    return centroids
+
+
+def torch_encode(x, codec):
+    """The same codes and buckets in plain torch, packed; products in the tokens' dtype."""
+    import torch
+
+    table, centroids = codec.centroids.to(x.dtype).T.contiguous(), codec.centroids.float()
+    codes, residuals = [], []
+    for part in x.split(1 << 16):
+        codes.append((part @ table).argmax(1))
+        buckets = torch.bucketize(part.float() - centroids[codes[-1]], codec.cutoffs).to(torch.uint8)
+        residuals.append(buckets[:, ::2] | buckets[:, 1::2] << 4)
+    return torch.cat(codes), torch.cat(residuals)
+
+
+def kmeans_on_gpu(arguments):
+    import torch
+    from fastkmeans.kmeans import HAS_TRITON, _kmeans_torch_double_chunked
+    from late_interaction_kernels import plaid
+
+    count = arguments.centroids
+    train = draw_on_gpu(arguments.tokens, arguments.directions, 1)
+    more = torch.cat([train, draw_on_gpu(-(-len(train) // 19), arguments.directions, 3)])
+    unseen = draw_on_gpu(HELD_OUT, arguments.directions, 2)
+    norms, tokens = train.square().sum(1), {"f32": more, "bf16": more.to(torch.bfloat16)}
+
+    def ours(dtype, precision):
+        about = {"n_centroids": count, "iterations": ITERATIONS, "precision": precision}
+        return lambda: plaid.train_codec(tokens[dtype], BITS, **about).centroids
+
+    def by_fastkmeans():
+        about = {"k": count, "device": train.device, "max_iters": ITERATIONS, "use_triton": HAS_TRITON}
+        about |= {"chunk_size_data": 51200, "chunk_size_centroids": 10240}
+        return _kmeans_torch_double_chunked(train, norms, **about)[0].cuda()
+
+    def residual(centroids):
+        units = torch.nn.functional.normalize(centroids.float(), dim=-1)
+        return float((unseen - units[(unseen @ units.T).argmax(1)]).square().sum(1).mean())
+
+    runs = {f"lik, f32 tokens, {name}": ours("f32", name) for name in ("highest", "high", "medium")}
+    runs |= {"lik, bf16 tokens, medium": ours("bf16", "medium"), "fastkmeans": by_fastkmeans}
+    runs |= {"torch, bf16 products": lambda: torch_kmeans(train, count)}
+    rows = {name: {"seconds": [], "mean_squared_residual": residual(run())} for name, run in runs.items()}
+    for _ in range(arguments.repeats):
+        for name, run in runs.items():
+            rows[name]["seconds"].append(seconds_on_gpu(run))
+    for name, row in rows.items():
+        row["median_seconds"] = float(np.median(row["seconds"]))
+        print(
+            f"k-means  {name:26} {row['median_seconds']:8.4f} s, residual {row['mean_squared_residual']:.5f}"
+        )
+    return rows
+
+
+def encode_on_gpu(arguments):
+    import torch
+    from late_interaction_kernels import plaid
+
+    tokens = draw_on_gpu(arguments.encoded, arguments.directions, 4)
+    codec = plaid.train_codec(tokens, BITS, n_centroids=arguments.centroids, iterations=1, precision="medium")
+    runs, half = {}, codec._replace(centroids=codec.centroids.half())
+    for dtype, given, precision in (
+        (torch.float32, codec, "highest"),
+        (torch.float32, codec, "medium"),
+        (torch.float16, half, "highest"),
+    ):
+        x = tokens.to(dtype)
+        name = str(dtype).removeprefix("torch.")
+        runs[f"encode {name}, {precision}"] = lambda x=x, c=given, p=precision: plaid.encode(
+            x, c, precision=p
+        )
+    runs["encode torch, float16"] = partial(torch_encode, x, half)
+    found = plaid.encode(tokens, codec)
+    for dtype in ("float32", "bfloat16"):
+        runs[f"decode {dtype}"] = partial(plaid.decode, *found, codec, dtype=dtype)
+    peak = products_peak()
+    rows = {"peak": {"tflops": peak / 1e12}}
+    for name, run in runs.items():
+        run()
+        rows[name] = {"seconds": []}
+    for _ in range(arguments.repeats):
+        for name, run in runs.items():
+            rows[name]["seconds"].append(seconds_on_gpu(run))
+    for name, row in list(rows.items())[1:]:
+        row["median_seconds"] = float(np.median(row["seconds"]))
+        tail = ""
+        if name.startswith("encode"):
+            row["share"] = 2 * len(tokens) * arguments.centroids * DIM / row["median_seconds"] / peak
+            tail = f", {row['share']:.3f} of the products' peak, {peak / 1e12:.0f} TFLOP/s"
+        print(f"{name:28} {row['median_seconds']:8.4f} s{tail}")
+    return rows
+
+
+def main_on_gpu(arguments):
+    import torch
+
+    result = {"date": str(date.today()), "machine": torch.cuda.get_device_name(), "torch": torch.__version__}
+    names = ("tokens", "encoded", "centroids", "directions")
+    result |= {name: getattr(arguments, name) for name in names}
+    result |= {"dim": DIM, "bits": BITS, "iterations": ITERATIONS}
+    result["kmeans"] = kmeans_on_gpu(arguments)
+    result["codec"] = encode_on_gpu(arguments)
+    return result
+
+
+def write(arguments, result):
+    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(arguments.out)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--tokens", type=int, default=400_000, help="of k-means")
     parser.add_argument("--encoded", type=int, default=200_000)
@@ -155,8 +323,12 @@ def main():
     parser.add_argument("--directions", type=int, default=20_000)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--library", type=Path, default=ROOT / "build/release/liblik.so")
-    parser.add_argument("--out", type=Path, default=ROOT / f"bench/results/codec-{date.today()}.json")
+    parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
+    kind = "codec-gpu" if arguments.device == "cuda" else "codec"
+    arguments.out = arguments.out or ROOT / f"bench/results/{kind}-{date.today()}.json"
+    if arguments.device == "cuda":
+        return write(arguments, main_on_gpu(arguments))
     library = Library(arguments.library, "cpu", arguments.threads)
     peak = Peak(ROOT / "build/bench/libpeak.so")
     names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
@@ -176,8 +348,7 @@ def main():
     result["kmeans"] = kmeans_rows(library, train, unseen, arguments)
     del train
     result |= encode_rows(library, peak, draw(arguments.encoded, arguments.directions, 4), arguments)
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(arguments.out)
+    write(arguments, result)
 
 
 if __name__ == "__main__":

@@ -273,9 +273,10 @@ struct lik_decode {
 /* Tokens to codes and residual bytes, which LIK_RESIDUAL reads.
  *
  * A token's code is the lowest centroid with the largest product, the argmax of lik_score with
- * the centroids as one document; each element of what then remains, in f32, goes into bucket
- * number (cutoffs below it). `rows` are [count, len_max] if x is padded, [total] if packed;
- * those of dropped tokens and outside every sequence become 0 in every output. */
+ * the centroids as one document (on CUDA to rounding: docs/numerics.md); each element of what
+ * then remains, in f32, goes into bucket number (cutoffs below it). `rows` are [count, len_max]
+ * if x is padded, [total] if packed; those of dropped tokens and outside every sequence become
+ * 0 in every output. */
 struct lik_encode {
     size_t struct_size;
     struct lik_tokens x;           /* no weights */

@@ -528,7 +528,9 @@ int lik_check_device_tokens(const struct lik_context *ctx, const char *name, con
                             const struct lik_exec *exec)
 {
     int status = ctx->backend->stream_synchronize(ctx, exec->stream);
-    return status ? status : check_device_offsets(ctx, name, x);
+    if (!status)
+        status = check_device_offsets(ctx, name, x);
+    return status ? status : check_device_codes(ctx, name, x);
 }
 
 int lik_check_device_score(const struct lik_context *ctx, const struct lik_score *op,
@@ -536,9 +538,7 @@ int lik_check_device_score(const struct lik_context *ctx, const struct lik_score
 {
     int status = lik_check_device_tokens(ctx, "q", &op->q, exec);
     if (!status)
-        status = check_device_offsets(ctx, "d", &op->d);
-    if (!status)
-        status = check_device_codes(ctx, "d", &op->d);
+        status = lik_check_device_tokens(ctx, "d", &op->d, exec);
     if (!status && op->pairing == LIK_LIST)
         status = check_device_list(ctx, "list_q", op->list_q, op->list_count, op->q.count);
     if (!status && op->pairing == LIK_LIST)

@@ -21,8 +21,8 @@ LIK_STATUS lik_check_encode(const struct lik_context *ctx, const struct lik_enco
                             enum lik_check_mode mode, struct lik_encode *out);
 LIK_STATUS lik_check_train(const struct lik_context *ctx, const struct lik_train *in,
                            enum lik_check_mode mode, struct lik_train *out);
-/* What lies in device memory: fetch offsets and lists, after what the stream still does, and
- * say of them what lik_check_* say of the host's. */
+/* What lies in device memory: fetch offsets, codes and lists, after what the stream still does,
+ * and say of them what lik_check_* say of the host's. */
 LIK_STATUS lik_check_device_score(const struct lik_context *ctx, const struct lik_score *op,
                                   const struct lik_exec *exec);
 LIK_STATUS lik_check_device_tokens(const struct lik_context *ctx, const char *name,

@@ -367,7 +367,7 @@ static int lay_out(const struct lik_context *ctx, struct train_job *job, struct 
     struct lik_codec codec = lik_train_codec(op);
     struct lik_tokens centroids = lik_centroids(&codec, op->x.dim), integers = centroids;
     int64_t rows = lik_tokens_rows(&op->x), count = op->centroid_count, dim = op->x.dim;
-    int64_t points = lik_train_points_most(op, rows), buckets = lik_train_bucket_tokens(op, rows), elements;
+    int64_t points = lik_train_points(op, rows), buckets = lik_train_bucket_tokens(op, rows), elements;
     int64_t placed = lik_min_i64(rows, points + LIK_HELD_OUT_MAX);
     struct lik_layout slot = {0};
     struct train_regions *at = &job->at;

@@ -67,6 +67,60 @@ static int grad(const struct lik_context *ctx, const struct lik_grad *op, struct
     return status;
 }
 
+static int decode(const struct lik_context *ctx, const struct lik_decode *op, struct lik_exec *exec,
+                  struct lik_plan *plan)
+{
+    struct lik_layout layout = {0}; /* of nothing */
+    int before, status;
+    if (plan) {
+        lik_cuda_name_decode(op, plan->variant, sizeof plan->variant);
+        return lik_workspace_plan(ctx, &layout, plan);
+    }
+    if ((status = lik_cuda_enter(ctx->device, &before)) != LIK_OK)
+        return status;
+    status = lik_cuda_decode_run(op, exec->stream);
+    lik_cuda_leave(before);
+    return status;
+}
+
+static int encode(const struct lik_context *ctx, const struct lik_encode *op, struct lik_exec *exec,
+                  struct lik_plan *plan)
+{
+    const struct lik_gpu *gpu = ctx->kernels;
+    struct lik_layout layout = {0};
+    struct encode_plan p;
+    char *workspace;
+    int before, status = lik_cuda_plan_encode(&gpu->limits, op, &layout, &p);
+    if (!status && plan) {
+        lik_cuda_name_encode(&p, plan->variant, sizeof plan->variant);
+        return lik_workspace_plan(ctx, &layout, plan);
+    }
+    if (status || (status = begin(ctx, exec, &layout, &workspace, &before)) != LIK_OK)
+        return status;
+    status = lik_cuda_encode_run(gpu, op, &p, workspace, exec->stream);
+    lik_cuda_leave(before);
+    return status;
+}
+
+static int train(const struct lik_context *ctx, const struct lik_train *op, struct lik_exec *exec,
+                 struct lik_plan *plan)
+{
+    const struct lik_gpu *gpu = ctx->kernels;
+    struct lik_layout layout = {0};
+    struct train_plan p;
+    char *workspace;
+    int before, status = lik_cuda_plan_train(&gpu->limits, op, &layout, &p);
+    if (!status && plan) {
+        lik_cuda_name_train(&p, plan->variant, sizeof plan->variant);
+        return lik_workspace_plan(ctx, &layout, plan);
+    }
+    if (status || (status = begin(ctx, exec, &layout, &workspace, &before)) != LIK_OK)
+        return status;
+    status = lik_cuda_train_run(gpu, op, &p, workspace, exec->stream);
+    lik_cuda_leave(before);
+    return status;
+}
+
 const struct lik_backend lik_backend_cuda = {
     .name = "cuda",
     .storages = 1u << LIK_DENSE | 1u << LIK_RESIDUAL | 1u << LIK_ONE_HOT,
@@ -74,6 +128,9 @@ const struct lik_backend lik_backend_cuda = {
     .score = score,
     .topk = topk,
     .grad = grad,
+    .decode = decode,
+    .encode = encode,
+    .train = train,
     .memory_alloc = lik_cuda_memory_alloc,
     .memory_free = lik_cuda_memory_free,
     .memory_copy = lik_cuda_memory_copy,

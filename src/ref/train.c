@@ -183,7 +183,7 @@ int lik_ref_train(const struct lik_context *ctx, const struct lik_train *op, str
     if (lik_mul_i64(lik_train_bucket_tokens(op, rows), op->x.dim, &elements))
         layout.failed = 1;
     size_t kept = lik_layout_take(&layout, rows, 8, 64);
-    size_t codes = lik_layout_take(&layout, lik_train_points_most(op, rows), 4, 64);
+    size_t codes = lik_layout_take(&layout, lik_train_points(op, rows), 4, 64);
     size_t sum = lik_layout_take(&layout, op->x.dim, 8, 64);
     size_t residuals = lik_layout_take(&layout, elements, 4, 64);
     if (layout.failed)

@@ -6,6 +6,8 @@
 #include "base/size.h"
 #include "shared/tokens.h"
 
+#include <string.h>
+
 #define LIK_HELD_OUT_MAX 50000 /* tokens whose residuals make the buckets */
 
 /* Entry n of the numbers 0 ... count - 1, shuffled: a Feistel cipher on the next power of four,
@@ -37,35 +39,32 @@ LIK_INLINE int64_t lik_shuffled(int64_t n, int64_t count, uint64_t seed)
  * fewer than the centroids remain. */
 LIK_INLINE int64_t lik_train_held_out(const struct lik_train *op, int64_t kept)
 {
-    int64_t share = lik_min_i64(kept / 20, LIK_HELD_OUT_MAX);
-    return lik_min_i64(share, kept - op->centroid_count);
+    int64_t share = kept / 20 < LIK_HELD_OUT_MAX ? kept / 20 : LIK_HELD_OUT_MAX;
+    int64_t rest = kept > op->centroid_count ? kept - op->centroid_count : 0;
+    return share < rest ? share : rest;
 }
 
-/* How many k-means sees, the next ones. */
-LIK_INLINE int64_t lik_train_points(const struct lik_train *op, int64_t kept)
+/* How many k-means sees, the next ones; never fewer of more tokens. */
+static inline int64_t lik_train_points(const struct lik_train *op, int64_t kept)
 {
     int64_t most, rest = kept - lik_train_held_out(op, kept);
     return lik_mul_i64(op->centroid_count, op->points_per_centroid, &most) ? rest : lik_min_i64(most, rest);
 }
 
-/* Upper bounds for any number of kept tokens, at most `rows`: how many k-means sees, and how
- * many make the buckets (all that it sees where none is held out). */
-LIK_INLINE int64_t lik_train_points_most(const struct lik_train *op, int64_t rows)
-{
-    int64_t most;
-    return lik_mul_i64(op->centroid_count, op->points_per_centroid, &most) ? rows : lik_min_i64(most, rows);
-}
-
-LIK_INLINE int64_t lik_train_bucket_tokens(const struct lik_train *op, int64_t rows)
+/* An upper bound, for any number of kept tokens up to `rows`, of how many make the buckets: all
+ * that k-means sees where none is held out. */
+static inline int64_t lik_train_bucket_tokens(const struct lik_train *op, int64_t rows)
 {
     int64_t few = lik_min_i64(lik_max_i64(op->centroid_count, 20), rows);
     return lik_min_i64(lik_max_i64(few, rows / 20), LIK_HELD_OUT_MAX);
 }
 
 /* The centroids that are trained, as a codec's. */
-LIK_INLINE struct lik_codec lik_train_codec(const struct lik_train *op)
+static inline struct lik_codec lik_train_codec(const struct lik_train *op)
 {
-    struct lik_codec codec = {.struct_size = sizeof(struct lik_codec)};
+    struct lik_codec codec;
+    memset(&codec, 0, sizeof codec);
+    codec.struct_size = sizeof codec;
     codec.centroids = op->centroids;
     codec.centroid_count = op->centroid_count;
     codec.centroids_dtype = LIK_F32;

@@ -260,6 +260,9 @@ int run_train(const struct lik_context *ctx, const struct lik_train *op, const s
 int gpu_run_score(const struct lik_context *ctx, const struct lik_score *op);
 int gpu_run_topk(const struct lik_context *ctx, const struct lik_topk *op);
 int gpu_run_grad(const struct lik_context *ctx, const struct lik_grad *op);
+int gpu_run_decode(const struct lik_context *ctx, const struct lik_decode *op);
+int gpu_run_encode(const struct lik_context *ctx, const struct lik_encode *op);
+int gpu_run_train(const struct lik_context *ctx, const struct lik_train *op);
 
 /* ---- the groups ---- */
 

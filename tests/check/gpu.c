@@ -66,26 +66,27 @@ static void *mirror_array(const struct lik_tokens *x, int n)
     return (unsigned char *)mirror_bytes(first, bytes, 0) - low * array.element_bytes;
 }
 
-/* The codec of compressed documents, in host memory with its arrays on the device. */
-static void mirror_codec(struct lik_tokens *x)
+/* A codec of tokens of this dim, in host memory with its arrays on the device. */
+static struct lik_codec mirror_codec(const struct lik_codec *host, int64_t dim)
 {
-    static struct lik_codec codec;
-    if (!x->codec)
-        return;
-    codec = *x->codec;
-    int64_t stride = codec.centroid_stride ? codec.centroid_stride : x->dim;
-    size_t elements = codec.centroid_count ? (size_t)((codec.centroid_count - 1) * stride + x->dim) : 0;
+    struct lik_codec codec = *host;
+    int64_t stride = codec.centroid_stride ? codec.centroid_stride : dim;
+    size_t elements = codec.centroid_count ? (size_t)((codec.centroid_count - 1) * stride + dim) : 0;
     codec.centroids = mirror_bytes(codec.centroids, elements * lik_dtype_bytes(codec.centroids_dtype), 0);
     codec.weights = mirror_bytes(codec.weights, lik_dtype_bytes(codec.weights_dtype) << codec.bits, 0);
-    x->codec = &codec;
+    return codec;
 }
 
 static void mirror_tokens(struct lik_tokens *x)
 {
+    static struct lik_codec codec; /* of compressed documents */
     struct lik_tokens host = *x;
     for (int n = 0; n < LIK_OPERAND_ARRAYS; n++)
         lik_operand_move(x, n, mirror_array(&host, n));
-    mirror_codec(x);
+    if (x->codec) {
+        codec = mirror_codec(x->codec, x->dim);
+        x->codec = &codec;
+    }
     x->offsets =
         mirror_bytes(host.offsets, (size_t)(host.count + 1) * (host.offsets_dtype == LIK_I32 ? 4 : 8), 0);
 }
@@ -207,6 +208,9 @@ static struct lik_exec make_workspace(const struct lik_plan *plan)
 GPU_RUN(score)
 GPU_RUN(topk)
 GPU_RUN(grad)
+GPU_RUN(decode)
+GPU_RUN(encode)
+GPU_RUN(train)
 
 int gpu_run_score(const struct lik_context *ctx, const struct lik_score *op)
 {
@@ -239,6 +243,41 @@ int gpu_run_grad(const struct lik_context *ctx, const struct lik_grad *op)
     gpu.grad_weights = mirror_bytes(op->grad_weights, (size_t)rows_of(&score->q) * sizeof(float), 1);
     return launch_grad(ctx, &gpu);
 }
+
+int gpu_run_decode(const struct lik_context *ctx, const struct lik_decode *op)
+{
+    struct lik_decode gpu = *op;
+    mirror_tokens(&gpu.x);
+    gpu.out =
+        mirror_bytes(op->out, (size_t)(rows_of(&op->x) * op->x.dim) * lik_dtype_bytes(op->out_dtype), 1);
+    return launch_decode(ctx, &gpu);
+}
+
+int gpu_run_encode(const struct lik_context *ctx, const struct lik_encode *op)
+{
+    struct lik_encode gpu = *op;
+    struct lik_codec codec = mirror_codec(op->codec, op->x.dim);
+    size_t rows = (size_t)rows_of(&op->x), cutoffs = ((size_t)1 << codec.bits) - 1;
+    mirror_tokens(&gpu.x);
+    gpu.codec = &codec;
+    gpu.cutoffs = mirror_bytes(op->cutoffs, cutoffs * sizeof(float), 0);
+    gpu.codes = mirror_bytes(op->codes, rows * lik_dtype_bytes(op->codes_dtype), 1);
+    gpu.residuals = mirror_bytes(op->residuals, rows * (((size_t)op->x.dim * (size_t)codec.bits + 7) / 8), 1);
+    gpu.inv_norms = mirror_bytes(op->inv_norms, rows * (op->inv_norms_dtype == LIK_F16 ? 2 : 4), 1);
+    return launch_encode(ctx, &gpu);
+}
+
+int gpu_run_train(const struct lik_context *ctx, const struct lik_train *op)
+{
+    struct lik_train gpu = *op;
+    size_t buckets = sizeof(float) << op->bits;
+    mirror_tokens(&gpu.x);
+    gpu.centroids = mirror_bytes(op->centroids, (size_t)(op->centroid_count * op->x.dim) * sizeof(float), 1);
+    gpu.cutoffs = mirror_bytes(op->cutoffs, buckets - sizeof(float), 1);
+    gpu.weights = mirror_bytes(op->weights, buckets, 1);
+    gpu.found = mirror_bytes(op->found, sizeof *op->found, 1);
+    return launch_train(ctx, &gpu);
+}
 #else
 int gpu_run_score(const struct lik_context *ctx, const struct lik_score *op)
 {
@@ -253,5 +292,20 @@ int gpu_run_topk(const struct lik_context *ctx, const struct lik_topk *op)
 int gpu_run_grad(const struct lik_context *ctx, const struct lik_grad *op)
 {
     return lik_grad_run(ctx, op, NULL);
+}
+
+int gpu_run_decode(const struct lik_context *ctx, const struct lik_decode *op)
+{
+    return lik_decode_run(ctx, op, NULL);
+}
+
+int gpu_run_encode(const struct lik_context *ctx, const struct lik_encode *op)
+{
+    return lik_encode_run(ctx, op, NULL);
+}
+
+int gpu_run_train(const struct lik_context *ctx, const struct lik_train *op)
+{
+    return lik_train_run(ctx, op, NULL);
 }
 #endif

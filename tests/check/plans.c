@@ -34,7 +34,7 @@ static struct gpu_limits limits_of(int arch)
 struct planned {
     struct lik_topk topk; /* its score is the problem */
     struct lik_codec codec;
-    int arch, want_topk, want_grad;
+    int arch, want_topk, want_grad, want_encode, want_train;
     int table; /* all query tokens of an element lie together */
 };
 
@@ -80,6 +80,10 @@ static int read_word(const char *word, struct planned *p)
         p->topk.k = a, p->want_topk = 1;
     else if (!strcmp(word, "grad"))
         p->want_grad = 1, s->argmax_dtype = LIK_I16, s->argmax = nowhere;
+    else if (!strcmp(word, "encode")) /* q, by the centroids d */
+        p->want_encode = 1;
+    else if (!strcmp(word, "train"))
+        p->want_train = 1;
     else if (!strcmp(word, "argmax"))
         s->argmax_dtype = LIK_I16, s->argmax = nowhere;
     else if (!strcmp(word, "pairs"))
@@ -158,6 +162,23 @@ static void print_plan(const struct planned *p, char *text, size_t size)
         status = lik_cuda_plan_grad(&gpu, &op, &layout, &plan);
         lik_cuda_name_grad(&plan, &op, name, sizeof name);
         lik_cuda_print_grad(&plan, words, sizeof words);
+    } else if (p->want_encode) {
+        const struct lik_score *s = &p->topk.score;
+        struct lik_codec codec = {.centroid_count = s->d.len_max, .centroids_dtype = s->d.dtype, .bits = 4};
+        struct lik_encode op = {.x = s->q, .codec = &codec, .precision = s->precision};
+        struct encode_plan plan;
+        status = lik_cuda_plan_encode(&gpu, &op, &layout, &plan);
+        lik_cuda_name_encode(&plan, name, sizeof name);
+        lik_cuda_print_assign(&plan.assign, words, sizeof words);
+    } else if (p->want_train) {
+        const struct lik_score *s = &p->topk.score;
+        struct lik_train op = {
+            .x = s->q, .centroid_count = s->d.len_max, .bits = 4, .precision = s->precision};
+        struct train_plan plan;
+        op.points_per_centroid = 256;
+        status = lik_cuda_plan_train(&gpu, &op, &layout, &plan);
+        lik_cuda_name_train(&plan, name, sizeof name);
+        lik_cuda_print_train(&plan, words, sizeof words);
     } else {
         struct score_plan plan;
         status = lik_cuda_plan_score(&gpu, &p->topk.score, &layout, &plan);

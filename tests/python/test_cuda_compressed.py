@@ -10,7 +10,6 @@ from late_interaction_kernels import plaid, reference, retrieve
 from late_interaction_kernels.topk import maxsim_topk
 from test_compressed import BITS, DTYPES, ORDERS, best_of, compressed, written_out
 from test_cuda import needs_backend, served_by  # noqa: F401
-from test_train_codec import sample
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -153,33 +152,6 @@ def test_in_a_graph_and_compiled():
     graph.replay()
     torch.cuda.synchronize()
     assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
-
-
-@needs_backend
-@pytest.mark.parametrize("nbits", [0, 2, 4])
-def test_the_codec(nbits):
-    """What the backend does not do is said; what it does is what the CPU does, to rounding."""
-    tokens = sample(5000, 32)
-    try:
-        codec = plaid.train_codec(tokens.cuda(), nbits, n_centroids=64)
-    except NotImplementedError as error:
-        assert "cuda" in str(error) and "train" in str(error)
-        codec = plaid.Codec(*moved(*plaid.train_codec(tokens, nbits, n_centroids=64)))
-    assert codec.centroids.is_cuda and codec.centroids.shape == (64, 32)
-    host = plaid.Codec(*(x.cpu() if isinstance(x, torch.Tensor) else x for x in codec))
-    codes, residuals = plaid.encode(tokens, host)
-    try:
-        found = plaid.encode(tokens.cuda(), codec)
-    except NotImplementedError as error:
-        assert "cuda" in str(error) and "encode" in str(error)
-        found = moved(codes, residuals)
-    assert (found[0].cpu() == codes).float().mean() > 0.999
-    try:
-        decoded = plaid.decode(*found, codec)
-    except NotImplementedError as error:
-        assert "cuda" in str(error) and "decode" in str(error)
-    else:
-        assert torch.equal(decoded, written_out(*found, codec))
 
 
 def test_errors_name_the_device(served_by):  # noqa: F811

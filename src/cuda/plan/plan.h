@@ -355,4 +355,53 @@ void lik_cuda_print_topk(const struct topk_plan *plan, char *text, size_t size);
 int lik_cuda_topk_chunk(const struct lik_score *op, int64_t row, int64_t rows, int64_t column,
                         int64_t columns, float *scores, struct lik_score *chunk);
 
+/* ---- The codec: codec.c ---- */
+
+#define COMPACT_BLOCK 1024 /* entries of a list that a block looks through */
+
+/* How tokens get their centroids: a chunk at a time is copied into the workspace, the queries,
+ * of a strip each, of a score whose one document is the centroids. The codes are its argmax;
+ * nobody looks at its scores. */
+struct assign_plan {
+    int32_t dtype;       /* of the copies */
+    int32_t precision;   /* of the products */
+    int64_t dim, stride; /* elements of a row, and from one to the next */
+    int64_t centroid_count, tokens;
+    int64_t rows_per_chunk; /* a multiple of LIK_STRIP_ROWS */
+    size_t rows, centroids, scores, score_workspace;
+    struct score_plan score; /* of a whole chunk */
+    struct score_plan last;  /* of a last one that is smaller */
+};
+
+/* The problem of a chunk of so many rows, a multiple of LIK_STRIP_ROWS. */
+struct lik_score lik_cuda_assign_score(const struct assign_plan *plan, char *workspace, int64_t rows,
+                                       int32_t *codes);
+
+struct encode_plan {
+    struct assign_plan assign;
+    size_t codes; /* of a chunk */
+};
+
+int lik_cuda_plan_encode(const struct gpu_limits *gpu, const struct lik_encode *op, struct lik_layout *layout,
+                         struct encode_plan *plan);
+
+/* Upper bounds; what they are is known on the device alone. */
+struct train_plan {
+    int64_t rows, placed, points, bucket_tokens;
+    int64_t point_keys, element_keys; /* that are sorted, powers of two */
+    struct assign_plan assign;        /* k-means */
+    struct assign_plan nearest;       /* the residuals: by products at full precision */
+    size_t state, kept, blocks, row_of, point_rows, codes, sorted, sums, is_new, empty, squares;
+    size_t assign_workspace; /* of either */
+};
+
+int lik_cuda_plan_train(const struct gpu_limits *gpu, const struct lik_train *op, struct lik_layout *layout,
+                        struct train_plan *plan);
+
+void lik_cuda_name_decode(const struct lik_decode *op, char *text, size_t size);
+void lik_cuda_name_encode(const struct encode_plan *plan, char *text, size_t size);
+void lik_cuda_name_train(const struct train_plan *plan, char *text, size_t size);
+void lik_cuda_print_assign(const struct assign_plan *plan, char *text, size_t size);
+void lik_cuda_print_train(const struct train_plan *plan, char *text, size_t size);
+
 #endif

@@ -472,7 +472,7 @@ void check_grad(void)
         struct spec spec = spec_plain(5, 3, number % 5 == 4 ? 300 : 21 + number % 3 * 43, (uint64_t)number);
         spec.q.count = 2;
         spec.d.count = 700;
-        spec.d.normalize = number % 2;
+        spec.d.normalize = (int)(number % 2);
         compressed_random(&spec.d, spec.seed);
         spec.weights = 1;
         if (number % 4 == 3) {

@@ -31,9 +31,10 @@ demo:
 test:
 	$(PYTHON) tests/run.py $(SUITES)
 
-# The CPU table, with peers, in an environment of its own. `make bench ARGS=--quick`.
+# The CPU table, with peers, in an environment of its own, then every level of this processor. `make bench ARGS=--quick`.
 bench:
 	bench/run.sh $(ARGS)
+	bench/run.sh levels $(if $(findstring --quick,$(ARGS)),--rounds 3 --cases text)
 
 # Copies library, header, command, manual page and completions below PREFIX (/usr/local).
 install: all

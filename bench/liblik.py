@@ -6,6 +6,7 @@ Python package. Arrays given to a problem are kept alive by it. bf16 arrays are 
 that hold the upper halves of f32."""
 
 import ctypes
+import itertools
 from ctypes import POINTER, Structure, byref, c_char, c_char_p, c_int, c_int32, c_int64, c_size_t, c_void_p
 
 import numpy as np
@@ -223,6 +224,18 @@ def packed_tokens(data, dtype, offsets):
     return x, (data, offsets)
 
 
+def levels(path):
+    """The CPU levels that can run here, from the baseline up."""
+    c, why, found = ctypes.CDLL(str(path)), c_char_p(), []
+    c.lik_cpu_level.argtypes, c.lik_cpu_level.restype = [c_int32, POINTER(c_char_p)], c_char_p
+    for n in itertools.count():
+        name = c.lik_cpu_level(n, byref(why))
+        if name is None:
+            return found
+        if why.value.startswith(b"here"):
+            found.append(name.decode())
+
+
 def compressed_tokens(count, codec, codes, residuals, inv_norms=None):
     """f32 tokens over contiguous `codes` int32 [count * len] and residual bytes [count * len,
     bytes] of a Codec (struct, arrays to keep, dim): normalized, or by the inverse norms given.
@@ -384,6 +397,9 @@ class Peak:
         self.c = ctypes.CDLL(str(path))
         self.c.peak_level.restype = c_char_p
         self.c.peak_fma.argtypes, self.c.peak_fma.restype = [c_int, ctypes.c_double], ctypes.c_double
+        self.c.peak_name.argtypes, self.c.peak_name.restype = [c_int], c_char_p
+        self.c.peak_of.argtypes = [c_char_p, c_int, ctypes.c_double]
+        self.c.peak_of.restype = ctypes.c_double
         self.c.peak_read.argtypes = [c_int, c_int64, ctypes.c_double]
         self.c.peak_read.restype = ctypes.c_double
         self.c.peak_repeat.argtypes = [c_void_p] * 4 + [c_int64]
@@ -395,6 +411,15 @@ class Peak:
     def fma(self, threads, seconds):
         """Floating-point operations a second of a register-only multiply-add loop."""
         return self.measured(self.c.peak_fma(threads, seconds))
+
+    def of(self, threads, seconds):
+        """Operations a second of each multiplying instruction that the processor has:
+        {name: rate}.
+        """
+        numbers = itertools.count()
+        names = iter(lambda: self.c.peak_name(next(numbers)), None)
+        rates = {name.decode(): self.measured(self.c.peak_of(name, threads, seconds)) for name in names}
+        return {name: rate for name, rate in rates.items() if rate}
 
     def read(self, threads, size, seconds):
         """Bytes a second read from a buffer of `size` bytes a thread."""

@@ -6,15 +6,21 @@
  * Each function has an AVX2 form, taken when the processor has it, and a generic form in the
  * compiler's own vectors. The accumulators start from different values that the compiler cannot
  * see: from equal ones it kept a single accumulator and the loop reported half as much again as
- * the processor can do. Threads start together behind a barrier, each with its own registers
- * and its own buffer; the time is from the first start to the last end. */
+ * the processor can do. Beside them stands what single instructions can do, peak_of. Threads
+ * start together behind a barrier, each with its own registers and its own buffer; the time is
+ * from the first start to the last end. */
 #include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #if defined(__x86_64__) || defined(__i386__)
+#include <cpuid.h>
 #include <immintrin.h>
 #define HAVE_AVX2_FORM 1
 #else
@@ -30,10 +36,18 @@ static volatile float fma_values[2 + ACCUMULATORS] = {0.5f, 1.0f, 1, 2, 3, 4, 5,
 static volatile float sink;
 static volatile uint64_t sink_bits;
 
+static clockid_t time_of = CLOCK_MONOTONIC;
+
+/* Times are the calling thread's processor's from now on (1), or the wall's. */
+void peak_processor_time(int processor)
+{
+    time_of = processor ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC;
+}
+
 static double now(void)
 {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(time_of, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
@@ -129,6 +143,116 @@ __attribute__((target("avx2"))) static uint64_t read_avx2(const unsigned char *d
 }
 #endif
 
+/* ---- what one instruction can do, by name ---- */
+
+#if HAVE_AVX2_FORM
+/* 12 of an instruction, on registers of their own, n times; all read register 12. They hold
+ * zeros: whatever was in them may be denormal. */
+#define TWELVE(before, after)                                                                   \
+    before "0" after before "1" after before "2" after before "3" after before "4" after before \
+           "5" after before "6" after before "7" after before "8" after before "9" after before \
+           "10" after before "11" after
+#define REPEATED(name, instruction, r, operations)                                                       \
+    static double name(int64_t n)                                                                        \
+    {                                                                                                    \
+        int64_t i = n;                                                                                   \
+        __asm__ volatile("vzeroall\n1:\n\t" TWELVE(instruction " %%" r "12, %%" r "12, %%" r,            \
+                                                   "\n\t") "dec %0\n\tjnz 1b\n\tvzeroupper"              \
+                         : "+r"(i)                                                                       \
+                         :                                                                               \
+                         : "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", \
+                           "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");                \
+        return (double)n * ACCUMULATORS * (operations);                                                  \
+    }
+REPEATED(fma_256, "vfmadd231ps", "ymm", 8 * 2)
+REPEATED(fma_512, "vfmadd231ps", "zmm", 16 * 2)
+REPEATED(dot_bf16, "vdpbf16ps", "zmm", 16 * 4)
+REPEATED(dot_i8, "vpdpbusd", "zmm", 16 * 8)
+REPEATED(dot_i16, "vpdpwssd", "zmm", 16 * 4)
+REPEATED(dot_i8_256, "%{vex%} vpdpbusd", "ymm", 8 * 8)
+
+/* Four tiles take turns. They hold zeros: what a tile holds does not count. */
+#define TILES(name, instruction, operations)                                       \
+    static double name(int64_t n)                                                  \
+    {                                                                              \
+        struct {                                                                   \
+            uint8_t palette, start, none[14];                                      \
+            uint16_t row_bytes[16];                                                \
+            uint8_t rows[16];                                                      \
+        } shapes = {.palette = 1};                                                 \
+        for (int i = 0; i < 8; i++)                                                \
+            shapes.row_bytes[i] = 64, shapes.rows[i] = 16;                         \
+        __asm__ volatile("ldtilecfg %0" ::"m"(shapes));                            \
+        for (int64_t i = n; i > 0; i--)                                            \
+            __asm__ volatile(instruction " %%tmm7, %%tmm6, %%tmm0\n\t" instruction \
+                                         " %%tmm7, %%tmm6, %%tmm1\n\t" instruction \
+                                         " %%tmm7, %%tmm6, %%tmm2\n\t" instruction \
+                                         " %%tmm7, %%tmm6, %%tmm3" ::);            \
+        __asm__ volatile("tilerelease");                                           \
+        return (double)n * 4 * (operations);                                       \
+    }
+TILES(amx_bf16, "tdpbf16ps", 16 * 16 * 64)
+TILES(amx_i8, "tdpbssd", 16 * 16 * 128)
+
+static int has_512(void)
+{
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl");
+}
+
+/* A bit of leaf 7, subleaf 0 or 1. */
+static int has_bit(unsigned subleaf, int reg, int bit)
+{
+    unsigned r[4] = {0};
+    return __get_cpuid_count(7, subleaf, &r[0], &r[1], &r[2], &r[3]) && r[reg] >> bit & 1;
+}
+
+static int has_vnni(void)
+{
+    return has_512() && has_bit(0, 2, 11);
+}
+
+static int has_bf16(void)
+{
+    return has_512() && has_bit(1, 0, 5);
+}
+
+static int has_avx_vnni(void)
+{
+    return has_avx2() && has_bit(1, 0, 4);
+}
+
+/* Linux gives the tiles to who asks for them. */
+static int has_amx(int bit)
+{
+#if defined(__linux__)
+    return has_512() && has_bit(0, 3, 24) && has_bit(0, 3, bit) &&
+           !syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18);
+#else
+    return 0;
+#endif
+}
+
+static int has_amx_bf16(void)
+{
+    return has_amx(22);
+}
+
+static int has_amx_i8(void)
+{
+    return has_amx(25);
+}
+
+static const struct kind {
+    const char *name;
+    int (*usable)(void);
+    double (*rounds)(int64_t n); /* operations done */
+} kinds[] = {{"fma 256", has_avx2, fma_256},       {"fma 512", has_512, fma_512},
+             {"bf16 dot", has_bf16, dot_bf16},     {"i8 dot", has_vnni, dot_i8},
+             {"i16 dot", has_vnni, dot_i16},       {"i8 dot 256", has_avx_vnni, dot_i8_256},
+             {"amx bf16", has_amx_bf16, amx_bf16}, {"amx i8", has_amx_i8, amx_i8}};
+enum { KINDS = sizeof kinds / sizeof *kinds };
+#endif
+
 static double fma_rounds(int64_t n)
 {
 #if HAVE_AVX2_FORM
@@ -147,12 +271,13 @@ static uint64_t read_once(const unsigned char *data, size_t bytes)
     return read_generic(data, bytes);
 }
 
-/* One thread's share. `bytes` 0: the FMA loop; else reads of a buffer of that size. */
+/* One thread's share. `bytes` 0: the multiplying loop; else reads of a buffer of that size. */
 struct job {
     pthread_barrier_t *barrier;
     size_t bytes;
-    double seconds; /* at least this long */
-    double done;    /* operations or bytes */
+    double (*rounds)(int64_t n); /* operations done */
+    double seconds;              /* at least this long */
+    double done;                 /* operations or bytes */
     double begin, end;
     int failed;
 };
@@ -181,7 +306,7 @@ static void *work(void *arg)
             }
             job->done += (double)job->bytes * (double)passes;
         } else {
-            job->done += fma_rounds(20000);
+            job->done += job->rounds(20000);
         }
         job->end = now();
     }
@@ -192,7 +317,7 @@ static void *work(void *arg)
 
 /* Runs the job on `threads` threads, this one among them. Returns operations or bytes a second,
  * or -1. */
-static double measure(int threads, size_t bytes, double seconds)
+static double measure(int threads, size_t bytes, double (*rounds)(int64_t), double seconds)
 {
     struct job jobs[THREADS_MAX];
     pthread_t ids[THREADS_MAX];
@@ -200,7 +325,7 @@ static double measure(int threads, size_t bytes, double seconds)
     if (threads < 1 || threads > THREADS_MAX || pthread_barrier_init(&barrier, NULL, (unsigned)threads))
         return -1;
     for (int i = 0; i < threads; i++)
-        jobs[i] = (struct job){.barrier = &barrier, .bytes = bytes, .seconds = seconds};
+        jobs[i] = (struct job){.barrier = &barrier, .bytes = bytes, .rounds = rounds, .seconds = seconds};
     for (int i = 1; i < threads; i++)
         if (pthread_create(&ids[i], NULL, work, &jobs[i]))
             abort(); /* the others wait at the barrier: nothing sensible is left to do */
@@ -223,14 +348,39 @@ static double measure(int threads, size_t bytes, double seconds)
  * over about `seconds`. */
 double peak_fma(int threads, double seconds)
 {
-    return measure(threads, 0, seconds);
+    return measure(threads, 0, fma_rounds, seconds);
+}
+
+/* The name of the n-th instruction that peak_of knows; NULL past the last. */
+const char *peak_name(int n)
+{
+#if HAVE_AVX2_FORM
+    return n >= 0 && n < KINDS ? kinds[n].name : NULL;
+#else
+    (void)n;
+    return NULL;
+#endif
+}
+
+/* Operations a second that an instruction can do, of the dtype that it multiplies (two a
+ * product); 0 if this processor lacks it. */
+double peak_of(const char *name, int threads, double seconds)
+{
+#if HAVE_AVX2_FORM
+    for (int i = 0; i < KINDS; i++)
+        if (!strcmp(kinds[i].name, name))
+            return kinds[i].usable() ? measure(threads, 0, kinds[i].rounds, seconds) : 0;
+#else
+    (void)name, (void)threads, (void)seconds;
+#endif
+    return 0;
 }
 
 /* Bytes read a second, each thread over and over from a buffer of `bytes` (rounded up to 128)
  * of its own. */
 double peak_read(int threads, int64_t bytes, double seconds)
 {
-    return bytes < 1 ? -1 : measure(threads, ((size_t)bytes + 127) / 128 * 128, seconds);
+    return bytes < 1 ? -1 : measure(threads, ((size_t)bytes + 127) / 128 * 128, NULL, seconds);
 }
 
 /* Calls run(context, problem, exec) `times` times. Returns seconds a call, or -1 as soon as a

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs the CPU benchmark: makes its virtual environment (.venv-bench), builds the library into build/release and the peak
-# loops into build/bench, then calls bench/bench.py with the arguments given. PYTHON and CC choose the programs.
+# loops into build/bench, then calls bench/bench.py, or bench/levels.py if the first is `levels`, with the arguments given. PYTHON and CC choose the programs.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
@@ -18,4 +18,8 @@ cmake -S . -B build/release -DCMAKE_BUILD_TYPE=Release >/dev/null
 cmake --build build/release --target lik --parallel 2 >/dev/null
 mkdir -p build/bench
 "${CC:-cc}" -std=gnu11 -O2 -Wall -Wextra -shared -fPIC -pthread -o build/bench/libpeak.so bench/peak.c
+if [ "${1:-}" = levels ]; then
+    shift
+    exec "$venv/bin/python" bench/levels.py "$@"
+fi
 exec "$venv/bin/python" bench/bench.py --upstream "$venv/upstream" "$@"

@@ -123,6 +123,9 @@ static void print_version(const struct options *options)
     library_open(&library, options);
     printf("%s\ndevice %s, %d physical cores\n", lik_build_info(), lik_context_name(library.context),
            physical_cores());
+    const char *why, *level;
+    for (int32_t n = 0; (level = lik_cpu_level(n, &why)); n++)
+        printf("cpu:%s: %s\n", level, why);
     library_close(&library);
 }
 

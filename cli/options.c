@@ -101,7 +101,7 @@ static const struct option table[] = {
     {"table", 0, FLAG, AT(table), SCORE | RERANK | EVAL, NULL, "the table of a terminal, also in a pipe"},
     {"fail-empty", 0, FLAG, AT(fail_empty), SCORE | RERANK, NULL, "exit 1 if there is no result"},
     {"device", 0, TEXT, AT(device), DOCUMENTS | DEMO, "NAME",
-     "auto (default), cpu, cpu:avx2, cpu:generic, ref, cuda:N"},
+     "auto (default), cpu, cpu:LEVEL (see --build-info), ref, cuda:N"},
     {"threads", 'j', COUNT, AT(threads), DOCUMENTS | DEMO, "N",
      "threads (default: physical cores; LIK_THREADS)"},
     {"color", 0, TEXT, AT(color), ALL, "WHEN", "auto (default), always, never; NO_COLOR is honored"},
@@ -109,9 +109,9 @@ static const struct option table[] = {
     {"verbose", 'v', FLAG, AT(verbose), ALL, NULL, "time of each stage and the code that ran"},
     {"help", 'h', FLAG, AT(help), ALL, NULL, "this text"},
     {"version", 0, FLAG, AT(version), ALL, NULL,
-     "version; with --build-info also compiler, backends, processor level"},
+     "version; with --build-info also compiler, backends, processor levels"},
     {"generate", 0, TEXT, AT(generate), ALONE, "WHAT", "man, bash, zsh or fish"},
-    {"build-info", 0, FLAG, AT(build_info), ALL, NULL, "version, compiler, backends, processor level"},
+    {"build-info", 0, FLAG, AT(build_info), ALL, NULL, "version, compiler, backends, processor levels"},
 };
 #define OPTIONS ((int)(sizeof table / sizeof *table))
 

@@ -2,10 +2,11 @@
 
     check_objects.py spills REGEX OBJECT...
         Hot loops do not spill: in an innermost loop of a function matching REGEX that
-        multiplies in ymm registers, at most one instruction for every 16 multiplications moves
-        a ymm register to or from the stack.
+        multiplies in ymm, zmm or tile registers, at most one instruction for every 16
+        multiplications moves a ymm or zmm register to or from the stack.
     check_objects.py baseline OBJECT...
-        No instruction of AVX or later outside of files named after a level.
+        No instruction of AVX or later outside of files named after a level, and in those none
+        that their level does not have.
     check_objects.py symbols LIBRARY HEADER
         A shared library exports what the header declares with LIK_API, and no more.
     check_objects.py needs LIBRARY
@@ -23,10 +24,21 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-LEVEL_OBJECT = re.compile(r"_(avx2|avx512\w*|amx\w*)\.c")
+LEVEL_OBJECT = re.compile(r"_(avx2|avxvnni|avx512|avx512vnni|avx512bf16|amx)\.c")
+# What each level adds, in order: an instruction with its operands is of the last that matches.
+LEVELS = {
+    "generic": re.compile(r""),
+    "avx2": re.compile(r"v[a-z]"),
+    "avxvnni": re.compile(r"\{vex\} vpdp(busd|wssd)s? "),
+    "avx512": re.compile(r"(v|k)[a-z].*(%zmm|%k[0-7]|%[xy]mm(1[6-9]|2\d|3[01]))"),
+    "avx512vnni": re.compile(r"vpdp(busd|wssd)s? "),
+    "avx512bf16": re.compile(r"(vdpbf16ps|vcvtne2?ps2?bf16) "),
+    "amx": re.compile(r"(tile|tdp|ldtilecfg|sttilecfg)"),
+}
 FUNCTION = re.compile(r"^[0-9a-f]+ <([^>]+)>:$")
 INSTRUCTION = re.compile(r"^\s*([0-9a-f]+):\s+(\S+)\s*(.*)$")
-MULTIPLIES = re.compile(r"^(vfn?m(add|sub)\d+ps|vpmaddwd|vpmaddubsw|vdpbf16ps|vpdpbusd)$")
+MULTIPLIES = re.compile(r"^(vfn?m(add|sub)\d+ps|vpmaddwd|vpmaddubsw|vdpbf16ps|vpdp(busd|wssd)|tdp\w+)$")
+VECTOR = re.compile(r"%[yzt]mm")
 MULTIPLIES_PER_SPILL = 16
 ON_STACK = re.compile(r"\(%rsp|\(%esp")
 
@@ -77,8 +89,8 @@ def check_spills(pattern: str, objects: list[str]) -> int:
                 continue
             for first, last in innermost_loops(code):
                 body = [i for i in code if first <= i[0] <= last]
-                multiplies = sum(bool(MULTIPLIES.match(i[1])) and "%ymm" in i[2] for i in body)
-                spills = [i for i in body if "%ymm" in i[2] and ON_STACK.search(i[2])]
+                multiplies = sum(bool(MULTIPLIES.match(i[1]) and VECTOR.search(i[2])) for i in body)
+                spills = [i for i in body if VECTOR.search(i[2]) and ON_STACK.search(i[2])]
                 hot += multiplies > 0
                 if not multiplies or len(spills) * MULTIPLIES_PER_SPILL <= multiplies:
                     continue
@@ -91,21 +103,31 @@ def check_spills(pattern: str, objects: list[str]) -> int:
     return 1 if wrong or hot == 0 else 0
 
 
+def level_of(mnemonic: str, operands: str) -> str:
+    """The lowest level that has the instruction."""
+    text = f"{mnemonic} {operands}"
+    if mnemonic in ("verr", "verw"):
+        return "generic"
+    return next(level for level in reversed(LEVELS) if LEVELS[level].match(text))
+
+
 def check_baseline(objects: list[str]) -> int:
-    wrong = count = 0
+    wrong, order, counts = 0, list(LEVELS), dict.fromkeys(LEVELS, 0)
     for path in objects:
-        if LEVEL_OBJECT.search(path):
-            continue
-        count += 1
+        match = LEVEL_OBJECT.search(path)
+        own = match.group(1) if match else "generic"
+        counts[own] += 1
         for name, code in disassemble(path).items():
             newer = next(
-                (i for i in code if re.match(r"v[a-z]", i[1]) and i[1] not in ("verr", "verw")), None
+                (i for i in code if order.index(level_of(i[1], i[2])) > order.index(own)),
+                None,
             )
             if newer:
                 wrong += 1
-                print(f"{Path(path).name}: {name}: {newer[1]} {newer[2]}")
-    print(f"check_objects: {count} baseline objects, {wrong} functions with newer instructions")
-    return 1 if wrong or count == 0 else 0
+                print(f"{Path(path).name} is of {own}: {name}: {newer[1]} {newer[2]}")
+    found = ", ".join(f"{count} of {level}" for level, count in counts.items())
+    print(f"check_objects: {found}; {wrong} functions with newer instructions")
+    return 1 if wrong or not all(counts.values()) else 0
 
 
 def check_symbols(library: str, header: str) -> int:

@@ -130,7 +130,7 @@ MUTANTS = [
         'check_list(ctx, "list_d", op->list_d, op->list_count, op->q.count)',
     ),
     # ---- regions of the workspace, one entry too small ----
-    (PLAN, "plan->lanes * depth, 4, 64", "plan->lanes * depth - 1, 4, 64"),
+    (PLAN, "plan->lanes * words, 4, 64", "plan->lanes * words - 1, 4, 64"),
     (
         PLAN,
         "lane_bias = lik_layout_take(&slot, plan->lanes",

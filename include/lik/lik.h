@@ -385,8 +385,8 @@ struct lik_plan {
 struct lik_context;
 
 /* device: "cpu" (the best this processor has, capped by the environment variable LIK_CPU),
- * "cpu:generic", "cpu:avx2" (that level or an error), "ref" (the scalar f64 oracle),
- * "cuda:N". */
+ * "cpu:generic", "cpu:avx2", ... (that level or an error; see lik_cpu_level), "ref" (the scalar
+ * f64 oracle), "cuda:N". */
 LIK_API LIK_STATUS lik_context_create(const char *device, struct lik_context **out);
 LIK_API void lik_context_destroy(struct lik_context *ctx);
 LIK_API const char *lik_context_name(const struct lik_context *ctx); /* "cpu:avx2", "ref", "cuda:0" */
@@ -474,9 +474,12 @@ LIK_API LIK_STATUS lik_tokens_slice(const struct lik_tokens *x, int64_t first, i
 
 /* of the calling thread: "" if its last call that returns a status succeeded */
 LIK_API const char *lik_last_error(void);
-LIK_API const char *lik_status_name(int status);   /* "LIK_EINVAL", ... */
-LIK_API const char *lik_version(void);             /* "0.4.100" */
-LIK_API const char *lik_build_info(void);          /* compiler and backends, one line */
+LIK_API const char *lik_status_name(int status); /* "LIK_EINVAL", ... */
+LIK_API const char *lik_version(void);           /* "0.4.100" */
+LIK_API const char *lik_build_info(void);        /* compiler and backends, one line */
+/* The name of the n-th instruction-set level of the CPU backend, from the baseline up; NULL
+ * past the last. `why` (may be NULL): whether "cpu" takes it here, in words. */
+LIK_API const char *lik_cpu_level(int32_t n, const char **why);
 LIK_API size_t lik_dtype_bytes(int32_t dtype);     /* 0 for an unknown dtype */
 LIK_API const char *lik_dtype_name(int32_t dtype); /* "f32", "bf16", ...; "?" for an unknown dtype */
 

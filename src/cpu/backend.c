@@ -12,26 +12,90 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
-static int has_baseline(void)
+/* What `usable` of a level says. */
+enum usable {
+    LACKING,
+    REFUSED, /* by the operating system */
+    BY_NAME, /* would be slower than the level below: taken when asked for */
+    USABLE,
+};
+
+static enum usable has_baseline(void)
 {
-    return 1;
+    return USABLE;
 }
 
 #if defined(__x86_64__)
-static int has_avx2(void)
+static enum usable has_avx2(void)
 {
     __builtin_cpu_init(); /* checks the operating system's saved state, too */
     unsigned a, b, c, d;  /* clang 14 does not know "f16c" */
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-           __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+                   __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C)
+               ? USABLE
+               : LACKING;
+}
+
+static enum usable has_avxvnni(void)
+{
+    unsigned a, b, c, d;
+    return has_avx2() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1) ? USABLE : LACKING;
+}
+
+static enum usable has_avx512(void)
+{
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                   __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")
+               ? USABLE
+               : LACKING;
+}
+
+static enum usable has_avx512vnni(void)
+{
+    return has_avx512() && __builtin_cpu_supports("avx512vnni") ? USABLE : LACKING;
+}
+
+/* Intel's processors take two to four times as long for the instruction as for a multiply-add
+ * (docs/kernels.md), so that converting to f32 is faster. */
+static enum usable has_avx512bf16(void)
+{
+    unsigned a, b, c, d;
+    if (!has_avx512vnni() || !__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a >> 5 & 1))
+        return LACKING;
+    return __builtin_cpu_is("intel") ? BY_NAME : USABLE;
+}
+
+/* Tiles are state that Linux saves for those who asked for it: a process asks once, and its
+ * threads and children have it. Where the answer is no, so is ours. */
+static enum usable has_amx(void)
+{
+#if defined(__linux__) && defined(SYS_arch_prctl)
+    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
+    unsigned a, b, c, d, tiles_bf16_i8 = 1u << 24 | 1u << 22 | 1u << 25;
+    if (!has_avx512vnni() || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & tiles_bf16_i8) != tiles_bf16_i8)
+        return LACKING;
+    static atomic_int answer; /* 0: not asked */
+    int known = atomic_load_explicit(&answer, memory_order_relaxed);
+    if (known == 0) {
+        known = syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) ? -1 : 1;
+        atomic_store_explicit(&answer, known, memory_order_relaxed);
+    }
+    return known > 0 ? USABLE : REFUSED;
+#else
+    return LACKING;
+#endif
 }
 #endif
 
 #define LEVEL(name, usable) {&lik_kernels_##name, usable},
 static const struct level {
     const struct lik_cpu_kernels *kernels;
-    int (*usable)(void);
+    enum usable (*usable)(void);
 } levels[] = {LIK_CPU_LEVELS(LEVEL)};
 
 enum { LEVELS = sizeof levels / sizeof *levels };
@@ -47,22 +111,56 @@ static int find_level(const char *name, const char *argument)
                     names + 2);
 }
 
+/* The level that "cpu" takes if `cap` is the highest one allowed, asked for by name if
+ * `named`. */
+static int best_level(int cap, int named)
+{
+    if (named && levels[cap].usable() == BY_NAME)
+        return cap;
+    while (levels[cap].usable() != USABLE)
+        cap--;
+    return cap;
+}
+
 static int cpu_open(struct lik_context *ctx, const char *level)
 {
-    int highest = LEVELS - 1;
+    int at = LEVELS - 1;
     const char *cap = getenv("LIK_CPU");
-    if (level || (cap && *cap)) {
-        highest = level ? find_level(level, "device") : find_level(cap, "LIK_CPU");
-        if (highest < 0)
-            return highest;
+    const int named = level || (cap && *cap);
+    if (named) {
+        at = level ? find_level(level, "device") : find_level(cap, "LIK_CPU");
+        if (at < 0)
+            return at;
     }
-    if (level && !levels[highest].usable())
-        return lik_fail(LIK_EDEVICE, "device is \"cpu:%s\", this processor does not have %s", level, level);
-    while (!levels[highest].usable())
-        highest--;
-    ctx->kernels = levels[highest].kernels;
-    snprintf(ctx->name, sizeof ctx->name, "cpu:%s", levels[highest].kernels->level);
+    enum usable usable = levels[at].usable();
+    if (level && usable < BY_NAME)
+        return lik_fail(LIK_EDEVICE, "device is \"cpu:%s\", %s %s", level,
+                        usable == LACKING ? "this processor does not have"
+                                          : "the operating system does not let this process use",
+                        level);
+    at = best_level(at, named);
+    ctx->kernels = levels[at].kernels;
+    snprintf(ctx->name, sizeof ctx->name, "cpu:%s", levels[at].kernels->level);
     return LIK_OK;
+}
+
+const char *lik_cpu_level(int32_t n, const char **why)
+{
+    if (n < 0 || n >= LEVELS)
+        return NULL;
+    const char *cap = getenv("LIK_CPU");
+    int highest = cap && *cap ? find_level(cap, "LIK_CPU") : LEVELS - 1;
+    if (why) {
+        switch (levels[n].usable()) {
+        case LACKING: *why = "not on this processor"; break;
+        case REFUSED: *why = "not allowed by the operating system"; break;
+        case BY_NAME: *why = "here, by name alone: slower than the level below"; break;
+        default: *why = n > highest ? "here, above LIK_CPU" : "here"; break;
+        }
+        if (highest >= 0 && n == best_level(highest, cap && *cap))
+            *why = "here, taken";
+    }
+    return levels[n].kernels->level;
 }
 
 const struct lik_backend lik_backend_cpu = {

@@ -27,15 +27,17 @@ struct lik_cpu_plan {
     /* sizes and numbers of the items */
     int64_t rows_per_item, columns_per_item, item_rows, item_columns;
     int64_t lanes;       /* query tokens of a block, rounded up to whole vectors */
+    int64_t depth;       /* elements of a packed token: dim, and zeros */
     int64_t stride;      /* of maxima and winners: a vector more */
     int64_t panels;      /* panels of a full block */
     int64_t slice;       /* elements a kernel call takes: dim, or some below it */
     int64_t stream_rows; /* rows of a stream */
     int64_t segments;    /* documents a stream may touch */
     int64_t widened_rows, widened_stride;
+    int64_t tile_rows, tile_stride; /* of `tiles`: rows, and 32-bit words of a row */
     /* Byte offsets into a slot's scratch, and its size. */
-    size_t packed, lane_bias, lane_token, lane_weight, query_lane, maxima, winners, partial, widened, token,
-        integers, gathered, rounded;
+    size_t packed, lane_bias, lane_token, lane_weight, query_lane, maxima, winners, partial, widened, tiles,
+        token, integers, gathered, rounded;
     size_t slot_bytes;
     size_t rounded_all; /* byte offset of all centroids rounded, if `rounds_all` */
     int rounds_all;     /* before the first item; else each with the token that names it */
@@ -73,6 +75,7 @@ struct lik_cpu_slot {
     struct lik_cpu_reader queries, documents;
     float *maxima, *partial;
     float *widened; /* [widened_rows, widened_stride] */
+    int32_t *tiles; /* [tile_rows, tile_stride] */
     float *token;   /* [a vector's lanes, dim]: tokens as f32 */
     /* [stream_rows + 2 tiles, dim]: rows of i8 elements that do not lie together */
     int8_t *gathered;

@@ -19,9 +19,9 @@
 #include "lik/lik.h"
 
 /* The largest of any level, for arrays on the stack. */
-#define LIK_TILE_ROWS_MAX    8
+#define LIK_TILE_ROWS_MAX    32
 #define LIK_STREAM_ROWS_MAX  192
-#define LIK_VECTOR_LANES_MAX 8
+#define LIK_VECTOR_LANES_MAX 16
 #define LIK_SHAPES_MAX       8
 
 /* From this token of a document on few become a maximum: with winners, kernels may ask whether
@@ -49,6 +49,12 @@ struct lik_rows {
     int64_t widened_stride;   /* multiple of a vector */
     int64_t widened_rows;     /* two tiles, or at least count + a tile to keep all rows for more panels */
     const int32_t *lane_bias; /* i8, 7-bit query: start value of each lane's sums */
+    /* Levels that make tiles of rows: scratch for them, aligned to 64; words of a row. Kept:
+     * room for all rows; else for two tiles. Ready: the panel before this one left all of
+     * them. */
+    int32_t *tiles;
+    int64_t tile_stride;
+    int32_t tiles_kept, tiles_ready;
 };
 
 typedef void (*lik_rows_kernel)(const struct lik_rows *);
@@ -56,7 +62,7 @@ typedef void (*lik_rows_kernel)(const struct lik_rows *);
 /* The sizes that go with a level's kernels: how queries are packed, how long a stream is. */
 struct lik_cpu_geometry {
     int32_t unit_lanes;   /* panels are multiples of it: shape h has h * unit_lanes query tokens */
-    int32_t vector_lanes; /* a panel's row in `packed` is of whole vectors: a half one is there twice */
+    int32_t vector_lanes; /* a panel's row in `packed` is of whole vectors: half a one is there twice */
     int32_t panel_lanes;  /* of the widest panel */
     /* the most rows a tile takes; row lists are readable for two tiles past their end */
     int32_t tile_rows;
@@ -66,6 +72,14 @@ struct lik_cpu_geometry {
     int32_t stream_bytes;   /* as f32, of a stream that several panels pass over: it stays in L2 */
     int32_t slice_elements; /* the most that a kernel call takes, so that panel and rows stay in L1 */
     int32_t slice_unit_elements;
+    /* Kernels copy rows to tiles before they multiply, and a query token that is packed several
+     * times is so in neighbouring lanes; else rows are read where they are, and it is in each
+     * half of its vector. */
+    int32_t makes_tiles;
+    int32_t integer_words; /* panels of integers and bf16 end on a multiple of as many 32-bit words */
+    /* 16-bit queries are two panels of 8 bits, as those of 7: the high bytes, then the low
+     * ones */
+    int32_t splits_i16;
 };
 
 /* How compressed tokens become f32 rows. */
@@ -97,6 +111,8 @@ struct lik_cpu_kernels {
     lik_rows_kernel f32[LIK_SHAPES_MAX + 1];
     lik_rows_kernel f16[LIK_SHAPES_MAX + 1];  /* shapes as f32's */
     lik_rows_kernel bf16[LIK_SHAPES_MAX + 1]; /* shapes as f32's */
+    /* bf16 rows by a bf16 query, two elements at a time; NULL where that would be no faster. */
+    lik_rows_kernel bf16_dot[LIK_SHAPES_MAX + 1];
     lik_rows_kernel i8_q16[LIK_SHAPES_MAX + 1];
     lik_rows_kernel i8_q7[LIK_SHAPES_MAX + 1];
     /* Rows that are products already, one a lane of the whole block: takes their maxima. A row

@@ -5,11 +5,16 @@
 #define LIK_CPU_LEVELS_H
 
 /* LEVEL(name, usable): `usable` says whether this processor and its operating system have what
- * the level needs (backend.c). */
+ * the level needs, and whether it is worth taking unasked (backend.c). */
 #if defined(__x86_64__)
-#define LIK_CPU_LEVELS(LEVEL)    \
-    LEVEL(generic, has_baseline) \
-    LEVEL(avx2, has_avx2)
+#define LIK_CPU_LEVELS(LEVEL)         \
+    LEVEL(generic, has_baseline)      \
+    LEVEL(avx2, has_avx2)             \
+    LEVEL(avxvnni, has_avxvnni)       \
+    LEVEL(avx512, has_avx512)         \
+    LEVEL(avx512vnni, has_avx512vnni) \
+    LEVEL(avx512bf16, has_avx512bf16) \
+    LEVEL(amx, has_amx)
 #else
 #define LIK_CPU_LEVELS(LEVEL) LEVEL(generic, has_baseline)
 #endif

@@ -24,6 +24,19 @@ static int takes_bf16(const struct lik_score *op)
     return op->d.dtype == LIK_BF16 && lik_cpu_lies_together(&op->d) && !op->d.normalize;
 }
 
+/* bf16 documents whose query is bf16, too: their products need no conversion. An odd dim's last
+ * pair would have a neighbour's element. */
+static int takes_bf16_dot_apart(const struct lik_score *op)
+{
+    return op->d.dtype == LIK_BF16 && op->q.dtype == LIK_BF16 && op->d.storage == LIK_DENSE &&
+           op->q.storage == LIK_DENSE && op->q.dim % 2 == 0;
+}
+
+static int takes_bf16_dot(const struct lik_score *op)
+{
+    return takes_bf16_dot_apart(op) && lik_cpu_lies_together(&op->d);
+}
+
 /* 8-bit documents whose query LIK_MEDIUM allows to round to 7 bits. */
 static int takes_i8_q7_apart(const struct lik_score *op)
 {
@@ -51,17 +64,21 @@ static int takes_any(const struct lik_score *op)
     return 1;
 }
 
-/* Elements of i8 that do not lie together, copied. */
-static void gather_i8(const struct lik_cpu_job *job, int64_t j, int64_t from, int64_t to,
-                      struct lik_cpu_stream *stream, struct lik_cpu_slot *slot)
+/* Elements of one or two bytes that do not lie together, copied. */
+static void gather(const struct lik_cpu_job *job, int64_t j, int64_t from, int64_t to,
+                   struct lik_cpu_stream *stream, struct lik_cpu_slot *slot)
 {
     const struct lik_tokens *d = &job->op->d;
-    const int8_t *data = (const int8_t *)d->data + lik_tokens_base(d, &d->strides, j);
+    const int64_t first = lik_tokens_base(d, &d->strides, j), bytes = job->plan.loader->gathered_bytes;
     for (int64_t r = from; r < to; r++) {
-        const int8_t *token = data + stream->index[r] * d->strides.token;
-        int8_t *row = slot->gathered + r * d->dim;
-        for (int64_t k = 0; k < d->dim; k++)
-            row[k] = token[k * d->dim_stride];
+        int64_t at = first + stream->index[r] * d->strides.token;
+        int8_t *row = slot->gathered + r * d->dim * bytes;
+        for (int64_t k = 0; k < d->dim; k++, at += d->dim_stride) {
+            if (bytes == 1)
+                row[k] = ((const int8_t *)d->data)[at];
+            else
+                ((int16_t *)(void *)row)[k] = ((const int16_t *)d->data)[at];
+        }
         stream->rows[r] = row;
     }
 }
@@ -244,19 +261,21 @@ static void gather_products(const struct lik_cpu_job *job, int64_t j, int64_t fr
 #define KERNELS(name) offsetof(struct lik_cpu_kernels, name)
 
 static const struct lik_cpu_loader loaders[] = {
-    {"_one_hot", takes_table, 0, 4, LIK_ROWS_READ, 0, 0, 0, find_products},
-    {"_one_hot_gather", takes_one_hot, 0, 4, LIK_ROWS_LOADED, 0, 0, 0, gather_products},
-    {"_q7", takes_residual_rounded, 4, 1, LIK_ROWS_RING, KERNELS(i8_q7), 1, 1, load_rounded},
-    {"_q16", takes_residual_i8, 2, 1, LIK_ROWS_RING, KERNELS(i8_q16), 1, 1, load_i8},
-    {"", takes_residual, 1, 4, LIK_ROWS_LOADED, KERNELS(f32), 0, 0, load_f32},
-    {"", takes_f32, 1, 4, LIK_ROWS_READ, KERNELS(f32), 0, 0, NULL},
-    {"", takes_f16, 1, 2, LIK_ROWS_WIDENED, KERNELS(f16), 0, 0, NULL},
-    {"", takes_bf16, 1, 2, LIK_ROWS_WIDENED, KERNELS(bf16), 0, 0, NULL},
-    {"_q7", takes_i8_q7, 4, 1, LIK_ROWS_RING, KERNELS(i8_q7), 0, 0, NULL},
-    {"_q7", takes_i8_q7_apart, 4, 1, LIK_ROWS_RING, KERNELS(i8_q7), 1, 0, gather_i8},
-    {"_q16", takes_i8_q16, 2, 1, LIK_ROWS_RING, KERNELS(i8_q16), 0, 0, NULL},
-    {"_q16", takes_i8_q16_apart, 2, 1, LIK_ROWS_RING, KERNELS(i8_q16), 1, 0, gather_i8},
-    {"_gather", takes_any, 1, 4, LIK_ROWS_LOADED, KERNELS(f32), 0, 0, load_f32},
+    {"_one_hot", takes_table, 0, 4, LIK_ROWS_READ, KERNELS(look_up), 0, 0, 0, find_products},
+    {"_one_hot_gather", takes_one_hot, 0, 4, LIK_ROWS_LOADED, KERNELS(look_up), 0, 0, 0, gather_products},
+    {"_q7", takes_residual_rounded, 4, 1, LIK_ROWS_RING, KERNELS(i8_q7), 1, 0, 1, load_rounded},
+    {"_q16", takes_residual_i8, 2, 1, LIK_ROWS_RING, KERNELS(i8_q16), 1, 0, 1, load_i8},
+    {"", takes_residual, 1, 4, LIK_ROWS_LOADED, KERNELS(f32), 0, 0, 0, load_f32},
+    {"", takes_f32, 1, 4, LIK_ROWS_READ, KERNELS(f32), 0, 0, 0, NULL},
+    {"", takes_f16, 1, 2, LIK_ROWS_WIDENED, KERNELS(f16), 0, 0, 0, NULL},
+    {"_dot", takes_bf16_dot, 2, 2, LIK_ROWS_READ, KERNELS(bf16_dot), 0, 1, 0, NULL},
+    {"_dot", takes_bf16_dot_apart, 2, 2, LIK_ROWS_READ, KERNELS(bf16_dot), 2, 1, 0, gather},
+    {"", takes_bf16, 1, 2, LIK_ROWS_WIDENED, KERNELS(bf16), 0, 0, 0, NULL},
+    {"_q7", takes_i8_q7, 4, 1, LIK_ROWS_RING, KERNELS(i8_q7), 0, 0, 0, NULL},
+    {"_q7", takes_i8_q7_apart, 4, 1, LIK_ROWS_RING, KERNELS(i8_q7), 1, 0, 0, gather},
+    {"_q16", takes_i8_q16, 2, 1, LIK_ROWS_RING, KERNELS(i8_q16), 0, 0, 0, NULL},
+    {"_q16", takes_i8_q16_apart, 2, 1, LIK_ROWS_RING, KERNELS(i8_q16), 1, 0, 0, gather},
+    {"_gather", takes_any, 1, 4, LIK_ROWS_LOADED, KERNELS(f32), 0, 0, 0, load_f32},
 };
 
 int lik_cpu_rounds_centroids(const struct lik_cpu_loader *loader)
@@ -264,10 +283,12 @@ int lik_cpu_rounds_centroids(const struct lik_cpu_loader *loader)
     return loader->load == load_rounded;
 }
 
-const struct lik_cpu_loader *lik_cpu_find_loader(const struct lik_score *op)
+const struct lik_cpu_loader *lik_cpu_find_loader(const struct lik_cpu_kernels *kernels,
+                                                 const struct lik_score *op)
 {
     const struct lik_cpu_loader *loader = loaders;
-    while (!loader->takes(op))
+    /* the widest shape stands for all */
+    while (!loader->takes(op) || (loader->kernels == KERNELS(bf16_dot) && !kernels->bf16_dot[LIK_SHAPES_MAX]))
         loader++;
     return loader;
 }

@@ -1,6 +1,6 @@
 /* Maxima of rows that are products already, one a lane: those that LIK_ONE_HOT looks up. A
  * document's maxima stay in registers, 32 lanes at a time; what a row costs is its loads. */
-#include "cpu/kernels.h"
+#include "cpu/avx2.h"
 #include "cpu/unroll.h"
 
 #include <immintrin.h>
@@ -94,7 +94,6 @@ FORCE_INLINE void run_lanes(const struct lik_rows *job, int64_t lane, const int 
     }
 }
 
-void lik_avx2_look_up(const struct lik_rows *job);
 void lik_avx2_look_up(const struct lik_rows *job)
 {
     const __m256i none = _mm256_setzero_si256();

@@ -1,14 +1,17 @@
 /* Packing queries into panels: tokens become lanes, dropped tokens vanish, scale and
  * normalization are applied.
  *
- * For f32 arithmetic element (k, lane) of a panel is packed[k * stride + lane], the lanes of a
- * half vector stored twice. For integer arithmetic a token x is rounded to round(x * a), with
- * `a` as large as |.| <= limit and, so that a sum of products with i8 stays exact in i32, 128 *
- * sum|.| < 2^31 allow; the lane's weight takes the factor 1 / a, which is positive, so that it
- * may be applied to the maximum. i8 queries keep their own integers. Elements lie in groups (2
- * or 4 for one 32-bit broadcast of a document row): packed[(k / group * stride + lane) * group
- * + k % group]. */
+ * For f32 arithmetic element (k, lane) of a panel is packed[k * stride + lane], lanes of a
+ * part of a vector as often as it takes to fill one. For integer arithmetic a token x is
+ * rounded to round(x * a), with `a` as large as |.| <= limit and, so that a sum of products
+ * with i8 stays exact in i32, 128 * sum|.| < 2^31 allow; the lane's weight takes the factor
+ * 1 / a, which is positive, so that it may be applied to the maximum. i8 queries keep their
+ * own integers, and bf16 queries that meet bf16 documents their own bits. Elements lie in
+ * groups (2 or 4 for one 32-bit broadcast of a document row): packed[(k / group * stride +
+ * lane) * group + k % group]. */
 #include "cpu/stream.h"
+
+#include "base/dtype.h"
 
 #include <math.h>
 #include <string.h>
@@ -40,11 +43,48 @@ static float quantize(const float *token, int64_t dim, float factor, int limit, 
     return fabsf(factor) / a;
 }
 
+/* The same of a bf16 token, which stays what it is but for its sign and a power of two that
+ * brings its largest element to about 1, so that products leave the range of f32 no sooner than
+ * those of the token times its factor. */
+static float narrow(const float *token, int64_t dim, float factor, int32_t *out)
+{
+    int32_t most = 0;
+    int exponent = 0;
+    for (int64_t k = 0; k < dim; k++) { /* as integers they have the same order */
+        int32_t magnitude = (int32_t)(lik_bits_of_f32(token[k]) & 0x7fffffff);
+        most = magnitude > most ? magnitude : most;
+    }
+    if (most < 0x7f800000)
+        frexpf(lik_f32_of_bits((uint32_t)most), &exponent);
+    /* one alone may be too large for a float; a factor of 0 makes all products equal */
+    const float half = ldexpf(1, -exponent / 2), rest = ldexpf(1, -exponent + exponent / 2);
+    const float sign = factor < 0 ? -half : factor == 0 ? 0 : half;
+    for (int64_t k = 0; k < dim; k++)
+        out[k] = (int32_t)(lik_bits_of_f32(token[k] * sign * rest) >> 16);
+    return fabsf(factor) / half / rest;
+}
+
 struct panel {
     const struct lik_cpu_geometry *geometry;
     int64_t first_lane, offset; /* offset: lanes stored before it, times depth = elements before it */
     int64_t lanes, stride;      /* query tokens, and the lanes their row occupies */
 };
+
+/* Where a query token stands in a panel: `copies` times, `step` lanes apart. */
+struct place {
+    int64_t lane, copies, step;
+};
+
+static struct place place_of(const struct panel *panel, int64_t lane)
+{
+    const int64_t vector = panel->geometry->vector_lanes, part = panel->lanes % vector;
+    const int64_t whole = panel->lanes - part, copies = part ? vector / part : 1;
+    if (lane < whole)
+        return (struct place){lane, 1, 1};
+    if (panel->geometry->makes_tiles)
+        return (struct place){whole + (lane - whole) * copies, copies, 1};
+    return (struct place){lane, copies, part};
+}
 
 /* Lanes first ... first + count - 1 of a panel, at most one vector. */
 static void store_f32(const struct lik_cpu_kernels *kernels, float *packed, const struct panel *panel,
@@ -52,33 +92,67 @@ static void store_f32(const struct lik_cpu_kernels *kernels, float *packed, cons
                       int64_t dim)
 {
     const int64_t stride = panel->stride, vector = panel->geometry->vector_lanes;
-    float *at = packed + panel->offset * dim + first;
-    int half = first >= panel->lanes - panel->lanes % vector;
     if (count == vector) {
-        kernels->pack(at, stride, rows, factors, dim);
+        kernels->pack(packed + panel->offset * dim + first, stride, rows, factors, dim);
         return;
     }
-    for (int64_t l = 0; l < count; l++)
-        for (int64_t k = 0; k < dim; k++) {
-            at[k * stride + l] = rows[l][k] * factors[l];
-            if (half)
-                at[k * stride + l + panel->geometry->unit_lanes] = at[k * stride + l];
-        }
+    for (int64_t l = 0; l < count; l++) {
+        const struct place place = place_of(panel, first + l);
+        float *at = packed + panel->offset * dim + place.lane;
+        for (int64_t k = 0; k < dim; k++)
+            for (int64_t c = 0; c < place.copies; c++)
+                at[k * stride + c * place.step] = rows[l][k] * factors[l];
+    }
 }
 
-static void store_integers(void *packed, const struct panel *panel, int64_t lane, const int32_t *token,
-                           int64_t dim, int group)
+/* Elements of 4 / group bytes each, the first in the lowest byte, to words, in place. */
+static inline __attribute__((always_inline)) void make_words(uint32_t *words, int64_t dim, const int group)
 {
-    int64_t stride = panel->stride, depth = lik_round_up(dim, group);
-    if (group == 2) {
-        int16_t *at = (int16_t *)packed + panel->offset * depth + lane * 2;
-        for (int64_t k = 0; k < dim; k++)
-            at[k / 2 * stride * 2 + k % 2] = (int16_t)token[k];
-    } else {
-        int8_t *at = (int8_t *)packed + panel->offset * depth + lane * 4;
-        for (int64_t k = 0; k < dim; k++)
-            at[k / 4 * stride * 4 + k % 4] = (int8_t)token[k];
+    const int bits = 32 / group;
+    const uint32_t mask = group == 1 ? UINT32_MAX : (1u << bits) - 1;
+    const int64_t whole = dim - dim % group;
+    for (int64_t k = 0; k < whole; k += group) {
+        uint32_t word = 0;
+        for (int i = 0; i < group; i++)
+            word |= (words[k + i] & mask) << i * bits;
+        words[k / group] = word;
     }
+    if (whole == dim)
+        return;
+    uint32_t word = 0;
+    for (int64_t i = 0; i < dim % group; i++)
+        word |= (words[whole + i] & mask) << i * bits;
+    words[whole / group] = word;
+}
+
+/* The integers (or bf16) of a token, which are used up, to its lane. `lane` counts from the
+ * panel's first. */
+static void store_integers(void *packed, const struct panel *panel, int64_t lane, int32_t *token, int64_t dim,
+                           int64_t depth, const struct lik_cpu_loader *loader)
+{
+    const struct place place = place_of(panel, lane);
+    const int split = panel->geometry->splits_i16 && loader->query_group == 2 && !loader->bf16;
+    const int64_t group = split ? 4 : loader->query_group, stride = panel->stride;
+    uint32_t *at = (uint32_t *)packed + panel->offset * depth / loader->query_group + place.lane;
+    uint32_t *words = (uint32_t *)token;
+    if (split) { /* the low bytes, after the high ones */
+        uint32_t *low = at + stride * depth / group;
+        for (int64_t k = 0; k < dim; k += group) {
+            uint32_t word = 0;
+            for (int64_t i = 0; i < group && k + i < dim; i++)
+                word |= (words[k + i] & 255) << i * 8;
+            low[k / group * stride] = word;
+        }
+        for (int64_t k = 0; k < dim; k++)
+            words[k] >>= 8;
+    }
+    if (group == 2)
+        make_words(words, dim, 2);
+    else
+        make_words(words, dim, 4);
+    for (int64_t k = 0; k < lik_divide_up(dim, group); k++)
+        for (int64_t c = 0; c < place.copies; c++)
+            at[k * stride + c * place.step] = words[k];
 }
 
 /* Numbers the kept tokens of the block's queries. */
@@ -120,23 +194,27 @@ static void begin_panel(const struct lik_cpu_plan *plan, struct lik_cpu_block *b
                (size_t)(panel->stride * depth) * bytes);
 }
 
-/* The integers of the token become lane `lane`, its weight takes their unit. */
-static void pack_integers(const struct lik_tokens *q, const struct panel *panel, int64_t lane,
-                          const float *token, float factor, int group, struct lik_cpu_slot *slot)
+/* The integers (or bf16) of the token become lane `lane`, its weight takes their unit. */
+static void pack_integers(const struct lik_tokens *q, const struct lik_cpu_loader *loader,
+                          const struct panel *panel, int64_t lane, const float *token, float factor,
+                          int64_t depth, struct lik_cpu_slot *slot)
 {
     struct lik_cpu_block *block = &slot->block;
-    if (q->dtype == LIK_I8 && group == 2) {
+    const int group = loader->query_group;
+    if (loader->bf16) {
+        block->lane_weight[lane] *= narrow(token, q->dim, factor, slot->integers);
+    } else if (q->dtype == LIK_I8 && group == 2) {
         for (int64_t k = 0; k < q->dim; k++)
             slot->integers[k] = (int32_t)(factor < 0 ? -token[k] : token[k]);
         block->lane_weight[lane] *= fabsf(factor);
     } else {
         block->lane_weight[lane] *= quantize(token, q->dim, factor, group == 2 ? 32767 : 63, slot->integers);
     }
-    store_integers(block->packed, panel, lane - panel->first_lane, slot->integers, q->dim, group);
     int32_t sum = 0;
     for (int64_t k = 0; group == 4 && k < q->dim; k++)
         sum += slot->integers[k];
     block->lane_bias[lane] = -128 * sum;
+    store_integers(block->packed, panel, lane - panel->first_lane, slot->integers, q->dim, depth, loader);
 }
 
 void lik_cpu_pack(const struct lik_cpu_kernels *kernels, const struct lik_score *op,
@@ -157,7 +235,7 @@ void lik_cpu_pack(const struct lik_cpu_kernels *kernels, const struct lik_score 
     block->weighted = q->weights || group > 1;
     if (group == 0)
         return;
-    const int64_t depth = lik_round_up(q->dim, group);
+    const int64_t depth = plan->depth;
     struct panel panel = {.geometry = plan->geometry};
     for (int64_t n = 0; n < queries; n++) {
         int64_t i = lik_score_query(op, row + n), base = lik_tokens_base(q, &q->strides, i);
@@ -173,7 +251,7 @@ void lik_cpu_pack(const struct lik_cpu_kernels *kernels, const struct lik_score 
             float factor = lik_cpu_token_factor(
                 kernels, q, q->scale ? q->scale[scale_base + t * q->scale_strides.token] : 1.0f, token);
             if (group > 1) {
-                pack_integers(q, &panel, lane, token, factor, group, slot);
+                pack_integers(q, plan->loader, &panel, lane, token, factor, depth, slot);
                 continue;
             }
             rows[waiting] = token;

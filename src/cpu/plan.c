@@ -78,6 +78,8 @@ static double decoded_tokens(const struct lik_score *op, const struct lik_cpu_pl
 static int64_t widened_rows(const struct lik_cpu_plan *plan)
 {
     int64_t ring = 2 * plan->geometry->tile_rows, all = plan->stream_rows + ring;
+    if (plan->geometry->makes_tiles)
+        return plan->loader->rows == LIK_ROWS_LOADED ? all : 0;
     switch (plan->loader->rows) {
     case LIK_ROWS_READ: return 0;
     case LIK_ROWS_WIDENED: return plan->panels > 1 ? all : ring;
@@ -90,7 +92,7 @@ int lik_cpu_plan_score(const struct lik_cpu_kernels *kernels, const struct lik_s
                        const struct lik_exec *exec, struct lik_cpu_plan *plan, struct lik_layout *layout)
 {
     const struct lik_cpu_geometry *g = &kernels->geometry;
-    const struct lik_cpu_loader *loader = lik_cpu_find_loader(op);
+    const struct lik_cpu_loader *loader = lik_cpu_find_loader(kernels, op);
     *plan = (struct lik_cpu_plan){.geometry = g, .loader = loader};
     plan->rows = (const lik_rows_kernel *)(const void *)((const char *)kernels + loader->kernels);
     cut_items(op, exec, plan);
@@ -99,6 +101,8 @@ int lik_cpu_plan_score(const struct lik_cpu_kernels *kernels, const struct lik_s
     int64_t block_queries = op->pairing == LIK_ALL ? plan->rows_per_item : 1;
     int integer = loader->query_group > 1;
     plan->panels = lik_divide_up(plan->lanes, g->panel_lanes);
+    const int split = g->splits_i16 && loader->query_group == 2 && !loader->bf16;
+    plan->depth = integer ? lik_round_up(dim, (split ? 4 : loader->query_group) * g->integer_words) : dim;
     plan->slice = dim;
     if (!integer && dim > g->slice_elements)
         plan->slice =
@@ -111,11 +115,15 @@ int lik_cpu_plan_score(const struct lik_cpu_kernels *kernels, const struct lik_s
     plan->segments = lik_min_i64(lik_max_i64(8192 / plan->lanes, 4), plan->stream_rows);
     plan->widened_stride = lik_round_up(row_elements, g->vector_lanes);
     plan->widened_rows = widened_rows(plan);
+    if (g->makes_tiles && !looked_up) {
+        plan->tile_rows = (plan->panels > 1 ? plan->stream_rows : 0) + 2 * g->tile_rows;
+        plan->tile_stride = lik_round_up(lik_divide_up(dim, loader->query_group), g->vector_lanes);
+    }
 
     struct lik_layout slot = {0};
-    int64_t depth = lik_round_up(dim, 4); /* the integers of a lane come in groups of 4 at most */
-    plan->packed = lik_layout_take(&slot, plan->lanes * depth, 4, 64);
-    lik_layout_spare(&slot, g->vector_lanes * depth, 4);
+    int64_t words = lik_divide_up(plan->depth, lik_max_i64(loader->query_group, 1));
+    plan->packed = lik_layout_take(&slot, plan->lanes * words, 4, 64);
+    lik_layout_spare(&slot, g->panel_lanes * words, 4);
     plan->lane_bias = lik_layout_take(&slot, plan->lanes, 4, 64);
     lik_layout_spare(&slot, g->panel_lanes, 4);
     plan->lane_token = lik_layout_take(&slot, plan->lanes, 4, 64);
@@ -128,6 +136,7 @@ int lik_cpu_plan_score(const struct lik_cpu_kernels *kernels, const struct lik_s
     lik_layout_spare(
         &slot, sliced ? sliced * g->vector_lanes + g->tile_rows * (g->panel_lanes + g->vector_lanes) : 0, 4);
     plan->widened = lik_layout_take(&slot, plan->widened_rows * plan->widened_stride, 4, 64);
+    plan->tiles = lik_layout_take(&slot, plan->tile_rows * plan->tile_stride, 4, 64);
     plan->token = lik_layout_take(&slot, g->vector_lanes * dim, 4, 64);
     plan->integers = lik_layout_take(&slot, integer ? dim : 0, 4, 64);
     int64_t gathered = loader->gathered_bytes ? plan->stream_rows : 0;
@@ -159,6 +168,7 @@ void lik_cpu_slot_init(const struct lik_cpu_plan *plan, char *scratch, struct li
     slot->winners = (int32_t *)(void *)(scratch + plan->winners);
     slot->partial = (float *)(void *)(scratch + plan->partial);
     slot->widened = (float *)(void *)(scratch + plan->widened);
+    slot->tiles = (int32_t *)(void *)(scratch + plan->tiles);
     slot->gathered = (int8_t *)(void *)(scratch + plan->gathered);
     slot->token = (float *)(void *)(scratch + plan->token);
     slot->integers = (int32_t *)(void *)(scratch + plan->integers);

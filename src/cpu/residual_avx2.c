@@ -2,7 +2,7 @@
  * of eight lanes and look their weights up in one or two registers; with 8 bits, in memory. To
  * rows of integers, 32 at a time: half bytes in the order of their elements look the weights of
  * their 4, 2 or 1 elements up in as many registers of bytes. */
-#include "cpu/kernels.h"
+#include "cpu/avx2.h"
 #include "cpu/unroll.h"
 
 #include "base/dtype.h"
@@ -101,8 +101,6 @@ FORCE_INLINE void decode(const struct lik_cpu_decoder *decoder, float *dst, cons
     }
 
 void lik_avx2_decode(const struct lik_cpu_decoder *decoder, float *dst, const void *centroid,
-                     const uint8_t *bytes, int64_t dim);
-void lik_avx2_decode(const struct lik_cpu_decoder *decoder, float *dst, const void *centroid,
                      const uint8_t *bytes, int64_t dim)
 {
     switch (decoder->bits) {
@@ -199,8 +197,6 @@ FORCE_INLINE int64_t decode_i8(int8_t *dst, const struct lik_cpu_rounded *centro
 }
 
 int64_t lik_avx2_decode_i8(const struct lik_cpu_decoder *decoder, int8_t *dst,
-                           const struct lik_cpu_rounded *centroid, const uint8_t *bytes, int64_t dim);
-int64_t lik_avx2_decode_i8(const struct lik_cpu_decoder *decoder, int8_t *dst,
                            const struct lik_cpu_rounded *centroid, const uint8_t *bytes, int64_t dim)
 {
     switch (decoder->bits * 2 + decoder->top_first) {
@@ -214,7 +210,6 @@ int64_t lik_avx2_decode_i8(const struct lik_cpu_decoder *decoder, int8_t *dst,
     }
 }
 
-float lik_avx2_quantize(int8_t *dst, const float *src, int64_t n, float room);
 float lik_avx2_quantize(int8_t *dst, const float *src, int64_t n, float room)
 {
     const __m256 sign = _mm256_set1_ps(-0.0f);

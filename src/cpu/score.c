@@ -40,6 +40,9 @@ static void run_stream(const struct lik_cpu_job *job, struct lik_cpu_stream *str
     rows.widened = slot->widened;
     rows.widened_stride = plan->widened_stride;
     rows.widened_rows = plan->widened_rows;
+    rows.tiles = slot->tiles;
+    rows.tile_stride = plan->tile_stride;
+    rows.tiles_kept = plan->panels > 1;
     if (plan->loader->query_group == 0) {
         rows.maxima = slot->maxima;
         rows.winners = job->op->argmax ? slot->winners : NULL;
@@ -49,12 +52,14 @@ static void run_stream(const struct lik_cpu_job *job, struct lik_cpu_stream *str
     }
     const lik_rows_kernel *kernels = plan->rows;
     int64_t group = plan->loader->query_group, element_bytes = plan->loader->element_bytes;
-    int64_t depth = lik_round_up(job->op->q.dim, group), offset = 0, lane = 0;
+    int64_t depth = plan->depth, offset = 0, lane = 0;
     for (int p = 0; p < block->panels; p++) {
         int shape = lik_panel_shape(g, kernels, block->lanes - lane);
         const char *packed = (const char *)block->packed + offset * depth * (4 / group);
         rows.maxima = slot->maxima + lane;
         rows.winners = job->op->argmax ? slot->winners + lane : NULL;
+        /* A panel with a part of a vector has tiles of its own form; it is the last. */
+        rows.tiles_ready = p > 0 && lik_panel_lanes(g, shape) % g->vector_lanes == 0;
         if (group > 1) {
             rows.lane_bias = block->lane_bias + lane;
             rows.packed = packed;
@@ -63,7 +68,7 @@ static void run_stream(const struct lik_cpu_job *job, struct lik_cpu_stream *str
         } else {
             run_panel(job, kernels[shape], lik_panel_stride(g, shape), packed, &rows, element_bytes);
             /* the first panel left the rows widened */
-            if (plan->loader->rows == LIK_ROWS_WIDENED && p == 0 && block->panels > 1) {
+            if (plan->loader->rows == LIK_ROWS_WIDENED && !g->makes_tiles && p == 0 && block->panels > 1) {
                 for (int64_t r = 0; r < stream->count + 2 * g->tile_rows; r++)
                     stream->rows[r] =
                         slot->widened + lik_min_i64(r, stream->count - 1) * plan->widened_stride;

@@ -18,7 +18,7 @@
  * Rows are prefetched two tiles ahead through their pointers: without it the hardware
  * prefetcher, which three streams a few hundred bytes apart defeat, leaves half of the speed
  * from memory. */
-#include "cpu/kernels.h"
+#include "cpu/avx2.h"
 #include "cpu/unroll.h"
 
 #include "base/dtype.h"
@@ -272,14 +272,14 @@ FORCE_INLINE void run_rows(const struct lik_rows *job, const int R, const int V,
             for (int r = 0; r < R; r++)
                 rows[r] = (const float *)(const void *)((const char *)job->rows[at + r] + job->skip);
             dot_tile(R, V, half, storage, acc, rows, job->packed, job->dim,
-                     job->rows + at + 2 * LIK_TILE_ROWS_MAX - R, NULL, job->skip, NULL, 0);
+                     job->rows + at + 2 * LIK_AVX2_TILE_ROWS - R, NULL, job->skip, NULL, 0);
         } else {
             int64_t next = slot + 2 * R <= job->widened_rows ? slot + R : 0;
             UNROLL
             for (int r = 0; r < R; r++)
                 rows[r] = job->widened + (slot + r) * job->widened_stride;
             dot_tile(R, V, half, storage, acc, rows, job->packed, job->dim,
-                     job->rows + at + 2 * LIK_TILE_ROWS_MAX - R, job->rows + at + R, job->skip,
+                     job->rows + at + 2 * LIK_AVX2_TILE_ROWS - R, job->rows + at + R, job->skip,
                      job->widened + next * job->widened_stride, job->widened_stride);
             slot = next;
         }
@@ -312,18 +312,18 @@ FORCE_INLINE void run_rows(const struct lik_rows *job, const int R, const int V,
     }
 }
 
-#define ROWS_KERNEL(name, R, V, half)                   \
-    static void f32_##name(const struct lik_rows *job)  \
-    {                                                   \
-        run_rows(job, R, V, half, WIDEN_NONE);          \
-    }                                                   \
-    static void f16_##name(const struct lik_rows *job)  \
-    {                                                   \
-        run_rows(job, R, V, half, WIDEN_F16);           \
-    }                                                   \
-    static void bf16_##name(const struct lik_rows *job) \
-    {                                                   \
-        run_rows(job, R, V, half, WIDEN_BF16);          \
+#define ROWS_KERNEL(name, R, V, half)                     \
+    void lik_avx2_f32_##name(const struct lik_rows *job)  \
+    {                                                     \
+        run_rows(job, R, V, half, WIDEN_NONE);            \
+    }                                                     \
+    void lik_avx2_f16_##name(const struct lik_rows *job)  \
+    {                                                     \
+        run_rows(job, R, V, half, WIDEN_F16);             \
+    }                                                     \
+    void lik_avx2_bf16_##name(const struct lik_rows *job) \
+    {                                                     \
+        run_rows(job, R, V, half, WIDEN_BF16);            \
     }
 
 ROWS_KERNEL(lanes4, 8, 0, 1)
@@ -335,7 +335,7 @@ ROWS_KERNEL(lanes24, 4, 3, 0)
 ROWS_KERNEL(lanes32, 3, 4, 0)
 
 /* In 8 x 8 blocks: 24 shuffles for 64 elements. */
-static void pack(float *packed, int64_t stride, const float *const *rows, const float *factors, int64_t dim)
+void lik_avx2_pack(float *packed, int64_t stride, const float *const *rows, const float *factors, int64_t dim)
 {
     int64_t k = 0;
     for (; k + 8 <= dim; k += 8) {
@@ -366,7 +366,7 @@ static void pack(float *packed, int64_t stride, const float *const *rows, const 
             packed[k * stride + l] = rows[l][k] * factors[l];
 }
 
-static void widen(float *dst, const void *src, int32_t dtype, int64_t n)
+void lik_avx2_widen(float *dst, const void *src, int32_t dtype, int64_t n)
 {
     if (dtype == LIK_F16 || dtype == LIK_BF16) {
         widen_row(dtype == LIK_F16 ? WIDEN_F16 : WIDEN_BF16, dst, src, n);
@@ -400,7 +400,7 @@ static void widen(float *dst, const void *src, int32_t dtype, int64_t n)
         dst[k] = lik_load_f32(src, dtype, k);
 }
 
-static void narrow(void *dst, const float *src, int32_t dtype, int64_t n)
+void lik_avx2_narrow(void *dst, const float *src, int32_t dtype, int64_t n)
 {
     int64_t k = 0;
     if (dtype == LIK_F32) {
@@ -423,7 +423,7 @@ FORCE_INLINE float horizontal(__m256 x)
     return _mm_cvtss_f32(_mm_add_ss(y, _mm_movehdup_ps(y)));
 }
 
-static float dot(const float *x, const float *y, int64_t n)
+float lik_avx2_dot(const float *x, const float *y, int64_t n)
 {
     __m256 a = _mm256_setzero_ps(), b = a, c = a, e = a;
     int64_t k = 0;
@@ -441,12 +441,12 @@ static float dot(const float *x, const float *y, int64_t n)
     return horizontal(_mm256_add_ps(_mm256_add_ps(a, b), _mm256_add_ps(c, e))) + rest;
 }
 
-static float sum_squares(const float *x, int64_t n)
+float lik_avx2_sum_squares(const float *x, int64_t n)
 {
-    return dot(x, x, n);
+    return lik_avx2_dot(x, x, n);
 }
 
-static float sum_squares_of(float scale, const float *x, int64_t n)
+float lik_avx2_sum_squares_of(float scale, const float *x, int64_t n)
 {
     __m256 acc[4], f = _mm256_set1_ps(scale);
     int64_t k = 0;
@@ -464,7 +464,7 @@ static float sum_squares_of(float scale, const float *x, int64_t n)
     return horizontal(_mm256_add_ps(_mm256_add_ps(acc[0], acc[1]), _mm256_add_ps(acc[2], acc[3]))) + rest;
 }
 
-static float sum(const float *x, const float *w, int64_t n)
+float lik_avx2_sum(const float *x, const float *w, int64_t n)
 {
     __m256 acc = _mm256_setzero_ps();
     int64_t i = 0;
@@ -477,7 +477,7 @@ static float sum(const float *x, const float *w, int64_t n)
     return horizontal(acc) + rest;
 }
 
-static void add_scaled(float *acc, const float *x, float factor, int64_t n)
+void lik_avx2_add_scaled(float *acc, const float *x, float factor, int64_t n)
 {
     __m256 f = _mm256_set1_ps(factor);
     int64_t k = 0;
@@ -487,48 +487,9 @@ static void add_scaled(float *acc, const float *x, float factor, int64_t n)
         acc[k] = __builtin_fmaf(x[k], factor, acc[k]);
 }
 
-extern float lik_avx2_quantize(int8_t *, const float *, int64_t, float);
-extern void lik_avx2_look_up(const struct lik_rows *);
-extern void lik_avx2_decode(const struct lik_cpu_decoder *, float *, const void *, const uint8_t *, int64_t);
-extern int64_t lik_avx2_decode_i8(const struct lik_cpu_decoder *, int8_t *, const struct lik_cpu_rounded *,
-                                  const uint8_t *, int64_t);
-extern void lik_avx2_i8_q16_lanes8(const struct lik_rows *), lik_avx2_i8_q16_lanes16(const struct lik_rows *),
-    lik_avx2_i8_q16_lanes24(const struct lik_rows *), lik_avx2_i8_q16_lanes32(const struct lik_rows *),
-    lik_avx2_i8_q7_lanes8(const struct lik_rows *), lik_avx2_i8_q7_lanes16(const struct lik_rows *),
-    lik_avx2_i8_q7_lanes24(const struct lik_rows *), lik_avx2_i8_q7_lanes32(const struct lik_rows *);
-
-#define SHAPES(name)                                                                \
-    {NULL,           name##_lanes4,  name##_lanes8, name##_lanes12, name##_lanes16, \
-     name##_lanes20, name##_lanes24, NULL,          name##_lanes32}
-#define EVEN_SHAPES(name) \
-    {NULL, NULL, name##_lanes8, NULL, name##_lanes16, NULL, name##_lanes24, NULL, name##_lanes32}
-
 const struct lik_cpu_kernels lik_kernels_avx2 = {
     .level = "avx2",
-    .geometry = {.unit_lanes = 4,
-                 .vector_lanes = 8,
-                 .panel_lanes = 32,
-                 .tile_rows = LIK_TILE_ROWS_MAX,
-                 .stream_unit_rows = 24, /* of tiles of 8, 6, 4 and 3 rows */
-                 .stream_rows = LIK_STREAM_ROWS_MAX,
-                 .stream_bytes = 48 << 10,
-                 .slice_elements = 224,
-                 .slice_unit_elements = 16},
-    .f32 = SHAPES(f32),
-    .f16 = SHAPES(f16),
-    .bf16 = SHAPES(bf16),
-    .i8_q16 = EVEN_SHAPES(lik_avx2_i8_q16),
-    .i8_q7 = EVEN_SHAPES(lik_avx2_i8_q7),
-    .look_up = lik_avx2_look_up,
-    .pack = pack,
-    .decode = lik_avx2_decode,
-    .decode_i8 = lik_avx2_decode_i8,
-    .widen = widen,
-    .quantize = lik_avx2_quantize,
-    .narrow = narrow,
-    .sum_squares = sum_squares,
-    .sum_squares_of = sum_squares_of,
-    .dot = dot,
-    .sum = sum,
-    .add_scaled = add_scaled,
+    LIK_AVX2_FLOATS,
+    .i8_q16 = LIK_AVX2_EVEN_SHAPES(lik_avx2_i8_q16),
+    .i8_q7 = LIK_AVX2_EVEN_SHAPES(lik_avx2_i8_q7),
 };

@@ -10,7 +10,7 @@
 
 /* Those of AVX2, where 4 lanes are half a vector: what is measured there holds for narrower
  * ones. */
-enum { UNIT_LANES = 4, VECTOR_LANES = 8, PANEL_LANES = 32 };
+enum { UNIT_LANES = 4, VECTOR_LANES = 8, PANEL_LANES = 32, TILE_ROWS = 8 };
 
 /* Folds one row's products into its segment. */
 static void fold(const struct lik_rows *job, int64_t lanes, const float *product, int64_t row,
@@ -247,12 +247,13 @@ const struct lik_cpu_kernels lik_kernels_generic = {
     .geometry = {.unit_lanes = UNIT_LANES,
                  .vector_lanes = VECTOR_LANES,
                  .panel_lanes = PANEL_LANES,
-                 .tile_rows = LIK_TILE_ROWS_MAX,
+                 .tile_rows = TILE_ROWS,
                  .stream_unit_rows = 24, /* of tiles of 8, 6, 4 and 3 rows */
                  .stream_rows = LIK_STREAM_ROWS_MAX,
                  .stream_bytes = 48 << 10,
                  .slice_elements = 224,
-                 .slice_unit_elements = 16},
+                 .slice_unit_elements = 16,
+                 .integer_words = 1},
     .f32 = SHAPES(f32),
     .f16 = SHAPES(f16),
     .bf16 = SHAPES(bf16),

@@ -118,7 +118,7 @@ static void take_norms(const struct lik_cpu_job *job, int64_t from, int64_t to, 
     for (int64_t r = from; r < to; r++) {
         const float *token = stream->rows[r];
         if (job->plan.loader->query_group > 1) {
-            job->kernels->widen(slot->token, stream->rows[r], LIK_I8, d->dim);
+            job->kernels->widen(slot->token, stream->rows[r], d->dtype, d->dim);
             token = slot->token;
         }
         stream->row_scale[r] = lik_cpu_norm(job->kernels, token, d->dim);

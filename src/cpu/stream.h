@@ -34,14 +34,15 @@ enum lik_cpu_rows {
 struct lik_cpu_loader {
     const char *suffix; /* of the variant's name */
     int (*takes)(const struct lik_score *op);
-    /* elements of a lane that lie together: 1, f32; 2 or 4, integers; 0: queries are not
-     * packed, rows are products (look_up) */
+    /* elements of a lane that lie together: 1, f32; 2 or 4, integers or bf16; 0: queries are
+     * not packed, rows are products (look_up) */
     int32_t query_group;
     int32_t element_bytes;  /* of a row, as kernels of query_group 1 read it */
     enum lik_cpu_rows rows; /* see there */
     size_t kernels;         /* where its kernels stand in struct lik_cpu_kernels */
     /* Bytes of an element of `gathered`, whose rows `load` writes; 0: none. */
     int32_t gathered_bytes;
+    int32_t bf16;  /* queries are packed as bf16, with their factors in the weights, as those of integers */
     int32_t units; /* `load` leaves each row's unit, and its norm in row_scale */
     /* NULL: rows are where documents store them. Else makes rows from ... to - 1 of the stream,
      * which are tokens index[r] of document j. */
@@ -49,8 +50,9 @@ struct lik_cpu_loader {
                  struct lik_cpu_stream *stream, struct lik_cpu_slot *slot);
 };
 
-/* The first that takes the problem; the last takes every one. */
-const struct lik_cpu_loader *lik_cpu_find_loader(const struct lik_score *op);
+/* The first that takes the problem and has kernels at this level; the last takes every one. */
+const struct lik_cpu_loader *lik_cpu_find_loader(const struct lik_cpu_kernels *kernels,
+                                                 const struct lik_score *op);
 
 /* Does `load` meet centroids as struct lik_cpu_rounded? */
 int lik_cpu_rounds_centroids(const struct lik_cpu_loader *loader);

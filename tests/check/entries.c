@@ -39,7 +39,7 @@ static void check_devices(void)
     check(lik_context_create(endless, &ctx) == LIK_EINVAL && strlen(lik_last_error()) < 1000,
           "an endless device name");
 
-    static const char *const levels[] = {"generic", "avx2", "nonsense", ""};
+    static const char *const levels[] = {"generic", "avx2", "nonsense", "", "amx"};
     const char *kept = getenv("LIK_CPU");
     char *before = kept ? strdup(kept) : NULL;
     for (int64_t i = 0; i < COUNT(levels); i++) {
@@ -64,6 +64,31 @@ static void check_devices(void)
     else
         unsetenv("LIK_CPU");
     free(before);
+}
+
+/* Every level is named with a reason, one of them is taken, and it is the one that "cpu"
+ * gets. */
+static void check_levels(void)
+{
+    struct lik_context *ctx;
+    const char *why, *level;
+    check_describe("arguments: the levels");
+    if (!check_ok(lik_context_create("cpu", &ctx), "lik_context_create"))
+        return;
+    int32_t taken = 0, n = 0;
+    for (; (level = lik_cpu_level(n, &why)); n++) {
+        int here = !strcmp(why, "here, taken");
+        taken += here;
+        check(here == !strcmp(lik_context_name(ctx) + 4, level), "\"cpu\" is %s, %s is said to be %s",
+              lik_context_name(ctx), level, why);
+        for (int64_t i = 0; i < device_count; i++)
+            if (!strcmp(devices[i].level, level) && devices[i].ctx)
+                check(!strncmp(why, "here", 4), "%s runs and is said to be %s", level, why);
+    }
+    check(n > 0 && taken == 1, "%d levels, %d of them taken", n, taken);
+    check(!lik_cpu_level(-1, NULL) && !lik_cpu_level(n, NULL), "there are levels past the last");
+    check(!strcmp(lik_cpu_level(0, NULL), "generic"), "the first level is %s", lik_cpu_level(0, NULL));
+    lik_context_destroy(ctx);
 }
 
 static void check_merges(void)
@@ -148,6 +173,7 @@ static void check_names(void)
 void check_entries(void)
 {
     check_devices();
+    check_levels();
     check_merges();
     check_names();
 }

@@ -9,6 +9,9 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <sys/mman.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#endif
 #include <unistd.h>
 
 #define CANARY            0xa5
@@ -170,15 +173,41 @@ void buffer_free(struct buffer *b)
 struct device devices[] = {{"ref", "ref", NULL}, LIK_CPU_LEVELS(LEVEL){"cuda:0", "cuda", NULL}};
 const int64_t device_count = COUNT(devices);
 
+/* AMX with Linux's leave. */
+static int has_amx(void)
+{
+#if defined(__x86_64__) && defined(__linux__)
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 22 & 13) == 13 &&
+           !syscall(SYS_arch_prctl, 0x1023, 18);
+#else
+    return 0;
+#endif
+}
+
 static int processor_has(const char *level)
 {
 #if defined(__x86_64__)
     unsigned a, b, c, d;
-    if (!strcmp(level, "avx2"))
-        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+    int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
                __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+    int avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                 __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    if (!strcmp(level, "avx2"))
+        return avx2;
+    if (!strcmp(level, "avxvnni"))
+        return avx2 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
+    if (!strcmp(level, "avx512"))
+        return avx512;
+    if (!strcmp(level, "avx512vnni"))
+        return avx512 && __builtin_cpu_supports("avx512vnni");
+    if (!strcmp(level, "avx512bf16"))
+        return avx512 && __builtin_cpu_supports("avx512vnni") && __get_cpuid_count(7, 1, &a, &b, &c, &d) &&
+               (a >> 5 & 1);
+    if (!strcmp(level, "amx"))
+        return avx512 && has_amx();
 #endif
-    return strcmp(level, "avx2") != 0;
+    return !strcmp(level, "ref") || !strcmp(level, "generic") || !strcmp(level, "cuda");
 }
 
 enum { POOL = 8 };

@@ -378,6 +378,32 @@ static void check_large(const struct device *device)
     }
 }
 
+/* Levels above AVX2 add up the same products in the same order, so that their bits are AVX2's;
+ * all but bf16 documents by bf16 queries, which some multiply in pairs. */
+static void check_levels_agree(const struct device *avx2)
+{
+    struct rng rng = {.state = 41};
+    for (int64_t number = 0; number < 500; number++) {
+        struct spec spec = spec_random(&rng, 20000);
+        spec.argmax_dtype = spec.argmax_dtype ? spec.argmax_dtype : LIK_I32;
+        if (!check_wanted(2000 + number, 29) || (spec.q.dtype == LIK_BF16 && spec.d.dtype == LIK_BF16))
+            continue;
+        char text[700];
+        struct problem *p = problem_make(&spec);
+        spec_describe(&spec, text, sizeof text);
+        struct baseline base = baseline_make(p, avx2);
+        for (base.device = avx2 + 1; !strncmp(base.device->name, "cpu:", 4); base.device++) {
+            check_describe("invariance, case %lld on %s: %s", (long long)(2000 + number), base.device->name,
+                           text);
+            if (base.device->ctx)
+                check_against("on a level above avx2", p, &base, NULL);
+        }
+        free(base.scores);
+        free(base.argmax);
+        problem_free(p);
+    }
+}
+
 void check_invariance(void)
 {
     check_describe("invariance: pools");
@@ -395,6 +421,8 @@ void check_invariance(void)
                 check_case(number, &spec, &devices[i], number % 8 == 0);
         }
         check_large(&devices[i]);
+        if (!strcmp(devices[i].level, "avx2"))
+            check_levels_agree(&devices[i]);
     }
     for (int threads = 1; threads <= POOLS; threads++)
         lik_pool_destroy(pools[threads]);

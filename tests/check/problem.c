@@ -423,12 +423,16 @@ double problem_product_tolerance(const struct problem *p, int64_t i, int64_t s, 
     tolerance += (double)dim * 0x1p-149 * fmax(fabs(p->q.factor[row]), 1) * fmax(factor, 1);
     if (p->q.factor[row] != 1) /* a query's elements are rounded once it is scaled */
         tolerance += 0x1p-149 * l1;
+    /* levels that multiply pairs of bf16 may take for zero what is below the normal range */
+    const double below_normal = (double)dim * 0x1p-126 * (p->q.norm[row] + norm + 1) *
+                                fmax(fabs(p->q.factor[row]), 1) * fmax(factor, 1);
+    if (p->op.q.dtype == LIK_BF16 && p->op.d.dtype == LIK_BF16)
+        tolerance += below_normal;
     if (totals.gpu) { /* tensor cores truncate their sums; f32 is cut to what the precision allows */
         static const double cut[] = {0, 0x1p-14, 0x1p-7};
         int wide = p->op.q.dtype == LIK_F32 || p->op.d.dtype == LIK_F32;
         tolerance += p->q.norm[row] * norm * (2e-6 + 2e-8 * (double)dim + (wide ? cut[p->op.precision] : 0));
-        tolerance += (double)dim * 0x1p-126 * (p->q.norm[row] + norm + 1) * fmax(fabs(p->q.factor[row]), 1) *
-                     fmax(factor, 1); /* and what is below its normal range may count as zero */
+        tolerance += below_normal;
     }
     if (problem_quantized(p)) {
         double step = fmax(p->q.largest[row] / 32767, p->q.l1[row] * 128 / 0x1p31);

@@ -549,11 +549,11 @@ static void plan_and_run(const struct call *c, const struct lik_context *ctx)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static const char *const names[] = {"ref", "cpu:generic", "cpu:avx2"};
-    static struct lik_context *contexts[3];
+    static const char *const names[] = {"ref", "cpu:generic", "cpu:avx2", "cpu:avx512bf16", "cpu:amx"};
+    static struct lik_context *contexts[5];
     static int64_t offsets[2][ENTRIES], list[2][ENTRIES];
     in = (struct input){data, data + size};
-    int which = (int)next(3);
+    int which = (int)next(5);
     struct call c = {.verb = (int)next(VERBS)};
     if (!contexts[which] && lik_context_create(names[which], &contexts[which]))
         return 0; /* this processor has no such level */

@@ -2,7 +2,7 @@
 # Builds the fuzz targets with clang, replays what was found before, and fuzzes each from its seeds, two at a time.
 #     tests/fuzz/run.sh [SECONDS] [WORK_DIR] [TARGET ...]      default: 60 seconds each, ./build-fuzz, all targets
 # A target is a file fuzz_NAME.c with lines that say what it is made of:
-#     // sources: FILES       relative to the repository; a file *_avx2.c is for that level, and x86 alone
+#     // sources: FILES       relative to the repository; a file *_LEVEL.c is for that level, and x86 alone
 #     // flags: FLAGS         more of them, for the compiler and the linker; optional
 # Seeds come from make_corpus.py, old finds lie in finds/fuzz_NAME/. Exits non-zero on a finding; the input that caused it
 # is left in WORK_DIR/fuzz_NAME/. WORK_DIR/report.xml has one case a target.
@@ -23,8 +23,9 @@ build() {
     for source in "tests/fuzz/$target.c" $(note sources); do
         level=
         case $(uname -m)/$source in
-        x86_64/*_avx2.c) level="-mavx2 -mfma -mf16c" ;;
-        */*_avx2.c) continue ;;
+        x86_64/*_avx2.c | x86_64/*_avxvnni.c) level="-mavx2 -mfma -mf16c" ;;
+        x86_64/*_avx512*.c | x86_64/*_amx.c) level="-mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl" ;;
+        */*_avx*.c | */*_amx.c) continue ;;
         esac
         object=$work/$target/objects/$(echo "$source" | tr / -).o
         ${CC:-clang} -std=gnu11 -g -O1 -D_GNU_SOURCE -ffp-contract=off $sanitize -fsanitize=fuzzer-no-link $level \

@@ -56,6 +56,12 @@ def test_bash_completes(tmp_path):
     assert complete(tmp_path, "lik", "score", "quer") == ["queries.npy"]
 
 
+def test_descriptions_keep_their_apostrophes():
+    assert r"the page\'s picture" in run("--generate", "fish")[0]
+    assert "cpu:avx2" in run("--generate", "fish")[0].split(" -l device ")[1].split(" -d ")[1].split("\n")[0]
+    assert r"the page'\''s picture" in run("--generate", "zsh")[0]
+
+
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
 def test_other_shells_read_them(tmp_path, shell):
     if not shutil.which(shell):

@@ -113,6 +113,8 @@ static void bash(void)
 {
     printf("# Completions of lik for bash.\n_lik()\n{\n"
            "    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]} verb= options= i\n"
+           "    if [[ $word == = ]]; then word=; elif [[ $before == = ]]; then "
+           "before=${COMP_WORDS[COMP_CWORD-2]}; fi\n"
            "    for ((i = 1; i < COMP_CWORD; i++)); do\n        case ${COMP_WORDS[i]} in\n            ");
     EACH_COMMAND(c)
     printf("%s%s", c == commands ? "" : "|", c->name);
@@ -130,7 +132,7 @@ static void bash(void)
     }
     printf("    esac\n    if [[ $word == -* ]]; then\n        COMPREPLY=($(compgen -W \"$options\" -- "
            "\"$word\"))\n"
-           "    else\n        COMPREPLY=($(compgen -f -- \"$word\"))\n    fi\n}\n"
+           "    else\n        local IFS=$'\\n'\n        COMPREPLY=($(compgen -f -- \"$word\"))\n    fi\n}\n"
            "complete -o filenames -F _lik lik\n");
 }
 

@@ -38,12 +38,12 @@ bench:
 
 # Copies library, header, command, manual page and completions below PREFIX (/usr/local).
 install: all
-	cmake --install build/$(PRESET) --prefix $(PREFIX)
+	cmake --install build/$(PRESET) --prefix "$(PREFIX)"
 
 # Removes what the last `make install` has installed.
 uninstall:
 	@test -f build/$(PRESET)/install_manifest.txt || { echo "nothing was installed from build/$(PRESET)"; exit 1; }
-	xargs rm -fv <build/$(PRESET)/install_manifest.txt
+	sed "s|^|$(DESTDIR)|" build/$(PRESET)/install_manifest.txt | tr '\n' '\0' | xargs -0 rm -fv --
 
 # These need an NVIDIA GPU and nvcc.
 # Runs the tests on a GPU.

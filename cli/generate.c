@@ -113,6 +113,8 @@ static void bash(void)
 {
     printf("# Completions of lik for bash.\n_lik()\n{\n"
            "    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]} verb= options= i\n"
+           "    if [[ $word == = ]]; then word=; elif [[ $before == = ]]; then "
+           "before=${COMP_WORDS[COMP_CWORD-2]}; fi\n"
            "    for ((i = 1; i < COMP_CWORD; i++)); do\n        case ${COMP_WORDS[i]} in\n            ");
     EACH_COMMAND(c)
     printf("%s%s", c == commands ? "" : "|", c->name);
@@ -130,19 +132,25 @@ static void bash(void)
     }
     printf("    esac\n    if [[ $word == -* ]]; then\n        COMPREPLY=($(compgen -W \"$options\" -- "
            "\"$word\"))\n"
-           "    else\n        COMPREPLY=($(compgen -f -- \"$word\"))\n    fi\n}\n"
+           "    else\n        local IFS=$'\\n'\n        COMPREPLY=($(compgen -f -- \"$word\"))\n    fi\n}\n"
            "complete -o filenames -F _lik lik\n");
 }
 
-/* Text between single quotes, without what zsh's specifications or fish take for their own. */
-static void plain(const char *text)
+/* Text between single quotes, without what zsh's specifications take for their own. */
+static void zsh_text(const char *text)
 {
     for (; *text; text++)
-        putchar(*text == '\'' || *text == '`' ? '"'
-                : *text == '['                ? '('
-                : *text == ']'                ? ')'
-                : *text == ':'                ? ','
-                                              : *text);
+        if (*text == '\'')
+            printf("'\\''");
+        else
+            putchar(*text == '[' ? '(' : *text == ']' ? ')' : *text == ':' ? ',' : *text);
+}
+
+/* The same for fish, which takes no more than the quote and the backslash. */
+static void fish_text(const char *text)
+{
+    for (; *text; text++)
+        printf(*text == '\'' || *text == '\\' ? "\\%c" : "%c", *text);
 }
 
 static void zsh_option(const struct option_help *o, void *unused)
@@ -154,11 +162,11 @@ static void zsh_option(const struct option_help *o, void *unused)
         else
             printf(" \\\n                '--%s", o->name);
         printf(o->value && o->value[0] != '[' && !brief ? "=[" : "[");
-        plain(o->help);
+        zsh_text(o->help);
         printf("]");
         if (o->value && o->value[0] != '[') {
             printf(":");
-            plain(o->value);
+            zsh_text(o->value);
             printf(":%s%s%s", choices(o) ? "(" : "",
                    choices(o)   ? choices(o)
                    : is_file(o) ? "_files"
@@ -175,7 +183,7 @@ static void zsh(void)
     EACH_COMMAND(c)
     {
         printf("        '%s:", c->name);
-        plain(c->summary);
+        zsh_text(c->summary);
         printf("'\n");
     }
     printf("    )\n    if (( CURRENT == 2 )); then\n        _describe command verbs\n        return\n    fi\n"
@@ -199,7 +207,7 @@ static void fish_option(const struct option_help *o, void *verb)
     else if (o->value && o->value[0] != '[')
         printf(is_file(o) ? " -r -F" : " -x");
     printf(" -d '");
-    plain(o->help);
+    fish_text(o->help);
     printf("'\n");
 }
 
@@ -209,7 +217,7 @@ static void fish(void)
     EACH_COMMAND(c)
     {
         printf("complete -c lik -n __fish_use_subcommand -a %s -d '", c->name);
-        plain(c->summary);
+        fish_text(c->summary);
         printf("'\n");
     }
     EACH_COMMAND(c)

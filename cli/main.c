@@ -32,7 +32,7 @@ const struct command commands[] = {
     {"rerank", "QUERIES DOCUMENTS RUN", "score again what a TREC run (BM25, dense, ..) found",
      INPUTS
      "RUN has lines of `query Q0 document rank score tag`; its ids are those of the files, or numbers.\n"
-     "(Earlier versions had DOCUMENTS first: that is taken too where the run's ids tell the files apart.)\n"
+     "(Earlier versions had DOCUMENTS first: that is taken too where more of the run's ids fit it.)\n"
      "\nexamples:\n"
      "  lik rerank queries.npy docs.npy bm25.run --ids ids.txt --query-ids qids.txt --trec > maxsim.run\n"
      "  lik rerank queries.jsonl docs.jsonl bm25.run -k 20 --json\n",

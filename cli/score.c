@@ -22,29 +22,30 @@ struct scoring {
 
 static int64_t find(const struct lik_collection *c, const char *name, int64_t size);
 
-/* Does the run name a pair of these files? */
-static int names(const struct trec *run, const struct inputs *inputs)
+/* How many lines of the run name a pair of these files. */
+static int64_t named(const struct trec *run, const struct inputs *inputs)
 {
+    int64_t count = 0;
     for (int64_t i = 0; i < run->count; i++)
-        if (find(&inputs->queries, run->entries[i].query, run->entries[i].query_size) >= 0 &&
-            find(&inputs->documents, run->entries[i].document, run->entries[i].document_size) >= 0)
-            return 1;
-    return 0;
+        count += find(&inputs->queries, run->entries[i].query, run->entries[i].query_size) >= 0 &&
+                 find(&inputs->documents, run->entries[i].document, run->entries[i].document_size) >= 0;
+    return count;
 }
 
 /* Opens queries and documents, in the order of earlier versions too, DOCUMENTS QUERIES, where
- * the names of a run fit that one alone. */
+ * more names of a run fit that one. */
 static void open_either(struct inputs *inputs, const struct options *options, const struct trec *run)
 {
     const char *first = options->arguments[0], *second = options->arguments[1];
     struct lik_io_error error, other;
     struct inputs turned;
     int status = inputs_try(inputs, options, first, second, &error);
-    if (!status && (!run->count || names(run, inputs)))
+    int64_t fit = status ? 0 : named(run, inputs);
+    if (!status && fit == run->count)
         return;
     /* standard input is not read again */
     if (strcmp(first, "-") && strcmp(second, "-") && !inputs_try(&turned, options, second, first, &other)) {
-        if (names(run, &turned)) {
+        if (named(run, &turned) > fit) {
             note("the order is QUERIES DOCUMENTS RUN: %s has the run's queries, %s its documents", second,
                  first);
             if (!status)

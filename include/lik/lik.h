@@ -367,6 +367,7 @@ struct lik_exec {
  * A plan is made of sizes: counts, len_max, dim, k, dtypes, pairing, threads, and of packed
  * tokens where their offsets begin and end. It does not depend on what data, masks, lists and
  * the offsets between hold: another query or collection of the same sizes is covered by it.
+ * Where len_max is 0 the longest sequence is one of the sizes.
  * Other sizes, smaller ones too, may take more. A run never overruns what it is given: where
  * that is too little it asks get_workspace or fails with LIK_EWORKSPACE before it writes.
  *

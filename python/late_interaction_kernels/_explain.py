@@ -82,6 +82,11 @@ class Explanation:
         return f"Explanation(score={self.score:.4f}, {rows} query tokens, {columns} document tokens)"
 
 
+def _sayable(text: str) -> str:
+    """With replacement characters for what no file of texts holds: NUL, halves of a pair."""
+    return text.replace("\0", "\ufffd").encode(errors="replace").decode()
+
+
 # Long because of its docstring.
 def explain(
     Q: Any,
@@ -160,8 +165,8 @@ def explain(
             "ids": [side],
             "mask": None if mask is None else mask[None],
             "weights": None if given is None else given[None],
-            "texts": None if text is None else [text],
-            "token_texts": None if tokens is None else [list(tokens)],
+            "texts": None if text is None else [_sayable(text)],
+            "token_texts": None if tokens is None else [[_sayable(str(x)) for x in tokens]],
         }
     return Explanation(float(score), matches, similarities, drawing)
 

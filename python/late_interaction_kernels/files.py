@@ -58,6 +58,7 @@ _BYTES = {
 _ORDERS = dict(zip(BIT_ORDERS, ("low-first", "colbert"), strict=True))
 _VECTORS = ("embeddings", "vectors", "tokens")
 _HEADER_MAX = 100 << 20
+_CONTROLS = frozenset(map(chr, (*range(0x20), *range(0x7F, 0xA0))))  # an id holds none
 
 
 class Saved(NamedTuple):
@@ -75,16 +76,31 @@ class Saved(NamedTuple):
     def documents(self) -> dict[str, Any]:
         """The arguments of :func:`retrieve` that these are: ``retrieve(Q, top_k=10,
         **saved.documents())``. fp8 tokens are :func:`fp8.maxsim_inference_fp8`'s D and scale_D.
+
+        Raises:
+            ValueError: packed fp8 tokens, which that function does not take; scaled float ones.
         """
         if isinstance(self.tokens, CompressedTokens):
             return {"D": self.tokens, "normalize": bool(self.normalize)}
         kind = str(self.tokens.dtype).split(".")[-1]
         if kind in FLOATS8:
+            if self.offsets is not None:
+                raise ValueError(
+                    "tokens are packed fp8 tokens, and maxsim_inference_fp8 takes padded ones: save them "
+                    "padded with a mask, or as int8"
+                )
             found: dict[str, Any] = {"D": self.tokens, "scale_D": self.scale, "d_mask": self.mask}
             return {k: x for k, x in found.items() if x is not None}
         found = {"D": self.tokens, "d_mask": self.mask, "cu_seqlens_d": self.offsets}
         if kind == "int8":
-            found |= {"D": (self.tokens, self.scale), "storage": "int8"}
+            if self.scale is None:
+                raise ValueError("scale is None, and int8 tokens need one")
+            each = self.scale  # one of all tokens is one a token too
+            if not len(each.shape):
+                each = framework(tokens=self.tokens).ones(tuple(self.tokens.shape[:-1]), each) * each
+            found |= {"D": (self.tokens, each), "storage": "int8"}
+        elif self.scale is not None:
+            raise ValueError(f"scale is of {kind} tokens, for which retrieve takes none: multiply them")
         return {k: x for k, x in found.items() if x is not None}
 
 
@@ -152,7 +168,7 @@ def save(
     lines = _lines(lengths, ids, texts, token_texts)
     if lines:
         tensors["documents"] = lines
-    _write(os.fspath(path), fw, tensors, metadata)
+    _write(os.fsdecode(path), fw, tensors, metadata)
 
 
 def _dense(
@@ -263,6 +279,12 @@ def _lines(lengths: list[int], ids: Any, texts: Any, token_texts: Any) -> bytes:
             raise ValueError(f"{names[member]} has {len(x)} entries, there are {count} sequences")
     if ids is not None and len(set(map(str, ids))) != count:
         raise ValueError("ids must differ, at least two are the same")
+    for i, name in enumerate(map(str, () if ids is None else ids)):
+        if not name or len(name.encode()) > 1000 or name[0] == "\ufeff" or _CONTROLS & set(name):
+            raise ValueError(
+                f"ids[{i}] is {name!r}, must be 1 to 1000 bytes without control characters or a byte order "
+                "mark"
+            )
     if token_texts is not None:
         for i, (some, length) in enumerate(zip(token_texts, lengths, strict=True)):
             if len(some) != length:
@@ -272,6 +294,8 @@ def _lines(lengths: list[int], ids: Any, texts: Any, token_texts: Any) -> bytes:
         line = {
             member: list(map(str, x[i])) if member == "tokens" else str(x[i]) for member, x in given.items()
         }
+        if any("\0" in "".join(value) for value in line.values()):
+            raise ValueError(f"texts and token_texts must not hold NUL, those of sequence {i} do")
         lines.append(json.dumps(line, ensure_ascii=False))
     return "".join(line + "\n" for line in lines).encode()
 
@@ -296,6 +320,8 @@ def _write(path: str, fw: Framework, tensors: dict[str, Any], metadata: dict[str
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-(8 + len(text)) % 64)
     folder, base = os.path.split(os.path.realpath(path))
+    if os.path.exists(path) and not os.path.isfile(path):  # a device would be replaced
+        raise ValueError(f"path must be a file's, {path} is none")
     handle, temporary = tempfile.mkstemp(prefix=f".lik-{base[:100]}-", dir=folder)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -330,9 +356,9 @@ def load(path: str | os.PathLike[str], framework: str = "numpy") -> Saved:
     """
     if framework not in ("numpy", "torch"):
         raise ValueError(f'framework must be "numpy" or "torch", got {framework!r}')
-    path = os.fspath(path)
+    path = os.fsdecode(path)
     header, begin, size = _header(path)
-    metadata = header.pop("__metadata__", {})
+    metadata = header.pop("__metadata__")
     fw = _module(framework)
     make = fw.mapped(path)
     found = {}
@@ -340,25 +366,46 @@ def load(path: str | os.PathLike[str], framework: str = "numpy") -> Saved:
         kind, shape, start, end = _entry(path, name, entry, size - begin)
         if kind in _NAMES:
             found[name] = make(_NAMES[kind], shape, begin + start, end - start)
-    texts = _texts(path, found.get("documents"))
+    texts = _texts(path, fw, found.get("documents"))
     if metadata.get("format") == "lik-compressed":
         return _load_compressed(path, fw, found, metadata, texts)
     tokens = next((found[name] for name in _VECTORS if name in found), None)
     if tokens is None:
         raise ValueError(f"{path} has no tensor {', '.join(_VECTORS)}; it has {', '.join(header) or 'none'}")
+    if len(tokens.shape) not in (2, 3):
+        raise ValueError(f"{path} has vectors {shape_text(tokens.shape)}, not [N, L, d] or [total, d]")
     offsets = _offsets(path, fw, found)
     if len(tokens.shape) == 2 and offsets is None:
         raise ValueError(f"{path} has vectors {shape_text(tokens.shape)} and neither lengths nor offsets")
     mask = found.get("mask")
-    mask = None if mask is None else fw.cast(mask, "bool").reshape(tokens.shape[:-1])
-    if offsets is not None and len(tokens.shape) == 3:
+    about = tuple(tokens.shape[:-1])
+    mask = None if mask is None else _shaped(path, "mask", fw.cast(mask, "bool"), about)
+    if offsets is not None and len(about) == 1:
+        _check_offsets(path, offsets, about[0])
+    elif offsets is not None:
         lengths = offsets[1:] - offsets[:-1]
+        if tuple(lengths.shape) != about[:1] or any(not 0 <= n <= about[1] for n in lengths.tolist()):
+            raise ValueError(f"{path} must have {about[0]} lengths of 0 to {about[1]}")
         inside = fw.arange(tokens.shape[1], lengths) < lengths[:, None]
         mask, offsets = inside if mask is None else mask & inside, None
     scale = found.get("scales", found.get("scale"))
     if scale is not None:
-        scale = scale.reshape(tokens.shape[:-1] if "scales" in found and len(scale.shape) else ())
+        each = "scales" in found and len(scale.shape)
+        scale = _shaped(path, "scales" if each else "scale", scale, about if each else ())
     return Saved(tokens, offsets, mask, scale, found.get("weights"), _ids(texts), texts)
+
+
+def _shaped(path: str, name: str, x: Any, shape: tuple[int, ...]) -> Any:
+    """x, whose axes of one element count for nothing, in that shape."""
+    if [n for n in x.shape if n != 1] != [n for n in shape if n != 1]:
+        raise ValueError(f"{path}: tensor '{name}' is {shape_text(x.shape)}, must be {shape_text(shape)}")
+    return x.reshape(shape)
+
+
+def _check_offsets(path: str, offsets: Any, total: int) -> None:
+    ends = offsets.tolist()
+    if not ends or ends[0] < 0 or ends[-1] > total or any(b < a for a, b in pairwise(ends)):
+        raise ValueError(f"{path} has lengths or offsets that do not fit its {total} tokens")
 
 
 def _load_compressed(
@@ -372,6 +419,11 @@ def _load_compressed(
         if name not in found:
             raise ValueError(f"{path} holds compressed tokens and no tensor '{name}'")
     orders = {word: order for order, word in _ORDERS.items()}
+    if metadata.get("nbits") not in ("1", "2", "4", "8") or metadata.get("bit_order") not in orders:
+        raise ValueError(
+            f"{path} holds compressed tokens of {metadata.get('nbits')} bits in the order "
+            f"{metadata.get('bit_order')}, which cannot be read"
+        )
     codec = Codec(
         found["centroids"],
         found["bucket_weights"],
@@ -382,6 +434,7 @@ def _load_compressed(
     offsets = _offsets(path, fw, found)
     if offsets is None:
         raise ValueError(f"{path} holds compressed tokens and neither lengths nor offsets")
+    _check_offsets(path, offsets, int(found["codes"].shape[0]) if len(found["codes"].shape) else 0)
     codes, residuals, norms = (found.get(name) for name in ("codes", "residuals", "inv_norms"))
     mask = found.get("mask")
     if mask is not None and not bool(mask.all()):  # compressed tokens have no mask here: the others, copied
@@ -404,9 +457,9 @@ def _header(path: str) -> tuple[dict[str, Any], int, int]:
             )
         try:
             header = json.loads(file.read(length))
-            if not isinstance(header, dict):
+            if not isinstance(header, dict) or not isinstance(header.setdefault("__metadata__", {}), dict):
                 raise ValueError
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ValueError(f"{path} is no .safetensors file: its header is not JSON") from None
     return header, 8 + length, size
 
@@ -414,6 +467,8 @@ def _header(path: str) -> tuple[dict[str, Any], int, int]:
 def _entry(path: str, name: str, entry: Any, size: int) -> tuple[str, tuple[int, ...], int, int]:
     try:
         kind, shape, (start, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+        if type(kind) is not str or any(type(n) is not int for n in (*shape, start, end)):
+            raise TypeError
         elements = 1
         for n in shape:
             elements *= n
@@ -438,10 +493,19 @@ def _offsets(path: str, fw: Framework, found: dict[str, Any]) -> Any:
     return None if lengths is None else fw.cast(fw.offsets_of(fw.cast(lengths, "int64")), "int64")
 
 
-def _texts(path: str, documents: Any) -> list[dict[str, Any]] | None:
-    if documents is None:
+def _texts(path: str, fw: Framework, documents: Any) -> list[dict[str, Any]] | None:
+    if documents is None or fw.dtype_name(documents) != "uint8":
         return None
-    return [json.loads(line) for line in bytes(documents.tolist()).decode().split("\n") if line]
+    texts = []
+    try:
+        for line in bytes(fw.in_bytes(documents)).decode().split("\n"):
+            if line:
+                texts.append(json.loads(line))
+                if not isinstance(texts[-1], dict):
+                    raise ValueError("a line is no object")
+    except (ValueError, RecursionError) as fault:
+        raise ValueError(f"{path}: tensor 'documents' must hold JSON lines: {fault}") from None
+    return texts
 
 
 def _ids(texts: list[dict[str, Any]] | None) -> list[str] | None:

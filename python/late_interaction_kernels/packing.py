@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from ._engine.checks import framework, packed_offsets, shape_text
+from ._engine.checks import compiling, framework, packed_offsets, shape_text
 from ._engine.kinds import Array
 
 
@@ -82,8 +82,10 @@ def unpack(tokens: Array, offsets: Array) -> list[Array]:
     fw = framework(tokens=tokens, offsets=offsets)
     if not len(tokens.shape):
         raise ValueError("tokens must have shape [total, ...], got ()")
-    if not fw.has_values(offsets):
-        raise ValueError("offsets are traced, fake or wrapped by torch.func: their values are needed here")
+    if compiling() or not fw.has_values(offsets):
+        raise ValueError(
+            "offsets are compiled, traced, fake or wrapped by torch.func: their values are needed here"
+        )
     found, _ = packed_offsets(fw, "offsets", offsets, tokens.shape[0], "tokens", tokens)
     ends = found.tolist()
     if any(b < a for a, b in pairwise(ends)) or ends[0] < 0 or ends[-1] > tokens.shape[0]:

@@ -44,16 +44,28 @@ def complete(tmp_path, *words):
         printf '%s\\n' "${COMPREPLY[@]}"
     """
     command = ["bash", "-c", script, "bash", str(tmp_path / "lik"), *words]
-    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout.split()
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout.split(
+        "\n"
+    )[:-1]
 
 
 def test_bash_completes(tmp_path):
     assert complete(tmp_path, "lik", "re") == ["rerank"]
     assert complete(tmp_path, "lik", "explain", "--gr") == ["--grid"]
-    assert complete(tmp_path, "lik", "score", "--gr") == []
+    assert complete(tmp_path, "lik", "score", "--gr") == [""]
     assert complete(tmp_path, "lik", "score", "--color", "a") == ["auto", "always"]
+    assert complete(tmp_path, "lik", "score", "--color", "=", "al") == ["always"]
+    assert complete(tmp_path, "lik", "score", "--color", "=") == ["auto", "always", "never"]
     (tmp_path / "queries.npy").touch()
+    (tmp_path / "two words").touch()
+    assert complete(tmp_path, "lik", "score", "two") == ["two words"]
     assert complete(tmp_path, "lik", "score", "quer") == ["queries.npy"]
+
+
+def test_descriptions_keep_their_apostrophes():
+    assert r"the page\'s picture" in run("--generate", "fish")[0]
+    assert "cpu:avx2" in run("--generate", "fish")[0].split(" -l device ")[1].split(" -d ")[1].split("\n")[0]
+    assert r"the page'\''s picture" in run("--generate", "zsh")[0]
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])

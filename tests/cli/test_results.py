@@ -194,6 +194,16 @@ def test_rerank(small):
     assert "2 of 12 lines" in err
 
 
+def test_rerank_takes_the_order_that_fits_more_numbers(small):
+    """Both orders name something: the files' sequences are numbered."""
+    q, d, folder = small
+    assert len(q) < len(d)
+    (folder / "run").write_text("".join(f"0 Q0 {j} {j} 1 t\n" for j in range(len(d))))
+    right = run("rerank", folder / "q.npy", folder / "d.npy", folder / "run")
+    turned = run("rerank", folder / "d.npy", folder / "q.npy", folder / "run")
+    assert turned[0] == right[0] and "the order is" in turned[1] and "the order is" not in right[1]
+
+
 def test_rerank_takes_the_earlier_order(small):
     """DOCUMENTS QUERIES RUN, where the names tell the files apart; else it is the new order."""
     _, _, folder = small

@@ -85,6 +85,15 @@ def test_refuses(call, match):
         call(*given())
 
 
+@drawing
+def test_texts_that_no_file_holds(tmp_path):
+    Q, D = given()
+    found = explain(Q, D, ["a\0b", "\ud83d", *"cdef"], d_text="x\0")
+    found.save(tmp_path / "x.html")
+    assert "\0" not in (tmp_path / "x.html").read_text() and "a\ufffdb" in str(found)
+    assert found.matches[0].query_text == "a\0b"
+
+
 def test_a_build_without_the_command_says_so(monkeypatch):
     monkeypatch.setattr(_command, "PATH", "/nowhere/lik")
     found = explain(*given())

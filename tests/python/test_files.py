@@ -96,6 +96,20 @@ def test_fp8(tmp_path, quantize):
     assert found.tokens.dtype == ml_dtypes.float8_e4m3fn and found.tokens.shape == (3, 5, 32)
 
 
+def test_arguments_of_what_is_saved_otherwise(tmp_path):
+    path = tmp_path / "x.safetensors"
+    save(path, quantize_fp8_per_token(TOKENS), offsets=OFFSETS)
+    with pytest.raises(ValueError, match="packed fp8"):  # they are no one document
+        load(path).documents()
+    save(path, TOKENS, offsets=OFFSETS, scale=torch.tensor([2.0]))
+    with pytest.raises(ValueError, match="scale is of float32 tokens"):
+        load(path).documents()
+    values = (TOKENS * 127).round().to(torch.int8)
+    save(path, values, offsets=OFFSETS, scale=torch.tensor(0.5))
+    want = retrieve(Q, (values, torch.full((22,), 0.5)), 3, storage="int8", cu_seqlens_d=OFFSETS)
+    assert same(best(load(path)), want) and same(best(load(path, "torch")), want)
+
+
 @pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("norms", [None, "float16"])
 def test_compressed(tmp_path, packed, norms):
@@ -149,6 +163,15 @@ def test_files_of_the_demo_and_of_others(tmp_path):
         (lambda p: save(p, torch.ones(1, 2, 3, dtype=torch.int8)), "scale is needed"),
         (lambda p: save(p, torch.ones(1, 2, 3, dtype=torch.int64)), "documents has dtype int64"),
         (lambda p: save(p, DOCUMENTS, scale=torch.ones(3)), r"scale must have shape \(22,\)"),
+        (
+            lambda p: save(p, DOCUMENTS, ids=["a", "b\n", "c", "d"]),
+            r"ids\[1\] is 'b\\n', must be 1 to 1000 bytes",
+        ),
+        (lambda p: save(p, DOCUMENTS, ids=["a", "b", "", "d"]), r"ids\[2\] is '', must be"),
+        (
+            lambda p: save(p, DOCUMENTS, texts=["a", "b", "c\0", "d"]),
+            "must not hold NUL, those of sequence 2",
+        ),
         (lambda p: save(p, CompressedTokens(OFFSETS, None, Codec(TOKENS, None, 0))), "cutoffs"),
     ],
 )
@@ -177,6 +200,84 @@ def test_load_refuses(tmp_path, content, match):
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(ValueError, match="cut short"):
         load(path)
+
+
+def file_of(path, tensors, metadata=None):
+    """A .safetensors file of (dtype, shape, bytes), written by hand."""
+    header, at = {"__metadata__": metadata}, 0
+    for name, (kind, shape, content) in tensors.items():
+        header[name] = {"dtype": kind, "shape": shape, "data_offsets": [at, at + len(content)]}
+        at += len(content)
+    text = json.dumps(header).encode()
+    path.write_bytes(
+        len(text).to_bytes(8, "little") + text + b"".join(content for *_, content in tensors.values())
+    )
+
+
+VECTORS = ("F32", [3, 4, 2], bytes(96))
+PACKED = ("F32", [12, 2], bytes(96))
+
+
+def numbers(*values):
+    return "I64", [len(values)], np.array(values).tobytes()
+
+
+@pytest.mark.parametrize(
+    "tensors, match",
+    [
+        ({"embeddings": ("F32", [24], bytes(96))}, r"has vectors \(24,\)"),
+        ({"embeddings": ("F32", [1, 3, 4, 2], bytes(96))}, r"has vectors \(1, 3, 4, 2\)"),
+        ({"embeddings": ("F32", [True, 3, 8], bytes(96))}, "no dtype, shape"),
+        ({"embeddings": ("F32", [1.0, 3, 8], bytes(96))}, "no dtype, shape"),
+        ({"embeddings": (["F32"], [1, 3, 8], bytes(96))}, "no dtype, shape"),
+        (
+            {"embeddings": VECTORS, "mask": ("BOOL", [4, 3], bytes(12))},
+            r"'mask' is \(4, 3\), must be \(3, 4\)",
+        ),
+        ({"embeddings": VECTORS, "lengths": numbers(4, 5, 0)}, "3 lengths of 0 to 4"),
+        ({"embeddings": VECTORS, "lengths": numbers(4, 4)}, "3 lengths of 0 to 4"),
+        ({"embeddings": PACKED, "lengths": numbers(6, 7)}, "do not fit its 12 tokens"),
+        ({"embeddings": PACKED, "lengths": numbers(9, -1)}, "do not fit its 12 tokens"),
+        ({"embeddings": PACKED, "offsets": numbers(0, 13)}, "do not fit its 12 tokens"),
+        ({"embeddings": PACKED, "lengths": numbers(12), "scales": ("F32", [11], bytes(44))}, "'scales' is"),
+        ({"embeddings": VECTORS, "documents": ("U8", [3], b"[1]")}, "'documents' must hold JSON lines"),
+        ({"embeddings": VECTORS, "documents": ("U8", [3], b"{a}")}, "'documents' must hold JSON lines"),
+        ({"embeddings": VECTORS, "documents": ("U8", [1], b"\xff")}, "'documents' must hold JSON lines"),
+    ],
+)
+@pytest.mark.parametrize("framework", ["numpy", "torch"])
+def test_load_refuses_what_does_not_fit(tmp_path, tensors, match, framework):
+    path = tmp_path / "x.safetensors"
+    file_of(path, tensors, {})
+    with pytest.raises(ValueError, match=match):
+        load(path, framework)
+
+
+def test_load_refuses_metadata_that_is_none(tmp_path):
+    path = tmp_path / "x.safetensors"
+    file_of(path, {"embeddings": VECTORS})
+    with pytest.raises(ValueError, match="not JSON"):
+        load(path)
+    tensors = {
+        name: VECTORS for name in ("centroids", "bucket_weights", "bucket_cutoffs", "residuals", "codes")
+    }
+    file_of(path, tensors, {"format": "lik-compressed", "version": "1"})
+    with pytest.raises(ValueError, match="compressed tokens of None bits"):
+        load(path)
+    path.write_bytes((100000).to_bytes(8, "little") + b"[" * 100000)
+    with pytest.raises(ValueError, match="not JSON"):
+        load(path)
+
+
+def test_save_replaces_files_alone(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path in (pipe, tmp_path):
+        with pytest.raises(ValueError, match="path must be a file's"):
+            save(path, DOCUMENTS)
+    assert os.listdir(tmp_path) == ["pipe"] and not pipe.is_file()
+    save(os.fsencode(tmp_path / "x"), DOCUMENTS)
+    assert len(load(os.fsencode(tmp_path / "x")).offsets) == 5
 
 
 @pytest.mark.skipif(not os.path.exists(_command.PATH), reason="built without the command")

@@ -146,3 +146,9 @@ def test_empty():
     assert quantize_int8_per_token(torch.ones(3, 0, 8))[1].shape == (3, 0)
     assert quantize_int8_per_token(np.ones((3, 2, 0), "f4"))[1].shape == (3, 2)
     assert quantize_fp8_per_tensor(torch.ones(0, 4))[1].item() == 1
+
+
+@pytest.mark.parametrize("made", [torch.tensor, np.array])
+def test_one_number(made):
+    values, scale = quantize_fp8_per_tensor(made(-2.0))
+    assert values.shape == scale.shape == () and float(values) * float(scale) == pytest.approx(-2)

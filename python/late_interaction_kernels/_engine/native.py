@@ -121,7 +121,7 @@ def quantize(fw: Any, x: Any, kind: str, normalize: bool, one: bool) -> tuple[An
     """
     axes = tuple(x.shape)
     if len(axes) < 2 or len(axes) > 4:
-        x = x.reshape((-1, axes[-1]))
+        x = x.reshape((-1, axes[-1] if axes else 1))
     values = fw.empty(tuple(x.shape), "int8" if kind == "int8" else "uint8", x)
     scales = fw.empty(() if one else tuple(x.shape[:-1]), "float32", x)
     p = Problem(Tokens(None), Tokens(x))

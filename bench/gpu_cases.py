@@ -128,9 +128,6 @@ CASES = [
     Case("plaid-approx", 1, 25000, 32, 160, 8192, WIDE, table="[C, Lq]", target_ms=0.06),
     Case("plaid-approx-32k", 1, 25000, 32, 160, 32768, WIDE, table="[C, Lq]", target_ms=0.06),
     Case("plaid-approx-view", 1, 25000, 32, 160, 8192, WIDE, table="[Lq, C]", target_ms=0.07),
-    # As many tokens stored densely: what many queries take at the least.
-    Case("dense-64", 64, 10000, 32, 300),
-    Case("dense-256", 256, 10000, 32, 300),
 ]
 
 

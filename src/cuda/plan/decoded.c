@@ -6,16 +6,15 @@
 #include "base/size.h"
 #include "shared/operand.h"
 
-#define CHUNK_BYTES (128ll << 20) /* of decoded tokens */
-/* of all queries: fewer are scanned, in passes of 16 strips where groups take them */
-#define STRIPS_LEAST(op) (lik_cuda_scan_in_groups(op) ? 96 : 7)
+#define CHUNK_BYTES  (128ll << 20) /* of decoded tokens */
+#define STRIPS_LEAST 7             /* of all queries */
 
 static int takes(const struct gpu_limits *gpu, const struct lik_score *op)
 {
     const struct lik_tokens *d = &op->d;
     return lik_cuda_plans_scan.takes(gpu, op) && op->pairing == LIK_ALL && !op->argmax && !d->mask &&
            !d->offsets && d->len_max > 0 && d->len_max < 1 << 24 && d->count > 0 &&
-           lik_cuda_strips(op) >= STRIPS_LEAST(op);
+           lik_cuda_strips(op) >= STRIPS_LEAST;
 }
 
 /* The problem of a chunk's documents, decoded. Addresses are of no memory. */

@@ -178,26 +178,12 @@ struct look_up_plan {
 #define SCAN_TOKENS 32  /* of a tile */
 #define SCAN_STAGES 3   /* of a warp's ring, a tile each */
 
-/* Where documents of 128 elements meet the same queries, of more than 32 tokens in all: by
- * warpgroups. */
-#define GROUP_DIM               128
-#define GROUP_TOKENS            16 /* of a warp's tile */
-#define GROUP_WARPS             8  /* of a block, one a processor */
-#define GROUP_ROW_BYTES         20 /* of shared memory a query row, beside its elements */
-#define GROUP_TABLE_BYTES(bits) ((bits) ? 65536 : 0)
-/* bytes of a token in a ring: such that 8 rows meet all banks */
-#define GROUP_RING_ROW(bits) ((bits) == 0 ? 0 : (bits) == 1 ? 16 : 16 * (bits) + 16)
-
 struct scan_plan {
-    int32_t group_rows;   /* query rows of a tile, where all documents meet the same; else 0 */
     int32_t blocks;       /* of the grid */
     int32_t copy_bytes;   /* that a copy of residuals takes */
     int32_t ring_row;     /* bytes of a token in a ring */
     int32_t shared_bytes; /* the table of weights, and the warps' rings */
 };
-
-/* Will a scan be by warpgroups? */
-int lik_cuda_scan_in_groups(const struct lik_score *op);
 
 /* ---- Compressed documents, decoded a chunk at a time: decoded.c ---- */
 

@@ -22,40 +22,10 @@ static int takes(const struct gpu_limits *gpu, const struct lik_score *op)
            lik_score_rows(op) * lik_score_columns(op) < INT32_MAX / 2 / lik_max_i64(q->len_max, 1);
 }
 
-/* Do all documents meet the same queries, more than a warp holds, and do their tokens lie one
- * behind another, in copies of 16 bytes? */
-int lik_cuda_scan_in_groups(const struct lik_score *op)
-{
-    const struct lik_tokens *d = &op->d;
-    const int one_behind_another =
-        (!d->codec->bits || d->strides.token == lik_residual_bytes(d->dim, d->codec->bits)) &&
-        d->codes_strides.token == 1 && (!d->scale || d->scale_strides.token == 1);
-    return (op->pairing == LIK_ALL || op->q.count == 1) && lik_cuda_strips(op) > 2 && !op->argmax &&
-           d->dim == GROUP_DIM && copy_bytes(d) == 16 && one_behind_another;
-}
-
-static int plan_groups(const struct gpu_limits *gpu, const struct lik_score *op, struct score_plan *plan)
-{
-    struct scan_plan *p = &plan->scan;
-    const int64_t strips = lik_cuda_strips(op),
-                  documents = op->pairing == LIK_LIST ? op->list_count : plan->columns;
-    const int bits = op->d.codec->bits;
-    p->group_rows = strips <= 8 ? 128 : 256;
-    p->blocks = (int32_t)lik_min_i64((documents + GROUP_WARPS - 1) / GROUP_WARPS, gpu->processors);
-    p->copy_bytes = 16;
-    p->ring_row = GROUP_RING_ROW(bits);
-    p->shared_bytes = p->group_rows * (2 * GROUP_DIM + GROUP_ROW_BYTES) + GROUP_TABLE_BYTES(bits) +
-                      GROUP_WARPS * SCAN_STAGES * GROUP_TOKENS * p->ring_row;
-    return lik_cuda_tile_rows(op, p->group_rows / LIK_STRIP_ROWS, &plan->tiling);
-}
-
 static int plan(const struct gpu_limits *gpu, const struct lik_score *op, struct score_plan *plan)
 {
     const struct lik_tokens *d = &op->d;
     struct scan_plan *p = &plan->scan;
-    plan->centroid_bytes = (d->codec->centroid_count + 1) * d->dim * 2;
-    if (lik_cuda_scan_in_groups(op))
-        return plan_groups(gpu, op, plan);
     int status = lik_cuda_tile_rows(op, 2, &plan->tiling);
     if (status)
         return status;
@@ -68,6 +38,7 @@ static int plan(const struct gpu_limits *gpu, const struct lik_score *op, struct
         p->ring_row += 16;
     int32_t table = d->codec->bits == 0 ? 0 : (d->codec->bits == 1 ? 16 : 256) * 128;
     p->shared_bytes = table + SCAN_WARPS * SCAN_STAGES * SCAN_TOKENS * p->ring_row;
+    plan->centroid_bytes = (d->codec->centroid_count + 1) * d->dim * 2;
     return LIK_OK;
 }
 
@@ -84,8 +55,8 @@ static size_t print(const struct score_plan *plan, char *text, size_t size, size
     return lik_cuda_add_text(text, size, n,
                              "%d blocks of %d warps, %d bytes; copies of %d to rows of %d; %lld bytes of "
                              "centroids",
-                             p->blocks, p->group_rows ? GROUP_WARPS : SCAN_WARPS, p->shared_bytes,
-                             p->copy_bytes, p->ring_row, (long long)plan->centroid_bytes);
+                             p->blocks, SCAN_WARPS, p->shared_bytes, p->copy_bytes, p->ring_row,
+                             (long long)plan->centroid_bytes);
 }
 
 const struct score_planner lik_cuda_plans_scan = {takes, plan, name, print};

@@ -5,7 +5,6 @@
 static __global__ void lay_out_centroids(const __grid_constant__ struct lik_codec codec, int dtype, int dim,
                                          uint4 *out)
 {
-    let_next_kernel_begin();
     const int64_t stride = codec.centroid_stride ? codec.centroid_stride : dim;
     const int per_row = dim / 8;
     const int64_t count = (codec.centroid_count + 1) * per_row;
@@ -41,27 +40,10 @@ static scan_kernel kernel_of(int dtype, int bits, int way)
     }
 }
 
-static scan_kernel group_kernel_of(int dtype, int bits, int rows, int norms)
-{
-    switch (bits) {
-    case 0: return lik_cuda_group_kernel_0(dtype, rows, norms);
-    case 1: return lik_cuda_group_kernel_1(dtype, rows, norms);
-    case 2: return lik_cuda_group_kernel_2(dtype, rows, norms);
-    case 4: return lik_cuda_group_kernel_4(dtype, rows, norms);
-    default: return lik_cuda_group_kernel_8(dtype, rows, norms);
-    }
-}
-
 int lik_cuda_scan_prepare(struct lik_gpu *gpu)
 {
-    static const int bits[] = {0, 1, 2, 4, 8}, rows[] = {128, 256};
+    static const int bits[] = {0, 1, 2, 4, 8};
     cudaError_t e = cudaSuccess;
-    for (int i = 0; i < 2 * 5 * 2 * GROUP_NORMS && e == cudaSuccess && gpu->limits.hopper; i++) {
-        const int n = i / GROUP_NORMS;
-        scan_kernel kernel = group_kernel_of(LIK_F16 + n / 10, bits[n / 2 % 5], rows[n % 2], i % GROUP_NORMS);
-        e = cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                 (int)gpu->limits.shared_bytes);
-    }
     for (int i = 0; i < 2 * 5 * SCAN_WAYS && e == cudaSuccess && gpu->limits.hopper; i++) {
         scan_kernel kernel = kernel_of(LIK_F16 + i / (5 * SCAN_WAYS), bits[i / SCAN_WAYS % 5], i % SCAN_WAYS);
         e = cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
@@ -95,17 +77,6 @@ int lik_cuda_scan_launch(const struct lik_gpu *gpu, const struct score_args *sco
     int status = lik_cuda_lay_out_centroids(d, workspace + plan->centroids, stream);
     if (status)
         return status;
-    if (p->group_rows) {
-        const int norms = d->normalize ? GROUP_UNIT : d->scale ? GROUP_STORED : GROUP_PLAIN;
-        a.listed = score->op.pairing == LIK_LIST;
-        a.tiles = (int32_t)(a.listed ? plan->tiling.parts : plan->tiling.tiles);
-        a.items = (int32_t)(a.listed ? score->op.list_count : plan->columns);
-        a.scale_bytes = d->scale_dtype == LIK_F16 ? 2 : 4;
-        a.score.op.pairing = LIK_ALL; /* all documents meet query 0, if not all queries */
-        const void *kernel = (const void *)group_kernel_of(d->dtype, a.codec.bits, p->group_rows, norms);
-        return lik_cuda_launch_early(gpu, kernel, "scan_group", (unsigned)p->blocks, 32 * GROUP_WARPS,
-                                     (size_t)p->shared_bytes, stream, &a);
-    }
     const int plain = d->dim == 16 * BLOCKS && p->copy_bytes == 16 && !score->op.argmax;
     const int way = score->op.argmax ? SCAN_ANY_ARGMAX
                     : !plain         ? SCAN_ANY

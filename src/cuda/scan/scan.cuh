@@ -36,10 +36,7 @@ struct scan_args {
     int32_t code_bytes;
     int32_t copy_bytes; /* a copy takes: 16, 8 or 4 */
     int32_t ring_row;   /* bytes of a token in the ring: such that 8 rows meet all banks */
-    int32_t items;      /* row tiles x documents; where all meet the same queries: documents */
-    /* where all meet the same queries (group.cuh): row tiles, whether documents are listed,
-     * bytes of a factor */
-    int32_t tiles, listed, scale_bytes;
+    int32_t items;      /* row tiles x documents */
 };
 
 /* Bytes of the table of weights. */
@@ -54,15 +51,6 @@ scan_kernel lik_cuda_scan_kernel_1(int dtype, int way);
 scan_kernel lik_cuda_scan_kernel_2(int dtype, int way);
 scan_kernel lik_cuda_scan_kernel_4(int dtype, int way);
 scan_kernel lik_cuda_scan_kernel_8(int dtype, int way);
-scan_kernel lik_cuda_group_kernel_0(int dtype, int rows, int norms);
-scan_kernel lik_cuda_group_kernel_1(int dtype, int rows, int norms);
-scan_kernel lik_cuda_group_kernel_2(int dtype, int rows, int norms);
-scan_kernel lik_cuda_group_kernel_4(int dtype, int rows, int norms);
-scan_kernel lik_cuda_group_kernel_8(int dtype, int rows, int norms);
-
-/* What normalizes tokens in a group's kernels: nothing, their norm taken on the fly, a stored
- * factor. */
-enum group_norms { GROUP_PLAIN, GROUP_UNIT, GROUP_STORED, GROUP_NORMS };
 
 template <int dtype> LIK_DEVICE uint32_t half_bits(float x)
 {

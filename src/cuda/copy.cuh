@@ -44,23 +44,6 @@ LIK_DEVICE void copy_async(void *to, const void *from, int bytes)
 #endif
 }
 
-#if __CUDA_ARCH__ >= 900
-/* Copies 4 bytes, or writes zeros. */
-LIK_DEVICE void copy_async_4_if(bool copy, void *to, const void *from)
-{
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_address(to)), "l"(from),
-                 "r"(copy ? 4 : 0)
-                 : "memory");
-}
-
-/* This thread arrives at the barrier as soon as the copies that it has started are done. */
-LIK_DEVICE void copy_async_arrive(uint64_t *barrier)
-{
-    asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(shared_address(barrier))
-                 : "memory");
-}
-#endif
-
 LIK_DEVICE void copy_async_commit()
 {
 #if __CUDA_ARCH__ >= 800

@@ -76,7 +76,7 @@ __attribute__((format(printf, 4, 5))) size_t lik_cuda_add_text(char *text, size_
 #define SM90_JOINT_OCTETS 15   /* of each of them, where lengths differ: no more than four boxes */
 #define SM90_SHORT_TOKENS 128  /* of documents whose masks are read together */
 #define SM90_STAGES       12
-#define SM90_PLANE_STAGES 2     /* of the second ring, which converted tokens pass */
+#define SM90_PLANE_STAGES 2     /* of the second ring, which f32 tokens pass as planes */
 #define SM90_STATIC_BYTES 10464 /* of shared memory beside what a launch asks for: struct shared */
 #define SM90_MAXIMA_BYTES 16    /* of a thread and band in the stash: struct maxima */
 
@@ -92,17 +92,15 @@ __attribute__((format(printf, 4, 5))) size_t lik_cuda_add_text(char *text, size_
 
 /* What kind of problem it is. */
 struct sm90_regime {
-    /* slabs of the second ring that 64 elements of f32 take, each the sum of so many bf16, or
-     * 128 of 8 bits, widened to f16 or bf16; 0: multiplied as stored */
-    int32_t planes;
-    int32_t slabs;         /* of a token: one, or an even number; of 8 bits any */
-    int32_t row_slabs;     /* of a query row: the same; of f32 in all planes, of 8 bits widened */
-    int32_t slab_elements; /* 64, of f32 32, of 8 bits 128 */
+    int32_t planes;        /* of f32: an element is the sum of so many bf16; 0: multiplied as stored */
+    int32_t slabs;         /* of a token: one, or an even number */
+    int32_t row_slabs;     /* of a query row: the same, of f32 in all planes */
+    int32_t slab_elements; /* 64, of f32 32 */
     /* of 16 elements that products of a tile's first stage take: 3, 4, 6 or 8; of f32 unused */
     int32_t steps_per_stage;
     int32_t uniform; /* documents of one length, none masked or listed */
     /* a column's products are multiplied by a factor: of normalized documents, whose norms are
-     * taken as they pass through the ring; of 8 bits their scale */
+     * taken as they pass through the ring */
     int32_t column_factors;
     /* where query rows lie and what they count is not known from their strides alone */
     int32_t rows_in_memory;

@@ -184,7 +184,7 @@ LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, struct con
         row_tile = t.head.z;
         if (a.rows_in_memory)
             wait_for_kernels_before();
-        place_queries<Stage>(a, sm, me, row_tile);
+        place_queries(a, sm, me, row_tile);
         wait_for_kernels_before(); /* the first time; later it returns at once */
         load_queries<Stage>(a, sm, me);
         if (t.index < 0)
@@ -248,11 +248,11 @@ static __global__ void __launch_bounds__(Stage::threads, 1)
         };
         init(sm.full, a.stages, 1);
         init(sm.empty, a.stages, Stage::readers(a));
-        init(sm.planes_full, Stage::converts ? SM90_PLANE_STAGES : 0, Stage::writers(a));
+        init(sm.planes_full, Stage::converts ? SM90_PLANE_STAGES : 0, 4 * a.token_warpgroups);
         init(sm.planes_empty, Stage::converts ? SM90_PLANE_STAGES : 0, 4 * a.warpgroups);
         init(sm.sums_full, SUMS, 4 * a.warpgroups);
         init(sm.sums_empty, SUMS, 1);
-        init(sm.factors_ready, a.norm_warps ? SM90_HEADS : 0, Stage::factor_arrivals(a));
+        init(sm.factors_ready, a.norm_warps ? SM90_HEADS : 0, a.norm_warps);
         mbarrier_init_done();
     }
     __syncthreads();
@@ -267,15 +267,11 @@ static __global__ void __launch_bounds__(Stage::threads, 1)
         if (Stage::converts && !last) {
             Stage::template look<bands>(a, sm, ring, planes, factors, group * 4 + warp);
         } else if (last && warp == 0 && a.uniform) {
-            produce_uniform<Stage::scales>(a, sm, ring, mine);
+            produce_uniform(a, sm, ring, mine);
         } else if (last && warp == 0) {
-            produce<Stage::scales>(a, sm, ring, mine);
+            produce(a, sm, ring, mine);
         } else if (last && warp == 1 && !a.score.partial) {
             finish_scores(a, sm, mine);
-        } else if (Stage::scales && last && warp >= 2) {
-            if constexpr (Stage::scales)
-                if (Stage::brings(a))
-                    Stage::template bring<bands>(a, sm, factors, warp - 2);
         } else if (!Stage::converts && a.column_factors && norms >= 0) {
             Stage::template look<bands>(a, sm, ring, planes, factors, norms);
         }

@@ -239,9 +239,7 @@ LIK_DEVICE int width_of_piece(const struct sm90_args &a, bool loose, int octets,
     return octets + (a.one_width && !loose && octets == piece - 1);
 }
 
-/* Plans a tile of the next piece of the open document; `named`: the head says of which,
- * whether it ends or not. */
-template <bool named>
+/* Plans a tile of the next piece of the open document. */
 LIK_DEVICE int plan_piece(struct walk &w, const struct batch &batch, const struct sm90_args &a,
                           struct head &head, struct box &box, int lane)
 {
@@ -268,9 +266,8 @@ LIK_DEVICE int plan_piece(struct walk &w, const struct batch &batch, const struc
             head.empty = w.length == 0;
             head.bad = batch.length[w.from] < 0;
             head.first = w.first;
-        }
-        if (last || named)
             head.column = w.column;
+        }
     }
     w.done += take * 8;
     w.octets_left -= take;
@@ -282,7 +279,6 @@ LIK_DEVICE int plan_piece(struct walk &w, const struct batch &batch, const struc
 
 /* Plans the next tile: the head, and each lane's box; returns its octets, 0 at the end of the
  * stream. */
-template <bool named>
 LIK_DEVICE int plan_tile(struct walk &w, struct batch &batch, const struct sm90_args &a, struct head &head,
                          struct box &box, int lane)
 {
@@ -302,7 +298,7 @@ LIK_DEVICE int plan_tile(struct walk &w, struct batch &batch, const struct sm90_
             open_document(w, batch, a, lane);
     }
     used = n > 1 ? plan_joint(w, batch, a, head, box, n, octets, lane)
-                 : plan_piece<named>(w, batch, a, head, box, lane);
+                 : plan_piece(w, batch, a, head, box, lane);
     __syncwarp();
     return used;
 }
@@ -332,7 +328,6 @@ LIK_DEVICE void end_stream(const struct sm90_args &a, struct shared &sm, struct 
 
 /* All documents have d.len_max tokens, all of which count: no walk, and a tile is one box. One
  * thread does it. */
-template <bool named>
 LIK_DEVICE void produce_uniform(const struct sm90_args &a, struct shared &sm, char *ring,
                                 const struct share &mine)
 {
@@ -388,8 +383,6 @@ LIK_DEVICE void produce_uniform(const struct sm90_args &a, struct shared &sm, ch
                 *(uint4 *)&head.counts[0] = make_uint4(counts[0], counts[1], counts[2], counts[3]);
                 *(uint4 *)&head.counts[4] = make_uint4(counts[4], counts[5], counts[6], counts[7]);
             }
-        } else if (named) {
-            head.column = column;
         }
         for (int slab = 0; slab < a.slabs; slab += a.slabs_per_stage) {
             if (slab)
@@ -413,7 +406,6 @@ LIK_DEVICE void produce_uniform(const struct sm90_args &a, struct shared &sm, ch
 }
 
 /* Any other documents; the whole warp walks them. */
-template <bool named>
 LIK_DEVICE void produce(const struct sm90_args &a, struct shared &sm, char *ring, struct share mine)
 {
     int lane = (int)threadIdx.x & 31;
@@ -431,7 +423,7 @@ LIK_DEVICE void produce(const struct sm90_args &a, struct shared &sm, char *ring
     int tile = 0;
     for (;; tile = (tile + 1) % SM90_HEADS) {
         struct box box = {};
-        int used = plan_tile<named>(w, sm.batch, a, sm.heads[tile], box, lane);
+        int used = plan_tile(w, sm.batch, a, sm.heads[tile], box, lane);
         if (used == 0)
             break;
         for (int slab = 0; slab < a.slabs; slab += a.slabs_per_stage) {

@@ -9,7 +9,7 @@
 
 /* Where the warpgroup's rows of a row tile lie and what they count, and what belongs to the
  * lane's row. */
-template <class Stage, int bands>
+template <int bands>
 LIK_DEVICE void place_queries(const struct sm90_args &a, struct shared &sm, struct consumer<bands> &me,
                               int row_tile)
 {
@@ -24,13 +24,6 @@ LIK_DEVICE void place_queries(const struct sm90_args &a, struct shared &sm, stru
         sm.row_token[first_band][thread] = row.token;
         sm.row_weight[first_band][thread] = row.weight;
         sm.row_counts[first_band][thread] = row.counts ? (row.at != LIK_NOWHERE ? 1 : 2) : 0;
-        if (Stage::scales && row.at != LIK_NOWHERE) {
-            if (a.score.op.d.scale && !a.column_factors) /* one of all documents */
-                row.scale = __fmul_rn(row.scale, *a.score.op.d.scale);
-            sm.row_weight[first_band][thread] = __fmul_rn(row.weight, fabsf(row.scale));
-            if (row.scale < 0.0f)
-                sm.row_counts[first_band][thread] = 3;
-        }
         if (thread % 16 == 0)
             sm.strips[strip] = place;
     }
@@ -65,8 +58,7 @@ LIK_DEVICE void load_queries(const struct sm90_args &a, struct shared &sm, const
 #pragma unroll 1
         for (int i = 0; i < 4 * bands; i++) {
             int64_t row = sm.row_at[first_band][thread / 8 + 16 * i];
-            float sign = sm.row_counts[first_band][thread / 8 + 16 * i] == 3 ? -1.0f : 1.0f;
-            Stage::store_row(a, row, sign, k, n, place, i);
+            Stage::store_row(a, row, k, n, place, i);
         }
     }
     copy_async_commit();

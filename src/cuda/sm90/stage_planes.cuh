@@ -142,7 +142,6 @@ LIK_DEVICE void multiply_pairs(float (&c)[64], uint32_t q, uint32_t d, uint32_t 
 
 struct stage_planes {
     static constexpr bool converts = true; /* from the ring to a second one, which is multiplied */
-    static constexpr bool scales = false;  /* of rows and columns are not taken */
     static constexpr int threads = 512;    /* of a block, at most */
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
@@ -166,18 +165,6 @@ struct stage_planes {
         return 4 * a.token_warpgroups;
     }
 
-    /* Who says that a tile's factors are there, in warps. */
-    LIK_MEMBER static int factor_arrivals(const struct sm90_args &a)
-    {
-        return a.norm_warps;
-    }
-
-    /* Who fills a stage of the second ring, in warps. */
-    LIK_MEMBER static int writers(const struct sm90_args &a)
-    {
-        return 4 * a.token_warpgroups;
-    }
-
     /* Slabs that 64 elements of a query row are. */
     LIK_MEMBER static int row_planes(const struct sm90_args &a)
     {
@@ -187,8 +174,7 @@ struct stage_planes {
     /* Elements k ... k + 7 of the query row at `row`, which may be LIK_NOWHERE, to 16 bytes of
      * each of its planes, the first at place(i); zeros past the dim. */
     template <class Place>
-    LIK_MEMBER static void store_row(const struct sm90_args &a, int64_t row, float, int k, int, Place place,
-                                     int i)
+    LIK_MEMBER static void store_row(const struct sm90_args &a, int64_t row, int k, int, Place place, int i)
     {
         float v[8] = {};
         if (row != LIK_NOWHERE)

@@ -94,12 +94,12 @@ int inputs_try(struct inputs *inputs, const struct options *options, const char 
                const char *documents, struct lik_io_error *error)
 {
     double start = seconds();
+    *inputs = (struct inputs){0};
     int status = collection_try(&inputs->queries, options, queries, 1, error);
+    if (!status)
+        status = collection_try(&inputs->documents, options, documents, 0, error);
     if (status)
-        return status;
-    status = collection_try(&inputs->documents, options, documents, 0, error);
-    if (status)
-        lik_collection_free(&inputs->queries);
+        inputs_close(inputs);
     inputs->seconds = seconds() - start;
     return status;
 }

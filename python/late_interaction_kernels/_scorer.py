@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._engine.checks import check_shape, framework, packed, padded, whole_number
+from ._engine.checks import check_shape, framework, is_packed, packed, padded, whole_number
 from ._engine.compressed import CompressedTokens
 from ._engine.kinds import Array, Storage
 from ._engine.problem import detached
@@ -74,7 +74,7 @@ class MaxSimScorer(_Base):
         list; masks and weights are then ``[total]``. The bounds are those of
         :func:`maxsim_varlen`.
         """
-        if cu_seqlens_q is not None or cu_seqlens_d is not None:
+        if is_packed(cu_seqlens_q, cu_seqlens_d, max_seqlen_q, max_seqlen_d):
             about: dict[str, Any] = {
                 "q_mask": q_mask,
                 "d_mask": d_mask,

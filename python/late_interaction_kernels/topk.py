@@ -10,6 +10,7 @@ from ._engine.checks import (
     check_rank,
     first_of,
     framework,
+    is_packed,
     packed,
     padded,
     shape_text,
@@ -129,7 +130,7 @@ def maxsim_topk(
     """
     k = whole_number("k", k)
     chunk_size = None if chunk_size is None else whole_number("chunk_size", chunk_size)
-    in_rows = cu_seqlens_q is not None or cu_seqlens_d is not None
+    in_rows = is_packed(cu_seqlens_q, cu_seqlens_d, max_seqlen_q, max_seqlen_d)
     if chunk_size is None and storage is None and not return_argmax and not in_rows:
         found = short_way(Q, D, q_mask, d_mask, q_weights, normalize, k, not largest)
         if found is not None:

@@ -67,7 +67,7 @@ FORCE_INLINE void decode(const struct lik_cpu_decoder *decoder, float *dst, cons
     }
     if (k < dim)
         lik_avx2_decode(decoder, dst + k, (const char *)centroid + k * (dtype == LIK_F32 ? 4 : 2),
-                        bytes + k * bits / 8, dim - k);
+                        bits ? bytes + k * bits / 8 : NULL, dim - k);
 }
 
 #define BY_DTYPE(bits, round_to)                                                               \

@@ -87,7 +87,7 @@ FORCE_INLINE void multiply_block(const char *query, const void *const *ahead, co
                 MULTIPLY("tdpbsud", 3, 4, 7);
             }
             for (int r = half * TILE_ROWS; r < BLOCK_ROWS / halves * (half + 1); r++)
-                _mm_prefetch((const char *)ahead[r] + k, _MM_HINT_T0);
+                _mm_prefetch((const void *)((uintptr_t)ahead[r] + (uintptr_t)k), _MM_HINT_T0);
             a += left.block_stride;
             b += TILE_ROWS * pitch;
         }

@@ -196,6 +196,16 @@ def test_what_needs_offsets_or_arrays_says_so():
         )
 
 
+def test_a_bound_needs_offsets():
+    d = TOKENS[None]
+    for call in (maxsim_topk, retrieve, MaxSimScorer().retrieve):
+        with pytest.raises(ValueError, match="max_seqlen_d is 3, must be None without cu_seqlens_d"):
+            call(d, d, 1, max_seqlen_d=3)
+    for call in (MaxSimScorer(), MaxSimScorer().score):
+        with pytest.raises(ValueError, match="max_seqlen_q is 3, must be None without cu_seqlens_q"):
+            call(d, TOKENS, cu_seqlens_d=torch.tensor([0, 5]), max_seqlen_q=3)
+
+
 def test_compiling_without_bounds_says_what_to_pass():
     call = torch.compile(lambda q, d, cu: maxsim_varlen(q, d, cu, cu), fullgraph=True)
     with pytest.raises(Exception, match="Pass max_seqlen_q"):

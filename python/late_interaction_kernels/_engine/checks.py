@@ -180,6 +180,14 @@ def shape_text(shape: Any) -> str:
     return "(" + ", ".join(str(int(n)) for n in shape) + ("," if len(shape) == 1 else "") + ")"
 
 
+def is_packed(cu_seqlens_q: Any, cu_seqlens_d: Any, max_seqlen_q: Any, max_seqlen_d: Any) -> bool:
+    """Is a side packed? A bound without offsets, which nothing would look at, is refused."""
+    for x, offsets, bound in (("q", cu_seqlens_q, max_seqlen_q), ("d", cu_seqlens_d, max_seqlen_d)):
+        if bound is not None and offsets is None:
+            raise ValueError(f"max_seqlen_{x} is {bound}, must be None without cu_seqlens_{x}")
+    return cu_seqlens_q is not None or cu_seqlens_d is not None
+
+
 def check_rank(name: str, x: Any, ranks: tuple[int, ...], form: str) -> None:
     if len(x.shape) not in ranks:
         raise ValueError(f"{name} must have shape {form}, got {shape_text(x.shape)}")

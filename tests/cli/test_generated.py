@@ -64,7 +64,10 @@ def test_bash_completes(tmp_path):
 
 def test_descriptions_keep_their_apostrophes():
     assert r"the page\'s picture" in run("--generate", "fish")[0]
-    assert "cpu, cpu:LEVEL" in run("--generate", "fish")[0].split(" -l device ")[1].split(" -d ")[1].split("\n")[0]
+    assert (
+        "cpu, cpu:LEVEL"
+        in run("--generate", "fish")[0].split(" -l device ")[1].split(" -d ")[1].split("\n")[0]
+    )
     assert r"the page'\''s picture" in run("--generate", "zsh")[0]
 
 

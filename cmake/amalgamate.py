@@ -52,6 +52,8 @@ LEAVE = """#if defined(__clang__)
 def levels() -> dict[str, str]:
     """name -> features, of CMakeLists.txt's lik_level(name processors -mfeature ...)."""
     text = (ROOT / "CMakeLists.txt").read_text()
+    for name, options in re.findall(r"^set\((LIK_\w+)((?: -m[\w.-]+)+)\)", text, re.M):
+        text = text.replace(f" ${{{name}}}", options)
     found = re.findall(r'^lik_level\((\w+) "[^"]*"((?: -m[\w.-]+)*)', text, re.M)
     return {name: ",".join(re.findall(r"-m([\w.-]+)", options)) for name, options in found}
 
@@ -97,7 +99,7 @@ class Amalgamation:
     def __init__(self) -> None:
         self.sources = [path for room in ROOMS for path in sorted((ROOT / "src" / room).glob("*.c"))]
         self.levels, self.included = levels(), set[Path]()
-        own = {path: own_names(path.read_text()) for path in self.sources}
+        own = {path: own_names(self.with_templates(path)) for path in self.sources}
         count = Counter(name for names, _ in own.values() for name in names)
         self.twice = {name for name, n in count.items() if n > 1}
         self.own = own
@@ -127,6 +129,18 @@ class Amalgamation:
             return self.inlined(content, path.parent)
 
         return re.sub(r'^[ \t]*#[ \t]*include "([^"]+)".*$', replace, text, flags=re.M)
+
+    def with_templates(self, path: Path) -> str:
+        """The source with the headers that it includes for itself, which have no guard."""
+
+        def replace(match: re.Match[str]) -> str:
+            if self.is_guarded(match[0], path.parent):
+                return match[0]
+            return next(
+                b / match[1] for b in (path.parent, ROOT / "src") if (b / match[1]).exists()
+            ).read_text()
+
+        return re.sub(r'^[ \t]*#[ \t]*include "([^"]+)".*$', replace, path.read_text(), flags=re.M)
 
     def source(self, path: Path) -> str:
         names, macros = self.own[path]

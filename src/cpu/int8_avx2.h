@@ -9,9 +9,7 @@
  * that the flip adds is taken off in the accumulators' start values.
  *
  * Elements past dim are zero in the panel, so rows are read in whole steps from a copy where a
- * row's end is not on one. */
-#ifndef LIK_CPU_INT8_AVX2_H
-#define LIK_CPU_INT8_AVX2_H
+ * row's end is not on one. Without a guard: the amalgamation includes it for each level. */
 
 FORCE_INLINE __m256i load_query(const void *p)
 {
@@ -243,5 +241,3 @@ FORCE_INLINE void run_q7(const struct lik_rows *job, const int R, const int V)
     {                                                            \
         run_q7(job, R, V);                                       \
     }
-
-#endif

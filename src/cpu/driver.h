@@ -139,6 +139,12 @@ static inline int lik_cpu_in_place(const struct lik_tokens *x)
 {
     return x->storage == LIK_DENSE && x->dtype == LIK_F32 && lik_cpu_lies_together(x);
 }
+/* Asks for bytes that are read soon. */
+static inline void lik_cpu_prefetch(const void *at, int64_t bytes)
+{
+    for (int64_t b = 0; b < bytes; b += 64)
+        __builtin_prefetch((const char *)at + b);
+}
 void lik_cpu_reader_init(struct lik_cpu_reader *reader, const struct lik_cpu_kernels *kernels,
                          const struct lik_tokens *x);
 /* Token t of sequence i as f32, with neither scale nor normalization: of any storage. */

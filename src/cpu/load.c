@@ -121,8 +121,8 @@ static void round_centroid(const struct lik_cpu_reader *reader, int64_t code, fl
     const struct lik_cpu_kernels *kernels = reader->kernels;
     const struct lik_cpu_decoder *decoder = &reader->decoder;
     const struct lik_tokens *x = reader->x;
-    int64_t at = code * lik_centroid_stride(x) * (int64_t)lik_dtype_bytes(decoder->centroids_dtype);
-    kernels->widen(token, (const char *)x->codec->centroids + at, decoder->centroids_dtype, x->dim);
+    const char *centroid = lik_centroid_at(x, code, (int64_t)lik_dtype_bytes(decoder->centroids_dtype));
+    kernels->widen(token, centroid, decoder->centroids_dtype, x->dim);
     if (decoder->round_to != LIK_F32 && decoder->round_to != decoder->centroids_dtype) {
         kernels->narrow(token + x->dim, token, decoder->round_to, x->dim);
         kernels->widen(token, token + x->dim, decoder->round_to, x->dim);
@@ -153,12 +153,6 @@ void lik_cpu_round_centroids(struct lik_cpu_job *job, struct lik_cpu_slot *slot)
     }
 }
 
-static inline void prefetch(const void *at, int64_t bytes)
-{
-    for (int64_t b = 0; b < bytes; b += 64)
-        __builtin_prefetch((const char *)at + b);
-}
-
 static void load_rounded(const struct lik_cpu_job *job, int64_t j, int64_t from, int64_t to,
                          struct lik_cpu_stream *stream, struct lik_cpu_slot *slot)
 {
@@ -171,8 +165,9 @@ static void load_rounded(const struct lik_cpu_job *job, int64_t j, int64_t from,
     for (int64_t r = from; r < to; r++) {
         if (job->rounded && r + AHEAD < to) {
             int64_t next = stream->index[r + AHEAD];
-            prefetch(rounded_at(job->rounded, d->dim, lik_code_at(d, codes + next * step)), record_bytes);
-            prefetch((const char *)d->data + base + (next + FARTHER) * d->strides.token, token_bytes);
+            lik_cpu_prefetch(rounded_at(job->rounded, d->dim, lik_code_at(d, codes + next * step)),
+                             record_bytes);
+            lik_cpu_prefetch((const char *)d->data + base + (next + FARTHER) * d->strides.token, token_bytes);
         }
         int64_t code = lik_code_at(d, codes + stream->index[r] * step);
         struct lik_cpu_rounded *centroid =

@@ -70,28 +70,8 @@ FORCE_INLINE void decode(const struct lik_cpu_decoder *decoder, float *dst, cons
                         bits ? bytes + k * bits / 8 : NULL, dim - k);
 }
 
-#define BY_DTYPE(bits, round_to)                                                               \
-    switch (decoder->centroids_dtype) {                                                        \
-    case LIK_F32: decode(decoder, dst, centroid, bytes, dim, bits, LIK_F32, round_to); return; \
-    case LIK_F16: decode(decoder, dst, centroid, bytes, dim, bits, LIK_F16, round_to); return; \
-    default: decode(decoder, dst, centroid, bytes, dim, bits, LIK_BF16, round_to); return;     \
-    }
-
-#define BY_ROUNDING(bits)                        \
-    switch (decoder->round_to) {                 \
-    case LIK_F32: BY_DTYPE(bits, LIK_F32) break; \
-    case LIK_F16: BY_DTYPE(bits, LIK_F16) break; \
-    default: BY_DTYPE(bits, LIK_BF16) break;     \
-    }
-
 void lik_avx512_decode(const struct lik_cpu_decoder *decoder, float *dst, const void *centroid,
                        const uint8_t *bytes, int64_t dim)
 {
-    switch (decoder->bits) {
-    case 0: BY_ROUNDING(0) break;
-    case 1: BY_ROUNDING(1) break;
-    case 2: BY_ROUNDING(2) break;
-    case 4: BY_ROUNDING(4) break;
-    default: BY_ROUNDING(8) break;
-    }
+    LIK_DECODE_BY_CODEC(decode);
 }

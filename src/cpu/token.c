@@ -35,23 +35,15 @@ void lik_cpu_reader_init(struct lik_cpu_reader *reader, const struct lik_cpu_ker
 
 void lik_cpu_prefetch_token(const struct lik_tokens *x, int64_t i, int64_t t)
 {
-    const void *data = x->data;
-    int32_t dtype = x->dtype;
-    int64_t at;
     if (x->storage == LIK_RESIDUAL) { /* its centroid; the bytes come in order */
         int64_t entry = lik_tokens_base(x, &x->codes_strides, i) + t * x->codes_strides.token;
-        data = x->codec->centroids;
-        dtype = x->codec->centroids_dtype;
-        at = lik_code_at(x, entry) * lik_centroid_stride(x);
+        int64_t element_bytes = (int64_t)lik_dtype_bytes(x->codec->centroids_dtype);
+        lik_cpu_prefetch(lik_centroid_at(x, lik_code_at(x, entry), element_bytes), x->dim * element_bytes);
     } else if (x->storage == LIK_DENSE && x->dim_stride == 1) {
-        at = lik_tokens_base(x, &x->strides, i) + t * x->strides.token;
-    } else {
-        return;
+        int64_t at = lik_tokens_base(x, &x->strides, i) + t * x->strides.token;
+        int64_t element_bytes = (int64_t)lik_dtype_bytes(x->dtype);
+        lik_cpu_prefetch((const char *)x->data + at * element_bytes, x->dim * element_bytes);
     }
-    int64_t element_bytes = (int64_t)lik_dtype_bytes(dtype);
-    const char *token = (const char *)data + at * element_bytes;
-    for (int64_t b = 0; b < x->dim * element_bytes; b += 64)
-        __builtin_prefetch(token + b);
 }
 
 static void load_compressed(const struct lik_cpu_reader *reader, int64_t i, int64_t t, float *dst)
@@ -59,11 +51,11 @@ static void load_compressed(const struct lik_cpu_reader *reader, int64_t i, int6
     const struct lik_tokens *x = reader->x;
     const struct lik_codec *codec = x->codec;
     int64_t code = lik_code_at(x, lik_tokens_base(x, &x->codes_strides, i) + t * x->codes_strides.token);
-    int64_t centroid = code * lik_centroid_stride(x) * (int64_t)lik_dtype_bytes(codec->centroids_dtype);
+    const char *centroid = lik_centroid_at(x, code, (int64_t)lik_dtype_bytes(codec->centroids_dtype));
     const uint8_t *bytes = NULL;
     if (codec->bits)
         bytes = (const uint8_t *)x->data + lik_tokens_base(x, &x->strides, i) + t * x->strides.token;
-    reader->kernels->decode(&reader->decoder, dst, (const char *)codec->centroids + centroid, bytes, x->dim);
+    reader->kernels->decode(&reader->decoder, dst, centroid, bytes, x->dim);
 }
 
 void lik_cpu_load_token(const struct lik_cpu_reader *reader, int64_t i, int64_t t, float *dst)

@@ -235,13 +235,7 @@ static void quantize_slot(void *arg, int64_t slot)
         int64_t c = task * CENTROIDS_PER_TASK;
         for (int64_t end = lik_min_i64(c + CENTROIDS_PER_TASK, job->op->centroid_count); c < end; c++) {
             const float *centroid = job->op->centroids + c * dim;
-            float most = 0;
-            for (int64_t k = 0; k < dim; k++)
-                most = fabsf(centroid[k]) > most ? fabsf(centroid[k]) : most;
-            float a = most > 0 ? 127.0f / most : 0;
-            for (int64_t k = 0; k < dim; k++)
-                job->bytes[c * dim + k] = (int8_t)lrintf(centroid[k] * a);
-            job->scales[c] = most / 127.0f;
+            job->scales[c] = job->assign.kernels->quantize(job->bytes + c * dim, centroid, dim, 0);
         }
     }
 }

@@ -19,6 +19,12 @@ LIK_INLINE int64_t lik_centroid_stride(const struct lik_tokens *x)
     return x->codec->centroid_stride ? x->codec->centroid_stride : x->dim;
 }
 
+/* Where centroid `code` begins; its element has this many bytes. */
+LIK_INLINE const char *lik_centroid_at(const struct lik_tokens *x, int64_t code, int64_t element_bytes)
+{
+    return (const char *)x->codec->centroids + code * lik_centroid_stride(x) * element_bytes;
+}
+
 /* The centroids as one document. */
 LIK_INLINE struct lik_tokens lik_centroids(const struct lik_codec *codec, int64_t dim)
 {

@@ -105,11 +105,16 @@ CASES = [
     Case("plaid-64", 64, 10000, 32, 300, bits=2, normalize=True),
     Case("plaid-256", 256, 10000, 32, 300, bits=2, normalize=True),
     Case("plaid-f32-A", 1, 10000, 32, 300, dtype=WIDE, bits=2, normalize=True, target_ms=0.45),
+    Case("plaid-f32-D", 1, 25000, 32, 160, dtype=WIDE, bits=2, normalize=True, target_ms=0.5),
+    Case("plaid-f32-B", 1, 10000, 32, 512, dtype=WIDE, bits=4, normalize=True, target_ms=0.8),
     Case("plaid-grad", 16, 10000, 32, 300, bits=2, normalize=True, train=True, gradient_alone=True),
     Case("plaid-grad-1", 1, 10000, 32, 300, bits=2, normalize=True, train=True, gradient_alone=True),
     Case("plaid-approx", 1, 25000, 32, 160, 8192, WIDE, table="[C, Lq]", target_ms=0.06),
     Case("plaid-approx-32k", 1, 25000, 32, 160, 32768, WIDE, table="[C, Lq]", target_ms=0.06),
     Case("plaid-approx-view", 1, 25000, 32, 160, 8192, WIDE, table="[Lq, C]", target_ms=0.07),
+    # As many tokens stored densely, for what many queries cost beside their products.
+    Case("dense-64", 64, 10000, 32, 300),
+    Case("dense-256", 256, 10000, 32, 300),
 ]
 
 

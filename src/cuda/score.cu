@@ -125,7 +125,7 @@ int lik_cuda_score_run(const struct lik_gpu *gpu, const struct lik_score *op, co
     struct score_args a = {};
     a.op = *op;
     a.tiling = p->tiling;
-    a.columns = p->columns;
+    a.columns = a.op.per_query = p->columns;
     a.q_vector = p->q_vector;
     a.d_vector = p->d_vector;
     if (p->factor_count) {
@@ -137,7 +137,7 @@ int lik_cuda_score_run(const struct lik_gpu *gpu, const struct lik_score *op, co
     if (p->partial_count)
         a.partial = (float *)(workspace + p->partial);
     status = paths[p->path].launch(gpu, &a, p, workspace, stream);
-    if (status || !p->partial_count || p->path == SCORE_DECODED) /* which does it for each chunk */
+    if (status || !p->partial_count)
         return status;
     return lik_cuda_add_partials(&a, stream);
 }

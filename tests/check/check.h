@@ -131,8 +131,9 @@ struct side_spec {
     enum scale scale;
     int normalize;
     enum values values;
-    /* compressed: bits an element, ColBERT's bit order; scale_f16: its scale is in f16 */
-    int compressed, bits, colbert, scale_f16;
+    /* compressed: bits an element, ColBERT's bit order; scale_f16: its scale is in f16;
+     * codes_together: one token behind another */
+    int compressed, bits, colbert, scale_f16, codes_together;
     int32_t centroids_dtype, weights_dtype, codes_dtype;
     int one_hot; /* documents: LIK_ONE_HOT */
 };
@@ -208,6 +209,7 @@ void problem_fill(struct rng *rng, const struct side_spec *side, const struct li
 
 /* Makes the side of a random problem compressed. */
 void compressed_random(struct side_spec *side, uint64_t seed);
+void compressed_even(struct spec *spec);
 int64_t compressed_bytes(const struct side_spec *side, int64_t dim);
 /* Fills codes, bytes and tables; strides and mask are there. */
 void compressed_make(struct problem *p, struct lik_tokens *x, const struct side_spec *side, struct rng *rng);

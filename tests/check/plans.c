@@ -114,6 +114,8 @@ static void finish_tokens(struct lik_tokens *x)
     x->strides.token += x->storage == LIK_RESIDUAL ? (x->dim * x->codec->bits + 7) / 8 : x->dim;
     x->strides.sequence = x->strides.token * x->len_max;
     x->strides.group = x->strides.sequence * x->group_size;
+    if (x->storage != LIK_DENSE)
+        x->codes_strides = (struct lik_strides){x->len_max * x->group_size, x->len_max, 1};
 }
 
 static int read_problem(const char *line, struct planned *p)

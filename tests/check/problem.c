@@ -62,6 +62,8 @@ struct spec spec_random(struct rng *rng, int64_t work)
     spec.placement = rng_below(rng, 2) ? AT_BEGIN : AT_END;
     spec.scores_gap = spec.pairing > LIK_CANDIDATES || rng_below(rng, 4) ? 0 : rng_below(rng, 4);
     spec.per_query = rng_below(rng, 4);
+    if (spec.d.compressed && rng_below(rng, 2))
+        compressed_even(&spec);
     spec.list_count = rng_below(rng, 12);
     spec.q.len = RNG_PICK(rng, q_lens);
     spec.d.len = RNG_PICK(rng, d_lens);
@@ -80,7 +82,7 @@ struct spec spec_random(struct rng *rng, int64_t work)
     if (spec.q.count == 0 || spec.d.count == 0)
         spec.list_count = 0;
     while (spec.q.len * spec.d.len * spec.dim * (spec.q.count + 1) * (spec.d.count + 1) > 4 * work) {
-        if (spec.dim > 33 && rng_below(rng, 2))
+        if (spec.dim > 33 && !spec.d.codes_together && rng_below(rng, 2))
             spec.dim /= 2;
         else if (spec.d.len > spec.q.len)
             spec.d.len /= 2;

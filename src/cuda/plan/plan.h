@@ -176,12 +176,40 @@ struct look_up_plan {
 #define SCAN_TOKENS 32  /* of a tile */
 #define SCAN_STAGES 3   /* of a warp's ring, a tile each */
 
+/* Where documents meet the same queries in 128 elements: by warpgroups. */
+#define GROUP_DIM         128
+#define GROUP_TOKENS      32                      /* of a warp's tile */
+#define GROUP_STAGES      3                       /* of a warp's ring, a tile each */
+#define GROUP_WARPS(rows) ((rows) == 32 ? 12 : 8) /* of a block, one a processor */
+#define GROUP_F32         96                      /* "rows" of f32: 32, each in three planes */
+/* bytes of a token in a ring: such that 8 rows meet all banks */
+#define GROUP_RING_ROW(bits) ((bits) == 0 ? 0 : (bits) == 1 ? 16 : 16 * (bits) + 16)
+/* with codes and factors, and where the tile belongs */
+#define GROUP_STAGE_BYTES(bits) (GROUP_TOKENS * (GROUP_RING_ROW(bits) + 12) + 32)
+#define GROUP_RING_BYTES(bits)  (GROUP_STAGES * GROUP_STAGE_BYTES(bits))
+
+/* Addresses in shared memory: of query rows, of the first ring behind them, what they count and
+ * their maxima, and of the table of weights, which has 65,536 bytes; so many rings lie before
+ * it. */
+#define GROUP_QUERIES 1024
+#define GROUP_RING(rows) \
+    (GROUP_QUERIES + (rows) * (2 * GROUP_DIM + 20 + ((rows) > 96 ? 4 : 8) * GROUP_WARPS(rows)))
+#define GROUP_TABLE(rows)           ((rows) == 256 ? 131072 : 65536)
+#define GROUP_RINGS_LOW(rows, bits) ((GROUP_TABLE(rows) - GROUP_RING(rows)) / GROUP_RING_BYTES(bits))
+
 struct scan_plan {
+    int32_t group_rows;   /* query rows of a tile, where all documents meet the same; else 0 */
     int32_t blocks;       /* of the grid */
     int32_t copy_bytes;   /* that a copy of residuals takes */
     int32_t ring_row;     /* bytes of a token in a ring */
     int32_t shared_bytes; /* the table of weights, and the warps' rings */
 };
+
+/* Bytes that a copy of residuals may take. */
+int64_t lik_cuda_scan_copy_bytes(const struct lik_tokens *d);
+
+/* Will a scan be by warpgroups? */
+int lik_cuda_scan_in_groups(const struct lik_score *op);
 
 /* ---- Compressed documents, decoded a chunk at a time: decoded.c ---- */
 

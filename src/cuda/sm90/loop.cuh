@@ -17,7 +17,7 @@
 #include "cuda/sm90/producer.cuh"
 #include "cuda/sm90/queries.cuh"
 #include "cuda/sm90/scores.cuh"
-#include "cuda/sm90/wgmma.cuh"
+#include "cuda/wgmma.cuh"
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 

@@ -29,7 +29,7 @@ LIK_DEVICE void place_queries(const struct sm90_args &a, struct shared &sm, stru
     }
     named_barrier(1 + me.warpgroup, 128);
     struct strip_place place = sm.strips[(first_band + (me.lane >> 1) % bands) * 4 + me.warp];
-    me.first = place.row < 0 ? -1 : place.row * a.score.columns;
+    me.first = place.row < 0 ? -1 : place.row * a.score.op.per_query;
     me.strip = place.strip;
 }
 

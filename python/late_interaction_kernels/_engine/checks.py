@@ -449,7 +449,7 @@ def first_of(name: str, D: Any, storage: str | None) -> Any:
     if isinstance(D, tuple) and (hasattr(D, "codec") or hasattr(D, "errors")):
         raise TypeError(f"{name} is a {type(D).__name__}, which retrieve and maxsim_topk alone take")
     if isinstance(D, tuple) and storage is None:
-        raise TypeError(f'{name} is a tuple, which only storage="int8" and storage="fp8" take')
+        raise TypeError(f'{name} is a tuple, which needs storage="int8" or "fp8"')
     return D[0] if isinstance(D, tuple) and D else D
 
 

@@ -102,7 +102,7 @@ def rows_of(name, queries, documents, packing, offsets, arguments):
     taken = {way: [] for way in ways}
     for _ in range(arguments.rounds):
         for way, call in ways.items():
-            taken[way].append(seconds_of(lambda c=call: c(10), arguments.device))
+            taken[way].append(seconds_of(lambda c=call: c(arguments.k), arguments.device))
     for way, row in rows.items():
         row["ms"] = round(statistics.median(taken[way]) * 1e3, 4)
         row["of 16 bits"] = round(row["ms"] / rows["16 bits"]["ms"], 3) if way != "16 bits" else 1.0
@@ -140,6 +140,7 @@ def main():
     parser.add_argument("--documents", type=int, default=20000, help="of the clustered collection")
     parser.add_argument("--tokens", type=int, default=32, help="of each of them")
     parser.add_argument("--queries", type=int, default=8, help="of 32 tokens, for them")
+    parser.add_argument("--k", type=int, default=10, help="of the calls that are timed")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", help="JSON file")
     arguments = parser.parse_args()

@@ -43,7 +43,7 @@ def same(Q, D, k, storage, *, normalize=True, offsets=None, **about):
     want = retrieve(Q, D, k, normalize=normalize, cu_seqlens_d=offsets, **about)
     assert len(got) == len(want)
     for a, b in zip(got, want, strict=True):
-        a, b = (np.asarray(x) for x in (a, b))
+        a, b = (np.asarray(x.cpu() if isinstance(x, torch.Tensor) else x) for x in (a, b))
         assert a.dtype == b.dtype and a.shape == b.shape
         np.testing.assert_array_equal(a, b)
     return sum(n for n, _ in looked)

@@ -42,6 +42,7 @@ KINDS = {"int8": "int8", "fp8": "float8_e4m3fn"}
 BLOCK = 1 << 24  # elements looked at together while the copies are made, and scores in a top-k
 WORTH = 0.25  # with more candidates than this share of all pairs, all are scored in full
 UNIT = 2.0**-24  # unit roundoff of float32
+TINY = 2.0**-50  # of unit vectors: what elements that count as zero may amount to
 FAR = 1e15  # norms above this are not relied on: sums of their squares may overflow somewhere
 
 
@@ -212,32 +213,31 @@ def candidates(fw: Framework, problem: Problem, D: TwoCopies, k: int, smallest: 
     off = _off(fw, problem, D)
     if smallest:
         scores = -scores
-    low = scores - off
-    line = fw.kth_largest(fw.where(low == low, low, float("-inf")), k)
-    return fw.where_true(~(scores + off < line))
+    return fw.where_true(~(scores + off < fw.kth_largest(scores - off, k)))
 
 
 def _off(fw: Framework, problem: Problem, D: TwoCopies) -> Any:
     """How far a score in 8 bits may be from the score in full, both as they are computed: f32
-    [queries, documents]. Where the bound overflows or meets a NaN it is no number, and nothing
-    is ruled out. The terms are those of docs/numerics.md, "Exact top-k from 8 bits".
+    [queries or 1, documents]. Where the bound overflows or meets a NaN it is no number, and
+    nothing is ruled out. The terms are those of docs/numerics.md, "Exact top-k from 8 bits".
     """
     q, dim, tokens = problem.q, D.values.shape[-1], length(problem.q)
-    wide = fw.cast(q.data, "float32")
-    norms = fw.ones(tuple(wide.shape[:-1]), wide) if D.normalize else _norm(wide) * (1 + dim * UNIT)
-    norms = norms + dim**0.5 * 2.0**-62
     # Two products, each off by its share of |q| |x|; two sums of maxima.
     share = 2 * (4 * dim + 64) * UNIT + 2 * (tokens + 4) * UNIT
     if D.storage == "int8":  # a query rounded to 16-bit integers
         share += dim**0.5 / 65534 + dim * 2.0**-25
     share += {HIGHEST: 0.0, HIGH: 2.0**-13, MEDIUM: 2.0**-6}[fw.precision(problem.precision)]
-    tiny = dim * 2.0**-110
+    wider = 1 + (tokens + 32) * 2.0**-23  # than what is rounded here
+    each = D.errors * ((1 + share) * wider) + (D.norms * (share * wider) + dim * TINY)
+    plain = q.mask is None and q.weights is None and q.offsets is None
+    if D.normalize and plain:
+        return each * tokens
+    wide = fw.cast(q.data, "float32")
+    norms = fw.ones(tuple(wide.shape[:-1]), wide) if D.normalize else _norm(wide) * (1 + dim * UNIT)
+    weights = None if q.weights is None else abs(q.weights)
+    lengths = q._replace(data=(norms + dim * TINY)[..., None], weights=weights)
     one = Tokens(fw.ones((1, 1, 1), wide))
-    weighted = q._replace(data=norms[..., None], weights=None if q.weights is None else abs(q.weights))
-    reach = score(Problem(weighted, one, precision=HIGHEST))[0]
-    counts = score(Problem(weighted._replace(data=norms[..., None] * 0 + 1), one, precision=HIGHEST))[0]
-    each = (D.errors + share * (D.norms + D.errors)) * (1 + (tokens + 32) * 2.0**-23)
-    return reach * each + tiny * (reach + counts) * (D.norms + 1)
+    return score(Problem(lengths, one, precision=HIGHEST))[0] * each
 
 
 __all__ = ["TwoCopies", "two_copies"]

@@ -150,8 +150,8 @@ def precision(choice: int) -> int:
 
 
 def kth_largest(x: Any, k: int) -> Any:
-    """Of each row, [rows, 1]."""
-    at = x.shape[-1] - k
+    """Of each row, [rows, 1]; NaN is below all."""
+    x, at = np.where(np.isnan(x), -np.inf, x), x.shape[-1] - k
     return np.partition(x, at, axis=-1)[:, at : at + 1]
 
 

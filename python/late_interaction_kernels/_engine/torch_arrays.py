@@ -272,7 +272,8 @@ def precision(choice: int) -> int:
 
 
 def kth_largest(x: Any, k: int) -> Any:
-    """Of each row, [rows, 1]."""
+    """Of each row, [rows, 1]; NaN is below all."""
+    x = torch.nan_to_num(x, -torch.inf, torch.inf, -torch.inf)
     return torch.topk(x, k, dim=-1).values[:, -1:]
 
 

@@ -36,6 +36,7 @@ score_pairs
 padded
 files
 forward
+exact
 topk
 _scorer
 retrieve

@@ -338,7 +338,7 @@ void lik_cuda_print_grad(const struct grad_plan *plan, char *text, size_t size);
 
 /* ---- The k best: topk.c ---- */
 
-#define TOPK_RUN 4096 /* keys that a block sorts at once */
+#define TOPK_RUN 4096 /* keys that a block selects from at once */
 
 /* How a problem is cut into chunks: LIK_ALL by documents, LIK_CANDIDATES by queries. */
 struct topk_plan {

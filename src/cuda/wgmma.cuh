@@ -114,6 +114,35 @@ LIK_WGMMAS(13, 104)
 LIK_WGMMAS(14, 112)
 LIK_WGMMAS(15, 120)
 LIK_WGMMAS(16, 128)
+
+/* wgmma_i8<add, octets>: the same of 32 i8 elements, their sums integers. Above 3 octets there
+ * are even numbers of them alone. */
+template <bool add, int octets> struct wgmma_i8;
+
+#define LIK_WGMMA_I8(add, f, octets, columns)                                                   \
+    template <> struct wgmma_i8<add, octets> {                                                  \
+        static LIK_MEMBER void run(int *c, uint32_t a, uint32_t b)                              \
+        {                                                                                       \
+            asm volatile("{\n.reg .pred p;\n.reg .b64 a, b;\nsetp.ne.b32 p, " #add ", 0;\n"      \
+                         "mov.b64 a, {%0, 0x40000040};\nmov.b64 b, {%1, 0x40000040};\n"         \
+                         "wgmma.mma_async.sync.aligned.m64n" #columns "k32.s32.s8.s8"           \
+                         " {" LIK_C_##octets "}, a, b, p;\n}"                                   \
+                         : "+r"(a), "+r"(b), LIK_R_##octets(f));                                \
+        }                                                                                       \
+    };
+#define LIK_WGMMAS_I8(octets, columns)     \
+    LIK_WGMMA_I8(1, "+r", octets, columns) \
+    LIK_WGMMA_I8(0, "=r", octets, columns)
+LIK_WGMMAS_I8(1, 8)
+LIK_WGMMAS_I8(2, 16)
+LIK_WGMMAS_I8(3, 24)
+LIK_WGMMAS_I8(4, 32)
+LIK_WGMMAS_I8(6, 48)
+LIK_WGMMAS_I8(8, 64)
+LIK_WGMMAS_I8(10, 80)
+LIK_WGMMAS_I8(12, 96)
+LIK_WGMMAS_I8(14, 112)
+LIK_WGMMAS_I8(16, 128)
 /* clang-format on */
 
 /* The same with a's rows in registers, 16 a warp as mma.sync has them, for four or eight octets

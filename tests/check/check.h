@@ -186,6 +186,8 @@ struct spec spec_random(struct rng *rng, int64_t work);
 
 /* Problem `number` (0 to 63) of normalized tokens whose squares leave the range of f32. */
 struct spec spec_far(int64_t number);
+/* Problem `number` of few query tokens and more documents of 8 bits than a GPU has warps. */
+struct spec spec_many(int64_t number);
 void spec_describe(const struct spec *spec, char *text, size_t size);
 
 /* ---- arrays.c: where entries stand, how they are filled ---- */

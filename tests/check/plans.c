@@ -90,6 +90,9 @@ static int read_word(const char *word, struct planned *p)
         s->pairing = LIK_PAIRS;
     else if (!strcmp(word, "normalized"))
         s->q.normalize = s->d.normalize = 1;
+    else if (!strcmp(word, "scaled"))
+        s->q.scale = lik_dtype_bytes(s->q.dtype) == 1 ? (const float *)nowhere : NULL,
+        s->d.scale = (const float *)nowhere, s->d.scale_strides.token = 1;
     else if (!strcmp(word, "one-hot"))
         s->d.storage = LIK_ONE_HOT;
     else if (!strcmp(word, "table"))

@@ -114,6 +114,37 @@ struct spec spec_far(int64_t number)
     return spec;
 }
 
+struct spec spec_many(int64_t number)
+{
+    static const int64_t widths[] = {128, 16, 64, 112, 128, 48, 96, 120};
+    static const int32_t stored[] = {LIK_E4M3, LIK_I8, LIK_E5M2},
+                         queries[] = {LIK_E4M3, LIK_I8, LIK_BF16, LIK_F16, LIK_E5M2};
+    static const enum layout layouts[] = {CONTIGUOUS, PACKED_I32, CONTIGUOUS, PACKED_GAPS, GROUPED};
+    static const enum values values[] = {NORMAL, TIES, NORMAL, INTEGERS, WITH_NAN};
+    struct rng rng = {.state = 70000 + (uint64_t)number};
+    struct spec spec = spec_plain(1 + rng_below(&rng, number % 3 ? 32 : 16), 1 + rng_below(&rng, 70),
+                                  widths[number % 8], (uint64_t)number);
+    spec.pairing = number % 4 == 3 ? LIK_LIST : number % 8 == 6 ? LIK_CANDIDATES : LIK_ALL;
+    spec.q.count = spec.pairing == LIK_ALL ? 1 + (spec.q.len <= 16) : 3;
+    spec.per_query = 410;
+    spec.list_count = 1500;
+    spec.d.count = spec.pairing == LIK_LIST ? 200 : spec.pairing == LIK_CANDIDATES ? 3 * 410 : 1200;
+    spec.d.dtype = stored[number % 3];
+    spec.q.dtype = queries[number % 5];
+    spec.d.layout = layouts[number / 2 % 5];
+    spec.d.mask = number % 2 ? (enum mask)rng_below(&rng, MASKS) : UNMASKED;
+    spec.q.mask = number % 7 == 6 ? RANDOM : UNMASKED;
+    spec.d.scale = (enum scale)rng_below(&rng, SCALES);
+    spec.q.scale = (enum scale)rng_below(&rng, SCALES);
+    spec.q.normalize = spec.q.scale == UNSCALED && number % 2;
+    spec.d.values = values[number / 3 % 5];
+    spec.q.values = values[number / 5 % 5];
+    spec.argmax_dtype = number % 3 == 1 ? 0 : number % 3 ? LIK_I32 : LIK_I16;
+    spec.weights = (int)(number % 2);
+    spec.placement = number % 4 < 2 ? AT_BEGIN : AT_END;
+    return spec;
+}
+
 static int describe_side(const struct side_spec *side, int64_t dim, char *text, size_t size)
 {
     char compressed[120] = "";

@@ -61,6 +61,9 @@ int lik_cuda_tile_rows(const struct lik_score *op, int strips_per_tile, struct r
 /* Strips of all rows that meet the same documents. */
 int64_t lik_cuda_strips(const struct lik_score *op);
 
+/* Have all tokens of x one scale, if any? */
+int lik_cuda_one_scale(const struct lik_tokens *x);
+
 /* Appends to a text of `size` bytes of which `used` are taken; returns what is taken then. */
 __attribute__((format(printf, 4, 5))) size_t lik_cuda_add_text(char *text, size_t size, size_t used,
                                                                const char *format, ...);
@@ -76,7 +79,7 @@ __attribute__((format(printf, 4, 5))) size_t lik_cuda_add_text(char *text, size_
 #define SM90_JOINT_OCTETS 15   /* of each of them, where lengths differ: no more than four boxes */
 #define SM90_SHORT_TOKENS 128  /* of documents whose masks are read together */
 #define SM90_STAGES       12
-#define SM90_PLANE_STAGES 2     /* of the second ring, which f32 tokens pass as planes */
+#define SM90_PLANE_STAGES 2     /* of the second ring, which converted tokens pass */
 #define SM90_STATIC_BYTES 10464 /* of shared memory beside what a launch asks for: struct shared */
 #define SM90_MAXIMA_BYTES 16    /* of a thread and band in the stash: struct maxima */
 
@@ -92,15 +95,17 @@ __attribute__((format(printf, 4, 5))) size_t lik_cuda_add_text(char *text, size_
 
 /* What kind of problem it is. */
 struct sm90_regime {
-    int32_t planes;        /* of f32: an element is the sum of so many bf16; 0: multiplied as stored */
-    int32_t slabs;         /* of a token: one, or an even number */
-    int32_t row_slabs;     /* of a query row: the same, of f32 in all planes */
-    int32_t slab_elements; /* 64, of f32 32 */
+    /* slabs of the second ring that 64 elements of f32 take, each the sum of so many bf16, or
+     * 128 of 8 bits, widened to f16 or bf16; 0: multiplied as stored */
+    int32_t planes;
+    int32_t slabs;         /* of a token: one, or an even number; of 8 bits any */
+    int32_t row_slabs;     /* of a query row: the same; of f32 in all planes, of 8 bits widened */
+    int32_t slab_elements; /* 64, of f32 32, of 8 bits 128 */
     /* of 16 elements that products of a tile's first stage take: 3, 4, 6 or 8; of f32 unused */
     int32_t steps_per_stage;
     int32_t uniform; /* documents of one length, none masked or listed */
     /* a column's products are multiplied by a factor: of normalized documents, whose norms are
-     * taken as they pass through the ring */
+     * taken as they pass through the ring; of 8 bits their scale */
     int32_t column_factors;
     /* where query rows lie and what they count is not known from their strides alone */
     int32_t rows_in_memory;
@@ -169,6 +174,20 @@ struct look_up_plan {
     int32_t by_fours; /* products of four query tokens are one load; or each is one, where it lies */
 };
 
+/* ---- Few query rows against documents of 8 bits: bytes.c ---- */
+
+#define BYTES_DIM    128 /* of tokens, at most */
+#define BYTES_WARPS  8   /* of a block, one a processor */
+#define BYTES_TOKENS 32  /* of a tile */
+#define BYTES_STAGES 3   /* of a warp's ring, a tile each */
+
+struct bytes_plan {
+    int32_t blocks;       /* of the grid */
+    int32_t ring_row;     /* bytes of a token in a ring */
+    int32_t scaled;       /* a tile's scales stand behind its tokens */
+    int32_t shared_bytes; /* the warps' rings */
+};
+
 /* ---- One pass over compressed documents: scan.c ---- */
 
 #define SCAN_DIM    128 /* of tokens, at most */
@@ -223,7 +242,7 @@ struct decoded_plan {
 
 /* The ways to score, in the order in which they are asked whether they take a problem. Each has
  * an entry in two lists: what plans it, in score.c, and what launches it, in cuda/score.cu. */
-enum { SCORE_LOOK_UP, SCORE_SM90, SCORE_DECODED, SCORE_SCAN, SCORE_MMA, SCORE_PATHS };
+enum { SCORE_LOOK_UP, SCORE_BYTES, SCORE_SM90, SCORE_DECODED, SCORE_SCAN, SCORE_MMA, SCORE_PATHS };
 
 /* How a forward pass runs: the factors that normalize the documents, the path's kernel, and the
  * sum of a query's strips; the first and the last where they are needed. */
@@ -246,6 +265,7 @@ struct score_plan {
     struct decoded_plan decoded;
     int64_t token_bytes; /* of decoded tokens and their factors */
     size_t tokens;       /* where those stand in the workspace */
+    struct bytes_plan bytes;
 };
 
 /* What plans a path. */
@@ -261,8 +281,8 @@ struct score_planner {
     size_t (*print)(const struct score_plan *plan, char *text, size_t size, size_t used);
 };
 
-extern const struct score_planner lik_cuda_plans_look_up, lik_cuda_plans_sm90, lik_cuda_plans_decoded,
-    lik_cuda_plans_scan, lik_cuda_plans_mma;
+extern const struct score_planner lik_cuda_plans_look_up, lik_cuda_plans_bytes, lik_cuda_plans_sm90,
+    lik_cuda_plans_decoded, lik_cuda_plans_scan, lik_cuda_plans_mma;
 
 int lik_cuda_plan_score(const struct gpu_limits *gpu, const struct lik_score *op, struct lik_layout *layout,
                         struct score_plan *plan);

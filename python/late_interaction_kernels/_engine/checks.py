@@ -40,6 +40,7 @@ class Framework(Protocol):
     def zero_or_one(self, x: Any) -> bool: ...
     def device(self, x: Any) -> Any: ...
     def on_host(self, x: Any) -> bool: ...
+    def in_reach(self, x: Any) -> bool: ...
     def has_values(self, x: Any) -> bool: ...
     def readable(self, x: Any) -> bool: ...
     def out_of_sight(self, x: Any) -> bool: ...
@@ -391,11 +392,12 @@ _LEAST = {"int8": 1e-12, "float8_e4m3fn": 1e-6, "float8_e5m2": 1e-6}  # of a tok
 def quantized(
     fw: Framework, x: Any, kind: str, normalize: bool = False, one: bool = False
 ) -> tuple[Any, Any]:
-    """(values of x's shape, f32 scales) of float tokens: a scale each, or one of all. In host
-    memory by the extension; elsewhere, and in a trace, by operations of the framework.
+    """(values of x's shape, f32 scales) of float tokens: a scale each, or one of all. By the
+    extension where the library computes; elsewhere, and in a trace, by operations of the
+    framework.
     """
     x, empty = detached(x), 0 in tuple(x.shape)
-    if fw.on_host(x) and not empty and not fw.tracing(x):
+    if fw.in_reach(x) and not empty and not fw.tracing(x):
         values, scales = native.quantize(fw, fw.settle(x), kind, normalize, one)
         return fw.as_kind(values, kind), scales
     wide, most = fw.cast(x, "float32"), LARGEST[kind]

@@ -75,7 +75,7 @@ def on_host(x: Any) -> bool:
     return True
 
 
-has_values = readable = may_wait = on_host
+has_values = readable = may_wait = in_reach = on_host
 
 
 def out_of_sight(x: Any) -> bool:

@@ -95,6 +95,14 @@ def on_host(x: Any) -> bool:
     return type(x) in PLAIN and has_values(x)
 
 
+def in_reach(x: Any) -> bool:
+    """Is it plain memory that the library computes with, the host's or a device's?"""
+    if on_host(x) or torch.compiler.is_compiling() or x.device.type != "cuda":
+        return on_host(x)
+    here = torch.version.hip is None and _native.has_device(x.device.index)
+    return here and type(x) in PLAIN and has_values(x)
+
+
 def readable(x: Any) -> bool:
     """May its values be looked at: on the host without waiting, under LIK_CHECK=1 on every
     device.

@@ -442,7 +442,8 @@ LIK_API LIK_STATUS lik_grad_plan(const struct lik_context *ctx, const struct lik
 LIK_API LIK_STATUS lik_grad_run(const struct lik_context *ctx, const struct lik_grad *op,
                                 const struct lik_exec *exec);
 
-/* Compressed and 8-bit tokens: see the structs. A backend may lack one of these (LIK_EUNSUPPORTED). */
+/* Compressed and 8-bit tokens: see the structs. A backend may lack one of these
+ * (LIK_EUNSUPPORTED). */
 LIK_API LIK_STATUS lik_decode_plan(const struct lik_context *ctx, const struct lik_decode *op,
                                    const struct lik_exec *exec, struct lik_plan *plan);
 LIK_API LIK_STATUS lik_decode_run(const struct lik_context *ctx, const struct lik_decode *op,

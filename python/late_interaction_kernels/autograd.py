@@ -95,6 +95,21 @@ def maxsim(
 ) -> tuple[Array, Array]: ...
 
 
+@overload
+def maxsim(
+    Q: Array,
+    D: Array | tuple[Array, Array],
+    q_mask: Array | None = None,
+    d_mask: Array | None = None,
+    *,
+    normalize: bool = False,
+    backward: str | None = None,
+    q_weights: Array | None = None,
+    storage: Storage | None = None,
+    return_argmax: bool,
+) -> Array | tuple[Array, Array]: ...
+
+
 def maxsim(
     Q: Any,
     D: Any,
@@ -202,6 +217,21 @@ def maxsim_pairs(
     storage: Storage | None = None,
     return_argmax: Literal[True],
 ) -> tuple[Array, Array]: ...
+
+
+@overload
+def maxsim_pairs(
+    Q: Array,
+    D: Array | tuple[Array, Array],
+    q_mask: Array | None = None,
+    d_mask: Array | None = None,
+    *,
+    normalize: bool = False,
+    backward: str | None = None,
+    q_weights: Array | None = None,
+    storage: Storage | None = None,
+    return_argmax: bool,
+) -> Array | tuple[Array, Array]: ...
 
 
 def maxsim_pairs(

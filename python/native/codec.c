@@ -1,6 +1,6 @@
 /* What makes and reads other storages: compressed tokens are decoded, encoded, a codec is
- * trained, and tokens are quantized to 8-bit numbers. Each takes a problem's fields, whose q is None and whose documents are the tokens, then what else it
- * needs. */
+ * trained, and tokens are quantized to 8-bit numbers. Each takes a problem's fields, whose q is
+ * None and whose documents are the tokens, then what else it needs. */
 #include "entries.h"
 #include "problem.h"
 #include "run.h"

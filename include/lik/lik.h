@@ -331,7 +331,7 @@ struct lik_train_found {
  * (i + 1/2) / 2^bits of the elements of the held-out tokens' residuals, all together,
  * interpolated linearly. Where so few tokens are kept that none can be held out, those that
  * k-means saw make the buckets. Tokens without a direction (shorter than 1e-12, or not finite)
- * take no part.
+ * take no part; where all are such, what is trained is 0.
  *
  * The results are the same for any number of threads and any layout of the same tokens. */
 struct lik_train {

@@ -24,6 +24,8 @@ t = torch.ones(2, 3, 4)
 a: NDArray[Any] = np.ones((2, 3, 4), "f4")
 compressed: CompressedTokens
 flag: bool
+four = (a, a, a, a)
+six = (a, a, a, a, a, a)
 assert_type(lik.maxsim(t, t), torch.Tensor)
 assert_type(lik.maxsim(a, a, a, normalize=True), NDArray[Any])
 assert_type(lik.maxsim(t, t, return_argmax=True), tuple[torch.Tensor, torch.Tensor])
@@ -31,9 +33,9 @@ assert_type(lik.maxsim(t, quantize_int8_per_token(t), storage="int8"), torch.Ten
 assert_type(lik.maxsim_pairs(a, a), NDArray[Any])
 assert_type(lik.maxsim(t, t, return_argmax=flag), torch.Tensor | tuple[torch.Tensor, torch.Tensor])
 assert_type(lik.maxsim_pairs(a, a, return_argmax=flag), NDArray[Any] | tuple[NDArray[Any], NDArray[Any]])
-assert_type(lik.maxsim_varlen(t, t, t, t, return_argmax=flag), torch.Tensor | tuple[torch.Tensor, torch.Tensor])
-assert_type(lik.maxsim_padded(t, t, t, t, return_argmax=flag), torch.Tensor | tuple[torch.Tensor, torch.Tensor])
-assert_type(score_pairs_packed(t, t, t, t, t, t, return_argmax=flag), torch.Tensor | tuple[torch.Tensor, torch.Tensor])
+assert_type(lik.maxsim_varlen(*four, return_argmax=flag), NDArray[Any] | tuple[NDArray[Any], NDArray[Any]])
+assert_type(lik.maxsim_padded(*four, return_argmax=flag), NDArray[Any] | tuple[NDArray[Any], NDArray[Any]])
+assert_type(score_pairs_packed(*six, return_argmax=flag), NDArray[Any] | tuple[NDArray[Any], NDArray[Any]])
 assert_type(
     lik.retrieve(t, t, 3, return_argmax=flag),
     tuple[torch.Tensor, torch.Tensor] | tuple[torch.Tensor, torch.Tensor, torch.Tensor],

@@ -95,10 +95,6 @@ def stacked(parts: Any) -> Any:
     return np.stack(parts)
 
 
-def running_max(x: Any) -> Any:
-    return np.maximum.accumulate(x)
-
-
 def widen_empty(x: Any) -> Any:
     return np.zeros((*x.shape[:-1], 1), x.dtype)
 

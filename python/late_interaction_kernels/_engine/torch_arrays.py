@@ -223,10 +223,6 @@ def stacked(parts: Any) -> Any:
     return torch.stack(parts)
 
 
-def running_max(x: Any) -> Any:
-    return x.cummax(0).values
-
-
 def widen_empty(x: Any) -> Any:
     return torch.nn.functional.pad(x, (0, 1))
 

@@ -400,13 +400,14 @@ def quantized(
         values, scales = native.quantize(fw, fw.settle(x), kind, normalize, one)
         return fw.as_kind(values, kind), scales
     wide, most = fw.cast(x, "float32"), LARGEST[kind]
+    by = fw.ones((), wide) * most  # on CUDA torch multiplies by the reciprocal of a number
     if one:
-        scale = fw.scalar(1.0 if empty else abs(wide).max().clip(_LEAST[kind]) / most, wide)
+        scale = fw.scalar(1.0, wide) if empty else abs(wide).max().clip(_LEAST[kind]) / by
         return fw.cast((wide / scale).clip(-most, most), kind), scale
     if empty:
         tiny = _LEAST[kind] / most if kind == "int8" else 1.0
         return fw.cast(wide, kind), fw.ones(tuple(x.shape[:-1]), wide) * tiny
-    scale = fw.largest_in_row(abs(wide)).clip(_LEAST[kind]) / most
+    scale = fw.largest_in_row(abs(wide)).clip(_LEAST[kind]) / by
     v = (wide / scale[..., None]).clip(-most, most)
     values = fw.cast(v.round() if kind == "int8" else v, kind)
     if normalize:

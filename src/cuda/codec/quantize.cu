@@ -6,12 +6,12 @@
 #include "shared/quantize.h"
 
 /* Elements of the rows that kernels keep in registers: a lane has so many runs of eight. */
-#define HELD_RUNS_MOST 8
+#define HELD_RUNS_MOST 16
 
+/* Rows that are held: dense, loaded in vectors, of a multiple of 8 elements. */
 enum held {
-    ANY_ROWS,   /* read again: any storage, layout and dim */
-    HALF_ROWS,  /* f16 or bf16, vectors of 8; runs of a multiple of 8 dims, held */
-    FLOAT_ROWS, /* the same of f32 */
+    HALF_ROWS,  /* f16 or bf16 */
+    FLOAT_ROWS, /* f32 */
 };
 
 struct quantize_args {
@@ -20,6 +20,7 @@ struct quantize_args {
     int32_t normalize;
     int32_t one_scale; /* scales[0] is of all rows */
     int32_t vector;    /* 8 values are stored at once */
+    int32_t plain;     /* rows are strides.token apart, each a token that counts as it is stored */
     uint8_t *values;
     float *scales;
 };
@@ -50,8 +51,8 @@ LIK_DEVICE float largest_of_row(float most)
 }
 
 /* What divides by `scale`: its reciprocal, correctly rounded, and refinement by the remainder.
- * The first one is off by at most an ulp in very few quotients, none of which is next to where
- * two 8-bit numbers part (tests/check/quantize.c); after the second it is the quotient. */
+ * After the first one a quotient may be off by an ulp, but not where two 8-bit numbers part
+ * (tests/check/quantize.c); after the second it is the quotient, but for the sign of a zero. */
 struct divisor {
     float scale, reciprocal;
 };
@@ -77,9 +78,13 @@ LIK_DEVICE uint8_t value_of(float v, int dtype)
                                : lik_as_e5m2(within);
 }
 
-/* Eight quotients, none NaN, as values: the first in the lowest bits. */
-template <int dtype> LIK_DEVICE uint2 values_of(const float (&v)[8])
+/* Eight quotients of x, none NaN, as values: the first in the lowest bits. */
+template <int dtype> LIK_DEVICE uint2 values_of(const float (&x)[8], float (&v)[8])
 {
+    if (dtype != LIK_I8)
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            v[i] = copysignf(v[i], x[i]);
     uint32_t word[2];
 #pragma unroll
     for (int w = 0; w < 2; w++) {
@@ -109,11 +114,12 @@ template <int dtype> LIK_DEVICE uint2 values_of(const float (&v)[8])
     return make_uint2(word[0], word[1]);
 }
 
-LIK_DEVICE uint2 values_of(const float (&v)[8], int dtype)
+/* v are the quotients of x. */
+LIK_DEVICE uint2 values_of(const float (&x)[8], float (&v)[8], int dtype)
 {
-    return dtype == LIK_I8     ? values_of<LIK_I8>(v)
-           : dtype == LIK_E4M3 ? values_of<LIK_E4M3>(v)
-                               : values_of<LIK_E5M2>(v);
+    return dtype == LIK_I8     ? values_of<LIK_I8>(x, v)
+           : dtype == LIK_E4M3 ? values_of<LIK_E4M3>(x, v)
+                               : values_of<LIK_E5M2>(x, v);
 }
 
 /* Elements k ... k + 7 of a row become values; returns the sum of the squared quotients. A row
@@ -135,12 +141,12 @@ LIK_DEVICE void quantize_8(const struct quantize_args &a, int64_t row, int k, co
 #pragma unroll
         for (int i = 0; i < 8; i++)
             v[i] = divide<2>(x[i], by);
-        bytes = values_of(v, a.dtype);
+        bytes = values_of(x, v, a.dtype);
     } else {
 #pragma unroll
         for (int i = 0; i < 8; i++)
             v[i] = divide<1>(x[i], by);
-        bytes = values_of(v, a.dtype);
+        bytes = values_of(x, v, a.dtype);
     }
     if (a.normalize)
 #pragma unroll
@@ -172,7 +178,8 @@ LIK_DEVICE float unit_scale(float scale, const float (&squares)[8])
 
 /* The runs of a row that a lane holds, zeros past the dim and of a row that is not kept. */
 template <int held, int runs>
-LIK_DEVICE void hold_row(const struct row_source &s, const struct row_place &p, int lane, float (&x)[runs][8])
+LIK_DEVICE void hold_row(const struct row_source &s, const struct row_place &p, bool scaled, int lane,
+                         float (&x)[runs][8])
 {
     const int dim = (int)s.x.dim;
     if (held == HALF_ROWS) {
@@ -199,7 +206,7 @@ LIK_DEVICE void hold_row(const struct row_source &s, const struct row_place &p, 
             x[r][4] = half[1].x, x[r][5] = half[1].y, x[r][6] = half[1].z, x[r][7] = half[1].w;
         }
     }
-    if (s.x.scale)
+    if (scaled)
 #pragma unroll
         for (int r = 0; r < runs; r++)
 #pragma unroll
@@ -207,10 +214,10 @@ LIK_DEVICE void hold_row(const struct row_source &s, const struct row_place &p, 
                 x[r][i] = __fmul_rn(x[r][i], p.scale);
 }
 
-LIK_DEVICE struct divisor divisor_of(const struct quantize_args &a, float largest)
+LIK_DEVICE struct divisor divisor_of(const struct quantize_args &a, bool kept, float largest)
 {
     struct divisor by;
-    by.scale = a.one_scale ? a.scales[0] : lik_quantize_scale(a.dtype, largest);
+    by.scale = a.one_scale && kept ? a.scales[0] : lik_quantize_scale(a.dtype, largest);
     by.reciprocal = __fdiv_rn(1.0f, by.scale);
     return by;
 }
@@ -226,7 +233,7 @@ LIK_DEVICE void store_scale(const struct quantize_args &a, int64_t row, bool kep
         a.scales[row] = kept ? scale : 0.0f;
 }
 
-template <int held, int runs>
+template <int held, int runs, bool plain>
 static __global__ void __launch_bounds__(ROW_THREADS)
     quantize_held(const __grid_constant__ struct quantize_args a)
 {
@@ -234,9 +241,10 @@ static __global__ void __launch_bounds__(ROW_THREADS)
     const int dim = (int)s.x.dim, lane = (int)threadIdx.x % ROW_LANES;
     for (int64_t row = ((int64_t)blockIdx.x * ROW_THREADS + threadIdx.x) / ROW_LANES; row < s.rows;
          row += (int64_t)gridDim.x * (ROW_THREADS / ROW_LANES)) {
-        const struct row_place place = place_row(s, row);
+        const struct row_place as_stored = {{row * s.x.strides.token, 0}, 1.0f, true};
+        const struct row_place place = plain ? as_stored : place_row(s, row);
         float x[runs][8], squares[8] = {}, largest = 0.0f;
-        hold_row<held, runs>(s, place, lane, x);
+        hold_row<held, runs>(s, place, !plain && s.x.scale, lane, x);
         if (!a.one_scale) {
 #pragma unroll
             for (int r = 0; r < runs; r++)
@@ -245,7 +253,7 @@ static __global__ void __launch_bounds__(ROW_THREADS)
                     largest = larger(largest, x[r][i]);
             largest = largest_of_row(largest);
         }
-        const struct divisor by = divisor_of(a, largest);
+        const struct divisor by = divisor_of(a, place.kept, largest);
 #pragma unroll
         for (int r = 0; r < runs; r++) {
             const int k = (r * ROW_LANES + lane) * 8;
@@ -295,7 +303,7 @@ static __global__ void __launch_bounds__(ROW_THREADS)
          row += (int64_t)gridDim.x * (ROW_THREADS / ROW_LANES)) {
         const struct row_place place = place_row(s, row);
         const float largest = a.one_scale ? 0.0f : largest_of_any_row<storage>(s, place, lane, table);
-        const struct divisor by = divisor_of(a, largest);
+        const struct divisor by = divisor_of(a, place.kept, largest);
         float squares[8] = {};
         for (int k = lane * 8; k < (int)s.x.dim; k += ROW_LANES * 8) {
             float x[8];
@@ -331,12 +339,21 @@ static __global__ void finish_scale(float *scale, int dtype)
 
 typedef void (*quantize_kernel)(struct quantize_args);
 
-template <int held> static quantize_kernel kernel_of_runs(int64_t runs)
+template <int held, bool plain> static quantize_kernel kernel_of_runs(int64_t runs)
 {
-    return runs <= 1   ? quantize_held<held, 1>
-           : runs <= 2 ? quantize_held<held, 2>
-           : runs <= 4 ? quantize_held<held, 4>
-                       : quantize_held<held, HELD_RUNS_MOST>;
+    return runs <= 1   ? quantize_held<held, 1, plain>
+           : runs <= 2 ? quantize_held<held, 2, plain>
+           : runs <= 4 ? quantize_held<held, 4, plain>
+           : runs <= 8 ? quantize_held<held, 8, plain>
+                       : quantize_held<held, HELD_RUNS_MOST, plain>;
+}
+
+/* Do the rows of the contiguous array lie strides.token apart, with nothing said of each? */
+static bool is_plain(const struct lik_tokens &x)
+{
+    const bool together =
+        x.count <= 1 || (!x.group_size && x.strides.sequence == x.len_max * x.strides.token);
+    return !x.offsets && !x.mask && !x.scale && together;
 }
 
 static quantize_kernel kernel_of(const struct quantize_args &a)
@@ -345,9 +362,9 @@ static quantize_kernel kernel_of(const struct quantize_args &a)
     const int64_t runs = (x.dim + 8 * ROW_LANES - 1) / (8 * ROW_LANES);
     const bool held = x.storage == LIK_DENSE && a.source.vector && x.dim % 8 == 0 && runs <= HELD_RUNS_MOST;
     if (held && x.dtype == LIK_F32)
-        return kernel_of_runs<FLOAT_ROWS>(runs);
+        return a.plain ? kernel_of_runs<FLOAT_ROWS, true>(runs) : kernel_of_runs<FLOAT_ROWS, false>(runs);
     if (held && (x.dtype == LIK_F16 || x.dtype == LIK_BF16))
-        return kernel_of_runs<HALF_ROWS>(runs);
+        return a.plain ? kernel_of_runs<HALF_ROWS, true>(runs) : kernel_of_runs<HALF_ROWS, false>(runs);
     return KERNEL_OF_ROWS(a.source, quantize_rows);
 }
 
@@ -363,6 +380,7 @@ int lik_cuda_quantize_run(const struct lik_quantize *op, cudaStream_t stream)
     a.values = (uint8_t *)op->values;
     a.scales = op->scales;
     a.vector = x.dim % 8 == 0 && (uintptr_t)op->values % 8 == 0;
+    a.plain = is_plain(x);
     const unsigned blocks = row_blocks(a.source.rows);
     if (op->one_scale) {
         int status =

@@ -229,6 +229,8 @@ int command_info(struct options *options)
     int status = lik_collection_open(&c, &from, &error), named = strcmp(path, "-") != 0;
     if (status == LIK_IO_UNREADABLE || status == LIK_IO_EXHAUSTED || (status && !c.format))
         die_io(status, &error);
+    if (!status && options->check && !strcmp(c.format, "npz") && lik_npz_verify(&c.map, c.path, &error))
+        die_io(LIK_IO_UNREADABLE, &error);
     if (!status)
         lengths = measure_lengths(&c);
     if (!status && options->check)

@@ -291,6 +291,7 @@ def _precision(name: str) -> int:
     return _PRECISIONS[name]
 
 
+# Long because of its docstring.
 def train_codec(
     tokens: Any,
     nbits: int = 4,

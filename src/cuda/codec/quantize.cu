@@ -6,7 +6,7 @@
 #include "shared/quantize.h"
 
 /* Elements of the rows that kernels keep in registers: a lane has so many runs of eight. */
-#define HELD_RUNS_MOST 16
+#define HELD_RUNS_MOST 8
 
 /* Rows that are held: dense, loaded in vectors, of a multiple of 8 elements. */
 enum held {
@@ -344,7 +344,6 @@ template <int held, bool plain> static quantize_kernel kernel_of_runs(int64_t ru
     return runs <= 1   ? quantize_held<held, 1, plain>
            : runs <= 2 ? quantize_held<held, 2, plain>
            : runs <= 4 ? quantize_held<held, 4, plain>
-           : runs <= 8 ? quantize_held<held, 8, plain>
                        : quantize_held<held, HELD_RUNS_MOST, plain>;
 }
 

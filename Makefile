@@ -44,6 +44,9 @@ install: all
 uninstall:
 	@test -f build/$(PRESET)/install_manifest.txt || { echo "nothing was installed from build/$(PRESET)"; exit 1; }
 	sed "s|^|$(DESTDIR)|" build/$(PRESET)/install_manifest.txt | tr '\n' '\0' | xargs -0 rm -fv --
+	@awk -v stage="$(DESTDIR)" '{sub("/[^/]*$$", ""); \
+	  while (/\/lik(\/demo)?$$/) {print stage $$0; sub("/[^/]*$$", "")}}' build/$(PRESET)/install_manifest.txt | \
+	  sort -ru | while read -r folder; do rmdir -- "$$folder" 2>/dev/null || :; done
 
 # These need an NVIDIA GPU and nvcc.
 # Runs the tests on a GPU.

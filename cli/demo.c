@@ -46,15 +46,20 @@ static char *join(const char *folder, const char *name)
     return path;
 }
 
-static int holds_demo(const char *folder)
+static int holds(const char *folder, const char *name)
 {
-    char *path = join(folder, "documents.safetensors");
+    char *path = join(folder, name);
     struct lik_io_error error;
     int there = lik_file_exists(path, &error);
     free(path);
     if (there < 0)
         die_io(there, &error);
     return there;
+}
+
+static int holds_demo(const char *folder)
+{
+    return holds(folder, "documents.safetensors") && holds(folder, "bm25.run"); /* not anybody's documents */
 }
 
 /* The collection: as told, installed beside the program, or in the source tree around it. */
@@ -65,8 +70,8 @@ static char *find_folder(const struct options *options)
     char program[4096];
     if (told && *told) {
         if (!holds_demo(told))
-            die(EXIT_UNREADABLE, "%s holds no documents.safetensors: it is not the packaged collection",
-                told);
+            die(EXIT_UNREADABLE,
+                "%s holds no documents.safetensors and bm25.run: it is not the packaged collection", told);
         return join(told, ".");
     }
     ssize_t size = readlink("/proc/self/exe", program, sizeof program - 1);
@@ -82,9 +87,10 @@ static char *find_folder(const struct options *options)
     }
     if (holds_demo("demo"))
         return join("demo", ".");
-    die(EXIT_UNREADABLE, "the packaged collection was not found beside the program or in ./demo\n    Say "
-                         "where it is: --data DIR or "
-                         "LIK_DEMO_DATA.");
+    if (holds_demo("."))
+        return join(".", ".");
+    die(EXIT_UNREADABLE, "the packaged collection was not found beside the program, in ./demo or here\n"
+                         "    Say where it is: --data DIR or LIK_DEMO_DATA.");
 }
 
 /* Neither the page nor the picture may be a link to one of the collection's files. */

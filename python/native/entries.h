@@ -24,8 +24,6 @@ ENTRY(way);
 ENTRY(decode);
 ENTRY(encode);
 ENTRY(train);
-
-/* quantize.c */
 ENTRY(quantize);
 
 /* The forward pass of a training step: (scores, argmax), new tensors of torch; NULL with an

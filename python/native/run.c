@@ -96,7 +96,8 @@ static int plan_of(enum run_verb verb, const struct lik_context *ctx, const void
     case RUN_GRAD: return lik_grad_plan(ctx, op, exec, plan);
     case RUN_DECODE: return lik_decode_plan(ctx, op, exec, plan);
     case RUN_ENCODE: return lik_encode_plan(ctx, op, exec, plan);
-    default: return lik_train_plan(ctx, op, exec, plan);
+    case RUN_TRAIN: return lik_train_plan(ctx, op, exec, plan);
+    default: return lik_quantize_plan(ctx, op, exec, plan);
     }
 }
 
@@ -109,7 +110,8 @@ static int run_of(enum run_verb verb, const struct lik_context *ctx, const void 
     case RUN_GRAD: return lik_grad_run(ctx, op, exec);
     case RUN_DECODE: return lik_decode_run(ctx, op, exec);
     case RUN_ENCODE: return lik_encode_run(ctx, op, exec);
-    default: return lik_train_run(ctx, op, exec);
+    case RUN_TRAIN: return lik_train_run(ctx, op, exec);
+    default: return lik_quantize_run(ctx, op, exec);
     }
 }
 

@@ -174,4 +174,5 @@ const struct lik_backend lik_backend_cpu = {
     .decode = lik_cpu_decode,
     .encode = lik_cpu_encode,
     .train = lik_cpu_train,
+    .quantize = lik_cpu_quantize,
 };

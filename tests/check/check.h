@@ -258,6 +258,7 @@ int run_grad(const struct lik_context *ctx, const struct lik_grad *op, const str
 int run_decode(const struct lik_context *ctx, const struct lik_decode *op, const struct lik_exec *exec);
 int run_encode(const struct lik_context *ctx, const struct lik_encode *op, const struct lik_exec *exec);
 int run_train(const struct lik_context *ctx, const struct lik_train *op, const struct lik_exec *exec);
+int run_quantize(const struct lik_context *ctx, const struct lik_quantize *op, const struct lik_exec *exec);
 
 /* ---- gpu.c: the same over copies of all arrays in device memory ---- */
 
@@ -267,6 +268,7 @@ int gpu_run_grad(const struct lik_context *ctx, const struct lik_grad *op);
 int gpu_run_decode(const struct lik_context *ctx, const struct lik_decode *op);
 int gpu_run_encode(const struct lik_context *ctx, const struct lik_encode *op);
 int gpu_run_train(const struct lik_context *ctx, const struct lik_train *op);
+int gpu_run_quantize(const struct lik_context *ctx, const struct lik_quantize *op);
 
 /* ---- the groups ---- */
 
@@ -278,6 +280,7 @@ void check_grad(void);
 void check_topk(void);
 void check_codec(void);
 void check_training(void); /* a part of it */
+void check_quantize(void);
 void check_arguments(void);
 void check_entries(void); /* a part of it */
 void check_codes(void);   /* another */

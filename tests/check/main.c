@@ -9,10 +9,13 @@ static const struct {
     const char *name;
     void (*run)(void);
 } groups[] = {
-    {"dtypes", check_dtypes},         {"score", check_score},         {"special", check_special},
-    {"invariance", check_invariance}, {"grad", check_grad},           {"topk", check_topk},
-    {"codec", check_codec},           {"arguments", check_arguments}, {"pool", check_pool},
-    {"plans", check_plans},           {"files", check_files},         {"views", check_views},
+    {"dtypes", check_dtypes},       {"score", check_score},
+    {"special", check_special},     {"invariance", check_invariance},
+    {"grad", check_grad},           {"topk", check_topk},
+    {"codec", check_codec},         {"quantize", check_quantize},
+    {"arguments", check_arguments}, {"pool", check_pool},
+    {"plans", check_plans},         {"files", check_files},
+    {"views", check_views},
 };
 
 static double seconds(void)

@@ -431,6 +431,7 @@ int lik_cuda_plan_train(const struct gpu_limits *gpu, const struct lik_train *op
                         struct train_plan *plan);
 
 void lik_cuda_name_decode(const struct lik_decode *op, char *text, size_t size);
+void lik_cuda_name_quantize(const struct lik_quantize *op, char *text, size_t size);
 void lik_cuda_name_encode(const struct encode_plan *plan, char *text, size_t size);
 void lik_cuda_name_train(const struct train_plan *plan, char *text, size_t size);
 void lik_cuda_print_assign(const struct assign_plan *plan, char *text, size_t size);

@@ -77,9 +77,11 @@ struct lik_cpu_geometry {
      * half of its vector. */
     int32_t makes_tiles;
     int32_t integer_words; /* panels of integers and bf16 end on a multiple of as many 32-bit words */
+    int32_t word_pairs;    /* two of these words of a token lie together, then those of the next */
     /* 16-bit queries are two panels of 8 bits, as those of 7: the high bytes, then the low
-     * ones */
+     * ones, both signed */
     int32_t splits_i16;
+    int32_t reads_halves; /* f16 and bf16 kernels widen what they read each time: no f32 rows are kept */
 };
 
 /* How compressed tokens become f32 rows. */

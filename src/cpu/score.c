@@ -68,7 +68,7 @@ static void run_stream(const struct lik_cpu_job *job, struct lik_cpu_stream *str
         } else {
             run_panel(job, kernels[shape], lik_panel_stride(g, shape), packed, &rows, element_bytes);
             /* the first panel left the rows widened */
-            if (plan->loader->rows == LIK_ROWS_WIDENED && !g->makes_tiles && p == 0 && block->panels > 1) {
+            if (plan->loader->rows == LIK_ROWS_WIDENED && plan->widened_rows && p == 0 && block->panels > 1) {
                 for (int64_t r = 0; r < stream->count + 2 * g->tile_rows; r++)
                     stream->rows[r] =
                         slot->widened + lik_min_i64(r, stream->count - 1) * plan->widened_stride;

@@ -16,6 +16,15 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
+#if defined(__aarch64__)
+#if defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(__APPLE__)
+#include <sys/sysctl.h>
+#elif defined(_WIN32)
+#include <windows.h>
+#endif
+#endif
 
 /* What `usable` of a level says. */
 enum usable {
@@ -89,6 +98,43 @@ static enum usable has_amx(void)
 #else
     return LACKING;
 #endif
+}
+#endif
+
+#if defined(__aarch64__)
+/* Does the operating system say that the processor has a feature? By its bit in AT_HWCAP (0 ...
+ * 63) or AT_HWCAP2 (64 ...), Apple's name, or Windows' number of it. */
+static int has_feature(int hwcap, const char *apple, unsigned windows)
+{
+    (void)hwcap;
+    (void)apple;
+    (void)windows;
+#if defined(__linux__)
+    return (int)(getauxval(hwcap < 64 ? AT_HWCAP : AT_HWCAP2) >> hwcap % 64 & 1);
+#elif defined(__APPLE__)
+    int has = 0;
+    size_t size = sizeof has;
+    return !sysctlbyname(apple, &has, &size, NULL, 0) && has;
+#elif defined(_WIN32)
+    return IsProcessorFeaturePresent(windows);
+#else
+    return 0;
+#endif
+}
+
+static enum usable has_neondot(void)
+{
+    return has_feature(20, "hw.optional.arm.FEAT_DotProd", 43) ? USABLE : LACKING;
+}
+
+static enum usable has_neoni8mm(void)
+{
+    return has_neondot() && has_feature(64 + 13, "hw.optional.arm.FEAT_I8MM", 66) ? USABLE : LACKING;
+}
+
+static enum usable has_neonbf16(void)
+{
+    return has_neoni8mm() && has_feature(64 + 14, "hw.optional.arm.FEAT_BF16", 68) ? USABLE : LACKING;
 }
 #endif
 

@@ -39,7 +39,11 @@ static void check_devices(void)
     check(lik_context_create(endless, &ctx) == LIK_EINVAL && strlen(lik_last_error()) < 1000,
           "an endless device name");
 
-    static const char *const levels[] = {"generic", "avx2", "nonsense", "", "amx"};
+    int32_t highest = 0;
+    while (lik_cpu_level(highest + 1, NULL))
+        highest++;
+    const char *const levels[] = {"generic", lik_cpu_level(highest > 0, NULL), "nonsense", "",
+                                  lik_cpu_level(highest, NULL)};
     const char *kept = getenv("LIK_CPU");
     char *before = kept ? strdup(kept) : NULL;
     for (int64_t i = 0; i < COUNT(levels); i++) {

@@ -13,6 +13,11 @@
 #include <sys/syscall.h>
 #endif
 #include <unistd.h>
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
+#endif
 
 #define CANARY            0xa5
 #define PRINTED_FAILURES  40 /* in all */
@@ -173,10 +178,11 @@ void buffer_free(struct buffer *b)
 struct device devices[] = {{"ref", "ref", NULL}, LIK_CPU_LEVELS(LEVEL){"cuda:0", "cuda", NULL}};
 const int64_t device_count = COUNT(devices);
 
+#if defined(__x86_64__)
 /* AMX with Linux's leave. */
 static int has_amx(void)
 {
-#if defined(__x86_64__) && defined(__linux__)
+#if defined(__linux__)
     unsigned a, b, c, d;
     return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 22 & 13) == 13 &&
            !syscall(SYS_arch_prctl, 0x1023, 18);
@@ -184,9 +190,34 @@ static int has_amx(void)
     return 0;
 #endif
 }
+#endif
+
+/* A feature of aarch64, by its number in Linux's HWCAP and HWCAP2, or by Apple's name. */
+static int has_feature(int number, const char *name)
+{
+#if defined(__aarch64__) && defined(__linux__)
+    (void)name;
+    return getauxval(number < 64 ? AT_HWCAP : AT_HWCAP2) >> number % 64 & 1;
+#elif defined(__aarch64__) && defined(__APPLE__)
+    int has = 0;
+    size_t size = sizeof has;
+    return number >= 0 && !sysctlbyname(name, &has, &size, NULL, 0) && has;
+#else
+    (void)name;
+    return number < 0;
+#endif
+}
 
 static int processor_has(const char *level)
 {
+    if (!strcmp(level, "neon"))
+        return 1;
+    if (!strcmp(level, "neondot"))
+        return has_feature(20, "hw.optional.arm.FEAT_DotProd");
+    if (!strcmp(level, "neoni8mm"))
+        return has_feature(77, "hw.optional.arm.FEAT_I8MM");
+    if (!strcmp(level, "neonbf16"))
+        return has_feature(78, "hw.optional.arm.FEAT_BF16");
 #if defined(__x86_64__)
     unsigned a, b, c, d;
     int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&

@@ -378,9 +378,9 @@ static void check_large(const struct device *device)
     }
 }
 
-/* Levels above AVX2 add up the same products in the same order, so that their bits are AVX2's;
- * all but bf16 documents by bf16 queries, which some multiply in pairs. */
-static void check_levels_agree(const struct device *avx2)
+/* Levels above AVX2 and NEON add up the same products in the same order, so that their bits are
+ * those of the lowest; all but bf16 documents by bf16 queries, which some multiply in pairs. */
+static void check_levels_agree(const struct device *lowest)
 {
     struct rng rng = {.state = 41};
     for (int64_t number = 0; number < 500; number++) {
@@ -391,12 +391,12 @@ static void check_levels_agree(const struct device *avx2)
         char text[700];
         struct problem *p = problem_make(&spec);
         spec_describe(&spec, text, sizeof text);
-        struct baseline base = baseline_make(p, avx2);
-        for (base.device = avx2 + 1; !strncmp(base.device->name, "cpu:", 4); base.device++) {
+        struct baseline base = baseline_make(p, lowest);
+        for (base.device = lowest + 1; !strncmp(base.device->name, "cpu:", 4); base.device++) {
             check_describe("invariance, case %lld on %s: %s", (long long)(2000 + number), base.device->name,
                            text);
             if (base.device->ctx)
-                check_against("on a level above avx2", p, &base, NULL);
+                check_against("on a level above it", p, &base, NULL);
         }
         free(base.scores);
         free(base.argmax);
@@ -430,7 +430,7 @@ void check_invariance(void)
                 check_case(70000 + number, &spec, &devices[i], 0);
         }
         check_large(&devices[i]);
-        if (!strcmp(devices[i].level, "avx2"))
+        if (!strcmp(devices[i].level, "avx2") || !strcmp(devices[i].level, "neon"))
             check_levels_agree(&devices[i]);
     }
     for (int threads = 1; threads <= POOLS; threads++)

@@ -468,7 +468,7 @@ double problem_product_tolerance(const struct problem *p, int64_t i, int64_t s, 
         tolerance += below_normal;
     }
     if (problem_quantized(p)) {
-        double step = fmax(p->q.largest[row] / 32767, p->q.l1[row] * 128 / 0x1p31);
+        double step = fmax(p->q.largest[row] / 32639, p->q.l1[row] * 128 / 0x1p31);
         if (p->op.precision == LIK_MEDIUM && (p->op.d.dtype == LIK_I8 || p->op.d.codec->bits <= 4))
             step = p->q.largest[row] / 63;
         tolerance += 0.5 * 1.001 * step * l1; /* the step itself is an f32 */

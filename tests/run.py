@@ -240,6 +240,12 @@ def suite_qemu(tally: Tally) -> None:
                 call(tally, f"qemu {cpu} {group}", [*check, group])
 
 
+def suite_platforms(tally: Tally) -> None:
+    """Other systems: library, command and check suite are built, and run under emulation."""
+    need("cmake")
+    call(tally, "platforms", [sys.executable, "tests/platforms.py"])
+
+
 def suite_cli(tally: Tally) -> None:
     """The lik command, end to end."""
     if build(tally, "release", "-DLIK_WERROR=ON"):

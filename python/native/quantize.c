@@ -132,7 +132,7 @@ static float length_of(const float *x, int64_t n, float scale)
 static void take_row(struct job *job, const float *x, int64_t row)
 {
     int64_t dim = job->x.dim;
-    int32_t most = !job->scale ? largest_of(x, dim) : 0;
+    int32_t most = job->scale == 0 ? largest_of(x, dim) : 0;
     if (!job->values) {
         int32_t seen = atomic_load_explicit(&job->largest, memory_order_relaxed);
         while (most > seen && !atomic_compare_exchange_weak(&job->largest, &seen, most))
@@ -140,7 +140,7 @@ static void take_row(struct job *job, const float *x, int64_t row)
         return;
     }
     float largest = float_of(most), scale = job->scale;
-    if (!scale) {
+    if (scale == 0) {
         float least = least_of[job->kind];
         scale = (largest < least ? least : largest) / most_of[job->kind];
     }

@@ -230,7 +230,7 @@ int lik_file_inherit(int fd, const char *path, const char *aside)
         return -1;
     mode_t mode = old.st_mode & 0777;
     if (old.st_gid != own.st_gid && fchown(fd, (uid_t)-1, old.st_gid))
-        mode = (mode & 0707) | (mode & 07) << 3;
+        mode = (mode_t)((mode & 0707) | (mode & 07) << 3);
     if (old.st_uid != own.st_uid && fchown(fd, old.st_uid, (gid_t)-1))
         errno = 0; /* only root may */
     if (!fchmod(fd, mode))

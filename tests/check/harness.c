@@ -159,25 +159,14 @@ void buffer_free(struct buffer *b)
 struct device devices[] = {{"ref", "ref", NULL}, LIK_CPU_LEVELS(LEVEL){"cuda:0", "cuda", NULL}};
 const int64_t device_count = COUNT(devices);
 
-/* AMX with the system's leave. */
-static int has_amx(void)
-{
-#if defined(__x86_64__)
-    unsigned a, b, c, d;
-    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 22 & 13) == 13 && amx_is_allowed();
-#else
-    return 0;
-#endif
-}
-
 static int processor_has(const char *level)
 {
 #if defined(__x86_64__)
-    unsigned a, b, c, d, b7 = 0, c7 = 0, a71 = 0;
+    unsigned a, b, c, d, b7 = 0, c7 = 0, d7 = 0, a71 = 0;
     int avx2 = 0, avx512 = 0;
     if (__get_cpuid(1, &a, &b, &c, &d))
         avx2 = (c & bit_F16C) && (c & bit_FMA) && (c & bit_OSXSAVE);
-    if (__get_cpuid_count(7, 0, &a, &b7, &c7, &d))
+    if (__get_cpuid_count(7, 0, &a, &b7, &c7, &d7))
         avx2 = avx2 && (b7 & bit_AVX2);
     if (__get_cpuid_count(7, 1, &a71, &b, &c, &d))
         avx512 =
@@ -193,7 +182,7 @@ static int processor_has(const char *level)
     if (!strcmp(level, "avx512bf16"))
         return avx512 && (c7 >> 11 & 1) && (a71 >> 5 & 1);
     if (!strcmp(level, "amx"))
-        return avx512 && has_amx();
+        return avx512 && (d7 >> 22 & 13) == 13 && amx_is_allowed(); /* with the system's leave */
 #endif
     return !strcmp(level, "ref") || !strcmp(level, "generic") || !strcmp(level, "cuda");
 }

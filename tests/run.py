@@ -277,6 +277,12 @@ def suite_aarch64(tally: Tally) -> None:
         call(tally, f"qemu {cpu} {' '.join(arguments)}", check)
 
 
+def suite_platforms(tally: Tally) -> None:
+    """Other systems: library, command and check suite are built, and run under emulation."""
+    need("cmake")
+    call(tally, "platforms", [sys.executable, "tests/platforms.py"])
+
+
 def suite_cli(tally: Tally) -> None:
     """The lik command, end to end."""
     if build(tally, "release", "-DLIK_WERROR=ON"):

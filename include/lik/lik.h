@@ -39,6 +39,8 @@
 
 #if defined(LIK_STATIC)
 #define LIK_API
+#elif defined(_WIN32) && defined(LIK_BUILDING)
+#define LIK_API __declspec(dllexport)
 #elif defined(_WIN32)
 #define LIK_API __declspec(dllimport)
 #else

@@ -40,33 +40,47 @@ static enum usable has_baseline(void)
 }
 
 #if defined(__x86_64__)
+enum { AVX = 6, AVX512 = 0xe6 }; /* registers that the operating system saves for every thread */
+
+/* A bit of what the processor says of itself. Not by the compiler's own function, which wants a
+ * table that not every compiler's library has. */
+static int has_bit(unsigned leaf, unsigned part, char name, int bit)
+{
+    unsigned r[4]; /* eax to edx */
+    return __get_cpuid_count(leaf, part, r, r + 1, r + 2, r + 3) && r[name - 'a'] >> bit & 1;
+}
+
+static int saves(unsigned registers)
+{
+    unsigned low, high;
+    if (!has_bit(1, 0, 'c', 27)) /* may it be asked? */
+        return 0;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return (low & registers) == registers;
+}
+
 static enum usable has_avx2(void)
 {
-    __builtin_cpu_init(); /* checks the operating system's saved state, too */
-    unsigned a, b, c, d;  /* clang 14 does not know "f16c" */
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                   __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C)
-               ? USABLE
-               : LACKING;
+    const int fma = has_bit(1, 0, 'c', 12), f16c = has_bit(1, 0, 'c', 29), avx2 = has_bit(7, 0, 'b', 5);
+    return saves(AVX) && fma && f16c && avx2 ? USABLE : LACKING;
 }
 
 static enum usable has_avxvnni(void)
 {
-    unsigned a, b, c, d;
-    return has_avx2() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1) ? USABLE : LACKING;
+    return has_avx2() && has_bit(7, 1, 'a', 4) ? USABLE : LACKING;
 }
 
 static enum usable has_avx512(void)
 {
-    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                   __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")
+    return has_avx2() && saves(AVX512) && has_bit(7, 0, 'b', 16) && has_bit(7, 0, 'b', 17) &&
+                   has_bit(7, 0, 'b', 30) && has_bit(7, 0, 'b', 31)
                ? USABLE
                : LACKING;
 }
 
 static enum usable has_avx512vnni(void)
 {
-    return has_avx512() && __builtin_cpu_supports("avx512vnni") ? USABLE : LACKING;
+    return has_avx512() && has_bit(7, 0, 'c', 11) ? USABLE : LACKING;
 }
 
 /* Intel's processors take two to four times as long for the instruction as for a multiply-add
@@ -74,9 +88,9 @@ static enum usable has_avx512vnni(void)
 static enum usable has_avx512bf16(void)
 {
     unsigned a, b, c, d;
-    if (!has_avx512vnni() || !__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a >> 5 & 1))
+    if (!has_avx512vnni() || !has_bit(7, 1, 'a', 5))
         return LACKING;
-    return __builtin_cpu_is("intel") ? BY_NAME : USABLE;
+    return __get_cpuid(0, &a, &b, &c, &d) && b == signature_INTEL_ebx ? BY_NAME : USABLE;
 }
 
 /* Tiles are state that Linux saves for those who asked for it: a process asks once, and its

@@ -1,6 +1,7 @@
 /* The entries of the C API beside the operations: devices, merges, names; what each refuses,
  * and in which words. */
 #include "check.h"
+#include "system.h"
 
 #include <limits.h>
 
@@ -47,7 +48,7 @@ static void check_devices(void)
     const char *kept = getenv("LIK_CPU");
     char *before = kept ? strdup(kept) : NULL;
     for (int64_t i = 0; i < COUNT(levels); i++) {
-        setenv("LIK_CPU", levels[i], 1);
+        environment_set("LIK_CPU", levels[i]);
         int status = lik_context_create("cpu", &ctx);
         check_describe("arguments: LIK_CPU=%s", levels[i]);
         if (i == 2) {
@@ -63,10 +64,7 @@ static void check_devices(void)
         check(!strncmp(lik_context_name(ctx), "cpu:", 4), "the context is %s", lik_context_name(ctx));
         lik_context_destroy(ctx);
     }
-    if (before)
-        setenv("LIK_CPU", before, 1);
-    else
-        unsetenv("LIK_CPU");
+    environment_set("LIK_CPU", before);
     free(before);
 }
 

@@ -8,7 +8,7 @@
 
 #include "shared/operand.h"
 
-#include <pthread.h>
+#include "system.h"
 
 #define POOLS 8
 static struct lik_pool *pools[POOLS + 1]; /* by number of threads */
@@ -195,28 +195,22 @@ struct spawned {
     int64_t i;
 };
 
-static void *spawned_main(void *opaque)
+static void spawned_main(void *opaque)
 {
     struct spawned *s = opaque;
     s->task(s->arg, s->i);
-    return NULL;
 }
 
 static void thread_each(void *pool, int64_t n, void (*task)(void *arg, int64_t i), void *arg)
 {
     enum { AT_ONCE = 16 };
-    pthread_t threads[AT_ONCE];
     struct spawned each[AT_ONCE];
     (void)pool;
     for (int64_t from = 0; from < n; from += AT_ONCE) {
         int64_t count = n - from < AT_ONCE ? n - from : AT_ONCE;
-        for (int64_t a = 0; a < count; a++) {
-            each[a] = (struct spawned){task, arg, from + a};
-            if (pthread_create(&threads[a], NULL, spawned_main, &each[a]))
-                exit(2);
-        }
         for (int64_t a = 0; a < count; a++)
-            pthread_join(threads[a], NULL);
+            each[a] = (struct spawned){task, arg, from + a};
+        threads_run(count, spawned_main, each, sizeof *each);
     }
 }
 

@@ -1,0 +1,165 @@
+/* The Metal backend's door: one hook an operation, each of which plans once, and either says
+ * what it planned or takes its workspace and runs. Operands lie in the memory of the process,
+ * which Apple's GPUs share; an operation is done when it returns. */
+#include "metal/run.h"
+
+#include "base/size.h"
+#include "shared/operand.h"
+
+/* Cache lines at both ends of the workspace that kernels do not write: somebody else's bytes
+ * may lie in them. */
+#define EDGE 128
+
+static void begin_layout(struct lik_layout *layout)
+{
+    lik_layout_take(layout, 1, EDGE, 1);
+}
+
+static void end_layout(struct lik_layout *layout)
+{
+    if (layout->bytes == EDGE) /* nothing between the edges */
+        *layout = (struct lik_layout){0};
+    else
+        lik_layout_take(layout, 1, EDGE, 1);
+}
+
+/* What kernels read of a problem. */
+static void read_problem(struct lik_metal_run *run, const struct lik_score *op)
+{
+    lik_metal_reads_tokens(run, &op->q);
+    lik_metal_reads_tokens(run, &op->d);
+    if (op->pairing == LIK_LIST) {
+        lik_metal_reads(run, op->list_q, op->list_count * 8);
+        lik_metal_reads(run, op->list_d, op->list_count * 8);
+    }
+}
+
+/* Rows and columns of the scores. */
+static void shape_of(const struct lik_score *op, int64_t *rows, int64_t *columns)
+{
+    *rows = op->pairing == LIK_LIST ? op->list_count : op->q.count;
+    *columns = op->pairing == LIK_ALL ? op->d.count : op->pairing == LIK_CANDIDATES ? op->per_query : 1;
+}
+
+static int64_t argmax_bytes(const struct lik_score *op, int64_t rows, int64_t columns)
+{
+    return rows * columns * op->q.len_max * (int64_t)lik_dtype_bytes(op->argmax_dtype);
+}
+
+/* Workspace of a run, told to it; the run has begun. */
+static int take(const struct lik_context *ctx, struct lik_exec *exec, const struct lik_layout *layout,
+                struct lik_metal_run *run, char **workspace)
+{
+    int status = lik_workspace_take(ctx, exec, layout, workspace);
+    if (!status)
+        lik_metal_scratch(run, *workspace, layout->bytes);
+    return status;
+}
+
+static int score(const struct lik_context *ctx, const struct lik_score *op, struct lik_exec *exec,
+                 struct lik_plan *plan)
+{
+    struct lik_layout layout = {0};
+    struct lik_metal_score_plan p;
+    struct lik_metal_run run;
+    const struct lik_metal_queue queue = {lik_metal_encode, &run};
+    int64_t rows, columns;
+    char *workspace;
+    begin_layout(&layout);
+    int status = lik_metal_plan_score(op, &layout, &p);
+    end_layout(&layout);
+    if (!status && plan) {
+        lik_metal_name_score(op, &p, plan->variant, sizeof plan->variant);
+        return lik_workspace_plan(ctx, &layout, plan);
+    }
+    if (status || (status = lik_metal_begin(&run, ctx)) != LIK_OK)
+        return status;
+    status = take(ctx, exec, &layout, &run, &workspace);
+    if (!status) {
+        shape_of(op, &rows, &columns);
+        read_problem(&run, op);
+        lik_metal_writes(&run, op->scores, rows, columns * 4, op->scores_stride * 4, 0);
+        lik_metal_writes(&run, op->argmax, 1, argmax_bytes(op, rows, columns), 0, 0);
+        status = lik_metal_run_score(op, &p, workspace, &queue);
+    }
+    return lik_metal_end(&run, status);
+}
+
+static int topk(const struct lik_context *ctx, const struct lik_topk *op, struct lik_exec *exec,
+                struct lik_plan *plan)
+{
+    struct lik_layout layout = {0};
+    struct lik_metal_topk_plan p;
+    struct lik_metal_run run;
+    const struct lik_metal_queue queue = {lik_metal_encode, &run};
+    char *workspace;
+    begin_layout(&layout);
+    int status = lik_metal_plan_topk(op, &layout, &p);
+    end_layout(&layout);
+    if (!status && plan) {
+        lik_metal_name_topk(op, &p, plan->variant, sizeof plan->variant);
+        return lik_workspace_plan(ctx, &layout, plan);
+    }
+    if (status || (status = lik_metal_begin(&run, ctx)) != LIK_OK)
+        return status;
+    status = take(ctx, exec, &layout, &run, &workspace);
+    if (!status) {
+        int64_t entries = op->score.q.count * op->k;
+        read_problem(&run, &op->score);
+        lik_metal_writes(&run, op->values, 1, entries * 4, 0, 0);
+        lik_metal_writes(&run, op->ids, 1, entries * 8, 0, 0);
+        status = lik_metal_run_topk(op, &p, workspace, &queue);
+    }
+    return lik_metal_end(&run, status);
+}
+
+static int64_t rows_of(const struct lik_tokens *x)
+{
+    return x->offsets ? x->total : x->count * x->len_max;
+}
+
+static int grad(const struct lik_context *ctx, const struct lik_grad *op, struct lik_exec *exec,
+                struct lik_plan *plan)
+{
+    const struct lik_tokens *q = &op->score.q, *d = &op->score.d;
+    struct lik_layout layout = {0};
+    struct lik_metal_grad_plan p;
+    struct lik_metal_run run;
+    const struct lik_metal_queue queue = {lik_metal_encode, &run};
+    int64_t rows, columns;
+    char *workspace;
+    begin_layout(&layout);
+    int status = lik_metal_plan_grad(op, &layout, &p);
+    end_layout(&layout);
+    if (!status && plan) {
+        lik_metal_name_grad(op, &p, plan->variant, sizeof plan->variant);
+        return lik_workspace_plan(ctx, &layout, plan);
+    }
+    if (status || (status = lik_metal_begin(&run, ctx)) != LIK_OK)
+        return status;
+    status = take(ctx, exec, &layout, &run, &workspace);
+    if (!status) {
+        shape_of(&op->score, &rows, &columns);
+        read_problem(&run, &op->score);
+        lik_metal_reads(&run, op->grad_scores,
+                        rows && columns ? ((rows - 1) * op->grad_scores_stride + columns) * 4 : 0);
+        lik_metal_reads(&run, op->score.argmax, argmax_bytes(&op->score, rows, columns));
+        lik_metal_writes(&run, op->grad_q, 1, rows_of(q) * q->dim * (int64_t)lik_dtype_bytes(q->dtype), 0,
+                         op->accumulate);
+        lik_metal_writes(&run, op->grad_d, 1, rows_of(d) * d->dim * (int64_t)lik_dtype_bytes(d->dtype), 0,
+                         op->accumulate);
+        lik_metal_writes(&run, op->grad_weights, 1, rows_of(q) * 4, 0, op->accumulate);
+        status = lik_metal_run_grad(op, &p, workspace, &queue);
+    }
+    return lik_metal_end(&run, status);
+}
+
+const struct lik_backend lik_backend_metal = {
+    .name = "metal",
+    .host_memory = 1,
+    .storages = 1u << LIK_DENSE | 1u << LIK_RESIDUAL,
+    .open = lik_metal_open,
+    .score = score,
+    .topk = topk,
+    .grad = grad,
+};

@@ -4,7 +4,7 @@
 #include "metal/run.h"
 
 #include "base/size.h"
-#include "shared/operand.h"
+#include "shared/tokens.h"
 
 /* Cache lines at both ends of the workspace that kernels do not write: somebody else's bytes
  * may lie in them. */
@@ -34,16 +34,10 @@ static void read_problem(struct lik_metal_run *run, const struct lik_score *op)
     }
 }
 
-/* Rows and columns of the scores. */
-static void shape_of(const struct lik_score *op, int64_t *rows, int64_t *columns)
+static int64_t argmax_bytes(const struct lik_score *op)
 {
-    *rows = op->pairing == LIK_LIST ? op->list_count : op->q.count;
-    *columns = op->pairing == LIK_ALL ? op->d.count : op->pairing == LIK_CANDIDATES ? op->per_query : 1;
-}
-
-static int64_t argmax_bytes(const struct lik_score *op, int64_t rows, int64_t columns)
-{
-    return rows * columns * op->q.len_max * (int64_t)lik_dtype_bytes(op->argmax_dtype);
+    return lik_score_rows(op) * lik_score_columns(op) * op->q.len_max *
+           (int64_t)lik_dtype_bytes(op->argmax_dtype);
 }
 
 /* Workspace of a run, told to it; the run has begun. */
@@ -63,7 +57,6 @@ static int score(const struct lik_context *ctx, const struct lik_score *op, stru
     struct lik_metal_score_plan p;
     struct lik_metal_run run;
     const struct lik_metal_queue queue = {lik_metal_encode, &run};
-    int64_t rows, columns;
     char *workspace;
     begin_layout(&layout);
     int status = lik_metal_plan_score(op, &layout, &p);
@@ -76,10 +69,10 @@ static int score(const struct lik_context *ctx, const struct lik_score *op, stru
         return status;
     status = take(ctx, exec, &layout, &run, &workspace);
     if (!status) {
-        shape_of(op, &rows, &columns);
+        int64_t row_bytes = lik_score_columns(op) * 4;
         read_problem(&run, op);
-        lik_metal_writes(&run, op->scores, rows, columns * 4, op->scores_stride * 4, 0);
-        lik_metal_writes(&run, op->argmax, 1, argmax_bytes(op, rows, columns), 0, 0);
+        lik_metal_writes(&run, op->scores, lik_score_rows(op), row_bytes, op->scores_stride * 4, 0);
+        lik_metal_writes(&run, op->argmax, 1, argmax_bytes(op), 0, 0);
         status = lik_metal_run_score(op, &p, workspace, &queue);
     }
     return lik_metal_end(&run, status);
@@ -113,11 +106,6 @@ static int topk(const struct lik_context *ctx, const struct lik_topk *op, struct
     return lik_metal_end(&run, status);
 }
 
-static int64_t rows_of(const struct lik_tokens *x)
-{
-    return x->offsets ? x->total : x->count * x->len_max;
-}
-
 static int grad(const struct lik_context *ctx, const struct lik_grad *op, struct lik_exec *exec,
                 struct lik_plan *plan)
 {
@@ -126,7 +114,6 @@ static int grad(const struct lik_context *ctx, const struct lik_grad *op, struct
     struct lik_metal_grad_plan p;
     struct lik_metal_run run;
     const struct lik_metal_queue queue = {lik_metal_encode, &run};
-    int64_t rows, columns;
     char *workspace;
     begin_layout(&layout);
     int status = lik_metal_plan_grad(op, &layout, &p);
@@ -139,16 +126,16 @@ static int grad(const struct lik_context *ctx, const struct lik_grad *op, struct
         return status;
     status = take(ctx, exec, &layout, &run, &workspace);
     if (!status) {
-        shape_of(&op->score, &rows, &columns);
+        int64_t rows = lik_score_rows(&op->score), columns = lik_score_columns(&op->score);
         read_problem(&run, &op->score);
         lik_metal_reads(&run, op->grad_scores,
                         rows && columns ? ((rows - 1) * op->grad_scores_stride + columns) * 4 : 0);
-        lik_metal_reads(&run, op->score.argmax, argmax_bytes(&op->score, rows, columns));
-        lik_metal_writes(&run, op->grad_q, 1, rows_of(q) * q->dim * (int64_t)lik_dtype_bytes(q->dtype), 0,
-                         op->accumulate);
-        lik_metal_writes(&run, op->grad_d, 1, rows_of(d) * d->dim * (int64_t)lik_dtype_bytes(d->dtype), 0,
-                         op->accumulate);
-        lik_metal_writes(&run, op->grad_weights, 1, rows_of(q) * 4, 0, op->accumulate);
+        lik_metal_reads(&run, op->score.argmax, argmax_bytes(&op->score));
+        const int64_t q_bytes = lik_tokens_rows(q) * q->dim * (int64_t)lik_dtype_bytes(q->dtype),
+                      d_bytes = lik_tokens_rows(d) * d->dim * (int64_t)lik_dtype_bytes(d->dtype);
+        lik_metal_writes(&run, op->grad_q, 1, q_bytes, 0, op->accumulate);
+        lik_metal_writes(&run, op->grad_d, 1, d_bytes, 0, op->accumulate);
+        lik_metal_writes(&run, op->grad_weights, 1, lik_tokens_rows(q) * 4, 0, op->accumulate);
         status = lik_metal_run_grad(op, &p, workspace, &queue);
     }
     return lik_metal_end(&run, status);

@@ -88,7 +88,7 @@ void lik_metal_writes(struct lik_metal_run *run, void *at, int64_t rows, int64_t
     r->rows = rows;
     r->row_bytes = row_bytes;
     r->row_stride = row_stride;
-    r->copied = keep; /* where a copy is made it begins with what is there */
+    r->keep = keep;
 }
 
 void lik_metal_scratch(struct lik_metal_run *run, void *at, int64_t bytes)
@@ -121,11 +121,9 @@ static int stays(const struct lik_metal_region *r)
 /* The region's buffer, made when the first dispatch asks for it. */
 static int settle(const struct lik_metal_gpu *gpu, struct lik_metal_region *r)
 {
-    int keep = r->copied || r->rows == 0;
     if (r->bytes > gpu->max_buffer_bytes)
         return lik_fail(LIK_EUNSUPPORTED, "an array has %lld bytes, a buffer of \"%s\" at most %lld",
                         (long long)r->bytes, gpu->name, (long long)gpu->max_buffer_bytes);
-    r->copied = 0;
     if (stays(r))
         wrap(gpu, r);
     if (r->buffer)
@@ -135,7 +133,7 @@ static int settle(const struct lik_metal_gpu *gpu, struct lik_metal_region *r)
     r->buffer = new_buffer(gpu, r->bytes);
     if (!r->buffer)
         return lik_fail(LIK_ENOMEM, "metal:%d has no buffer of %lld bytes", gpu->index, (long long)r->bytes);
-    if (keep)
+    if (r->keep || r->rows == 0)
         memcpy(contents(r->buffer), r->begin, (size_t)r->bytes);
     return LIK_OK;
 }

@@ -16,10 +16,12 @@ struct lik_metal_region {
     const void *key;
     char *begin;
     int64_t bytes;
-    int64_t rows, row_bytes, row_stride; /* written: what is the caller's to be written; 0: read only */
-    int copied;                          /* `buffer` holds a copy */
-    objc_id buffer;                      /* NULL: no dispatch has asked for it */
-    int64_t offset;                      /* of `begin` in it */
+    /* what of it is written, and the caller's; rows 0: nothing, -1: all, and nobody else's */
+    int64_t rows, row_bytes, row_stride;
+    int keep;       /* written: what is there is read too */
+    int copied;     /* `buffer` holds a copy */
+    objc_id buffer; /* NULL: no dispatch has asked for it */
+    int64_t offset; /* of `begin` in it */
 };
 
 struct lik_metal_run {

@@ -12,7 +12,7 @@ static const char *choices(const struct option_help *o)
     static const char *const known[][2] = {
         {"color", "auto always never"},
         {"cmap", "viridis grey"},
-        {"device", "auto cpu cpu:avx2 cpu:generic ref cuda:0"},
+        {"device", "auto cpu cpu:avx2 cpu:generic ref cuda:0 metal"},
         {"nbits", "1 2 4 8"},
     };
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
@@ -89,7 +89,7 @@ static void man(void)
     printf(
         ".SH EXIT STATUS\n0 done, 1 no result (\\-\\-fail\\-empty), 2 usage, 3 unreadable or corrupt input,\n"
         "4 incompatible input, 5 out of memory or disk, 6 device unavailable, 130 interrupted.\n"
-        ".SH ENVIRONMENT\nLIK_THREADS, LIK_CPU, LIK_DEMO_DATA, NO_COLOR.\n");
+        ".SH ENVIRONMENT\nLIK_THREADS, LIK_CPU, LIK_DEMO_DATA, NO_COLOR, XDG_CACHE_HOME.\n");
 }
 
 /* ---- completions ---- */

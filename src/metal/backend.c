@@ -6,6 +6,9 @@
 #include "base/size.h"
 #include "shared/tokens.h"
 
+#include <stdio.h>
+#include <string.h>
+
 /* Cache lines at both ends of the workspace that kernels do not write: somebody else's bytes
  * may lie in them. */
 #define EDGE 128
@@ -50,6 +53,15 @@ static int take(const struct lik_context *ctx, struct lik_exec *exec, const stru
     return status;
 }
 
+/* The same on "metal:queue". */
+static int take_theirs(const struct lik_context *ctx, struct lik_exec *exec, const struct lik_layout *layout,
+                       char **workspace)
+{
+    if (!exec->stream)
+        return lik_fail(LIK_EINVAL, "exec.stream is NULL, must be a struct lik_metal_queue");
+    return lik_workspace_take(ctx, exec, layout, workspace);
+}
+
 static int score(const struct lik_context *ctx, const struct lik_score *op, struct lik_exec *exec,
                  struct lik_plan *plan)
 {
@@ -65,7 +77,13 @@ static int score(const struct lik_context *ctx, const struct lik_score *op, stru
         lik_metal_name_score(op, &p, plan->variant, sizeof plan->variant);
         return lik_workspace_plan(ctx, &layout, plan);
     }
-    if (status || (status = lik_metal_begin(&run, ctx)) != LIK_OK)
+    if (status)
+        return status;
+    if (!ctx->kernels) {
+        status = take_theirs(ctx, exec, &layout, &workspace);
+        return status ? status : lik_metal_run_score(op, &p, workspace, exec->stream);
+    }
+    if ((status = lik_metal_begin(&run, ctx)) != LIK_OK)
         return status;
     status = take(ctx, exec, &layout, &run, &workspace);
     if (!status) {
@@ -93,7 +111,13 @@ static int topk(const struct lik_context *ctx, const struct lik_topk *op, struct
         lik_metal_name_topk(op, &p, plan->variant, sizeof plan->variant);
         return lik_workspace_plan(ctx, &layout, plan);
     }
-    if (status || (status = lik_metal_begin(&run, ctx)) != LIK_OK)
+    if (status)
+        return status;
+    if (!ctx->kernels) {
+        status = take_theirs(ctx, exec, &layout, &workspace);
+        return status ? status : lik_metal_run_topk(op, &p, workspace, exec->stream);
+    }
+    if ((status = lik_metal_begin(&run, ctx)) != LIK_OK)
         return status;
     status = take(ctx, exec, &layout, &run, &workspace);
     if (!status) {
@@ -122,7 +146,13 @@ static int grad(const struct lik_context *ctx, const struct lik_grad *op, struct
         lik_metal_name_grad(op, &p, plan->variant, sizeof plan->variant);
         return lik_workspace_plan(ctx, &layout, plan);
     }
-    if (status || (status = lik_metal_begin(&run, ctx)) != LIK_OK)
+    if (status)
+        return status;
+    if (!ctx->kernels) {
+        status = take_theirs(ctx, exec, &layout, &workspace);
+        return status ? status : lik_metal_run_grad(op, &p, workspace, exec->stream);
+    }
+    if ((status = lik_metal_begin(&run, ctx)) != LIK_OK)
         return status;
     status = take(ctx, exec, &layout, &run, &workspace);
     if (!status) {
@@ -141,11 +171,81 @@ static int grad(const struct lik_context *ctx, const struct lik_grad *op, struct
     return lik_metal_end(&run, status);
 }
 
+/* ---- somebody else's queue ---- */
+
+static int no_memory(const struct lik_context *ctx)
+{
+    return lik_fail(LIK_EUNSUPPORTED, "%s has neither memory nor streams: those are its host's", ctx->name);
+}
+
+static int no_alloc(const struct lik_context *ctx, size_t bytes, void **out)
+{
+    (void)bytes, (void)out;
+    return no_memory(ctx);
+}
+
+static void no_free(const struct lik_context *ctx, void *memory)
+{
+    (void)ctx, (void)memory;
+}
+
+static int no_copy(const struct lik_context *ctx, void *to, const void *from, size_t bytes)
+{
+    (void)to, (void)from, (void)bytes;
+    return no_memory(ctx);
+}
+
+static int no_info(const struct lik_context *ctx, size_t *free_bytes, size_t *total_bytes)
+{
+    (void)free_bytes, (void)total_bytes;
+    return no_memory(ctx);
+}
+
+static int no_stream(const struct lik_context *ctx, void **out)
+{
+    (void)out;
+    return no_memory(ctx);
+}
+
+static int no_wait(const struct lik_context *ctx, void *stream)
+{
+    (void)stream;
+    return no_memory(ctx);
+}
+
+/* "metal:queue": for hosts with command buffers of their own, such as torch. Operands are
+ * addresses that mean something to the host alone, exec.stream is its struct lik_metal_queue,
+ * and a run hands it the dispatches. */
+static const struct lik_backend to_a_queue = {
+    .name = "metal",
+    .storages = 1u << LIK_DENSE | 1u << LIK_RESIDUAL,
+    .score = score,
+    .topk = topk,
+    .grad = grad,
+    .memory_alloc = no_alloc,
+    .memory_free = no_free,
+    .memory_copy = no_copy,
+    .memory_info = no_info,
+    .stream_create = no_stream,
+    .stream_synchronize = no_wait,
+    .stream_destroy = no_free,
+};
+
+static int open_metal(struct lik_context *ctx, const char *level)
+{
+    if (!level || strcmp(level, "queue"))
+        return lik_metal_open(ctx, level);
+    ctx->backend = &to_a_queue;
+    ctx->check = 0; /* nothing can be looked at */
+    snprintf(ctx->name, sizeof ctx->name, "metal:queue");
+    return LIK_OK;
+}
+
 const struct lik_backend lik_backend_metal = {
     .name = "metal",
     .host_memory = 1,
     .storages = 1u << LIK_DENSE | 1u << LIK_RESIDUAL,
-    .open = lik_metal_open,
+    .open = open_metal,
     .score = score,
     .topk = topk,
     .grad = grad,

@@ -1,5 +1,6 @@
-"""The functions of ``mps``, where the existing package compiles a reference. Nothing is
-compiled at run time here.
+"""The functions of ``mps``. Which of the Metal kernels, a compiled reference and plain torch
+operations computes is chosen where all of this package's functions do, in
+``_engine/torch_mps.py``.
 """
 
 from __future__ import annotations
@@ -9,7 +10,11 @@ from typing import Any
 from .._engine.problem import detached
 from ..autograd import maxsim
 
-_compiled_cache: dict[tuple[Any, ...], Any] = {}  # always empty; hosts' tests clear it
+_compiled_cache: dict[tuple[Any, ...], Any] = {}  # the references that torch.compile made
+try:
+    from .._engine.torch_mps import compiled_cache as _compiled_cache
+except ImportError:  # there is no torch
+    pass
 
 
 def maxsim_mps(

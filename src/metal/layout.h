@@ -25,6 +25,13 @@ typedef int64_t lik_long;
 #define LIK_METAL_SLICE   32
 #define LIK_METAL_DIM     128
 #define LIK_METAL_PAD     4 /* elements behind each row in threadgroup memory */
+/* Threadgroup memory of a score with tiles of elements of b bytes: both tiles (the second also
+ * holds 32-bit numbers), the products, and what is known of each row and of each column. */
+#define LIK_METAL_SHARED(b)                                                           \
+    (LIK_METAL_ROWS * (LIK_METAL_DIM + LIK_METAL_PAD) * (b) +                         \
+     LIK_METAL_COLUMNS * (LIK_METAL_SLICE + LIK_METAL_PAD) * 4 +                      \
+     LIK_METAL_ROWS * (LIK_METAL_COLUMNS + LIK_METAL_PAD) * 4 + LIK_METAL_ROWS * 28 + \
+     LIK_METAL_COLUMNS * 24)
 /* Keys that a threadgroup sorts in its own memory, a power of two. */
 #define LIK_METAL_RUN 1024
 
@@ -64,6 +71,7 @@ typedef int64_t lik_long;
 #define LIK_KIND_E5M2     5
 #define LIK_KIND_I8       6
 #define LIK_KIND_RESIDUAL 7
+#define LIK_KIND_ONE_HOT  8
 
 #define LIK_PAIRING_ALL        0
 #define LIK_PAIRING_CANDIDATES 1
@@ -90,12 +98,13 @@ struct lik_metal_tokens {
     struct lik_metal_strides scale;
     lik_long has_weights;
     struct lik_metal_strides weights;
-    lik_long code_bytes;
+    lik_long code_bytes; /* 0: dense tokens have none */
+    lik_long code_count; /* codes are 0 to one less */
     struct lik_metal_strides codes;
     lik_long normalize;
     lik_long has_factors; /* scale and normalization are taken from the factors */
     lik_long bits, bit_order;
-    lik_long centroid_count, centroid_stride, centroids_dtype, buckets_dtype;
+    lik_long centroid_stride, centroids_dtype, buckets_dtype;
 };
 
 /* lik_factors: scale / max(|scale x|, 1e-12), or scale, of every row of an operand. */

@@ -18,15 +18,8 @@
 #define SCORE_BUFFERS (AT(LIK_AT_ARGS) | AT_Q | AT(LIK_AT_Q_WEIGHTS) | AT_D | AT_LISTS | AT_SCORED)
 #define GRAD_BUFFERS                                                                       \
     (AT(LIK_AT_ARGS) | AT_Q | AT(LIK_AT_Q_WEIGHTS) | AT_D | AT_LISTS | AT(LIK_AT_ARGMAX) | \
-     AT(LIK_AT_GRAD_SCORES) | AT(LIK_AT_SCALE) | AT(LIK_AT_OUT) | AT(LIK_AT_KEYS))
-#define SHARED_ROWS(b) (LIK_METAL_ROWS * (LIK_METAL_DIM + LIK_METAL_PAD) * (b))
-#define SHARED_TILE(b) (LIK_METAL_COLUMNS * (LIK_METAL_SLICE + LIK_METAL_PAD) * (b))
-/* The two tiles of elements of b bytes, that of products, and what is known of each row and
- * column. */
-#define SCORE_SHARED(b)                                                                           \
-    (SHARED_ROWS(b) + SHARED_TILE(b) + LIK_METAL_ROWS * (LIK_METAL_COLUMNS + LIK_METAL_PAD) * 4 + \
-     LIK_METAL_ROWS * 16 + LIK_METAL_COLUMNS * 24)
-#define SCORE(name, b) {name, sizeof(struct lik_metal_score), SCORE_SHARED(b), SCORE_BUFFERS, AT_SCORED}
+     AT(LIK_AT_GRAD_SCORES) | AT(LIK_AT_OUT) | AT(LIK_AT_KEYS))
+#define SCORE(name, b) {name, sizeof(struct lik_metal_score), LIK_METAL_SHARED(b), SCORE_BUFFERS, AT_SCORED}
 
 const struct lik_metal_kernel lik_metal_kernels[LIK_METAL_KERNELS] = {
     [LIK_METAL_FACTORS] = {"lik_factors", sizeof(struct lik_metal_factors), 0,
@@ -40,7 +33,9 @@ const struct lik_metal_kernel lik_metal_kernels[LIK_METAL_KERNELS] = {
     [LIK_METAL_SCORE_E5M2] = SCORE("lik_score_e5m2", 4),
     [LIK_METAL_SCORE_I8] = SCORE("lik_score_i8", 4),
     [LIK_METAL_SCORE_RESIDUAL] = SCORE("lik_score_residual", 4),
-    [LIK_METAL_GRAD] = {"lik_grad", sizeof(struct lik_metal_grad), 0, GRAD_BUFFERS, AT(LIK_AT_OUT)},
+    [LIK_METAL_SCORE_ONE_HOT] = SCORE("lik_score_one_hot", 2),
+    [LIK_METAL_GRAD] = {"lik_grad", sizeof(struct lik_metal_grad), 0, GRAD_BUFFERS | AT(LIK_AT_SCALE),
+                        AT(LIK_AT_OUT)},
     [LIK_METAL_GRAD_WEIGHTS] = {"lik_grad_weights", sizeof(struct lik_metal_grad), 0, GRAD_BUFFERS,
                                 AT(LIK_AT_OUT)},
     [LIK_METAL_LIST_KEYS] = {"lik_list_keys", sizeof(struct lik_metal_list_keys), 0,
@@ -85,8 +80,11 @@ int64_t lik_metal_factor_count(const struct lik_tokens *x)
 struct lik_metal_tokens lik_metal_tokens_of(const struct lik_tokens *x)
 {
     const struct lik_codec *codec = x->storage == LIK_RESIDUAL ? x->codec : NULL;
+    const int one_hot = x->storage == LIK_ONE_HOT;
     struct lik_metal_tokens t = {
-        .kind = codec ? LIK_KIND_RESIDUAL : x->dtype,
+        .kind = codec     ? LIK_KIND_RESIDUAL
+                : one_hot ? LIK_KIND_ONE_HOT
+                          : x->dtype,
         .dtype = x->dtype,
         .count = x->count,
         .len_max = x->len_max,
@@ -96,7 +94,7 @@ struct lik_metal_tokens lik_metal_tokens_of(const struct lik_tokens *x)
         .group_size = x->offsets ? 0 : x->group_size,
         .dim_stride = x->dim_stride,
         .quads = in_quads(x),
-        .data = strides_of(&x->strides),
+        .data = one_hot ? (struct lik_metal_strides){0, 0, 0} : strides_of(&x->strides), /* they may be any */
         .has_mask = x->mask != NULL,
         .mask = strides_of(&x->mask_strides),
         .scale_bytes = x->scale ? (x->scale_dtype == LIK_F16 ? 2 : 4) : 0,
@@ -106,13 +104,15 @@ struct lik_metal_tokens lik_metal_tokens_of(const struct lik_tokens *x)
         .normalize = x->normalize != 0,
         .has_factors = x->scale || x->normalize,
     };
-    if (!codec)
+    if (x->storage == LIK_DENSE)
         return t;
     t.code_bytes = (int64_t)lik_dtype_bytes(x->codes_dtype);
     t.codes = strides_of(&x->codes_strides);
+    t.code_count = lik_code_count(x);
+    if (!codec)
+        return t;
     t.bits = codec->bits;
     t.bit_order = codec->bit_order;
-    t.centroid_count = codec->centroid_count;
     t.centroid_stride = lik_centroid_stride(x);
     t.centroids_dtype = codec->centroids_dtype;
     t.buckets_dtype = codec->weights_dtype;
@@ -128,9 +128,11 @@ static void name_documents(const struct lik_tokens *d, const void *factors,
     at[LIK_AT_D_OFFSETS] = d->offsets;
     at[LIK_AT_D_MASK] = d->mask;
     at[LIK_AT_D_FACTORS] = factors;
-    if (d->storage != LIK_RESIDUAL)
+    if (d->storage == LIK_DENSE)
         return;
     at[LIK_AT_D_CODES] = d->codes;
+    if (d->storage == LIK_ONE_HOT)
+        return;
     at[LIK_AT_D_CENTROIDS] = d->codec->centroids;
     at[LIK_AT_D_BUCKETS] = d->codec->bits ? d->codec->weights : NULL;
 }
@@ -175,8 +177,6 @@ int lik_metal_run_factors(const struct lik_tokens *x, float *out, const struct l
 /* What the kernels' 32-bit arithmetic takes: tokens of a sequence and queries of a tile. */
 int lik_metal_check(const struct lik_score *op)
 {
-    if (op->d.storage == LIK_ONE_HOT)
-        return lik_fail(LIK_EUNSUPPORTED, "d.storage is LIK_ONE_HOT, which the Metal kernels do not take");
     if (op->d.len_max > INT32_MAX || op->q.len_max > INT32_MAX)
         return lik_fail(LIK_EUNSUPPORTED,
                         "q.len_max is %lld and d.len_max is %lld, the Metal kernels take 2^31 - 1",
@@ -189,8 +189,8 @@ int lik_metal_check(const struct lik_score *op)
 
 static enum lik_metal_kernel_number kernel_of(const struct lik_score *op)
 {
-    if (op->d.storage == LIK_RESIDUAL)
-        return LIK_METAL_SCORE_RESIDUAL;
+    if (op->d.storage != LIK_DENSE)
+        return op->d.storage == LIK_RESIDUAL ? LIK_METAL_SCORE_RESIDUAL : LIK_METAL_SCORE_ONE_HOT;
     if (op->q.dtype == LIK_F16 && op->d.dtype == LIK_F16)
         return LIK_METAL_SCORE_HALF;
     return (enum lik_metal_kernel_number)((int)LIK_METAL_SCORE_F32 + op->d.dtype - LIK_F32);
@@ -298,7 +298,7 @@ void lik_metal_name_score(const struct lik_score *op, const struct lik_metal_sco
     char bits[16] = "";
     if (op->d.storage == LIK_RESIDUAL)
         snprintf(bits, sizeof bits, "_%dbits", (int)op->d.codec->bits);
-    snprintf(text, size, "score_%s_%s%s_d%lld_metal%s", lik_dtype_name(op->q.dtype),
-             lik_dtype_name(op->d.dtype), bits, (long long)op->d.dim,
-             p->kernel == LIK_METAL_SCORE_HALF ? "_half" : "");
+    snprintf(text, size, "score_%s_%s%s%s_d%lld_metal", lik_dtype_name(op->q.dtype),
+             lik_dtype_name(op->d.dtype), bits, p->kernel == LIK_METAL_SCORE_HALF ? "_half" : "",
+             (long long)op->d.dim);
 }

@@ -28,6 +28,7 @@ enum lik_metal_kernel_number {
     LIK_METAL_SCORE_E5M2,
     LIK_METAL_SCORE_I8,
     LIK_METAL_SCORE_RESIDUAL,
+    LIK_METAL_SCORE_ONE_HOT, /* looked up, nothing multiplied */
     LIK_METAL_GRAD,
     LIK_METAL_GRAD_WEIGHTS,
     LIK_METAL_LIST_KEYS,

@@ -82,7 +82,7 @@ static int run_gradient(const struct lik_grad *op, const struct lik_metal_grad_p
     lik_metal_name_operands(s, p->q_factor_count ? workspace + p->q_factors : NULL,
                             p->d_factor_count ? workspace + p->d_factors : NULL, &dispatch);
     dispatch.buffers[LIK_AT_GRAD_SCORES] = op->grad_scores;
-    dispatch.buffers[LIK_AT_SCALE] = x->scale;
+    dispatch.buffers[LIK_AT_SCALE] = kernel == LIK_METAL_GRAD ? x->scale : NULL;
     dispatch.buffers[LIK_AT_OUT] = out;
     if (p->key_count)
         dispatch.buffers[LIK_AT_KEYS] = workspace + (of_queries ? p->q_keys : p->d_keys);

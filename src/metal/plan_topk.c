@@ -165,8 +165,7 @@ int lik_metal_run_topk(const struct lik_topk *op, const struct lik_metal_topk_pl
 void lik_metal_name_topk(const struct lik_topk *op, const struct lik_metal_topk_plan *p, char *text,
                          size_t size)
 {
-    char score[64] = "";
-    if (p->score.items)
-        lik_metal_name_score(&op->score, &p->score, score, sizeof score);
+    char score[64];
+    lik_metal_name_score(&op->score, &p->score, score, sizeof score);
     snprintf(text, size, "topk_%.56s", score);
 }

@@ -2,6 +2,9 @@
 #include "check.h"
 
 #include "cpu/levels.h"
+#ifdef LIK_CHECK_METAL
+#include "../metal/backend.h"
+#endif
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -170,7 +173,12 @@ void buffer_free(struct buffer *b)
 }
 
 #define LEVEL(name, usable) {"cpu:" #name, #name, NULL},
+#ifdef LIK_CHECK_METAL /* the program of tests/metal: Metal's kernels, emulated */
+struct device devices[] = {{"metal", "metal", NULL}};
+#define lik_context_create(name, ctx) emulated_context(ctx)
+#else
 struct device devices[] = {{"ref", "ref", NULL}, LIK_CPU_LEVELS(LEVEL){"cuda:0", "cuda", NULL}};
+#endif
 const int64_t device_count = COUNT(devices);
 
 /* AMX with Linux's leave. */
@@ -207,7 +215,8 @@ static int processor_has(const char *level)
     if (!strcmp(level, "amx"))
         return avx512 && has_amx();
 #endif
-    return !strcmp(level, "ref") || !strcmp(level, "generic") || !strcmp(level, "cuda");
+    return !strcmp(level, "ref") || !strcmp(level, "generic") || !strcmp(level, "cuda") ||
+           !strcmp(level, "metal");
 }
 
 enum { POOL = 8 };

@@ -1,0 +1,5 @@
+#include "schedules.h"
+
+void check_schedules(void)
+{
+}

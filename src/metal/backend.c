@@ -218,7 +218,7 @@ static int no_wait(const struct lik_context *ctx, void *stream)
  * and a run hands it the dispatches. */
 static const struct lik_backend to_a_queue = {
     .name = "metal",
-    .storages = 1u << LIK_DENSE | 1u << LIK_RESIDUAL,
+    .storages = 1u << LIK_DENSE | 1u << LIK_RESIDUAL | 1u << LIK_ONE_HOT,
     .score = score,
     .topk = topk,
     .grad = grad,
@@ -244,7 +244,7 @@ static int open_metal(struct lik_context *ctx, const char *level)
 const struct lik_backend lik_backend_metal = {
     .name = "metal",
     .host_memory = 1,
-    .storages = 1u << LIK_DENSE | 1u << LIK_RESIDUAL,
+    .storages = 1u << LIK_DENSE | 1u << LIK_RESIDUAL | 1u << LIK_ONE_HOT,
     .open = open_metal,
     .score = score,
     .topk = topk,

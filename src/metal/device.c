@@ -10,7 +10,7 @@
 #define APPLE7       1007              /* MTLGPUFamilyApple7, the M1's: the first with simdgroup matrices */
 #define MATH_SAFE    0                 /* MTLMathModeSafe: infinities and NaN are what IEEE says */
 #define MATH_PRECISE 1                 /* MTLMathFloatingPointFunctionsPrecise */
-#define LANGUAGE     ((3ul << 16) + 1) /* MTLLanguageVersion3_1, the first with bfloat: macOS 14 */
+#define LANGUAGE     ((2ul << 16) + 3) /* MTLLanguageVersion2_3, the first with simdgroup matrices */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct lik_metal_gpu *gpus[GPUS]; /* by index; NULL: no context yet */

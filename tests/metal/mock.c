@@ -13,6 +13,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#pragma GCC visibility push(default)
+
 #define ARGUMENTS   31   /* buffers of a kernel */
 #define BYTES_MAX   4096 /* of setBytes: */
 #define THREADS_MAX 1024 /* a threadgroup */
@@ -322,8 +324,8 @@ static struct object *device_library(struct object *self, const char *sel, struc
                                                 : options->math_mode == 0 && options->math_functions == 1;
         if (!math_was_safe)
             wrong("the source is compiled with other maths than Safe");
-        if (options->language < (3ul << 16) + 1)
-            wrong("setLanguageVersion: %lx has no bfloat", options->language);
+        if (options->language != (2ul << 16) + 3)
+            wrong("setLanguageVersion: %lx, the kernels are written in 2.3", options->language);
     }
     if (fails(MOCK_COMPILE)) {
         set_error(error, "program_source:12:5: error: use of undeclared identifier 'mock'");

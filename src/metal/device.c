@@ -1,6 +1,7 @@
 /* GPUs and their pipelines: found when the first context is made, compiled when the first
  * operation runs. Both stay for the life of the process. */
 #include "metal/gpu.h"
+#include "metal/layout.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -171,6 +172,15 @@ static int make_pipeline(struct lik_metal_gpu *gpu, const char *name, struct lik
     if (!state)
         return lik_fail(LIK_EDEVICE, "metal:%d, \"%s\", makes no pipeline of %s: %.200s", gpu->index,
                         gpu->name, name, lik_objc_reason(error));
+    const objc_uint width = lik_objc_count(state, lik_objc.simd_width),
+                    threads = lik_objc_count(state, lik_objc.max_threads);
+    if (width != LIK_METAL_SIMD || threads < LIK_METAL_THREADS) {
+        lik_objc_release(state);
+        return lik_fail(LIK_EUNSUPPORTED,
+                        "metal:%d, \"%s\", runs %s in simdgroups of %lu and threadgroups of at most %lu, it "
+                        "needs %d and %d",
+                        gpu->index, gpu->name, name, width, threads, LIK_METAL_SIMD, LIK_METAL_THREADS);
+    }
     struct lik_metal_pipeline *entry = add(gpu);
     if (!entry) {
         lik_objc_release(state);
@@ -178,7 +188,7 @@ static int make_pipeline(struct lik_metal_gpu *gpu, const char *name, struct lik
     }
     snprintf(entry->name, sizeof entry->name, "%s", name);
     entry->state = state;
-    entry->max_threads = (int64_t)lik_objc_count(state, lik_objc.max_threads);
+
     *out = *entry;
     return LIK_OK;
 }

@@ -20,7 +20,6 @@ struct lik_metal_gpu {
     struct lik_metal_pipeline {
         char name[64];
         objc_id state;
-        int64_t max_threads; /* a threadgroup */
     } *pipelines;
     int pipeline_count, pipeline_room;
 };

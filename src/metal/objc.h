@@ -35,7 +35,6 @@ struct metal_size { /* MTLSize */
     X(name, "name")                                                              \
     X(supports_family, "supportsFamily:")                                        \
     X(max_buffer, "maxBufferLength")                                             \
-    X(max_shared, "maxThreadgroupMemoryLength")                                  \
     X(new_queue, "newCommandQueue")                                              \
     X(set_math_mode, "setMathMode:")                                             \
     X(set_math_functions, "setMathFloatingPointFunctions:")                      \

@@ -4,6 +4,7 @@
 
 #include <stddef.h>
 
+#pragma GCC visibility push(default) /* for fake_torch.py as well */
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -23,4 +24,5 @@ const char *emulate(const char *kernel, const struct emulate_argument *arguments
 #ifdef __cplusplus
 }
 #endif
+#pragma GCC visibility pop
 #endif

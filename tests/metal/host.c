@@ -176,6 +176,7 @@ static const struct {
     {MOCK_COMPILE, LIK_EDEVICE, 0, "does not compile the kernels: program_source:12:5: error"},
     {MOCK_NO_KERNEL, LIK_EDEVICE, 0, "the compiled source has no kernel lik_"},
     {MOCK_PIPELINE, LIK_EDEVICE, 0, "threadgroup memory of the mock is exceeded"},
+    {MOCK_NARROW, LIK_EUNSUPPORTED, 0, "in simdgroups of 16 and threadgroups of at most 1024"},
     {MOCK_NO_BUFFER, LIK_ENOMEM, 0, "metal:0 has no buffer of "},
     {MOCK_NO_COMMANDS, LIK_EDEVICE, 0, "gives no command buffer"},
     {MOCK_NO_ENCODER, LIK_EDEVICE, 0, "gives no command encoder"},

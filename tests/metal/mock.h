@@ -22,6 +22,7 @@ enum mock_fault {
     MOCK_COMPILE,      /* compile: the source does not, with a log */
     MOCK_NO_KERNEL,    /* no-kernel: the library has no function of any name */
     MOCK_PIPELINE,     /* pipeline: none is made, with a reason */
+    MOCK_NARROW,       /* narrow: simdgroups of 16 */
     MOCK_NO_COPYLESS,  /* no-copyless: no buffer around memory of the process */
     MOCK_NO_BUFFER,    /* no-buffer: no buffer at all */
     MOCK_NO_COMMANDS,  /* no-commands: no command buffer */

@@ -118,8 +118,8 @@ def _compiled() -> Any:
 
 
 def _lent(like: Any) -> Loan:
-    _current.loan = Loan(like)
-    return _current.loan
+    loan = _current.loan = Loan(like)
+    return loan
 
 
 def score(p: Problem, want_argmax: bool) -> tuple[Any, Any]:
@@ -152,7 +152,7 @@ def is_available() -> bool:
 
 
 def _verdict() -> bool:
-    """Has ``lik selftest --device metal`` passed with this version, on this machine as it is?"""
+    """Has ``lik selftest --device metal`` passed with this version on this machine?"""
     try:
         name, hardware = _native.metal_device()
     except RuntimeError:
@@ -197,7 +197,7 @@ def ready(device: Any, trusted: bool) -> bool:
         return False
     if _right is None:
         _right = _agrees(device)
-        if not _right:
+        if not _right and _failure is None:
             say("wrong", "the Metal kernels do not compute what torch does; torch operations are used")
     return _right
 

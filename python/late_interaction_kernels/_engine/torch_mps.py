@@ -2,9 +2,9 @@
 torch operations in bounded memory.
 
 ``LIK_FORCE_MPS_BACKEND`` names one of ``metal``, ``compile`` and ``reference``. Else the Metal
-kernels are used where ``lik selftest --device metal`` has passed on this machine and the problem
-is large enough; the bounds are guesses, nobody has measured them. Other padded problems go to
-the compiled reference, unless ``LIK_DISABLE_COMPILE=1``.
+kernels are used where ``lik selftest --device metal`` has passed on this machine and the
+problem is large enough; the bounds are guesses, nobody has measured them. Other padded problems
+go to the compiled reference, unless ``LIK_DISABLE_COMPILE=1``.
 """
 
 from __future__ import annotations

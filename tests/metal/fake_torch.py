@@ -23,7 +23,7 @@ from late_interaction_kernels._engine import short, torch_metal, torch_mps, torc
 class Argument(ctypes.Structure):
     """struct emulate_argument."""
 
-    _fields_ = [("memory", ctypes.c_void_p), ("bytes", ctypes.c_size_t)]
+    _fields_ = (("memory", ctypes.c_void_p), ("bytes", ctypes.c_size_t))
 
 
 def emulator() -> Any:

@@ -20,6 +20,7 @@ alone: --only test_mps*) Metal's kernels are emulated. Closes with
 
 import argparse
 import ast
+import fnmatch
 import hashlib
 import json
 import os
@@ -162,7 +163,11 @@ def main() -> int:
     tests = unpack(sdist, edits)
 
     here = where(cuda == "True", "LIK_MOCK_METAL" in os.environ)
-    entries = [entry for entry in read() if entry.where in here]
+    entries = [
+        entry
+        for entry in read()
+        if entry.where in here and fnmatch.fnmatch(entry.pattern.split("::")[0], options.only)
+    ]
     known = [
         f"{path.name}::{node.name}"
         for path in sorted(tests.glob("test_*.py"))

@@ -1,9 +1,12 @@
-"""Draws the pictures of docs/architecture.md beside itself: python docs/draw.py
+"""Draws the pictures of docs/architecture.md and docs/eight-bits.md beside itself: python
+docs/draw.py
 
 Colours follow the reader's: each picture carries its style for a light page and for a dark one.
 """
 
+import json
 from pathlib import Path
+from typing import Any
 from xml.sax.saxutils import escape
 
 STYLE = """
@@ -133,7 +136,36 @@ def call() -> Picture:
     return p
 
 
+def eight_bits(results: list[Path]) -> Picture:
+    """Bars of time beside 16 bits, with recall@10, one group a collection and machine."""
+    files = [json.loads(path.read_text()) for path in results]
+    groups: list[tuple[str, list[dict[str, Any]]]] = []
+    for file in files:
+        for row in file["rows"]:
+            title = f"{row['collection']}, {file['about']['machine']}"
+            if not groups or groups[-1][0] != title:
+                groups.append((title, []))
+            groups[-1][1].append(row)
+    height = 30 + sum(36 + 26 * len(rows) for _, rows in groups)
+    p = Picture(860, height, "Time of retrieval beside 16 bits, and recall, of each storage")
+    y = 24
+    for title, rows in groups:
+        p.parts.append(f'<text class="name" x="20" y="{y}">{escape(title)}</text>')
+        longest = max(row["of 16 bits"] for row in rows)
+        for row in rows:
+            y += 26
+            p.note(20, y, row["way"])
+            kind = "door" if row["way"].startswith("exact") else "kernel" if row["way"] != "16 bits" else ""
+            wide = 420 * row["of 16 bits"] / longest
+            p.parts.append(f'<rect class="box {kind}" x="120" y="{y - 14}" width="{wide:.1f}" height="19"/>')
+            text = f"{row['of 16 bits']:.2f} time, {row['ms']:.3g} ms; recall@10 {row['recall@10']:.3f}"
+            p.note(round(128 + wide), y, text)
+        y += 36
+    return p
+
+
 if __name__ == "__main__":
     here = Path(__file__).resolve().parent
     rooms().save(here / "rooms.svg")
     call().save(here / "call.svg")
+    eight_bits(sorted((here.parent / "bench/results").glob("exact-*.json"))).save(here / "eight-bits.svg")

@@ -38,6 +38,7 @@ score_pairs
 padded
 files
 forward
+exact
 topk
 _scorer
 retrieve

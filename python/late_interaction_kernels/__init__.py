@@ -75,6 +75,7 @@ __all__ = [
 _MODULES = (
     "backward",
     "colpali_compat",
+    "exact",
     "forward",
     "files",
     "fp8",

@@ -114,7 +114,8 @@ def maxsim(
             counts as float32).
         D: document tokens ``[Nd, Ld, d]``, ``[Ld, d]``, or candidates ``[Nq, K, Ld, d]``; its
             dtype may differ from Q's. With ``storage="int8"`` also the pair that
-            ``quantize_int8_per_token`` returns.
+            ``quantize_int8_per_token`` returns, with ``storage="fp8"`` that of
+            ``quantize_fp8_per_token``.
         q_mask: bool (or integers 0 and 1) of Q's shape without d, True = token counts. Any
             pattern.
         d_mask: likewise for D. Dropped document tokens take no part in the maximum.
@@ -122,8 +123,8 @@ def maxsim(
         backward: accepted for compatibility: None, "auto", "unified", "lowmem".
         q_weights: float, Q's shape without d: factor of each query token's maximum.
             Differentiable.
-        storage: None, or "int8": documents as 8-bit integers with a scale per token (gradients
-            reach Q only).
+        storage: None, or "int8" or "fp8": documents as 8-bit integers or floats with a scale
+            per token (gradients reach Q only).
         return_argmax: also return which document token matched.
 
     Returns:

@@ -4,7 +4,7 @@ CPUs.
 
 from __future__ import annotations
 
-from ._engine.checks import check_axes, check_int8, embeddings, framework, quantized
+from ._engine.checks import check_axes, check_pair, embeddings, framework, quantized
 from ._engine.kinds import Array
 
 
@@ -46,7 +46,7 @@ def dequantize_int8_per_token(values: Array, scale: Array) -> Array:
         [[1.0099999904632568, -2.0]]
     """
     fw = framework(values=values, scale=scale)
-    check_int8(fw, values, scale, ("values", "scale"))
+    check_pair(fw, values, scale, ("values", "scale"), "int8")
     tokens: Array = fw.cast(values, "float32") * fw.cast(scale, "float32")[..., None]
     return tokens
 

@@ -8,6 +8,7 @@ from ._engine.checks import whole_number
 from ._engine.compressed import CompressedTokens
 from ._engine.kinds import Array, Storage
 from .autograd import BackwardMethod as BackwardMethod
+from .exact import TwoCopies
 from .topk import maxsim_topk
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 @overload
 def retrieve(
     Q: Array,
-    D: Array | tuple[Array, Array] | CompressedTokens,
+    D: Array | tuple[Array, Array] | CompressedTokens | TwoCopies,
     top_k: int,
     q_mask: Array | None = None,
     d_mask: Array | None = None,
@@ -28,6 +29,7 @@ def retrieve(
     sorted: bool = True,
     q_weights: Array | None = None,
     storage: Storage | None = None,
+    exact: bool = False,
     return_argmax: Literal[False] = False,
     cu_seqlens_q: Array | None = None,
     cu_seqlens_d: Array | None = None,
@@ -39,7 +41,7 @@ def retrieve(
 @overload
 def retrieve(
     Q: Array,
-    D: Array | tuple[Array, Array] | CompressedTokens,
+    D: Array | tuple[Array, Array] | CompressedTokens | TwoCopies,
     top_k: int,
     q_mask: Array | None = None,
     d_mask: Array | None = None,
@@ -50,6 +52,7 @@ def retrieve(
     sorted: bool = True,
     q_weights: Array | None = None,
     storage: Storage | None = None,
+    exact: bool = False,
     return_argmax: Literal[True],
     cu_seqlens_q: Array | None = None,
     cu_seqlens_d: Array | None = None,
@@ -71,6 +74,7 @@ def retrieve(
     sorted: bool = True,
     q_weights: Any = None,
     storage: str | None = None,
+    exact: bool = False,
     return_argmax: bool = False,
     cu_seqlens_q: Any = None,
     cu_seqlens_d: Any = None,
@@ -83,7 +87,8 @@ def retrieve(
     As :func:`late_interaction_kernels.topk.maxsim_topk`, but tokens are normalized unless
     ``normalize=False``. Q ``[Nq, Lq, d]`` or ``[Lq, d]`` (results ``[k]``), D ``[Nd, Ld, d]``,
     or packed ``[total_d, d]`` with ``cu_seqlens_d``, as :func:`pack` makes both of a list.
-    Never differentiable. Infinities as there.
+    With ``exact`` D is what :func:`exact.two_copies` made: the same results for about half of
+    the bytes. Never differentiable. Infinities as there.
 
     :func:`maxsim` does not normalize unless it is told to. Tokens that are unit vectors already
     gain nothing from it: ``normalize=False`` saves their norms, a fifth to two fifths of the
@@ -108,6 +113,7 @@ def retrieve(
         "sorted": sorted,
         "q_weights": q_weights,
         "storage": storage,
+        "exact": exact,
         "return_argmax": return_argmax,
         "cu_seqlens_q": cu_seqlens_q,
         "cu_seqlens_d": cu_seqlens_d,

@@ -20,6 +20,7 @@ from ._engine.compressed import CompressedTokens, Documents, worded
 from ._engine.kinds import Array, Storage
 from ._engine.problem import LIST, Problem, detached, score_shape, sliced
 from ._engine.short import topk as short_way
+from .exact import TwoCopies, best, checked
 
 SCRATCH = 64 << 20  # bytes: a call that takes no more has nothing for a chunk to bound
 
@@ -27,7 +28,7 @@ SCRATCH = 64 << 20  # bytes: a call that takes no more has nothing for a chunk t
 @overload
 def maxsim_topk(
     Q: Array,
-    D: Array | tuple[Array, Array] | CompressedTokens,
+    D: Array | tuple[Array, Array] | CompressedTokens | TwoCopies,
     k: int,
     q_mask: Array | None = None,
     d_mask: Array | None = None,
@@ -38,6 +39,7 @@ def maxsim_topk(
     sorted: bool = True,
     q_weights: Array | None = None,
     storage: Storage | None = None,
+    exact: bool = False,
     return_argmax: Literal[False] = False,
     cu_seqlens_q: Array | None = None,
     cu_seqlens_d: Array | None = None,
@@ -49,7 +51,7 @@ def maxsim_topk(
 @overload
 def maxsim_topk(
     Q: Array,
-    D: Array | tuple[Array, Array] | CompressedTokens,
+    D: Array | tuple[Array, Array] | CompressedTokens | TwoCopies,
     k: int,
     q_mask: Array | None = None,
     d_mask: Array | None = None,
@@ -60,6 +62,7 @@ def maxsim_topk(
     sorted: bool = True,
     q_weights: Array | None = None,
     storage: Storage | None = None,
+    exact: bool = False,
     return_argmax: Literal[True],
     cu_seqlens_q: Array | None = None,
     cu_seqlens_d: Array | None = None,
@@ -82,6 +85,7 @@ def maxsim_topk(
     sorted: bool = True,
     q_weights: Any = None,
     storage: str | None = None,
+    exact: bool = False,
     return_argmax: bool = False,
     cu_seqlens_q: Any = None,
     cu_seqlens_d: Any = None,
@@ -93,10 +97,10 @@ def maxsim_topk(
 
     Args:
         Q: ``[Nq, Lq, d]``, or ``[Lq, d]`` for results without the query axis.
-        D: ``[Nd, Ld, d]``; with ``storage="int8"`` also a (values, scales) pair. Or
+        D: ``[Nd, Ld, d]``; with a ``storage`` also a (values, scales) pair. Or
             :class:`plaid.CompressedTokens`, whose scores are those of
             :func:`plaid.maxsim_residual`, bit by bit; they have lengths or offsets of their
-            own, so that d_mask must be None.
+            own, so that d_mask must be None. Or, with ``exact``, :class:`exact.TwoCopies`.
         k: how many, at least 1.
         q_mask, d_mask, normalize, q_weights, storage: as in :func:`maxsim`.
         chunk_size: score that many documents at a time where the call would take more than 64
@@ -104,6 +108,10 @@ def maxsim_topk(
             Results do not depend on it.
         largest: False for the lowest scores, ascending.
         sorted: results are always sorted.
+        exact: D is what :func:`exact.two_copies` made: nearly all documents are ruled out by
+            their 8 bits, the rest scored in full. Scores and indices are those of
+            ``D.documents``, bit by bit. On a GPU the call waits once for the number of
+            candidates; in a trace or a graph all are scored in full.
         return_argmax: also return which document token matched, int32 ``[Nq, k, Lq]``.
         cu_seqlens_q: integer offsets ``[Nq + 1]`` where Q is packed, ``[total_q, d]``; then its
             mask and weights are ``[total_q]``.
@@ -130,8 +138,12 @@ def maxsim_topk(
     """
     k = whole_number("k", k)
     chunk_size = None if chunk_size is None else whole_number("chunk_size", chunk_size)
+    copies = _copies(D, exact, storage, normalize, cu_seqlens_d, max_seqlen_d)
+    if copies is not None:
+        D, storage, cu_seqlens_d = copies.documents, None, copies.cu_seqlens_d
+        max_seqlen_d = None if cu_seqlens_d is None else copies.max_seqlen_d
     in_rows = is_packed(cu_seqlens_q, cu_seqlens_d, max_seqlen_q, max_seqlen_d)
-    if chunk_size is None and storage is None and not return_argmax and not in_rows:
+    if copies is None and chunk_size is None and storage is None and not return_argmax and not in_rows:
         found = short_way(Q, D, q_mask, d_mask, q_weights, normalize, k, not largest)
         if found is not None:
             return found
@@ -146,7 +158,10 @@ def maxsim_topk(
     queries, documents = score_shape(problem)
     k = min(k, documents)
     with worded(found.look):
-        values, ids = _best(fw, problem, k, chunk_size, not largest, found.broken)
+        if copies is None:
+            values, ids = _best(fw, problem, k, chunk_size, not largest, found.broken)
+        else:
+            values, ids = best(fw, problem, copies, k, not largest)
     values, ids = values[:, :k], ids[:, :k]
     result = (values[0], ids[0]) if len(Q.shape) == 2 and cu_seqlens_q is None else (values, ids)
     if not return_argmax:
@@ -155,6 +170,25 @@ def maxsim_topk(
     listed = problem._replace(list_q=list_q, list_d=fw.contiguous(ids.reshape(-1)), pairing=LIST)
     argmax = fw.cast(verbs.score(listed, True)[1], "int32")
     return (*result, argmax.reshape((*result[0].shape, argmax.shape[-1])))
+
+
+def _copies(
+    D: Any, exact: bool, storage: str | None, normalize: bool, cu_seqlens_d: Any, max_seqlen_d: Any
+) -> TwoCopies | None:
+    if not isinstance(D, TwoCopies):
+        if exact:
+            raise ValueError(f"exact needs D as exact.two_copies makes it, got {type(D).__name__}")
+        return None
+    if not exact:
+        raise ValueError(
+            "D is TwoCopies, which exact=True takes; D.documents is the full copy, (D.values, D.scales) "
+            f'with storage="{D.storage}" the one in 8 bits'
+        )
+    for name, value in (("cu_seqlens_d", cu_seqlens_d), ("max_seqlen_d", max_seqlen_d)):
+        if value is not None:
+            raise ValueError(f"{name} must be None where D is TwoCopies, which has its own")
+    checked(D, storage, normalize)
+    return D
 
 
 def _name(name: str) -> str:

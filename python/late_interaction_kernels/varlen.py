@@ -59,8 +59,8 @@ def maxsim_varlen(
 
     Args:
         Q_packed: query tokens one after another, ``[total_q, d]``.
-        D_packed: document tokens, ``[total_d, d]`` (with ``storage="int8"`` also a (values,
-            scales) pair).
+        D_packed: document tokens, ``[total_d, d]`` (with a ``storage`` also a (values, scales)
+            pair).
         cu_seqlens_q: integer offsets ``[Nq + 1]``: query i is rows ``cu_seqlens_q[i]`` to
             ``cu_seqlens_q[i + 1]``.
         cu_seqlens_d: likewise ``[Nd + 1]``.
@@ -69,7 +69,7 @@ def maxsim_varlen(
         max_seqlen_d: likewise for the documents.
         normalize: take every token as x / max(|x|, 1e-12).
         q_weights: ``[total_q]``, factor of each query token's maximum. Differentiable.
-        storage: None or "int8", as in :func:`maxsim`.
+        storage: None, "int8" or "fp8", as in :func:`maxsim`.
         return_argmax: also return the index within its document of each winner, int32 ``[Nq,
             Nd, longest query]``.
 

@@ -38,7 +38,8 @@ MEANT = {
     "*(q_mask): added, keyword_only = None": "hidden-state and PLAID functions mask queries as others do",
     "*(q_weights): added, keyword_only = None": "a factor for each query token; off by default",
     "*(return_argmax): added, keyword_only = False": "which token matched; off by default",
-    "*(storage): added, keyword_only = None": "documents as int8; off by default",
+    "*(storage): added, keyword_only = None": "documents as int8 or fp8; off by default",
+    "*(exact): added, keyword_only = False": "top-k of documents in two copies",
     "*(normalize): added, keyword_only = False": "packed and padded functions normalize too, if asked",
     "*(bit_order): added, keyword_only = 'upstream'": "the bytes of ColBERT's and fast-plaid's indexes too",
     "*(inv_norms): added, keyword_only = None": "norms that are known need not be taken",
@@ -58,6 +59,7 @@ MEANT = {
     "load: added": "likewise",
     "files: added module": "likewise",
     "int8: added module": "int8 documents with a scale a token",
+    "exact: added module": "top-k of documents in two copies",
     "sentence_transformers_compat: added module": "a third host",
     "*patch_sentence_transformers: added": "a third host",
 }

@@ -62,7 +62,7 @@ def ones(*shape, dtype=torch.bool):
         ((Q, D), {"backward": "fast"}, ValueError, "backward must be"),
         ((Q, D), {"q_weights": torch.ones(2, 4)}, ValueError, "q_weights must have shape"),
         ((Q, D), {"q_weights": ones(2, 3)}, TypeError, "q_weights has dtype bool"),
-        ((Q, D), {"storage": "fp8"}, ValueError, "storage must be"),
+        ((Q, D), {"storage": "fp4"}, ValueError, "storage must be"),
         ((Q, (D, ones(4, 5))), {"storage": "int8"}, TypeError, r"D\[0\] has dtype float32, must be int8"),
         ((Q, (D.to(torch.int8), torch.ones(4))), {"storage": "int8"}, ValueError, r"D\[1\] must have shape"),
         (
@@ -73,7 +73,7 @@ def ones(*shape, dtype=torch.bool):
         ),
         ((Q, (D.to(torch.int8), np.ones((4, 5)))), {"storage": "int8"}, TypeError, r"D\[1\] is of numpy"),
         ((Q, (D.to(torch.int8), ones(4, 5))), {"storage": "int8"}, TypeError, r"D\[1\] has dtype bool"),
-        ((Q, (D, D)), {}, TypeError, 'D is a tuple, which only storage="int8" takes'),
+        ((Q, (D, D)), {}, TypeError, 'D is a tuple, which needs storage="int8" or "fp8"'),
         ((Q, D.to_sparse()), {}, TypeError, "D must be a dense tensor"),
         ((Q, RAGGED), {}, TypeError, "D must be a dense tensor"),
     ],
@@ -145,7 +145,7 @@ CU_Q, CU_D = torch.tensor([0, 2, 6]), torch.tensor([0, 4, 9])
         ({"max_seqlen_q": 6.0}, TypeError, "max_seqlen_q must be an integer, got float"),
         ({"max_seqlen_d": "9"}, TypeError, "max_seqlen_d must be an integer, got str"),
         ({"D_packed": DP.int()}, TypeError, "D_packed has dtype int32"),
-        ({"D_packed": (DP, DP)}, TypeError, 'D_packed is a tuple, which only storage="int8" takes'),
+        ({"D_packed": (DP, DP)}, TypeError, 'D_packed is a tuple, which needs storage="int8" or "fp8"'),
         ({"q_weights": torch.ones(5)}, ValueError, "q_weights must have shape"),
     ],
 )

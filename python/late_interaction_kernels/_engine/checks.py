@@ -57,6 +57,10 @@ class Framework(Protocol):
     def wants_grad(self, *arrays: Any) -> bool: ...
     def empty(self, shape: tuple[int, ...], dtype: str, like: Any) -> Any: ...
     def arange(self, n: int, like: Any) -> Any: ...
+    def precision(self, choice: int) -> int: ...
+    def kth_largest(self, x: Any, k: int) -> Any: ...
+    def where_true(self, condition: Any) -> tuple[Any, Any]: ...
+    def searched(self, ascending: Any, values: Any) -> Any: ...
     def where(self, condition: Any, x: Any, y: Any) -> Any: ...
     def clamp(self, x: Any, low: int, high: int) -> Any: ...
     def stacked(self, parts: Any) -> Any: ...
@@ -375,10 +379,14 @@ def whole(fw: Framework, numbers: Any) -> Any:
     return numbers if fw.dtype_name(numbers) in ("int32", "int64") else fw.cast(numbers, "int64")
 
 
-def check_int8(fw: Framework, values: Any, scale: Any, names: tuple[str, str]) -> None:
-    """A pair as ``quantize_int8_per_token`` returns it."""
-    if fw.dtype_name(values) != "int8":
-        raise TypeError(f"{names[0]} has dtype {fw.dtype_name(values)}, must be int8")
+STORAGES = {"int8": ("int8",), "fp8": FLOATS8}  # dtypes of the values, the one made of floats first
+
+
+def check_pair(fw: Framework, values: Any, scale: Any, names: tuple[str, str], storage: str) -> None:
+    """A pair as ``quantize_int8_per_token`` or ``quantize_fp8_per_token`` returns it."""
+    kinds = STORAGES[storage]
+    if fw.dtype_name(values) not in kinds:
+        raise TypeError(f"{names[0]} has dtype {fw.dtype_name(values)}, must be {' or '.join(kinds)}")
     check_shape(names[1], scale, tuple(values.shape[:-1]), f"shaped like {names[0]} without its last axis")
     check_device(fw, names[1], scale, values, names[0])
     check_float(fw, names[1], scale)
@@ -415,33 +423,33 @@ def quantized(
 
 
 def stored(fw: Framework, D: Any, storage: str | None, name: str = "D") -> tuple[Any, Any]:
-    """Document tokens and their scales: (D, None), or int8 tokens for ``storage="int8"``."""
+    """Document tokens and their scales: (D, None), or tokens of 8 bits for a ``storage``."""
     if storage is None:
         return embeddings(fw, name, D), None
-    if storage != "int8":
-        raise ValueError(f'storage must be None or "int8", got {storage!r}')
+    if storage not in STORAGES:
+        raise ValueError(f'storage must be None, "int8" or "fp8", got {storage!r}')
     if isinstance(D, tuple):
         if len(D) != 2:
             raise ValueError(
-                f"{name} must be (values, scales) as quantize_int8_per_token returns, got {len(D)} items"
+                f"{name} must be (values, scales) as quantize_{storage}_per_token returns, got {len(D)} items"
             )
         values, scale = D
         framework(**{f"{name}[0]": values, f"{name}[1]": scale})
-        check_int8(fw, values, scale, (f"{name}[0]", f"{name}[1]"))
+        check_pair(fw, values, scale, (f"{name}[0]", f"{name}[1]"), storage)
         return values, fw.cast(scale, "float32")
     if fw.wants_grad(D):
         raise ValueError(
-            f'{name} requires a gradient, which storage="int8" has only for Q; detach {name} first'
+            f'{name} requires a gradient, which storage="{storage}" has only for Q; detach {name} first'
         )
-    return quantized(fw, embeddings(fw, name, D), "int8")
+    return quantized(fw, embeddings(fw, name, D), STORAGES[storage][0])
 
 
 def first_of(name: str, D: Any, storage: str | None) -> Any:
     """The tokens of a document argument that may be a (values, scales) pair."""
-    if isinstance(D, tuple) and hasattr(D, "codec"):
+    if isinstance(D, tuple) and (hasattr(D, "codec") or hasattr(D, "errors")):
         raise TypeError(f"{name} is a {type(D).__name__}, which retrieve and maxsim_topk alone take")
     if isinstance(D, tuple) and storage is None:
-        raise TypeError(f'{name} is a tuple, which only storage="int8" takes')
+        raise TypeError(f'{name} is a tuple, which needs storage="int8" or "fp8"')
     return D[0] if isinstance(D, tuple) and D else D
 
 

@@ -14,4 +14,4 @@ if TYPE_CHECKING:
 else:
     Array = TypeVar("Array")
 
-Storage = Literal["int8"]
+Storage = Literal["int8", "fp8"]

@@ -145,6 +145,26 @@ def arange(n: int, like: Any) -> Any:
     return np.arange(n)
 
 
+def precision(choice: int) -> int:
+    return max(choice, 0)
+
+
+def kth_largest(x: Any, k: int) -> Any:
+    """Of each row, [rows, 1]; NaN is below all."""
+    x, at = np.where(np.isnan(x), -np.inf, x), x.shape[-1] - k
+    return np.partition(x, at, axis=-1)[:, at : at + 1]
+
+
+def where_true(condition: Any) -> tuple[Any, Any]:
+    """(rows, columns) of a matrix's true entries, row by row."""
+    rows, columns = np.nonzero(condition)
+    return np.ascontiguousarray(rows), np.ascontiguousarray(columns)
+
+
+def searched(ascending: Any, values: Any) -> Any:
+    return np.searchsorted(ascending, values)
+
+
 def where(condition: Any, x: Any, y: Any) -> Any:
     return np.where(condition, x, np.float32(y))
 

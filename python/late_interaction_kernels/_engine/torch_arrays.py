@@ -19,7 +19,7 @@ from torch.autograd import forward_ad
 
 from .. import _native
 from . import environment
-from .problem import HIGH, HIGHEST, MEDIUM
+from .problem import FOLLOW, HIGH, HIGHEST, MEDIUM
 
 PLAIN = (torch.Tensor, torch.nn.Parameter)
 EXCHANGE = hasattr(torch.Tensor, "__dlpack_c_exchange_api__")
@@ -268,6 +268,27 @@ def empty(shape: tuple[int, ...], dtype: str, like: Any) -> Any:
 
 def arange(n: int, like: Any) -> Any:
     return torch.arange(n, device=like.device)
+
+
+def precision(choice: int) -> int:
+    """What products are taken in: ``choice``, or what torch is set to."""
+    return _precision() if choice == FOLLOW else choice
+
+
+def kth_largest(x: Any, k: int) -> Any:
+    """Of each row, [rows, 1]; NaN is below all."""
+    x = torch.nan_to_num(x, -torch.inf, torch.inf, -torch.inf)
+    return torch.topk(x, k, dim=-1).values[:, -1:]
+
+
+def where_true(condition: Any) -> tuple[Any, Any]:
+    """(rows, columns) of a matrix's true entries, row by row. Waits for their number."""
+    rows, columns = condition.nonzero(as_tuple=True)
+    return rows.contiguous(), columns.contiguous()
+
+
+def searched(ascending: Any, values: Any) -> Any:
+    return torch.searchsorted(ascending, values)
 
 
 def where(condition: Any, x: Any, y: Any) -> Any:

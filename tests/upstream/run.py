@@ -31,6 +31,10 @@ import sys
 import tarfile
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from not_ours import Entry
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -131,9 +135,17 @@ def name_of(case: ElementTree.Element) -> str:
     return f"{module.split('.')[-1]}.py::{name}" if module else f"{name.split('.')[-1]}.py::"
 
 
+def entries_of(files: str, cuda: bool) -> "list[Entry]":
+    """What not_ours.txt says of these files, here."""
+    from not_ours import read, where
+
+    here = where(cuda, "LIK_MOCK_METAL" in os.environ)
+    return [x for x in read() if x.where in here and fnmatch.fnmatch(x.pattern.split("::")[0], files)]
+
+
 def main() -> int:
     import surface
-    from not_ours import Entry, read, where
+    from not_ours import Entry
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -162,12 +174,7 @@ def main() -> int:
     sdist = Path(options.sdist) if options.sdist else fetch(python)
     tests = unpack(sdist, edits)
 
-    here = where(cuda == "True", "LIK_MOCK_METAL" in os.environ)
-    entries = [
-        entry
-        for entry in read()
-        if entry.where in here and fnmatch.fnmatch(entry.pattern.split("::")[0], options.only)
-    ]
+    entries = entries_of(options.only, cuda == "True")
     known = [
         f"{path.name}::{node.name}"
         for path in sorted(tests.glob("test_*.py"))

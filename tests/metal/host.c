@@ -331,6 +331,40 @@ static void backwards(const struct lik_context *ctx)
     p.op.q.count = 2;
     p.op.q.len_max = 5;
     compare(ctx, &p, "queries that are documents");
+    mock_set_fault(MOCK_NO_COPYLESS);
+    compare(ctx, &p, "queries that are documents, in a copy");
+    mock_set_fault(-1);
+    problem_free(&p);
+}
+
+/* What is written lies where it is only if nobody else's bytes are in its cache lines. */
+static void large_results(const struct lik_context *ctx)
+{
+    struct problem p = problem_make(LIK_F16, 96, 128, 8, 0);
+    float *memory = aligned_alloc(128, 96 * 128 * 4 + 256);
+    if (!memory)
+        exit(2);
+    for (int shift = 0; shift < 2; shift++) {
+        int around = mock_count().buffers_around;
+        p.op.scores = memory + shift;
+        compare(ctx, &p, "scores of 48 KB");
+        around = mock_count().buffers_around - around; /* the argmax begins within a line */
+        check(around == 1 - shift, "scores %d floats into a line: %d buffers around them", shift, around);
+    }
+    free(memory);
+    problem_free(&p);
+}
+
+static void lists(const struct lik_context *ctx)
+{
+    struct problem p = problem_make(LIK_F16, 3, 4, 16, 0);
+    const int64_t list_q[] = {0, 2, 1, 2, 0}, list_d[] = {3, 3, 0, 1, 3};
+    p.op.pairing = LIK_LIST;
+    p.op.list_q = list_q;
+    p.op.list_d = list_d;
+    p.op.list_count = p.rows = 5;
+    p.columns = 1;
+    compare(ctx, &p, "a list");
     problem_free(&p);
 }
 
@@ -446,6 +480,8 @@ int main(void)
     large_arrays(ctx);
     rows_with_gaps(ctx);
     backwards(ctx);
+    large_results(ctx);
+    lists(ctx);
     gradients(ctx);
     best_documents(ctx);
     empty_problems(ctx);

@@ -141,7 +141,7 @@ def compiled_score(p: Problem) -> Any:
 
 
 def score(p: Problem, want_argmax: bool) -> tuple[Any, Any] | None:
-    if metal(p):
+    if metal(p, always=want_argmax):  # which no compiled reference gives
         try:
             return torch_metal.score(p, want_argmax)
         except NotImplementedError:  # the kernels do not do this one
@@ -160,7 +160,7 @@ def topk(p: Problem, k: int, id_base: int, smallest: bool) -> tuple[Any, Any] | 
 
 
 def grad(p: Problem, grad_scores: Any, argmax: Any, into: tuple[Any, Any, Any], accumulate: bool) -> bool:
-    if metal(p):
+    if metal(p, always=True):
         try:
             torch_metal.grad(p, grad_scores, argmax, into, accumulate)
             return True

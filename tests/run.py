@@ -194,6 +194,16 @@ def suite_asan_clang(tally: Tally) -> None:
         ctest(tally, "asan-clang", "-L", "check", LIK_CHECK_QUICK="1", UBSAN_OPTIONS="print_stacktrace=1")
 
 
+def suite_emulator(tally: Tally) -> None:
+    """Metal's kernels, compiled as C++ by clang and emulated: results, bits over schedules, races,
+    sanitizers, address spaces; and planted faults, which must be found.
+    """
+    need("clang", "clang++")
+    if build(tally, "release", "-DLIK_WERROR=ON"):
+        junit = REPORTS / "emulator.xml"
+        call(tally, "emulator", [sys.executable, "tests/metal/run.py", "--junit", str(junit)], junit)
+
+
 def suite_msan(tally: Tally) -> None:
     """The oracle and the baseline under MemorySanitizer, which takes intrinsics for reads of
     everything.

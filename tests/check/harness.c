@@ -51,6 +51,8 @@ int check(int holds, const char *format, ...)
         fflush(stdout);
         va_end(args);
     }
+    if (totals.stop)
+        exit(1);
     return 0;
 }
 

@@ -9,7 +9,6 @@
 #include <cstring>
 #include <mutex>
 #include <thread>
-#include <ucontext.h>
 #include <unistd.h>
 #include <vector>
 
@@ -20,9 +19,67 @@
 #endif
 #endif
 
+/* Where a fiber stopped: its stack pointer (a context of ucontext.h where this file does not
+ * know the processor: that is right, and asks the kernel at every switch). */
+#if defined(__x86_64__)
+struct fiber {
+    void *stack_pointer;
+};
+
+/* What a call preserves goes onto the stack that is left and comes from the one that is
+ * entered. */
+extern "C" void emulator_switch(void **left, void *entered);
+asm(".text\n"
+    ".globl emulator_switch\n"
+    ".type emulator_switch, @function\n"
+    "emulator_switch:\n"
+    "    pushq %rbp\n    pushq %rbx\n    pushq %r12\n"
+    "    pushq %r13\n    pushq %r14\n    pushq %r15\n"
+    "    movq %rsp, (%rdi)\n"
+    "    movq %rsi, %rsp\n"
+    "    popq %r15\n    popq %r14\n    popq %r13\n"
+    "    popq %r12\n    popq %rbx\n    popq %rbp\n"
+    "    ret\n"
+    ".size emulator_switch, . - emulator_switch\n");
+
+static void fiber_switch(struct fiber *left, struct fiber *entered)
+{
+    emulator_switch(&left->stack_pointer, entered->stack_pointer);
+}
+
+static void fiber_make(struct fiber *f, char *stack, size_t bytes, void (*run)())
+{
+    void **top = reinterpret_cast<void **>(stack + bytes) - 1;
+    top[0] = nullptr; /* as if called from nowhere: the stack is aligned as it is behind a call */
+    *--top = reinterpret_cast<void *>(run);
+    memset(top - 6, 0, 6 * sizeof *top);
+    f->stack_pointer = top - 6;
+}
+#else
+#include <ucontext.h>
+
+struct fiber {
+    ucontext_t context;
+};
+
+static void fiber_switch(struct fiber *left, struct fiber *entered)
+{
+    swapcontext(&left->context, &entered->context);
+}
+
+static void fiber_make(struct fiber *f, char *stack, size_t bytes, void (*run)())
+{
+    getcontext(&f->context);
+    f->context.uc_stack.ss_sp = stack;
+    f->context.uc_stack.ss_size = bytes;
+    f->context.uc_link = nullptr;
+    makecontext(&f->context, run, 0);
+}
+#endif
+
 uint64_t emulator_schedule;
 int emulator_threads;
-int64_t emulator_dispatches, emulator_groups;
+int64_t emulator_dispatches, emulator_groups, emulator_runs[LIK_METAL_KERNELS];
 
 namespace {
 
@@ -41,7 +98,7 @@ struct lane {
     uint32_t exchanges;     /* so far: two buffers take turns */
     uint32_t epoch, simd_epoch;
     size_t arrays; /* threadgroup arrays asked for */
-    ucontext_t context;
+    struct fiber fiber;
     char *stack;
     void *fake_stack; /* AddressSanitizer's */
 };
@@ -55,7 +112,7 @@ struct lane lanes[LANES];
 uint32_t exchanged[2][LANES];
 std::vector<array> arrays;
 thread_local struct lane *current;
-ucontext_t scheduler;
+struct fiber scheduler;
 uint64_t random_state;
 
 /* threads */
@@ -121,12 +178,12 @@ bool stuck()
 
 /* ---- fibers ---- */
 
-void switch_to(ucontext_t *from, ucontext_t *to, void **fake_stack, const void *stack, size_t bytes)
+void switch_to(struct fiber *from, struct fiber *to, void **fake_stack, const void *stack, size_t bytes)
 {
 #ifdef WITH_ASAN
     __sanitizer_start_switch_fiber(fake_stack, stack, bytes);
 #endif
-    swapcontext(from, to);
+    fiber_switch(from, to);
 #ifdef WITH_ASAN
     __sanitizer_finish_switch_fiber(fake_stack ? *fake_stack : nullptr, nullptr, nullptr);
 #endif
@@ -144,7 +201,7 @@ void fiber_main()
     struct lane *l = current;
     running->run(buffers, group, uint32_t(l->number / SIMD), uint32_t(l->number % SIMD));
     l->state = DONE;
-    switch_to(&l->context, &scheduler, nullptr, scheduler_stack, scheduler_stack_bytes);
+    switch_to(&l->fiber, &scheduler, nullptr, scheduler_stack, scheduler_stack_bytes);
 }
 
 uint32_t draw(uint32_t below)
@@ -170,11 +227,7 @@ void run_fibers()
         struct lane *l = &lanes[i];
         if (!l->stack)
             l->stack = static_cast<char *>(malloc(STACK_BYTES));
-        getcontext(&l->context);
-        l->context.uc_stack.ss_sp = l->stack;
-        l->context.uc_stack.ss_size = STACK_BYTES;
-        l->context.uc_link = nullptr;
-        makecontext(&l->context, fiber_main, 0);
+        fiber_make(&l->fiber, l->stack, STACK_BYTES, fiber_main);
     }
     void *fake_stack = nullptr;
     for (;;) {
@@ -192,9 +245,9 @@ void run_fibers()
                 at++;
             memmove(able + at, able + at + 1, size_t(count - 1 - at) * sizeof *able);
             current = &lanes[chosen];
-            races_run(chosen, current->epoch, current->simd_epoch);
-            switch_to(&scheduler, &current->context, &fake_stack, current->stack, STACK_BYTES);
-            races_run(-1, 0, 0);
+            races_run(chosen, current->epoch, current->simd_epoch, current->stack, STACK_BYTES);
+            switch_to(&scheduler, &current->fiber, &fake_stack, current->stack, STACK_BYTES);
+            races_run(-1, 0, 0, nullptr, 0);
             release_waiting(chosen);
         }
     }
@@ -229,7 +282,7 @@ void wait_as(enum state state, int line)
     if (!emulator_threads) {
         l->state = state;
         l->line = line;
-        switch_to(&l->context, &scheduler, &l->fake_stack, scheduler_stack, scheduler_stack_bytes);
+        switch_to(&l->fiber, &scheduler, &l->fake_stack, scheduler_stack, scheduler_stack_bytes);
         return;
     }
     std::unique_lock<std::mutex> lock(mutex);
@@ -254,7 +307,7 @@ void emulator_wait(int scope, int orders_shared, int line)
     l->epoch += scope == EMULATOR_THREADGROUP;
     l->simd_epoch++;
     if (!emulator_threads)
-        races_run(l->number, l->epoch, l->simd_epoch);
+        races_run(l->number, l->epoch, l->simd_epoch, l->stack, STACK_BYTES);
 }
 
 const uint32_t *emulator_exchange(uint32_t value, int line)
@@ -309,6 +362,7 @@ int emulator_dispatch(void *, const struct lik_metal_dispatch *dispatch)
     buffers = const_cast<void *const *>(bound);
     random_state = emulator_schedule * 0x2545f4914f6cdd1du + uint64_t(emulator_dispatches);
     emulator_dispatches++;
+    emulator_runs[dispatch->kernel]++;
     races_begin_dispatch();
     for (group = 0; group < uint64_t(dispatch->threadgroups); group++, emulator_groups++) {
         for (int i = 0; i < LANES; i++) {
@@ -319,7 +373,7 @@ int emulator_dispatch(void *, const struct lik_metal_dispatch *dispatch)
             l->together = l->exchanges = l->epoch = l->simd_epoch = 0;
             l->arrays = 0;
         }
-        races_begin_group();
+        races_begin_group(group);
         if (emulator_threads)
             run_threads();
         else

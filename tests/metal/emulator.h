@@ -20,6 +20,7 @@ extern uint64_t emulator_schedule;
 extern int emulator_threads; /* an OS thread a lane */
 
 /* Counts of what ran, and of races where they are looked for (races.cpp). */
+extern int64_t emulator_runs[]; /* dispatches of each kernel */
 extern int64_t emulator_dispatches, emulator_groups, emulator_accesses, emulator_races;
 
 /* Carries out a dispatch; a queue's function. */
@@ -41,11 +42,12 @@ void *emulator_shared(size_t bytes);
 
 /* A threadgroup begins; ranges are what its lanes share. */
 void races_begin_dispatch(void);
-void races_begin_group(void);
+void races_begin_group(uint32_t number);
 void races_share(const void *at, size_t bytes);
 /* The lane that runs, of the threadgroup; -1: none. Epochs are counts of the barriers that
- * order shared memory: the threadgroup's, and those and its simdgroup's. */
-void races_run(int lane, uint32_t epoch, uint32_t simd_epoch);
+ * order shared memory: the threadgroup's, and those and its simdgroup's. What is on its stack
+ * is its own. */
+void races_run(int lane, uint32_t epoch, uint32_t simd_epoch, const void *stack, size_t stack_bytes);
 
 #ifdef __cplusplus
 }

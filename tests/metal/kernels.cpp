@@ -1,4 +1,5 @@
 /* The source of the kernels as C++, and what calls each with its buffers. */
+#define __METAL_VERSION__ 230
 #include "metal/kernels.metal"
 
 #ifndef LIK_ADDRESS_SPACES

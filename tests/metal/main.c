@@ -1,10 +1,11 @@
-/* lik_check_metal [--quick] [--case N] [--schedule N] [--threads] [GROUP ...]: groups of the
- * check suite on the emulator, and those of schedules.c. Every run of an operation gets the
- * next schedule, or the one named. Exit status 0: all held; 1: some did not; 3: the emulator
- * gave up. */
+/* lik_check_metal [--quick] [--case N] [--schedule N] [--threads] [--stop] [GROUP ...]: groups
+ * of the check suite on the emulator, and those of schedules.c and bounds.c. Every run of an
+ * operation gets the next schedule, or the one named. Names the kernels that never ran. Exit
+ * status 0: all held; 1: some did not; 3: the emulator gave up. */
 #include "../check/check.h"
 #include "backend.h"
 #include "emulator.h"
+#include "metal/plan.h"
 #include "schedules.h"
 
 #include <time.h>
@@ -13,8 +14,9 @@ static const struct {
     const char *name;
     void (*run)(void);
 } groups[] = {
-    {"score", check_score}, {"special", check_special}, {"invariance", check_invariance},
-    {"grad", check_grad},   {"topk", check_topk},       {"schedules", check_schedules},
+    {"score", check_score},   {"special", check_special}, {"invariance", check_invariance},
+    {"grad", check_grad},     {"topk", check_topk},       {"schedules", check_schedules},
+    {"bounds", check_bounds},
 };
 
 static double seconds(void)
@@ -36,6 +38,8 @@ int main(int argc, char **argv)
             any = chosen[found] = 1;
         else if (!strcmp(argv[a], "--quick"))
             totals.quick = 1;
+        else if (!strcmp(argv[a], "--stop"))
+            totals.stop = 1;
         else if (!strcmp(argv[a], "--threads"))
             emulator_threads = 1;
         else if (!strcmp(argv[a], "--case") && a + 1 < argc)
@@ -61,6 +65,9 @@ int main(int argc, char **argv)
         fflush(stdout);
     }
     devices_close();
+    for (int k = 0; k < LIK_METAL_KERNELS; k++)
+        if (!emulator_runs[k])
+            printf("never ran: %s\n", lik_metal_kernels[k].name);
     printf("lik_check_metal: %lld checks, %lld failures; %lld dispatches, %lld threadgroups; %lld races in "
            "%lld accesses; largest error %.2f of its tolerance\n",
            (long long)totals.checks, (long long)totals.failures, (long long)emulator_dispatches,

@@ -2,7 +2,7 @@
  *
  * Each case runs once to warm up, then `rounds` times; the median and the best are told. Work
  * is counted as 2 * query tokens * document tokens * dim, whatever the kernel really does. */
-#include "engine.h"
+#include "bench.h"
 
 #include "base/dtype.h"
 #include "base/size.h"
@@ -144,11 +144,12 @@ static void put(struct sink *out, int json, const char *what, const struct bench
                 t->variant);
 }
 
-static void put_header(struct sink *out, const struct engine *engine)
+void bench_head(struct sink *out, const struct engine *engine)
 {
     char workers[48];
-    sink_printf(out, "lik %s, %s, %s\n\n", lik_version(), lik_context_name(engine->library.context),
-                engine_workers(engine, workers));
+    const char *hardware = lik_context_hardware(engine->library.context);
+    sink_printf(out, "lik %s, %s, %s%s%s\n\n", lik_version(), lik_context_name(engine->library.context),
+                hardware, *hardware ? ", " : "", engine_workers(engine, workers));
     sink_printf(out, "| %-12s | %-30s | %9s | %9s | %7s | %6s | %s |\n", "case",
                 "queries . documents, dim, dtype", "median ms", "best ms", "GFLOP/s", "GB/s", "code");
     sink_printf(out, "| --- | --- | --- | --- | --- | --- | --- |\n");
@@ -177,6 +178,20 @@ static void bench_files(struct engine *engine, const struct options *options, st
     inputs_close(&inputs);
 }
 
+void bench_cases(struct engine *engine, struct sink *out, int json, int quick, int64_t rounds)
+{
+    int count = (int)(sizeof cases / sizeof *cases);
+    progress_begin("bench", "cases");
+    for (int i = 0; i < count; i++) {
+        if (quick && !cases[i].quick)
+            continue;
+        struct timing t = run_case(engine, &cases[i], rounds);
+        put(out, json, cases[i].what, &cases[i], &t);
+        progress_update((double)(i + 1) / count, i + 1);
+    }
+    progress_end();
+}
+
 int command_bench(struct options *options)
 {
     struct engine engine;
@@ -188,19 +203,11 @@ int command_bench(struct options *options)
     engine_open(&engine, options);
     sink_open(&out, NULL);
     if (!options->json)
-        put_header(&out, &engine);
+        bench_head(&out, &engine);
     if (options->argument_count)
         bench_files(&engine, options, &out, rounds);
-    int count = (int)(sizeof cases / sizeof *cases);
-    progress_begin("bench", "cases");
-    for (int i = 0; i < count && !options->argument_count; i++) {
-        if (options->quick && !cases[i].quick)
-            continue;
-        struct timing t = run_case(&engine, &cases[i], rounds);
-        put(&out, options->json, cases[i].what, &cases[i], &t);
-        progress_update((double)(i + 1) / count, i + 1);
-    }
-    progress_end();
+    else
+        bench_cases(&engine, &out, options->json, options->quick, rounds);
     sink_close(&out);
     engine_close(&engine);
     return EXIT_OK;

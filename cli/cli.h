@@ -34,7 +34,7 @@ struct options {
     const char *centroids, *seed;
     int64_t k, threads, rounds, nbits, iterations;
     int all, normalize, json, table, quiet, verbose, skip_bad, skip_missing, fail_empty, check, complete,
-        per_query, quick, no_weights, inv_norms, help, version, build_info;
+        per_query, quick, fresh, no_weights, inv_norms, help, version, build_info;
     const char *arguments[8]; /* what is not an option */
     int argument_count;
 };
@@ -137,5 +137,6 @@ int command_eval(struct options *options);
 int command_info(struct options *options);
 int command_bench(struct options *options);
 int command_demo(struct options *options);
+int command_selftest(struct options *options);
 
 #endif

@@ -31,6 +31,8 @@ const char *engine_workers(const struct engine *engine, char text[48])
     int threads = engine->library.threads;
     if (on_gpu(engine))
         snprintf(text, 48, "pieces of %.0f MB", (double)staged_piece_bytes(engine->staged) * 1e-6);
+    else if (*lik_context_hardware(engine->library.context))
+        snprintf(text, 48, "memory shared");
     else
         snprintf(text, 48, "%d thread%s", threads, threads == 1 ? "" : "s");
     return text;

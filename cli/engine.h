@@ -40,7 +40,8 @@ struct engine {
 };
 void engine_open(struct engine *engine, const struct options *options);
 void engine_close(struct engine *engine);
-/* What does the work, for messages: "8 threads", or the pieces that a GPU gets. */
+/* What does the work, for messages: "8 threads", or the pieces that a GPU gets, or that it
+ * shares the memory. */
 const char *engine_workers(const struct engine *engine, char text[48]);
 /* Plan, workspace, run; a failure ends the program with the library's message. LIK_ALL and
  * LIK_LIST without argmax; the operands' rows are contiguous: [count, len_max, dim], or [total,

@@ -11,7 +11,7 @@ static const char *devices(void)
 {
     static char text[256];
     const char *level;
-    size_t n = (size_t)snprintf(text, sizeof text, "auto cpu ref cuda:0");
+    size_t n = (size_t)snprintf(text, sizeof text, "auto cpu ref cuda:0 metal");
     for (int32_t i = 0; (level = lik_cpu_level(i, NULL)) && n < sizeof text; i++)
         n += (size_t)snprintf(text + n, sizeof text - n, " cpu:%s", level);
     return text;
@@ -101,7 +101,7 @@ static void man(void)
     printf(
         ".SH EXIT STATUS\n0 done, 1 no result (\\-\\-fail\\-empty), 2 usage, 3 unreadable or corrupt input,\n"
         "4 incompatible input, 5 out of memory or disk, 6 device unavailable, 130 interrupted.\n"
-        ".SH ENVIRONMENT\nLIK_THREADS, LIK_CPU, LIK_DEMO_DATA, NO_COLOR.\n");
+        ".SH ENVIRONMENT\nLIK_THREADS, LIK_CPU, LIK_DEMO_DATA, NO_COLOR, XDG_CACHE_HOME.\n");
 }
 
 /* ---- completions ---- */

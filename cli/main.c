@@ -76,6 +76,17 @@ const struct command commands[] = {
      "  lik demo\n"
      "  lik demo --all -k 5 -o out/demo\n",
      0, 0, command_demo},
+    {"selftest", "", "does this device compute what the reference does?",
+     "Runs small problems of every kind on the device and on the reference, times the quick cases of `lik "
+     "bench`,\n"
+     "and prints a block that can be pasted into an issue. The result is kept for this machine, device and\n"
+     "version; tensors on Apple GPUs go to the Metal kernels only where `lik selftest --device metal` has "
+     "passed.\n"
+     "\nexamples:\n"
+     "  lik selftest\n"
+     "  lik selftest --device metal\n"
+     "  lik selftest --device cuda:0 --fresh\n",
+     0, 0, command_selftest},
     {0},
 };
 

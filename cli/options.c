@@ -20,11 +20,13 @@ enum {
     INFO = 32,
     BENCH = 64,
     DEMO = 128,
-    ALL = 255,
-    ALONE = 256 /* without a command, and for the build */
+    SELFTEST = 256,
+    ALL = 511,
+    ALONE = 512 /* without a command, and for the build */
 };
 #define INPUT     (SCORE | RERANK | EXPLAIN | BENCH)
 #define DOCUMENTS (INPUT | COMPRESS)
+#define DEVICE    (DOCUMENTS | DEMO | SELFTEST)
 
 struct option {
     const char *name;
@@ -72,6 +74,8 @@ static const struct option table[] = {
      "read all vectors: norms, NaN, infinities, empty rows; checksums of .npz"},
     {"rounds", 0, COUNT, AT(rounds), BENCH, "N", "timed runs a case (default 7)"},
     {"quick", 0, FLAG, AT(quick), BENCH, NULL, "small cases only"},
+    {"quick", 0, FLAG, AT(quick), SELFTEST, NULL, "results alone, no times"},
+    {"fresh", 0, FLAG, AT(fresh), SELFTEST, NULL, "run it again, whatever was found before"},
     {"data", 0, TEXT, AT(data), DEMO, "DIR", "the packaged collection, if it lies elsewhere (LIK_DEMO_DATA)"},
     {"output", 'o', TEXT, AT(output), SCORE | RERANK, "FILE",
      "write FILE, complete or not at all: x.npy = arrays, else text"},
@@ -96,15 +100,15 @@ static const struct option table[] = {
      "drop tokens that hold NaN instead of refusing them"},
     {"skip-missing", 0, FLAG, AT(skip_missing), RERANK, NULL,
      "pass over queries and documents of RUN that are not there"},
-    {"json", 0, FLAG, AT(json), ALL & ~(COMPRESS | DEMO), NULL, "JSON; results one object a query and line"},
+    {"json", 0, FLAG, AT(json), ALL & ~(COMPRESS | DEMO | SELFTEST), NULL,
+     "JSON; results one object a query and line"},
     {"trec", 0, TEXT_OPTIONAL, AT(trec), SCORE | RERANK, "[=TAG]",
      "a TREC run: query Q0 document rank score TAG"},
     {"table", 0, FLAG, AT(table), SCORE | RERANK | EVAL, NULL, "the table of a terminal, also in a pipe"},
     {"fail-empty", 0, FLAG, AT(fail_empty), SCORE | RERANK, NULL, "exit 1 if there is no result"},
-    {"device", 0, TEXT, AT(device), DOCUMENTS | DEMO, "NAME",
-     "auto (default), cpu, cpu:LEVEL (see --build-info), ref, cuda:N"},
-    {"threads", 'j', COUNT, AT(threads), DOCUMENTS | DEMO, "N",
-     "threads (default: physical cores; LIK_THREADS)"},
+    {"device", 0, TEXT, AT(device), DEVICE, "NAME",
+     "auto (default), cpu, cpu:LEVEL (see --build-info), ref, cuda:N, metal"},
+    {"threads", 'j', COUNT, AT(threads), DEVICE, "N", "threads (default: physical cores; LIK_THREADS)"},
     {"color", 0, TEXT, AT(color), ALL, "WHEN", "auto (default), always, never; NO_COLOR is honored"},
     {"quiet", 0, FLAG, AT(quiet), ALL, NULL, "no progress, notes or warnings"},
     {"verbose", 'v', FLAG, AT(verbose), ALL, NULL, "time of each stage and the code that ran"},

@@ -22,6 +22,8 @@ _engine.numpy_arrays
 _engine.torch_arrays
 _engine.native
 _engine.torch_plain
+_engine.torch_metal
+_engine.torch_mps
 _engine.torch_ops
 _engine.verbs
 _engine.checks

@@ -194,6 +194,16 @@ def suite_asan_clang(tally: Tally) -> None:
         ctest(tally, "asan-clang", "-L", "check", LIK_CHECK_QUICK="1", UBSAN_OPTIONS="print_stacktrace=1")
 
 
+def suite_emulator(tally: Tally) -> None:
+    """Metal's kernels, compiled as C++ by clang and emulated: results, bits over schedules, races,
+    sanitizers, address spaces; and planted faults, which must be found.
+    """
+    need("clang", "clang++")
+    if build(tally, "release", "-DLIK_WERROR=ON"):
+        junit = REPORTS / "emulator.xml"
+        call(tally, "emulator", [sys.executable, "tests/metal/run.py", "--junit", str(junit)], junit)
+
+
 def suite_msan(tally: Tally) -> None:
     """The oracle and the baseline under MemorySanitizer, which takes intrinsics for reads of
     everything.
@@ -353,6 +363,47 @@ def suite_cuda(tally: Tally) -> None:
         ctest(tally, "cuda", "-R", "symbols|needs")
         call(tally, "lik_check in the CUDA build", ["build/cuda/tests/lik_check", "--quick"])
         pytest(tally, "cli-cuda", "tests/cli/test_process.py", LIK_BIN=str(BUILD / "cuda/lik"))
+
+
+def package_with(module: Path, folder: Path) -> str:
+    """A folder for PYTHONPATH: the package's sources beside this extension module."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(ROOT / "python/late_interaction_kernels", folder / "late_interaction_kernels")
+    shutil.copy(module, folder / "late_interaction_kernels")
+    return str(folder)
+
+
+def suite_metal(tally: Tally) -> None:
+    """The Metal backend's host, the command and the package on a Metal that is none, of
+    tests/metal: its kernels are emulated.
+    """
+    need("clang++")
+    if not build(tally, "metal", "-DLIK_WERROR=ON"):
+        return
+    mock = str(BUILD / "metal/tests/liblik_mock_metal.so")
+    call(tally, "the host on the mock", ["build/metal/tests/lik_metal_host"])
+    pytest(
+        tally,
+        "cli-metal",
+        "tests/cli/test_selftest.py",
+        LIK_BIN=str(BUILD / "metal/lik"),
+        LIK_MOCK_METAL=mock,
+    )
+    if build(tally, "metal-extension", f"-DPython_EXECUTABLE={python()}"):
+        module = BUILD / "metal-extension/python/_native.abi3.so"
+        package = package_with(module, BUILD / "metal-extension/package")
+        pytest(tally, "mps", "tests/metal/test_mps.py", LIK_MOCK_METAL=mock, PYTHONPATH=package)
+    zig = [sys.executable, "-m", "ziglang"]
+    if subprocess.run([*zig, "version"], capture_output=True).returncode:
+        print("not compiled for macOS: the package ziglang is not installed")
+        tally.skipped += 1
+        return
+    strict = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror"]
+    for target in ("aarch64-macos.11.0", "x86_64-macos.11.0"):
+        for source in sorted((ROOT / "src/metal").glob("*.c")):
+            made = str(BUILD / f"metal/{source.stem}-{target}.o")
+            compile_it = [*zig, "cc", "-target", target, *strict, "-Isrc", "-Iinclude", "-c", str(source)]
+            call(tally, f"{source.name} for {target}", [*compile_it, "-o", made])
 
 
 def suite_lint(tally: Tally) -> None:

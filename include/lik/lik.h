@@ -406,10 +406,13 @@ struct lik_context;
 
 /* device: "cpu" (the best this processor has, capped by the environment variable LIK_CPU),
  * "cpu:generic", "cpu:avx2", ... (that level or an error; see lik_cpu_level), "ref" (the scalar
- * f64 oracle), "cuda:N". */
+ * f64 oracle), "cuda:N", "metal:N" (a GPU of Apple's, "metal" the first; it reads and writes
+ * the host's memory). */
 LIK_API LIK_STATUS lik_context_create(const char *device, struct lik_context **out);
 LIK_API void lik_context_destroy(struct lik_context *ctx);
 LIK_API const char *lik_context_name(const struct lik_context *ctx); /* "cpu:avx2", "ref", "cuda:0" */
+/* What the device calls itself, "Apple M2 Max" for example; "" of one that says nothing. */
+LIK_API const char *lik_context_hardware(const struct lik_context *ctx);
 
 /* Memory that the context's operations read and write, and streams that order them, for callers
  * without a runtime of the device's own: device memory aligned to 256 on CUDA, host memory

@@ -26,6 +26,10 @@ ENTRY(encode);
 ENTRY(train);
 ENTRY(quantize);
 
+/* metal.c */
+PyObject *native_register_metal(PyObject *self, PyObject *carry_out);
+PyObject *native_metal_device(PyObject *self, PyObject *none);
+
 /* The forward pass of a training step: (scores, argmax), new tensors of torch; NULL with an
  * exception. */
 PyObject *run_forward(struct problem *p);

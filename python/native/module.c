@@ -1,6 +1,7 @@
 /* _native: the C library's operations for Python, one call each. What a function takes is said
- * where it stands: verbs.c, short.c, codec.c. */
+ * where it stands: verbs.c, short.c, codec.c, metal.c. */
 #include "entries.h"
+
 #include "run.h"
 #include "threads.h"
 
@@ -141,6 +142,8 @@ static PyMethodDef methods[] = {
     {"extremes", native_extremes, METH_O, NULL},
     {"has_device", native_has_device, METH_O, NULL},
     {"device_error", native_device_error, METH_O, NULL},
+    {"register_metal", native_register_metal, METH_O, NULL},
+    {"metal_device", native_metal_device, METH_NOARGS, NULL},
     {"info", native_info, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

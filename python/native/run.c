@@ -10,6 +10,7 @@
 #define WORKSPACE_KEPT   (64u << 20) /* a thread keeps its workspace up to this size between calls */
 
 struct lender lender;
+int (*run_metal)(enum run_verb verb, const void *op);
 
 int run_raise(int status)
 {
@@ -194,6 +195,8 @@ int run_workspace_bytes(enum run_verb verb, const void *op, int32_t device, size
 
 int run_operation(enum run_verb verb, const void *op, int32_t device, double work)
 {
+    if (device == RUN_METAL && run_metal)
+        return run_metal(verb, op);
     const struct lik_context *ctx = run_context(device);
     if (!ctx)
         return -1;

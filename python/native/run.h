@@ -28,6 +28,11 @@ int run_operation(enum run_verb verb, const void *op, int32_t device, double wor
  * exception. */
 int run_workspace_bytes(enum run_verb verb, const void *op, int32_t device, size_t *bytes);
 
+/* A view's device that is torch's Apple GPU, with addresses that only the Python side can
+ * resolve. What runs there is set where that is registered (metal.c); NULL: nothing does. */
+#define RUN_METAL (1 << 20)
+extern int (*run_metal)(enum run_verb verb, const void *op);
+
 /* The Python exception of a failed lik_* call; always -1. */
 int run_raise(int status);
 

@@ -1,5 +1,5 @@
 /* The interface between the front door (src/core) and the backends (src/ref, src/cpu,
- * src/cuda).
+ * src/cuda, src/metal).
  *
  * A backend sees only problems that the front door has checked and completed: structs of full
  * size, dtypes, pairing and ranks valid, sizes non-negative and their products in range, list
@@ -23,6 +23,7 @@ struct lik_context {
     int32_t device;      /* device index */
     int32_t check;       /* $LIK_CHECK, on a device: look at offsets and lists there, wait for every run */
     char name[24];
+    char hardware[64]; /* what the device calls itself; "" where nothing does */
 };
 
 struct lik_backend {
@@ -67,6 +68,9 @@ extern const struct lik_backend lik_backend_ref;
 extern const struct lik_backend lik_backend_cpu;
 #ifdef LIK_WITH_CUDA
 extern const struct lik_backend lik_backend_cuda;
+#endif
+#ifdef LIK_WITH_METAL
+extern const struct lik_backend lik_backend_metal;
 #endif
 
 #endif

@@ -11,6 +11,9 @@ static const struct lik_backend *const backends[] = {
 #ifdef LIK_WITH_CUDA
     &lik_backend_cuda,
 #endif
+#ifdef LIK_WITH_METAL
+    &lik_backend_metal,
+#endif
 };
 
 int lik_context_create(const char *device, struct lik_context **out)
@@ -42,7 +45,10 @@ int lik_context_create(const char *device, struct lik_context **out)
     }
     if (length == 4 && !memcmp(device, "cuda", 4))
         return lik_fail(LIK_EDEVICE, "device is \"%.40s\", this library was built without CUDA", device);
-    return lik_fail(LIK_EINVAL, "device is \"%.40s\", must be \"cpu\", \"cpu:LEVEL\", \"ref\" or \"cuda:N\"",
+    if (length == 5 && !memcmp(device, "metal", 5))
+        return lik_fail(LIK_EDEVICE, "device is \"%.40s\", this library was built without Metal", device);
+    return lik_fail(LIK_EINVAL,
+                    "device is \"%.40s\", must be \"cpu\", \"cpu:LEVEL\", \"ref\", \"cuda:N\" or \"metal:N\"",
                     device);
 }
 
@@ -54,6 +60,11 @@ void lik_context_destroy(struct lik_context *ctx)
 const char *lik_context_name(const struct lik_context *ctx)
 {
     return ctx ? ctx->name : "";
+}
+
+const char *lik_context_hardware(const struct lik_context *ctx)
+{
+    return ctx ? ctx->hardware : "";
 }
 
 #define TEXT_(x) #x
@@ -72,10 +83,15 @@ const char *lik_build_info(void)
 #define LIK_COMPILER "gcc " __VERSION__
 #endif
 #ifdef LIK_WITH_CUDA
-#define LIK_BACKENDS "ref cpu cuda"
+#define LIK_AND_CUDA " cuda"
 #else
-#define LIK_BACKENDS "ref cpu"
+#define LIK_AND_CUDA ""
+#endif
+#ifdef LIK_WITH_METAL
+#define LIK_AND_METAL " metal"
+#else
+#define LIK_AND_METAL ""
 #endif
     return "lik " TEXT(LIK_VERSION_MAJOR) "." TEXT(LIK_VERSION_MINOR) "." TEXT(
-        LIK_VERSION_PATCH) ", " LIK_COMPILER ", backends " LIK_BACKENDS;
+        LIK_VERSION_PATCH) ", " LIK_COMPILER ", backends ref cpu" LIK_AND_CUDA LIK_AND_METAL;
 }

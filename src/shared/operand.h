@@ -86,6 +86,25 @@ static inline void lik_operand_extents(const struct lik_tokens *x, const struct 
     extents[3] = array->inner;
 }
 
+/* The bytes that the entries of an array of x take: *low to *high - 1 from its address on; 0
+ * and 0 where there are none. */
+static inline void lik_operand_reach(const struct lik_tokens *x, const struct lik_operand_array *array,
+                                     int64_t *low, int64_t *high)
+{
+    const int64_t steps[4] = {array->strides.group, array->strides.sequence, array->strides.token,
+                              array->inner_stride};
+    int64_t extents[4];
+    lik_operand_extents(x, array, extents);
+    *low = *high = 0;
+    if (!extents[0] || !extents[1] || !extents[2] || !extents[3])
+        return;
+    *high = 1;
+    for (int i = 0; i < 4; i++)
+        *(steps[i] < 0 ? low : high) += (extents[i] - 1) * steps[i];
+    *low *= array->element_bytes;
+    *high *= array->element_bytes;
+}
+
 /* Sequences first ... first + count - 1 of x, which it has: whole groups, or some of one group.
  * Non-zero where that would be neither, or the addresses leave the range of 64 bits. */
 static inline int lik_operand_slice(const struct lik_tokens *x, int64_t first, int64_t count,

@@ -668,7 +668,8 @@ static void check_pointers(void)
           "device NULL: %s", lik_last_error());
     lik_context_destroy(NULL);
     lik_pool_destroy(NULL);
-    check(!strcmp(lik_context_name(NULL), ""), "the name of no context");
+    check(!strcmp(lik_context_name(NULL), "") && !strcmp(lik_context_hardware(NULL), ""),
+          "the name of no context");
     check(lik_pool_threads(NULL) == 1, "the threads of no pool");
 }
 

@@ -28,6 +28,7 @@ extern struct check_totals {
     int64_t cases, checks, failures, skipped;
     int quick;
     int64_t only;
+    int stop;         /* at the first failure */
     int gpu;          /* only a GPU is checked: its tolerances hold */
     int64_t launched; /* operations run on it */
     size_t slack;

@@ -22,6 +22,8 @@ static void check_devices(void)
         {":generic", LIK_EINVAL, ":gen"},
         {"cuda:x", 0, "cuda:x"},
         {"cuda:-1", 0, "cuda"},
+        {"metal:x", 0, "etal"},
+        {"metal-0", LIK_EINVAL, "metal-0"},
     };
     for (int64_t i = 0; i < COUNT(bad); i++) {
         struct lik_context *ctx = (struct lik_context *)(void *)&bad;

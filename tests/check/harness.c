@@ -4,6 +4,9 @@
 
 #include "cpu/levels.h"
 #include "io/system.h"
+#ifdef LIK_CHECK_METAL
+#include "../metal/backend.h"
+#endif
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -49,6 +52,8 @@ int check(int holds, const char *format, ...)
         fflush(stdout);
         va_end(args);
     }
+    if (totals.stop)
+        exit(1);
     return 0;
 }
 
@@ -161,7 +166,12 @@ void buffer_free(struct buffer *b)
 }
 
 #define LEVEL(name, usable) {"cpu:" #name, #name, NULL},
+#ifdef LIK_CHECK_METAL /* the program of tests/metal: Metal's kernels, emulated */
+struct device devices[] = {{"metal", "metal", NULL}};
+#define lik_context_create(name, ctx) emulated_context(ctx)
+#else
 struct device devices[] = {{"ref", "ref", NULL}, LIK_CPU_LEVELS(LEVEL){"cuda:0", "cuda", NULL}};
+#endif
 const int64_t device_count = COUNT(devices);
 
 /* A feature of aarch64, by its number in Linux's HWCAP and HWCAP2, or by Apple's name. */
@@ -213,7 +223,8 @@ static int processor_has(const char *level)
     if (!strcmp(level, "amx"))
         return avx512 && (d7 >> 22 & 13) == 13 && amx_is_allowed(); /* with the system's leave */
 #endif
-    return !strcmp(level, "ref") || !strcmp(level, "generic") || !strcmp(level, "cuda");
+    return !strcmp(level, "ref") || !strcmp(level, "generic") || !strcmp(level, "cuda") ||
+           !strcmp(level, "metal");
 }
 
 enum { POOL = 8 };

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from conftest import DEMO, DEMO_FILES, LIK, environment, fails, maxsim, run, unit, write_jsonl
 
-COMMANDS = ["score", "rerank", "explain", "compress", "eval", "info", "bench", "demo"]
+COMMANDS = ["score", "rerank", "explain", "compress", "eval", "info", "bench", "demo", "selftest"]
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ const struct command commands[] = {
     {"info", "FILE", "", "", 1, 1, NULL},
     {"bench", "[QUERIES DOCUMENTS]", "", "", 0, 2, NULL},
     {"demo", "", "", "", 0, 0, NULL},
+    {"selftest", "", "", "", 0, 0, NULL},
     {0},
 };
 

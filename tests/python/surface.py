@@ -32,10 +32,9 @@ MEANT = {
     "*: returns torch.Tensor -> Any": "the same functions serve NumPy: an array of the kind that was given",
     "*: returns torch.Tensor -> Array": "likewise, with a name for type checkers",
     "*: returns tuple[torch.Tensor, torch.Tensor] -> tuple[A*, A*]": "likewise",
+    "mps.metal.maxsim_*_metal: returns * -> *Any*": "likewise",
     "*retrieve: returns tuple[torch.Tensor, torch.Tensor] -> Any": "two, and a third with return_argmax",
     "topk.maxsim_topk: returns tuple[torch.Tensor, torch.Tensor] -> Any": "two, a third with return_argmax",
-    "mps.metal.MaxSimFwdCtx: missing": "what its Metal kernels keep for their backward pass; not exported",
-    "mps.metal.*: returns * -> NoReturn": "no Metal kernels here: they say so",
     "*(q_mask): added, keyword_only = None": "hidden-state and PLAID functions mask queries as others do",
     "*(q_weights): added, keyword_only = None": "a factor for each query token; off by default",
     "*(return_argmax): added, keyword_only = False": "which token matched; off by default",
@@ -185,7 +184,9 @@ def _record(value: Any) -> dict[str, Any]:
             for name, member in vars(value).items()
             if inspect.isfunction(member) and (name[0] != "_" or name[:2] == "__")
         }
-        fields = [f.name for f in dataclasses.fields(value)] if dataclasses.is_dataclass(value) else []
+        fields = list(getattr(value, "_fields", ()))  # of a NamedTuple
+        if dataclasses.is_dataclass(value):
+            fields = [f.name for f in dataclasses.fields(value)]
         return {"kind": "class", "fields": fields, "methods": methods}
     return _function(value) if inspect.isfunction(value) else {"kind": "value"}
 

@@ -1,8 +1,9 @@
 """not_ours.txt: tests of the existing package that do not apply to this one.
 
 A line in brackets is the reason of the entries that follow. An entry is FILE, FILE::NAME or
-FILE::NAME[PARAMETERS], with * for anything; "cuda " or "cpu " before it says that it stands
-only where there is a GPU, or where there is none.
+FILE::NAME[PARAMETERS], with * for anything; before it may stand where alone it holds: "cuda "
+or "cpu ", with a GPU of that kind or without, "emulated " or "plain ", with Metal's kernels by
+their emulator or without.
 """
 
 from __future__ import annotations
@@ -24,6 +25,11 @@ class Entry(NamedTuple):
         pattern = re.escape(self.pattern).replace(r"\*", ".*")
         rest = "" if "[" in self.pattern else r"(\[.*\])?" if "::" in self.pattern else "::.*"
         return re.fullmatch(pattern + rest, name) is not None
+
+
+def where(cuda: bool, emulated: bool) -> tuple[str, str, str]:
+    """What may stand before an entry that holds here."""
+    return "", "cuda" if cuda else "cpu", "emulated" if emulated else "plain"
 
 
 def read() -> list[Entry]:

@@ -5,11 +5,39 @@ functions of the existing package that they use to look at public ones.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import os
+import sys
+from pathlib import Path
 
 import not_ours
 import pytest
 import torch
+
+EMULATED = "LIK_MOCK_METAL" in os.environ  # Metal's kernels, by tests/metal
+MPS = ("test_mps.py", "test_mps_metal.py", "test_pylate_compat_mps.py")
+
+
+def _a_mac(name):
+    """Where it is emulated, tests of MPS tensors run on one."""
+    if not EMULATED or name not in MPS:
+        return contextlib.nullcontext()
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "metal"))
+    import fake_torch
+
+    class Library(fake_torch.Library):
+        most = 3e7
+
+    return fake_torch.a_mac(library=Library)
+
+
+@pytest.fixture(autouse=True)
+def a_mac(request, monkeypatch):
+    compiler = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, **options: compiler(f, **{**options, "backend": "eager"}))
+    with _a_mac(request.path.name):
+        yield
 
 
 def pytest_addoption(parser):
@@ -54,8 +82,8 @@ def pytest_configure(config):
     ):
         if not hasattr(module, function.__name__):
             setattr(module, function.__name__, function)
-    here = "cuda" if torch.cuda.is_available() else "cpu"
-    config.lik_entries = [entry for entry in not_ours.read() if entry.where in ("", here)]
+    here = not_ours.where(torch.cuda.is_available(), EMULATED)
+    config.lik_entries = [entry for entry in not_ours.read() if entry.where in here]
 
 
 def pytest_ignore_collect(collection_path, config):

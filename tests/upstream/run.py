@@ -13,11 +13,14 @@ itself are skipped.
 PYTHON: an interpreter with torch, pytest and this package (also through PYTHONPATH) to run them
 with. By default the test environment of tests/run.py, with a wheel of this tree. Where PyLate
 (up to 1.5.0) or colpali-engine (up to 0.3.16) is installed, the tests of the patches run as
-well. Closes with `N passed, N failed, N skipped`.
+well. With LIK_MOCK_METAL (the suite `metal` of tests/run.py sets it, for the tests of MPS
+alone: --only test_mps*) Metal's kernels are emulated. Closes with
+`N passed, N failed, N skipped`.
 """
 
 import argparse
 import ast
+import fnmatch
 import hashlib
 import json
 import os
@@ -28,6 +31,10 @@ import sys
 import tarfile
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from not_ours import Entry
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -89,7 +96,9 @@ def unpack(sdist: Path, edits: list[tuple[str, str]]) -> Path:
     return tests
 
 
-def run(python: str, report: Path, *arguments: str, silent: bool = False) -> list[ElementTree.Element]:
+def run(
+    python: str, report: Path, files: str, *arguments: str, silent: bool = False
+) -> list[ElementTree.Element]:
     """One pytest process; the cases of its report, none if it did not come to write one."""
     report.unlink(missing_ok=True)
     paths = [str(HERE), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
@@ -106,7 +115,8 @@ def run(python: str, report: Path, *arguments: str, silent: bool = False) -> lis
         "--tb=short",
         "--no-header",
     ]
-    command += ["--continue-on-collection-errors", "--junitxml", str(report), *arguments, "tests"]
+    command += ["--continue-on-collection-errors", "--junitxml", str(report), *arguments]
+    command += sorted(str(path.relative_to(BUILD)) for path in BUILD.glob(f"tests/{files}"))
     subprocess.run(command, cwd=BUILD, env=environment, stdout=subprocess.DEVNULL if silent else None)
     return list(ElementTree.parse(report).getroot().iter("testcase")) if report.exists() else []
 
@@ -125,14 +135,25 @@ def name_of(case: ElementTree.Element) -> str:
     return f"{module.split('.')[-1]}.py::{name}" if module else f"{name.split('.')[-1]}.py::"
 
 
+def entries_of(files: str, cuda: bool) -> "list[Entry]":
+    """What not_ours.txt says of these files, here."""
+    from not_ours import read, where
+
+    here = where(cuda, "LIK_MOCK_METAL" in os.environ)
+    return [x for x in read() if x.where in here and fnmatch.fnmatch(x.pattern.split("::")[0], files)]
+
+
 def main() -> int:
     import surface
-    from not_ours import Entry, read
+    from not_ours import Entry
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--sdist", type=Path, default=os.environ.get("LIK_UPSTREAM_SDIST"))
+    parser.add_argument(
+        "--only", default="test_*.py", metavar="FILE", help="these files, with * for anything"
+    )
     options = parser.parse_args()
     BUILD.mkdir(parents=True, exist_ok=True)
     python = os.environ.get("PYTHON", "")
@@ -153,7 +174,7 @@ def main() -> int:
     sdist = Path(options.sdist) if options.sdist else fetch(python)
     tests = unpack(sdist, edits)
 
-    entries = [entry for entry in read() if entry.where in ("", "cuda" if cuda == "True" else "cpu")]
+    entries = entries_of(options.only, cuda == "True")
     known = [
         f"{path.name}::{node.name}"
         for path in sorted(tests.glob("test_*.py"))
@@ -161,11 +182,11 @@ def main() -> int:
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
     ]
 
-    cases = run(python, BUILD / "ours.xml")
+    cases = run(python, BUILD / "ours.xml", options.only)
     results = {name_of(case): outcome(case) for case in cases}
     failures = [name for name, result in results.items() if result == "failed"]
     print("--- what does not apply, to see that it still does not", flush=True)
-    apart = run(python, BUILD / "not_ours.xml", "--not-ours", silent=True)
+    apart = run(python, BUILD / "not_ours.xml", options.only, "--not-ours", silent=True)
     others = {name_of(case): outcome(case) for case in apart}
 
     def passes(entry: Entry) -> bool:

@@ -8,6 +8,8 @@ numpy_arrays     what is asked of an array of NumPy's
 torch_arrays     what is asked of a tensor of torch's, and what is between one and its memory
 native           the calls of the extension, for both kinds
 torch_plain      the operation in plain torch
+torch_metal      the library's Metal kernels, on torch's queue
+torch_mps        what computes an operation on an Apple GPU
 torch_ops        operators and gradients for torch
 verbs            score, topk, merge_topk and grad, of whichever kind of array
 checks           what users pass, checked and made a problem

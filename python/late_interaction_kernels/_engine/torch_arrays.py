@@ -131,9 +131,13 @@ def lend(x: Any) -> Any:
     """
     if x is None or EXCHANGE:
         return x
-    x = _plain(x)
-    index = -1 if x.device.type == "cpu" else x.device.index
-    return (x.data_ptr(), _CODES.get(x.dtype, 67), index, tuple(x.shape), x.stride(), x)
+    x = plain(x)
+    return described(x, x.data_ptr(), -1 if x.device.type == "cpu" else x.device.index)
+
+
+def described(x: Any, address: int, device: int) -> Any:
+    """A tensor by its address: see native/view.h."""
+    return (address, _CODES.get(x.dtype, 67), device, tuple(x.shape), x.stride(), x)
 
 
 def lent(fields: tuple[Any, ...], arrays: int) -> Any:
@@ -141,7 +145,7 @@ def lent(fields: tuple[Any, ...], arrays: int) -> Any:
     return fields if EXCHANGE else (*map(lend, fields[:arrays]), *fields[arrays:])
 
 
-def _plain(x: Any) -> Any:
+def plain(x: Any) -> Any:
     """The same values in memory: a sign change that torch has put off is made, zeros get their
     memory.
     """
@@ -174,7 +178,7 @@ _native.register_torch(
     _workspace,
     _precision,
     torch.Tensor.is_neg,
-    _plain,
+    plain,
 )
 
 
@@ -347,7 +351,7 @@ def integers(values: list[int], like: Any) -> Any:
 
 def in_bytes(x: Any) -> memoryview:
     """What the tensor holds, in little-endian order."""
-    x = _plain(x).cpu().contiguous()
+    x = plain(x).cpu().contiguous()
     size = x.numel() * x.element_size()
     if not size:
         return memoryview(b"")

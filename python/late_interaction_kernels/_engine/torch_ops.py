@@ -6,8 +6,9 @@
 * Traced, compiled, exported, faked and subclassed tensors go through
   ``torch.ops.late_interaction_kernels``, which has fake kernels and autograd.
 
-What the library cannot reach (a CUDA tensor in a build without CUDA, Apple GPUs, float64) is
-computed with torch operations by ``torch_plain``, with the same results, in bounded memory.
+Tensors on Apple GPUs go where ``torch_mps`` says. What the library cannot reach (a CUDA tensor
+in a build without CUDA, float64) is computed with torch operations by ``torch_plain``, with the
+same results, in bounded memory.
 
 What passes through autograd and operators is flat: the fields of a problem, in the order of
 ``problem.fields``.
@@ -22,7 +23,7 @@ from typing import Any
 import torch
 
 from .. import _native
-from . import native, torch_arrays, torch_plain
+from . import native, torch_arrays, torch_metal, torch_mps, torch_plain
 from .problem import (
     ARRAY_COUNT,
     ARRAYS,
@@ -65,6 +66,11 @@ def served(x: Any) -> bool:
     return False
 
 
+def on_mps(x: Any) -> bool:
+    """Is it a tensor on an Apple GPU?"""
+    return bool(x.device.type == torch_metal.DEVICE)
+
+
 # ---- running ----
 
 
@@ -78,6 +84,10 @@ def run_score(p: Problem, want_argmax: bool) -> tuple[Any, Any]:
             return native.score(torch_arrays, p, want_argmax)
         except NotImplementedError:  # this backend does not do it: torch does
             pass
+    elif on_mps(q):
+        found = torch_mps.score(p, want_argmax)
+        if found is not None:
+            return found
     shape = score_shape(p)
     scores = torch.empty(shape, dtype=_score_dtype(p), device=q.device)
     full = (*shape, length(p.q))
@@ -121,6 +131,8 @@ def grad(
             return native.grad(torch_arrays, p, grad_scores, argmax, into, accumulate)
         except NotImplementedError:
             pass
+    elif on_mps(p.q.data) and torch_mps.grad(p, grad_scores, argmax, into, accumulate):
+        return None
     return torch_plain.grad(p, grad_scores, argmax, into, accumulate)
 
 
@@ -130,6 +142,10 @@ def run_topk(p: Problem, k: int, id_base: int, smallest: bool) -> tuple[Any, Any
             return native.topk(torch_arrays, p, k, id_base, smallest)
         except NotImplementedError:
             pass
+    elif on_mps(p.q.data):
+        found = torch_mps.topk(p, k, id_base, smallest)
+        if found is not None:
+            return found
     return torch_plain.topk(p, k, id_base, smallest)
 
 

@@ -19,7 +19,7 @@ from .._engine.checks import (
 from .._engine.problem import ALL, CANDIDATES, Problem, Tokens, detached
 
 
-def _problem(
+def backward_problem(
     grad_scores: Any, Q: Any, D: Any, argmax: Any, q_mask: Any, kd_layout: bool, q_weights: Any
 ) -> tuple[Problem, Any, Any]:
     import torch
@@ -94,7 +94,7 @@ def maxsim_backward_unified(
 
     from .._engine import torch_ops
 
-    problem, grad_scores, argmax = _problem(grad_scores, Q, D, argmax, q_mask, kd_layout, q_weights)
+    problem, grad_scores, argmax = backward_problem(grad_scores, Q, D, argmax, q_mask, kd_layout, q_weights)
     with torch.no_grad():
         grad_q, grad_d, _ = torch_ops.gradients(problem, grad_scores, argmax, True, True, False)
     return grad_q.to(Q.dtype), grad_d.reshape(D.shape).to(D.dtype)
@@ -110,7 +110,7 @@ def maxsim_backward_unified_reference(
 
     from .._engine import torch_plain
 
-    problem, grad_scores, argmax = _problem(grad_scores, Q, D, argmax, q_mask, False, q_weights)
+    problem, grad_scores, argmax = backward_problem(grad_scores, Q, D, argmax, q_mask, False, q_weights)
     grad_q, grad_d = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (Q, D))
     torch_plain.grad(problem, grad_scores, argmax, (grad_q, grad_d, None))
     return grad_q, grad_d

@@ -1,7 +1,8 @@
 """MaxSim for Apple GPUs, under the names that PyLate and colpali-engine import.
 
-On MPS tensors both functions compute with torch operations in bounded memory; on CPU tensors
-they are :func:`late_interaction_kernels.maxsim`, so that code written for a Mac runs anywhere.
+On MPS tensors both functions go to the Metal kernels, a compiled reference or torch operations
+in bounded memory (see docs/apple.md); on CPU tensors they are
+:func:`late_interaction_kernels.maxsim`, so that code written for a Mac runs anywhere.
 """
 
 from __future__ import annotations

@@ -186,7 +186,7 @@ struct bytes_plan {
     int32_t blocks;       /* of the grid */
     int32_t ring_row;     /* bytes of a token in a ring */
     int32_t scaled;       /* a tile's scales stand behind its tokens */
-    int32_t shared_bytes; /* the warps' rings */
+    int32_t shared_bytes; /* the warps' rings and scratch */
 };
 
 /* ---- One pass over compressed documents: scan.c ---- */

@@ -50,37 +50,68 @@ LIK_DEVICE int row_of_lane(int lane)
     return (lane >> 4 & 1) * 16 + (lane >> 3 & 1) * 8 + 2 * (lane & 3) + (lane >> 2 & 1);
 }
 
-/* Elements k ... k + 3 of the query token at `at`. */
-LIK_DEVICE void load_4(const struct lik_tokens &q, int64_t at, int k, bool vector, float (&v)[4])
+/* Elements 4 t ... 4 t + 3 of each block of the query token at `at`, which may be LIK_NOWHERE,
+ * times a sign, 32 entries of `to` from one block to the next. */
+template <bool bf16>
+LIK_DEVICE void load_row(const struct bytes_args &args, int64_t at, int t, float sign, uint2 *to)
 {
-    if (vector && q.dtype != LIK_F16 && q.dtype != LIK_BF16) {
-        const uint32_t bytes = *(const uint32_t *)((const uint8_t *)q.data + at + k);
+    const struct lik_tokens &q = args.score.op.q;
+    const bool wide = q.dtype == LIK_F16 || q.dtype == LIK_BF16;
+    const int64_t step = q.dim_stride;
+    uint2 raw[BLOCKS] = {}; /* all loads first, or each is waited for */
 #pragma unroll
-        for (int e = 0; e < 4; e++) {
-            const uint8_t byte = (uint8_t)(bytes >> 8 * e);
-            v[e] = q.dtype == LIK_I8 ? (float)(int8_t)byte
-                                     : __half2float(__nv_cvt_fp8_to_halfraw(
-                                           byte, q.dtype == LIK_E4M3 ? __NV_E4M3 : __NV_E5M2));
+    for (int b = 0; b < BLOCKS; b++) {
+        if (at == LIK_NOWHERE || b >= args.blocks)
+            continue;
+        const int64_t from = at + (b * 16 + t * 4) * step;
+        const uint16_t *halves = (const uint16_t *)q.data + from;
+        const uint8_t *bytes = (const uint8_t *)q.data + from;
+        if (wide && args.score.q_vector)
+            raw[b] = *(const uint2 *)halves;
+        else if (args.score.q_vector)
+            raw[b].x = *(const uint32_t *)bytes;
+        else if (wide)
+            raw[b] = make_uint2(halves[0] | (uint32_t)halves[step] << 16,
+                                halves[2 * step] | (uint32_t)halves[3 * step] << 16);
+        else
+            raw[b].x = bytes[0] | (uint32_t)bytes[step] << 8 | (uint32_t)bytes[2 * step] << 16 |
+                       (uint32_t)bytes[3 * step] << 24;
+    }
+#pragma unroll
+    for (int b = 0; b < BLOCKS; b++) {
+        float v[8] = {};
+        if (wide)
+            unpack_halves(make_uint4(raw[b].x, raw[b].y, 0, 0), q.dtype, v);
+        else
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                const uint8_t byte = (uint8_t)(raw[b].x >> 8 * e);
+                v[e] = q.dtype == LIK_I8 ? (float)(int8_t)byte
+                                         : __half2float(__nv_cvt_fp8_to_halfraw(
+                                               byte, q.dtype == LIK_E4M3 ? __NV_E4M3 : __NV_E5M2));
+            }
+        uint32_t pair[2];
+#pragma unroll
+        for (int p = 0; p < 2; p++) {
+            const float low = __fmul_rn(v[2 * p], sign), high = __fmul_rn(v[2 * p + 1], sign);
+            if (bf16) {
+                const __nv_bfloat162 x = __floats2bfloat162_rn(low, high);
+                pair[p] = *(const uint32_t *)&x;
+            } else {
+                const __half2 x = __floats2half2_rn(low, high);
+                pair[p] = *(const uint32_t *)&x;
+            }
         }
-    } else if (vector) {
-        const uint2 raw = *(const uint2 *)((const uint16_t *)q.data + at + k);
-        float wide[8];
-        unpack_halves(make_uint4(raw.x, raw.y, 0, 0), q.dtype, wide);
-#pragma unroll
-        for (int e = 0; e < 4; e++)
-            v[e] = wide[e];
-    } else {
-#pragma unroll
-        for (int e = 0; e < 4; e++)
-            v[e] = load_element(q.data, q.dtype, at + (k + e) * q.dim_stride);
+        to[b * 32] = make_uint2(pair[0], pair[1]);
     }
 }
 
 /* Makes the warp hold the rows of a tile. Scales and norms go to the weight as in the Hopper
- * loop (place_queries), a scale's sign to the elements. */
+ * loop (place_queries), a scale's sign to the elements. `scratch`: the warp's, which elements
+ * pass on their way to registers. */
 template <bool bf16>
-LIK_DEVICE void hold_rows(struct held_rows &h, struct held_places &places, const struct bytes_args &args,
-                          int tile)
+LIK_DEVICE void hold_rows(struct held_rows &h, struct held_places &places, uint2 *scratch,
+                          const struct bytes_args &args, int tile)
 {
     const struct score_args &a = args.score;
     const struct lik_tokens &q = a.op.q;
@@ -117,28 +148,18 @@ LIK_DEVICE void hold_rows(struct held_rows &h, struct held_places &places, const
         if ((lane & ~3) == r)
             weight = __fmul_rn(weight, factor);
     }
-#pragma unroll
-    for (int n = 0; n < 4; n++) {
+#pragma unroll 1
+    for (int n = 0; n < 4; n++) { /* one copy of that code, for a call begins with fetching it */
         const int row = n * 8 + (lane >> 2);
         const int64_t at = __shfl_sync(~0u, own.at, row);
         const float sign = __shfl_sync(~0u, scale, row) < 0.0f ? -1.0f : 1.0f;
+        load_row<bf16>(args, at, t, sign, scratch + n * BLOCKS * 32 + lane);
+    }
 #pragma unroll
-        for (int b = 0; b < BLOCKS; b++) {
-            float v[4] = {};
-            if (at != LIK_NOWHERE && b < args.blocks)
-                load_4(q, at, b * 16 + t * 4, a.q_vector, v);
-#pragma unroll
-            for (int p = 0; p < 2; p++) {
-                const float low = __fmul_rn(v[2 * p], sign), high = __fmul_rn(v[2 * p + 1], sign);
-                if (bf16) {
-                    const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-                    h.q[b][n][p] = *(const uint32_t *)&pair;
-                } else {
-                    const __half2 pair = __floats2half2_rn(low, high);
-                    h.q[b][n][p] = *(const uint32_t *)&pair;
-                }
-            }
-        }
+    for (int i = 0; i < 4 * BLOCKS; i++) {
+        const uint2 pairs = scratch[i * 32 + lane];
+        h.q[i % BLOCKS][i / BLOCKS][0] = pairs.x;
+        h.q[i % BLOCKS][i / BLOCKS][1] = pairs.y;
     }
     const int row = row_of_lane(lane);
     h.weight = __shfl_sync(~0u, weight, row);
@@ -378,6 +399,7 @@ static __global__ void __launch_bounds__(32 * BYTES_WARPS, 1)
               t = lane & 3;
     const int stage_bytes = BYTES_TOKENS * (args.ring_row + 4);
     char *ring = memory + warp * BYTES_STAGES * stage_bytes;
+    uint2 *scratch = (uint2 *)(memory + BYTES_WARPS * BYTES_STAGES * stage_bytes) + warp * 4 * BLOCKS * 32;
     let_next_kernel_begin();
     wait_for_kernels_before();
     const int step = (int)(gridDim.x * BYTES_WARPS);
@@ -397,7 +419,7 @@ static __global__ void __launch_bounds__(32 * BYTES_WARPS, 1)
     reset(m);
     for (int stage = 0; here.item < args.items; stage = stage + 1 == BYTES_STAGES ? 0 : stage + 1) {
         if (here.token == 0)
-            hold_rows<bf16>(h, places[warp], args, tile_of(args, here.item));
+            hold_rows<bf16>(h, places[warp], scratch, args, tile_of(args, here.item));
         ahead.ask<blocks>(args, ring + (stage == 0 ? AHEAD : stage - 1) * stage_bytes, asked[AHEAD], step);
         const struct raw_mask mask = asked[0];
 #pragma unroll

@@ -23,7 +23,7 @@ static int plan(const struct gpu_limits *gpu, const struct lik_score *op, struct
         return status;
     p->blocks = gpu->processors;
     p->ring_row = (int32_t)op->d.dim + (op->d.dim % 32 ? 0 : 16);
-    p->shared_bytes = BYTES_WARPS * BYTES_STAGES * BYTES_TOKENS * (p->ring_row + 4);
+    p->shared_bytes = BYTES_WARPS * (BYTES_STAGES * BYTES_TOKENS * (p->ring_row + 4) + 32 * BYTES_DIM * 2);
     p->scaled = op->d.scale && !lik_cuda_one_scale(&op->d);
     return LIK_OK;
 }

@@ -129,9 +129,10 @@ struct sm90_ring {
     int32_t stages;
     int32_t slab_bytes, stage_bytes; /* most that a slab of a tile takes, and a stage */
     int32_t token_warpgroups;        /* they convert tokens or take their norms, and do nothing else */
-    int32_t norm_warps;              /* by so many warps: of those, or of the producer's; 0: not */
-    int32_t norm_teams;              /* so many teams of them, which take the tiles in turn */
-    int32_t shared_bytes;            /* of the launch: the rings and all that is not SM90_STATIC_BYTES */
+    /* by so many warps: of those, or of the producer's; 0: not, 1: it brings scales */
+    int32_t norm_warps;
+    int32_t norm_teams;   /* so many teams of them, which take the tiles in turn */
+    int32_t shared_bytes; /* of the launch: the rings and all that is not SM90_STATIC_BYTES */
 };
 
 /* Who scores which pairs. */
@@ -185,7 +186,7 @@ struct bytes_plan {
     int32_t blocks;       /* of the grid */
     int32_t ring_row;     /* bytes of a token in a ring */
     int32_t scaled;       /* a tile's scales stand behind its tokens */
-    int32_t shared_bytes; /* the warps' rings */
+    int32_t shared_bytes; /* the warps' rings and scratch */
 };
 
 /* ---- One pass over compressed documents: scan.c ---- */

@@ -120,10 +120,10 @@ int command_selftest(struct options *options)
         note("this was found before; --fresh looks again");
         stdout_check();
     } else {
-        double start = seconds();
+        double start = lik_seconds();
         vectors_run(&engine.library, &found);
         sink_open(&out, NULL);
-        put_block(&out, &engine, key, &found, seconds() - start);
+        put_block(&out, &engine, key, &found, lik_seconds() - start);
         if (!options->quick && !found.wrong) {
             sink_printf(&out, "\n");
             bench_head(&out, &engine);

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from . import _command
-from ._engine.checks import FLOATS, check_int8, check_rank, framework
+from ._engine.checks import FLOATS, check_pair, check_rank, framework
 from ._engine.problem import detached
 from .autograd import maxsim
 from .files import path_text, save
@@ -134,7 +134,7 @@ def explain(
     if isinstance(D, tuple):
         if len(D) != 2:
             raise ValueError(f"D must be an array or (values, scales), got {len(D)} items")
-        check_int8(framework(**{"D[0]": D[0], "D[1]": D[1]}), *D, ("D[0]", "D[1]"))
+        check_pair(framework(**{"D[0]": D[0], "D[1]": D[1]}), *D, ("D[0]", "D[1]"), "int8")
         D = dequantize_int8_per_token(*D)
     fw = framework(Q=Q, D=D, q_mask=q_mask, d_mask=d_mask, q_weights=q_weights)
     check_rank("Q", Q, (2,), "[Lq, d]")

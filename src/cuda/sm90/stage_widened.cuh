@@ -8,7 +8,7 @@
 #define LIK_CUDA_SM90_STAGE_WIDENED_CUH
 
 #include "cuda/sm90/consumer.cuh"
-#include "cuda/sm90/wgmma.cuh"
+#include "cuda/wgmma.cuh"
 #include "cuda/widen.cuh"
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL

@@ -33,6 +33,14 @@ PLATFORMS = {
     "macosx_11_0_x86_64": "x86_64-macos.11.0",
 }
 
+# The libraries that a file of a wheel asks for.
+NEEDED = """
+import io, sys, zipfile
+from elftools.elf.elffile import ELFFile
+elf = ELFFile(io.BytesIO(zipfile.ZipFile(sys.argv[1]).read(sys.argv[2])))
+print(*(tag.needed for tag in elf.get_section_by_name(".dynamic").iter_tags("DT_NEEDED")))
+"""
+
 
 def run(*command: object, **environment: str) -> str:
     """Its output; an error shows it and ends all."""
@@ -126,15 +134,15 @@ def inspect(wheel: Path, platform: str, bin_folder: Path) -> list[str]:
     if wheel.stat().st_size > MOST_BYTES:
         wrong.append(f"it has {wheel.stat().st_size} bytes, more than {MOST_BYTES}")
     run(bin_folder / "abi3audit", "--strict", "--assume-minimum-abi3", "3.11", wheel)
-    if "linux" in platform:
-        shown = run(bin_folder / "auditwheel", "show", wheel)
-        found = shown.replace("\n", " ")
-        if platform.startswith("musl") and platform not in found:
+    if platform.startswith("manylinux"):
+        shown = run(bin_folder / "auditwheel", "show", wheel).replace("\n", " ")
+        processor = platform.split("_", 3)[3]
+        if not any(f"manylinux_2_{minor}_{processor}" in shown for minor in range(5, 29)):
             wrong.append(shown)
-        elif platform.startswith("many") and not any(
-            f"manylinux_2_{minor}_{platform.split('_', 3)[3]}" in found for minor in range(5, 29)
-        ):
-            wrong.append(shown)
+    if platform.startswith("musllinux"):  # whose libc auditwheel looks for among this system's
+        needed = run(bin_folder / "python", "-c", NEEDED, wheel, package + "_native.abi3.so").split()
+        if needed != ["libc.so"]:
+            wrong.append(f"it needs {needed}")
     return wrong
 
 

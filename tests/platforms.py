@@ -8,8 +8,11 @@ natively or under wine or qemu, so are `lik_check --quick` and the command, whos
 have the same bytes everywhere. What cannot be run is said.
 """
 
+import json
 import os
+import random
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -20,7 +23,6 @@ sys.path.insert(0, str(ROOT / "cmake"))
 import wheels  # noqa: E402
 
 BUILD = ROOT / "build/platforms"
-DEMO = ROOT / "demo"
 JOBS = str(os.cpu_count() or 1)
 # target -> what runs it, and the groups of lik_check (none: all). Programs for musl are linked
 # statically and so need nothing of their system.
@@ -109,32 +111,50 @@ class Command:
         return out, err.decode()
 
 
+def make_files(folder: Path) -> tuple[Path, Path]:
+    """Few queries and documents, as .npy, whose paths it returns, and with texts as .jsonl."""
+    numbers = random.Random(25)
+    for name, count, length in (("queries", 20, 6), ("documents", 60, 30)):
+        tokens = [[[numbers.gauss(0, 1) for _ in range(16)] for _ in range(length)] for _ in range(count)]
+        flat = [x for sequence in tokens for token in sequence for x in token]
+        head = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({count}, {length}, 16), }}"
+        head = head.ljust(128 - 11) + "\n"
+        data = struct.pack(f"<{len(flat)}f", *flat)
+        (folder / f"{name}.npy").write_bytes(
+            b"\x93NUMPY\x01\x00" + struct.pack("<H", 118) + head.encode() + data
+        )
+        lines = []
+        for i, sequence in enumerate(tokens):
+            words = [f"Wörter{i}x{j}" for j in range(length)]
+            line = {"id": f"{name[0]}{i}", "text": " ".join(words), "tokens": words, "embedding": sequence}
+            lines.append(json.dumps(line) + "\n")
+        (folder / f"{name}.jsonl").write_bytes("".join(lines).encode())
+    return folder / "queries.npy", folder / "documents.npy"
+
+
 def check_command(lik: Command, folder: Path) -> dict[str, bytes]:
     """Asserts what holds on every platform; returns the outputs that are the same on all."""
-    queries, documents = DEMO / "queries.safetensors", DEMO / "documents.safetensors"
+    queries, documents = make_files(folder)
+    texts = [folder / "queries.jsonl", folder / "documents.jsonl"]
     outputs = {"version": lik.run("--version")[0]}
     # names beyond ASCII, replaced when they are there, nothing left behind
     matrix = folder / "größe 行列.npy"
     matrix.write_bytes(b"old")
     lik.run("score", queries, documents, "--all", "-o", matrix)
     outputs["matrix"] = matrix.read_bytes()
-    lik.run("demo", "--data", DEMO, "-o", folder / "d")
-    outputs["picture"] = (folder / "d.svg").read_bytes()
+    lik.run("explain", *texts, "-q", "q7", "-o", folder / "match.html")
+    outputs["picture"] = (folder / "match.html").read_bytes()
     assert not list(folder.glob(".lik-*")), "temporary files are left"
     # bytes through pipes, texts with either end of line
-    texts = [(DEMO / "queries.jsonl").read_bytes(), (DEMO / "documents.jsonl").read_bytes()]
-    arguments = ["--trec", "-k", "5"]
-    named = ["--text", DEMO / "documents.jsonl", "--query-text", DEMO / "queries.jsonl"]
-    outputs["run"] = lik.run("score", queries, documents, *named, *arguments)[0]
-    piped = lik.run("score", "-", documents, *named, *arguments, stdin=queries.read_bytes())[0]
-    assert piped == outputs["run"], "standard input gives another run"
-    for name, text in zip(("q.jsonl", "d.jsonl"), texts, strict=True):
-        (folder / name).write_bytes(b"\xef\xbb\xbf" + text.replace(b"\n", b"\r\n"))
-    named = ["--text", folder / "d.jsonl", "--query-text", folder / "q.jsonl"]
-    assert lik.run("score", queries, documents, *named, *arguments)[0] == outputs["run"], (
-        "CRLF changes the run"
-    )
-    assert b"\r" not in outputs["run"]
+    outputs["run"] = lik.run("score", *texts, "--trec", "-k", "5")[0]
+    assert b"\r" not in outputs["run"] and outputs["run"].count(b"\n") == 100
+    numbered = lik.run("score", queries, documents, "--trec")[0]
+    piped = lik.run("score", "-", documents, "--trec", stdin=queries.read_bytes())[0]
+    assert piped == numbered, "standard input gives another run"
+    for path in texts:
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    again = lik.run("score", *texts, "--trec", "-k", "5")[0]
+    assert again == outputs["run"], "CRLF changes the run"
     # what goes wrong is told and leaves what was there
     before = matrix.read_bytes()
     _, said = lik.run("score", queries, folder / "not there.npy", "-o", matrix, code=3)
@@ -144,7 +164,7 @@ def check_command(lik: Command, folder: Path) -> dict[str, bytes]:
     lik.run("score", matrix, documents, "-o", matrix, code=2)
     assert matrix.read_bytes() == before
     # a reader that has seen enough is no error
-    process = lik.start("score", queries, documents, "-k", "400", stdout=subprocess.PIPE)
+    process = lik.start("score", *texts, "-k", "60", "--json", stdout=subprocess.PIPE)
     process.stdout.read(1)
     process.stdout.close()
     assert process.wait(timeout=300) == 0, process.stderr.read()
@@ -156,7 +176,6 @@ def check_command(lik: Command, folder: Path) -> dict[str, bytes]:
 
 def check_windows(lik: Command, folder: Path) -> None:
     """Names as Windows has them; wine calls the root of this system Z:."""
-    queries, documents = DEMO / "queries.safetensors", DEMO / "documents.safetensors"
     deep = folder / ("x" * 100) / ("y" * 100) / ("z" * 100)
     deep.mkdir(parents=True)
     for name, path in (
@@ -165,10 +184,10 @@ def check_windows(lik: Command, folder: Path) -> None:
         (f"{'x' * 100}\\{'y' * 100}\\{'z' * 100}\\deep.npy", deep / "deep.npy"),
     ):
         for _ in range(2):  # anew, and over what is there
-            lik.run("score", queries, documents, "--all", "-o", name, cwd=folder)
-            assert path.stat().st_size > 100_000, path
+            lik.run("score", "queries.npy", "documents.npy", "--all", "-o", name, cwd=folder)
+            assert path.stat().st_size == 128 + 20 * 60 * 4, path
             assert not list(path.parent.glob(".lik-*")), "temporary files are left"
-    lik.run("score", queries, documents, "--all", "-o", "NUL", cwd=folder)
+    lik.run("score", "queries.npy", "documents.npy", "--all", "-o", "NUL", cwd=folder)
     assert not (folder / "NUL").exists()
 
 

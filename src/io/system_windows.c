@@ -42,6 +42,7 @@ static int fail(void)
         {ERROR_HANDLE_DISK_FULL, ENOSPC},    {ERROR_NOT_ENOUGH_MEMORY, ENOMEM},
         {ERROR_OUTOFMEMORY, ENOMEM},         {ERROR_COMMITMENT_LIMIT, ENOMEM},
         {ERROR_BROKEN_PIPE, EPIPE},          {ERROR_NO_DATA, EPIPE},
+        {ERROR_PIPE_NOT_CONNECTED, EPIPE},   {ERROR_BAD_PIPE, EPIPE},
         {ERROR_TOO_MANY_OPEN_FILES, EMFILE}, {ERROR_FILENAME_EXCED_RANGE, ENAMETOOLONG},
         {ERROR_DIRECTORY, ENOTDIR},
     };
@@ -220,7 +221,10 @@ int64_t lik_file_read(int fd, void *to, int64_t bytes)
 
 int64_t lik_file_write(int fd, const void *from, int64_t bytes)
 {
-    return _write(fd, from, (unsigned)(bytes < 1 << 30 ? bytes : 1 << 30));
+    DWORD done = 0; /* not by _write, which makes other errors of a pipe that nobody reads */
+    if (!WriteFile(handle_of(fd), from, (DWORD)(bytes < 1 << 30 ? bytes : 1 << 30), &done, NULL))
+        return fail();
+    return done;
 }
 
 int lik_file_close(int fd)

@@ -195,8 +195,8 @@ def suite_asan_clang(tally: Tally) -> None:
 
 
 def suite_emulator(tally: Tally) -> None:
-    """Metal's kernels, compiled as C++ by clang and emulated: results, bits over schedules, races,
-    sanitizers, address spaces; and planted faults, which must be found.
+    """Metal's kernels, compiled as C++ by clang and emulated: results, bits over schedules,
+    races, sanitizers, address spaces; and planted faults, which must be found.
     """
     need("clang", "clang++")
     if build(tally, "release", "-DLIK_WERROR=ON"):

@@ -85,6 +85,11 @@ _Noreturn void lik_end(int code, const char *text);
 void lik_process_begin(int *argc, char ***argv);
 /* A variable of the environment that may name a file. NULL: it is not set. */
 const char *lik_environment(const char *name);
+/* Which system this is: its name, release and processor, one line. */
+void lik_system_text(char *text, size_t size);
+/* The folder of what this user's programs of ours keep, made if it is not there; 0, or -1 with
+ * errno, which is 0 where the environment tells no place for it. */
+int lik_cache_folder(char path[LIK_PATH_MAX]);
 /* The path of the running program; 0 or -1. */
 int lik_program_path(char path[LIK_PATH_MAX]);
 /* Cores this process may run on, two hardware threads of a core counted once. */

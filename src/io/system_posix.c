@@ -14,6 +14,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -347,6 +348,34 @@ void lik_process_begin(int *argc, char ***argv)
 const char *lik_environment(const char *name)
 {
     return getenv(name);
+}
+
+void lik_system_text(char *text, size_t size)
+{
+    struct utsname machine;
+    if (uname(&machine) < 0)
+        snprintf(text, size, "an unknown system");
+    else
+        snprintf(text, size, "%s %s %s, %s", machine.sysname, machine.release, machine.machine,
+                 machine.version);
+}
+
+int lik_cache_folder(char path[LIK_PATH_MAX])
+{
+    struct utsname machine;
+    const char *cache = getenv("XDG_CACHE_HOME"), *below = "";
+    if (!cache || cache[0] != '/') {
+        cache = getenv("HOME");
+        below = uname(&machine) < 0 || strcmp(machine.sysname, "Darwin") ? "/.cache" : "/Library/Caches";
+    }
+    errno = 0;
+    if (!cache || cache[0] != '/' || strlen(cache) > LIK_PATH_MAX - 64)
+        return -1;
+    size_t n = (size_t)snprintf(path, LIK_PATH_MAX, "%s%s", cache, below);
+    if (mkdir(path, 0700) && errno != EEXIST)
+        return -1;
+    snprintf(path + n, LIK_PATH_MAX - n, "/late-interaction-kernels");
+    return mkdir(path, 0700) && errno != EEXIST ? -1 : 0;
 }
 
 double lik_seconds(void)

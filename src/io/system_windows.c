@@ -495,6 +495,34 @@ int lik_physical_cores(void)
     return cores ? cores : 1;
 }
 
+void lik_system_text(char *text, size_t size)
+{
+    typedef LONG(WINAPI * version_of)(OSVERSIONINFOW *); /* GetVersionEx says what a program was made for */
+    OSVERSIONINFOW is = {.dwOSVersionInfoSize = sizeof is};
+    HMODULE system = GetModuleHandleW(L"ntdll.dll");
+    version_of ask = system ? (version_of)(void *)GetProcAddress(system, "RtlGetVersion") : NULL;
+    if (!ask || ask(&is))
+        snprintf(text, size, "Windows");
+    else
+        snprintf(text, size, "Windows %lu.%lu.%lu", is.dwMajorVersion, is.dwMinorVersion, is.dwBuildNumber);
+}
+
+int lik_cache_folder(char path[LIK_PATH_MAX])
+{
+    const char *local = lik_environment("LOCALAPPDATA");
+    errno = 0;
+    if (!local || !*local || strlen(local) > LIK_PATH_MAX - 64)
+        return -1;
+    snprintf(path, LIK_PATH_MAX, "%s\\late-interaction-kernels", local);
+    wchar_t *name = wide(path);
+    if (!name)
+        return -1;
+    int made = CreateDirectoryW(name, NULL) || GetLastError() == ERROR_ALREADY_EXISTS;
+    free(name);
+    errno = made ? 0 : EACCES;
+    return made ? 0 : -1;
+}
+
 double lik_seconds(void)
 {
     LARGE_INTEGER now, each;

@@ -118,6 +118,7 @@ LIK_DEVICE void hold_rows(struct held_rows &h, struct held_places &places, uint2
     const int lane = (int)threadIdx.x & 31, t = lane & 3;
     if (tile == h.tile)
         return;
+    const bool first = h.tile < 0;
     h.tile = tile;
     const struct strip_place place = locate_strip(a.tiling, (uint32_t)tile, lane >> 4);
     if ((lane & 15) == 0)
@@ -125,7 +126,7 @@ LIK_DEVICE void hold_rows(struct held_rows &h, struct held_places &places, uint2
     __syncwarp();
     if (a.op.pairing == LIK_LIST) { /* one query after another, often the same */
         const int64_t query = lik_score_query(&a.op, tile / a.tiling.parts);
-        const bool same = query == places.query;
+        const bool same = !first && query == places.query; /* any number may be asked for */
         __syncwarp();
         places.query = query;
         if (same)
@@ -413,7 +414,6 @@ static __global__ void __launch_bounds__(32 * BYTES_WARPS, 1)
         ahead.ask<blocks>(args, ring + i * stage_bytes, asked[i], step);
     struct held_rows h;
     h.tile = -1;
-    places[warp].query = INT64_MIN;
     __syncwarp();
     struct row_maxima m;
     reset(m);

@@ -179,7 +179,7 @@ struct held_queries {
 
 /* And what of them is needed at documents' ends only, in shared memory to spare registers. */
 struct held_places {
-    int64_t query; /* and the part of it, where a tile has one query; else -1 */
+    int64_t query; /* and the part of it, of a list */
     struct strip_place strips[2];
 };
 
@@ -198,6 +198,7 @@ LIK_DEVICE void hold_queries(struct held_queries &h, struct held_places &places,
     const int lane = (int)threadIdx.x & 31, t = lane & 3;
     if (tile == h.tile)
         return;
+    const bool first = h.tile < 0;
     h.tile = tile;
     if ((lane & 15) == 0)
         places.strips[lane >> 4] = locate_strip(a.tiling, (uint32_t)tile, lane >> 4);
@@ -205,7 +206,7 @@ LIK_DEVICE void hold_queries(struct held_queries &h, struct held_places &places,
     if (a.op.pairing == LIK_LIST) { /* one query after another, often the same */
         int64_t query =
             lik_score_query(&a.op, tile / a.tiling.parts) * a.tiling.parts + tile % a.tiling.parts;
-        bool same = query == places.query;
+        bool same = !first && query == places.query; /* any number may be asked for */
         __syncwarp();
         places.query = query;
         if (same)
@@ -544,7 +545,6 @@ static __global__ void __launch_bounds__(32 * SCAN_WARPS, 1)
             rows[i][r] = i < chunks ? gather(min(next.of[r], count), i) : make_uint4(0, 0, 0, 0);
     struct held_queries h;
     h.tile = -1;
-    places[warp].query = -1;
     __syncwarp();
     struct row_maxima m;
     reset(m);

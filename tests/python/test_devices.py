@@ -104,7 +104,7 @@ def test_out_of_range_is_nan(out_of_sight, name, argument, change, where, error,
     offset or an index.
     """
     function, tensors = entries()[name]
-    if out_of_sight == "library" and name in ("varlen", "list"):
+    if out_of_sight == "library" and (name in ("varlen", "list") or argument == "cu_seqlens_d"):
         pytest.skip("the CPU library looks, as test_seen asks")
     first = next(iter(tensors))
     if grad:

@@ -26,15 +26,15 @@ from safetensors.torch import load_file
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def clustered(count, tokens, dim, seed, topics=2000, part=1000):
+def clustered(count, tokens, dim, seed, device, topics=2000, part=1000):
     """[count, tokens, dim]: a topic's directions, and noise of 0.7 of their length."""
-    g = torch.Generator().manual_seed(seed)
-    centers = torch.randn(topics, 8, dim, generator=torch.Generator().manual_seed(7))
+    g = torch.Generator(device).manual_seed(seed)
+    centers = torch.randn(topics, 8, dim, generator=torch.Generator().manual_seed(7)).to(device)
     for a in range(0, count, part):
         n = min(part, count - a)
-        topic = torch.randint(topics, (n, 1), generator=g)
-        which = torch.randint(8, (n, tokens), generator=g)
-        x = centers[topic, which] + 0.7 * torch.randn(n, tokens, dim, generator=g)
+        topic = torch.randint(topics, (n, 1), generator=g, device=device)
+        which = torch.randint(8, (n, tokens), generator=g, device=device)
+        x = centers[topic, which] + 0.7 * torch.randn(n, tokens, dim, generator=g, device=device)
         yield torch.nn.functional.normalize(x, dim=-1)
 
 
@@ -51,8 +51,8 @@ def demo(device, dtype):
 
 
 def drawn(device, dtype, arguments):
-    parts = [x.to(device, dtype) for x in clustered(arguments.documents, arguments.tokens, 128, 0)]
-    queries = torch.cat(list(clustered(arguments.queries, 32, 128, 1))).to(device, dtype)
+    parts = [x.to(device, dtype) for x in clustered(arguments.documents, arguments.tokens, 128, 0, device)]
+    queries = torch.cat(list(clustered(arguments.queries, 32, 128, 1, device))).to(device, dtype)
     return queries, torch.cat(parts), {}, None
 
 

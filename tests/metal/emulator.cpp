@@ -356,6 +356,7 @@ int emulator_dispatch(void *, const struct lik_metal_dispatch *dispatch)
     for (int n = 1; n < LIK_METAL_BUFFERS; n++)
         if (bound[n] && !(kernel->buffers >> n & 1)) {
             printf("EMULATOR %s is given buffer %d, which it does not declare\n", kernel->name, n);
+            fflush(stdout);
             _exit(3);
         }
     running = emulated_kernel_of(kernel->name);
@@ -387,6 +388,7 @@ int emulator_dispatch(void *, const struct lik_metal_dispatch *dispatch)
         if (shared != size_t(kernel->shared_bytes)) {
             printf("EMULATOR %s declares %zu bytes of threadgroup memory, its entry says %d\n", kernel->name,
                    shared, int(kernel->shared_bytes));
+            fflush(stdout);
             _exit(3);
         }
     }

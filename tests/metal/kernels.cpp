@@ -95,9 +95,11 @@ const struct emulated_kernel *emulated_kernel_of(const char *name)
             if (!strcmp(k.name, name) && k.buffers == e.declared)
                 return &e.kernel_entry;
         printf("EMULATOR %s declares buffers %#x, not those of its entry\n", name, e.declared);
+        fflush(stdout);
         _exit(3);
     }
     printf("EMULATOR there is no kernel %s\n", name);
+    fflush(stdout);
     _exit(3);
 }
 #endif

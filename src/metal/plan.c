@@ -177,9 +177,9 @@ int lik_metal_run_factors(const struct lik_tokens *x, float *out, const struct l
 /* What the kernels' 32-bit arithmetic takes: tokens of a sequence and queries of a tile. */
 int lik_metal_check(const struct lik_score *op)
 {
-    if (op->d.len_max > INT32_MAX || op->q.len_max > INT32_MAX)
+    if (op->d.len_max > 1 << 30 || op->q.len_max > 1 << 30)
         return lik_fail(LIK_EUNSUPPORTED,
-                        "q.len_max is %lld and d.len_max is %lld, the Metal kernels take 2^31 - 1",
+                        "q.len_max is %lld and d.len_max is %lld, the Metal kernels take 2^30",
                         (long long)op->q.len_max, (long long)op->d.len_max);
     if (op->d.dim > INT32_MAX)
         return lik_fail(LIK_EUNSUPPORTED, "dim is %lld, the Metal kernels take 2^31 - 1",

@@ -157,10 +157,11 @@ void load_columns(constant lik_metal_score &args, thread const scorer &s, long f
     }
 }
 
-/* The products of a simdgroup's rows and the columns, of all elements, into s.products. Where
- * there are more than LIK_METAL_DIM elements, those of the rows are loaded here. */
+/* The products of a simdgroup's rows, if it has any, and the columns, of all elements, into
+ * s.products. Where there are more than LIK_METAL_DIM elements, those of the rows are loaded
+ * here. */
 template <typename T, int KIND>
-void multiply(constant lik_metal_score &args, thread const scorer &s, threadgroup T *rows,
+void multiply(constant lik_metal_score &args, thread const scorer &s, bool has_rows, threadgroup T *rows,
               threadgroup T *columns)
 {
     simdgroup_matrix<float, 8, 8> sums[LIK_METAL_COLUMNS / 8];
@@ -172,20 +173,22 @@ void multiply(constant lik_metal_score &args, thread const scorer &s, threadgrou
             load_rows<T>(args, s, from, rows);
         load_columns<T, KIND>(args, s, from, columns);
         threadgroup_barrier(mem_flags::mem_threadgroup);
+        if (has_rows) {
 #pragma unroll
-        for (uint e = 0; e < LIK_METAL_SLICE; e += 8) {
-            simdgroup_matrix<T, 8, 8> row, column;
-            simdgroup_load(row, rows + s.simd * ROWS_EACH * ROW_STRIDE + k + e, ROW_STRIDE);
+            for (uint e = 0; e < LIK_METAL_SLICE; e += 8) {
+                simdgroup_matrix<T, 8, 8> row, column;
+                simdgroup_load(row, rows + s.simd * ROWS_EACH * ROW_STRIDE + k + e, ROW_STRIDE);
 #pragma unroll
-            for (uint c = 0; c < LIK_METAL_COLUMNS / 8; c++) {
-                simdgroup_load(column, columns + c * 8 * COLUMN_STRIDE + e, COLUMN_STRIDE, ulong2(0, 0),
-                               true);
-                simdgroup_multiply_accumulate(sums[c], row, column, sums[c]);
+                for (uint c = 0; c < LIK_METAL_COLUMNS / 8; c++) {
+                    simdgroup_load(column, columns + c * 8 * COLUMN_STRIDE + e, COLUMN_STRIDE, ulong2(0, 0),
+                                   true);
+                    simdgroup_multiply_accumulate(sums[c], row, column, sums[c]);
+                }
             }
         }
         threadgroup_barrier(mem_flags::mem_threadgroup);
     }
-    for (uint c = 0; c < LIK_METAL_COLUMNS / 8; c++)
+    for (uint c = 0; c < LIK_METAL_COLUMNS / 8 && has_rows; c++)
         simdgroup_store(sums[c], s.products + s.simd * ROWS_EACH * PRODUCT_STRIDE + c * 8, PRODUCT_STRIDE);
     simdgroup_barrier(mem_flags::mem_threadgroup);
 }
@@ -312,6 +315,7 @@ void score_document(constant lik_metal_score &args, thread const scorer &s, devi
             best.value[r] = 0;
             best.winner[r] = -1;
         }
+        bool has_rows = s.simd * ROWS_EACH < (queries > 1 ? queries * len : len - first);
         if (!resident)
             take_rows<T>(args, s, row, queries, first, rows);
         threadgroup_barrier(mem_flags::mem_threadgroup);
@@ -320,8 +324,9 @@ void score_document(constant lik_metal_score &args, thread const scorer &s, devi
         for (int t = 0; t < d.length && KIND != LIK_KIND_ONE_HOT; t += LIK_METAL_COLUMNS) {
             find_columns(args, s, d, j, t);
             threadgroup_barrier(mem_flags::mem_threadgroup);
-            multiply<T, KIND>(args, s, rows, columns);
-            take_products(s, sizeof(T) != 4, t + int(s.lane), best);
+            multiply<T, KIND>(args, s, has_rows, rows, columns);
+            if (has_rows)
+                take_products(s, sizeof(T) != 4, t + int(s.lane), best);
             threadgroup_barrier(mem_flags::mem_threadgroup);
         }
         combine(s, (threadgroup int *)columns, best);

@@ -65,7 +65,8 @@ SPACES += ["-nostdinc", "-DLIK_ADDRESS_SPACES", "-Wall", "-Werror", "-Wno-unknow
 # Part: builds, arguments, and whether every kernel has to run.
 RUNS = {
     "emulator": [
-        ("plain", "score special grad topk invariance bounds --quick", False),
+        ("plain", "score special grad topk bounds --quick", False),
+        *(("plain", f"invariance --case {case}", False) for case in (29, 58, 116, 203, 261, 348, 435, 1002)),
         ("plain", "schedules --quick", False),
         ("plain", "schedules --schedule 1", True),
     ],

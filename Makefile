@@ -7,7 +7,7 @@ PYTHON ?= python3
 # GPU (a quarter of an hour) where there is none or with LIK_CUDA_ARCHS=all in the environment.
 PRESET ?= release
 
-.PHONY: help all demo test bench install uninstall amalgamation test-gpu bench-gpu test-hosts test-upstream mutants coverage clean
+.PHONY: help all demo test bench install uninstall amalgamation wheels test-gpu bench-gpu test-hosts test-upstream mutants coverage clean
 
 .DEFAULT_GOAL := all
 
@@ -44,6 +44,9 @@ install: all
 uninstall:
 	@test -f build/$(PRESET)/install_manifest.txt || { echo "nothing was installed from build/$(PRESET)"; exit 1; }
 	sed "s|^|$(DESTDIR)|" build/$(PRESET)/install_manifest.txt | tr '\n' '\0' | xargs -0 rm -fv --
+	@awk -v stage="$(DESTDIR)" '{sub("/[^/]*$$", ""); \
+	  while (/\/lik(\/demo)?$$/) {print stage $$0; sub("/[^/]*$$", "")}}' build/$(PRESET)/install_manifest.txt | \
+	  sort -ru | while read -r folder; do rmdir -- "$$folder" 2>/dev/null || :; done
 
 # These need an NVIDIA GPU and nvcc.
 # Runs the tests on a GPU.
@@ -74,6 +77,10 @@ coverage:
 amalgamation:
 	$(PYTHON) cmake/amalgamate.py build/amalgamation
 
+# Wheels for Linux, Windows and macOS, all on this machine, in dist/. `make wheels PLATFORMS=win_amd64` makes some.
+wheels:
+	$(PYTHON) cmake/wheels.py $(PLATFORMS)
+
 # Removes what was built, and the environments.
 clean:
-	rm -rf build .venv .venv-*
+	rm -rf build dist .venv .venv-*

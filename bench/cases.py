@@ -243,7 +243,7 @@ class Data:
         if case.bits:  # of norms and, with 8-bit products, of tokens as well
             bound = 2 * bound if case.precision == HIGHEST else 6e-3 * case.lq * 0.25
         if case.storage == "i8":
-            steps = 63 if case.precision == MEDIUM else 32767
+            steps = 63 if case.precision == MEDIUM else 32639
             # Of a product with a unit document row.
             deviations = np.abs(self.q).max(2) / steps / math.sqrt(12)
             bound += (6 * np.sqrt((deviations**2).sum(1)) + deviations.sum(1)).max()

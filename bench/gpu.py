@@ -49,6 +49,7 @@ os.environ.setdefault("LIK_BENCH_START", str(time.time()))
 
 
 CODES = {torch.float32: lik.F32, torch.float16: lik.F16, torch.bfloat16: lik.BF16}
+CODES |= {torch.float8_e4m3fn: lik.E4M3, torch.float8_e5m2: lik.E5M2, torch.int8: lik.I8}
 
 
 class Ours:
@@ -64,11 +65,13 @@ class Ours:
             per_query=case.candidates,
             precision=case.precision,
         )
-        op.q = self.tokens(inputs.q, case)
+        op.q = self.tokens(inputs.q, case, inputs.q_scale)
         if case.table:
             op.q, op.d = self.looked_up(inputs, case)
+        elif case.bits:
+            op.d = self.compressed(inputs, case)
         else:
-            op.d = self.compressed(inputs, case) if case.bits else self.tokens(inputs.d, case)
+            op.d = self.tokens(inputs.d, case, inputs.d_scale)
         if case.listed:
             op.pairing, op.list_count, columns = lik.LIST, case.listed, case.listed
             op.list_q, op.list_d = inputs.list_q.data_ptr(), inputs.list_d.data_ptr()
@@ -114,10 +117,10 @@ class Ours:
             )
 
     @staticmethod
-    def tokens(x, case):
+    def tokens(x, case, scale=None):
         t = lik.Tokens(
             struct_size=ctypes.sizeof(lik.Tokens),
-            dtype=CODES[case.dtype],
+            dtype=CODES[case.dtype if case.bits else x.dtype],
             dim=case.dim,
             data=x.data_ptr(),
             dim_stride=1,
@@ -126,6 +129,9 @@ class Ours:
         if x.dim() == 3:
             t.count, t.len_max = x.shape[0], x.shape[1]
         t.strides = lik.Strides(0, x.shape[-2] * case.dim, case.dim)
+        if scale is not None:
+            t.scale = scale.data_ptr()
+            t.scale_strides = lik.Strides(0, x.shape[-2], 1) if scale.dim() else lik.Strides(0, 0, 0)
         return t
 
     def compressed(self, x, case):
@@ -243,6 +249,12 @@ class Upstream(Peer):
 
         super().__init__(inputs)
         case, self.up, self.forward = self.case, up, maxsim_forward
+        if case.scaled:
+            from late_interaction_kernels.fp8 import maxsim_inference_fp8
+
+            self.fp8 = maxsim_inference_fp8
+            if case.packed or case.q_dtype or case.dtype == torch.int8:
+                raise NotImplementedError
         if case.dtype == torch.float32:
             self.note = "f16 products"
         if case.packed:
@@ -254,6 +266,8 @@ class Upstream(Peer):
 
     def score(self):
         case, up, x = self.case, self.up, self.inputs
+        if case.scaled:
+            return self.fp8(x.q, x.d, scale_Q=x.q_scale, scale_D=x.d_scale, d_mask=x.mask)
         if case.topk:
             return up.retrieve(x.q, x.d, top_k=case.topk, normalize=False)
         if case.packed:
@@ -270,7 +284,14 @@ class Flash(Peer):
         import flash_maxsim as flash
 
         case = inputs.case
-        if case.topk or case.normalize or case.argmax or case.masked or (case.packed and case.nq > 1):
+        if (
+            case.topk
+            or case.normalize
+            or case.argmax
+            or case.masked
+            or case.scaled
+            or (case.packed and case.nq > 1)
+        ):
             raise NotImplementedError  # top-k is approximate, the others are not there
         if case.train and case.lq > 256:
             raise RuntimeError(

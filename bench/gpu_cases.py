@@ -30,13 +30,16 @@ class Case:
     # Products of `dim` centroids and the query tokens are given, documents are codes; how the
     # table lies: "[C, Lq]" or "[Lq, C]"
     table: str = ""
+    scaled: str = ""  # of 8-bit elements: a scale a "token", or one a "tensor"
+    q_dtype: torch.dtype | None = None  # of the queries, where another than the documents'
     listed: int = 0  # so many pairs of the query and random documents
     target_x: float = 0  # at most so many times the limit
     target_ms: float = 0
     target_vs_upstream: float = 0  # at least so many times as fast
 
 
-HALF, WIDE = torch.float16, torch.float32
+HALF, WIDE, BF16 = torch.float16, torch.float32, torch.bfloat16
+E4M3, E5M2, INT8 = torch.float8_e4m3fn, torch.float8_e5m2, torch.int8
 CASES = [
     Case("text-short", 1, 1000, 32, 300, target_x=1.2),
     Case("text-long", 1, 1000, 32, 1024, target_x=1.05),
@@ -64,6 +67,9 @@ CASES = [
     Case("masked-128", 128, 128, 32, 300, masked=True),
     Case("normalize-10k", 1, 10000, 32, 300, normalize=True, target_x=1.05),
     Case("normalize-256", 256, 256, 32, 300, normalize=True),
+    Case("topk-25k", 1, 25000, 32, 160, topk=10, target_ms=0.256),
+    Case("topk-25k-8", 8, 25000, 32, 160, topk=10, target_ms=0.413),
+    Case("topk-25k-256", 256, 25000, 32, 160, topk=10, target_ms=13.25),
     Case("topk-100k", 8, 100000, 32, 128, topk=100, target_ms=1.6),
     Case("f16-train-128", 128, 128, 32, 300, dtype=torch.float16),
     Case("f32-corpus", 1, 2000, 32, 300, dtype=torch.float32),
@@ -91,6 +97,26 @@ CASES = [
     Case("longdoc-bigbatch-8192", 16, 32, 32, 8192, dtype=HALF, train=True),
     Case("longdoc-rerank-8192", 1, 256, 32, 8192, dtype=HALF, train=True),
     Case("longdoc-huge-16384", 1, 32, 32, 16384, dtype=HALF, train=True),
+    # 8-bit elements.
+    Case("fp8-8192", 1, 8192, 32, 256, dtype=E4M3, scaled="tensor", target_x=1.06),
+    Case("fp8-8192-token", 1, 8192, 32, 256, dtype=E4M3, scaled="token", target_x=1.06),
+    Case("fp8-2048", 1, 2048, 32, 512, dtype=E4M3, scaled="token", target_x=1.12),
+    Case("fp8-1024", 1, 1024, 32, 128, dtype=E4M3, scaled="token", target_x=2),
+    Case("fp8-4q", 4, 4096, 32, 256, dtype=E4M3, scaled="token", target_x=1.6),
+    Case("fp8-e5m2-8192", 1, 8192, 32, 256, dtype=E5M2, scaled="token", target_x=1.06),
+    Case("fp8-256", 256, 256, 32, 300, dtype=E4M3, scaled="token"),
+    Case("fp8-512", 512, 512, 32, 180, dtype=E4M3, scaled="token"),
+    Case("fp8-packed", 1, 10000, 32, 300, dtype=E4M3, scaled="token", packed=True),
+    Case("fp8-masked", 1, 10000, 32, 300, dtype=E4M3, scaled="token", masked=True),
+    Case("int8-8192", 1, 8192, 32, 256, dtype=INT8, scaled="token", target_x=1.06),
+    Case("int8-2048", 1, 2048, 32, 512, dtype=INT8, scaled="token", target_x=1.12),
+    Case("int8-4q", 4, 4096, 32, 256, dtype=INT8, scaled="token", target_x=1.6),
+    Case("int8-256", 256, 256, 32, 300, dtype=INT8, scaled="token"),
+    Case("int8-512", 512, 512, 32, 180, dtype=INT8, scaled="token"),
+    Case("int8-256-argmax", 256, 256, 32, 300, dtype=INT8, scaled="token", argmax=True),
+    Case("int8-bf16-8192", 1, 8192, 32, 256, dtype=INT8, q_dtype=BF16, scaled="token", target_x=1.06),
+    Case("int8-bf16-4q", 4, 4096, 32, 256, dtype=INT8, q_dtype=BF16, scaled="token", target_x=1.6),
+    Case("int8-bf16-256", 256, 256, 32, 300, dtype=INT8, q_dtype=BF16, scaled="token"),
     # Compressed documents (PLAID); norms on the fly but where they are stored.
     Case("plaid-A", 1, 10000, 32, 300, bits=2, normalize=True, target_ms=0.14),
     Case("plaid-A-stored", 1, 10000, 32, 300, bits=2, stored_norms=True, target_ms=0.14),
@@ -102,14 +128,22 @@ CASES = [
     Case("plaid-packed", 1, 10000, 32, 300, bits=2, normalize=True, packed=True),
     Case("plaid-8-A", 8, 10000, 32, 300, bits=2, normalize=True, target_ms=0.38),
     Case("plaid-8-B", 8, 10000, 32, 512, bits=4, normalize=True, target_ms=0.65),
+    Case("plaid-A-argmax", 1, 10000, 32, 300, bits=2, normalize=True, argmax=True),
+    Case("plaid-16", 16, 10000, 32, 300, bits=2, normalize=True),
+    Case("plaid-16-argmax", 16, 10000, 32, 300, bits=2, normalize=True, argmax=True),
     Case("plaid-64", 64, 10000, 32, 300, bits=2, normalize=True),
     Case("plaid-256", 256, 10000, 32, 300, bits=2, normalize=True),
     Case("plaid-f32-A", 1, 10000, 32, 300, dtype=WIDE, bits=2, normalize=True, target_ms=0.45),
+    Case("plaid-f32-D", 1, 25000, 32, 160, dtype=WIDE, bits=2, normalize=True, target_ms=0.5),
+    Case("plaid-f32-B", 1, 10000, 32, 512, dtype=WIDE, bits=4, normalize=True, target_ms=0.8),
     Case("plaid-grad", 16, 10000, 32, 300, bits=2, normalize=True, train=True, gradient_alone=True),
     Case("plaid-grad-1", 1, 10000, 32, 300, bits=2, normalize=True, train=True, gradient_alone=True),
     Case("plaid-approx", 1, 25000, 32, 160, 8192, WIDE, table="[C, Lq]", target_ms=0.06),
     Case("plaid-approx-32k", 1, 25000, 32, 160, 32768, WIDE, table="[C, Lq]", target_ms=0.06),
     Case("plaid-approx-view", 1, 25000, 32, 160, 8192, WIDE, table="[Lq, C]", target_ms=0.07),
+    # As many tokens stored densely, for what many queries cost beside their products.
+    Case("dense-64", 64, 10000, 32, 300),
+    Case("dense-256", 256, 10000, 32, 300),
 ]
 
 
@@ -119,7 +153,7 @@ class Inputs:
     def __init__(self, case, seed):
         g = torch.Generator(device="cuda").manual_seed(seed)
         self.case = case
-        self.q = self.unit(g, (case.nq, case.lq, case.dim))
+        self.q, self.q_scale = self.operand(g, (case.nq, case.lq, case.dim), case.q_dtype or case.dtype)
         if case.table:
             self.q = self.q.mT.contiguous() if case.table == "[C, Lq]" else self.q
             codes = torch.randint(0, case.dim, (case.nd, case.ld), generator=g, device="cuda")
@@ -128,11 +162,15 @@ class Inputs:
             lengths = torch.randint(20, 2 * case.ld - 19, (case.nd,), generator=g, device="cuda")
             self.offsets = torch.cat([torch.zeros(1, dtype=torch.int64, device="cuda"), lengths.cumsum(0)])
             self.longest, self.total = int(lengths.max()), int(self.offsets[-1])
-            self.d = self.compressed(g, (self.total,)) if case.bits else self.unit(g, (self.total, case.dim))
+            shape = (self.total,)
         else:
             self.longest, self.total = case.ld, case.nd * case.ld
             shape = case.nd, case.ld
-            self.d = self.compressed(g, shape) if case.bits else self.unit(g, (*shape, case.dim))
+        self.d_scale = None
+        if case.bits:
+            self.d = self.compressed(g, shape)
+        elif not case.table:
+            self.d, self.d_scale = self.operand(g, (*shape, case.dim), case.dtype)
         self.mask = None
         if case.masked:
             lengths = torch.randint(case.ld // 2, case.ld + 1, (case.nd, 1), generator=g, device="cuda")
@@ -146,8 +184,23 @@ class Inputs:
         columns = case.candidates or case.nd
         self.grad = torch.randn(case.nq, columns, generator=g, device="cuda")
 
-    def unit(self, g, shape):
-        out = torch.empty(shape, dtype=self.case.dtype, device="cuda")
+    def operand(self, g, shape, dtype):
+        """Unit vectors, and the scales that 8-bit ones have."""
+        if dtype.itemsize > 1:
+            return self.unit(g, shape, dtype), None
+        out = torch.empty(shape, dtype=dtype, device="cuda")
+        scale = torch.empty(shape[:-1], device="cuda")
+        most = 127.0 if dtype == INT8 else torch.finfo(dtype).max
+        whole = 1.0 / most if self.case.scaled == "tensor" else None
+        for rows, scales in zip(out.view(-1, shape[-1]).split(1 << 20), scale.view(-1).split(1 << 20)):
+            x = torch.nn.functional.normalize(torch.randn(rows.shape, generator=g, device="cuda"), dim=-1)
+            scales.copy_(x.abs().amax(-1) / most if whole is None else whole)
+            x /= scales[:, None]
+            rows.copy_(x.round() if dtype == INT8 else x)
+        return out, scale if whole is None else torch.tensor(whole, device="cuda")
+
+    def unit(self, g, shape, dtype=None):
+        out = torch.empty(shape, dtype=dtype or self.case.dtype, device="cuda")
         for rows in out.view(-1, shape[-1]).split(1 << 20):
             x = torch.randn(rows.shape, generator=g, device="cuda")
             rows.copy_(x / x.norm(dim=-1, keepdim=True) * (3.0 if self.case.normalize else 1.0))
@@ -181,7 +234,7 @@ class Inputs:
         if case.table:
             return self.q.numel() * 4 + self.total * 4
         token = case.dim * case.bits // 8 + 4 + 4 * case.stored_norms
-        token = token if case.bits else case.dim * self.q.element_size()
+        token = token if case.bits else case.dim * self.d.element_size() + 4 * (case.scaled == "token")
         return self.q.numel() * self.q.element_size() + self.total * token
 
     def document(self, j):
@@ -189,9 +242,11 @@ class Inputs:
             at = slice(int(self.offsets[j]), int(self.offsets[j + 1])) if self.case.packed else j
             x = self.decoded(self.codes[at], self.d[at])
             return torch.nn.functional.normalize(x, dim=-1) if self.case.stored_norms else x
-        if self.mask is not None:
-            return self.d[j][self.mask[j]]
-        return self.d[self.offsets[j] : self.offsets[j + 1]] if self.case.packed else self.d[j]
+        at = slice(self.offsets[j], self.offsets[j + 1]) if self.case.packed else j
+        x, scale = self.d[at], self.d_scale
+        if scale is not None:
+            x = x.float() * (scale[at][..., None] if scale.dim() else scale)
+        return x if self.mask is None else x[self.mask[j]]
 
     def expected(self, queries, documents):
         """Scores in f32 products (TF32 off) of some queries and documents."""
@@ -203,7 +258,9 @@ class Inputs:
         for b, j in enumerate(documents):
             d = self.document(j).float()
             for a, i in enumerate(queries):
-                q = self.q[i].float()
+                q, scale = self.q[i].float(), self.q_scale
+                if scale is not None:
+                    q = q * (scale[i][..., None] if scale.dim() else scale)
                 if self.case.normalize:
                     q, d = torch.nn.functional.normalize(q, dim=-1), torch.nn.functional.normalize(d, dim=-1)
                 out[a, b] = (q @ d.T).amax(1).sum()
@@ -227,6 +284,8 @@ def limit_of(inputs, bandwidth, rate):
     flops = (
         2.0 * pairs_tokens * case.dim * (FLOPS_OF_F32[case.precision] if case.dtype == torch.float32 else 1)
     )
+    if case.dtype.itemsize == 1 and case.q_dtype is None:
+        flops /= 2  # products of 8 bits
     times = inputs.bytes() / bandwidth, flops / rate
     if (
         case.train

@@ -80,9 +80,9 @@ static struct timing time_scores(struct engine *engine, const struct lik_score *
     double *spent = allocate(rounds, sizeof *spent, "timings");
     engine_score(engine, op);
     for (int64_t i = 0; i < rounds; i++) {
-        double start = seconds();
+        double start = lik_seconds();
         engine_score(engine, op);
-        spent[i] = seconds() - start;
+        spent[i] = lik_seconds() - start;
     }
     qsort(spent, (size_t)rounds, sizeof *spent, ascending);
     t.median = rounds % 2 ? spent[rounds / 2] : (spent[rounds / 2 - 1] + spent[rounds / 2]) / 2;

@@ -5,6 +5,7 @@
 
 #include "io/collection.h"
 #include "io/output.h"
+#include "io/system.h"
 
 #include "lik/lik.h"
 
@@ -78,7 +79,6 @@ __attribute__((format(printf, 1, 2))) void note(const char *format, ...);
 
 /* count * size bytes, zeroed, or exit 5 naming `what`. */
 void *allocate(int64_t count, int64_t size, const char *what);
-double seconds(void);
 
 /* The terminal: what standard output is, and can show. Set once by terminal_open. */
 enum color { COLOR_NONE, COLOR_256, COLOR_24BIT };

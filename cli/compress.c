@@ -257,9 +257,9 @@ static void measure_rate(struct compressing *s)
     uint8_t *bytes = allocate(n, 4 + lik_compressed_token_bytes(shape), "a trial");
     codec_blank(&s->trial, shape->bits, shape->centroids, shape->dim);
     for (int i = 0; i < 2; i++) {
-        double start = seconds();
+        double start = lik_seconds();
         codec_encode(&s->trial, &s->engine, &x, bytes, bytes + 4 * n, NULL);
-        s->rate = (double)n * flops_a_token(s) / fmax(seconds() - start, 1e-9);
+        s->rate = (double)n * flops_a_token(s) / fmax(lik_seconds() - start, 1e-9);
     }
     free(bytes);
 }
@@ -392,13 +392,13 @@ int command_compress(struct options *options)
     tell(&s, header.size + bytes);
     s.train.x = s.documents.tokens;
     s.train.centroid_count = s.shape.centroids;
-    double start = seconds();
+    double start = lik_seconds();
     codec_train(&s.trained, &s.engine, &s.train);
-    s.train_seconds = seconds() - start;
-    start = seconds();
+    s.train_seconds = lik_seconds() - start;
+    start = lik_seconds();
     put_file(&s, &header);
     sink_close(&s.out);
-    s.encode_seconds = seconds() - start;
+    s.encode_seconds = lik_seconds() - start;
     note("%s: training %.2f s (squares of a residual %.4f, %lld of %lld clusters begun anew), encoding and "
          "writing %.2f s",
          options->output, s.train_seconds, s.trained.found.mean_squared_residual,

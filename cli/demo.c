@@ -14,7 +14,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define DEPTH 10 /* of the measures */
 #define SHOWN 4  /* queries, unless --all: the middles of so many equal parts, not a choice */
@@ -46,9 +45,9 @@ static char *join(const char *folder, const char *name)
     return path;
 }
 
-static int holds_demo(const char *folder)
+static int holds(const char *folder, const char *name)
 {
-    char *path = join(folder, "documents.safetensors");
+    char *path = join(folder, name);
     struct lik_io_error error;
     int there = lik_file_exists(path, &error);
     free(path);
@@ -57,22 +56,26 @@ static int holds_demo(const char *folder)
     return there;
 }
 
+static int holds_demo(const char *folder)
+{
+    return holds(folder, "documents.safetensors") && holds(folder, "bm25.run"); /* not anybody's documents */
+}
+
 /* The collection: as told, installed beside the program, or in the source tree around it. */
 static char *find_folder(const struct options *options)
 {
     static const char *around[] = {"../share/lik/demo", "demo", "../demo", "../../demo", "../../../demo"};
-    const char *told = options->data ? options->data : getenv("LIK_DEMO_DATA");
-    char program[4096];
+    const char *told = options->data ? options->data : lik_environment("LIK_DEMO_DATA");
+    char program[LIK_PATH_MAX];
     if (told && *told) {
         if (!holds_demo(told))
-            die(EXIT_UNREADABLE, "%s holds no documents.safetensors: it is not the packaged collection",
-                told);
+            die(EXIT_UNREADABLE,
+                "%s holds no documents.safetensors and bm25.run: it is not the packaged collection", told);
         return join(told, ".");
     }
-    ssize_t size = readlink("/proc/self/exe", program, sizeof program - 1);
-    if (size > 0) {
-        program[size] = 0;
-        *strrchr(program, '/') = 0;
+    int folder_size = lik_program_path(program) ? 0 : lik_path_folder(program);
+    if (folder_size > 0) {
+        program[folder_size - 1] = 0;
         for (size_t i = 0; i < sizeof around / sizeof *around; i++) {
             char *folder = join(program, around[i]);
             if (holds_demo(folder))
@@ -82,9 +85,10 @@ static char *find_folder(const struct options *options)
     }
     if (holds_demo("demo"))
         return join("demo", ".");
-    die(EXIT_UNREADABLE, "the packaged collection was not found beside the program or in ./demo\n    Say "
-                         "where it is: --data DIR or "
-                         "LIK_DEMO_DATA.");
+    if (holds_demo("."))
+        return join(".", ".");
+    die(EXIT_UNREADABLE, "the packaged collection was not found beside the program, in ./demo or here\n"
+                         "    Say where it is: --data DIR or LIK_DEMO_DATA.");
 }
 
 /* Neither the page nor the picture may be a link to one of the collection's files. */
@@ -149,9 +153,9 @@ static double rank_queries(struct demo *demo, const struct lik_tokens *documents
         op.ids = ids + at * k;
         op.score = (struct lik_score){.struct_size = sizeof op.score, .pairing = LIK_ALL, .d = *documents};
         op.score.q = collection_slice(&demo->inputs.queries, at, 1);
-        double start = seconds();
+        double start = lik_seconds();
         engine_topk(&demo->engine, &op);
-        spent += q < 0 ? 0 : seconds() - start;
+        spent += q < 0 ? 0 : lik_seconds() - start;
     }
     return n ? spent * 1e3 / (double)n : 0;
 }
@@ -203,13 +207,13 @@ static double rank_compressed(struct demo *demo, struct ranking *rankings, int64
     struct trained trained[3];
     uint8_t *residuals = allocate(d->rows, lik_max_i64(d->tokens.dim, 1), "residuals");
     int32_t *codes = allocate(d->rows, sizeof *codes, "codes");
-    double start = seconds();
+    double start = lik_seconds();
     train.x.normalize = 1;
     train.centroid_count = codec_auto_centroids(d->rows);
     codec_train(&trained[0], &demo->engine, &train);
     codec_narrow(&trained[1], &trained[0], 2);
     codec_narrow(&trained[2], &trained[0], 1);
-    double ms = (seconds() - start) * 1e3;
+    double ms = (lik_seconds() - start) * 1e3;
     for (int i = 0; i < 3; i++) {
         int64_t count = train.centroid_count;
         struct lik_tokens x = d->tokens;

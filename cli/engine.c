@@ -41,8 +41,8 @@ const char *engine_workers(const struct engine *engine, char text[48])
 void engine_close(struct engine *engine)
 {
     staged_close(engine->staged);
+    lik_memory_free(engine->library.context, engine->workspace);
     library_close(&engine->library);
-    free(engine->workspace);
     *engine = (struct engine){0};
 }
 
@@ -54,10 +54,10 @@ static void accept_plan(struct engine *engine, int status, const struct lik_plan
     memcpy(engine->library.variant, plan->variant, sizeof plan->variant);
     if (plan->workspace_bytes <= engine->workspace_bytes)
         return;
-    free(engine->workspace);
-    engine->workspace_bytes = (plan->workspace_bytes + 63) & ~(size_t)63;
-    engine->workspace = aligned_alloc(64, engine->workspace_bytes);
-    if (!engine->workspace)
+    const struct lik_context *context = engine->library.context;
+    lik_memory_free(context, engine->workspace);
+    engine->workspace_bytes = plan->workspace_bytes;
+    if (lik_memory_alloc(context, engine->workspace_bytes, &engine->workspace))
         die(EXIT_EXHAUSTED, "out of memory: %s needs %zu bytes of workspace", plan->variant,
             plan->workspace_bytes);
 }
@@ -224,7 +224,7 @@ double flops_per_row(const struct lik_collection *queries, int64_t first, int64_
 int slicer_next(struct slicer *slicer, int64_t *first, int64_t *count)
 {
     const struct lik_collection *d = slicer->documents;
-    double now = seconds(), spent = now - slicer->start;
+    double now = lik_seconds(), spent = now - slicer->start;
     if (slicer->next == 0)
         slicer->start = now;
     else if (spent > 0)

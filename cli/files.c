@@ -5,14 +5,12 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 /* Is there something that the name leads to? Links are followed; the input "-" is what standard
  * input comes from. */
-static int look(const char *path, int input, struct stat *info)
+static int look(const char *path, int input, struct lik_file_info *info)
 {
-    if (!(input && !strcmp(path, "-") ? fstat(STDIN_FILENO, info) : stat(path, info)))
+    if (!(input && !strcmp(path, "-") ? lik_file_info_of(LIK_STDIN, info) : lik_file_info(path, info)))
         return 1;
     if (errno != EIO && errno != ENOMEM && errno != EOVERFLOW)
         return 0; /* nothing, or nothing that can be opened */
@@ -23,9 +21,9 @@ static int look(const char *path, int input, struct stat *info)
 /* Do both names lead to one regular file, by whatever links and spellings? */
 static int one_file(const char *output, const char *input)
 {
-    struct stat a, b;
-    return look(output, 0, &a) && S_ISREG(a.st_mode) && look(input, 1, &b) && a.st_dev == b.st_dev &&
-           a.st_ino == b.st_ino;
+    struct lik_file_info a, b;
+    return look(output, 0, &a) && a.kind == LIK_FILE_REGULAR && look(input, 1, &b) && a.device == b.device &&
+           a.number == b.number;
 }
 
 void inputs_keep(const char *output, const char *input)
@@ -53,7 +51,8 @@ static int outputs_of(const struct command *command, const struct options *optio
             outputs[count++] = results_ids_path(output);
         if (count == 2 && command->run == command_score && (options->all || options->pairs)) {
             char *ids = outputs[--count]; /* which these do not write */
-            if (!access(ids, F_OK) && (!options->ids || strcmp(options->ids, ids)))
+            struct lik_file_info info;
+            if (!lik_file_info(ids, &info) && (!options->ids || strcmp(options->ids, ids)))
                 warn("%s is there already: it does not belong to the scores that %s gets now", ids, output);
             free(ids);
         }

@@ -6,15 +6,27 @@
 
 #define EACH_COMMAND(c) for (const struct command *c = commands; c->name; c++)
 
+/* What --device takes: the CPU's levels are those of this build. */
+static const char *devices(void)
+{
+    static char text[256];
+    const char *level;
+    size_t n = (size_t)snprintf(text, sizeof text, "auto cpu ref cuda:0 metal");
+    for (int32_t i = 0; (level = lik_cpu_level(i, NULL)) && n < sizeof text; i++)
+        n += (size_t)snprintf(text + n, sizeof text - n, " cpu:%s", level);
+    return text;
+}
+
 /* The values that an option has a list of, with spaces between, or NULL. */
 static const char *choices(const struct option_help *o)
 {
     static const char *const known[][2] = {
         {"color", "auto always never"},
         {"cmap", "viridis grey"},
-        {"device", "auto cpu cpu:avx2 cpu:generic ref cuda:0 metal"},
         {"nbits", "1 2 4 8"},
     };
+    if (!strcmp(o->name, "device"))
+        return devices();
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (!strcmp(o->name, known[i][0]))
             return known[i][1];
@@ -106,33 +118,41 @@ static void bash_values(const struct option_help *o, void *unused)
 {
     (void)unused;
     if (choices(o))
-        printf("        --%s) COMPREPLY=($(compgen -W '%s' -- \"$word\")); return ;;\n", o->name, choices(o));
+        printf("        --%s) values='%s' ;;\n", o->name, choices(o));
 }
 
 static void bash(void)
 {
-    printf("# Completions of lik for bash.\n_lik()\n{\n"
-           "    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]} verb= options= i\n"
-           "    if [[ $word == = ]]; then word=; elif [[ $before == = ]]; then "
-           "before=${COMP_WORDS[COMP_CWORD-2]}; fi\n"
-           "    for ((i = 1; i < COMP_CWORD; i++)); do\n        case ${COMP_WORDS[i]} in\n            ");
+    /* bash takes --device=cpu:avx2 for five words, and wants the last one completed alone. */
+    printf(
+        "# Completions of lik for bash.\n_lik()\n{\n"
+        "    local word=${COMP_WORDS[COMP_CWORD]} at=$COMP_CWORD parted= values= verb= files= options= i\n"
+        "    if [[ $word == : ]]; then parted=${COMP_WORDS[at-1]}:; word=; at=$((at - 1))\n"
+        "    elif [[ ${COMP_WORDS[at-1]} == : ]]; then parted=${COMP_WORDS[at-2]}:; at=$((at - 2)); fi\n"
+        "    if [[ $word == = ]]; then word=; elif [[ ${COMP_WORDS[at-1]} == = ]]; then at=$((at - 1)); fi\n"
+        "    for ((i = 1; i < COMP_CWORD; i++)); do\n        case ${COMP_WORDS[i]} in\n            ");
     EACH_COMMAND(c)
     printf("%s%s", c == commands ? "" : "|", c->name);
-    printf(") verb=${COMP_WORDS[i]}; break ;;\n        esac\n    done\n    case $before in\n");
+    printf(") verb=${COMP_WORDS[i]}; break ;;\n        esac\n    done\n    case ${COMP_WORDS[at-1]} in\n");
     options_each(NULL, bash_values, NULL);
-    printf("    esac\n    if [[ -z $verb ]]; then\n        COMPREPLY=($(compgen -W '");
+    printf("    esac\n    if [[ -n $values ]]; then\n        compopt +o filenames 2>/dev/null\n"
+           "        COMPREPLY=($(compgen -W \"$values\" -- \"$parted$word\"))\n"
+           "        COMPREPLY=(\"${COMPREPLY[@]#\"$parted\"}\")\n        return\n    fi\n"
+           "    if [[ -z $verb ]]; then\n        compopt +o filenames 2>/dev/null\n        "
+           "COMPREPLY=($(compgen -W '");
     EACH_COMMAND(c)
     printf("%s ", c->name);
     printf("--help --version' -- \"$word\"))\n        return\n    fi\n    case $verb in\n");
     EACH_COMMAND(c)
     {
-        printf("        %s) options='", c->name);
+        printf("        %s) files=%s options='", c->name, *c->arguments ? "yes" : "");
         options_each(c, bash_option, NULL);
         printf("' ;;\n");
     }
     printf("    esac\n    if [[ $word == -* ]]; then\n        COMPREPLY=($(compgen -W \"$options\" -- "
            "\"$word\"))\n"
-           "    else\n        local IFS=$'\\n'\n        COMPREPLY=($(compgen -f -- \"$word\"))\n    fi\n}\n"
+           "    elif [[ -n $files ]]; then\n        local IFS=$'\\n'\n        COMPREPLY=($(compgen -f -- "
+           "\"$word\"))\n    fi\n}\n"
            "complete -o filenames -F _lik lik\n");
 }
 
@@ -144,6 +164,15 @@ static void zsh_text(const char *text)
             printf("'\\''");
         else
             putchar(*text == '[' ? '(' : *text == ']' ? ')' : *text == ':' ? ',' : *text);
+}
+
+/* A list of values; a colon would end it. */
+static void zsh_choices(const char *text)
+{
+    putchar('(');
+    for (; *text; text++)
+        printf(*text == ':' ? "\\%c" : "%c", *text);
+    putchar(')');
 }
 
 /* The same for fish, which takes no more than the quote and the backslash. */
@@ -167,11 +196,11 @@ static void zsh_option(const struct option_help *o, void *unused)
         if (o->value && o->value[0] != '[') {
             printf(":");
             zsh_text(o->value);
-            printf(":%s%s%s", choices(o) ? "(" : "",
-                   choices(o)   ? choices(o)
-                   : is_file(o) ? "_files"
-                                : "",
-                   choices(o) ? ")" : "");
+            printf(":");
+            if (choices(o))
+                zsh_choices(choices(o));
+            else
+                printf(is_file(o) ? "_files" : " ");
         }
         printf("'");
     }
@@ -192,7 +221,7 @@ static void zsh(void)
     {
         printf("        %s)\n            _arguments -S", c->name);
         options_each(c, zsh_option, NULL);
-        printf(" \\\n                '*:file:_files' ;;\n");
+        printf(*c->arguments ? " \\\n                '*:file:_files' ;;\n" : " ;;\n");
     }
     printf("    esac\n}\n_lik \"$@\"\n");
 }
@@ -216,12 +245,16 @@ static void fish(void)
     printf("# Completions of lik for fish.\n");
     EACH_COMMAND(c)
     {
-        printf("complete -c lik -n __fish_use_subcommand -a %s -d '", c->name);
+        printf("complete -c lik -n __fish_use_subcommand -f -a %s -d '", c->name);
         fish_text(c->summary);
         printf("'\n");
     }
     EACH_COMMAND(c)
-    options_each(c, fish_option, (void *)c->name);
+    {
+        if (!*c->arguments) /* no files */
+            printf("complete -c lik -n '__fish_seen_subcommand_from %s' -f\n", c->name);
+        options_each(c, fish_option, (void *)c->name);
+    }
 }
 
 void generate(const char *what)

@@ -115,8 +115,9 @@ static void put_table(struct sink *out, const struct lik_collection *c, const st
     sink_printf(out, ", %lld dimensions, %s%s, %lld bytes a token\n", (long long)x->dim, storage_name(x),
                 c->converted ? " (from float64)" : "", (long long)token_bytes(x));
     if (c->compressed)
-        sink_printf(out, "codec      %lld centroids, %s; tokens %s\n", (long long)x->codec->centroid_count,
-                    x->codec->bit_order == LIK_BITS_COLBERT ? "ColBERT's bit order" : "low bits first",
+        sink_printf(out, "codec      %lld centroids, bit order %s; tokens %s\n",
+                    (long long)x->codec->centroid_count,
+                    x->codec->bit_order == LIK_BITS_COLBERT ? "colbert" : "low-first",
                     c->compressed->normalize ? "count as unit vectors" : "count as they are");
     sink_printf(out, "layout     %s%s%s%s\n", c->offsets ? "packed" : "padded", x->mask ? ", mask" : "",
                 !x->scale                ? ""
@@ -228,6 +229,8 @@ int command_info(struct options *options)
     int status = lik_collection_open(&c, &from, &error), named = strcmp(path, "-") != 0;
     if (status == LIK_IO_UNREADABLE || status == LIK_IO_EXHAUSTED || (status && !c.format))
         die_io(status, &error);
+    if (!status && options->check && !strcmp(c.format, "npz") && lik_npz_verify(&c.map, c.path, &error))
+        die_io(LIK_IO_UNREADABLE, &error);
     if (!status)
         lengths = measure_lengths(&c);
     if (!status && options->check)

@@ -93,20 +93,20 @@ static void look_at_norms(const struct lik_collection *c, const char *noun)
 int inputs_try(struct inputs *inputs, const struct options *options, const char *queries,
                const char *documents, struct lik_io_error *error)
 {
-    double start = seconds();
+    double start = lik_seconds();
     *inputs = (struct inputs){0};
     int status = collection_try(&inputs->queries, options, queries, 1, error);
     if (!status)
         status = collection_try(&inputs->documents, options, documents, 0, error);
     if (status)
         inputs_close(inputs);
-    inputs->seconds = seconds() - start;
+    inputs->seconds = lik_seconds() - start;
     return status;
 }
 
 void inputs_look(struct inputs *inputs, const struct options *options)
 {
-    double start = seconds();
+    double start = lik_seconds();
     collection_ready(&inputs->queries, options);
     collection_ready(&inputs->documents, options);
     const struct lik_collection *q = &inputs->queries, *d = &inputs->documents;
@@ -117,7 +117,7 @@ void inputs_look(struct inputs *inputs, const struct options *options)
             (long long)q->tokens.dim, q->path, (long long)d->tokens.dim, d->path);
     look_at_norms(q, "queries");
     look_at_norms(d, "documents");
-    inputs->seconds += seconds() - start;
+    inputs->seconds += lik_seconds() - start;
 }
 
 void inputs_tell_weights(const struct inputs *inputs)

@@ -1,44 +1,11 @@
 /* The library as the command holds it; see library.h. */
-#define _GNU_SOURCE /* sched_getaffinity */
 #include "library.h"
 
 #include "base/size.h"
 #include "io/text.h"
 
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
-
-/* Cores this process may run on, two hardware threads of a core counted once. */
-int physical_cores(void)
-{
-    cpu_set_t allowed, seen;
-    int cores = 0;
-    CPU_ZERO(&seen);
-    if (sched_getaffinity(0, sizeof allowed, &allowed))
-        return (int)lik_max_i64(sysconf(_SC_NPROCESSORS_ONLN), 1);
-    for (size_t cpu = 0; cpu < CPU_SETSIZE; cpu++) {
-        char path[96], text[256] = "";
-        if (!CPU_ISSET(cpu, &allowed) || CPU_ISSET(cpu, &seen))
-            continue;
-        cores++;
-        snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%zu/topology/thread_siblings_list", cpu);
-        FILE *file = fopen(path, "re");
-        if (!file)
-            continue;
-        if (!fgets(text, sizeof text, file))
-            text[0] = 0;
-        fclose(file);
-        for (char *at = text; *at >= '0' && *at <= '9';) { /* "0,4" or "0-1" */
-            long from = strtol(at, &at, 10), to = *at == '-' ? strtol(at + 1, &at, 10) : from;
-            for (; from <= to && from < CPU_SETSIZE; from++)
-                CPU_SET((size_t)from, &seen);
-            at += *at == ',';
-        }
-    }
-    return cores ? cores : 1;
-}
 
 static int32_t threads_of(const struct options *options)
 {
@@ -51,7 +18,7 @@ static int32_t threads_of(const struct options *options)
     }
     if (threads > 4096)
         die(EXIT_USAGE, "--threads is %lld, must be at most 4096", (long long)threads);
-    return threads ? (int32_t)threads : physical_cores();
+    return threads ? (int32_t)threads : lik_physical_cores();
 }
 
 void library_open(struct library *library, const struct options *options)

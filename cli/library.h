@@ -13,7 +13,6 @@ struct library {
 };
 void library_open(struct library *library, const struct options *options);
 void library_close(struct library *library);
-int physical_cores(void);
 /* Ends the program with the library's message unless `status` is LIK_OK. */
 void library_check(int status);
 /* The pool's threads; the workspace is the caller's to add. */

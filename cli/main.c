@@ -2,11 +2,8 @@
  * and --version. */
 #include "library.h"
 
-#include <fcntl.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define INPUTS                                                                                               \
     "QUERIES and DOCUMENTS are files of token vectors (`-` is standard input):\n"                            \
@@ -93,36 +90,18 @@ const struct command commands[] = {
     {0},
 };
 
-/* Nothing but async-signal-safe calls: unfinished files go, and the program ends at once. */
-static void on_interrupt(int number)
+/* Nothing but what a signal handler may call: unfinished files go, and the program ends. */
+static void on_interrupt(void)
 {
-    static const char text[] = "\nlik: interrupted; unfinished files were removed\n";
-    (void)number;
     lik_output_abandon_all();
-    if (!terminal.quiet && write(STDERR_FILENO, text, sizeof text - 1) < 0)
-        _exit(EXIT_INTERRUPTED);
-    _exit(EXIT_INTERRUPTED);
+    lik_end(EXIT_INTERRUPTED, terminal.quiet ? NULL : "\nlik: interrupted; unfinished files were removed\n");
 }
 
 /* A mapped file that became shorter than it was. */
-static void on_bus_error(int number)
+static void on_cut_short(void)
 {
-    static const char text[] = "\nlik: error: an input file was cut short while it was being read\n";
-    (void)number;
     lik_output_abandon_all();
-    if (write(STDERR_FILENO, text, sizeof text - 1) < 0)
-        _exit(EXIT_UNREADABLE);
-    _exit(EXIT_UNREADABLE);
-}
-
-static void handle(int number, void (*handler)(int))
-{
-    struct sigaction action = {.sa_handler = handler}, before;
-    sigemptyset(&action.sa_mask);
-    /* A background job's shell ignores interrupts for it, and means that. */
-    if (handler == on_interrupt && !sigaction(number, NULL, &before) && before.sa_handler == SIG_IGN)
-        return;
-    sigaction(number, &action, NULL);
+    lik_end(EXIT_UNREADABLE, "\nlik: error: an input file was cut short while it was being read\n");
 }
 
 static void print_version(const struct options *options)
@@ -133,32 +112,18 @@ static void print_version(const struct options *options)
     struct library library;
     library_open(&library, options);
     printf("%s\ndevice %s, %d physical cores\n", lik_build_info(), lik_context_name(library.context),
-           physical_cores());
+           lik_physical_cores());
     const char *why, *level;
     for (int32_t n = 0; (level = lik_cpu_level(n, &why)); n++)
         printf("cpu:%s: %s\n", level, why);
     library_close(&library);
 }
 
-/* A standard stream that the caller has closed is opened for nothing: else the next file would
- * take its place, and what is meant for the stream would be written there. */
-static void keep_streams(void)
-{
-    for (int fd = 0; fd < 3; fd++)
-        if (fcntl(fd, F_GETFD) < 0 && lik_file_open("/dev/null", fd ? O_RDONLY : O_WRONLY, 0) < 0)
-            _exit(EXIT_UNREADABLE);
-}
-
 int main(int argc, char **argv)
 {
     struct options options = {0};
-    keep_streams();
-    handle(SIGINT, on_interrupt);
-    handle(SIGTERM, on_interrupt);
-    handle(SIGHUP, on_interrupt);
-    handle(SIGBUS, on_bus_error);
-    handle(SIGPIPE, SIG_IGN);
-    handle(SIGXFSZ, SIG_IGN); /* the write fails instead */
+    lik_process_begin(&argc, &argv);
+    lik_interrupts_catch(on_interrupt, on_cut_short);
     const struct command *command = options_parse(argc, argv, &options);
     if (options.version || (options.build_info && !command)) {
         print_version(&options);

@@ -439,7 +439,7 @@ static void put_table(struct results *r, int64_t q, const struct hit *hits, int6
 void results_query(struct results *r, int64_t q, const struct hit *hits, int64_t count, double ms,
                    int64_t scored)
 {
-    double start = seconds();
+    double start = lik_seconds();
     r->queries++;
     r->hits += count;
     for (int64_t i = 0; i < count; i++)
@@ -454,17 +454,17 @@ void results_query(struct results *r, int64_t q, const struct hit *hits, int64_t
         put_table(r, q, hits, count, ms, scored);
     else
         put_tsv(r, q, hits, count);
-    r->seconds += seconds() - start;
+    r->seconds += lik_seconds() - start;
 }
 
 int results_close(struct results *r)
 {
-    double start = seconds();
+    double start = lik_seconds();
     if (r->arrays)
         sinks_close(&r->out, &r->ids);
     else
         sink_close(&r->out);
-    r->seconds += seconds() - start;
+    r->seconds += lik_seconds() - start;
     if (r->bad)
         warn("%lld scores are not finite: some tokens hold infinities or are too large; see `lik info "
              "--check`",

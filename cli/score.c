@@ -71,11 +71,11 @@ static void scoring_open(struct scoring *s, const struct options *options, const
         inputs_open(&s->inputs, options, options->arguments[0], options->arguments[1]);
     }
     inputs_tell_weights(&s->inputs);
-    double start = seconds();
+    double start = lik_seconds();
     engine_refuse_bad(&s->engine, &s->inputs.queries, 1, options->skip_bad);
     if (options->skip_bad)
         engine_refuse_bad(&s->engine, &s->inputs.documents, 0, 1);
-    s->check_seconds = seconds() - start;
+    s->check_seconds = lik_seconds() - start;
 }
 
 static void scoring_close(struct scoring *s, double write_seconds)
@@ -94,11 +94,11 @@ static void scoring_close(struct scoring *s, double write_seconds)
 static void check_slice(struct scoring *s, int64_t first, int64_t count)
 {
     struct bad_rows bad = {0};
-    double start = seconds();
+    double start = lik_seconds();
     engine_find_bad(&s->engine, &s->inputs.documents, first, count, &bad);
     if (bad.rows)
         engine_refuse_bad(&s->engine, &s->inputs.documents, 0, 0);
-    s->check_seconds += seconds() - start;
+    s->check_seconds += lik_seconds() - start;
 }
 
 /* ---- top-k ---- */
@@ -125,7 +125,7 @@ static void topk_block(struct scoring *s, int64_t first, int64_t count, int64_t 
         op.score.d = collection_slice(d, from, n);
         if (first == 0)
             check_slice(s, from, n);
-        double start = seconds();
+        double start = lik_seconds();
         engine_topk(&s->engine, &op);
         if (from == 0 && n == d->tokens.count) {
             memcpy(values, values + size, (size_t)size * sizeof *values);
@@ -136,7 +136,7 @@ static void topk_block(struct scoring *s, int64_t first, int64_t count, int64_t 
             memcpy(values, values + 2 * size, (size_t)size * sizeof *values);
             memcpy(ids, ids + 2 * size, (size_t)size * sizeof *ids);
         }
-        s->score_seconds += seconds() - start;
+        s->score_seconds += lik_seconds() - start;
         progress_update(block + part * (double)slicer.rows_done / (double)all_rows,
                         (double)slicer.rows_done +
                             (double)all_rows * (double)(first / lik_max_i64(count, 1)));
@@ -187,9 +187,9 @@ static void all_block(struct scoring *s, int64_t first, int64_t count, float *sc
         op.d = collection_slice(d, from, n);
         if (first == 0)
             check_slice(s, from, n);
-        double start = seconds();
+        double start = lik_seconds();
         engine_score(&s->engine, &op);
-        s->score_seconds += seconds() - start;
+        s->score_seconds += lik_seconds() - start;
         progress_update(((double)first + (double)count * (double)slicer.rows_done / (double)all_rows) /
                             (double)q->tokens.count,
                         (double)slicer.rows_done);
@@ -322,7 +322,7 @@ static void score_pairs(struct scoring *s, struct pairs *pairs)
     double rate = 4e9, done = 0;
     progress_begin("score", "pairs");
     for (int64_t first = 0, n; first < pairs->count; first += n) {
-        double flops = 0, start = seconds();
+        double flops = 0, start = lik_seconds();
         for (n = 0; first + n < pairs->count && (n == 0 || flops < rate * 0.25); n++)
             flops += 2 * (double)lik_collection_length(q, pairs->queries[first + n]) *
                      (double)lik_collection_length(d, pairs->documents[first + n]) * (double)q->tokens.dim;
@@ -335,7 +335,7 @@ static void score_pairs(struct scoring *s, struct pairs *pairs)
                                .list_count = n,
                                .scores = pairs->scores + first};
         engine_score(&s->engine, &op);
-        double spent = seconds() - start;
+        double spent = lik_seconds() - start;
         s->score_seconds += spent;
         done += flops;
         rate = fmax(done / fmax(s->score_seconds, 1e-6), 1e8);

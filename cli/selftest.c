@@ -5,45 +5,33 @@
 #include "bench.h"
 #include "vectors.h"
 
+#include "io/system.h"
+
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <sys/utsname.h>
 #include <time.h>
 
 #define TIMED_ROUNDS 5
 #define KEY          1024
-#define PATH         4096
-
-static struct utsname machine;
+#define PATH         (LIK_PATH_MAX + 64)
 
 /* What a result is of: one line. */
 static void put_key(const struct library *library, char key[KEY])
 {
-    snprintf(key, KEY, "lik %s, %s, %s, %s %s %s, %s\n", lik_version(), lik_context_name(library->context),
-             lik_context_hardware(library->context), machine.sysname, machine.release, machine.machine,
-             machine.version);
+    char system[KEY / 2];
+    lik_system_text(system, sizeof system);
+    snprintf(key, KEY, "lik %s, %s, %s, %s\n", lik_version(), lik_context_name(library->context),
+             lik_context_hardware(library->context), system);
 }
 
 /* The folder of this user's results, made if it is not there, and the file of a device in it.
  * 0, or what is in the way. */
 static const char *find_place(const struct library *library, char path[PATH])
 {
-    const char *cache = getenv("XDG_CACHE_HOME"), *below = "";
-    if (!cache || cache[0] != '/') {
-        cache = getenv("HOME");
-        below = strcmp(machine.sysname, "Darwin") ? "/.cache" : "/Library/Caches";
-    }
-    if (!cache || cache[0] != '/' || strlen(cache) > PATH - 256)
-        return "neither XDG_CACHE_HOME nor HOME is a folder";
-    int n = snprintf(path, PATH, "%s%s", cache, below);
-    if (mkdir(path, 0700) && errno != EEXIST)
-        return strerror(errno);
-    n += snprintf(path + n, PATH - (size_t)n, "/late-interaction-kernels");
-    if (mkdir(path, 0700) && errno != EEXIST)
-        return strerror(errno);
-    snprintf(path + n, PATH - (size_t)n, "/selftest-%s.txt", lik_context_name(library->context));
+    if (lik_cache_folder(path))
+        return errno ? strerror(errno) : "the environment names no folder of this user's";
+    size_t n = strlen(path);
+    snprintf(path + n, PATH - n, "/selftest-%s.txt", lik_context_name(library->context));
     for (char *at = path + n; *at; at++)
         *at = *at == ':' ? '-' : *at;
     return NULL;
@@ -93,8 +81,7 @@ static void put_block(struct sink *out, const struct engine *engine, const char 
 {
     char workers[48], day[16];
     const time_t now = time(NULL);
-    struct tm date;
-    strftime(day, sizeof day, "%Y-%m-%d", gmtime_r(&now, &date));
+    strftime(day, sizeof day, "%Y-%m-%d", gmtime(&now));
     sink_printf(out, "%s%s, %s, %s\n", key, lik_build_info(), engine_workers(engine, workers), day);
     sink_printf(out,
                 "%d operations are right, %d wrong, %d this device does not do; the worst error is %.2f of "
@@ -111,7 +98,6 @@ int command_selftest(struct options *options)
     struct vectors_found found;
     struct sink out;
     char key[KEY], path[PATH];
-    uname(&machine);
     engine_open(&engine, options);
     put_key(&engine.library, key);
     const char *in_the_way = find_place(&engine.library, path);
@@ -120,10 +106,10 @@ int command_selftest(struct options *options)
         note("this was found before; --fresh looks again");
         stdout_check();
     } else {
-        double start = seconds();
+        double start = lik_seconds();
         vectors_run(&engine.library, &found);
         sink_open(&out, NULL);
-        put_block(&out, &engine, key, &found, seconds() - start);
+        put_block(&out, &engine, key, &found, lik_seconds() - start);
         if (!options->quick && !found.wrong) {
             sink_printf(&out, "\n");
             bench_head(&out, &engine);

@@ -6,13 +6,9 @@
 
 #include <errno.h>
 #include <math.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <time.h>
-#include <unistd.h>
 
 struct terminal terminal = {.width = 80};
 
@@ -93,13 +89,6 @@ void *allocate(int64_t count, int64_t size, const char *what)
     return memory;
 }
 
-double seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
-
 /* ---- what the terminal can show ---- */
 
 static int set_and_not_empty(const char *name)
@@ -108,36 +97,22 @@ static int set_and_not_empty(const char *name)
     return value && *value;
 }
 
-static int locale_is_utf8(void)
-{
-    const char *names[] = {"LC_ALL", "LC_CTYPE", "LANG"};
-    for (int i = 0; i < 3; i++)
-        if (set_and_not_empty(names[i])) {
-            const char *value = getenv(names[i]);
-            return strstr(value, "UTF-8") || strstr(value, "utf8") || strstr(value, "UTF8") ||
-                   strstr(value, "utf-8");
-        }
-    return 0;
-}
-
 void terminal_open(const struct options *options)
 {
-    struct winsize size;
     int64_t wide;
-    const char *when = options->color ? options->color : "auto", *term = getenv("TERM"),
-               *depth = getenv("COLORTERM");
+    const char *when = options->color ? options->color : "auto", *depth = getenv("COLORTERM");
     const char *columns = getenv("COLUMNS");
-    terminal.out_tty = isatty(STDOUT_FILENO);
-    terminal.err_tty = isatty(STDERR_FILENO);
+    int shown = lik_terminal_columns(LIK_STDOUT);
+    terminal.out_tty = lik_is_terminal(LIK_STDOUT);
+    terminal.err_tty = lik_is_terminal(LIK_STDERR);
     terminal.quiet = options->quiet;
-    terminal.utf8 = locale_is_utf8();
-    if (terminal.out_tty && !ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) && size.ws_col)
-        terminal.width = size.ws_col;
+    terminal.utf8 = lik_terminal_is_utf8();
+    if (shown > 0)
+        terminal.width = shown;
     else if (columns && !lik_text_whole(columns, (int64_t)strlen(columns), &wide) && wide > 0)
         terminal.width = (int)lik_min_i64(wide, 10000);
-    int able = term && *term && strcmp(term, "dumb");
-    int wanted = !strcmp(when, "always") ||
-                 (!strcmp(when, "auto") && terminal.out_tty && able && !set_and_not_empty("NO_COLOR"));
+    int wanted = !strcmp(when, "always") || (!strcmp(when, "auto") && terminal.out_tty &&
+                                             lik_terminal_is_able() && !set_and_not_empty("NO_COLOR"));
     if (strcmp(when, "always") && strcmp(when, "auto") && strcmp(when, "never"))
         die(EXIT_USAGE, "--color is auto, always or never, not '%s'", when);
     terminal.color = !wanted                                                           ? COLOR_NONE
@@ -221,7 +196,7 @@ void progress_begin(const char *phase, const char *unit)
 {
     progress.phase = phase;
     progress.unit = unit;
-    progress.start = progress.shown = seconds();
+    progress.start = progress.shown = lik_seconds();
     progress.active = terminal.err_tty && !terminal.quiet;
     progress.visible = 0;
 }
@@ -229,7 +204,7 @@ void progress_begin(const char *phase, const char *unit)
 void progress_update(double fraction, double units)
 {
     static const char *prefixes[] = {"", " k", " M", " G", " T"};
-    double now = seconds(), elapsed = now - progress.start;
+    double now = lik_seconds(), elapsed = now - progress.start;
     if (!progress.active || now - progress.shown < (progress.visible ? 0.1 : 0.4))
         return;
     double rate = units / elapsed, left = fraction > 0 ? elapsed * (1 - fraction) / fraction : 0;
@@ -272,7 +247,7 @@ void sink_open(struct sink *sink, const char *path)
     struct lik_io_error error;
     *sink = (struct sink){0};
     check(lik_output_open(&sink->file, path, &error), &error);
-    sink->tty = isatty(sink->file.fd);
+    sink->tty = lik_is_terminal(sink->file.fd);
 }
 
 void sinks_open(struct sink *first, const char *first_path, struct sink *second, const char *second_path)

@@ -6,13 +6,14 @@
 Writes lik.c and lik.h there. Headers go in where they are first included. Names that two
 sources have for themselves (static functions, tables, structs) get the source's name in front,
 by a macro around it. Sources of an instruction-set level are compiled for it by a pragma; their
-options are those of CMakeLists.txt.
+options are those of CMakeLists.txt, and its processor a condition around it.
 """
 
 import re
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("base", "core", "ref", "cpu")
@@ -22,7 +23,8 @@ HEAD = """/* late-interaction-kernels {version}: the CPU library in one file, ma
  *     cc -std=c11 -O3 -ffp-contract=off -fno-math-errno -c lik.c
  *     cc program.c lik.o -lm -lpthread
  *
- * lik.h is its interface. On x86-64 the instruction set is chosen when a context is made. */
+ * lik.h is its interface. On x86-64 and aarch64 the instruction set is chosen when a context
+ * is made. */
 #if defined(__linux__) && !defined(_GNU_SOURCE)
 #define _GNU_SOURCE
 #endif
@@ -31,13 +33,13 @@ HEAD = """/* late-interaction-kernels {version}: the CPU library in one file, ma
 #pragma GCC diagnostic ignored "-Wunused-function"
 #endif
 """
+PROCESSORS = {"x86": "defined(__x86_64__)", "arm": "defined(__aarch64__) && !defined(__AARCH64EB__)"}
 # A level's functions, for gcc and clang.
-ENTER = """#if defined(__x86_64__)
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("{features}"))), apply_to = function)
+ENTER = """#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("{clang}"))), apply_to = function)
 #else
 #pragma GCC push_options
-#pragma GCC target("{features}")
+#pragma GCC target("{gcc}")
 #endif
 """
 LEAVE = """#if defined(__clang__)
@@ -45,17 +47,33 @@ LEAVE = """#if defined(__clang__)
 #else
 #pragma GCC pop_options
 #endif
-#endif
 """
 
 
-def levels() -> dict[str, str]:
-    """name -> features, of CMakeLists.txt's lik_level(name processors -mfeature ...)."""
+class Level(NamedTuple):
+    processor: str  # of PROCESSORS
+    gcc: str  # what a target attribute says; "" for the baseline
+    clang: str
+
+
+def levels() -> dict[str, Level]:
+    """By name, of CMakeLists.txt's lik_level(name processors -mfeature ...), or of those with
+    -march=architecture+feature+...
+    """
     text = (ROOT / "CMakeLists.txt").read_text()
     for name, options in re.findall(r"^set\((LIK_\w+)((?: -m[\w.-]+)+)\)", text, re.M):
         text = text.replace(f" ${{{name}}}", options)
-    found = re.findall(r'^lik_level\((\w+) "[^"]*"((?: -m[\w.-]+)*)', text, re.M)
-    return {name: ",".join(re.findall(r"-m([\w.-]+)", options)) for name, options in found}
+    found = {}
+    for name, processors, options in re.findall(
+        r'^lik_level\((\w+) "([^"]*)"((?: -m[\w.+=-]+)*)', text, re.M
+    ):
+        processor = "x86" if "x86_64" in processors else "arm"
+        if arch := re.search(r"-march=([\w.-]+)\+([\w+]+)", options):
+            gcc, clang = f"arch={arch[1]}+{arch[2]}", arch[2].replace("+", ",")
+        else:
+            gcc = clang = ",".join(re.findall(r"-m([\w.-]+)", options))
+        found[name] = Level(processor, gcc, clang)
+    return found
 
 
 def uncommented(text: str) -> str:
@@ -98,7 +116,9 @@ def with_words(text: str, words: list[str], prefix: str) -> str:
 class Amalgamation:
     def __init__(self) -> None:
         self.sources = [path for room in ROOMS for path in sorted((ROOT / "src" / room).glob("*.c"))]
-        self.levels, self.included = levels(), set[Path]()
+        self.levels = levels()
+        self.included: dict[str, set[Path]] = {"": set(), **{name: set() for name in PROCESSORS}}
+        self.processor = ""  # of the source at hand, if it is of a level
         own = {path: own_names(self.with_templates(path)) for path in self.sources}
         count = Counter(name for names, _ in own.values() for name in names)
         self.twice = {name for name, n in count.items() if n > 1}
@@ -123,9 +143,9 @@ class Amalgamation:
                 raise SystemExit(f"{folder}: no header {name}")
             content = path.read_text()
             if re.search(r"^#ifndef LIK_\w+_H$", content, re.M):
-                if path in self.included:
+                if path in self.included[""] | self.included[self.processor]:
                     return ""
-                self.included.add(path)
+                self.included[self.processor].add(path)
             return self.inlined(content, path.parent)
 
         return re.sub(r'^[ \t]*#[ \t]*include "([^"]+)".*$', replace, text, flags=re.M)
@@ -153,10 +173,13 @@ class Amalgamation:
         body = text
         for line in guarded:
             body = body.replace(line, "", 1)
-        level = next((name for name in self.levels if path.stem.endswith("_" + name)), None)
+        level = next((self.levels[name] for name in self.levels if path.stem.endswith("_" + name)), None)
+        self.processor = level.processor if level else ""
         parts = [f"\n/* ---- src/{path.relative_to(ROOT / 'src')} ---- */\n"]
         if level:
-            parts.append(ENTER.format(features=self.levels[level]))
+            parts.append(f"#if {PROCESSORS[level.processor]}\n")
+        if level and level.gcc:
+            parts.append(ENTER.format(gcc=level.gcc, clang=level.clang))
         parts.append(self.inlined("\n".join(guarded), path.parent) + "\n")
         at = max((m.end() for m in re.finditer(r"^[ \t]*#[ \t]*include <.*$", body, re.M)), default=0)
         if at:  # the rest of a condition that the last of them stands in
@@ -169,8 +192,10 @@ class Amalgamation:
         parts += [f"#define {name} {prefix}_{name}\n" for name in renamed]
         parts.append(with_words(self.inlined(body[at:], path.parent), words, prefix))
         parts += [f"#undef {name}\n" for name in [*renamed, *sorted(macros)]]
-        if level:
+        if level and level.gcc:
             parts.append(LEAVE)
+        if level:
+            parts.append("#endif\n")
         return "".join(parts)
 
     @staticmethod

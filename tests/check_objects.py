@@ -4,9 +4,13 @@
         Hot loops do not spill: in an innermost loop of a function matching REGEX that
         multiplies in ymm, zmm or tile registers, at most one instruction for every 16
         multiplications moves a ymm or zmm register to or from the stack.
+    check_objects.py mix PERCENT REGEX OBJECT...
+        aarch64: in the innermost loop with the most multiplications of each function matching
+        REGEX, they are at least PERCENT of all vector instructions, loads and stores of vectors
+        included, and none of these is on the stack.
     check_objects.py baseline OBJECT...
-        No instruction of AVX or later outside of files named after a level, and in those none
-        that their level does not have.
+        No instruction of a level outside of files named after it or a higher one; the lowest
+        levels' are those of AVX, or of ARMv8.1, and later.
     check_objects.py symbols LIBRARY HEADER
         A shared library exports what the header declares with LIK_API, and no more.
     check_objects.py needs LIBRARY
@@ -15,18 +19,19 @@
         In the CUDA machine code, every kernel of the Hopper loop multiplies with HGMMA and
         never touches local memory; no other kernel does in an innermost loop. Needs cuobjdump.
 
-Needs objdump and nm. Returns 1 if something is wrong, and if there was nothing to check.
+Needs objdump, or what $OBJDUMP names, and nm. Returns 1 if something is wrong, and if there
+was nothing to check.
 """
 
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-LEVEL_OBJECT = re.compile(r"_(avx2|avxvnni|avx512|avx512vnni|avx512bf16|amx)\.c")
 # What each level adds, in order: an instruction with its operands is of the last that matches.
-LEVELS = {
+X86_LEVELS = {
     "generic": re.compile(r""),
     "avx2": re.compile(r"v[a-z]"),
     "avxvnni": re.compile(r"\{vex\} vpdp(busd|wssd)s? "),
@@ -35,17 +40,31 @@ LEVELS = {
     "avx512bf16": re.compile(r"(vdpbf16ps|vcvtne2?ps2?bf16) "),
     "amx": re.compile(r"(tile|tdp|ldtilecfg|sttilecfg)"),
 }
+ARM_LEVELS = {
+    "generic": re.compile(r""),
+    "neon": re.compile(r"no instruction"),  # aarch64 has it
+    # and what is as new: atomics, half-precision arithmetic, SVE
+    "neondot": re.compile(
+        r"[su]dot |sqrdml|(cas|swp|ld(add|clr|eor|set))|f\w+ .*v\d+\.[48]h.*\.[48]h|.*\bz\d+\."
+    ),
+    "neoni8mm": re.compile(r"([su]|us)mmla |(us|su)dot "),
+    "neonbf16": re.compile(r"bf(mmla|dot|cvt\w*|mlal\w) "),
+}
+LEVELS = X86_LEVELS | ARM_LEVELS
+LEVEL_OBJECT = re.compile(rf"_({'|'.join(LEVELS)})\.c")
 FUNCTION = re.compile(r"^[0-9a-f]+ <([^>]+)>:$")
 INSTRUCTION = re.compile(r"^\s*([0-9a-f]+):\s+(\S+)\s*(.*)$")
 MULTIPLIES = re.compile(r"^(vfn?m(add|sub)\d+ps|vpmaddwd|vpmaddubsw|vdpbf16ps|vpdp(busd|wssd)|tdp\w+)$")
 VECTOR = re.compile(r"%[yzt]mm")
+ARM_MULTIPLIES = re.compile(r"^(fmla|sdot|smmla|bfmmla|[su]ml[as]l2?|[su]mull2?)$")
+ARM_VECTOR = re.compile(r"\b[qdv]\d+\b")
 MULTIPLIES_PER_SPILL = 16
 ON_STACK = re.compile(r"\(%rsp|\(%esp")
 
 
 def disassemble(path: str) -> dict[str, list[tuple[int, str, str]]]:
     """Functions of an object file: name -> [(address, mnemonic, operands)]."""
-    command = ["objdump", "-d", "--no-show-raw-insn", path]
+    command = [os.environ.get("OBJDUMP", "objdump"), "-d", "--no-show-raw-insn", path]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     functions, current = {}, []
     for line in text.splitlines():
@@ -70,10 +89,9 @@ def innermost_loops(code: list[tuple[int, str, str]]) -> list[tuple[int, int]]:
     """
     loops = set()
     for address, mnemonic, operands in code:
-        target = re.match(r"([0-9a-f]+) <", operands)
+        target = re.search(r"\b([0-9a-f]+) <", operands)
         if (
-            mnemonic.startswith("j")
-            and mnemonic != "jmp"
+            re.match(r"j(?!mp)|b\.|cbn?z|tbn?z", mnemonic)
             and target
             and code[0][0] <= int(target.group(1), 16) <= address
         ):
@@ -103,23 +121,47 @@ def check_spills(pattern: str, objects: list[str]) -> int:
     return 1 if wrong or hot == 0 else 0
 
 
-def level_of(mnemonic: str, operands: str) -> str:
+def check_mix(percent: int, pattern: str, objects: list[str]) -> int:
+    wrong = functions = 0
+    for path in objects:
+        for name, code in disassemble(path).items():
+            if not re.search(pattern, name):
+                continue
+            loops = [[i for i in code if a <= i[0] <= b] for a, b in innermost_loops(code)]
+            counts = [sum(bool(ARM_MULTIPLIES.match(i[1])) for i in body) for body in loops]
+            most = max(counts, default=0)
+            functions += 1
+            for body, count in zip(loops, counts, strict=True):
+                if count < most:
+                    continue
+                vector = [i for i in body if ARM_VECTOR.search(i[2])]
+                spills = sum("[sp" in i[2] for i in vector)
+                share = 100 * count / max(len(vector), 1)
+                if share < percent or spills:
+                    wrong += 1
+                print(f"{name}: {count} of {len(vector)} vector instructions, {share:.1f}%, {spills} spills")
+    print(f"check_objects: {functions} functions, {wrong} loops below {percent}% or with spills")
+    return 1 if wrong or functions == 0 else 0
+
+
+def level_of(levels: dict[str, re.Pattern[str]], mnemonic: str, operands: str) -> str:
     """The lowest level that has the instruction."""
     text = f"{mnemonic} {operands}"
     if mnemonic in ("verr", "verw"):
         return "generic"
-    return next(level for level in reversed(LEVELS) if LEVELS[level].match(text))
+    return next(level for level in reversed(levels) if levels[level].match(text))
 
 
 def check_baseline(objects: list[str]) -> int:
-    wrong, order, counts = 0, list(LEVELS), dict.fromkeys(LEVELS, 0)
+    levels = ARM_LEVELS if any("_neon.c" in path for path in objects) else X86_LEVELS
+    wrong, order, counts = 0, list(levels), dict.fromkeys(levels, 0)
     for path in objects:
         match = LEVEL_OBJECT.search(path)
         own = match.group(1) if match else "generic"
         counts[own] += 1
         for name, code in disassemble(path).items():
             newer = next(
-                (i for i in code if order.index(level_of(i[1], i[2])) > order.index(own)),
+                (i for i in code if order.index(level_of(levels, i[1], i[2])) > order.index(own)),
                 None,
             )
             if newer:
@@ -202,6 +244,8 @@ def main() -> int:
     match sys.argv[1:]:
         case ["spills", pattern, *objects] if objects:
             return check_spills(pattern, objects)
+        case ["mix", percent, pattern, *objects] if objects:
+            return check_mix(int(percent), pattern, objects)
         case ["baseline", *objects] if objects:
             return check_baseline(objects)
         case ["symbols", library, header]:

@@ -250,6 +250,49 @@ def suite_qemu(tally: Tally) -> None:
                 call(tally, f"qemu {cpu} {group}", [*check, group])
 
 
+# Of the tiles of aarch64: which percentage of the vector instructions multiplies, at least.
+MIXES = [
+    (85, "^lik_neon(_f32|dot_i8_q(7|16))_lanes(12|16|20|24)$"),
+    (80, "^lik_neon_(f32_lanes8|b?f16_lanes(12|16|20|24))$"),
+    (63, "^lik_neon(i8mm_i8_q(7|16)|bf16_dot)_lanes(8|12|16|20|24)$"),
+]
+
+
+def suite_aarch64(tally: Tally) -> None:
+    """The levels of aarch64, built crosswise: what their tiles consist of, and the suite on
+    emulated processors with and without their instructions.
+    """
+    need("aarch64-linux-gnu-gcc", "aarch64-linux-gnu-objdump", "qemu-aarch64-static")
+    if not call(tally, "configure aarch64", ["cmake", "--preset", "aarch64"]):
+        return
+    command = ["cmake", "--build", "--preset", "aarch64", "-j", JOBS, "--target", "lik_check", "lik_cli"]
+    if not call(tally, "build aarch64", command):
+        return
+    objects = [str(x) for x in sorted((BUILD / "aarch64/CMakeFiles/lik_objects.dir").rglob("*.o"))]
+    look = [sys.executable, "tests/check_objects.py"]
+    call(tally, "baseline", [*look, "baseline", *objects], OBJDUMP="aarch64-linux-gnu-objdump")
+    for percent, names in MIXES:
+        mix = [*look, "mix", str(percent), names, *objects]
+        call(tally, f"mix {names}", mix, OBJDUMP="aarch64-linux-gnu-objdump")
+    run = ["qemu-aarch64-static", "-cpu"]
+    call(tally, "lik --build-info", [*run, "max", "build/aarch64/lik", "--version", "--build-info"])
+    for cpu, *arguments in (
+        ("cortex-a57", "dtypes", "score", "special"),
+        ("neoverse-n1", "score", "arguments"),
+        ("max", "dtypes", "score", "special", "topk", "codec", "arguments"),
+        ("max", "--device", "cpu:neon", "grad"),
+        *(("max", "--case", str(n), "invariance") for n in (0, 29, 58, 2000, 2029, 2058)),
+    ):
+        check = [*run, cpu, "build/aarch64/tests/lik_check", "--quick", *arguments]
+        call(tally, f"qemu {cpu} {' '.join(arguments)}", check)
+
+
+def suite_platforms(tally: Tally) -> None:
+    """Other systems: library, command and check suite are built, and run under emulation."""
+    need("cmake")
+    call(tally, "platforms", [sys.executable, "tests/platforms.py"])
+
+
 def suite_cli(tally: Tally) -> None:
     """The lik command, end to end."""
     if build(tally, "release", "-DLIK_WERROR=ON"):

@@ -10,7 +10,7 @@
  * offsets), which query meets which document (`pairing`), and what comes back (scores, scores +
  * argmax, gradients, the k best). The similarity matrix [queries, documents, query tokens,
  * document tokens] never exists in memory. Beside it stands what makes and reads compressed
- * tokens: lik_train, lik_encode, lik_decode.
+ * tokens, lik_train, lik_encode, lik_decode, and 8-bit ones, lik_quantize.
  *
  * Rules that hold everywhere:
  * - Problem structs say what, `struct lik_exec` says how. Zero-initialize them and set
@@ -39,6 +39,8 @@
 
 #if defined(LIK_STATIC)
 #define LIK_API
+#elif defined(_WIN32) && defined(LIK_BUILDING)
+#define LIK_API __declspec(dllexport)
 #elif defined(_WIN32)
 #define LIK_API __declspec(dllimport)
 #else
@@ -292,6 +294,23 @@ struct lik_encode {
     int32_t inv_norms_dtype; /* LIK_F32 or F16; 0 = F32 */
 };
 
+/* Tokens as 8-bit numbers with scales: token ~ values * scale, what `scale` of dense tokens
+ * takes.
+ *
+ * A token's scale is its largest |element|, or 1e-12 (1e-6 of 8-bit floats) if that is more,
+ * divided by the largest number of values_dtype: 127, 448 or 57344. Its values are the elements
+ * divided by it, to the nearest, ties to even; a NaN is a NaN, or 0 in I8. With x.normalize the
+ * values are the same, and the scale is divided by max(|token|, 1e-12): what is stored stands
+ * for a unit vector. Rows of dropped tokens and outside every sequence become 0 in both. */
+struct lik_quantize {
+    size_t struct_size;
+    struct lik_tokens x;  /* of any storage; no weights */
+    int32_t values_dtype; /* LIK_I8, E4M3 or E5M2 */
+    int32_t one_scale;    /* non-zero: one for all tokens, of the largest element of all; no x.normalize */
+    void *values;         /* contiguous: [count, len_max, dim] if x is padded, [total, dim] if packed */
+    float *scales;        /* [count, len_max] or [total]; with one_scale [1] */
+};
+
 /* What training found. */
 struct lik_train_found {
     int64_t points;   /* tokens that k-means saw */
@@ -314,7 +333,7 @@ struct lik_train_found {
  * (i + 1/2) / 2^bits of the elements of the held-out tokens' residuals, all together,
  * interpolated linearly. Where so few tokens are kept that none can be held out, those that
  * k-means saw make the buckets. Tokens without a direction (shorter than 1e-12, or not finite)
- * take no part.
+ * take no part; where all are such, what is trained is 0.
  *
  * The results are the same for any number of threads and any layout of the same tokens. */
 struct lik_train {
@@ -428,7 +447,8 @@ LIK_API LIK_STATUS lik_grad_plan(const struct lik_context *ctx, const struct lik
 LIK_API LIK_STATUS lik_grad_run(const struct lik_context *ctx, const struct lik_grad *op,
                                 const struct lik_exec *exec);
 
-/* Compressed tokens: see the structs. A backend may lack one of these (LIK_EUNSUPPORTED). */
+/* Compressed and 8-bit tokens: see the structs. A backend may lack one of these
+ * (LIK_EUNSUPPORTED). */
 LIK_API LIK_STATUS lik_decode_plan(const struct lik_context *ctx, const struct lik_decode *op,
                                    const struct lik_exec *exec, struct lik_plan *plan);
 LIK_API LIK_STATUS lik_decode_run(const struct lik_context *ctx, const struct lik_decode *op,
@@ -441,6 +461,10 @@ LIK_API LIK_STATUS lik_train_plan(const struct lik_context *ctx, const struct li
                                   const struct lik_exec *exec, struct lik_plan *plan);
 LIK_API LIK_STATUS lik_train_run(const struct lik_context *ctx, const struct lik_train *op,
                                  const struct lik_exec *exec);
+LIK_API LIK_STATUS lik_quantize_plan(const struct lik_context *ctx, const struct lik_quantize *op,
+                                     const struct lik_exec *exec, struct lik_plan *plan);
+LIK_API LIK_STATUS lik_quantize_run(const struct lik_context *ctx, const struct lik_quantize *op,
+                                    const struct lik_exec *exec);
 
 /* Merges `parts` top-k results, values and ids [parts, queries, k_in] with global ids, into the
  * k best of each query, [queries, k], in the same order and with the same filler as lik_topk.

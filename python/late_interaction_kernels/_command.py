@@ -6,7 +6,8 @@ import os
 import subprocess
 import sys
 
-PATH = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_bin", "lik")
+WINDOWS = sys.platform == "win32"
+PATH = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_bin", "lik.exe" if WINDOWS else "lik")
 
 
 def run(*arguments: str) -> str:
@@ -29,7 +30,9 @@ def run(*arguments: str) -> str:
 
 
 def main() -> None:
-    """The console script: becomes the command."""
+    """The console script: becomes the command, or where no process can, waits for it."""
     if not os.path.exists(PATH):
         sys.exit(f"lik: error: this build has no command: {PATH} is not there")
+    if WINDOWS:
+        sys.exit(subprocess.call([PATH, *sys.argv[1:]]))
     os.execv(PATH, ["lik", *sys.argv[1:]])

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from . import _command
-from ._engine.checks import FLOATS, check_rank, framework
+from ._engine.checks import FLOATS, check_pair, check_rank, framework
 from ._engine.problem import detached
 from .autograd import maxsim
-from .files import save
+from .files import path_text, save
 from .int8 import dequantize_int8_per_token
 
 
@@ -59,9 +59,11 @@ class Explanation:
         """Write the heat map: a page if ``path`` ends in ``.html``, a picture if in ``.svg``.
         Both are self-contained. ``cmap`` is "viridis" or "grey".
         """
-        path = os.fspath(path)
+        path = path_text(path)
         if not path.endswith((".html", ".svg")):
             raise ValueError(f"path must end in .html or .svg, got {path!r}")
+        if cmap not in ("viridis", "grey"):
+            raise ValueError(f'cmap must be "viridis" or "grey", got {cmap!r}')
         self._draw("-o", os.path.abspath(path), "--cmap", cmap)
 
     def _repr_html_(self) -> str:
@@ -130,15 +132,24 @@ def explain(
         Explanation(score=2.0000, 2 query tokens, 4 document tokens)
     """
     if isinstance(D, tuple):
+        if len(D) != 2:
+            raise ValueError(f"D must be an array or (values, scales), got {len(D)} items")
+        check_pair(framework(**{"D[0]": D[0], "D[1]": D[1]}), *D, ("D[0]", "D[1]"), "int8")
         D = dequantize_int8_per_token(*D)
     fw = framework(Q=Q, D=D, q_mask=q_mask, d_mask=d_mask, q_weights=q_weights)
     check_rank("Q", Q, (2,), "[Lq, d]")
     check_rank("D", D, (2,), "[Ld, d]")
     names = {"q_tokens": (q_tokens, Q), "d_tokens": (d_tokens, D)}
     for name, (given, x) in names.items():
-        if given is not None and (isinstance(given, str) or len(given) != x.shape[0]):
-            said = "one text" if isinstance(given, str) else f"{len(given)}"
+        if given is None:
+            continue
+        listed = hasattr(given, "__len__") and not isinstance(given, (str, bytes))
+        if not listed or len(given) != x.shape[0]:
+            said = f"{len(given)}" if listed else f"one {type(given).__name__}"
             raise ValueError(f"{name} must be {int(x.shape[0])} texts, one a token, got {said}")
+    for name, text in (("q_text", q_text), ("d_text", d_text)):
+        if text is not None and not isinstance(text, str):
+            raise TypeError(f"{name} must be a str, got {type(text).__name__}")
     Q, D, q_weights = detached((Q, D, q_weights))
     Q, D = (x if fw.dtype_name(x) in FLOATS else fw.cast(x, "float32") for x in (Q, D))
     about = {"q_weights": q_weights, "normalize": normalize}

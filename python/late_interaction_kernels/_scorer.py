@@ -4,7 +4,7 @@ it is not.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from ._engine.checks import check_shape, framework, is_packed, packed, padded, whole_number
 from ._engine.compressed import CompressedTokens
@@ -137,6 +137,7 @@ class MaxSimScorer(_Base):
         )
         return result
 
+    @overload
     def retrieve(
         self,
         Q: Array,
@@ -147,6 +148,50 @@ class MaxSimScorer(_Base):
         *,
         chunk: int | None = None,
         q_weights: Array | None = None,
+        return_argmax: Literal[False] = False,
+        **packing: Any,
+    ) -> tuple[Array, Array]: ...
+
+    @overload
+    def retrieve(
+        self,
+        Q: Array,
+        D: Array | tuple[Array, Array] | CompressedTokens,
+        top_k: int,
+        q_mask: Array | None = None,
+        d_mask: Array | None = None,
+        *,
+        chunk: int | None = None,
+        q_weights: Array | None = None,
+        return_argmax: Literal[True],
+        **packing: Any,
+    ) -> tuple[Array, Array, Array]: ...
+
+    @overload
+    def retrieve(
+        self,
+        Q: Array,
+        D: Array | tuple[Array, Array] | CompressedTokens,
+        top_k: int,
+        q_mask: Array | None = None,
+        d_mask: Array | None = None,
+        *,
+        chunk: int | None = None,
+        q_weights: Array | None = None,
+        return_argmax: bool,
+        **packing: Any,
+    ) -> tuple[Array, Array] | tuple[Array, Array, Array]: ...
+
+    def retrieve(
+        self,
+        Q: Any,
+        D: Any,
+        top_k: int,
+        q_mask: Any = None,
+        d_mask: Any = None,
+        *,
+        chunk: int | None = None,
+        q_weights: Any = None,
         **packing: Any,
     ) -> Any:
         """The top_k best documents: see :func:`late_interaction_kernels.retrieve`, whose other
@@ -161,8 +206,15 @@ class MaxSimScorer(_Base):
         return maxsim_topk(Q, D, whole_number("top_k", top_k), q_mask, d_mask, **about, **packing)
 
     def forward_with_ids(
-        self, Q: Any, D: Any, q_ids: Any, d_ids: Any, *, q_weights: Any = None, **packing: Any
-    ) -> Any:
+        self,
+        Q: Array,
+        D: Array,
+        q_ids: Array,
+        d_ids: Array,
+        *,
+        q_weights: Array | None = None,
+        **packing: Any,
+    ) -> Array:
         """Scores with masks made from token ids of the tokens' shapes: a token counts where its
         id is not ``mask_pad_token``; ``packing`` as in :meth:`forward`.
         """
@@ -174,12 +226,15 @@ class MaxSimScorer(_Base):
             if not fw.is_integer(ids):
                 raise TypeError(f"{name} has dtype {fw.dtype_name(ids)}, must be an integer dtype")
         pad = self.mask_pad_token
-        return self.forward(Q, D, q_ids != pad, d_ids != pad, q_weights=q_weights, **packing)
+        scores: Array = self.forward(Q, D, q_ids != pad, d_ids != pad, q_weights=q_weights, **packing)
+        return scores
 
     def extra_repr(self) -> str:
         return f"normalize={self.normalize}, backward={self.backward!r}, mask_pad_token={self.mask_pad_token}"
 
-    if _Base is object:
+    if TYPE_CHECKING:
+        __call__ = forward
+    elif _Base is object:
 
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
             return self.forward(*args, **kwargs)

@@ -17,10 +17,15 @@ from ._engine.verbs import score
 BackwardMethod = Literal["auto", "unified", "lowmem"]
 _BACKWARDS = (None, "auto", "unified", "lowmem")
 
-# The norms are looked at once a process. The existing package's flag has had both names, and
-# its tests reset them.
+# The norms have been looked at. The existing package's flag has had both names, and its tests
+# reset them.
 _NORM_CHECKED = False
 _WARNED_UNNORMALIZED = False
+# Calls since then, and the one that looks again: where nothing has to be waited for the second,
+# the fourth, the eighth and so on.
+_calls = 0
+_next_look = 0
+_LAST_LOOK = 1024
 
 
 def check_backward(backward: str | None) -> None:
@@ -31,38 +36,63 @@ def check_backward(backward: str | None) -> None:
         raise ValueError(f'backward must be None, "auto", "unified" or "lowmem", got {backward!r}')
 
 
-def _maybe_warn_unnormalized(Q: Any) -> None:
-    """Once a process: warn when the queries are visibly not unit vectors and normalize is off.
-    The first that have values are looked at, with a wait on CUDA; none while a graph is
-    captured, a trace taken or torch.func at work.
+def _counted() -> bool:
+    """Counts a call that does not normalize. Is it one that need not look at norms?"""
+    global _NORM_CHECKED, _calls
+    if _NORM_CHECKED and _WARNED_UNNORMALIZED:
+        _calls += 1
+        if _calls != _next_look:
+            return True
+        _NORM_CHECKED = False
+    return False
+
+
+def _median_norm(fw: Any, x: Any) -> float | None:
+    """Of 64 tokens spread over all of ``[N, L, d]``, those of zeros apart: they are padding."""
+    sequences, length = int(x.shape[0]), int(x.shape[1])
+    rows = range(0, sequences * length, max(sequences * length // 64, 1))
+    if not rows or not int(x.shape[2]):
+        return None
+    some = x.detach() if hasattr(x, "detach") else x
+    some = some[[row // length for row in rows], [row % length for row in rows]]
+    squares = (fw.cast(some, "float32") ** 2).sum(-1).tolist()
+    norms = sorted(square**0.5 for square in squares if square > 0)
+    return norms[len(norms) // 2] if norms else None
+
+
+def _maybe_warn_unnormalized(Q: Any, D: Any = None) -> None:
+    """Warn, once a process, when tokens are visibly not unit vectors and normalize is off. The
+    first that have values are looked at, with a wait on CUDA, and some of later calls on CPUs;
+    none while a graph is captured, a trace taken or torch.func at work.
     """
-    global _NORM_CHECKED, _WARNED_UNNORMALIZED
+    global _NORM_CHECKED, _WARNED_UNNORMALIZED, _calls, _next_look
     if compiling() or (
         _NORM_CHECKED and _WARNED_UNNORMALIZED
     ):  # in this order: a compiled graph guards on flags
         return
-    fw = framework(Q=Q)
-    if not fw.may_wait(Q):
+    tokens = {"query": Q} if D is None else {"query": Q, "document": D}
+    fw = framework(**tokens)
+    if not all(map(fw.may_wait, tokens.values())):
         return
+    again = _calls if _calls == _next_look else 0
     _NORM_CHECKED = _WARNED_UNNORMALIZED = True
+    _calls = max(again, 1)
+    _next_look = 2 * _calls if all(map(fw.on_host, tokens.values())) and _calls < _LAST_LOOK else 0
     if flag("LIK_SUPPRESS_NORM_WARN"):
+        _next_look = 0
         return
-    length = max(min(int(Q.shape[-2]), 64), 1)
-    rows = (Q if len(Q.shape) == 2 else Q[: -(-64 // length)])[..., :64, :]  # what is reshaped is copied
-    rows = rows.reshape(-1, Q.shape[-1])[:64]
-    if 0 in tuple(rows.shape):
-        return
-    squares = fw.cast(rows.detach() if hasattr(rows, "detach") else rows, "float32") ** 2
-    norms = sorted(s**0.5 for s in squares.sum(-1).tolist())
-    median = norms[len(norms) // 2]
-    if not 0.9 <= median <= 1.1:
-        warnings.warn(
-            f"late-interaction-kernels: the query tokens have a median L2 norm of {median:.3g}; MaxSim is "
-            "usually taken of unit vectors. Pass normalize=True to normalize on the fly, or set "
-            "LIK_SUPPRESS_NORM_WARN=1 if this is intended.",
-            UserWarning,
-            stacklevel=3,
-        )
+    for name, x in tokens.items():
+        median = _median_norm(fw, x if len(x.shape) == 3 else x[None])
+        if median is not None and not 0.9 <= median <= 1.1:
+            _next_look = 0
+            warnings.warn(
+                f"late-interaction-kernels: the {name} tokens have a median L2 norm of {median:.3g}; MaxSim "
+                "is usually taken of unit vectors. Pass normalize=True to normalize on the fly, or set "
+                "LIK_SUPPRESS_NORM_WARN=1 if this is intended.",
+                UserWarning,
+                stacklevel=3,
+            )
+            return
 
 
 @overload
@@ -93,6 +123,21 @@ def maxsim(
     storage: Storage | None = None,
     return_argmax: Literal[True],
 ) -> tuple[Array, Array]: ...
+
+
+@overload
+def maxsim(
+    Q: Array,
+    D: Array | tuple[Array, Array],
+    q_mask: Array | None = None,
+    d_mask: Array | None = None,
+    *,
+    normalize: bool = False,
+    backward: str | None = None,
+    q_weights: Array | None = None,
+    storage: Storage | None = None,
+    return_argmax: bool,
+) -> Array | tuple[Array, Array]: ...
 
 
 def maxsim(
@@ -153,7 +198,7 @@ def maxsim(
     """
     if (
         not compiling()
-        and ((_NORM_CHECKED and _WARNED_UNNORMALIZED) or normalize or getattr(D, "ndim", 0) == 4)
+        and (normalize or getattr(D, "ndim", 0) == 4 or _counted())
         and storage is None
         and not return_argmax
         and backward is None
@@ -166,7 +211,7 @@ def maxsim(
         Q, D, q_mask, d_mask, normalize=normalize, q_weights=q_weights, storage=storage
     )
     if not normalize and len(problem.d.data.shape) == 3:
-        _maybe_warn_unnormalized(problem.q.data)
+        _maybe_warn_unnormalized(problem.q.data, problem.d.data if storage is None else None)
     scores, argmax = score(problem, return_argmax)
     if tuple(scores.shape) != shape:
         scores = scores.reshape(shape)
@@ -203,6 +248,21 @@ def maxsim_pairs(
     storage: Storage | None = None,
     return_argmax: Literal[True],
 ) -> tuple[Array, Array]: ...
+
+
+@overload
+def maxsim_pairs(
+    Q: Array,
+    D: Array | tuple[Array, Array],
+    q_mask: Array | None = None,
+    d_mask: Array | None = None,
+    *,
+    normalize: bool = False,
+    backward: str | None = None,
+    q_weights: Array | None = None,
+    storage: Storage | None = None,
+    return_argmax: bool,
+) -> Array | tuple[Array, Array]: ...
 
 
 def maxsim_pairs(

@@ -7,6 +7,7 @@ file: a collection may be larger than memory.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import struct
@@ -55,10 +56,16 @@ _BYTES = {
     "uint16": 2,
     "int16": 2,
 }
-_ORDERS = dict(zip(BIT_ORDERS, ("low-first", "colbert"), strict=True))
 _VECTORS = ("embeddings", "vectors", "tokens")
 _HEADER_MAX = 100 << 20
 _CONTROLS = frozenset(map(chr, (*range(0x20), *range(0x7F, 0xA0))))  # an id holds none
+
+
+def path_text(path: Any) -> str:
+    """As a string."""
+    if not isinstance(path, (str, bytes, os.PathLike)):
+        raise TypeError(f"path must be a str, bytes or os.PathLike, got {type(path).__name__}")
+    return os.fsdecode(path)
 
 
 class Saved(NamedTuple):
@@ -148,6 +155,7 @@ def save(
         [1]
     """
     metadata: dict[str, str] = {}
+    where = path_text(path)
     if isinstance(documents, CompressedTokens):
         given = {"offsets": offsets, "scale": scale, "weights": weights}
         for name, x in given.items():
@@ -159,7 +167,7 @@ def save(
             "format": "lik-compressed",
             "version": "1",
             "nbits": str(codec.nbits),
-            "bit_order": _ORDERS[codec.bit_order],
+            "bit_order": codec.bit_order,
             "dim": str(int(codec.centroids.shape[1])),
             "normalize": "true" if normalize else "false",
         }
@@ -168,7 +176,7 @@ def save(
     lines = _lines(lengths, ids, texts, token_texts)
     if lines:
         tensors["documents"] = lines
-    _write(os.fsdecode(path), fw, tensors, metadata)
+    _write(where, fw, tensors, metadata)
 
 
 def _dense(
@@ -182,6 +190,8 @@ def _dense(
         if len(documents) != 2 or scale is not None:
             raise ValueError("documents must be an array or one (values, scales) pair, without a scale then")
         documents, scale = documents
+    if documents is None:
+        raise TypeError("documents must be a list, an array, a pair or CompressedTokens, got None")
     arrays = {"documents": documents, "offsets": offsets, "scale": scale, "weights": weights, "mask": mask}
     fw = framework(**{k: x for k, x in arrays.items() if x is not None})
     kind = fw.dtype_name(documents)
@@ -275,10 +285,17 @@ def _lines(lengths: list[int], ids: Any, texts: Any, token_texts: Any) -> bytes:
     given = {member: x for member, x in given.items() if x is not None}
     names = {"id": "ids", "text": "texts", "tokens": "token_texts"}
     for member, x in given.items():
+        if isinstance(x, (str, bytes)) or not hasattr(x, "__len__"):
+            raise TypeError(
+                f"{names[member]} must be a list with an entry for each of {count} sequences, got one "
+                f"{type(x).__name__}"
+            )
         if len(x) != count:
             raise ValueError(f"{names[member]} has {len(x)} entries, there are {count} sequences")
-    if ids is not None and len(set(map(str, ids))) != count:
-        raise ValueError("ids must differ, at least two are the same")
+    seen: dict[str, int] = {}
+    for i, name in enumerate(map(str, () if ids is None else ids)):
+        if seen.setdefault(name, i) != i:
+            raise ValueError(f"ids must differ, ids[{seen[name]}] and ids[{i}] are both {name!r}")
     for i, name in enumerate(map(str, () if ids is None else ids)):
         if not name or len(name.encode()) > 1000 or name[0] == "\ufeff" or _CONTROLS & set(name):
             raise ValueError(
@@ -287,6 +304,11 @@ def _lines(lengths: list[int], ids: Any, texts: Any, token_texts: Any) -> bytes:
             )
     if token_texts is not None:
         for i, (some, length) in enumerate(zip(token_texts, lengths, strict=True)):
+            if isinstance(some, (str, bytes)) or not hasattr(some, "__len__"):
+                raise TypeError(
+                    f"token_texts[{i}] must be a list of {length} texts, one a token, got one "
+                    f"{type(some).__name__}"
+                )
             if len(some) != length:
                 raise ValueError(f"token_texts[{i}] has {len(some)} tokens, the sequence has {length}")
     lines = []
@@ -322,6 +344,8 @@ def _write(path: str, fw: Framework, tensors: dict[str, Any], metadata: dict[str
     folder, base = os.path.split(os.path.realpath(path))
     if os.path.exists(path) and not os.path.isfile(path):  # a device would be replaced
         raise ValueError(f"path must be a file's, {path} is none")
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(errno.ENOENT, "path is in a folder that is not there", path)
     handle, temporary = tempfile.mkstemp(prefix=f".lik-{base[:100]}-", dir=folder)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -342,7 +366,12 @@ def _write(path: str, fw: Framework, tensors: dict[str, Any], metadata: dict[str
 
 def load(path: str | os.PathLike[str], framework: str = "numpy") -> Saved:
     """Map a ``.safetensors`` file of token vectors: what :func:`save`, ``lik compress`` or
-    others wrote, as docs/formats.md has it. Nothing is read before it is used.
+    others wrote, as docs/formats.md has it.
+
+    What is small is read at once and checked: the header, texts, lengths or offsets, and a mask
+    where tokens are compressed or have lengths as well. Vectors, codes, residuals and scales
+    stay in the file until they are used; dropped tokens of a compressed collection are taken
+    out, which copies the others.
 
     Args:
         path: the file, which must stay as it is while its arrays live.
@@ -356,7 +385,7 @@ def load(path: str | os.PathLike[str], framework: str = "numpy") -> Saved:
     """
     if framework not in ("numpy", "torch"):
         raise ValueError(f'framework must be "numpy" or "torch", got {framework!r}')
-    path = os.fsdecode(path)
+    path = path_text(path)
     header, begin, size = _header(path)
     metadata = header.pop("__metadata__")
     fw = _module(framework)
@@ -418,8 +447,7 @@ def _load_compressed(
     for name in ("centroids", "bucket_weights", "bucket_cutoffs", "residuals", "codes"):
         if name not in found:
             raise ValueError(f"{path} holds compressed tokens and no tensor '{name}'")
-    orders = {word: order for order, word in _ORDERS.items()}
-    if metadata.get("nbits") not in ("1", "2", "4", "8") or metadata.get("bit_order") not in orders:
+    if metadata.get("nbits") not in ("1", "2", "4", "8") or metadata.get("bit_order") not in BIT_ORDERS:
         raise ValueError(
             f"{path} holds compressed tokens of {metadata.get('nbits')} bits in the order "
             f"{metadata.get('bit_order')}, which cannot be read"
@@ -428,7 +456,7 @@ def _load_compressed(
         found["centroids"],
         found["bucket_weights"],
         int(metadata["nbits"]),
-        orders[metadata["bit_order"]],
+        metadata["bit_order"],
         found["bucket_cutoffs"],
     )
     offsets = _offsets(path, fw, found)

@@ -16,7 +16,8 @@ def quantize_int8_per_token(X: Array, *, normalize: bool = False) -> tuple[Array
     with ``storage="int8"``. With ``normalize`` the token's length is folded into its scale: the
     pair stands for unit vectors, and nothing has norms to take when it is scored.
 
-    On a CPU one pass in C, on all threads, which makes no copy of X.
+    One pass in C which makes no copy of X, on all threads of a CPU or on the GPU, with the same
+    bits.
 
     Example:
         >>> import numpy as np

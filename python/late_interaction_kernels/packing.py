@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
 from ._engine.checks import compiling, framework, packed_offsets, shape_text
@@ -38,13 +38,17 @@ def pack(sequences: Sequence[Array]) -> tuple[Array, Array]:
             f"sequences must be a list of arrays [L_i, d], got one {type(sequences).__name__} of shape "
             f"{shape_text(sequences.shape)}"
         )
+    if isinstance(sequences, (str, bytes, Mapping)) or not isinstance(sequences, Iterable):
+        raise TypeError(f"sequences must be a list of arrays [L_i, d], got {type(sequences).__name__}")
     sequences = list(sequences)
     if not sequences:
         raise ValueError("sequences holds 0 arrays, must hold at least 1: nothing tells dim and dtype")
     first = sequences[0]
     fw = framework(**{f"sequences[{i}]": x for i, x in enumerate(sequences)})
+    if len(first.shape) not in (1, 2):
+        raise ValueError(f"sequences[0] must have shape [L_i, d] or [L_i], got {shape_text(first.shape)}")
     for i, x in enumerate(sequences):
-        if len(x.shape) not in (1, 2) or x.shape[1:] != first.shape[1:]:
+        if x.shape[1:] != first.shape[1:] or not len(x.shape):
             raise ValueError(
                 f"sequences must have shape [L_i, d] with one d, or [L_i]: sequences[0] is "
                 f"{shape_text(first.shape)}, sequences[{i}] is {shape_text(x.shape)}"

@@ -157,6 +157,20 @@ def maxsim_padded(
 ) -> tuple[Array, Array]: ...
 
 
+@overload
+def maxsim_padded(
+    queries: Array,
+    documents: Array,
+    query_lengths: Array,
+    doc_lengths: Array,
+    *,
+    validate: bool = False,
+    normalize: bool = False,
+    q_weights: Array | None = None,
+    return_argmax: bool,
+) -> Array | tuple[Array, Array]: ...
+
+
 def maxsim_padded(
     queries: Any,
     documents: Any,

@@ -1,7 +1,8 @@
 """Compressed tokens: a centroid number and a few bits of residual per dimension, as PLAID
 indexes store them (Santhanam et al. 2022, after the residual compression of ColBERTv2).
 
-Bit order. Two layouts of the residual bytes exist. ``bit_order="upstream"``, the default, is
+Bit order. Two layouts of the residual bytes exist, by the same words in files and in the
+command. ``bit_order="low-first"``, the default, is
 what the existing package reads: feature f is bits f * nbits upward of its byte, least
 significant first. ``bit_order="colbert"`` is what the files of ColBERT, fast-plaid and
 next-plaid hold: each number's bits least significant first, packed from the top of the byte.
@@ -105,7 +106,7 @@ def maxsim_residual(
     nbits: int,
     *,
     normalize: bool = True,
-    bit_order: str = "upstream",
+    bit_order: str = "low-first",
     inv_norms: Any = None,
     q_mask: Any = None,
     q_weights: Any = None,
@@ -126,7 +127,7 @@ def maxsim_residual(
             bucket_weights[bucket] in each dimension. None with 0 bits.
         nbits: 1, 2, 4 or 8; 0 for tokens that are their centroids.
         normalize: normalize query tokens and decoded tokens (norm clamped at 1e-12).
-        bit_order: "upstream" or "colbert", see the module.
+        bit_order: "low-first" or "colbert", see the module.
         inv_norms: float16 or float32 ``[Nd, max_Ld]``: with ``normalize`` decoded tokens are
             multiplied by these, and no norms are taken; :func:`encode` gives them.
         q_mask, q_weights, return_argmax: as in :func:`maxsim`.
@@ -168,7 +169,7 @@ def maxsim_residual_varlen(
     *,
     max_seqlen_d: int | None = None,
     normalize: bool = True,
-    bit_order: str = "upstream",
+    bit_order: str = "low-first",
     inv_norms: Any = None,
     q_mask: Any = None,
     q_weights: Any = None,
@@ -290,6 +291,7 @@ def _precision(name: str) -> int:
     return _PRECISIONS[name]
 
 
+# Long because of its docstring.
 def train_codec(
     tokens: Any,
     nbits: int = 4,
@@ -297,7 +299,7 @@ def train_codec(
     n_centroids: int | None = None,
     mask: Any = None,
     normalize: bool = False,
-    bit_order: str = "upstream",
+    bit_order: str = "low-first",
     seed: int = 42,
     iterations: int = 4,
     points_per_centroid: int = 256,
@@ -315,7 +317,7 @@ def train_codec(
             many as there are tokens.
         mask: bool or integers 0 and 1, ``tokens.shape[:-1]``: tokens that count.
         normalize: normalize the tokens first.
-        bit_order: what :func:`encode` will write: "upstream" or "colbert", see the module.
+        bit_order: what :func:`encode` will write: "low-first" or "colbert", see the module.
         seed: of the shuffle that chooses the first centroids and what k-means sees.
         iterations: of k-means.
         points_per_centroid: k-means sees so many tokens for a centroid at most.
@@ -326,6 +328,11 @@ def train_codec(
         :class:`Codec`: centroids float32 ``[C, d]`` of unit length, weights float32
         ``[2 ** nbits]``, nbits, bit_order, and cutoffs float32 ``[2 ** nbits - 1]``; neither
         weights nor cutoffs with 0 bits. The same for any number of threads.
+
+    Tokens without a direction, shorter than 1e-12 or not finite, take no part. Where there are
+    fewer others than centroids, several centroids begin from the same ones; where there is no
+    other token, centroids, weights and cutoffs are 0, and nothing fails: whether there is one
+    shows only when all have been read.
 
     Raises:
         ValueError: shapes, nbits, more centroids than tokens.

@@ -200,10 +200,10 @@ def plaid_approx_score_reference(
     return torch_arrays.nan_where(broken, (best if q_weights is None else best * q_weights).sum(-1))
 
 
-def unpack_residuals_reference(residuals: Any, nbits: int, d: int, *, bit_order: str = "upstream") -> Any:
+def unpack_residuals_reference(residuals: Any, nbits: int, d: int, *, bit_order: str = "low-first") -> Any:
     """Bucket numbers int32 ``[..., d]`` of packed bytes ``[..., ceil(d * nbits / 8)]``.
 
-    ``"upstream"``: feature f is bits f * nbits upward, least significant first. ``"colbert"``:
+    ``"low-first"``: feature f is bits f * nbits upward, least significant first. ``"colbert"``:
     the bytes of ColBERT and fast-plaid indexes: each number's bits least significant first,
     packed into bytes from the top.
 
@@ -233,7 +233,7 @@ def maxsim_residual_reference(
     nbits: int,
     *,
     normalize: bool = True,
-    bit_order: str = "upstream",
+    bit_order: str = "low-first",
     q_weights: Any = None,
 ) -> Any:
     """Decode everything, then score: codes ``[Nd, Ld]``, residuals ``[Nd, Ld, bytes]`` ->

@@ -61,6 +61,28 @@ def retrieve(
 ) -> tuple[Array, Array, Array]: ...
 
 
+@overload
+def retrieve(
+    Q: Array,
+    D: Array | tuple[Array, Array] | CompressedTokens,
+    top_k: int,
+    q_mask: Array | None = None,
+    d_mask: Array | None = None,
+    *,
+    normalize: bool = True,
+    chunk: int | None = None,
+    largest: bool = True,
+    sorted: bool = True,
+    q_weights: Array | None = None,
+    storage: Storage | None = None,
+    return_argmax: bool,
+    cu_seqlens_q: Array | None = None,
+    cu_seqlens_d: Array | None = None,
+    max_seqlen_q: int | None = None,
+    max_seqlen_d: int | None = None,
+) -> tuple[Array, Array] | tuple[Array, Array, Array]: ...
+
+
 def retrieve(
     Q: Any,
     D: Any,

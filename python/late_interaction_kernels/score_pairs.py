@@ -59,6 +59,24 @@ def score_pairs_packed(
 ) -> tuple[Array, Array]: ...
 
 
+@overload
+def score_pairs_packed(
+    Q_packed: Array,
+    D_packed: Array | tuple[Array, Array],
+    cu_seqlens_q: Array,
+    cu_seqlens_d: Array,
+    pair_q_idx: Array,
+    pair_d_idx: Array,
+    *,
+    max_seqlen_q: int | None = None,
+    max_seqlen_d: int | None = None,
+    normalize: bool = False,
+    q_weights: Array | None = None,
+    storage: Storage | None = None,
+    return_argmax: bool,
+) -> Array | tuple[Array, Array]: ...
+
+
 def score_pairs_packed(
     Q_packed: Any,
     D_packed: Any,

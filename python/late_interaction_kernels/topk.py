@@ -71,6 +71,28 @@ def maxsim_topk(
 ) -> tuple[Array, Array, Array]: ...
 
 
+@overload
+def maxsim_topk(
+    Q: Array,
+    D: Array | tuple[Array, Array] | CompressedTokens,
+    k: int,
+    q_mask: Array | None = None,
+    d_mask: Array | None = None,
+    *,
+    normalize: bool = False,
+    chunk_size: int | None = None,
+    largest: bool = True,
+    sorted: bool = True,
+    q_weights: Array | None = None,
+    storage: Storage | None = None,
+    return_argmax: bool,
+    cu_seqlens_q: Array | None = None,
+    cu_seqlens_d: Array | None = None,
+    max_seqlen_q: int | None = None,
+    max_seqlen_d: int | None = None,
+) -> tuple[Array, Array] | tuple[Array, Array, Array]: ...
+
+
 # Long because of its docstring.
 def maxsim_topk(
     Q: Any,

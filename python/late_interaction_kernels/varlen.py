@@ -42,6 +42,22 @@ def maxsim_varlen(
 ) -> tuple[Array, Array]: ...
 
 
+@overload
+def maxsim_varlen(
+    Q_packed: Array,
+    D_packed: Array | tuple[Array, Array],
+    cu_seqlens_q: Array,
+    cu_seqlens_d: Array,
+    max_seqlen_q: int | None = None,
+    max_seqlen_d: int | None = None,
+    *,
+    normalize: bool = False,
+    q_weights: Array | None = None,
+    storage: Storage | None = None,
+    return_argmax: bool,
+) -> Array | tuple[Array, Array]: ...
+
+
 def maxsim_varlen(
     Q_packed: Any,
     D_packed: Any,

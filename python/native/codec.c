@@ -1,6 +1,6 @@
-/* The codec's verbs: compressed tokens are decoded, encoded, and a codec is trained. Each takes
- * a problem's fields, whose q is None and whose documents are the tokens, then what else it
- * needs. */
+/* What makes and reads other storages: compressed tokens are decoded, encoded, a codec is
+ * trained, and tokens are quantized to 8-bit numbers. Each takes a problem's fields, whose q is
+ * None and whose documents are the tokens, then what else it needs. */
 #include "entries.h"
 #include "problem.h"
 #include "run.h"
@@ -108,6 +108,34 @@ PyObject *native_train(PyObject *self, PyObject *const *args, Py_ssize_t n)
         op.weights = p.out[2].data;
         failed = run_operation(RUN_TRAIN, &op, p.device,
                                (double)rows_of(&op.x) * (double)op.centroid_count * (double)op.x.dim);
+    }
+    return finish(&p, failed);
+}
+
+/* quantize(*fields, kind, one, values, scales): values are i8 (kind 0), e4m3 (1) or e5m2 (2)
+ * [..., d], given as any bytes; scales f32, one a token, or if `one` the one of all. */
+PyObject *native_quantize(PyObject *self, PyObject *const *args, Py_ssize_t n)
+{
+    (void)self;
+    static const int32_t dtypes[] = {LIK_I8, LIK_E4M3, LIK_E5M2};
+    struct problem p;
+    if (expect_arguments("quantize", n, FIELDS + 4))
+        return NULL;
+    long kind = PyLong_AsLong(args[FIELDS]);
+    int one = args[FIELDS + 1] == Py_True;
+    if (PyErr_Occurred() || kind < 0 || kind > 2 || documents_read(&p, args, LIK_F32))
+        return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_ValueError, "kind is %ld, must be 0 to 2", kind);
+    int64_t rows = rows_of(&p.op.d), count = rows * p.op.d.dim;
+    int failed = output_read(&p, 0, args[FIELDS + 2], "values", 0, count) ||
+                 output_read(&p, 1, args[FIELDS + 3], "scales", LIK_F32, one ? 1 : rows);
+    if (!failed) {
+        struct lik_quantize op = {.struct_size = sizeof op,
+                                  .x = p.op.d,
+                                  .values_dtype = dtypes[kind],
+                                  .one_scale = one,
+                                  .values = p.out[0].data,
+                                  .scales = p.out[1].data};
+        failed = run_operation(RUN_QUANTIZE, &op, p.device, (double)count * 16);
     }
     return finish(&p, failed);
 }

@@ -24,8 +24,6 @@ ENTRY(way);
 ENTRY(decode);
 ENTRY(encode);
 ENTRY(train);
-
-/* quantize.c */
 ENTRY(quantize);
 
 /* metal.c */

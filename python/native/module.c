@@ -1,5 +1,5 @@
 /* _native: the C library's operations for Python, one call each. What a function takes is said
- * where it stands: verbs.c, short.c, codec.c, quantize.c, metal.c. */
+ * where it stands: verbs.c, short.c, codec.c, metal.c. */
 #include "entries.h"
 
 #include "run.h"

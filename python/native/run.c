@@ -1,7 +1,7 @@
 #include "run.h"
+#include "system.h"
 #include "threads.h"
 
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -42,49 +42,40 @@ const struct lik_context *run_context(int32_t device)
 
 /* Workspace of the calling thread: grows, is reused, and goes with the thread. */
 struct scratch {
+    const struct lik_context *ctx; /* whose memory it is */
     void *memory;
     size_t bytes;
 };
 
-static pthread_key_t scratch_key;
-static int scratch_keyless; /* there was no key left for it */
-static pthread_once_t scratch_once = PTHREAD_ONCE_INIT;
-
 static void scratch_free(void *opaque)
 {
     struct scratch *scratch = opaque;
-    free(scratch->memory);
+    lik_memory_free(scratch->ctx, scratch->memory);
     free(scratch);
 }
 
-static void scratch_init(void)
-{
-    scratch_keyless = pthread_key_create(&scratch_key, scratch_free);
-}
-
 /* The calling thread's, or NULL without memory. */
-static struct scratch *scratch_of_thread(void)
+static struct scratch *scratch_of_thread(const struct lik_context *ctx)
 {
-    pthread_once(&scratch_once, scratch_init);
-    if (scratch_keyless)
-        return NULL;
-    struct scratch *scratch = pthread_getspecific(scratch_key);
+    struct scratch *scratch = own_get();
     if (!scratch) {
         scratch = calloc(1, sizeof *scratch);
-        if (!scratch || pthread_setspecific(scratch_key, scratch)) {
+        if (!scratch || own_set(scratch, scratch_free)) {
             free(scratch);
             return NULL;
         }
+        scratch->ctx = ctx;
     }
     return scratch;
 }
 
 static void scratch_resize(struct scratch *scratch, size_t bytes)
 {
-    free(scratch->memory);
+    lik_memory_free(scratch->ctx, scratch->memory);
     scratch->memory = NULL;
     scratch->bytes = (bytes + 4095) & ~(size_t)4095;
-    if (bytes == 0 || posix_memalign(&scratch->memory, 64, scratch->bytes))
+    /* which says how it went where a failed run has said why: nothing is asked for nothing */
+    if (bytes && lik_memory_alloc(scratch->ctx, scratch->bytes, &scratch->memory))
         scratch->bytes = 0;
 }
 
@@ -97,7 +88,8 @@ static int plan_of(enum run_verb verb, const struct lik_context *ctx, const void
     case RUN_GRAD: return lik_grad_plan(ctx, op, exec, plan);
     case RUN_DECODE: return lik_decode_plan(ctx, op, exec, plan);
     case RUN_ENCODE: return lik_encode_plan(ctx, op, exec, plan);
-    default: return lik_train_plan(ctx, op, exec, plan);
+    case RUN_TRAIN: return lik_train_plan(ctx, op, exec, plan);
+    default: return lik_quantize_plan(ctx, op, exec, plan);
     }
 }
 
@@ -110,7 +102,8 @@ static int run_of(enum run_verb verb, const struct lik_context *ctx, const void 
     case RUN_GRAD: return lik_grad_run(ctx, op, exec);
     case RUN_DECODE: return lik_decode_run(ctx, op, exec);
     case RUN_ENCODE: return lik_encode_run(ctx, op, exec);
-    default: return lik_train_run(ctx, op, exec);
+    case RUN_TRAIN: return lik_train_run(ctx, op, exec);
+    default: return lik_quantize_run(ctx, op, exec);
     }
 }
 
@@ -178,11 +171,9 @@ static void *grow_scratch(void *lent, size_t bytes)
     return scratch->memory;
 }
 
-static int run_cpu(enum run_verb verb, const struct lik_context *ctx, const void *op, struct lik_exec *exec)
+static int run_cpu(enum run_verb verb, const struct lik_context *ctx, const void *op, struct lik_exec *exec,
+                   struct scratch *scratch)
 {
-    struct scratch *scratch = scratch_of_thread();
-    if (!scratch)
-        return LIK_ENOMEM;
     exec->workspace = scratch->memory;
     exec->workspace_bytes = scratch->bytes;
     exec->get_workspace = grow_scratch;
@@ -214,8 +205,13 @@ int run_operation(enum run_verb verb, const void *op, int32_t device, double wor
     struct lik_exec exec = {0};
     if (fill_exec(&exec, work > WORK_FOR_THREADS ? run_threads() : 1))
         return -1;
+    struct scratch *scratch = scratch_of_thread(ctx);
+    if (!scratch) {
+        PyErr_NoMemory();
+        return -1;
+    }
     PyThreadState *state = PyEval_SaveThread();
-    int status = run_cpu(verb, ctx, op, &exec);
+    int status = run_cpu(verb, ctx, op, &exec, scratch);
     PyEval_RestoreThread(state);
     if (status == LIK_ENOMEM) {
         PyErr_NoMemory();

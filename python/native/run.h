@@ -18,7 +18,7 @@ extern struct lender lender;
  * exception. */
 const struct lik_context *run_context(int32_t device);
 
-enum run_verb { RUN_SCORE, RUN_TOPK, RUN_GRAD, RUN_DECODE, RUN_ENCODE, RUN_TRAIN };
+enum run_verb { RUN_SCORE, RUN_TOPK, RUN_GRAD, RUN_DECODE, RUN_ENCODE, RUN_TRAIN, RUN_QUANTIZE };
 
 /* Releases the GIL, runs, with workspace of the thread's or of torch's. `work` = multiply-adds,
  * decides whether threads are worth waking. 0, or -1 with a Python exception. */

@@ -1,13 +1,9 @@
 #include "threads.h"
 
-#include <dlfcn.h>
-#include <pthread.h>
+#include "system.h"
+
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <unistd.h>
-#if defined(__linux__)
-#include <sched.h>
-#endif
 
 #define THREADS_MAX 4096 /* of LIK_THREADS, as for the command */
 
@@ -25,28 +21,12 @@ void run_find_torch_pool(void)
 {
     static int registered;
     if (!registered++)
-        pthread_atfork(NULL, NULL, note_fork);
-    void *handle = dlopen("libtorch_cpu.so", RTLD_NOLOAD | RTLD_NOW);
-    if (!handle)
-        handle = dlopen("libtorch_cpu.dylib", RTLD_NOLOAD | RTLD_NOW);
-    if (!handle)
-        return;
+        fork_watch(note_fork);
     /* POSIX lets a data pointer from dlsym be read as a function pointer through its
      * address. */
-    *(void **)&torch_get_num_threads = dlsym(handle, "torch_get_num_threads");
+    *(void **)&torch_get_num_threads = torch_symbol("torch_get_num_threads");
     if (torch_get_num_threads)
-        *(void **)&torch_parallel_for = dlsym(handle, "torch_parallel_for");
-}
-
-static int32_t processors(void)
-{
-#if defined(__linux__)
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) == 0)
-        return CPU_COUNT(&set);
-#endif
-    long n = sysconf(_SC_NPROCESSORS_ONLN);
-    return n < 1 ? 1 : (int32_t)n;
+        *(void **)&torch_parallel_for = torch_symbol("torch_parallel_for");
 }
 
 /* LIK_THREADS, or 0. Read at every call so that it can be changed; the caller holds the GIL, as

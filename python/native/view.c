@@ -47,7 +47,7 @@ static int32_t dtype_from_dlpack(int code, int bits, int lanes)
         return VIEW_OTHER;
     switch (code) {
     case DL_FLOAT: return bits == 32 ? LIK_F32 : bits == 16 ? LIK_F16 : bits == 64 ? VIEW_F64 : VIEW_OTHER;
-    case DL_BFLOAT: return bits == 16 ? LIK_BF16 : VIEW_OTHER;
+    case DL_BFLOAT: return bits == 16 ? (int32_t)LIK_BF16 : (int32_t)VIEW_OTHER;
     case DL_BOOL: return bits == 8 ? VIEW_BOOL : VIEW_OTHER;
     case DL_UINT: return bits == 8 ? VIEW_U8 : bits == 16 ? VIEW_U16 : VIEW_OTHER;
     case DL_INT: return bits == 8 ? LIK_I8 : bits == 16 ? LIK_I16 : bits == 32 ? LIK_I32 : LIK_I64;

@@ -45,6 +45,8 @@ struct lik_backend {
     int (*encode)(const struct lik_context *, const struct lik_encode *, struct lik_exec *,
                   struct lik_plan *);
     int (*train)(const struct lik_context *, const struct lik_train *, struct lik_exec *, struct lik_plan *);
+    int (*quantize)(const struct lik_context *, const struct lik_quantize *, struct lik_exec *,
+                    struct lik_plan *);
     int (*memory_alloc)(const struct lik_context *, size_t bytes, void **out); /* bytes > 0 */
     void (*memory_free)(const struct lik_context *, void *memory);
     int (*memory_copy)(const struct lik_context *, void *to, const void *from, size_t bytes); /* bytes > 0 */

@@ -332,6 +332,30 @@ int lik_check_decode(const struct lik_context *ctx, const struct lik_decode *in,
                         lik_dtype_bytes(out->out_dtype), mode);
 }
 
+int lik_check_quantize(const struct lik_context *ctx, const struct lik_quantize *in, enum lik_check_mode mode,
+                       struct lik_quantize *out)
+{
+    if (!ctx)
+        return lik_fail(LIK_EINVAL, "ctx is NULL");
+    int status = lik_check_struct("quantize", in, sizeof *in);
+    if (status)
+        return status;
+    *out = *in;
+    status = check_input(ctx, &out->x);
+    if (status)
+        return status;
+    if (out->values_dtype != LIK_I8 && out->values_dtype != LIK_E4M3 && out->values_dtype != LIK_E5M2)
+        return lik_fail(LIK_EINVAL, "values_dtype is %d (%s), must be i8, e4m3 or e5m2", out->values_dtype,
+                        lik_dtype_name(out->values_dtype));
+    if (out->one_scale && out->x.normalize)
+        return lik_fail(LIK_EINVAL, "one_scale is %d and x.normalize %d: unit vectors have a scale each",
+                        out->one_scale, out->x.normalize);
+    int64_t rows = lik_tokens_rows(&out->x);
+    status = check_output("values", out->values, rows * out->x.dim, 1, mode);
+    return status ? status
+                  : check_output("scales", out->scales, out->one_scale ? 1 : rows, sizeof(float), mode);
+}
+
 /* Bounds of buckets. What lies on a device cannot be looked at; the order does not matter to
  * memory. */
 static int check_cutoffs(const struct lik_context *ctx, const float *cutoffs, int32_t bits)

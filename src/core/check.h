@@ -21,6 +21,8 @@ LIK_STATUS lik_check_encode(const struct lik_context *ctx, const struct lik_enco
                             enum lik_check_mode mode, struct lik_encode *out);
 LIK_STATUS lik_check_train(const struct lik_context *ctx, const struct lik_train *in,
                            enum lik_check_mode mode, struct lik_train *out);
+LIK_STATUS lik_check_quantize(const struct lik_context *ctx, const struct lik_quantize *in,
+                              enum lik_check_mode mode, struct lik_quantize *out);
 /* What lies in device memory: fetch offsets, codes and lists, after what the stream still does,
  * and say of them what lik_check_* say of the host's. */
 LIK_STATUS lik_check_device_score(const struct lik_context *ctx, const struct lik_score *op,

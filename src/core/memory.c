@@ -1,9 +1,8 @@
 /* Memory and streams of a context: checked here, served here where the operands lie in host
  * memory, else by the backend. */
-#include "base/size.h"
+#include "base/system.h"
 #include "core/backend.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 static int check_context(const struct lik_context *ctx)
@@ -18,7 +17,7 @@ static int finish(int status)
 
 static int host_alloc(size_t bytes, void **out)
 {
-    *out = aligned_alloc(64, (size_t)lik_round_up((int64_t)bytes, 64));
+    *out = lik_aligned_alloc(64, bytes);
     return *out ? LIK_OK : lik_fail(LIK_ENOMEM, "no memory for %zu bytes", bytes);
 }
 
@@ -45,7 +44,7 @@ void lik_memory_free(const struct lik_context *ctx, void *memory)
     if (!ctx || !memory)
         return;
     if (ctx->backend->host_memory)
-        free(memory);
+        lik_aligned_free(memory);
     else
         ctx->backend->memory_free(ctx, memory);
 }

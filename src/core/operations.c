@@ -241,3 +241,35 @@ int lik_train_run(const struct lik_context *ctx, const struct lik_train *op, con
         status = finish_run(ctx, &how, &outer, ctx->backend->train(ctx, &checked, &how, NULL));
     return status;
 }
+
+int lik_quantize_plan(const struct lik_context *ctx, const struct lik_quantize *op,
+                      const struct lik_exec *exec, struct lik_plan *plan)
+{
+    struct lik_quantize checked;
+    struct lik_exec how;
+    struct lik_plan own = {.struct_size = sizeof own};
+    int status = lik_check_quantize(ctx, op, LIK_CHECK_PLAN, &checked);
+    if (!status)
+        status = has_verb(ctx, ctx->backend->quantize != NULL, "quantize");
+    if (!status)
+        status = begin_plan(exec, &how, plan);
+    if (!status)
+        status = ctx->backend->quantize(ctx, &checked, &how, &own);
+    return finish_plan(status, &own, plan);
+}
+
+int lik_quantize_run(const struct lik_context *ctx, const struct lik_quantize *op,
+                     const struct lik_exec *exec)
+{
+    struct lik_quantize checked;
+    struct lik_exec how;
+    struct lik_layout outer;
+    int status = lik_check_quantize(ctx, op, LIK_CHECK_RUN, &checked);
+    if (!status)
+        status = has_verb(ctx, ctx->backend->quantize != NULL, "quantize");
+    if (!status)
+        status = begin_codec_run(ctx, &checked.x, exec, &how, &outer);
+    if (!status)
+        status = finish_run(ctx, &how, &outer, ctx->backend->quantize(ctx, &checked, &how, NULL));
+    return status;
+}

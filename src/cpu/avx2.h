@@ -3,6 +3,7 @@
 #ifndef LIK_CPU_AVX2_H
 #define LIK_CPU_AVX2_H
 
+#include "cpu/decode.h"
 #include "cpu/kernels.h"
 
 #define LIK_AVX2_TILE_ROWS 8
@@ -45,50 +46,26 @@ LIK_AVX2_EVEN_DECLARE(lik_avx2_i8_q7);
     {NULL, NULL, name##_lanes8, NULL, name##_lanes16, NULL, name##_lanes24, NULL, name##_lanes32}
 
 /* Of struct lik_cpu_kernels: the loops that higher levels have no better ones for. */
-#define LIK_AVX2_LOOPS                                                                             \
-    .look_up = lik_avx2_look_up, .decode_i8 = lik_avx2_decode_i8, .widen = lik_avx2_widen,         \
-    .quantize = lik_avx2_quantize, .narrow = lik_avx2_narrow, .sum_squares = lik_avx2_sum_squares, \
-    .sum_squares_of = lik_avx2_sum_squares_of, .dot = lik_avx2_dot, .sum = lik_avx2_sum,           \
+#define LIK_AVX2_LOOPS                                                                   \
+    .look_up = lik_avx2_look_up, .widen = lik_avx2_widen, .quantize = lik_avx2_quantize, \
+    .narrow = lik_avx2_narrow, .sum_squares = lik_avx2_sum_squares,                      \
+    .sum_squares_of = lik_avx2_sum_squares_of, .dot = lik_avx2_dot, .sum = lik_avx2_sum, \
     .add_scaled = lik_avx2_add_scaled
 
 /* And all but the level's name and its integers. */
-#define LIK_AVX2_FLOATS                                                         \
-    .geometry = {.unit_lanes = 4,                                               \
-                 .vector_lanes = 8,                                             \
-                 .panel_lanes = 32,                                             \
-                 .tile_rows = LIK_AVX2_TILE_ROWS,                               \
-                 .stream_unit_rows = 24, /* of tiles of 8, 6, 4 and 3 rows */   \
-                 .stream_rows = LIK_STREAM_ROWS_MAX,                            \
-                 .stream_bytes = 48 << 10,                                      \
-                 .slice_elements = 224,                                         \
-                 .slice_unit_elements = 16,                                     \
-                 .integer_words = 1},                                           \
-    .f32 = LIK_AVX2_SHAPES(lik_avx2_f32), .f16 = LIK_AVX2_SHAPES(lik_avx2_f16), \
-    .bf16 = LIK_AVX2_SHAPES(lik_avx2_bf16), .pack = lik_avx2_pack, .decode = lik_avx2_decode, LIK_AVX2_LOOPS
-
-/* The body of a level's decode: `decode` of its file with bits, the centroids' dtype and what
- * is rounded to as constants. */
-#define LIK_DECODE_BY_DTYPE(decode, bits, to)                                            \
-    switch (decoder->centroids_dtype) {                                                  \
-    case LIK_F32: decode(decoder, dst, centroid, bytes, dim, bits, LIK_F32, to); return; \
-    case LIK_F16: decode(decoder, dst, centroid, bytes, dim, bits, LIK_F16, to); return; \
-    default: decode(decoder, dst, centroid, bytes, dim, bits, LIK_BF16, to); return;     \
-    }
-
-#define LIK_DECODE_BY_ROUNDING(decode, bits)                        \
-    switch (decoder->round_to) {                                    \
-    case LIK_F32: LIK_DECODE_BY_DTYPE(decode, bits, LIK_F32) break; \
-    case LIK_F16: LIK_DECODE_BY_DTYPE(decode, bits, LIK_F16) break; \
-    default: LIK_DECODE_BY_DTYPE(decode, bits, LIK_BF16) break;     \
-    }
-
-#define LIK_DECODE_BY_CODEC(decode)                   \
-    switch (decoder->bits) {                          \
-    case 0: LIK_DECODE_BY_ROUNDING(decode, 0) break;  \
-    case 1: LIK_DECODE_BY_ROUNDING(decode, 1) break;  \
-    case 2: LIK_DECODE_BY_ROUNDING(decode, 2) break;  \
-    case 4: LIK_DECODE_BY_ROUNDING(decode, 4) break;  \
-    default: LIK_DECODE_BY_ROUNDING(decode, 8) break; \
-    }
+#define LIK_AVX2_FLOATS                                                                       \
+    .geometry = {.unit_lanes = 4,                                                             \
+                 .vector_lanes = 8,                                                           \
+                 .panel_lanes = 32,                                                           \
+                 .tile_rows = LIK_AVX2_TILE_ROWS,                                             \
+                 .stream_unit_rows = 24, /* of tiles of 8, 6, 4 and 3 rows */                 \
+                 .stream_rows = LIK_STREAM_ROWS_MAX,                                          \
+                 .stream_bytes = 48 << 10,                                                    \
+                 .slice_elements = 224,                                                       \
+                 .slice_unit_elements = 16,                                                   \
+                 .integer_words = 1},                                                         \
+    .f32 = LIK_AVX2_SHAPES(lik_avx2_f32), .f16 = LIK_AVX2_SHAPES(lik_avx2_f16),               \
+    .bf16 = LIK_AVX2_SHAPES(lik_avx2_bf16), .pack = lik_avx2_pack, .decode = lik_avx2_decode, \
+    .decode_i8 = lik_avx2_decode_i8, LIK_AVX2_LOOPS
 
 #endif

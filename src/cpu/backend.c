@@ -16,6 +16,15 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
+#if defined(__aarch64__)
+#if defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(__APPLE__)
+#include <sys/sysctl.h>
+#elif defined(_WIN32)
+#include <windows.h>
+#endif
+#endif
 
 /* What `usable` of a level says. */
 enum usable {
@@ -31,33 +40,47 @@ static enum usable has_baseline(void)
 }
 
 #if defined(__x86_64__)
+enum { AVX = 6, AVX512 = 0xe6 }; /* registers that the operating system saves for every thread */
+
+/* A bit of what the processor says of itself. Not by the compiler's own function, which wants a
+ * table that not every compiler's library has. */
+static int has_bit(unsigned leaf, unsigned part, char name, int bit)
+{
+    unsigned r[4]; /* eax to edx */
+    return __get_cpuid_count(leaf, part, r, r + 1, r + 2, r + 3) && r[name - 'a'] >> bit & 1;
+}
+
+static int saves(unsigned registers)
+{
+    unsigned low, high;
+    if (!has_bit(1, 0, 'c', 27)) /* may it be asked? */
+        return 0;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return (low & registers) == registers;
+}
+
 static enum usable has_avx2(void)
 {
-    __builtin_cpu_init(); /* checks the operating system's saved state, too */
-    unsigned a, b, c, d;  /* clang 14 does not know "f16c" */
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                   __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C)
-               ? USABLE
-               : LACKING;
+    const int fma = has_bit(1, 0, 'c', 12), f16c = has_bit(1, 0, 'c', 29), avx2 = has_bit(7, 0, 'b', 5);
+    return saves(AVX) && fma && f16c && avx2 ? USABLE : LACKING;
 }
 
 static enum usable has_avxvnni(void)
 {
-    unsigned a, b, c, d;
-    return has_avx2() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1) ? USABLE : LACKING;
+    return has_avx2() && has_bit(7, 1, 'a', 4) ? USABLE : LACKING;
 }
 
 static enum usable has_avx512(void)
 {
-    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                   __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")
+    return has_avx2() && saves(AVX512) && has_bit(7, 0, 'b', 16) && has_bit(7, 0, 'b', 17) &&
+                   has_bit(7, 0, 'b', 30) && has_bit(7, 0, 'b', 31)
                ? USABLE
                : LACKING;
 }
 
 static enum usable has_avx512vnni(void)
 {
-    return has_avx512() && __builtin_cpu_supports("avx512vnni") ? USABLE : LACKING;
+    return has_avx512() && has_bit(7, 0, 'c', 11) ? USABLE : LACKING;
 }
 
 /* Intel's processors take two to four times as long for the instruction as for a multiply-add
@@ -65,9 +88,9 @@ static enum usable has_avx512vnni(void)
 static enum usable has_avx512bf16(void)
 {
     unsigned a, b, c, d;
-    if (!has_avx512vnni() || !__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a >> 5 & 1))
+    if (!has_avx512vnni() || !has_bit(7, 1, 'a', 5))
         return LACKING;
-    return __builtin_cpu_is("intel") ? BY_NAME : USABLE;
+    return __get_cpuid(0, &a, &b, &c, &d) && b == signature_INTEL_ebx ? BY_NAME : USABLE;
 }
 
 /* Tiles are state that Linux saves for those who asked for it: a process asks once, and its
@@ -89,6 +112,43 @@ static enum usable has_amx(void)
 #else
     return LACKING;
 #endif
+}
+#endif
+
+#if defined(__aarch64__)
+/* Does the operating system say that the processor has a feature? By its bit in AT_HWCAP (0 ...
+ * 63) or AT_HWCAP2 (64 ...), Apple's name, or Windows' number of it. */
+static int has_feature(int hwcap, const char *apple, unsigned windows)
+{
+    (void)hwcap;
+    (void)apple;
+    (void)windows;
+#if defined(__linux__)
+    return (int)(getauxval(hwcap < 64 ? AT_HWCAP : AT_HWCAP2) >> hwcap % 64 & 1);
+#elif defined(__APPLE__)
+    int has = 0;
+    size_t size = sizeof has;
+    return !sysctlbyname(apple, &has, &size, NULL, 0) && has;
+#elif defined(_WIN32)
+    return IsProcessorFeaturePresent(windows);
+#else
+    return 0;
+#endif
+}
+
+static enum usable has_neondot(void)
+{
+    return has_feature(20, "hw.optional.arm.FEAT_DotProd", 43) ? USABLE : LACKING;
+}
+
+static enum usable has_neoni8mm(void)
+{
+    return has_neondot() && has_feature(64 + 13, "hw.optional.arm.FEAT_I8MM", 66) ? USABLE : LACKING;
+}
+
+static enum usable has_neonbf16(void)
+{
+    return has_neoni8mm() && has_feature(64 + 14, "hw.optional.arm.FEAT_BF16", 68) ? USABLE : LACKING;
 }
 #endif
 
@@ -174,4 +234,5 @@ const struct lik_backend lik_backend_cpu = {
     .decode = lik_cpu_decode,
     .encode = lik_cpu_encode,
     .train = lik_cpu_train,
+    .quantize = lik_cpu_quantize,
 };

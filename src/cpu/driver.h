@@ -176,5 +176,7 @@ int lik_cpu_decode(const struct lik_context *, const struct lik_decode *, struct
 int lik_cpu_encode(const struct lik_context *, const struct lik_encode *, struct lik_exec *,
                    struct lik_plan *);
 int lik_cpu_train(const struct lik_context *, const struct lik_train *, struct lik_exec *, struct lik_plan *);
+int lik_cpu_quantize(const struct lik_context *, const struct lik_quantize *, struct lik_exec *,
+                     struct lik_plan *);
 
 #endif

@@ -76,10 +76,15 @@ struct lik_cpu_geometry {
      * times is so in neighbouring lanes; else rows are read where they are, and it is in each
      * half of its vector. */
     int32_t makes_tiles;
+    /* With tiles: f32 panels of at most so many query tokens are of one vector of so many
+     * lanes, and their kernels, of a lower level, read rows where they are. */
+    int32_t in_place_lanes;
     int32_t integer_words; /* panels of integers and bf16 end on a multiple of as many 32-bit words */
+    int32_t word_pairs;    /* two of these words of a token lie together, then those of the next */
     /* 16-bit queries are two panels of 8 bits, as those of 7: the high bytes, then the low
-     * ones */
+     * ones, both signed */
     int32_t splits_i16;
+    int32_t reads_halves; /* f16 and bf16 kernels widen what they read each time: no f32 rows are kept */
 };
 
 /* How compressed tokens become f32 rows. */
@@ -168,9 +173,15 @@ static inline int64_t lik_panel_lanes(const struct lik_cpu_geometry *g, int shap
     return (int64_t)g->unit_lanes * shape;
 }
 
-static inline int64_t lik_panel_stride(const struct lik_cpu_geometry *g, int shape)
+/* The lanes of a panel's vectors; `f32`: of a loader's f32 kernels. */
+static inline int64_t lik_panel_vector(const struct lik_cpu_geometry *g, int shape, int f32)
 {
-    return lik_round_up(lik_panel_lanes(g, shape), g->vector_lanes);
+    return f32 && lik_panel_lanes(g, shape) <= g->in_place_lanes ? g->in_place_lanes : g->vector_lanes;
+}
+
+static inline int64_t lik_panel_stride(const struct lik_cpu_geometry *g, int shape, int f32)
+{
+    return lik_round_up(lik_panel_lanes(g, shape), lik_panel_vector(g, shape, f32));
 }
 
 #endif

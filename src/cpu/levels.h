@@ -15,6 +15,13 @@
     LEVEL(avx512vnni, has_avx512vnni) \
     LEVEL(avx512bf16, has_avx512bf16) \
     LEVEL(amx, has_amx)
+#elif defined(__aarch64__) && !defined(__AARCH64EB__)
+#define LIK_CPU_LEVELS(LEVEL)     \
+    LEVEL(generic, has_baseline)  \
+    LEVEL(neon, has_baseline)     \
+    LEVEL(neondot, has_neondot)   \
+    LEVEL(neoni8mm, has_neoni8mm) \
+    LEVEL(neonbf16, has_neonbf16)
 #else
 #define LIK_CPU_LEVELS(LEVEL) LEVEL(generic, has_baseline)
 #endif

@@ -283,7 +283,8 @@ const struct lik_cpu_loader *lik_cpu_find_loader(const struct lik_cpu_kernels *k
 {
     const struct lik_cpu_loader *loader = loaders;
     /* the widest shape stands for all */
-    while (!loader->takes(op) || (loader->kernels == KERNELS(bf16_dot) && !kernels->bf16_dot[LIK_SHAPES_MAX]))
+    const int widest = kernels->geometry.panel_lanes / kernels->geometry.unit_lanes;
+    while (!loader->takes(op) || (loader->kernels == KERNELS(bf16_dot) && !kernels->bf16_dot[widest]))
         loader++;
     return loader;
 }

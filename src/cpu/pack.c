@@ -16,6 +16,9 @@
 #include <math.h>
 #include <string.h>
 
+/* Of 16 bits, the largest that is two signed bytes; of 7, what AVX2's pairwise sums hold. */
+enum { LIMIT_I16 = 127 * 256 + 127, LIMIT_I7 = 63 };
+
 /* Rounds a token, times the sign of its factor, to integers of at most `limit`; returns
  * |factor| / a. A token that is not finite has no integers: NaN. */
 static float quantize(const float *token, int64_t dim, float factor, int limit, int32_t *out)
@@ -68,6 +71,8 @@ struct panel {
     const struct lik_cpu_geometry *geometry;
     int64_t first_lane, offset; /* offset: lanes stored before it, times depth = elements before it */
     int64_t lanes, stride;      /* query tokens, and the lanes their row occupies */
+    int64_t vector;             /* lanes of one; in neighbouring ones tokens that are packed several times, */
+    int neighbours;             /* or else in each part of it */
 };
 
 /* Where a query token stands in a panel: `copies` times, `step` lanes apart. */
@@ -77,11 +82,11 @@ struct place {
 
 static struct place place_of(const struct panel *panel, int64_t lane)
 {
-    const int64_t vector = panel->geometry->vector_lanes, part = panel->lanes % vector;
+    const int64_t vector = panel->vector, part = panel->lanes % vector;
     const int64_t whole = panel->lanes - part, copies = part ? vector / part : 1;
     if (lane < whole)
         return (struct place){lane, 1, 1};
-    if (panel->geometry->makes_tiles)
+    if (panel->neighbours)
         return (struct place){whole + (lane - whole) * copies, copies, 1};
     return (struct place){lane, copies, part};
 }
@@ -125,6 +130,18 @@ static inline __attribute__((always_inline)) void make_words(uint32_t *words, in
     words[whole / group] = word;
 }
 
+/* Word n of a token to its place in the panel that begins at `at`. */
+static inline void store_word(uint32_t *at, const struct panel *panel, struct place place, int64_t n,
+                              uint32_t word)
+{
+    if (panel->geometry->word_pairs) {
+        at[(n / 2 * panel->stride + place.lane) * 2 + n % 2] = word;
+        return;
+    }
+    for (int64_t c = 0; c < place.copies; c++)
+        at[n * panel->stride + place.lane + c * place.step] = word;
+}
+
 /* The integers (or bf16) of a token, which are used up, to its lane. `lane` counts from the
  * panel's first. */
 static void store_integers(void *packed, const struct panel *panel, int64_t lane, int32_t *token, int64_t dim,
@@ -132,27 +149,26 @@ static void store_integers(void *packed, const struct panel *panel, int64_t lane
 {
     const struct place place = place_of(panel, lane);
     const int split = panel->geometry->splits_i16 && loader->query_group == 2 && !loader->bf16;
-    const int64_t group = split ? 4 : loader->query_group, stride = panel->stride;
-    uint32_t *at = (uint32_t *)packed + panel->offset * depth / loader->query_group + place.lane;
+    const int64_t group = split ? 4 : loader->query_group;
+    uint32_t *at = (uint32_t *)packed + panel->offset * depth / loader->query_group;
     uint32_t *words = (uint32_t *)token;
-    if (split) { /* the low bytes, after the high ones */
-        uint32_t *low = at + stride * depth / group;
+    if (split) { /* the low bytes, after the high ones, which are one more where those are negative */
+        uint32_t *low = at + panel->stride * depth / group;
         for (int64_t k = 0; k < dim; k += group) {
             uint32_t word = 0;
             for (int64_t i = 0; i < group && k + i < dim; i++)
                 word |= (words[k + i] & 255) << i * 8;
-            low[k / group * stride] = word;
+            store_word(low, panel, place, k / group, word);
         }
         for (int64_t k = 0; k < dim; k++)
-            words[k] >>= 8;
+            words[k] = (words[k] + 128) >> 8;
     }
     if (group == 2)
         make_words(words, dim, 2);
     else
         make_words(words, dim, 4);
-    for (int64_t k = 0; k < lik_divide_up(dim, group); k++)
-        for (int64_t c = 0; c < place.copies; c++)
-            at[k * stride + c * place.step] = words[k];
+    for (int64_t n = 0; n < lik_divide_up(dim, group); n++)
+        store_word(at, panel, place, n, words[n]);
 }
 
 /* Numbers the kept tokens of the block's queries. */
@@ -186,7 +202,10 @@ static void begin_panel(const struct lik_cpu_plan *plan, struct lik_cpu_block *b
     panel->offset += panel->stride;
     panel->first_lane = lane;
     panel->lanes = lik_panel_lanes(plan->geometry, shape);
-    panel->stride = lik_panel_stride(plan->geometry, shape);
+    const int f32 = lik_cpu_is_f32(plan->loader);
+    panel->stride = lik_panel_stride(plan->geometry, shape, f32);
+    panel->vector = lik_panel_vector(plan->geometry, shape, f32);
+    panel->neighbours = plan->geometry->makes_tiles && panel->vector == plan->geometry->vector_lanes;
     block->panels++;
     size_t bytes = 4 / (size_t)plan->loader->query_group;
     if (ragged || block->lanes - lane < panel->lanes)
@@ -208,7 +227,8 @@ static void pack_integers(const struct lik_tokens *q, const struct lik_cpu_loade
             slot->integers[k] = (int32_t)(factor < 0 ? -token[k] : token[k]);
         block->lane_weight[lane] *= fabsf(factor);
     } else {
-        block->lane_weight[lane] *= quantize(token, q->dim, factor, group == 2 ? 32767 : 63, slot->integers);
+        block->lane_weight[lane] *=
+            quantize(token, q->dim, factor, group == 2 ? LIMIT_I16 : LIMIT_I7, slot->integers);
     }
     int32_t sum = 0;
     for (int64_t k = 0; group == 4 && k < q->dim; k++)

@@ -78,7 +78,7 @@ static double decoded_tokens(const struct lik_score *op, const struct lik_cpu_pl
 static int64_t widened_rows(const struct lik_cpu_plan *plan)
 {
     int64_t ring = 2 * plan->geometry->tile_rows, all = plan->stream_rows + ring;
-    if (plan->geometry->makes_tiles)
+    if (plan->geometry->makes_tiles || plan->geometry->reads_halves)
         return plan->loader->rows == LIK_ROWS_LOADED ? all : 0;
     switch (plan->loader->rows) {
     case LIK_ROWS_READ: return 0;

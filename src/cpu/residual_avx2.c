@@ -179,15 +179,7 @@ FORCE_INLINE int64_t decode_i8(int8_t *dst, const struct lik_cpu_rounded *centro
 int64_t lik_avx2_decode_i8(const struct lik_cpu_decoder *decoder, int8_t *dst,
                            const struct lik_cpu_rounded *centroid, const uint8_t *bytes, int64_t dim)
 {
-    switch (decoder->bits * 2 + decoder->top_first) {
-    case 2: return decode_i8(dst, centroid, bytes, dim, 1, 0);
-    case 3: return decode_i8(dst, centroid, bytes, dim, 1, 1);
-    case 4: return decode_i8(dst, centroid, bytes, dim, 2, 0);
-    case 5: return decode_i8(dst, centroid, bytes, dim, 2, 1);
-    case 8: return decode_i8(dst, centroid, bytes, dim, 4, 0);
-    case 9: return decode_i8(dst, centroid, bytes, dim, 4, 1);
-    default: return decode_i8(dst, centroid, bytes, dim, 0, 0);
-    }
+    LIK_DECODE_I8_BY_CODEC(decode_i8);
 }
 
 float lik_avx2_quantize(int8_t *dst, const float *src, int64_t n, float room)

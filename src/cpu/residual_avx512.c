@@ -1,5 +1,6 @@
 /* Compressed tokens to f32 rows, sixteen elements at a time: the bits of residual_avx2.c. With
- * four bits a register holds all weights. */
+ * four bits a register holds all weights. To rows of integers, 64 at a time: with one bit its
+ * word chooses between two weights, else half bytes look them up as in residual_avx2.c. */
 #include "cpu/avx512.h"
 
 #include "base/dtype.h"
@@ -74,4 +75,105 @@ void lik_avx512_decode(const struct lik_cpu_decoder *decoder, float *dst, const 
                        const uint8_t *bytes, int64_t dim)
 {
     LIK_DECODE_BY_CODEC(decode);
+}
+
+/* The half bytes of 32 bytes, those of a byte one after the other. */
+FORCE_INLINE __m512i half_bytes(__m256i bytes, const int top_first)
+{
+    __m512i x = _mm512_cvtepu8_epi16(bytes);
+    x = top_first ? _mm512_or_si512(_mm512_srli_epi16(x, 4), _mm512_slli_epi16(x, 8))
+                  : _mm512_or_si512(x, _mm512_slli_epi16(x, 4));
+    return _mm512_and_si512(x, _mm512_set1_epi8(15));
+}
+
+/* The bits of each byte in reverse. */
+FORCE_INLINE uint64_t reverse_bits(uint64_t x)
+{
+    x = (x >> 1 & 0x5555555555555555) | (x & 0x5555555555555555) << 1;
+    x = (x >> 2 & 0x3333333333333333) | (x & 0x3333333333333333) << 2;
+    return (x >> 4 & 0x0f0f0f0f0f0f0f0f) | (x & 0x0f0f0f0f0f0f0f0f) << 4;
+}
+
+/* What half bytes look up: with four bits their weight, with two that of their first element
+ * and that of their second; with one the two weights. */
+struct tables {
+    __m512i first, second;
+};
+
+FORCE_INLINE struct tables load_tables(const struct lik_cpu_rounded *centroid, const int bits,
+                                       const int top_first)
+{
+    const __m128i weights = _mm_loadu_si128((const __m128i *)(const void *)centroid->weights);
+    struct tables to;
+    if (bits == 1) {
+        to.first = _mm512_set1_epi8(centroid->weights[0]);
+        to.second = _mm512_set1_epi8(centroid->weights[1]);
+        return to;
+    }
+    to.first = to.second = _mm512_broadcast_i32x4(weights);
+    if (bits == 2) {
+        const __m128i low = _mm_setr_epi8(0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3);
+        const __m128i high = _mm_setr_epi8(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+        to.first = _mm512_broadcast_i32x4(_mm_shuffle_epi8(weights, top_first ? high : low));
+        to.second = _mm512_broadcast_i32x4(_mm_shuffle_epi8(weights, top_first ? low : high));
+    }
+    return to;
+}
+
+/* The weights of 64 elements, whose residual is the bytes at `at` that the mask names. */
+FORCE_INLINE __m512i weights64(const int bits, const int top_first, struct tables tables, const uint8_t *at,
+                               __mmask32 in)
+{
+    __m256i bytes = _mm256_maskz_loadu_epi8(in, at);
+    if (bits == 4)
+        return _mm512_shuffle_epi8(tables.first, half_bytes(bytes, top_first));
+    if (bits == 1) {
+        uint64_t word = (uint64_t)_mm_cvtsi128_si64(_mm256_castsi256_si128(bytes));
+        return _mm512_mask_blend_epi8(top_first ? reverse_bits(word) : word, tables.first, tables.second);
+    }
+    /* a byte's half bytes b, c as b c 0 0, then as b b c c: each looks one element up */
+    __m512i halves = half_bytes(_mm256_cvtepu8_epi16(_mm256_castsi256_si128(bytes)), top_first);
+    const __m512i order =
+        _mm512_broadcast_i32x4(_mm_setr_epi8(0, 0, 1, 1, 4, 4, 5, 5, 8, 8, 9, 9, 12, 12, 13, 13));
+    halves = _mm512_shuffle_epi8(halves, order);
+    return _mm512_mask_blend_epi8(0xaaaaaaaaaaaaaaaa, _mm512_shuffle_epi8(tables.first, halves),
+                                  _mm512_shuffle_epi8(tables.second, halves));
+}
+
+/* sums + the squares of the n elements, at most 64, from k on, which go to dst. */
+FORCE_INLINE __m512i decode64(int8_t *dst, const struct lik_cpu_rounded *centroid, const uint8_t *bytes,
+                              int64_t k, const int64_t n, const int bits, const int top_first,
+                              struct tables tables, __m512i sums)
+{
+    const __mmask64 in = n == 64 ? ~(__mmask64)0 : ((__mmask64)1 << n) - 1;
+    const int64_t residual = (n * bits + 7) / 8;
+    __m512i x = _mm512_maskz_loadu_epi8(in, centroid->elements + k);
+    if (bits)
+        x = _mm512_maskz_add_epi8(in, x,
+                                  weights64(bits, top_first, tables, bytes + k * bits / 8,
+                                            residual == 32 ? ~(__mmask32)0 : ((__mmask32)1 << residual) - 1));
+    _mm512_mask_storeu_epi8(dst + k, in, x);
+    __m512i size = _mm512_abs_epi8(x), pairs = _mm512_maddubs_epi16(size, size);
+    return _mm512_add_epi32(sums, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
+}
+
+FORCE_INLINE int64_t decode_i8(int8_t *dst, const struct lik_cpu_rounded *centroid, const uint8_t *bytes,
+                               int64_t dim, const int bits, const int top_first)
+{
+    const struct tables tables = load_tables(centroid, bits, top_first);
+    __m512i sums = _mm512_setzero_si512();
+    int64_t k = 0;
+    for (; k + 64 <= dim; k += 64)
+        sums = decode64(dst, centroid, bytes, k, 64, bits, top_first, tables, sums);
+    if (k < dim)
+        sums = decode64(dst, centroid, bytes, k, dim - k, bits, top_first, tables, sums);
+    __m512i low = _mm512_cvtepu32_epi64(_mm512_castsi512_si256(sums));
+    __m512i high = _mm512_cvtepu32_epi64(_mm512_extracti64x4_epi64(sums, 1));
+    return _mm512_reduce_add_epi64(_mm512_add_epi64(low, high));
+}
+
+int64_t lik_avx512_decode_i8(const struct lik_cpu_decoder *decoder, int8_t *dst,
+                             const struct lik_cpu_rounded *centroid, const uint8_t *bytes, int64_t dim)
+{
+    LIK_DECODE_I8_BY_CODEC(decode_i8);
 }

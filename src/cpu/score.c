@@ -51,6 +51,7 @@ static void run_stream(const struct lik_cpu_job *job, struct lik_cpu_stream *str
         return;
     }
     const lik_rows_kernel *kernels = plan->rows;
+    const int f32 = lik_cpu_is_f32(plan->loader);
     int64_t group = plan->loader->query_group, element_bytes = plan->loader->element_bytes;
     int64_t depth = plan->depth, offset = 0, lane = 0;
     for (int p = 0; p < block->panels; p++) {
@@ -66,9 +67,9 @@ static void run_stream(const struct lik_cpu_job *job, struct lik_cpu_stream *str
             rows.dim = job->op->q.dim;
             kernels[shape](&rows);
         } else {
-            run_panel(job, kernels[shape], lik_panel_stride(g, shape), packed, &rows, element_bytes);
+            run_panel(job, kernels[shape], lik_panel_stride(g, shape, f32), packed, &rows, element_bytes);
             /* the first panel left the rows widened */
-            if (plan->loader->rows == LIK_ROWS_WIDENED && !g->makes_tiles && p == 0 && block->panels > 1) {
+            if (plan->loader->rows == LIK_ROWS_WIDENED && plan->widened_rows && p == 0 && block->panels > 1) {
                 for (int64_t r = 0; r < stream->count + 2 * g->tile_rows; r++)
                     stream->rows[r] =
                         slot->widened + lik_min_i64(r, stream->count - 1) * plan->widened_stride;
@@ -76,7 +77,7 @@ static void run_stream(const struct lik_cpu_job *job, struct lik_cpu_stream *str
                 element_bytes = sizeof(float);
             }
         }
-        offset += lik_panel_stride(g, shape);
+        offset += lik_panel_stride(g, shape, f32);
         lane += lik_panel_lanes(g, shape);
     }
 }

@@ -34,7 +34,7 @@ static const struct shapes shapes = {
 #define ZERO(tile)                __asm__ volatile("tilezero %%tmm" #tile ::)
 #define MULTIPLY(what, sum, a, b) __asm__ volatile(what " %%tmm" #b ", %%tmm" #a ", %%tmm" #sum ::)
 
-/* sum += row tile a x query tile b; the low bytes of a 16-bit query are unsigned. */
+/* sum += row tile a x query tile b. */
 #define PRODUCT(product, sum, a, b)           \
     do {                                      \
         if ((product) == BF16)                \
@@ -68,13 +68,13 @@ FORCE_INLINE void multiply_block(const char *query, const void *const *ahead, co
             PRODUCT(product, 0, 4, 6);
             if (product == I16) {
                 LOAD(7, b + panel, pitch);
-                MULTIPLY("tdpbsud", 1, 4, 7);
+                MULTIPLY("tdpbssd", 1, 4, 7);
             }
             if (halves == 1) {
                 LOAD(5, a + left.half_stride, left.row_stride);
                 PRODUCT(product, 2, 5, 6);
                 if (product == I16)
-                    MULTIPLY("tdpbsud", 3, 5, 7);
+                    MULTIPLY("tdpbssd", 3, 5, 7);
             }
             if (V == 2 && product != I16) {
                 LOAD(7, b + TILE_BYTES, pitch);
@@ -84,7 +84,7 @@ FORCE_INLINE void multiply_block(const char *query, const void *const *ahead, co
                 LOAD(6, b + TILE_BYTES, pitch);
                 LOAD(7, b + panel + TILE_BYTES, pitch);
                 PRODUCT(product, 2, 4, 6);
-                MULTIPLY("tdpbsud", 3, 4, 7);
+                MULTIPLY("tdpbssd", 3, 4, 7);
             }
             for (int r = half * TILE_ROWS; r < BLOCK_ROWS / halves * (half + 1); r++)
                 _mm_prefetch((const void *)((uintptr_t)ahead[r] + (uintptr_t)k), _MM_HINT_T0);

@@ -10,7 +10,7 @@ void lik_avx512_pack(float *packed, int64_t stride, const float *const *rows, co
         lik_avx2_pack(packed + l, stride, rows + l, factors + l, dim);
 }
 
-LIK_TILE_KERNELS(lik_avx512_f32, LIK_TILE_COPY, LIK_TILE_FMA)
+LIK_TILE_WIDE_KERNELS(lik_avx512_f32, LIK_TILE_COPY, LIK_TILE_FMA)
 LIK_TILE_KERNELS(lik_avx512_f16, LIK_TILE_F16, LIK_TILE_FMA)
 LIK_TILE_KERNELS(lik_avx512_bf16, LIK_TILE_BF16, LIK_TILE_FMA)
 LIK_TILE_KERNELS(lik_avx512_i8_q16, LIK_TILE_I8_TO_I16, LIK_TILE_MADD_PAIRS)

@@ -33,7 +33,7 @@ static inline __attribute__((always_inline)) void run_float(const struct lik_row
                                                             int32_t dtype)
 {
     const int lanes = UNIT_LANES * shape;
-    const int64_t stride = lik_panel_stride(&lik_kernels_generic.geometry, shape);
+    const int64_t stride = lik_panel_stride(&lik_kernels_generic.geometry, shape, 1);
     int64_t segment = 0;
     for (int64_t at = 0; at < job->count; at++) {
         const char *data = (const char *)job->rows[at] + job->skip;

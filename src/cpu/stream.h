@@ -54,6 +54,12 @@ struct lik_cpu_loader {
 const struct lik_cpu_loader *lik_cpu_find_loader(const struct lik_cpu_kernels *kernels,
                                                  const struct lik_score *op);
 
+/* Does it use the level's f32 kernels? */
+static inline int lik_cpu_is_f32(const struct lik_cpu_loader *loader)
+{
+    return loader->kernels == offsetof(struct lik_cpu_kernels, f32);
+}
+
 /* Does `load` meet centroids as struct lik_cpu_rounded? */
 int lik_cpu_rounds_centroids(const struct lik_cpu_loader *loader);
 /* Rounds centroids into job->rounded, those that other slots leave. */

@@ -467,10 +467,12 @@ FORCE_INLINE void lik_tile_run(const struct lik_rows *job, const int source, con
     void name##_lanes4(const struct lik_rows *), name##_lanes8(const struct lik_rows *),  \
         name##_lanes16(const struct lik_rows *), name##_lanes20(const struct lik_rows *), \
         name##_lanes24(const struct lik_rows *), name##_lanes32(const struct lik_rows *)
-#define LIK_TILE_KERNELS(name, source, product)                \
-    LIK_TILE_DECLARE(name);                                    \
-    LIK_TILE_KERNEL(name##_lanes4, source, product, 24, 0, 4)  \
-    LIK_TILE_KERNEL(name##_lanes8, source, product, 16, 0, 2)  \
+#define LIK_TILE_KERNELS(name, source, product)               \
+    LIK_TILE_DECLARE(name);                                   \
+    LIK_TILE_KERNEL(name##_lanes4, source, product, 24, 0, 4) \
+    LIK_TILE_KERNEL(name##_lanes8, source, product, 16, 0, 2) \
+    LIK_TILE_WIDE_KERNELS(name, source, product)
+#define LIK_TILE_WIDE_KERNELS(name, source, product)           \
     LIK_TILE_KERNEL(name##_lanes16, source, product, 12, 1, 1) \
     LIK_TILE_KERNEL(name##_lanes20, source, product, 12, 1, 4) \
     LIK_TILE_KERNEL(name##_lanes24, source, product, 12, 1, 2) \

@@ -121,6 +121,22 @@ static int train(const struct lik_context *ctx, const struct lik_train *op, stru
     return status;
 }
 
+static int quantize(const struct lik_context *ctx, const struct lik_quantize *op, struct lik_exec *exec,
+                    struct lik_plan *plan)
+{
+    struct lik_layout layout = {0}; /* of nothing */
+    int before, status;
+    if (plan) {
+        lik_cuda_name_quantize(op, plan->variant, sizeof plan->variant);
+        return lik_workspace_plan(ctx, &layout, plan);
+    }
+    if ((status = lik_cuda_enter(ctx->device, &before)) != LIK_OK)
+        return status;
+    status = lik_cuda_quantize_run(op, exec->stream);
+    lik_cuda_leave(before);
+    return status;
+}
+
 const struct lik_backend lik_backend_cuda = {
     .name = "cuda",
     .storages = 1u << LIK_DENSE | 1u << LIK_RESIDUAL | 1u << LIK_ONE_HOT,
@@ -131,6 +147,7 @@ const struct lik_backend lik_backend_cuda = {
     .decode = decode,
     .encode = encode,
     .train = train,
+    .quantize = quantize,
     .memory_alloc = lik_cuda_memory_alloc,
     .memory_free = lik_cuda_memory_free,
     .memory_copy = lik_cuda_memory_copy,

@@ -67,6 +67,13 @@ LIK_DEVICE float coded_scale(const struct lik_tokens &x, int64_t scale_base, int
                         scale_base + t * x.scale_strides.token);
 }
 
+/* 1 over the length of a token, or over LIK_NORM_MIN, from the sum of its squares. */
+LIK_DEVICE float coded_unit_of(float squares)
+{
+    const float factor = rsqrtf(squares);
+    return factor > 1.0f / (float)LIK_NORM_MIN ? 1.0f / (float)LIK_NORM_MIN : factor;
+}
+
 /* What makes a unit vector of the token x = `own` times its elements, as unit_factor. Four
  * neighboring lanes (`lane` 0 to 3) call together; each has four elements of every 16, in the
  * order in which a lane of mma's A operand may hold them: the same bits from every kernel. */
@@ -93,6 +100,8 @@ LIK_DEVICE float coded_unit_factor(const struct lik_tokens &x, const struct lik_
             largest = fmaxf(largest, __shfl_xor_sync(lanes, largest, o));
         }
         bool lost = squares > 1e37f || (squares < 1e-30f && largest > 0.0f);
+        if (!lost && !attempt && own == 1.0f)
+            return coded_unit_of(squares);
         if (!lost || attempt || isinf(largest) || isnan(squares)) {
             float norm = __fdiv_rn(__fsqrt_rn(squares), scale);
             float length = __fmul_rn(fabsf(own), norm);

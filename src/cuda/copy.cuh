@@ -27,6 +27,18 @@ LIK_DEVICE void copy_async_16(void *to, const void *from, int bytes)
 #endif
 }
 
+/* The same of 8 bytes, aligned to as many. */
+LIK_DEVICE void copy_async_8(void *to, const void *from, int bytes)
+{
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(shared_address(to)), "l"(from),
+                 "r"(bytes)
+                 : "memory");
+#else
+    *(uint2 *)to = bytes ? *(const uint2 *)from : make_uint2(0, 0);
+#endif
+}
+
 /* Copies 16, 8 or 4 bytes, aligned to as many. */
 LIK_DEVICE void copy_async(void *to, const void *from, int bytes)
 {
@@ -43,6 +55,23 @@ LIK_DEVICE void copy_async(void *to, const void *from, int bytes)
         *(uint32_t *)((char *)to + i) = *(const uint32_t *)((const char *)from + i);
 #endif
 }
+
+#if __CUDA_ARCH__ >= 900
+/* Copies 4 bytes, or writes zeros. */
+LIK_DEVICE void copy_async_4_if(bool copy, void *to, const void *from)
+{
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_address(to)), "l"(from),
+                 "r"(copy ? 4 : 0)
+                 : "memory");
+}
+
+/* This thread arrives at the barrier as soon as the copies that it has started are done. */
+LIK_DEVICE void copy_async_arrive(uint64_t *barrier)
+{
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(shared_address(barrier))
+                 : "memory");
+}
+#endif
 
 LIK_DEVICE void copy_async_commit()
 {

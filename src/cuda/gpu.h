@@ -39,6 +39,7 @@ int lik_cuda_topk_run(const struct lik_gpu *gpu, const struct lik_topk *op, cons
 int lik_cuda_grad_run(const struct lik_gpu *gpu, const struct lik_grad *op, const struct grad_plan *plan,
                       char *workspace, struct CUstream_st *stream);
 int lik_cuda_decode_run(const struct lik_decode *op, struct CUstream_st *stream);
+int lik_cuda_quantize_run(const struct lik_quantize *op, struct CUstream_st *stream);
 int lik_cuda_encode_run(const struct lik_gpu *gpu, const struct lik_encode *op,
                         const struct encode_plan *plan, char *workspace, struct CUstream_st *stream);
 int lik_cuda_train_run(const struct lik_gpu *gpu, const struct lik_train *op, const struct train_plan *plan,

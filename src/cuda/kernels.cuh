@@ -29,6 +29,9 @@ int lik_cuda_launch_early(const struct lik_gpu *gpu, const void *kernel, const c
 int lik_cuda_look_up_prepare(struct lik_gpu *gpu);
 int lik_cuda_look_up_launch(const struct lik_gpu *gpu, const struct score_args *a,
                             const struct score_plan *plan, char *workspace, cudaStream_t stream);
+int lik_cuda_bytes_prepare(struct lik_gpu *gpu);
+int lik_cuda_bytes_launch(const struct lik_gpu *gpu, const struct score_args *a,
+                          const struct score_plan *plan, char *workspace, cudaStream_t stream);
 int lik_cuda_sm90_prepare(struct lik_gpu *gpu);
 int lik_cuda_sm90_launch(const struct lik_gpu *gpu, const struct score_args *a, const struct score_plan *plan,
                          char *workspace, cudaStream_t stream);

@@ -2,7 +2,7 @@
  *
  * mma.sync (sm_75, sm_80): a warp multiplies 16 x 16 by 16 x 8. Lane l holds in the accumulator
  * c[4] rows l / 4 (c[0], c[1]) and l / 4 + 8 (c[2], c[3]), columns 2 (l % 4) and the next.
- * wgmma (cuda/sm90/wgmma.cuh) holds every octet of columns so, too: what follows a product
+ * wgmma (cuda/wgmma.cuh) holds every octet of columns so, too: what follows a product
  * (maxima, sums) is written once for both. */
 #ifndef LIK_CUDA_MMA_CUH
 #define LIK_CUDA_MMA_CUH

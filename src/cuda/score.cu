@@ -13,16 +13,17 @@ static const struct score_path {
     int (*launch)(const struct lik_gpu *gpu, const struct score_args *args, const struct score_plan *plan,
                   char *workspace, cudaStream_t stream);
 } paths[SCORE_PATHS] = {
-    {lik_cuda_look_up_prepare, lik_cuda_look_up_launch}, {lik_cuda_sm90_prepare, lik_cuda_sm90_launch},
-    {lik_cuda_decoded_prepare, lik_cuda_decoded_launch}, {lik_cuda_scan_prepare, lik_cuda_scan_launch},
-    {lik_cuda_mma_prepare, lik_cuda_mma_launch},
+    {lik_cuda_look_up_prepare, lik_cuda_look_up_launch}, {lik_cuda_bytes_prepare, lik_cuda_bytes_launch},
+    {lik_cuda_sm90_prepare, lik_cuda_sm90_launch},       {lik_cuda_decoded_prepare, lik_cuda_decoded_launch},
+    {lik_cuda_scan_prepare, lik_cuda_scan_launch},       {lik_cuda_mma_prepare, lik_cuda_mma_launch},
 };
-static_assert(SCORE_LOOK_UP == 0 && SCORE_SM90 == 1 && SCORE_DECODED == 2 && SCORE_SCAN == 3 &&
-                  SCORE_MMA == 4 && SCORE_PATHS == 5,
+static_assert(SCORE_LOOK_UP == 0 && SCORE_BYTES == 1 && SCORE_SM90 == 2 && SCORE_DECODED == 3 &&
+                  SCORE_SCAN == 4 && SCORE_MMA == 5 && SCORE_PATHS == 6,
               "the list's order");
 
-static __global__ void unit_factors(const __grid_constant__ struct lik_tokens x, int vector, float *out,
-                                    int64_t rows)
+/* Three blocks a processor: with the registers that ptxas takes unasked, 168, there is one. */
+static __global__ void __launch_bounds__(256, 3)
+    unit_factors(const __grid_constant__ struct lik_tokens x, int vector, float *out, int64_t rows)
 {
     int64_t step = (int64_t)gridDim.x * (blockDim.x / 8);
     for (int64_t row = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / 8; row < rows; row += step) {
@@ -105,9 +106,10 @@ int lik_cuda_add_partials(const struct score_args *a, cudaStream_t stream)
 
 int lik_cuda_score_prepare(struct lik_gpu *gpu)
 {
-    int status = LIK_OK;
+    int status = paths[SCORE_SM90].prepare(gpu); /* the first: it finds out whether there is wgmma */
     for (int i = 0; i < SCORE_PATHS && !status; i++)
-        status = paths[i].prepare(gpu);
+        if (i != SCORE_SM90)
+            status = paths[i].prepare(gpu);
     return status;
 }
 
@@ -125,7 +127,7 @@ int lik_cuda_score_run(const struct lik_gpu *gpu, const struct lik_score *op, co
     struct score_args a = {};
     a.op = *op;
     a.tiling = p->tiling;
-    a.columns = p->columns;
+    a.columns = a.op.per_query = p->columns;
     a.q_vector = p->q_vector;
     a.d_vector = p->d_vector;
     if (p->factor_count) {
@@ -137,7 +139,7 @@ int lik_cuda_score_run(const struct lik_gpu *gpu, const struct lik_score *op, co
     if (p->partial_count)
         a.partial = (float *)(workspace + p->partial);
     status = paths[p->path].launch(gpu, &a, p, workspace, stream);
-    if (status || !p->partial_count || p->path == SCORE_DECODED) /* which does it for each chunk */
+    if (status || !p->partial_count)
         return status;
     return lik_cuda_add_partials(&a, stream);
 }

@@ -17,9 +17,9 @@ extern "C" {
 }
 
 struct score_args {
-    struct lik_score op;
+    struct lik_score op; /* per_query: documents of a score row, whatever the pairing */
     struct row_tiling tiling;
-    int64_t columns; /* documents of a score row */
+    int64_t columns; /* of them those that are scored: all, or a chunk */
     /* sums of strips, [rows, columns, strips], where a query's are spread over row tiles; or
      * NULL */
     float *partial;

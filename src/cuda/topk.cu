@@ -4,16 +4,19 @@
  *
  * A key is 64 bits, the score as an ordered integer above the document's number: smaller is
  * better, ties go to the lower document, NaN comes last and what is no document after it, so
- * that plain integer order is the order of lik_topk. Selection sorts runs of 4096 keys in
- * shared memory (bitonic) and keeps the k first of each, level by level. k above half a run
- * sorts in device memory instead: rare, and bounded by the same chunk. */
+ * that plain integer order is the order of lik_topk; no two are equal. A block looks at a run
+ * of 4096 keys, finds the k-th by digits of 8 bits from the first bit in which they differ, and
+ * keeps those up to it, level by level; only the last k are sorted. k above half a run sorts in
+ * device memory instead: rare, and bounded by the same chunk. */
 #include "cuda/kernels.cuh"
 #include "cuda/sort.cuh"
 #include "shared/tokens.h"
 
-#define RUN          TOPK_RUN
-#define SORT_THREADS 512
-#define NO_KEY       0xffffffffffffffffull
+#define RUN            TOPK_RUN
+#define SELECT_THREADS 512
+#define KEYS_A_THREAD  (RUN / SELECT_THREADS)
+#define DIGIT_BITS     8
+#define NO_KEY         0xffffffffffffffffull
 
 LIK_DEVICE uint64_t key_of(float score, uint32_t document, int smallest)
 {
@@ -51,23 +54,154 @@ LIK_DEVICE uint64_t key_at(const struct level &l, int64_t query, int64_t i)
     return i - l.count < l.more ? l.more_keys[query * l.more + i - l.count] : NO_KEY;
 }
 
-static __global__ void __launch_bounds__(SORT_THREADS) select_runs(const __grid_constant__ struct level l)
+/* What the threads of a block tell each other of a run. */
+struct selection {
+    unsigned long long every, some; /* and, or of all keys */
+    uint32_t valid;                 /* keys that are documents */
+    uint32_t taken;
+    uint32_t digit, before, inside; /* that of the k-th key; keys of lower ones, keys that have it */
+    uint32_t bins[1 << DIGIT_BITS];
+    uint64_t keys[RUN / 2]; /* the last level's, to be sorted */
+};
+
+LIK_DEVICE void begin_selection(const uint64_t (&own)[KEYS_A_THREAD], struct selection *s)
 {
-    __shared__ uint64_t keys[RUN];
-    for (int64_t item = blockIdx.y * (int64_t)gridDim.x + blockIdx.x; item < l.runs * gridDim.y;
-         item += (int64_t)gridDim.x * gridDim.y) {
-        int64_t query = blockIdx.y, run = item - query * l.runs;
-        for (int i = (int)threadIdx.x; i < l.run; i += SORT_THREADS)
-            keys[i] = key_at(l, query, run * l.run + i);
+    if (threadIdx.x == 0) {
+        s->every = NO_KEY;
+        s->some = 0;
+        s->valid = s->taken = 0;
+    }
+    __syncthreads();
+    uint64_t every = NO_KEY, some = 0;
+    uint32_t valid = 0;
+#pragma unroll
+    for (int j = 0; j < KEYS_A_THREAD; j++) {
+        every &= own[j];
+        some |= own[j] == NO_KEY ? 0 : own[j];
+        valid += own[j] != NO_KEY;
+    }
+#pragma unroll
+    for (int lanes = 16; lanes > 0; lanes /= 2) {
+        every &= __shfl_xor_sync(0xffffffffu, every, lanes);
+        some |= __shfl_xor_sync(0xffffffffu, some, lanes);
+        valid += __shfl_xor_sync(0xffffffffu, valid, lanes);
+    }
+    if (threadIdx.x % 32 == 0) {
+        atomicAnd(&s->every, (unsigned long long)every);
+        atomicOr(&s->some, (unsigned long long)some);
+        atomicAdd(&s->valid, valid);
+    }
+    __syncthreads();
+}
+
+/* One warp: the digit at which the number of keys reaches `rank`. */
+LIK_DEVICE void find_digit(uint32_t rank, struct selection *s)
+{
+    const int each = (1 << DIGIT_BITS) / 32, first = (int)threadIdx.x * each;
+    uint32_t own = 0;
+    for (int i = 0; i < each; i++)
+        own += s->bins[first + i];
+    uint32_t up_to = own;
+#pragma unroll
+    for (int lanes = 1; lanes < 32; lanes *= 2) {
+        uint32_t lower = __shfl_up_sync(0xffffffffu, up_to, lanes);
+        up_to += (int)threadIdx.x >= lanes ? lower : 0;
+    }
+    uint32_t before = up_to - own;
+    if (before >= rank || up_to < rank)
+        return; /* it is another lane's */
+    for (int i = 0; i < each; before += s->bins[first + i++])
+        if (before + s->bins[first + i] >= rank) {
+            s->digit = (uint32_t)(first + i);
+            s->before = before;
+            s->inside = s->bins[first + i];
+            return;
+        }
+}
+
+/* A number that `keep` of the block's keys do not exceed; all documents' where there are no
+ * more. */
+LIK_DEVICE uint64_t bound_of(const uint64_t (&own)[KEYS_A_THREAD], int64_t keep, struct selection *s)
+{
+    if (s->valid <= keep)
+        return NO_KEY - 1;
+    int unknown = 64 - __clzll((long long)(s->every ^ s->some)); /* low bits that tell keys apart */
+    uint64_t known = unknown == 64 ? 0 : s->some >> unknown << unknown;
+    uint32_t rank = (uint32_t)keep;
+    for (;;) {
+        const int shift = unknown > DIGIT_BITS ? unknown - DIGIT_BITS : 0;
+        if (threadIdx.x < 1 << DIGIT_BITS)
+            s->bins[threadIdx.x] = 0;
         __syncthreads();
-        for (int size = 2; size <= l.run; size *= 2)
-            for (int stride = size / 2; stride > 0; stride /= 2) {
-                for (int p = (int)threadIdx.x; p < l.run / 2; p += SORT_THREADS)
-                    exchange(keys, p, 0, size, stride);
-                __syncthreads();
-            }
-        for (int64_t i = threadIdx.x; i < l.keep; i += SORT_THREADS)
-            l.out[(query * l.runs + run) * l.keep + i] = i < l.run ? keys[i] : NO_KEY;
+#pragma unroll
+        for (int j = 0; j < KEYS_A_THREAD; j++) {
+            uint64_t apart = own[j] ^ known;
+            if (own[j] != NO_KEY && (unknown == 64 || apart >> unknown == 0))
+                atomicAdd(&s->bins[apart >> shift], 1u);
+        }
+        __syncthreads();
+        if (threadIdx.x < 32)
+            find_digit(rank, s);
+        __syncthreads();
+        known |= (uint64_t)s->digit << shift;
+        rank -= s->before;
+        unknown = shift;
+        if (s->inside == rank || unknown == 0)
+            return known | ((1ull << unknown) - 1);
+    }
+}
+
+/* The first `keep` of the keys that were taken, in order, to out. */
+LIK_DEVICE void sort_taken(struct selection *s, int64_t keep, uint64_t *out)
+{
+    const int taken = (int)s->taken;
+    int padded = 2;
+    while (padded < taken)
+        padded *= 2;
+    for (int i = taken + (int)threadIdx.x; i < padded; i += SELECT_THREADS)
+        s->keys[i] = NO_KEY;
+    __syncthreads();
+    for (int size = 2; size <= padded; size *= 2)
+        for (int stride = size / 2; stride > 0; stride /= 2) {
+            for (int p = (int)threadIdx.x; p < padded / 2; p += SELECT_THREADS)
+                exchange(s->keys, p, 0, size, stride);
+            __syncthreads();
+        }
+    for (int64_t i = threadIdx.x; i < keep; i += SELECT_THREADS)
+        out[i] = i < taken ? s->keys[i] : NO_KEY;
+}
+
+static __global__ void __launch_bounds__(SELECT_THREADS) select_runs(const __grid_constant__ struct level l)
+{
+    __shared__ struct selection s;
+    const bool last = l.runs == 1;
+    for (int64_t run = blockIdx.x; run < l.runs; run += gridDim.x) {
+        const int64_t query = blockIdx.y;
+        uint64_t own[KEYS_A_THREAD], *out = l.out + (query * l.runs + run) * l.keep;
+#pragma unroll
+        for (int j = 0; j < KEYS_A_THREAD; j++) {
+            int i = (int)threadIdx.x + j * SELECT_THREADS;
+            own[j] = i < l.run ? key_at(l, query, run * l.run + i) : NO_KEY;
+        }
+        begin_selection(own, &s);
+        const uint64_t bound = bound_of(own, l.keep, &s);
+#pragma unroll
+        for (int j = 0; j < KEYS_A_THREAD; j++) {
+            const bool takes = own[j] <= bound;
+            const uint32_t lanes = __ballot_sync(0xffffffffu, takes);
+            uint32_t at = 0;
+            if (threadIdx.x % 32 == 0 && lanes)
+                at = atomicAdd(&s.taken, (uint32_t)__popc(lanes));
+            at = __shfl_sync(0xffffffffu, at, 0) + (uint32_t)__popc(lanes & ((1u << threadIdx.x % 32) - 1));
+            if (takes)
+                (last ? s.keys : out)[at] = own[j];
+        }
+        __syncthreads();
+        if (last)
+            sort_taken(&s, l.keep, out);
+        else
+            for (int64_t i = s.taken + threadIdx.x; i < l.keep; i += SELECT_THREADS)
+                out[i] = NO_KEY;
         __syncthreads();
     }
 }
@@ -121,7 +255,7 @@ static int select_level(struct level *l, int64_t queries, cudaStream_t stream)
         part.keys = l->keys ? l->keys + from * l->count : NULL;
         part.more_keys = l->more_keys + from * l->more;
         part.out = l->out + from * l->runs * l->keep;
-        select_runs<<<dim3((unsigned)l->runs, (unsigned)count), SORT_THREADS, 0, stream>>>(part);
+        select_runs<<<dim3((unsigned)l->runs, (unsigned)count), SELECT_THREADS, 0, stream>>>(part);
     }
     return lik_cuda_launched("select_runs");
 }

@@ -74,6 +74,10 @@ int lik_npz_recognize(const struct lik_map *map);
 LIK_CHECKED int lik_npz_read(const struct lik_map *map, const char *path, struct lik_safetensors *file,
                              struct lik_io_error *error);
 
+/* Are the checksums of its arrays right? Reading does not look: it would take in the whole file
+ * before the first token is wanted. */
+LIK_CHECKED int lik_npz_verify(const struct lik_map *map, const char *path, struct lik_io_error *error);
+
 int lik_safetensors_recognize(const struct lik_map *map);
 /* The ranges must tile the data section: no gap, no overlap, nothing behind. After a failure
  * the file holds nothing. */

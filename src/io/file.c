@@ -2,16 +2,13 @@
 #include "io/file.h"
 
 #include "base/size.h"
+#include "io/system.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 int lik_io_fail(struct lik_io_error *error, int status, const char *format, ...)
 {
@@ -30,10 +27,7 @@ int lik_io_no_memory(struct lik_io_error *error, const char *path, const char *w
 
 int lik_io_fail_errno(struct lik_io_error *error, const char *path, const char *verb)
 {
-    int status = errno == EPIPE ? LIK_IO_GONE
-                 : errno == ENOSPC || errno == ENOMEM || errno == EDQUOT || errno == EFBIG
-                     ? LIK_IO_EXHAUSTED
-                     : LIK_IO_UNREADABLE;
+    int status = lik_system_status();
     return lik_io_fail(error, status, "%s: cannot %s: %s", path, verb, strerror(errno));
 }
 
@@ -81,9 +75,7 @@ static int read_all(int fd, const char *path, struct lik_map *map, struct lik_io
             lik_bytes_free(&bytes);
             return lik_io_no_memory(error, path, "its contents", size);
         }
-        ssize_t got = read(fd, bytes.data + bytes.size, (size_t)(bytes.capacity - bytes.size - 1));
-        if (got < 0 && errno == EINTR)
-            continue;
+        int64_t got = lik_file_read(fd, bytes.data + bytes.size, bytes.capacity - bytes.size - 1);
         if (got < 0) {
             int status = lik_io_fail_errno(error, path, "read");
             lik_bytes_free(&bytes);
@@ -97,45 +89,36 @@ static int read_all(int fd, const char *path, struct lik_map *map, struct lik_io
     return 0;
 }
 
-int lik_file_open(const char *path, int flags, unsigned mode)
-{
-    int fd;
-    do
-        fd = open(path, flags | O_CLOEXEC, mode);
-    while (fd < 0 && errno == EINTR);
-    return fd;
-}
-
 int lik_map_open(const char *path, struct lik_map *map, struct lik_io_error *error)
 {
     *map = (struct lik_map){0};
     if (!strcmp(path, "-"))
-        return read_all(STDIN_FILENO, "standard input", map, error);
-    int fd = lik_file_open(path, O_RDONLY, 0), status = 0;
+        return read_all(LIK_STDIN, "standard input", map, error);
+    int fd = lik_file_open_read(path), status = 0;
     if (fd < 0)
         return lik_io_fail_errno(error, path, "open");
-    struct stat info;
-    if (fstat(fd, &info)) {
+    struct lik_file_info info;
+    if (lik_file_info_of(fd, &info)) {
         status = lik_io_fail_errno(error, path, "stat");
-    } else if (S_ISDIR(info.st_mode)) {
+    } else if (info.kind == LIK_FILE_FOLDER) {
         status = lik_io_fail(error, LIK_IO_UNREADABLE, "%s is a directory, not a file", path);
-    } else if (!S_ISREG(info.st_mode) || info.st_size == 0) {
+    } else if (info.kind != LIK_FILE_REGULAR || info.size == 0) {
         status = read_all(fd, path, map, error); /* also files under /proc, whose size reads 0 */
     } else {
-        void *data = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (data == MAP_FAILED)
+        void *data = lik_file_map(fd, info.size);
+        if (!data)
             status = lik_io_fail_errno(error, path, "map");
         else
-            *map = (struct lik_map){.data = data, .size = (int64_t)info.st_size, .mapped = 1};
+            *map = (struct lik_map){.data = data, .size = info.size, .mapped = 1};
     }
-    close(fd);
+    lik_file_close(fd);
     return status;
 }
 
 void lik_map_close(struct lik_map *map)
 {
     if (map->mapped)
-        munmap((void *)(uintptr_t)map->data, (size_t)map->size);
+        lik_file_unmap((void *)(uintptr_t)map->data, map->size);
     else if (!map->borrowed)
         free((void *)(uintptr_t)map->data);
     *map = (struct lik_map){0};
@@ -143,8 +126,8 @@ void lik_map_close(struct lik_map *map)
 
 int lik_file_exists(const char *path, struct lik_io_error *error)
 {
-    struct stat info;
-    if (!stat(path, &info))
+    struct lik_file_info info;
+    if (!lik_file_info(path, &info))
         return 1;
     return errno == ENOENT || errno == ENOTDIR || errno == ENAMETOOLONG || errno == EACCES
                ? 0

@@ -51,9 +51,6 @@ void lik_map_close(struct lik_map *map);
 LIK_CHECKED int lik_file_exists(const char *path, struct lik_io_error *error);
 /* Does the path end so? NULL does not. */
 int lik_path_ends(const char *path, const char *suffix);
-/* open(), which an interruption does not end. The file is closed when another program is
- * started. */
-int lik_file_open(const char *path, int flags, unsigned mode);
 
 /* A growing array of bytes, kept NUL-terminated. */
 struct lik_bytes {

@@ -89,10 +89,24 @@ static void widen(const uint8_t *extra, uint64_t bytes, uint64_t *whole, uint64_
     }
 }
 
+/* The checksum of a member: CRC-32, as zip has it. */
+static uint32_t checksum(const uint8_t *data, uint64_t bytes)
+{
+    uint32_t table[256], sum = 0xffffffff;
+    for (uint32_t n = 0; n < 256; n++) {
+        table[n] = n;
+        for (int bit = 0; bit < 8; bit++)
+            table[n] = table[n] >> 1 ^ (table[n] & 1 ? 0xedb88320 : 0);
+    }
+    for (uint64_t i = 0; i < bytes; i++)
+        sum = sum >> 8 ^ table[(sum ^ data[i]) & 0xff];
+    return ~sum;
+}
+
 /* One member, `entry` its place in the directory, into the next array; others than .npy are
- * passed over. */
+ * passed over. `verify`: its checksum must be right. */
 static int read_member(const struct lik_map *map, const char *path, const uint8_t *entry, uint64_t directory,
-                       struct lik_safetensors *file, struct lik_io_error *error)
+                       int verify, struct lik_safetensors *file, struct lik_io_error *error)
 {
     uint64_t stored = number(entry + 20, 4), whole = number(entry + 24, 4), local = number(entry + 42, 4);
     int64_t length = (int64_t)number(entry + 28, 2);
@@ -113,6 +127,12 @@ static int read_member(const struct lik_map *map, const char *path, const uint8_
     if (head > directory - local || stored > directory - local - head)
         return FAIL("%s: '%.*s' has %llu bytes, more than there are before the directory", path,
                     (int)lik_min_i64(length, 200), name, (unsigned long long)stored);
+    uint32_t wanted = (uint32_t)number(entry + 16, 4), sum = wanted;
+    if (verify)
+        sum = checksum(map->data + local + head, stored);
+    if (sum != wanted)
+        return FAIL("%s: '%.*s' has the checksum %08x, the archive's directory says %08x: it is damaged",
+                    path, (int)lik_min_i64(length, 200), name, sum, wanted);
     char *own = malloc((size_t)length - 3), *place = malloc(strlen(path) + (size_t)length + 4);
     if (!own || !place) {
         free(own);
@@ -130,8 +150,8 @@ static int read_member(const struct lik_map *map, const char *path, const uint8_
     return status;
 }
 
-int lik_npz_read(const struct lik_map *map, const char *path, struct lik_safetensors *file,
-                 struct lik_io_error *error)
+static int read_all(const struct lik_map *map, const char *path, int verify, struct lik_safetensors *file,
+                    struct lik_io_error *error)
 {
     struct directory d = {0};
     *file = (struct lik_safetensors){0};
@@ -152,7 +172,7 @@ int lik_npz_read(const struct lik_map *map, const char *path, struct lik_safeten
             status =
                 FAIL("%s: member %llu of the archive's directory is damaged", path, (unsigned long long)i);
         else
-            status = read_member(map, path, entry, d.at, file, error);
+            status = read_member(map, path, entry, d.at, verify, file, error);
         at += size;
     }
     for (int64_t i = 0; i < file->count && !status; i++)
@@ -161,5 +181,20 @@ int lik_npz_read(const struct lik_map *map, const char *path, struct lik_safeten
                 status = FAIL("%s: two arrays are called '%.200s'", path, file->arrays[i].name);
     if (status)
         lik_safetensors_free(file);
+    return status;
+}
+
+int lik_npz_read(const struct lik_map *map, const char *path, struct lik_safetensors *file,
+                 struct lik_io_error *error)
+{
+    return read_all(map, path, 0, file, error);
+}
+
+int lik_npz_verify(const struct lik_map *map, const char *path, struct lik_io_error *error)
+{
+    struct lik_safetensors file;
+    int status = read_all(map, path, 1, &file, error);
+    if (!status)
+        lik_safetensors_free(&file);
     return status;
 }

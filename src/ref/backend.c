@@ -52,6 +52,13 @@ static int ref_encode(const struct lik_context *ctx, const struct lik_encode *op
     return plan ? plan_as(plan, "encode_ref") : lik_ref_encode_run(op);
 }
 
+static int ref_quantize(const struct lik_context *ctx, const struct lik_quantize *op, struct lik_exec *exec,
+                        struct lik_plan *plan)
+{
+    (void)ctx, (void)exec;
+    return plan ? plan_as(plan, "quantize_ref") : lik_ref_quantize_run(op);
+}
+
 const struct lik_backend lik_backend_ref = {
     .name = "ref",
     .host_memory = 1,
@@ -63,4 +70,5 @@ const struct lik_backend lik_backend_ref = {
     .decode = ref_decode,
     .encode = ref_encode,
     .train = lik_ref_train,
+    .quantize = ref_quantize,
 };

@@ -65,6 +65,7 @@ int lik_ref_topk_run(const struct lik_topk *op);
 int lik_ref_grad_run(const struct lik_grad *op);
 int lik_ref_decode_run(const struct lik_decode *op);
 int lik_ref_encode_run(const struct lik_encode *op);
+int lik_ref_quantize_run(const struct lik_quantize *op);
 int lik_ref_train(const struct lik_context *, const struct lik_train *, struct lik_exec *, struct lik_plan *);
 
 #endif

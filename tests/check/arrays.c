@@ -88,7 +88,7 @@ static uint8_t encode_fp8(int32_t dtype, double value)
         ready[which] = 1;
     }
     double at = value * 256.0 + GRID / 2;
-    return table[which][at < 0 ? 0 : at > GRID ? GRID : (int)at];
+    return table[which][at<0 ? 0 : at>(double) GRID ? GRID : (int)at];
 }
 
 static void store(void *data, int32_t dtype, int64_t at, double value)

@@ -132,8 +132,9 @@ struct side_spec {
     enum scale scale;
     int normalize;
     enum values values;
-    /* compressed: bits an element, ColBERT's bit order; scale_f16: its scale is in f16 */
-    int compressed, bits, colbert, scale_f16;
+    /* compressed: bits an element, ColBERT's bit order; scale_f16: its scale is in f16;
+     * codes_together: one token behind another */
+    int compressed, bits, colbert, scale_f16, codes_together;
     int32_t centroids_dtype, weights_dtype, codes_dtype;
     int one_hot; /* documents: LIK_ONE_HOT */
 };
@@ -186,6 +187,8 @@ struct spec spec_random(struct rng *rng, int64_t work);
 
 /* Problem `number` (0 to 63) of normalized tokens whose squares leave the range of f32. */
 struct spec spec_far(int64_t number);
+/* Problem `number` of few query tokens and more documents of 8 bits than a GPU has warps. */
+struct spec spec_many(int64_t number);
 void spec_describe(const struct spec *spec, char *text, size_t size);
 
 /* ---- arrays.c: where entries stand, how they are filled ---- */
@@ -209,6 +212,7 @@ void problem_fill(struct rng *rng, const struct side_spec *side, const struct li
 
 /* Makes the side of a random problem compressed. */
 void compressed_random(struct side_spec *side, uint64_t seed);
+void compressed_even(struct spec *spec);
 int64_t compressed_bytes(const struct side_spec *side, int64_t dim);
 /* Fills codes, bytes and tables; strides and mask are there. */
 void compressed_make(struct problem *p, struct lik_tokens *x, const struct side_spec *side, struct rng *rng);
@@ -255,6 +259,7 @@ int run_grad(const struct lik_context *ctx, const struct lik_grad *op, const str
 int run_decode(const struct lik_context *ctx, const struct lik_decode *op, const struct lik_exec *exec);
 int run_encode(const struct lik_context *ctx, const struct lik_encode *op, const struct lik_exec *exec);
 int run_train(const struct lik_context *ctx, const struct lik_train *op, const struct lik_exec *exec);
+int run_quantize(const struct lik_context *ctx, const struct lik_quantize *op, const struct lik_exec *exec);
 
 /* ---- gpu.c: the same over copies of all arrays in device memory ---- */
 
@@ -264,6 +269,7 @@ int gpu_run_grad(const struct lik_context *ctx, const struct lik_grad *op);
 int gpu_run_decode(const struct lik_context *ctx, const struct lik_decode *op);
 int gpu_run_encode(const struct lik_context *ctx, const struct lik_encode *op);
 int gpu_run_train(const struct lik_context *ctx, const struct lik_train *op);
+int gpu_run_quantize(const struct lik_context *ctx, const struct lik_quantize *op);
 
 /* ---- the groups ---- */
 
@@ -275,6 +281,7 @@ void check_grad(void);
 void check_topk(void);
 void check_codec(void);
 void check_training(void); /* a part of it */
+void check_quantize(void);
 void check_arguments(void);
 void check_entries(void); /* a part of it */
 void check_codes(void);   /* another */

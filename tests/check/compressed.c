@@ -26,6 +26,22 @@ void compressed_random(struct side_spec *side, uint64_t seed)
         side->values = NORMAL; /* the tables' dtypes would not hold them */
 }
 
+/* What warpgroups of a GPU scan: of 128 elements, one token behind another, all of them met by
+ * the same queries. */
+void compressed_even(struct spec *spec)
+{
+    struct side_spec *q = &spec->q, *d = &spec->d;
+    spec->dim = 128;
+    spec->pairing = spec->pairing == LIK_LIST ? LIK_LIST : LIK_ALL;
+    q->dtype = d->dtype;
+    q->scale = UNSCALED;
+    d->normalize = d->scale == UNSCALED && d->normalize;
+    d->bits = d->bits == 8 ? 1 : d->bits;
+    d->layout = d->layout == GAPS || d->layout == PACKED_GAPS ? PACKED_I32 : d->layout;
+    d->codes_dtype = d->codes_dtype == LIK_I16 ? LIK_I64 : d->codes_dtype;
+    d->codes_together = 1;
+}
+
 void one_hot_random(struct spec *spec)
 {
     struct rng rng = {.state = spec->seed ^ 0x0e407};
@@ -94,6 +110,8 @@ void compressed_make(struct problem *p, struct lik_tokens *x, const struct side_
     x->codec = &p->codec;
     x->codes_dtype = side->codes_dtype;
     x->codes_strides = problem_strides(rng, x);
+    if (side->codes_together)
+        x->codes_strides = (struct lik_strides){x->group_size * x->len_max, x->len_max, 1};
     size_t size = lik_dtype_bytes(x->codes_dtype);
     unsigned char *codes = problem_reserve(p, x, x->codes_strides, 1, 0, size, 0xff);
     unsigned char *bytes = problem_reserve(p, x, x->strides, inner, 1, 1, 0xff);

@@ -1,6 +1,7 @@
 /* The entries of the C API beside the operations: devices, merges, names; what each refuses,
  * and in which words. */
 #include "check.h"
+#include "system.h"
 
 #include <limits.h>
 
@@ -41,11 +42,15 @@ static void check_devices(void)
     check(lik_context_create(endless, &ctx) == LIK_EINVAL && strlen(lik_last_error()) < 1000,
           "an endless device name");
 
-    static const char *const levels[] = {"generic", "avx2", "nonsense", "", "amx"};
+    int32_t highest = 0;
+    while (lik_cpu_level(highest + 1, NULL))
+        highest++;
+    const char *const levels[] = {"generic", lik_cpu_level(highest > 0, NULL), "nonsense", "",
+                                  lik_cpu_level(highest, NULL)};
     const char *kept = getenv("LIK_CPU");
     char *before = kept ? strdup(kept) : NULL;
     for (int64_t i = 0; i < COUNT(levels); i++) {
-        setenv("LIK_CPU", levels[i], 1);
+        environment_set("LIK_CPU", levels[i]);
         int status = lik_context_create("cpu", &ctx);
         check_describe("arguments: LIK_CPU=%s", levels[i]);
         if (i == 2) {
@@ -61,10 +66,7 @@ static void check_devices(void)
         check(!strncmp(lik_context_name(ctx), "cpu:", 4), "the context is %s", lik_context_name(ctx));
         lik_context_destroy(ctx);
     }
-    if (before)
-        setenv("LIK_CPU", before, 1);
-    else
-        unsetenv("LIK_CPU");
+    environment_set("LIK_CPU", before);
     free(before);
 }
 

@@ -211,6 +211,7 @@ GPU_RUN(grad)
 GPU_RUN(decode)
 GPU_RUN(encode)
 GPU_RUN(train)
+GPU_RUN(quantize)
 
 int gpu_run_score(const struct lik_context *ctx, const struct lik_score *op)
 {
@@ -278,6 +279,16 @@ int gpu_run_train(const struct lik_context *ctx, const struct lik_train *op)
     gpu.found = mirror_bytes(op->found, sizeof *op->found, 1);
     return launch_train(ctx, &gpu);
 }
+
+int gpu_run_quantize(const struct lik_context *ctx, const struct lik_quantize *op)
+{
+    struct lik_quantize gpu = *op;
+    size_t rows = (size_t)rows_of(&op->x);
+    mirror_tokens(&gpu.x);
+    gpu.values = mirror_bytes(op->values, rows * (size_t)op->x.dim, 1);
+    gpu.scales = mirror_bytes(op->scales, (op->one_scale ? 1 : rows) * sizeof(float), 1);
+    return launch_quantize(ctx, &gpu);
+}
 #else
 int gpu_run_score(const struct lik_context *ctx, const struct lik_score *op)
 {
@@ -307,5 +318,10 @@ int gpu_run_encode(const struct lik_context *ctx, const struct lik_encode *op)
 int gpu_run_train(const struct lik_context *ctx, const struct lik_train *op)
 {
     return lik_train_run(ctx, op, NULL);
+}
+
+int gpu_run_quantize(const struct lik_context *ctx, const struct lik_quantize *op)
+{
+    return lik_quantize_run(ctx, op, NULL);
 }
 #endif

@@ -1,7 +1,9 @@
 /* Failures, random numbers, guarded memory and the list of devices under check. */
 #include "check.h"
+#include "system.h"
 
 #include "cpu/levels.h"
+#include "io/system.h"
 #ifdef LIK_CHECK_METAL
 #include "../metal/backend.h"
 #endif
@@ -9,13 +11,12 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
-#include <signal.h>
 #include <stdarg.h>
-#include <sys/mman.h>
-#if defined(__linux__)
-#include <sys/syscall.h>
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
 #endif
-#include <unistd.h>
 
 #define CANARY            0xa5
 #define PRINTED_FAILURES  40 /* in all */
@@ -82,26 +83,16 @@ int check_wanted(int64_t number, int64_t thin)
     return wanted;
 }
 
-static struct sigaction before_fault[2];
-
-static void on_fault(int number)
+static void print_fault(void)
 {
-    static const char text[] = "\nCRASHED in ";
-    ssize_t ignored = write(1, text, sizeof text - 1);
-    ignored += write(1, description, strlen(description));
-    ignored += write(1, "\n", 1);
-    (void)ignored;
-    /* returning repeats the access, now with this handler */
-    sigaction(number, &before_fault[number == SIGBUS], NULL);
+    lik_file_write(LIK_STDOUT, "\nCRASHED in ", 12);
+    lik_file_write(LIK_STDOUT, description, (int64_t)strlen(description));
+    lik_file_write(LIK_STDOUT, "\n", 1);
 }
 
 void check_catch_faults(void)
 {
-    struct sigaction action;
-    memset(&action, 0, sizeof action);
-    action.sa_handler = on_fault;
-    sigaction(SIGSEGV, &action, &before_fault[0]);
-    sigaction(SIGBUS, &action, &before_fault[1]);
+    faults_catch(print_fault);
 }
 
 uint64_t rng_next(struct rng *rng)
@@ -132,13 +123,13 @@ double rng_normal(struct rng *rng)
 
 struct buffer buffer_make(size_t bytes, enum placement placement, size_t align)
 {
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    size_t page = page_bytes();
     size_t inner = (bytes + align + totals.slack + page - 1) / page * page;
     struct buffer b = {.bytes = bytes, .map_bytes = inner + 2 * page};
     size_t slack = totals.slack / align * align;
-    b.map = mmap(NULL, b.map_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (b.map == MAP_FAILED || mprotect(b.map, page, PROT_NONE) ||
-        mprotect(b.map + page + inner, page, PROT_NONE)) {
+    b.map = pages_map(b.map_bytes);
+    if (!b.map || pages_protect(b.map, page, PAGES_NONE) ||
+        pages_protect(b.map + page + inner, page, PAGES_NONE)) {
         printf("no memory for a buffer of %zu bytes\n", bytes);
         exit(2);
     }
@@ -150,14 +141,14 @@ struct buffer buffer_make(size_t bytes, enum placement placement, size_t align)
 
 void buffer_lock(struct buffer *b)
 {
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    if (mprotect(b->map + page, b->map_bytes - 2 * page, PROT_READ))
+    size_t page = page_bytes();
+    if (pages_protect(b->map + page, b->map_bytes - 2 * page, PAGES_READ))
         exit(2);
 }
 
 void buffer_check(const struct buffer *b, const char *name)
 {
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    size_t page = page_bytes();
     const unsigned char *begin = b->map + page, *end = b->map + b->map_bytes - page;
     int64_t touched = 0;
     for (const unsigned char *at = begin; at < b->data; at++)
@@ -170,7 +161,7 @@ void buffer_check(const struct buffer *b, const char *name)
 void buffer_free(struct buffer *b)
 {
     if (b->map)
-        munmap(b->map, b->map_bytes);
+        pages_unmap(b->map, b->map_bytes);
     memset(b, 0, sizeof *b);
 }
 
@@ -183,39 +174,54 @@ struct device devices[] = {{"ref", "ref", NULL}, LIK_CPU_LEVELS(LEVEL){"cuda:0",
 #endif
 const int64_t device_count = COUNT(devices);
 
-/* AMX with Linux's leave. */
-static int has_amx(void)
+/* A feature of aarch64, by its number in Linux's HWCAP and HWCAP2, or by Apple's name. */
+static int has_feature(int number, const char *name)
 {
-#if defined(__x86_64__) && defined(__linux__)
-    unsigned a, b, c, d;
-    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 22 & 13) == 13 &&
-           !syscall(SYS_arch_prctl, 0x1023, 18);
+#if defined(__aarch64__) && defined(__linux__)
+    (void)name;
+    return getauxval(number < 64 ? AT_HWCAP : AT_HWCAP2) >> number % 64 & 1;
+#elif defined(__aarch64__) && defined(__APPLE__)
+    int has = 0;
+    size_t size = sizeof has;
+    return number >= 0 && !sysctlbyname(name, &has, &size, NULL, 0) && has;
 #else
-    return 0;
+    (void)name;
+    return number < 0;
 #endif
 }
 
 static int processor_has(const char *level)
 {
+    if (!strcmp(level, "neon"))
+        return 1;
+    if (!strcmp(level, "neondot"))
+        return has_feature(20, "hw.optional.arm.FEAT_DotProd");
+    if (!strcmp(level, "neoni8mm"))
+        return has_feature(77, "hw.optional.arm.FEAT_I8MM");
+    if (!strcmp(level, "neonbf16"))
+        return has_feature(78, "hw.optional.arm.FEAT_BF16");
 #if defined(__x86_64__)
-    unsigned a, b, c, d;
-    int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-               __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
-    int avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                 __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    unsigned a, b, c, d, b7 = 0, c7 = 0, d7 = 0, a71 = 0;
+    int avx2 = 0, avx512 = 0;
+    if (__get_cpuid(1, &a, &b, &c, &d))
+        avx2 = (c & bit_F16C) && (c & bit_FMA) && (c & bit_OSXSAVE);
+    if (__get_cpuid_count(7, 0, &a, &b7, &c7, &d7))
+        avx2 = avx2 && (b7 & bit_AVX2);
+    if (__get_cpuid_count(7, 1, &a71, &b, &c, &d))
+        avx512 =
+            avx2 && (b7 & bit_AVX512F) && (b7 & bit_AVX512BW) && (b7 & bit_AVX512DQ) && (b7 & bit_AVX512VL);
     if (!strcmp(level, "avx2"))
         return avx2;
     if (!strcmp(level, "avxvnni"))
-        return avx2 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
+        return avx2 && (a71 >> 4 & 1);
     if (!strcmp(level, "avx512"))
         return avx512;
     if (!strcmp(level, "avx512vnni"))
-        return avx512 && __builtin_cpu_supports("avx512vnni");
+        return avx512 && (c7 >> 11 & 1);
     if (!strcmp(level, "avx512bf16"))
-        return avx512 && __builtin_cpu_supports("avx512vnni") && __get_cpuid_count(7, 1, &a, &b, &c, &d) &&
-               (a >> 5 & 1);
+        return avx512 && (c7 >> 11 & 1) && (a71 >> 5 & 1);
     if (!strcmp(level, "amx"))
-        return avx512 && has_amx();
+        return avx512 && (d7 >> 22 & 13) == 13 && amx_is_allowed(); /* with the system's leave */
 #endif
     return !strcmp(level, "ref") || !strcmp(level, "generic") || !strcmp(level, "cuda") ||
            !strcmp(level, "metal");

@@ -3,24 +3,20 @@
  * status 0: all held; 1: some did not; 2: it could not run. */
 #include "check.h"
 
-#include <time.h>
+#include "io/system.h"
 
 static const struct {
     const char *name;
     void (*run)(void);
 } groups[] = {
-    {"dtypes", check_dtypes},         {"score", check_score},         {"special", check_special},
-    {"invariance", check_invariance}, {"grad", check_grad},           {"topk", check_topk},
-    {"codec", check_codec},           {"arguments", check_arguments}, {"pool", check_pool},
-    {"plans", check_plans},           {"files", check_files},         {"views", check_views},
+    {"dtypes", check_dtypes},       {"score", check_score},
+    {"special", check_special},     {"invariance", check_invariance},
+    {"grad", check_grad},           {"topk", check_topk},
+    {"codec", check_codec},         {"quantize", check_quantize},
+    {"arguments", check_arguments}, {"pool", check_pool},
+    {"plans", check_plans},         {"files", check_files},
+    {"views", check_views},
 };
-
-static double seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
 
 static int usage(const char *argument)
 {
@@ -64,11 +60,11 @@ int main(int argc, char **argv)
         if (any && !chosen[g])
             continue;
         struct check_totals before = totals;
-        double start = seconds();
+        double start = lik_seconds();
         groups[g].run();
         printf("%-10s %8lld cases %10lld checks %6lld failures %6.1f s\n", groups[g].name,
                (long long)(totals.cases - before.cases), (long long)(totals.checks - before.checks),
-               (long long)(totals.failures - before.failures), seconds() - start);
+               (long long)(totals.failures - before.failures), lik_seconds() - start);
         fflush(stdout);
     }
     devices_close();

@@ -90,6 +90,9 @@ static int read_word(const char *word, struct planned *p)
         s->pairing = LIK_PAIRS;
     else if (!strcmp(word, "normalized"))
         s->q.normalize = s->d.normalize = 1;
+    else if (!strcmp(word, "scaled"))
+        s->q.scale = lik_dtype_bytes(s->q.dtype) == 1 ? (const float *)nowhere : NULL,
+        s->d.scale = (const float *)nowhere, s->d.scale_strides.token = 1;
     else if (!strcmp(word, "one-hot"))
         s->d.storage = LIK_ONE_HOT;
     else if (!strcmp(word, "table"))
@@ -114,6 +117,8 @@ static void finish_tokens(struct lik_tokens *x)
     x->strides.token += x->storage == LIK_RESIDUAL ? (x->dim * x->codec->bits + 7) / 8 : x->dim;
     x->strides.sequence = x->strides.token * x->len_max;
     x->strides.group = x->strides.sequence * x->group_size;
+    if (x->storage != LIK_DENSE)
+        x->codes_strides = (struct lik_strides){x->len_max * x->group_size, x->len_max, 1};
 }
 
 static int read_problem(const char *line, struct planned *p)

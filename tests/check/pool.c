@@ -2,22 +2,9 @@
  * one context shared by many threads; a run in a run. Small enough to run under
  * ThreadSanitizer, which does not know fork: that part is left out there. */
 #include "check.h"
+#include "system.h"
 
-#include <pthread.h>
 #include <stdatomic.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#if defined(__SANITIZE_THREAD__)
-#define HAS_FORK 0
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define HAS_FORK 0
-#endif
-#endif
-#ifndef HAS_FORK
-#define HAS_FORK 1
-#endif
 
 struct tally {
     struct lik_pool *pool; /* for nested calls */
@@ -105,7 +92,7 @@ struct caller {
     char error[200];
 };
 
-static void *call_often(void *arg)
+static void call_often(void *arg)
 {
     struct caller *caller = arg;
     enum { N = 37 };
@@ -118,12 +105,11 @@ static void *call_often(void *arg)
         for (int i = 0; i < N; i++)
             caller->wrong += atomic_load(&seen[i]) != 1;
     }
-    return NULL;
 }
 
 /* The problem again and again into outputs of its own, every third time with a bad argument in
  * between. */
-static void *score_often(void *arg)
+static void score_often(void *arg)
 {
     struct caller *caller = arg;
     const struct problem *p = caller->p;
@@ -135,7 +121,7 @@ static void *score_often(void *arg)
     op.argmax = NULL;
     caller->wrong += lik_score_plan(caller->ctx, &op, &exec, &plan) != LIK_OK;
     exec.workspace_bytes = plan.workspace_bytes;
-    exec.workspace = aligned_alloc(64, (plan.workspace_bytes + 64) & ~(size_t)63);
+    caller->wrong += lik_memory_alloc(caller->ctx, plan.workspace_bytes, &exec.workspace) != LIK_OK;
     for (int64_t round = 0; round < caller->rounds; round++) {
         memset(op.scores, 0xcb, (size_t)p->scores * sizeof(float));
         caller->wrong += lik_score_run(caller->ctx, &op, &exec) != LIK_OK || *lik_last_error();
@@ -150,8 +136,7 @@ static void *score_often(void *arg)
         }
     }
     free(op.scores);
-    free(exec.workspace);
-    return NULL;
+    lik_memory_free(caller->ctx, exec.workspace);
 }
 
 /* A scheduler that runs other work on a thread that waits: the caller's runs, in its first
@@ -179,67 +164,60 @@ static void check_run_in_run(const struct lik_context *ctx, const struct problem
     op.argmax_dtype = LIK_I32;
     check_ok(lik_score_plan(ctx, &op, &exec, &plan), "lik_score_plan");
     exec.workspace_bytes = plan.workspace_bytes;
-    exec.workspace = aligned_alloc(64, (plan.workspace_bytes + 64) & ~(size_t)63);
+    check_ok(lik_memory_alloc(ctx, plan.workspace_bytes, &exec.workspace), "lik_memory_alloc");
     check_ok(lik_score_run(ctx, &op, &exec), "the outer run");
     check(inner.wrong == 0, "the inner runs saw %lld wrong results", (long long)inner.wrong);
     check(!memcmp(op.scores, p->op.scores, (size_t)p->scores * sizeof(float)),
           "the outer run's scores differ");
     free(op.argmax);
     free(op.scores);
-    free(exec.workspace);
+    lik_memory_free(ctx, exec.workspace);
 }
 
-static void check_callers(const char *what, void *(*body)(void *), const struct lik_context *ctx,
+static void check_callers(const char *what, void (*body)(void *), const struct lik_context *ctx,
                           const struct problem *p, int64_t rounds)
 {
     enum { CALLERS = 4 };
     struct lik_pool *pool;
     struct caller callers[CALLERS];
-    pthread_t threads[CALLERS];
     totals.cases++;
     check_describe("pool: %s by %d callers", what, CALLERS);
     if (!check_ok(lik_pool_create(3, &pool), "lik_pool_create"))
         return;
-    for (int i = 0; i < CALLERS; i++) {
+    for (int i = 0; i < CALLERS; i++)
         callers[i] = (struct caller){.pool = pool, .ctx = ctx, .p = p, .rounds = rounds};
-        if (pthread_create(&threads[i], NULL, body, &callers[i]))
-            exit(2);
-    }
-    for (int i = 0; i < CALLERS; i++) {
-        pthread_join(threads[i], NULL);
+    threads_run(CALLERS, body, callers, sizeof *callers);
+    for (int i = 0; i < CALLERS; i++)
         check(callers[i].wrong == 0, "caller %d saw %lld wrong results", i, (long long)callers[i].wrong);
-    }
     lik_pool_destroy(pool);
 }
 
 /* A child of fork() has the pool but not its threads: its calls run on its one thread; it may
  * destroy the pool. */
+static int use_in_child(void *pool)
+{
+    int64_t before = totals.failures;
+    check_each_once(pool, 50, 0);
+    check_each_once(pool, 50, 1);
+    lik_pool_destroy(pool);
+    struct lik_pool *own;
+    if (lik_pool_create(2, &own))
+        return 3;
+    check_each_once(own, 50, 0);
+    lik_pool_destroy(own);
+    return totals.failures > before;
+}
+
 static void check_fork(void)
 {
     struct lik_pool *pool;
     check_describe("pool: after fork");
-    if (!HAS_FORK || !check_ok(lik_pool_create(3, &pool), "lik_pool_create"))
+    if (!check_ok(lik_pool_create(3, &pool), "lik_pool_create"))
         return;
     totals.cases++;
     check_each_once(pool, 100, 0);
-    fflush(stdout);
-    pid_t child = fork();
-    if (child == 0) {
-        int64_t before = totals.failures;
-        alarm(20); /* a child that waits for workers it does not have is ended */
-        check_each_once(pool, 50, 0);
-        check_each_once(pool, 50, 1);
-        lik_pool_destroy(pool);
-        struct lik_pool *own;
-        if (lik_pool_create(2, &own))
-            _exit(3);
-        check_each_once(own, 50, 0);
-        lik_pool_destroy(own);
-        _exit(totals.failures > before ? 1 : 0);
-    }
-    int status = -1;
-    check(child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0,
-          "the child ended with status 0x%x", (unsigned)status);
+    int status = fork_run(use_in_child, pool);
+    check(status == 0, "the child ended with status %d", status);
     check_each_once(pool, 100, 0);
     lik_pool_destroy(pool);
 }

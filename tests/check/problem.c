@@ -62,6 +62,8 @@ struct spec spec_random(struct rng *rng, int64_t work)
     spec.placement = rng_below(rng, 2) ? AT_BEGIN : AT_END;
     spec.scores_gap = spec.pairing > LIK_CANDIDATES || rng_below(rng, 4) ? 0 : rng_below(rng, 4);
     spec.per_query = rng_below(rng, 4);
+    if (spec.d.compressed && rng_below(rng, 2))
+        compressed_even(&spec);
     spec.list_count = rng_below(rng, 12);
     spec.q.len = RNG_PICK(rng, q_lens);
     spec.d.len = RNG_PICK(rng, d_lens);
@@ -80,7 +82,7 @@ struct spec spec_random(struct rng *rng, int64_t work)
     if (spec.q.count == 0 || spec.d.count == 0)
         spec.list_count = 0;
     while (spec.q.len * spec.d.len * spec.dim * (spec.q.count + 1) * (spec.d.count + 1) > 4 * work) {
-        if (spec.dim > 33 && rng_below(rng, 2))
+        if (spec.dim > 33 && !spec.d.codes_together && rng_below(rng, 2))
             spec.dim /= 2;
         else if (spec.d.len > spec.q.len)
             spec.d.len /= 2;
@@ -109,6 +111,37 @@ struct spec spec_far(int64_t number)
         side->values = which == 0 ? NORMAL : which == 1 ? SQUARES_OVERFLOW : SQUARES_UNDERFLOW;
         side->scale = which == 3 || (which && number % 3 == 0) ? PER_TOKEN : UNSCALED;
     }
+    return spec;
+}
+
+struct spec spec_many(int64_t number)
+{
+    static const int64_t widths[] = {128, 16, 64, 112, 128, 48, 96, 120};
+    static const int32_t stored[] = {LIK_E4M3, LIK_I8, LIK_E5M2},
+                         queries[] = {LIK_E4M3, LIK_I8, LIK_BF16, LIK_F16, LIK_E5M2};
+    static const enum layout layouts[] = {CONTIGUOUS, PACKED_I32, CONTIGUOUS, PACKED_GAPS, GROUPED};
+    static const enum values values[] = {NORMAL, TIES, NORMAL, INTEGERS, WITH_NAN};
+    struct rng rng = {.state = 70000 + (uint64_t)number};
+    struct spec spec = spec_plain(1 + rng_below(&rng, number % 3 ? 32 : 16), 1 + rng_below(&rng, 70),
+                                  widths[number % 8], (uint64_t)number);
+    spec.pairing = number % 4 == 3 ? LIK_LIST : number % 8 == 6 ? LIK_CANDIDATES : LIK_ALL;
+    spec.q.count = spec.pairing == LIK_ALL ? 1 + (spec.q.len <= 16) : 3;
+    spec.per_query = 410;
+    spec.list_count = 1500;
+    spec.d.count = spec.pairing == LIK_LIST ? 200 : spec.pairing == LIK_CANDIDATES ? 3 * 410 : 1200;
+    spec.d.dtype = stored[number % 3];
+    spec.q.dtype = queries[number % 5];
+    spec.d.layout = layouts[number / 2 % 5];
+    spec.d.mask = number % 2 ? (enum mask)rng_below(&rng, MASKS) : UNMASKED;
+    spec.q.mask = number % 7 == 6 ? RANDOM : UNMASKED;
+    spec.d.scale = (enum scale)rng_below(&rng, SCALES);
+    spec.q.scale = (enum scale)rng_below(&rng, SCALES);
+    spec.q.normalize = spec.q.scale == UNSCALED && number % 2;
+    spec.d.values = values[number / 3 % 5];
+    spec.q.values = values[number / 5 % 5];
+    spec.argmax_dtype = number % 3 == 1 ? 0 : number % 3 ? LIK_I32 : LIK_I16;
+    spec.weights = (int)(number % 2);
+    spec.placement = number % 4 < 2 ? AT_BEGIN : AT_END;
     return spec;
 }
 
@@ -435,7 +468,7 @@ double problem_product_tolerance(const struct problem *p, int64_t i, int64_t s, 
         tolerance += below_normal;
     }
     if (problem_quantized(p)) {
-        double step = fmax(p->q.largest[row] / 32767, p->q.l1[row] * 128 / 0x1p31);
+        double step = fmax(p->q.largest[row] / 32639, p->q.l1[row] * 128 / 0x1p31);
         if (p->op.precision == LIK_MEDIUM && (p->op.d.dtype == LIK_I8 || p->op.d.codec->bits <= 4))
             step = p->q.largest[row] / 63;
         tolerance += 0.5 * 1.001 * step * l1; /* the step itself is an f32 */
@@ -654,3 +687,4 @@ RUN_VERB(grad, gpu_run_grad(ctx, op))
 RUN_VERB(decode, gpu_run_decode(ctx, op))
 RUN_VERB(encode, gpu_run_encode(ctx, op))
 RUN_VERB(train, gpu_run_train(ctx, op))
+RUN_VERB(quantize, gpu_run_quantize(ctx, op))

@@ -78,7 +78,8 @@ static void check_variant(const struct problem *p, const struct device *device)
         return;
     size_t length = strlen(plan.variant), tail = strlen(device->level);
     int on_gpu = strstr(plan.variant, "_sm90_") || strstr(plan.variant, "_mma_") ||
-                 strstr(plan.variant, "_scan_") || strstr(plan.variant, "_f32") || !p->scores || !p->q.len;
+                 strstr(plan.variant, "_scan_") || strstr(plan.variant, "_bytes") ||
+                 strstr(plan.variant, "_f32") || !p->scores || !p->q.len;
     check(!strncmp(plan.variant, "score_", 6) && length > tail &&
               (totals.gpu ? on_gpu : !strcmp(plan.variant + length - tail, device->level)),
           "the variant is \"%s\"", plan.variant);
@@ -259,6 +260,20 @@ void check_score(void)
     for (number = 0; number < 12; number++)
         if (check_wanted(60000 + number, 5))
             check_many_look_ups(number);
+    for (number = 0; number < (totals.gpu ? 240 : 12); number++)
+        if (check_wanted(70000 + number, 5)) {
+            struct spec spec = spec_many(number);
+            check_case("many", 70000 + number, &spec);
+        }
+    for (number = 0; number < 2 * 300; number++)
+        if (check_wanted(80000 + number, 31)) { /* integers of every width, by one band or by two */
+            struct spec spec = spec_plain(number % 2 ? 24 : 70, 1 + number / 2, 40, (uint64_t)number);
+            spec.q.dtype = spec.d.dtype = LIK_I8;
+            spec.q.scale = spec.d.scale = number % 3 ? PER_TOKEN : UNSCALED;
+            spec.q.count = spec.d.count = 2;
+            spec.argmax_dtype = number % 4 < 2 ? LIK_I32 : 0;
+            check_case("widths", 80000 + number, &spec);
+        }
     for (number = 0; number < 64 && !totals.gpu; number++) { /* on Hopper such tokens of bf16 become 0 */
         struct spec spec = spec_far(number);
         if (check_wanted(30000 + number, 5))

@@ -2,9 +2,7 @@
  * cannot be read, one NaN among many pairs, documents of one repeated token, products that are
  * all negative, and nothing at all. */
 #include "check.h"
-
-#include <sys/mman.h>
-#include <unistd.h>
+#include "system.h"
 
 #define FOR_EACH_DEVICE(device)                                                            \
     for (const struct device *device = devices; device < devices + device_count; device++) \
@@ -15,14 +13,6 @@ static float bits_to_f32(uint32_t bits)
     float value;
     memcpy(&value, &bits, sizeof value);
     return value;
-}
-
-/* Address space without memory behind it until it is touched; NULL if the system grants
- * none. */
-static unsigned char *reserve_space(size_t bytes)
-{
-    void *map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return map == MAP_FAILED ? NULL : map;
 }
 
 /* Token t of document j is t + 10 * j + 1 in its first element: the score of an all-ones query
@@ -39,7 +29,7 @@ static void check_large_arrays(int32_t dtype, int packed)
 {
     int64_t dim = 128, far = (int64_t)1 << 31, rows = far / dim, len = 3;
     size_t bytes = (size_t)(2 * far + 4096) * lik_dtype_bytes(dtype);
-    unsigned char *data = reserve_space(bytes);
+    unsigned char *data = pages_map(bytes);
     check_describe("special: %s documents past 2^31 elements, %s", lik_dtype_name(dtype),
                    packed ? "packed" : "padded");
     totals.cases++;
@@ -83,15 +73,15 @@ static void check_large_arrays(int32_t dtype, int packed)
             }
         }
     }
-    munmap(data, bytes);
+    pages_unmap(data, bytes);
 }
 
 /* Each token on a page of its own; the pages of dropped tokens are unmapped. */
 static void check_dropped_unread(int32_t dtype)
 {
     enum { TOKENS = 23 };
-    int64_t page = sysconf(_SC_PAGESIZE), dim = page / (int64_t)lik_dtype_bytes(dtype);
-    unsigned char *data = reserve_space((size_t)(page * TOKENS));
+    int64_t page = (int64_t)page_bytes(), dim = page / (int64_t)lik_dtype_bytes(dtype);
+    unsigned char *data = pages_map((size_t)(page * TOKENS));
     uint8_t mask[TOKENS];
     float *query = calloc((size_t)(5 * dim), sizeof(float)), score = 0;
     check_describe("special: dropped %s tokens on unreadable pages", lik_dtype_name(dtype));
@@ -107,7 +97,7 @@ static void check_dropped_unread(int32_t dtype)
         else if (mask[t])
             data[page * t + 1] = (unsigned char)(0x30 + t); /* the high byte of an f16 or bf16 */
         if (!mask[t])
-            mprotect(data + page * t, (size_t)page, PROT_NONE);
+            pages_protect(data + page * t, (size_t)page, PAGES_NONE);
     }
     struct lik_score op = {.struct_size = sizeof op, .scores = &score};
     op.q = lik_tokens_padded(query, LIK_F32, 1, 5, dim);
@@ -123,7 +113,7 @@ static void check_dropped_unread(int32_t dtype)
         op.d.normalize = 1;
         check_ok(run_score(device->ctx, &op, NULL), "lik_score_run");
     }
-    munmap(data, (size_t)(page * TOKENS));
+    pages_unmap(data, (size_t)(page * TOKENS));
     free(query);
 }
 

@@ -184,7 +184,7 @@ static void check_rest(const struct device *device, int32_t bits, uint64_t seed)
             check_close("centroid", c * DIM + k, (double)out.centroids[c * DIM + k],
                         sums[c * DIM + k] / sqrt(norm), 1e-6);
     }
-    check_close("mean squared residual", 0, out.found.mean_squared_residual, squares / COUNT_, 1e-6);
+    check_close("mean squared residual", 0, out.found.mean_squared_residual, squares / (double)COUNT_, 1e-6);
     qsort(residuals, COUNT_ * DIM, sizeof *residuals, by_value);
     int64_t buckets = (int64_t)1 << bits;
     for (int64_t b = 0; bits && b < buckets; b++) {

@@ -1,8 +1,12 @@
 """The manual page and the completions that the build makes of the table of options."""
 
+import os
+import pty
 import re
+import select
 import shutil
 import subprocess
+import time
 
 import pytest
 from conftest import fails, run
@@ -58,8 +62,105 @@ def test_bash_completes(tmp_path):
     assert complete(tmp_path, "lik", "score", "--color", "=") == ["auto", "always", "never"]
     (tmp_path / "queries.npy").touch()
     (tmp_path / "two words").touch()
+    # what bash takes for several words; the last one is completed
+    assert complete(tmp_path, "lik", "score", "--device", "cpu", ":", "gen") == ["generic"]
+    assert complete(tmp_path, "lik", "score", "--device", "=", "cpu", ":", "gen") == ["generic"]
+    assert "generic" in complete(tmp_path, "lik", "score", "--device", "cpu", ":")
+    assert complete(tmp_path, "lik", "score", "--device", "cu") == ["cuda:0"]
+    assert complete(tmp_path, "lik", "score", "--device", "cpu:gen") == [
+        "cpu:generic"
+    ]  # where : parts nothing
+    assert complete(tmp_path, "lik", "demo", "quer") == [""]  # takes no files
     assert complete(tmp_path, "lik", "score", "two") == ["two words"]
     assert complete(tmp_path, "lik", "score", "quer") == ["queries.npy"]
+
+
+SHELLS = {
+    "bash": (["bash", "--norc", "--noprofile", "-i"], "source ./lik; bind 'set bell-style none'; PS1='$ '\n"),
+    "zsh": (
+        ["zsh", "-f", "-i"],
+        "fpath=($PWD $fpath); autoload -Uz compinit; compinit -u -d ./dump; PS1='$ '\n",
+    ),
+}
+
+
+def typed(shell, folder, text):
+    """The words that a shell at a terminal takes `text` for, once the tabs in it have been
+    completed."""
+    (folder / {"bash": "lik", "zsh": "_lik"}[shell]).write_text(run("--generate", shell)[0])
+    command, setup = SHELLS[shell]
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "dumb", "HISTFILE": "/dev/null"}
+    process = subprocess.Popen(
+        command,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        cwd=folder,
+        env=environment,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    said = ""
+
+    def wait_for(sign):
+        nonlocal said
+        until = time.monotonic() + 20
+        while not re.search(sign, said) and time.monotonic() < until:
+            if select.select([ours], [], [], 0.2)[0]:
+                said += os.read(ours, 4096).decode(errors="replace")
+        assert re.search(sign, said), said
+
+    try:
+        os.write(ours, (setup + "echo rea''dy\n").encode())
+        wait_for("ready")
+        said = ""
+        # the tab's work is done when the line runs: keys are read one after another
+        os.write(ours, text.encode())
+        wait_for(re.escape(text.split("\t")[0][-3:]))
+        time.sleep(0.5)
+        os.write(ours, b"\x01printf '<%s>' \x05; echo en''d\n")
+        wait_for(r">end\b")
+        return re.findall(r"<([^<>]*)>", re.search(r"((?:<[^<>]*>)+)end", said)[1])
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_at_a_terminal(tmp_path, shell):
+    if not shutil.which(shell):
+        pytest.skip(f"{shell} is not installed")
+    (tmp_path / "two words").touch()
+    lines = {
+        "lik expl\t": ["lik", "explain"],
+        "lik score --device cpu:gen\t": ["lik", "score", "--device", "cpu:generic"],
+        "lik score --device=cpu:gen\t": ["lik", "score", "--device=cpu:generic"],
+        "lik score --device cud\t": ["lik", "score", "--device", "cuda:0"],
+        "lik score --color ne\t": ["lik", "score", "--color", "never"],
+        "lik info two\t": ["lik", "info", "two words"],
+    }
+    for text, words in lines.items():
+        assert typed(shell, tmp_path, text) == words, text
+
+
+def test_fish_completes(tmp_path):
+    if not shutil.which("fish"):
+        pytest.skip("fish is not installed")
+    (tmp_path / "lik.fish").write_text(run("--generate", "fish")[0])
+    (tmp_path / "queries.npy").touch()
+
+    def found(line):
+        command = ["fish", "--no-config", "-c", f"source lik.fish; complete -C '{line}'"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+        return [x.split("\t")[0] for x in done.stdout.splitlines()]
+
+    assert {*COMMANDS} <= {*found("lik ")} and "queries.npy" not in found("lik ")  # -f: no files
+    assert found("lik expl") == ["explain"] and found("lik score quer") == ["queries.npy"]
+    assert found("lik demo quer") == []
+    assert found("lik score --device cpu:gen") == ["cpu:generic"]
+    assert found("lik score --device=cpu:gen") == ["--device=cpu:generic"]
 
 
 def test_descriptions_keep_their_apostrophes():

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import zlib
 
 import numpy as np
 import pytest
@@ -279,6 +280,31 @@ def test_npz_refused(tmp_path, rng):
         (tmp_path / "x.npz").write_bytes(damaged)
         done = subprocess.run([LIK, *map(str, ask("x.npz"))], capture_output=True)
         assert done.returncode in (0, 3, 4), done
+
+
+def test_npz_checksums_and_sizes(tmp_path, rng):
+    """Scoring does not read checksums, `lik info --check` does; sizes are always looked at."""
+    x = unit(rng, 2, 3, 8)
+    np.savez(tmp_path / "d.npz", embeddings=x, other=np.arange(5))
+    whole = (tmp_path / "d.npz").read_bytes()
+    assert "norm" in run("info", "--check", tmp_path / "d.npz")[0]
+    for name, text in (("embeddings", x.tobytes()), ("other", np.arange(5).tobytes())):
+        damaged = bytearray(whole)
+        at = whole.index(text)
+        damaged[at] ^= 1
+        (tmp_path / "x.npz").write_bytes(damaged)
+        assert run("info", tmp_path / "x.npz")[0]
+        crc = zlib.crc32(damaged[whole.rindex(b"\x93NUMPY", 0, at) : at + len(text)])
+        fails(
+            3, f"'{name}.npy' has the checksum {crc:08x}", "directory says", "it is damaged",
+            args=["info", "--check", tmp_path / "x.npz"],
+        )  # fmt: skip
+    entry = whole.index(b"PK\x01\x02")
+    for size, said in ((len(x.tobytes()), "bytes"), (1 << 30, "more than there are before the directory")):
+        damaged = bytearray(whole)
+        damaged[entry + 20 : entry + 28] = size.to_bytes(4, "little") * 2
+        (tmp_path / "x.npz").write_bytes(damaged)
+        fails(3, "embeddings", said, args=["info", tmp_path / "x.npz"])
 
 
 def test_safetensors_key(tmp_path, rng):

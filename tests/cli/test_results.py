@@ -2,12 +2,17 @@
 
 import json
 import math
+import os
+import shutil
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import (
     DEMO,
     DEMO_FILES,
+    LIK,
     TOLERANCE,
     check_ranking,
     fails,
@@ -307,6 +312,26 @@ def test_demo(tmp_path):
     check_measures(everything)
     assert everything.count("\n  relevant: ") == 200
     fails(3, "holds no documents.safetensors", args=("demo", "--data", tmp_path))
+
+
+def test_demo_where_the_data_are(tmp_path):
+    """A command without the collection beside it, in its folder and in the one above."""
+    alone = tmp_path / "bin" / "lik"
+    alone.parent.mkdir()
+    shutil.copy2(LIK, alone)
+    paths = {"LD_LIBRARY_PATH": str(Path(LIK).resolve().parent)}
+    for folder in (DEMO, DEMO.parent, tmp_path):
+        done = subprocess.run(
+            [alone, "demo", "--quiet", "-o", tmp_path / "map"],
+            cwd=folder,
+            env={**os.environ, **paths},
+            capture_output=True,
+            text=True,
+        )
+        assert (done.returncode == 3) is (folder == tmp_path), done.stderr
+    assert "beside the program, in ./demo or here" in done.stderr and "--data DIR" in done.stderr
+    (tmp_path / "documents.safetensors").touch()  # anybody's
+    assert subprocess.run([alone, "demo"], cwd=tmp_path, env={**os.environ, **paths}).returncode == 3
 
 
 def test_demo_data_through_score_and_eval():

@@ -26,7 +26,7 @@
         }                                                                                        \
     } while (0)
 
-enum { SCORE, TOPK, GRAD, DECODE, ENCODE, TRAIN, VERBS };
+enum { SCORE, TOPK, GRAD, DECODE, ENCODE, TRAIN, QUANTIZE, VERBS };
 #define ARENA   (1 << 14) /* bytes on either side of where data, masks, scales and weights begin */
 #define ENTRIES 40        /* of offsets and lists */
 #define PAINT   0xcb
@@ -218,7 +218,8 @@ static int plan_of(int verb, const struct lik_context *ctx, const void *op, cons
     case GRAD: return lik_grad_plan(ctx, op, exec, plan);
     case DECODE: return lik_decode_plan(ctx, op, exec, plan);
     case ENCODE: return lik_encode_plan(ctx, op, exec, plan);
-    default: return lik_train_plan(ctx, op, exec, plan);
+    case TRAIN: return lik_train_plan(ctx, op, exec, plan);
+    default: return lik_quantize_plan(ctx, op, exec, plan);
     }
 }
 
@@ -230,7 +231,8 @@ static int run_of(int verb, const struct lik_context *ctx, const void *op, const
     case GRAD: return lik_grad_run(ctx, op, exec);
     case DECODE: return lik_decode_run(ctx, op, exec);
     case ENCODE: return lik_encode_run(ctx, op, exec);
-    default: return lik_train_run(ctx, op, exec);
+    case TRAIN: return lik_train_run(ctx, op, exec);
+    default: return lik_quantize_run(ctx, op, exec);
     }
 }
 
@@ -340,10 +342,11 @@ struct call {
     struct lik_score op;
     struct lik_topk topk;
     struct lik_grad grad;
-    struct lik_decode decode; /* of op.d, and so the next two */
+    struct lik_decode decode; /* of op.d, and so the other verbs */
     struct lik_encode encode;
     struct lik_codec codec;
     struct lik_train train;
+    struct lik_quantize quantize;
     wide rows, columns, entries; /* of the scores; entries: with what lies between rows */
     wide row_q, row_d;           /* rows of the gradients */
     struct output outputs[3], winners;
@@ -437,6 +440,20 @@ static void make_decode(struct call *c)
     decode->out = c->outputs[0].data;
     decode->struct_size = (size_t)maybe(sizeof *decode);
     c->block = in_block(decode, sizeof *decode);
+}
+
+static void make_quantize(struct call *c)
+{
+    struct lik_quantize *quantize = &c->quantize;
+    quantize->x = c->op.d;
+    quantize->values_dtype = (int32_t)maybe(LIK_E4M3 + next(3));
+    quantize->one_scale = (int32_t)next(2);
+    c->outputs[0] = output_of(c->row_d * c->op.d.dim, 1);
+    c->outputs[1] = output_of(quantize->one_scale ? 1 : c->row_d, 4);
+    quantize->values = c->outputs[0].data;
+    quantize->scales = (float *)(void *)c->outputs[1].data;
+    quantize->struct_size = (size_t)maybe(sizeof *quantize);
+    c->block = in_block(quantize, sizeof *quantize);
 }
 
 static void make_encode(struct call *c)
@@ -579,8 +596,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         make_decode(&c);
     else if (c.verb == ENCODE)
         make_encode(&c);
-    else
+    else if (c.verb == TRAIN)
         make_train(&c);
+    else
+        make_quantize(&c);
     plan_and_run(&c, contexts[which]);
     for (int i = 0; i < 3; i++)
         if (c.outputs[i].data != c.winners.data)

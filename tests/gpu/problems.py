@@ -130,6 +130,7 @@ class Operand:
             x = x / x.norm(dim=1, keepdim=True).clamp_min(1e-12)
         return x
 
+    # Long because every layout is a few lines of the same arithmetic.
     def lay_out(self, layout, group):
         lik_dtype, torch_dtype = DTYPES[self.dtype]
         x = lik.Tokens(
@@ -141,10 +142,11 @@ class Operand:
             normalize=int(self.normalize),
         )
         dim, n, size = self.dim, self.len_max, torch.empty((), dtype=torch_dtype).element_size()
+        apart = 16 if size == 1 else 8  # elements: whole steps of 16 bytes
         raw = {1: torch.uint8, 2: torch.int16, 4: torch.int32}[size]
         if layout.startswith("packed"):
             total = sum(self.lengths) + (5 if layout.endswith("gap") else 0)
-            step = dim + (8 if layout.endswith("gap") else 0)
+            step = dim + (apart if layout.endswith("gap") else 0)
             wide = torch.int64 if layout.startswith("packed64") else torch.int32
             offsets = torch.tensor([0, *self.lengths], dtype=torch.int64).cumsum(0) + (
                 2 if layout.endswith("gap") else 0
@@ -163,7 +165,7 @@ class Operand:
             element_places = places * step
         else:
             dim_step = 2 if layout == "dim_stride" else 1
-            token = dim * dim_step + (8 if layout == "wide" else 3 if layout == "odd" else 0)
+            token = dim * dim_step + (apart if layout == "wide" else 3 if layout == "odd" else 0)
             sequence = token * n + (16 if layout == "wide" else 0)
             members = group or max(self.count, 1)
             gap = 64 if group and layout == "wide" else 0

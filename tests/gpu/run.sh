@@ -29,7 +29,7 @@ step() { # NAME COMMAND...: counts one test
 
 sanitize() { # TOOL: no errors, and something ran
     local log
-    log=$(compute-sanitizer --tool "$1" --error-exitcode 9 "$build/tests/lik_check" --device cuda:0 --quick score topk grad codec 2>&1)
+    log=$(compute-sanitizer --tool "$1" --error-exitcode 9 "$build/tests/lik_check" --device cuda:0 --quick score topk grad codec quantize 2>&1)
     local status=$?
     echo "$log" | tail -n 6
     [ $status -eq 0 ] && grep -q 'ERROR SUMMARY: 0 errors\|RACECHECK SUMMARY: 0 hazards' <<<"$log" &&
@@ -40,7 +40,7 @@ sanitize() { # TOOL: no errors, and something ran
 for arch in "" 80 75; do
     export LIK_CUDA_ARCH=$arch
     less=${arch:+--quick}
-    step "check suite sm_${arch:-native}" "$build/tests/lik_check" --device cuda:0 ${quick:-$less} score topk grad invariance codec
+    step "check suite sm_${arch:-native}" "$build/tests/lik_check" --device cuda:0 ${quick:-$less} score topk grad invariance codec quantize
     step "problems sm_${arch:-native}" "$python" tests/gpu/check.py --lib "$build/liblik.so" \
         --seconds $([ -n "$quick$arch" ] && echo 12 || echo 90) $([ -n "$arch" ] && echo --only special,random,topk)
 done

@@ -11,6 +11,7 @@ from harness import PAIRINGS, compare, fail, problem, score, tolerance
 from problems import DTYPES, Operand, lik, pairs_of
 
 NAN = float("nan")
+BYTES = ("e4m3", "e5m2", "i8")
 DIMS = [
     1,
     3,
@@ -46,11 +47,14 @@ def random_case(device, seed, native):
     """One random problem; with `native`, one that the Hopper loop takes."""
     r = random.Random(seed)
     g = torch.Generator(device="cuda").manual_seed(seed)
-    dim = r.choice([x for x in DIMS if not native or (x % 8 == 0 and x <= 1024)])
+    dtype = r.choice(list(DTYPES))
+    step = 16 if dtype in BYTES else 8
+    dim = r.choice([x for x in DIMS if not native or (x % step == 0 and x <= 1024)])
     q_len, d_len = r.choice(LQ), r.choice(LD)
     kind = r.choice(["unit", "ints"])
-    dtype = r.choice(["bf16", "f16", "f32"]) if native else r.choice(list(DTYPES))
-    q_dtype = dtype if native or r.random() < 0.5 else r.choice(list(DTYPES))
+    q_dtype = dtype
+    if dtype in BYTES or not native:
+        q_dtype = r.choice([dtype, *(x for x in DTYPES if not native or x != "f32")])
     pairing = r.choice(["all", "all", "candidates", "pairs", "list"])
     budget = max(1, 60000 // max(1, q_len * d_len)) if q_len * d_len else 40
     count = max(1, min(int(budget**0.5) * 2, 24))
@@ -70,7 +74,7 @@ def random_case(device, seed, native):
         r.choice(layouts),
         r.choice(["padded", "packed", "wide", "odd", "dim_stride", "transposed"]),
     )
-    scale = not native and r.random() < 0.25
+    scale = (not native or (dtype in BYTES and not normalize)) and r.random() < 0.5
     group = (
         per_query if pairing == "candidates" and r.random() < 0.5 and d_layout in ("padded", "wide") else 0
     )
@@ -141,6 +145,7 @@ def check_random(device, args):
     print(f"random: {done} cases", flush=True)
 
 
+# Long because every layout of one problem is compared with the whole.
 def check_batches(device, args):
     """The bits of a score depend on its query and document alone: any batch, padded or packed,
     100 runs.
@@ -159,7 +164,13 @@ def check_batches(device, args):
         ("f32", 96, True, lik.HIGH),
         ("f32", 200, False, lik.MEDIUM),
         ("f32", 200, True, lik.MEDIUM),
+        ("e4m3", 128, False, lik.HIGHEST),
+        ("e5m2", 96, False, lik.HIGHEST),
+        ("e4m3", 48, True, lik.HIGHEST),
+        ("i8", 128, True, lik.HIGHEST),
+        ("i8", 320, False, lik.HIGHEST),
     ):
+        scale = dtype in BYTES and not normalize
         for q_len, d_len, nq, nd in (
             (32, 300, 20, 40),
             (300, 180, 3, 30),
@@ -170,7 +181,10 @@ def check_batches(device, args):
             (17, 300, 1, 3000),
         ):
             g = torch.Generator(device="cuda").manual_seed(7)
-            q, d = (Operand(g, n, m, dim, dtype, normalize=normalize) for n, m in ((nq, q_len), (nd, d_len)))
+            q, d = (
+                Operand(g, n, m, dim, dtype, normalize=normalize, scale=scale)
+                for n, m in ((nq, q_len), (nd, d_len))
+            )
             op = problem(q, d, precision=precision)
             whole, at, variant = score(device, op, torch.int32)
             name = f"batches {dtype} {dim} {nq}x{q_len} {nd}x{d_len} precision {precision} [{variant}]"
@@ -181,9 +195,11 @@ def check_batches(device, args):
             for i, j in ((0, 0), (nq - 1, nd - 1), (nq // 2, nd // 3)):
                 q1, d1 = op.q, op.d
                 part = problem(q, d, precision=precision)
-                size = 4 if dtype == "f32" else 2
+                size = 4 if dtype == "f32" else 1 if dtype in BYTES else 2
                 part.q.data, part.q.count = q1.data + i * q_len * dim * size, 1
                 part.d.data, part.d.count = d1.data + j * d_len * dim * size, 1
+                if scale:
+                    part.q.scale, part.d.scale = q1.scale + i * q_len * 4, d1.scale + j * d_len * 4
                 alone, at1, small = score(device, part, torch.int32)
                 fail(
                     bool(alone[0, 0] == whole[i, j]) and torch.equal(at1[0, 0], at[i, j]),
@@ -201,7 +217,7 @@ def check_batches(device, args):
                 torch.equal(other, whole[:, nd // 3 : nd // 3 + nd // 2]),
                 f"{name}: a slice of the packed differs",
             )
-            rows = d.data.data.view(DTYPES[dtype][1]).view(-1, dim)
+            rows = d.data.data.view(torch.uint8 if dtype in BYTES else DTYPES[dtype][1]).view(-1, dim)
             apart = torch.nn.functional.pad(rows, (0, 1))  # too odd for the copy engine
             odd = problem(q, d, precision=precision)
             odd.d.data, odd.d.strides = apart.data_ptr(), lik.Strides(0, d_len * (dim + 1), dim + 1)
@@ -231,6 +247,9 @@ def check_masks(device, args):
         ("bf16", 320, 5, 20, 100, 1030, "holes", False),
         ("bf16", 128, 40, 32, 300, 128, "holes", True),
         ("f32", 96, 2, 32, 300, 200, "holes", True),
+        ("i8", 128, 1, 32, 1500, 300, "holes", False),
+        ("i8", 64, 8, 32, 900, 24, "holes", False),
+        ("i8", 128, 3, 32, 70, 1025, "tail", True),
     ):
         g = torch.Generator(device="cuda").manual_seed(21)
         q = Operand(g, nq, q_len, dim, dtype, normalize=normalize)
@@ -290,7 +309,7 @@ def check_masks(device, args):
         places = kept.int().sort(dim=1, stable=True, descending=True)[1]
         want = places[None].expand(nq, -1, -1).gather(2, at2.long().clamp_min(0)).where(at2 >= 0, at2.long())
         fail(torch.equal(at.long(), want), f"{name}: packed without the dropped tokens, other winners")
-        if dtype != "f32" and not normalize:
+        if dtype in ("f16", "bf16") and not normalize:
             torch_dtype = DTYPES[dtype][1]
             data = d.data.data.view(torch_dtype).view(nd, d_len, dim)
             data[kept] = -float("inf")

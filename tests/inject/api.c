@@ -153,7 +153,8 @@ struct results {
     float decoded[DOCUMENTS * DOCUMENT_TOKENS * DIM], inv_norms[DOCUMENTS * DOCUMENT_TOKENS];
     float centroids[CENTROIDS * DIM], cutoffs[3], weights[4];
     int32_t argmax[QUERIES * DOCUMENTS * QUERY_TOKENS], codes[DOCUMENTS * DOCUMENT_TOKENS];
-    uint8_t residuals[DOCUMENTS * DOCUMENT_TOKENS * DIM / 4];
+    uint8_t residuals[DOCUMENTS * DOCUMENT_TOKENS * DIM / 4], bytes[DOCUMENTS * DOCUMENT_TOKENS * DIM];
+    float scales[DOCUMENTS * DOCUMENT_TOKENS];
     int64_t ids[QUERIES * K], merged_ids[QUERIES * K];
 };
 
@@ -189,13 +190,20 @@ static int compute_codec(const struct lik_context *ctx, const struct lik_exec *e
     decode.x = lik_tokens_padded(r->residuals, LIK_F32, DOCUMENTS, DOCUMENT_TOKENS, DIM);
     decode.x = lik_tokens_compressed(decode.x, &codec, r->codes, LIK_I32);
     decode.x.scale = r->inv_norms;
+    struct lik_quantize quantize = {.struct_size = sizeof quantize,
+                                    .x = decode.x,
+                                    .values_dtype = LIK_I8,
+                                    .values = r->bytes,
+                                    .scales = r->scales};
     int status;
     if ((status = lik_train_plan(ctx, &train, exec, &plan)) || (status = lik_train_run(ctx, &train, exec)) ||
         (status = lik_encode_plan(ctx, &encode, exec, &plan)) ||
         (status = lik_encode_run(ctx, &encode, exec)) ||
-        (status = lik_decode_plan(ctx, &decode, exec, &plan)))
+        (status = lik_decode_plan(ctx, &decode, exec, &plan)) ||
+        (status = lik_decode_run(ctx, &decode, exec)) ||
+        (status = lik_quantize_plan(ctx, &quantize, exec, &plan)))
         return status;
-    return lik_decode_run(ctx, &decode, exec);
+    return lik_quantize_run(ctx, &quantize, exec);
 }
 
 /* Everything that computes, on a context and a pool, with workspaces that are there; returns

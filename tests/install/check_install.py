@@ -51,6 +51,39 @@ def check_program(how: str, program: Path, environment: dict[str, str]) -> None:
         sys.exit(1)
 
 
+def check_uninstall(repository: Path, build: str, work: Path) -> None:
+    """`make uninstall` takes away what was installed, files and folders of our own, below a
+    prefix and below DESTDIR, and nothing else."""
+    if not shutil.which("make"):
+        print("skipped: make is not installed")
+        return
+    (work / "build").mkdir(parents=True)
+    (work / "build" / "release").symlink_to(Path(build).resolve())
+    make = ["make", "-C", work, "-f", repository / "Makefile", "uninstall"]
+    for stage in ("", str(work / "stage")):
+        for name in ("usr", "two words"):
+            prefix = work / name if not stage else Path("/opt") / name
+            root = Path(stage + str(prefix))
+            theirs = {root / x for x in ("bin/theirs", "share/man/man1/theirs.1", "lib/theirs.so")}
+            if name == "usr":  # a stranger's file in a folder of ours
+                theirs.add(root / "include/lik/theirs.h")
+            for file in theirs:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text("theirs")
+            os.symlink("theirs.so", root / "lib" / "liblik-theirs.so")
+            folders = {x for x in root.rglob("*") if x.is_dir()}
+            run("cmake", "--install", build, "--prefix", prefix, env={**os.environ, "DESTDIR": stage})
+            assert len([x for x in root.rglob("*") if not x.is_dir()]) > len(theirs) + 5
+            run(*make, f"DESTDIR={stage}")
+            left = {x for x in root.rglob("*") if not x.is_dir()}
+            assert left == theirs | {root / "lib" / "liblik-theirs.so"}, left ^ theirs
+            assert all(x.read_text() == "theirs" for x in theirs)
+            assert all(x.is_dir() for x in folders)
+            ours = {x for x in root.rglob("*") if x.is_dir() and x.name in ("lik", "demo")}
+            assert ours == ({root / "include" / "lik"} if name == "usr" else set()), ours
+            run(*make, f"DESTDIR={stage}")  # nothing is there, and nothing fails
+
+
 def main() -> int:
     repository, build, cc, cxx = Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
     example = repository / "examples" / "score.c"
@@ -121,6 +154,7 @@ def main() -> int:
         check_program("the CMake package", work / "build" / "score", environment)
         if archive.exists():
             check_program("the CMake package, static", work / "build" / "score_static", dict(os.environ))
+        check_uninstall(repository, build, work / "uninstall")
     print(f"check_install: lik {version} found by pkg-config and CMake, header alone as C11 and C++17")
     return 0
 

@@ -41,7 +41,7 @@ MEANT = {
     "*(storage): added, keyword_only = None": "documents as int8 or fp8; off by default",
     "*(exact): added, keyword_only = False": "top-k of documents in two copies",
     "*(normalize): added, keyword_only = False": "packed and padded functions normalize too, if asked",
-    "*(bit_order): added, keyword_only = 'upstream'": "the bytes of ColBERT's and fast-plaid's indexes too",
+    "*(bit_order): added, keyword_only = 'low-first'": "the bytes of ColBERT's and fast-plaid's indexes too",
     "*(inv_norms): added, keyword_only = None": "norms that are known need not be taken",
     "plaid.Codec: added": "what makes and reads compressed tokens; the existing package reads them alone",
     "plaid.*codec: added": "likewise",

@@ -10,7 +10,7 @@ from late_interaction_kernels import maxsim, plaid, reference, retrieve
 from late_interaction_kernels._engine import torch_arrays, torch_ops
 from late_interaction_kernels.topk import maxsim_topk
 
-ORDERS = ["upstream", "colbert"]
+ORDERS = ["low-first", "colbert"]
 BITS = [1, 2, 4, 8]
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 

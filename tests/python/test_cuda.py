@@ -440,3 +440,37 @@ def test_gradients_are_added(served_by, kind, dtype):
             )
         else:
             assert torch.equal(got, there + more)
+
+
+@needs_backend
+@pytest.mark.parametrize("count", [1, 40, 4095, 4097, 25000, 70000])
+def test_selection(count):
+    """The k best of scores that differ in their last bits alone, not at all, or by 60 powers of
+    ten, of any order: what a stable sort of them gives."""
+    g = torch.Generator("cuda").manual_seed(count)
+    normal = torch.randn(count, generator=g, device="cuda")
+    kinds = {
+        "normal": normal,
+        "equal": normal * 0 + 1.5,
+        "two": (normal > 0).float(),
+        "zeros": torch.where(normal > 0, 0.0, -0.0),
+        "near": 1 + torch.randint(0, 99, (count,), generator=g, device="cuda") * 2.0**-23,
+        "far": normal * 10.0 ** torch.randint(-30, 30, (count,), generator=g, device="cuda"),
+        "nan": torch.where(normal > 0.5, torch.nan, normal),
+        "ascending": torch.arange(count, device="cuda").float(),
+        "descending": -torch.arange(count, device="cuda").float(),
+    }
+    D = torch.zeros(count, 1, 8, device="cuda")
+    Q = torch.zeros(2, 1, 8, device="cuda")
+    Q[0, 0, 3], Q[1, 0, 3] = 1, -1
+    for name, values in kinds.items():
+        D[:, 0, 3] = values
+        scores = maxsim(Q, D)
+        for k in (1, 10, 100, 1000, 2048, 2049, 5000):
+            for largest in (True, False):
+                got, ids = retrieve(Q, D, k, normalize=False, largest=largest)
+                key = torch.where(scores.isnan(), torch.inf, -scores if largest else scores).double()
+                key = torch.where(scores.isnan(), 2e300, key + 0.0)
+                order = key.sort(dim=-1, stable=True).indices[:, : min(k, count)]
+                assert torch.equal(ids, order), (name, k, largest)
+                torch.testing.assert_close(got, scores.gather(1, order), rtol=0, atol=0, equal_nan=True)

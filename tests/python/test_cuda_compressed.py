@@ -81,7 +81,7 @@ def test_every_dtype_of_codes(served_by, dtype):  # noqa: F811
 
 @pytest.mark.parametrize("norms_dtype", [torch.float32, torch.float16])
 def test_inverse_norms(served_by, norms_dtype):  # noqa: F811
-    codes, residuals, lengths, codec = documents(4, "upstream")
+    codes, residuals, lengths, codec = documents(4, "low-first")
     norms = 1 / written_out(codes, residuals, codec).norm(dim=-1)
     q = torch.randn(3, 32, 128, device="cuda")
     args = q, codes, residuals, lengths, *codec[:3]
@@ -112,7 +112,7 @@ def test_the_best(served_by, nbits):  # noqa: F811
 
 
 def test_the_approximate_score(served_by):  # noqa: F811
-    codes, _, lengths, _ = documents(0, "upstream")
+    codes, _, lengths, _ = documents(0, "low-first")
     table, w = torch.randn(2, 500, 32, device="cuda"), torch.rand(2, 32, device="cuda", requires_grad=True)
     got = plaid.plaid_approx_score(table, codes, lengths, q_weights=w)
     for i in range(2):

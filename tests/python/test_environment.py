@@ -107,27 +107,55 @@ def test_one_query_against_one_document_uses_up_the_look(unchecked):
     assert autograd._NORM_CHECKED
 
 
-def test_unit_vectors_use_up_the_look(unchecked):
-    q = torch.nn.functional.normalize(torch.randn(2, 3, 64), dim=-1)
+@pytest.mark.parametrize("made", [torch.tensor, np.array])
+def test_calls_after_unit_vectors_are_looked_at(unchecked, made):
+    """The second, the fourth, the eighth: a few of all, and none after the warning."""
+    unit = made([[[0.6, 0.8], [1.0, 0.0]]])
+    looked = []
+    for call in range(1, 2100):
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            maxsim(unit, unit)
+        assert not said
+        if autograd._calls == call:  # counted from the first on
+            looked += [call] if autograd._next_look == 2 * call or not autograd._next_look else []
+    assert looked[:10] == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512] and 1024 in looked
+    autograd._NORM_CHECKED = False
+    maxsim(unit, unit)
+    with pytest.warns(UserWarning, match="query tokens have a median L2 norm of 5;"):
+        maxsim(5 * unit, unit)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        maxsim(q, q)
-        maxsim(10 * q, q)
+        for _ in range(20):
+            maxsim(5 * unit, unit)
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 8), (5, 3, 8), (70, 2, 8), (2, 200, 8), (3, 64, 8)])
-def test_the_first_tokens_are_looked_at(unchecked, shape):
+@pytest.mark.parametrize("shape", [(1, 1, 8), (5, 3, 8), (70, 2, 8), (2, 200, 8), (3, 64, 8), (700, 9, 8)])
+def test_tokens_all_over_are_looked_at(unchecked, shape):
     q = torch.nn.functional.normalize(torch.randn(shape), dim=-1)
-    q.flatten(0, 1)[64:] *= 100
+    some = q.clone()
+    some[: (shape[0] + 2) // 3] *= 100  # not the first alone; most are unit vectors
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        maxsim(q.expand(shape), q[:1])
-    autograd._NORM_CHECKED = False
-    with pytest.warns(UserWarning, match="norm of 3;"):
-        maxsim((3 * q).mT.contiguous().mT, q[:1])
-    autograd._NORM_CHECKED = False
-    with pytest.warns(UserWarning, match="norm of 3;"):
-        maxsim(3 * q.numpy()[:, ::-1][:, ::-1], q.numpy()[:1])
+        if shape[0] > 3:
+            maxsim(some.expand(shape), q[:1])
+    for name, far, near in (("query", 3 * q, q[:1]), ("document", q[:1], 3 * q)):
+        autograd._NORM_CHECKED = False
+        with pytest.warns(UserWarning, match=f"{name} tokens have a median L2 norm of 3;"):
+            maxsim(far.mT.contiguous().mT, near)
+        autograd._NORM_CHECKED = False
+        with pytest.warns(UserWarning, match=f"{name} tokens have a median L2 norm of 3;"):
+            maxsim(far.numpy()[:, ::-1][:, ::-1], near.numpy())
+
+
+def test_padding_is_no_token_of_length_0(unchecked):
+    d = torch.nn.functional.normalize(torch.randn(4, 100, 8), dim=-1)
+    d[:, 20:] = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        maxsim(d[:, :20], d, d_mask=d.any(-1))
+        autograd._NORM_CHECKED = False
+        maxsim(torch.zeros(2, 3, 8), d)
 
 
 @pytest.mark.parametrize("kind", ["torch", "numpy"])

@@ -74,14 +74,20 @@ def test_drawn(tmp_path, dtype):
     [
         (lambda Q, D: explain(Q[None], D), r"Q must have shape \[Lq, d\], got \(1, 6, 24\)"),
         (lambda Q, D: explain(Q, D, WORDS[:2]), "q_tokens must be 6 texts, one a token, got 2"),
-        (lambda Q, D: explain(Q, D, "blue"), "q_tokens must be 6 texts, one a token, got one text"),
+        (lambda Q, D: explain(Q, D, "blue"), "q_tokens must be 6 texts, one a token, got one str"),
+        (lambda Q, D: explain(Q, D, None, 3), "d_tokens must be 4 texts, one a token, got one int"),
+        (lambda Q, D: explain(Q, (D, D, D)), r"D must be an array or \(values, scales\), got 3 items"),
+        (lambda Q, D: explain(Q, (D, D[:, 0])), r"D\[0\] has dtype float32, must be int8"),
+        (lambda Q, D: explain(Q, D, q_text=3), "q_text must be a str, got int"),
+        (lambda Q, D: explain(Q, D).save("x.svg", cmap="jet"), "cmap must be .* got 'jet'"),
+        (lambda Q, D: explain(Q, D).save(3), "path must be a str, bytes or os.PathLike, got int"),
         (lambda Q, D: explain(Q, D[:, :3]), "same dim"),
         (lambda Q, D: explain(Q, D, q_mask=torch.ones(2, dtype=torch.bool)), "q_mask must have shape"),
         (lambda Q, D: explain(Q, D).save("x.png"), "must end in .html or .svg"),
     ],
 )
 def test_refuses(call, match):
-    with pytest.raises(ValueError, match=match):
+    with pytest.raises((ValueError, TypeError), match=match):
         call(*given())
 
 

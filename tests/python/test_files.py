@@ -158,7 +158,15 @@ def test_files_of_the_demo_and_of_others(tmp_path):
         (lambda p: save(p, TOKENS), r"documents must have shape \[N, L, d\], got \(22, 32\)"),
         (lambda p: save(p, TOKENS, offsets=OFFSETS[:-1]), "offsets must go from 0 to 22, .* got 0 to 19"),
         (lambda p: save(p, DOCUMENTS, ids=["a"]), "ids has 1 entries, there are 4 sequences"),
-        (lambda p: save(p, DOCUMENTS, ids=["a", "a", "b", "c"]), "ids must differ"),
+        (lambda p: save(p, DOCUMENTS, ids=["a", "x", "b", "x"]), r"ids\[1\] and ids\[3\] are both 'x'"),
+        (lambda p: save(p, DOCUMENTS, ids="abcd"), "ids must be a list .* 4 sequences, got one str"),
+        (lambda p: save(p, DOCUMENTS, texts=5), "texts must be a list .* 4 sequences, got one int"),
+        (
+            lambda p: save(p, DOCUMENTS, token_texts=["abc"] * 4),
+            r"token_texts\[0\] must be a list of 7 texts, one a token, got one str",
+        ),
+        (lambda p: save(p, None), "documents must be a list, an array, a pair .*, got None"),
+        (lambda p: save(3, DOCUMENTS), "path must be a str, bytes or os.PathLike, got int"),
         (lambda p: save(p, DOCUMENTS, token_texts=[["a"]] * 4), r"token_texts\[0\] has 1 tokens, .* has 7"),
         (lambda p: save(p, torch.ones(1, 2, 3, dtype=torch.int8)), "scale is needed"),
         (lambda p: save(p, torch.ones(1, 2, 3, dtype=torch.int64)), "documents has dtype int64"),
@@ -301,3 +309,10 @@ def test_the_command_reads_them(tmp_path, storage):
     for line, (q, d, rank, score) in zip(said.splitlines(), want, strict=True):
         fields = line.split("\t")
         assert fields[:3] == [q, d, str(rank)] and float(fields[3]) == pytest.approx(score, abs=2e-5)
+
+
+def test_paths_that_are_none(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"path is in a folder .*x\.safetensors"):
+        save(tmp_path / "no" / "x.safetensors", DOCUMENTS)
+    with pytest.raises(TypeError, match=r"path must be a str, .* got NoneType"):
+        load(None)

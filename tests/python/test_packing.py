@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from late_interaction_kernels import MaxSimScorer, maxsim_varlen, pack, retrieve, unpack
 from late_interaction_kernels.int8 import quantize_int8_per_token
+from late_interaction_kernels.plaid import maxsim_residual_varlen
+from late_interaction_kernels.score_pairs import score_pairs_packed
 from late_interaction_kernels.topk import maxsim_topk
 
 MADE = {"torch": lambda x: x, "numpy": lambda x: x.numpy()}
@@ -143,7 +145,17 @@ def test_unpack_gives_views(framework):
         (lambda x: pack([x, x.half()]), TypeError, r"sequences\[0\] is float32, sequences\[1\] is float16"),
         (lambda x: pack([x, x.numpy()]), TypeError, r"sequences\[1\] is of numpy"),
         (lambda x: pack([x, [1.0]]), TypeError, r"sequences\[1\] must be a torch.Tensor or a numpy.ndarray"),
-        (lambda x: pack([x[None]]), ValueError, r"sequences\[0\] is \(1, 3, 4\)"),
+        (lambda x: pack([x[None]]), ValueError, r"sequences\[0\] must have shape .*, got \(1, 3, 4\)"),
+        (
+            lambda x: pack([x, x[None]]),
+            ValueError,
+            r"sequences\[0\] is \(3, 4\), sequences\[1\] is \(1, 3, 4\)",
+        ),
+        (lambda x: pack([x, x[0, 0]]), ValueError, r"sequences\[0\] is \(3, 4\), sequences\[1\] is \(\)"),
+        (lambda x: pack(None), TypeError, r"sequences must be a list of arrays \[L_i, d\], got NoneType"),
+        (lambda x: pack("abc"), TypeError, "must be a list of arrays .* got str"),
+        (lambda x: pack({"a": x}), TypeError, "must be a list of arrays .* got dict"),
+        (lambda x: pack(3), TypeError, "must be a list of arrays .* got int"),
         (lambda x: pack([x, x.to("meta")]), ValueError, "is on meta"),
     ],
 )
@@ -212,3 +224,39 @@ def test_compiling_without_bounds_says_what_to_pass():
         call(TOKENS, TOKENS, torch.tensor([0, 5]))
     bound = torch.compile(lambda q, d, cu: maxsim_varlen(q, d, cu, cu, 5, 5), fullgraph=True)
     assert bound(TOKENS, TOKENS, torch.tensor([0, 5])).tolist() == [[20.0]]
+
+
+WRONG_OFFSETS = [
+    ([0, 7, 12], "len_max is 5, sequence 0 has 7 tokens"),
+    ([0, 5, 10], r"offsets\[2\] is 10"),
+    ([0, 5, 3], r"offsets\[2\] is 3, less than d.offsets\[1\], which is 5"),
+    ([-1, 3, 7], r"offsets\[0\] is -1"),
+    ([0, 8, 9], "len_max is 5, sequence 0 has 8 tokens"),
+]
+
+
+@pytest.mark.parametrize("storage", ["dense", "int8", "listed", "retrieve", "scorer", "compressed"])
+def test_compiled_calls_refuse_wrong_offsets_in_one_way(storage):
+    """Nothing can be looked at while it is traced: the library refuses them when it runs."""
+    Q, D, cu_q, Q3 = torch.randn(6, 8), torch.randn(9, 8), torch.tensor([0, 2, 6]), torch.randn(2, 3, 8)
+    codec = torch.randn(4, 8), torch.randn(16), 4
+    codes, residuals = torch.randint(0, 4, (9,)), torch.randint(0, 256, (9, 4), dtype=torch.uint8)
+    pairs = torch.tensor([0, 1])
+    bounds = {"max_seqlen_q": 4, "max_seqlen_d": 5}
+    call = {
+        "dense": lambda cu: maxsim_varlen(Q, D, cu_q, cu, **bounds),
+        "int8": lambda cu: maxsim_varlen(Q, D, cu_q, cu, **bounds, storage="int8"),
+        "listed": lambda cu: score_pairs_packed(Q, D, cu_q, cu, pairs, pairs, **bounds),
+        "retrieve": lambda cu: retrieve(Q3, D, 2, cu_seqlens_d=cu, max_seqlen_d=5)[0],
+        "scorer": lambda cu: MaxSimScorer()(Q3, D, cu_seqlens_d=cu, max_seqlen_d=5),
+        "compressed": lambda cu: maxsim_residual_varlen(Q3, codes, residuals, cu, *codec, max_seqlen_d=5),
+    }[storage]
+    torch._dynamo.reset()
+    compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
+    good = torch.tensor([0, 4, 9])
+    assert torch.equal(compiled(good), call(good))
+    for offsets, match in WRONG_OFFSETS:
+        with pytest.raises(ValueError, match=match):
+            compiled(torch.tensor(offsets))
+        with pytest.raises(ValueError, match="cu_seqlens_d"):
+            call(torch.tensor(offsets))

@@ -245,3 +245,18 @@ def test_the_codecs_entries_are_safe_to_misuse():
     for entry, problem, rest in bad:
         with pytest.raises((ValueError, TypeError, NotImplementedError)):
             entry(*problem, *rest)
+
+
+@pytest.mark.parametrize("made", [lambda x: x, lambda x: x.numpy()])
+def test_tokens_without_direction_take_no_part(made):
+    """As the docstring has it: a few others are all there is, and without any all is 0."""
+    some = torch.nn.functional.normalize(torch.randn(10, 8), dim=-1)
+    lost = torch.cat([torch.zeros(45, 8), torch.full((45, 8), torch.nan)])
+    codec = plaid.train_codec(made(torch.cat([lost, some])), 2, n_centroids=4)
+    assert np.isfinite(np.asarray(codec.cutoffs)).all() and np.isfinite(np.asarray(codec.weights)).all()
+    np.testing.assert_allclose(np.linalg.norm(np.asarray(codec.centroids), axis=1), 1, rtol=1e-5)
+    few = np.asarray(plaid.train_codec(made(torch.cat([lost, some[:2]])), 2, n_centroids=4).centroids)
+    assert all(np.abs(few @ some[:2].numpy().T).max(1) > 0.5)
+    for nothing in (lost, torch.zeros(9, 8)):
+        codec = plaid.train_codec(made(nothing), 2, n_centroids=4)
+        assert not any(np.asarray(x).any() for x in (codec.centroids, codec.cutoffs, codec.weights))

@@ -23,11 +23,27 @@ from late_interaction_kernels.topk import maxsim_topk
 t = torch.ones(2, 3, 4)
 a: NDArray[Any] = np.ones((2, 3, 4), "f4")
 compressed: CompressedTokens
+flag: bool
+four = (a, a, a, a)
+six = (a, a, a, a, a, a)
 assert_type(lik.maxsim(t, t), torch.Tensor)
 assert_type(lik.maxsim(a, a, a, normalize=True), NDArray[Any])
 assert_type(lik.maxsim(t, t, return_argmax=True), tuple[torch.Tensor, torch.Tensor])
 assert_type(lik.maxsim(t, quantize_int8_per_token(t), storage="int8"), torch.Tensor)
 assert_type(lik.maxsim_pairs(a, a), NDArray[Any])
+assert_type(lik.maxsim(t, t, return_argmax=flag), torch.Tensor | tuple[torch.Tensor, torch.Tensor])
+assert_type(lik.maxsim_pairs(a, a, return_argmax=flag), NDArray[Any] | tuple[NDArray[Any], NDArray[Any]])
+assert_type(lik.maxsim_varlen(*four, return_argmax=flag), NDArray[Any] | tuple[NDArray[Any], NDArray[Any]])
+assert_type(lik.maxsim_padded(*four, return_argmax=flag), NDArray[Any] | tuple[NDArray[Any], NDArray[Any]])
+assert_type(score_pairs_packed(*six, return_argmax=flag), NDArray[Any] | tuple[NDArray[Any], NDArray[Any]])
+assert_type(
+    lik.retrieve(t, t, 3, return_argmax=flag),
+    tuple[torch.Tensor, torch.Tensor] | tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+)
+assert_type(
+    maxsim_topk(a, a, 3, return_argmax=flag),
+    tuple[NDArray[Any], NDArray[Any]] | tuple[NDArray[Any], NDArray[Any], NDArray[Any]],
+)
 assert_type(lik.maxsim_varlen(t, t, t, t, 5, 6), torch.Tensor)
 assert_type(lik.maxsim_padded(a, a, a, a), NDArray[Any])
 assert_type(lik.retrieve(t, t, 3), tuple[torch.Tensor, torch.Tensor])
@@ -40,6 +56,9 @@ assert_type(lik.pack([t, t]), tuple[torch.Tensor, torch.Tensor])
 assert_type(lik.unpack(a, a), list[NDArray[Any]])
 assert_type(quantize_fp8_per_token(t), tuple[torch.Tensor, torch.Tensor])
 assert_type(lik.MaxSimScorer().score(t, t, cu_seqlens_d=t), torch.Tensor)
+assert_type(lik.MaxSimScorer()(t, t, storage="int8"), torch.Tensor)
+assert_type(lik.MaxSimScorer()(a, a, a, a, cu_seqlens_d=a), NDArray[Any])
+assert_type(lik.MaxSimScorer().retrieve(t, t, 3), tuple[torch.Tensor, torch.Tensor])
 assert_type(lik.explain(t, t, ["a"], ["b"]).score, float)
 lik.save("x", [t], ids=["a"])
 lik.retrieve(t, top_k=3, **lik.load("x", "torch").documents())
@@ -59,6 +78,12 @@ lik.pack(3)  # wrong
 lik.pack([t, a]) + 1  # wrong
 lik.MaxSimScorer(backward="fast")  # wrong
 lik.MaxSimScorer().score(t, a)  # wrong
+lik.MaxSimScorer()(t, a)  # wrong
+lik.MaxSimScorer()(t)  # wrong
+lik.MaxSimScorer()(t, t, normalise=True)  # wrong
+lik.MaxSimScorer().retrieve(t, t)  # wrong
+lik.maxsim(t, t, return_argmax=flag) + 1  # wrong
+lik.maxsim(t, t, return_argmax="yes")  # wrong
 lik.show_config(1)  # wrong
 lik.nothing  # wrong
 """

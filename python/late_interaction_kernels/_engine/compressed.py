@@ -117,7 +117,7 @@ def checked_bits(name: str, nbits: int) -> int:
 
 def check_bit_order(name: str, bit_order: str) -> None:
     if bit_order not in BIT_ORDERS:
-        raise ValueError(f'{name} must be "upstream" or "colbert", got {bit_order!r}')
+        raise ValueError(f'{name} must be "low-first" or "colbert", got {bit_order!r}')
 
 
 def checked_codec(
@@ -244,7 +244,7 @@ def documents(
     if not on_host and all(map(fw.readable, says)):
         look()
     elif any(map(fw.out_of_sight, says)):
-        codes, offsets, wrong = _put_right(fw, codes, count, kept, offsets, most)
+        codes, wrong = _put_right(fw, codes, count, kept, offsets)
         broken = either(broken, wrong)
         if count == 0:
             codec = codec._replace(centroids=fw.ones((1, codec.centroids.shape[1]), codec.centroids))
@@ -252,21 +252,17 @@ def documents(
     return Documents(tokens, broken, look if on_host else None)
 
 
-def _put_right(
-    fw: Framework, codes: Any, count: int, kept: Any, offsets: Any, longest: int
-) -> tuple[Any, Any, Any]:
-    """A trace on the host: (codes and offsets that the library takes there, and bool [Nd], the
-    documents that had others or were too long).
+def _put_right(fw: Framework, codes: Any, count: int, kept: Any, offsets: Any) -> tuple[Any, Any]:
+    """A trace on the host: (codes that the library takes there, and bool [Nd], the documents
+    that had others). Offsets it refuses itself, as those of dense tokens.
     """
     codes = whole(fw, codes)
     outside = (codes < 0) | (codes >= count)
     codes = fw.where(outside, 0, codes)
     if offsets is None:
-        return codes, None, (outside if kept is None else outside & kept).any(-1)
-    ordered = fw.running_max(fw.clamp(offsets, 0, codes.shape[0]))
-    moved, before = ordered != offsets, fw.offsets_of(fw.cast(outside, "int32"))
-    wrong = before[ordered[1:]] != before[ordered[:-1]]
-    return codes, ordered, wrong | moved[1:] | moved[:-1] | (ordered[1:] - ordered[:-1] > longest)
+        return codes, (outside if kept is None else outside & kept).any(-1)
+    before = fw.offsets_of(fw.cast(outside, "int32"))[fw.clamp(offsets, 0, codes.shape[0])]
+    return codes, before[1:] != before[:-1]
 
 
 @contextmanager

@@ -116,15 +116,13 @@ KINDS = {"int8": 0, "float8_e4m3fn": 1, "float8_e5m2": 2}
 
 
 def quantize(fw: Any, x: Any, kind: str, normalize: bool, one: bool) -> tuple[Any, Any]:
-    """(bytes of x's shape, f32 scales) of dense tokens in host memory: a scale each, or one of
-    all.
-    """
+    """(bytes of x's shape, f32 scales) of dense tokens: a scale each, or one of all."""
     axes = tuple(x.shape)
     if len(axes) < 2 or len(axes) > 4:
         x = x.reshape((-1, axes[-1] if axes else 1))
     values = fw.empty(tuple(x.shape), "int8" if kind == "int8" else "uint8", x)
     scales = fw.empty(() if one else tuple(x.shape[:-1]), "float32", x)
-    p = Problem(Tokens(None), Tokens(x))
-    given = KINDS[kind], normalize, one, fw.lend(values), fw.lend(scales)
+    p = Problem(Tokens(None), Tokens(x), normalize=NORMALIZE_D if normalize else 0)
+    given = KINDS[kind], one, fw.lend(values), fw.lend(scales)
     _native.quantize(*fw.lent(fields(p), ARRAY_COUNT), *given)
     return values.reshape(axes), scales.reshape(() if one else axes[:-1])

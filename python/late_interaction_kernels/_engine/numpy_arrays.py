@@ -75,7 +75,7 @@ def on_host(x: Any) -> bool:
     return True
 
 
-has_values = readable = may_wait = on_host
+has_values = readable = may_wait = in_reach = on_host
 
 
 def out_of_sight(x: Any) -> bool:
@@ -93,10 +93,6 @@ def clamp(x: Any, low: int, high: int) -> Any:
 
 def stacked(parts: Any) -> Any:
     return np.stack(parts)
-
-
-def running_max(x: Any) -> Any:
-    return np.maximum.accumulate(x)
 
 
 def widen_empty(x: Any) -> Any:

@@ -22,7 +22,7 @@ class BoundError(ValueError, RuntimeError):
     """
 
 
-BIT_ORDERS = ("upstream", "colbert")  # by enum lik_bit_order in lik.h
+BIT_ORDERS = ("low-first", "colbert")  # by enum lik_bit_order in lik.h
 
 
 class Codec(NamedTuple):
@@ -37,7 +37,7 @@ class Codec(NamedTuple):
     centroids: Any  # float [C, d]
     weights: Any  # float [2 ** nbits]; None with 0 bits
     nbits: int  # 0, 1, 2, 4 or 8
-    bit_order: str = "upstream"  # or "colbert"
+    bit_order: str = "low-first"  # or "colbert"
     cutoffs: Any = None  # float32 [2 ** nbits - 1], ascending
 
 

@@ -95,6 +95,14 @@ def on_host(x: Any) -> bool:
     return type(x) in PLAIN and has_values(x)
 
 
+def in_reach(x: Any) -> bool:
+    """Is it plain memory that the library computes with, the host's or a device's?"""
+    if on_host(x) or torch.compiler.is_compiling() or x.device.type != "cuda":
+        return on_host(x)
+    here = torch.version.hip is None and _native.has_device(x.device.index)
+    return here and type(x) in PLAIN and has_values(x)
+
+
 def readable(x: Any) -> bool:
     """May its values be looked at: on the host without waiting, under LIK_CHECK=1 on every
     device.
@@ -217,10 +225,6 @@ def clamp(x: Any, low: int, high: int) -> Any:
 
 def stacked(parts: Any) -> Any:
     return torch.stack(parts)
-
-
-def running_max(x: Any) -> Any:
-    return x.cummax(0).values
 
 
 def widen_empty(x: Any) -> Any:

@@ -88,14 +88,27 @@ static void name_assign(const char *verb, const struct assign_plan *p, char *tex
     snprintf(text, size, "%s_%.54s", verb, score);
 }
 
-/* ---- Decode and encode ---- */
+/* ---- Decode, quantize and encode ---- */
+
+/* Of a verb that is one pass over the rows: `to` is what comes out, if the name says that. */
+static void name_pass(const char *verb, const char *to, const struct lik_tokens *x, char *text, size_t size)
+{
+    size_t n = lik_cuda_add_text(text, size, 0, "%s_%s%s_d%lld_cuda", verb, lik_dtype_name(x->dtype), to,
+                                 (long long)x->dim);
+    if (x->storage == LIK_RESIDUAL)
+        lik_cuda_add_text(text, size, n, "_%dbits", x->codec->bits);
+}
 
 void lik_cuda_name_decode(const struct lik_decode *op, char *text, size_t size)
 {
-    size_t n = lik_cuda_add_text(text, size, 0, "decode_%s_d%lld_cuda", lik_dtype_name(op->x.dtype),
-                                 (long long)op->x.dim);
-    if (op->x.storage == LIK_RESIDUAL)
-        lik_cuda_add_text(text, size, n, "_%dbits", op->x.codec->bits);
+    name_pass("decode", "", &op->x, text, size);
+}
+
+void lik_cuda_name_quantize(const struct lik_quantize *op, char *text, size_t size)
+{
+    char to[8];
+    snprintf(to, sizeof to, "_%s", lik_dtype_name(op->values_dtype));
+    name_pass("quantize", to, &op->x, text, size);
 }
 
 /* Products of 16-bit numbers are exact, so that such tokens are multiplied as they are, if the

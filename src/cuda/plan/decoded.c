@@ -6,15 +6,16 @@
 #include "base/size.h"
 #include "shared/operand.h"
 
-#define CHUNK_BYTES  (128ll << 20) /* of decoded tokens */
-#define STRIPS_LEAST 7             /* of all queries */
+#define CHUNK_BYTES (128ll << 20) /* of decoded tokens */
+/* of all queries: fewer are scanned, in passes of 16 strips where groups take them */
+#define STRIPS_LEAST(op) (lik_cuda_scan_in_groups(op) && !(op)->argmax ? 113 : 7)
 
 static int takes(const struct gpu_limits *gpu, const struct lik_score *op)
 {
     const struct lik_tokens *d = &op->d;
-    return lik_cuda_plans_scan.takes(gpu, op) && op->pairing == LIK_ALL && !op->argmax && !d->mask &&
+    return lik_cuda_plans_scan.takes(gpu, op) && d->dtype != LIK_F32 && op->pairing == LIK_ALL && !d->mask &&
            !d->offsets && d->len_max > 0 && d->len_max < 1 << 24 && d->count > 0 &&
-           lik_cuda_strips(op) >= STRIPS_LEAST;
+           lik_cuda_strips(op) >= STRIPS_LEAST(op);
 }
 
 /* The problem of a chunk's documents, decoded. Addresses are of no memory. */
@@ -41,6 +42,7 @@ static int plan(const struct gpu_limits *gpu, const struct lik_score *op, struct
         documents -= documents % gpu->processors;
     p->documents_per_chunk = lik_min_i64(documents, count);
     p->token_bytes = p->documents_per_chunk * bytes;
+    plan->scan.copy_bytes = (int32_t)lik_cuda_scan_copy_bytes(&op->d);
     plan->centroid_bytes = (op->d.codec->centroid_count + 1) * op->d.dim * 2;
     plan->token_bytes = p->token_bytes + p->documents_per_chunk * op->d.len_max * 4;
     struct score_plan last = *plan;

@@ -16,7 +16,11 @@ static int planes_of(int dtype, int precision)
 
 void lik_cuda_mma_products(const struct gpu_limits *gpu, const struct lik_score *op, struct mma_plan *plan)
 {
-    const int q = op->q.dtype, d = op->d.dtype, f16 = q == LIK_F16 && d == LIK_F16 && !op->q.scale;
+    const int q = op->q.dtype, d = op->d.dtype;
+    /* the scan has one precision of f32, and its bits are to be met */
+    const int scanned = gpu->hopper && op->d.storage == LIK_RESIDUAL && q == LIK_F32 && d == LIK_F32;
+    const int precision = scanned ? LIK_HIGHEST : op->precision,
+              f16 = q == LIK_F16 && d == LIK_F16 && !op->q.scale;
     *plan = (struct mma_plan){.q_planes = 1, .d_planes = 1, .orders = 1};
     if (gpu->arch < 80)
         plan->products = f16 ? MMA_F16_SM75 : MMA_F32;
@@ -25,11 +29,11 @@ void lik_cuda_mma_products(const struct gpu_limits *gpu, const struct lik_score 
     plan->q_raw = plan->d_raw = f16;
     if (plan->products != MMA_BF16)
         return;
-    plan->q_planes = planes_of(q, op->precision);
-    plan->d_planes = planes_of(d, op->precision);
+    plan->q_planes = planes_of(q, precision);
+    plan->d_planes = planes_of(d, precision);
     plan->orders = plan->q_planes + plan->d_planes - 1;
     if (plan->orders > 2 && (q == LIK_F32 || d == LIK_F32))
-        plan->orders = op->precision == LIK_HIGHEST ? 3 : 2;
+        plan->orders = precision == LIK_HIGHEST ? 3 : 2;
     plan->q_raw = q == LIK_BF16 && !op->q.scale;
     plan->d_raw = d == LIK_BF16;
 }

@@ -61,6 +61,9 @@ int lik_cuda_tile_rows(const struct lik_score *op, int strips_per_tile, struct r
 /* Strips of all rows that meet the same documents. */
 int64_t lik_cuda_strips(const struct lik_score *op);
 
+/* Have all tokens of x one scale, if any? */
+int lik_cuda_one_scale(const struct lik_tokens *x);
+
 /* Appends to a text of `size` bytes of which `used` are taken; returns what is taken then. */
 __attribute__((format(printf, 4, 5))) size_t lik_cuda_add_text(char *text, size_t size, size_t used,
                                                                const char *format, ...);
@@ -76,7 +79,7 @@ __attribute__((format(printf, 4, 5))) size_t lik_cuda_add_text(char *text, size_
 #define SM90_JOINT_OCTETS 15   /* of each of them, where lengths differ: no more than four boxes */
 #define SM90_SHORT_TOKENS 128  /* of documents whose masks are read together */
 #define SM90_STAGES       12
-#define SM90_PLANE_STAGES 2     /* of the second ring, which f32 tokens pass as planes */
+#define SM90_PLANE_STAGES 2     /* of the second ring, which converted tokens pass */
 #define SM90_STATIC_BYTES 10464 /* of shared memory beside what a launch asks for: struct shared */
 #define SM90_MAXIMA_BYTES 16    /* of a thread and band in the stash: struct maxima */
 
@@ -92,15 +95,17 @@ __attribute__((format(printf, 4, 5))) size_t lik_cuda_add_text(char *text, size_
 
 /* What kind of problem it is. */
 struct sm90_regime {
-    int32_t planes;        /* of f32: an element is the sum of so many bf16; 0: multiplied as stored */
-    int32_t slabs;         /* of a token: one, or an even number */
-    int32_t row_slabs;     /* of a query row: the same, of f32 in all planes */
-    int32_t slab_elements; /* 64, of f32 32 */
+    /* slabs of the second ring that 64 elements of f32 take, each the sum of so many bf16, or
+     * 128 of 8 bits, widened to f16 or bf16; 0: multiplied as stored */
+    int32_t planes;
+    int32_t slabs;         /* of a token: one, or an even number; of 8 bits any */
+    int32_t row_slabs;     /* of a query row: the same; of f32 in all planes, of 8 bits widened */
+    int32_t slab_elements; /* 64, of f32 32, of 8 bits 128 */
     /* of 16 elements that products of a tile's first stage take: 3, 4, 6 or 8; of f32 unused */
     int32_t steps_per_stage;
     int32_t uniform; /* documents of one length, none masked or listed */
     /* a column's products are multiplied by a factor: of normalized documents, whose norms are
-     * taken as they pass through the ring */
+     * taken as they pass through the ring; of 8 bits their scale */
     int32_t column_factors;
     /* where query rows lie and what they count is not known from their strides alone */
     int32_t rows_in_memory;
@@ -124,9 +129,10 @@ struct sm90_ring {
     int32_t stages;
     int32_t slab_bytes, stage_bytes; /* most that a slab of a tile takes, and a stage */
     int32_t token_warpgroups;        /* they convert tokens or take their norms, and do nothing else */
-    int32_t norm_warps;              /* by so many warps: of those, or of the producer's; 0: not */
-    int32_t norm_teams;              /* so many teams of them, which take the tiles in turn */
-    int32_t shared_bytes;            /* of the launch: the rings and all that is not SM90_STATIC_BYTES */
+    /* by so many warps: of those, or of the producer's; 0: not, 1: it brings scales */
+    int32_t norm_warps;
+    int32_t norm_teams;   /* so many teams of them, which take the tiles in turn */
+    int32_t shared_bytes; /* of the launch: the rings and all that is not SM90_STATIC_BYTES */
 };
 
 /* Who scores which pairs. */
@@ -169,6 +175,20 @@ struct look_up_plan {
     int32_t by_fours; /* products of four query tokens are one load; or each is one, where it lies */
 };
 
+/* ---- Few query rows against documents of 8 bits: bytes.c ---- */
+
+#define BYTES_DIM    128 /* of tokens, at most */
+#define BYTES_WARPS  8   /* of a block, one a processor */
+#define BYTES_TOKENS 32  /* of a tile */
+#define BYTES_STAGES 3   /* of a warp's ring, a tile each */
+
+struct bytes_plan {
+    int32_t blocks;       /* of the grid */
+    int32_t ring_row;     /* bytes of a token in a ring */
+    int32_t scaled;       /* a tile's scales stand behind its tokens */
+    int32_t shared_bytes; /* the warps' rings and scratch */
+};
+
 /* ---- One pass over compressed documents: scan.c ---- */
 
 #define SCAN_DIM    128 /* of tokens, at most */
@@ -176,12 +196,40 @@ struct look_up_plan {
 #define SCAN_TOKENS 32  /* of a tile */
 #define SCAN_STAGES 3   /* of a warp's ring, a tile each */
 
+/* Where documents meet the same queries in 128 elements: by warpgroups. */
+#define GROUP_DIM         128
+#define GROUP_TOKENS      32                      /* of a warp's tile */
+#define GROUP_STAGES      3                       /* of a warp's ring, a tile each */
+#define GROUP_WARPS(rows) ((rows) == 32 ? 12 : 8) /* of a block, one a processor */
+#define GROUP_F32         96                      /* "rows" of f32: 32, each in three planes */
+/* bytes of a token in a ring: such that 8 rows meet all banks */
+#define GROUP_RING_ROW(bits) ((bits) == 0 ? 0 : (bits) == 1 ? 16 : 16 * (bits) + 16)
+/* with codes and factors, and where the tile belongs */
+#define GROUP_STAGE_BYTES(bits) (GROUP_TOKENS * (GROUP_RING_ROW(bits) + 12) + 32)
+#define GROUP_RING_BYTES(bits)  (GROUP_STAGES * GROUP_STAGE_BYTES(bits))
+
+/* Addresses in shared memory: of query rows, of the first ring behind them, what they count and
+ * their maxima, and of the table of weights, which has 65,536 bytes; so many rings lie before
+ * it. */
+#define GROUP_QUERIES 1024
+#define GROUP_RING(rows) \
+    (GROUP_QUERIES + (rows) * (2 * GROUP_DIM + 20 + ((rows) > 96 ? 4 : 8) * GROUP_WARPS(rows)))
+#define GROUP_TABLE(rows)           ((rows) == 256 ? 131072 : 65536)
+#define GROUP_RINGS_LOW(rows, bits) ((GROUP_TABLE(rows) - GROUP_RING(rows)) / GROUP_RING_BYTES(bits))
+
 struct scan_plan {
+    int32_t group_rows;   /* query rows of a tile, where all documents meet the same; else 0 */
     int32_t blocks;       /* of the grid */
     int32_t copy_bytes;   /* that a copy of residuals takes */
     int32_t ring_row;     /* bytes of a token in a ring */
     int32_t shared_bytes; /* the table of weights, and the warps' rings */
 };
+
+/* Bytes that a copy of residuals may take. */
+int64_t lik_cuda_scan_copy_bytes(const struct lik_tokens *d);
+
+/* Will a scan be by warpgroups? */
+int lik_cuda_scan_in_groups(const struct lik_score *op);
 
 /* ---- Compressed documents, decoded a chunk at a time: decoded.c ---- */
 
@@ -195,7 +243,7 @@ struct decoded_plan {
 
 /* The ways to score, in the order in which they are asked whether they take a problem. Each has
  * an entry in two lists: what plans it, in score.c, and what launches it, in cuda/score.cu. */
-enum { SCORE_LOOK_UP, SCORE_SM90, SCORE_DECODED, SCORE_SCAN, SCORE_MMA, SCORE_PATHS };
+enum { SCORE_LOOK_UP, SCORE_BYTES, SCORE_SM90, SCORE_DECODED, SCORE_SCAN, SCORE_MMA, SCORE_PATHS };
 
 /* How a forward pass runs: the factors that normalize the documents, the path's kernel, and the
  * sum of a query's strips; the first and the last where they are needed. */
@@ -218,6 +266,7 @@ struct score_plan {
     struct decoded_plan decoded;
     int64_t token_bytes; /* of decoded tokens and their factors */
     size_t tokens;       /* where those stand in the workspace */
+    struct bytes_plan bytes;
 };
 
 /* What plans a path. */
@@ -233,8 +282,8 @@ struct score_planner {
     size_t (*print)(const struct score_plan *plan, char *text, size_t size, size_t used);
 };
 
-extern const struct score_planner lik_cuda_plans_look_up, lik_cuda_plans_sm90, lik_cuda_plans_decoded,
-    lik_cuda_plans_scan, lik_cuda_plans_mma;
+extern const struct score_planner lik_cuda_plans_look_up, lik_cuda_plans_bytes, lik_cuda_plans_sm90,
+    lik_cuda_plans_decoded, lik_cuda_plans_scan, lik_cuda_plans_mma;
 
 int lik_cuda_plan_score(const struct gpu_limits *gpu, const struct lik_score *op, struct lik_layout *layout,
                         struct score_plan *plan);
@@ -318,7 +367,7 @@ void lik_cuda_print_grad(const struct grad_plan *plan, char *text, size_t size);
 
 /* ---- The k best: topk.c ---- */
 
-#define TOPK_RUN 4096 /* keys that a block sorts at once */
+#define TOPK_RUN 4096 /* keys that a block selects from at once */
 
 /* How a problem is cut into chunks: LIK_ALL by documents, LIK_CANDIDATES by queries. */
 struct topk_plan {
@@ -383,6 +432,7 @@ int lik_cuda_plan_train(const struct gpu_limits *gpu, const struct lik_train *op
                         struct train_plan *plan);
 
 void lik_cuda_name_decode(const struct lik_decode *op, char *text, size_t size);
+void lik_cuda_name_quantize(const struct lik_quantize *op, char *text, size_t size);
 void lik_cuda_name_encode(const struct encode_plan *plan, char *text, size_t size);
 void lik_cuda_name_train(const struct train_plan *plan, char *text, size_t size);
 void lik_cuda_print_assign(const struct assign_plan *plan, char *text, size_t size);

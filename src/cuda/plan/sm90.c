@@ -20,17 +20,35 @@ static const struct storage {
     int slab_elements;    /* of a token as it is stored, in 128 bytes */
     int octets_least;     /* of a column tile, where shared memory is short; one of each half anyway */
     int token_warpgroups; /* that convert tokens on their way to the second ring */
+    int alone;            /* a stage of the ring is one slab */
     /* Row tiles that may be taken, the smallest first. */
     struct choice {
         int bands, warpgroups;
         double cost; /* of a row */
     } choices[3];
-} stored = {64, 1, 0, {{1, 1, 2.0}, {1, 2, 1.1}, {2, 2, 1.0}}},
-  in_planes = {32, 3, 2, {{1, 1, 1.1}, {2, 1, 1.0}}};
+} stored = {64, 1, 0, 0, {{1, 1, 2.0}, {1, 2, 1.1}, {2, 2, 1.0}}},
+  in_planes = {32, 3, 2, 0, {{1, 1, 1.1}, {2, 1, 1.0}}}, widened = {128, 8, 2, 1, {{1, 1, 1.1}, {2, 1, 1.0}}},
+  as_i8 = {128, 1, 0, 0, {{1, 1, 2.0}, {1, 2, 1.1}, {2, 2, 1.0}}};
 
 static const struct storage *storage_of(const struct sm90_regime *r)
 {
-    return r->planes ? &in_planes : &stored;
+    return r->slab_elements == 128 ? (r->planes ? &widened : &as_i8) : r->planes ? &in_planes : &stored;
+}
+
+static int has_bytes(const struct lik_tokens *x)
+{
+    return lik_dtype_bytes(x->dtype) == 1;
+}
+
+static int multiplied_as_i8(const struct lik_score *op)
+{
+    return op->q.dtype == LIK_I8 && op->d.dtype == LIK_I8 && !op->d.normalize;
+}
+
+static int slabs_per_stage(const struct sm90_regime *r, int bands)
+{
+    int most = storage_of(r)->alone ? 1 : SM90_SLABS_PER_STAGE(bands, r->planes);
+    return r->slabs < most ? r->slabs : most;
 }
 
 static struct sm90_regime regime_of(const struct lik_score *op)
@@ -38,15 +56,22 @@ static struct sm90_regime regime_of(const struct lik_score *op)
     const struct lik_tokens *q = &op->q, *d = &op->d;
     struct sm90_regime r = {.planes = d->dtype == LIK_F32 ? lik_f32_planes(op->precision) : 0};
     /* Slabs of 128 bytes: one of 64 elements, or pairs; the copy engine fills up with zeros. */
-    r.slab_elements = storage_of(&r)->slab_elements;
+    r.slab_elements = has_bytes(d) ? 128 : storage_of(&r)->slab_elements;
     int elements = 2 * r.slab_elements;
-    r.slabs = !r.planes && d->dim <= 64 ? 1 : (int32_t)((d->dim + elements - 1) / elements) * 2;
+    r.slabs = !r.planes && d->dim <= r.slab_elements ? 1 : (int32_t)((d->dim + elements - 1) / elements) * 2;
     r.row_slabs = r.planes ? r.slabs / 2 * r.planes : r.slabs;
+    if (has_bytes(d) && !multiplied_as_i8(op)) {
+        r.planes = d->dim <= 64 ? 1 : 2;
+        r.slabs = (int32_t)((d->dim + 127) / 128);
+        r.row_slabs = r.slabs * r.planes;
+    }
     r.steps_per_stage = d->dim <= 48 ? 3 : d->dim <= 64 ? 4 : d->dim <= 96 ? 6 : 8;
     r.uniform = !d->mask && !d->offsets && op->pairing != LIK_LIST && d->len_max > 0 &&
                 d->len_max < 1 << 24 && d->count <= INT32_MAX;
-    r.column_factors = d->normalize != 0;
-    r.rows_in_memory = q->mask || q->offsets || q->weights || q->group_size > 0 || op->pairing == LIK_LIST;
+    r.column_factors = d->normalize || (d->scale && !lik_cuda_one_scale(d));
+    /* One scale of all documents goes to the rows. */
+    r.rows_in_memory = q->scale || (d->scale && !r.column_factors) || q->mask || q->offsets || q->weights ||
+                       q->group_size > 0 || op->pairing == LIK_LIST;
     r.group_size = (int32_t)(d->group_size > 0 ? d->group_size : d->count);
     return r;
 }
@@ -97,17 +122,21 @@ static int map_strides(const struct lik_tokens *d)
 static int fits(const struct gpu_limits *gpu, const struct lik_score *op)
 {
     struct sm90_regime r = regime_of(op);
-    int slabs_per_stage = (int)lik_min_i64(r.slabs, SM90_SLABS_PER_STAGE(1, r.planes));
-    int octets = r.planes ? (SM90_PLANE_STAGES * r.planes + 2 * slabs_per_stage) * in_planes.octets_least
-                          : 4 * 2 * slabs_per_stage;
+    int slabs = slabs_per_stage(&r, 1);
+    int octets =
+        r.planes ? (SM90_PLANE_STAGES * r.planes + 2 * slabs) * storage_of(&r)->octets_least : 4 * 2 * slabs;
     return fixed_bytes(&r, 1, 1, SM90_DOCUMENTS) + (size_t)octets * SM90_OCTET_BYTES <= gpu->shared_bytes;
 }
 
 static int takes(const struct gpu_limits *gpu, const struct lik_score *op)
 {
     const struct lik_tokens *q = &op->q, *d = &op->d;
-    return gpu->hopper && d->storage == LIK_DENSE && q->dtype == d->dtype && d->dtype <= LIK_BF16 &&
-           !q->scale && !d->scale && map_strides(d) && fits(gpu, op);
+    if (!gpu->hopper || d->storage != LIK_DENSE)
+        return 0;
+    if (has_bytes(d) ? q->dtype == LIK_F32 || (q->normalize && q->scale)
+                     : q->dtype != d->dtype || q->scale || d->scale)
+        return 0;
+    return map_strides(d) && fits(gpu, op);
 }
 
 /* ---- Tile and ring ---- */
@@ -178,11 +207,13 @@ static int fit(const struct gpu_limits *gpu, const struct lik_score *op, struct 
     if (fixed >= gpu->shared_bytes)
         return 0;
     struct room room = {.octets = (int)((gpu->shared_bytes - fixed) / SM90_OCTET_BYTES), .planes = planes};
-    room.slabs_per_stage = (int)lik_min_i64(r->slabs, SM90_SLABS_PER_STAGE(tile->bands, r->planes));
+    room.slabs_per_stage = slabs_per_stage(r, tile->bands);
     const int stages_least = planes ? 4 - room.slabs_per_stage : r->slabs > 2 ? 4 : 3 - waits;
     room.asked_bytes = packed ? ASKED_BYTES_PACKED : ASKED_BYTES;
-    room.octet_bytes =
-        8 * (planes ? room.slabs_per_stage * 128 : (int)op->d.dim * 2 * room.slabs_per_stage / r->slabs);
+    int token_bytes = (int)(op->d.dim * (int64_t)lik_dtype_bytes(op->d.dtype));
+    if (op->d.dtype == LIK_F32)
+        token_bytes = r->slabs * 128;
+    room.octet_bytes = 8 * (token_bytes * room.slabs_per_stage / r->slabs);
     int most = widest;
     if (packed) {
         int wide = op->d.mask || op->d.total / TOKENS_FEW < op->d.count ? OCTETS_BY_MEMORY : OCTETS_ONE_WIDTH;
@@ -203,7 +234,8 @@ static int fit(const struct gpu_limits *gpu, const struct lik_score *op, struct 
                 (int)(octets * tile->documents_per_tile <= most ? tile->documents_per_tile
                       : octets * 2 <= most                      ? most / octets
                                                                 : 1);
-        tile->octets_per_piece = piece_of(waits && !op->argmax && op->d.dim > DIM_BRIEF, octets, most);
+        const int brief = storage_of(r) == &as_i8 ? 2 * DIM_BRIEF : DIM_BRIEF;
+        tile->octets_per_piece = piece_of(waits && !op->argmax && op->d.dim > brief, octets, most);
         most = tile->octets_per_piece * tile->documents_per_tile;
     } else {
         most = (int)lik_min_i64(most, octets * tile->documents_per_tile);
@@ -238,19 +270,20 @@ static int fit(const struct gpu_limits *gpu, const struct lik_score *op, struct 
  * that they hold leave as much of the ring to others. A stage has the tiles of one team only: a
  * wait tells the filling of a stage by its parity, and one that a team does not wait for could
  * be taken for the next. */
-static void plan_token_warps(struct sm90_plan *p)
+static void plan_token_warps(const struct lik_score *op, struct sm90_plan *p)
 {
     const struct sm90_regime *r = &p->regime;
     struct sm90_ring *ring = &p->ring;
     int stages_per_tile = r->slabs / ring->slabs_per_stage;
     ring->token_warpgroups = storage_of(r)->token_warpgroups;
     if (!r->planes) /* norms alone */
-        ring->token_warpgroups = r->column_factors && p->tile.warpgroups == 1;
+        ring->token_warpgroups = op->d.normalize && p->tile.warpgroups == 1;
     ring->norm_teams =
         r->column_factors && ring->token_warpgroups == 1 && ring->stages >= 4 * stages_per_tile ? 2 : 1;
     if (ring->norm_teams == 2)
         ring->stages -= ring->stages % (2 * stages_per_tile);
     ring->norm_warps = !r->column_factors       ? 0
+                       : !op->d.normalize       ? 1 /* the producer brings scales */
                        : ring->token_warpgroups ? 4 * ring->token_warpgroups / ring->norm_teams
                                                 : 2;
 }
@@ -285,7 +318,7 @@ static void plan_tile(const struct gpu_limits *gpu, const struct lik_score *op, 
     /* Packed documents of several lengths: one band has time for products that no one looks at,
      * but not for the code of many widths. */
     plan->tile.loose = lengths_differ(&op->d) && plan->tile.bands == 1 && !plan->regime.planes;
-    plan_token_warps(plan);
+    plan_token_warps(op, plan);
 }
 
 /* ---- Schedule ---- */
@@ -301,7 +334,7 @@ static void plan_schedule(const struct gpu_limits *gpu, const struct lik_score *
     if (tiles <= blocks) {
         int64_t each = blocks / tiles, longest = (columns + each - 1) / each - (total + blocks - 1) / blocks;
         double multiplied = 64.0 * tile->bands * tile->warpgroups * (double)op->d.len_max * 64.0 *
-                            r->row_slabs * (r->planes ? (r->planes + 1) / 2.0 : 1.0);
+                            r->row_slabs * (op->d.dtype == LIK_F32 ? (r->planes + 1) / 2.0 : 1.0);
         if ((double)longest * multiplied < ROWS_COST) {
             s.blocks_per_row_tile = (int32_t)each;
             blocks = each * tiles;
@@ -347,9 +380,13 @@ static size_t print(const struct score_plan *plan, char *text, size_t size, size
     const struct sm90_ring *g = &p->ring;
     const struct sm90_schedule *s = &p->schedule;
     n = lik_cuda_add_text(text, size, n, "%s%s%s, %d slabs of %d elements", r->uniform ? "uniform" : "walked",
-                          r->column_factors ? " normalized" : "", r->rows_in_memory ? " rows in memory" : "",
-                          r->slabs, r->slab_elements);
-    if (r->planes)
+                          !r->column_factors   ? ""
+                          : g->norm_warps == 1 ? " scaled"
+                                               : " normalized",
+                          r->rows_in_memory ? " rows in memory" : "", r->slabs, r->slab_elements);
+    if (storage_of(r) == &widened)
+        n = lik_cuda_add_text(text, size, n, " widened to %d", r->planes);
+    else if (r->planes)
         n = lik_cuda_add_text(text, size, n, " in %d planes", r->planes);
     n = lik_cuda_add_text(text, size, n, "; tile %d x %d rows, %d octets", t->warpgroups, 64 * t->bands,
                           t->octets_per_tile);

@@ -16,6 +16,11 @@ int lik_cuda_vector_loads(const struct lik_tokens *x)
     return x->dim_stride == 1 && (int64_t)(uintptr_t)x->data % unit == 0 && strides % (unit / bytes) == 0;
 }
 
+int lik_cuda_one_scale(const struct lik_tokens *x)
+{
+    return !x->scale_strides.token && !x->scale_strides.sequence && !x->scale_strides.group;
+}
+
 int64_t lik_cuda_strips(const struct lik_score *op)
 {
     int64_t strips = (op->q.len_max + LIK_STRIP_ROWS - 1) / LIK_STRIP_ROWS;

@@ -5,6 +5,7 @@
 static __global__ void lay_out_centroids(const __grid_constant__ struct lik_codec codec, int dtype, int dim,
                                          uint4 *out)
 {
+    let_next_kernel_begin();
     const int64_t stride = codec.centroid_stride ? codec.centroid_stride : dim;
     const int per_row = dim / 8;
     const int64_t count = (codec.centroid_count + 1) * per_row;
@@ -29,6 +30,21 @@ static __global__ void lay_out_centroids(const __grid_constant__ struct lik_code
     }
 }
 
+/* The same of f32, in their own order. */
+static __global__ void lay_out_f32(const __grid_constant__ struct lik_codec codec, int dim, float *out)
+{
+    let_next_kernel_begin();
+    const int64_t stride = codec.centroid_stride ? codec.centroid_stride : dim;
+    const int64_t count = (codec.centroid_count + 1) * dim;
+    for (int64_t n = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; n < count;
+         n += (int64_t)gridDim.x * blockDim.x) {
+        const int64_t c = n / dim;
+        out[n] = c < codec.centroid_count
+                     ? load_element(codec.centroids, codec.centroids_dtype, c * stride + n - c * dim)
+                     : __uint_as_float(0x7fc00000u);
+    }
+}
+
 static scan_kernel kernel_of(int dtype, int bits, int way)
 {
     switch (bits) {
@@ -40,10 +56,34 @@ static scan_kernel kernel_of(int dtype, int bits, int way)
     }
 }
 
+static scan_kernel group_kernel_of(int dtype, int bits, int rows, int norms, int argmax)
+{
+    if (dtype == LIK_F32)
+        return lik_cuda_group_kernel_f32(bits, norms == GROUP_UNIT, argmax);
+    switch (bits) {
+    case 0: return lik_cuda_group_kernel_0(dtype, rows, norms, argmax);
+    case 1: return lik_cuda_group_kernel_1(dtype, rows, norms, argmax);
+    case 2: return lik_cuda_group_kernel_2(dtype, rows, norms, argmax);
+    default: return lik_cuda_group_kernel_4(dtype, rows, norms, argmax);
+    }
+}
+
+/* Of all kernels of groups, n of them; NULL behind the last. */
+static scan_kernel nth_group_kernel(int n)
+{
+    static const int bits[] = {0, 1, 2, 4}, rows[] = {32, 128, 256, 32};
+    const int norms = n % GROUP_NORMS, form = n / GROUP_NORMS % 4, b = n / GROUP_NORMS / 4 % 4,
+              dtype = LIK_F32 + n / GROUP_NORMS / 16;
+    return dtype > LIK_BF16 ? NULL : group_kernel_of(dtype, bits[b], rows[form], norms, form == 3);
+}
+
 int lik_cuda_scan_prepare(struct lik_gpu *gpu)
 {
     static const int bits[] = {0, 1, 2, 4, 8};
     cudaError_t e = cudaSuccess;
+    for (int i = 0; nth_group_kernel(i) && e == cudaSuccess && gpu->limits.hopper; i++)
+        e = cudaFuncSetAttribute((const void *)nth_group_kernel(i),
+                                 cudaFuncAttributeMaxDynamicSharedMemorySize, (int)gpu->limits.shared_bytes);
     for (int i = 0; i < 2 * 5 * SCAN_WAYS && e == cudaSuccess && gpu->limits.hopper; i++) {
         scan_kernel kernel = kernel_of(LIK_F16 + i / (5 * SCAN_WAYS), bits[i / SCAN_WAYS % 5], i % SCAN_WAYS);
         e = cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
@@ -54,6 +94,11 @@ int lik_cuda_scan_prepare(struct lik_gpu *gpu)
 
 int lik_cuda_lay_out_centroids(const struct lik_tokens *x, void *out, cudaStream_t stream)
 {
+    if (x->dtype == LIK_F32) {
+        lay_out_f32<<<lik_cuda_blocks((x->codec->centroid_count + 1) * x->dim / 4), 256, 0, stream>>>(
+            *x->codec, (int)x->dim, (float *)out);
+        return lik_cuda_launched("lay_out_f32");
+    }
     lay_out_centroids<<<lik_cuda_blocks((x->codec->centroid_count + 1) * x->dim / 8), 256, 0, stream>>>(
         *x->codec, x->dtype, (int)x->dim, (uint4 *)out);
     return lik_cuda_launched("lay_out_centroids");
@@ -77,6 +122,21 @@ int lik_cuda_scan_launch(const struct lik_gpu *gpu, const struct score_args *sco
     int status = lik_cuda_lay_out_centroids(d, workspace + plan->centroids, stream);
     if (status)
         return status;
+    if (p->group_rows) {
+        const int norms = d->normalize ? GROUP_UNIT : d->scale ? GROUP_STORED : GROUP_PLAIN;
+        a.listed = score->op.pairing == LIK_LIST;
+        a.tiles = (int32_t)(a.listed ? plan->tiling.parts : plan->tiling.tiles);
+        a.items = (int32_t)(a.listed ? score->op.list_count : plan->columns);
+        a.scale_bytes = !d->scale ? 0 : d->scale_dtype == LIK_F16 ? 2 : 4;
+        const int64_t last =
+            d->offsets ? d->total - 1 : lik_tokens_base(d, &d->scale_strides, d->count - 1) + d->len_max - 1;
+        a.scales_end = (const char *)d->scale + (last + 1) * a.scale_bytes;
+        a.score.op.pairing = LIK_ALL; /* all documents meet query 0, if not all queries */
+        const void *kernel = (const void *)group_kernel_of(d->dtype, a.codec.bits, p->group_rows, norms,
+                                                           score->op.argmax != NULL);
+        return lik_cuda_launch_early(gpu, kernel, "scan_group", (unsigned)p->blocks,
+                                     32 * GROUP_WARPS(p->group_rows), (size_t)p->shared_bytes, stream, &a);
+    }
     const int plain = d->dim == 16 * BLOCKS && p->copy_bytes == 16 && !score->op.argmax;
     const int way = score->op.argmax ? SCAN_ANY_ARGMAX
                     : !plain         ? SCAN_ANY

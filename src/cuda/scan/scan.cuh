@@ -36,13 +36,17 @@ struct scan_args {
     int32_t code_bytes;
     int32_t copy_bytes; /* a copy takes: 16, 8 or 4 */
     int32_t ring_row;   /* bytes of a token in the ring: such that 8 rows meet all banks */
-    int32_t items;      /* row tiles x documents */
+    int32_t items;      /* row tiles x documents; where all meet the same queries: documents */
+    /* where all meet the same queries (group.cuh): row tiles, whether documents are listed,
+     * bytes of a factor */
+    int32_t tiles, listed, scale_bytes;
+    const char *scales_end; /* behind the last factor */
 };
 
 /* Bytes of the table of weights. */
 static constexpr __host__ __device__ int table_bytes(int bits)
 {
-    return bits == 0 ? 0 : (bits == 1 ? 16 : 256) * 128;
+    return bits == 0 ? 0 : (bits == 1 ? 32 : 256) * 128;
 }
 
 typedef void (*scan_kernel)(struct scan_args);
@@ -51,6 +55,15 @@ scan_kernel lik_cuda_scan_kernel_1(int dtype, int way);
 scan_kernel lik_cuda_scan_kernel_2(int dtype, int way);
 scan_kernel lik_cuda_scan_kernel_4(int dtype, int way);
 scan_kernel lik_cuda_scan_kernel_8(int dtype, int way);
+scan_kernel lik_cuda_group_kernel_0(int dtype, int rows, int norms, int argmax);
+scan_kernel lik_cuda_group_kernel_1(int dtype, int rows, int norms, int argmax);
+scan_kernel lik_cuda_group_kernel_2(int dtype, int rows, int norms, int argmax);
+scan_kernel lik_cuda_group_kernel_4(int dtype, int rows, int norms, int argmax);
+scan_kernel lik_cuda_group_kernel_f32(int bits, int unit, int argmax);
+
+/* What normalizes tokens in a group's kernels: nothing, their norm taken on the fly, a stored
+ * factor. */
+enum group_norms { GROUP_PLAIN, GROUP_UNIT, GROUP_STORED, GROUP_NORMS };
 
 template <int dtype> LIK_DEVICE uint32_t half_bits(float x)
 {
@@ -79,20 +92,52 @@ template <int dtype> LIK_DEVICE void add_squares(uint32_t pair, float &squares)
     squares = __fmaf_rn(v.y, v.y, squares);
 }
 
-/* The table of weights: an entry's copies take 128 bytes, a word of them a thread. */
-template <int dtype, int bits> LIK_DEVICE void make_table(uint32_t *table, const struct lik_codec &codec)
+/* Entries of a table of weights, `stride` bytes apart, 128 of them words of the lanes: thread n
+ * has entry n, whose words take turns over the lanes. Whole warps call. */
+template <int words> LIK_DEVICE void put_entries(char *table, int stride, const uint32_t (&word)[words])
 {
-    for (int i = (int)threadIdx.x; i < table_bytes(bits) / 4; i += (int)blockDim.x) {
-        const int entry = i / 32, first = bits <= 2 ? (i & 1) * 2 : 0;
-        /* Half a byte stands where the byte's first elements are. */
-        const uint8_t byte = (uint8_t)(bits == 1 && codec.bit_order == LIK_BITS_COLBERT ? entry << 4 : entry);
-        uint32_t word = 0;
-        for (int e = 0; e < 2; e++) {
-            int bucket = lik_residual_bucket(&byte, bits == 8 ? 0 : first + e, bits, codec.bit_order);
-            word |= half_bits<dtype>(load_element(codec.weights, codec.weights_dtype, bucket)) << 16 * e;
+    const int lane = (int)threadIdx.x & 31;
+    char *to = table + ((int)threadIdx.x & ~31) * stride + lane * 4;
+#pragma unroll 4
+    for (int n = 0; n < 32; n++) {
+        uint32_t own = 0;
+#pragma unroll
+        for (int k = 0; k < words; k++) {
+            const uint32_t x = __shfl_sync(~0u, word[k], n);
+            own = lane % words == k ? x : own;
         }
-        table[i] = word;
+        *(uint32_t *)(to + n * stride) = own;
     }
+}
+
+/* The weight of an element of a byte of residual. */
+LIK_DEVICE float weight_in_byte(const struct lik_codec &codec, uint8_t byte, int element)
+{
+    const int bucket = lik_residual_bucket(&byte, element, codec.bits, codec.bit_order);
+    return load_element(codec.weights, codec.weights_dtype, bucket);
+}
+
+/* Of a byte's elements the k-th two, rounded; of 8 bits the one. */
+template <int dtype, int bits>
+LIK_DEVICE uint32_t weights_in_byte(const struct lik_codec &codec, uint8_t byte, int k)
+{
+    const uint32_t low = half_bits<dtype>(weight_in_byte(codec, byte, 2 * k));
+    return low | (bits == 8 ? low : half_bits<dtype>(weight_in_byte(codec, byte, 2 * k + 1))) << 16;
+}
+
+/* The table of weights: of one bit of half a byte, which stands where the byte's first elements
+ * are; 256 threads or more make it. */
+template <int dtype, int bits> LIK_DEVICE void make_table(char *table, const struct lik_codec &codec)
+{
+    const int thread = (int)threadIdx.x;
+    if (!bits || (thread & ~31) >= (bits == 1 ? 16 : 256))
+        return;
+    const uint8_t byte = (uint8_t)(bits == 1 && codec.bit_order == LIK_BITS_COLBERT ? thread << 4 : thread);
+    uint32_t word[bits <= 2 ? 2 : 1];
+#pragma unroll
+    for (int k = 0; k < (bits <= 2 ? 2 : 1); k++)
+        word[k] = weights_in_byte<dtype, bits>(codec, byte, k);
+    put_entries(table, 128, word);
 }
 
 /* The weights of elements 4 t ... 4 t + 3 of a block, whose residual begins at `from`; `own`:
@@ -134,7 +179,7 @@ struct held_queries {
 
 /* And what of them is needed at documents' ends only, in shared memory to spare registers. */
 struct held_places {
-    int64_t query; /* and the part of it, where a tile has one query; else -1 */
+    int64_t query; /* and the part of it, of a list */
     struct strip_place strips[2];
 };
 
@@ -153,6 +198,7 @@ LIK_DEVICE void hold_queries(struct held_queries &h, struct held_places &places,
     const int lane = (int)threadIdx.x & 31, t = lane & 3;
     if (tile == h.tile)
         return;
+    const bool first = h.tile < 0;
     h.tile = tile;
     if ((lane & 15) == 0)
         places.strips[lane >> 4] = locate_strip(a.tiling, (uint32_t)tile, lane >> 4);
@@ -160,7 +206,7 @@ LIK_DEVICE void hold_queries(struct held_queries &h, struct held_places &places,
     if (a.op.pairing == LIK_LIST) { /* one query after another, often the same */
         int64_t query =
             lik_score_query(&a.op, tile / a.tiling.parts) * a.tiling.parts + tile % a.tiling.parts;
-        bool same = query == places.query;
+        bool same = !first && query == places.query; /* any number may be asked for */
         __syncwarp();
         places.query = query;
         if (same)
@@ -403,11 +449,6 @@ LIK_DEVICE void finish(struct row_maxima &m, const struct held_queries &h, const
     reset(m);
 }
 
-LIK_DEVICE float unit_of(float squares)
-{
-    return __fdiv_rn(1.0f, lik_clamp_norm(__fsqrt_rn(squares)));
-}
-
 /* The factors of the tokens that four lanes have parts of, from each lane's squares; the t-th
  * lane takes the t-th token's. */
 LIK_DEVICE void unit_factors_of(float (&factor)[4])
@@ -420,7 +461,7 @@ LIK_DEVICE void unit_factors_of(float (&factor)[4])
         pair[i] = __fadd_rn(odd ? factor[2 * i + 1] : factor[2 * i],
                             __shfl_xor_sync(~0u, odd ? factor[2 * i] : factor[2 * i + 1], 1));
     float sum = __fadd_rn(high ? pair[1] : pair[0], __shfl_xor_sync(~0u, high ? pair[0] : pair[1], 2));
-    const float own = unit_of(sum);
+    const float own = coded_unit_of(sum);
 #pragma unroll
     for (int r = 0; r < 4; r++)
         factor[r] = __shfl_sync(~0u, own, (lane & 28) + r);
@@ -479,7 +520,7 @@ static __global__ void __launch_bounds__(32 * SCAN_WARPS, 1)
     char *ring = memory + table_bytes(bits) + warp * SCAN_STAGES * stage_bytes;
     let_next_kernel_begin();
     wait_for_kernels_before();
-    make_table<dtype, bits>((uint32_t *)memory, args.codec);
+    make_table<dtype, bits>(memory, args.codec);
     __syncthreads();
     const int step = (int)(gridDim.x * (blockDim.x / 32));
     struct way here = {(int)(blockIdx.x * (blockDim.x / 32)) + warp, 0, 0, 0};
@@ -504,7 +545,6 @@ static __global__ void __launch_bounds__(32 * SCAN_WARPS, 1)
             rows[i][r] = i < chunks ? gather(min(next.of[r], count), i) : make_uint4(0, 0, 0, 0);
     struct held_queries h;
     h.tile = -1;
-    places[warp].query = -1;
     __syncwarp();
     struct row_maxima m;
     reset(m);

@@ -9,8 +9,9 @@
  * - joint tile: a column tile of several documents, whole; else it is a piece of one
  * - loose piece: one of which any columns may be dropped, multiplied in one of a few widths
  * - stage policy: what the loop does with documents as they are stored (stage_stored.cuh,
- *   stage_planes.cuh): what a stage of the ring holds, and what is multiplied
- * - factor: what a column's products are multiplied by, such as the inverse of its token's norm
+ *   stage_planes.cuh, stage_widened.cuh): what a stage of the ring holds, what is multiplied
+ * - factor: what a column's products are multiplied by, the inverse of its token's norm, or its
+ *   scale, which the producer brings
  *
  * The roles of a block's warps: warpgroups that multiply (loop.cuh), those that look at tokens
  * on their way (the stage policies), and in one more a producer (producer.cuh) and a warp that
@@ -68,6 +69,8 @@ struct __align__(16) head {
     uint32_t empty, bad; /* bit i: the i-th document that ends here has no kept token; is out of range */
     int32_t first;       /* LOOSE: the document's first kept token */
     int64_t column;      /* of the scores: the first document that ends here */
+    /* of a piece, if its scales are wanted: where its document lies, as in struct batch */
+    int32_t row, group;
 };
 
 /* Sums of 16 rows, for the warp that adds them up; several, so that the next documents' can be
@@ -96,7 +99,8 @@ struct shared {
     int64_t row_at[SM90_BANDS][64]; /* [band][row]: struct query_row */
     int row_token[SM90_BANDS][64];
     float row_weight[SM90_BANDS][64];
-    int row_counts[SM90_BANDS][64]; /* 0, 1, or 2 where the query is out of range */
+    /* 0, 1, 2 where the query is out of range, or 3 where its scale is negative */
+    int row_counts[SM90_BANDS][64];
     struct strip_place strips[4 * SM90_BANDS];
     struct batch batch;
 };

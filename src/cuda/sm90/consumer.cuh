@@ -23,10 +23,51 @@ template <int bands> struct consumer {
     int strip;              /* of the row in its query */
     int64_t first;          /* number of the strip's score with the first document, -1: none */
     unsigned turn;          /* tiles with documents' ends so far */
+    /* bit 2 b + i: products of row lane / 4 + 8 i of the warp's strip in band b are to be
+     * negated, for its scale is negative */
+    unsigned negative;
 };
 
 /* The accumulators are two halves of 64 registers: of two bands, or of the left and right
  * columns of one. */
 typedef float halves[2][64];
+
+/* They, and what wgmma makes: the same, or integers that are yet to be settled. */
+template <bool integers> struct products {
+    halves c;
+    LIK_MEMBER halves &sums()
+    {
+        return c;
+    }
+};
+
+template <> struct products<true> {
+    halves c;
+    int whole[2][64];
+    LIK_MEMBER int (&sums())[2][64]
+    {
+        return whole;
+    }
+};
+
+/* `count` halves from `first` on as f32. */
+template <int octets, int count, bool integers, int bands>
+LIK_DEVICE void settle(struct products<integers> &p, int first, const struct consumer<bands> &me)
+{
+    if constexpr (integers) {
+#pragma unroll
+        for (int h = first; h < first + count; h++)
+#pragma unroll
+            for (int i = 0; i < 4 * octets; i++)
+                p.c[h][i] = __int2float_rn(p.whole[h][i]);
+        if (me.negative)
+#pragma unroll
+            for (int h = first; h < first + count; h++)
+#pragma unroll
+                for (int i = 0; i < 4 * octets; i++)
+                    if (me.negative >> ((bands == 2 ? 2 * h : 0) + i % 4 / 2) & 1)
+                        p.c[h][i] = -p.c[h][i];
+    }
+}
 
 #endif

@@ -9,6 +9,18 @@ const void *lik_cuda_sm90_kernel_f32(int argmax, int two_bands);
 const void *lik_cuda_sm90_kernel_decoded_f16(int argmax, int two_bands);
 const void *lik_cuda_sm90_kernel_decoded_bf16(int argmax, int two_bands);
 
+const void *lik_cuda_sm90_kernel_widened_f16(int argmax, int two_bands);
+const void *lik_cuda_sm90_kernel_widened_bf16(int argmax, int two_bands);
+
+const void *lik_cuda_sm90_kernel_i8(int argmax, int two_bands);
+
+/* Of documents of 8 bits, as the query's elements want them. */
+static const void *widened_kernel_of(int q_dtype, int argmax, int two_bands)
+{
+    return q_dtype == LIK_BF16 ? lik_cuda_sm90_kernel_widened_bf16(argmax, two_bands)
+                               : lik_cuda_sm90_kernel_widened_f16(argmax, two_bands);
+}
+
 /* Of decoded documents: their factors are given. */
 static const void *decoded_kernel_of(int dtype, int argmax, int two_bands)
 {
@@ -52,6 +64,14 @@ int lik_cuda_sm90_prepare(struct lik_gpu *gpu)
         e = cudaFuncSetAttribute(decoded_kernel_of(LIK_F16 + i / 4, i & 1, i & 2),
                                  cudaFuncAttributeMaxDynamicSharedMemorySize,
                                  (int)(gpu->limits.shared_bytes - sizeof(struct shared)));
+    for (int i = 0; i < 8 && e == cudaSuccess; i++)
+        e = cudaFuncSetAttribute(widened_kernel_of(LIK_F16 + i / 4, i & 1, i & 2),
+                                 cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 (int)(gpu->limits.shared_bytes - sizeof(struct shared)));
+    for (int i = 0; i < 4 && e == cudaSuccess; i++)
+        e = cudaFuncSetAttribute(lik_cuda_sm90_kernel_i8(i & 1, i & 2),
+                                 cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 (int)(gpu->limits.shared_bytes - sizeof(struct shared)));
     gpu->encode_tensor_map = encode;
     gpu->limits.hopper = e == cudaSuccess;
     return lik_cuda_status(e, "cudaFuncSetAttribute");
@@ -76,7 +96,8 @@ static int make_maps(const struct lik_gpu *gpu, struct sm90_args *a)
     }
     cuuint64_t bytes = lik_dtype_bytes(d->dtype);
     static const CUtensorMapDataType types[] = {
-        CU_TENSOR_MAP_DATA_TYPE_FLOAT32, CU_TENSOR_MAP_DATA_TYPE_FLOAT16, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16};
+        CU_TENSOR_MAP_DATA_TYPE_FLOAT32, CU_TENSOR_MAP_DATA_TYPE_FLOAT16, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+        CU_TENSOR_MAP_DATA_TYPE_UINT8};
     int64_t steps[3] = {d->strides.token, d->strides.sequence, d->strides.group};
     cuuint64_t strides[3];
     /* a stride that is never used may be anything, but the map wants it in range */
@@ -89,9 +110,10 @@ static int make_maps(const struct lik_gpu *gpu, struct sm90_args *a)
         cuuint32_t box[4] = {(cuuint32_t)a->slab_elements,
                              a->uniform ? 8u * (cuuint32_t)a->octets_per_piece : 8u << b,
                              a->uniform ? (cuuint32_t)a->documents_per_tile : 1, 1};
-        CUresult e = encode(&a->maps[b], types[d->dtype - LIK_F32], 4, (void *)d->data, shape, strides, box,
-                            ones, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                            CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+        CUresult e =
+            encode(&a->maps[b], types[bytes == 1 ? 3 : d->dtype - LIK_F32], 4, (void *)d->data, shape,
+                   strides, box, ones, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                   CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
         if (e != CUDA_SUCCESS)
             return lik_fail(LIK_EDEVICE, "cuTensorMapEncodeTiled failed (%d) for d: %lld x %lld x %lld",
                             (int)e, (long long)d->count, (long long)d->len_max, (long long)d->dim);
@@ -145,8 +167,11 @@ int lik_cuda_sm90_launch(const struct lik_gpu *gpu, const struct score_args *sco
     if (status)
         return status;
     const int argmax = score->op.argmax != NULL, two_bands = p->tile.bands > 1;
-    const void *kernel = score->factor ? decoded_kernel_of(score->op.d.dtype, argmax, two_bands)
-                                       : kernel_of(score->op.d.dtype, argmax, two_bands);
+    const int dtype = score->op.d.dtype;
+    const void *kernel = score->factor                ? decoded_kernel_of(dtype, argmax, two_bands)
+                         : lik_dtype_bytes(dtype) > 1 ? kernel_of(dtype, argmax, two_bands)
+                         : p->regime.planes ? widened_kernel_of(score->op.q.dtype, argmax, two_bands)
+                                            : lik_cuda_sm90_kernel_i8(argmax, two_bands);
     return lik_cuda_launch_early(gpu, kernel, "score_sm90", (unsigned)p->schedule.blocks,
                                  128 * (unsigned)(p->tile.warpgroups + p->ring.token_warpgroups + 1),
                                  (size_t)p->ring.shared_bytes, stream, &a);

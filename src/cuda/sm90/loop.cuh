@@ -17,7 +17,7 @@
 #include "cuda/sm90/producer.cuh"
 #include "cuda/sm90/queries.cuh"
 #include "cuda/sm90/scores.cuh"
-#include "cuda/sm90/wgmma.cuh"
+#include "cuda/wgmma.cuh"
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
@@ -62,6 +62,8 @@ template <class Stage, int bands> LIK_DEVICE int half_of(const struct tile &t)
 template <class Stage, int bands, bool loose = false> LIK_DEVICE int width_of(const struct tile &t)
 {
     int half = half_of<Stage, bands>(t);
+    if (Stage::integers && half > 3) /* there is no product of as many */
+        half += half & 1;
     if (loose)
         return !is_loose(t) ? 0 : half <= 8 ? 8 : bands == 1 || half > 14 ? 16 : half > 12 ? 14 : 12;
     return is_exact(t) ? half : 0;
@@ -93,21 +95,23 @@ LIK_DEVICE void take_pieces(const struct sm90_args &a, struct shared &sm, struct
     const int second = bands == 2 ? 0 : octets * 8; /* column that the second half begins with */
     const bool one = has_one_half<Stage, bands>();
     /* octets of a half, some of whose columns may not count */
-    const int last = one || octets == 1 ? 1 : 2;
+    const int last = one || octets == 1 ? 1 : Stage::integers && octets > 3 ? 5 - bands : 2;
     const bool whole = bands == 1 && !one && octets > 1; /* the first half: all of its columns count */
     /* The second half is multiplied while the first is looked at. */
     const bool split = !one && (want_argmax || bands == 1 || Stage::converts);
     const bool at_once = bands == 2 && !split; /* both halves are ready, and are of the same columns */
     int row_tile = t.head.z;
     for (;;) {
-        halves c;
-        Stage::template multiply<bands, octets, split>(a, sm, me, ring, c, t.at);
+        struct products<Stage::integers> p;
+        halves &c = p.c;
+        Stage::template multiply<bands, octets, split>(a, sm, me, ring, p.sums(), t.at);
         const float *factor = factors + t.index * columns_most(bands, Stage::converts);
         if (a.column_factors)
             mbarrier_wait(&sm.factors_ready[t.index], t.pass);
         wgmma_wait<split>();
         if (!split)
             Stage::give_back(a, sm, me.lane, t.at);
+        settle<octets, at_once ? 2 : 1>(p, 0, me);
         if (a.column_factors)
             scale_products<octets, at_once ? 2 : 1>(&c[0], factor);
         if (loose)
@@ -120,6 +124,8 @@ LIK_DEVICE void take_pieces(const struct sm90_args &a, struct shared &sm, struct
             Stage::give_back(a, sm, me.lane, t.at);
         }
         if (!one) {
+            if (!at_once)
+                settle<octets, 1>(p, 1, me);
             if (a.column_factors && !at_once)
                 scale_products<octets, 1>(&c[1], factor + second);
             if (loose)
@@ -141,16 +147,20 @@ LIK_DEVICE void take_pieces(const struct sm90_args &a, struct shared &sm, struct
     }
 }
 
-/* take_pieces for a width that is known at run time. It may be an octet more than the tile's:
- * the columns past the end are whatever the ring holds, and their products are cut. */
+/* take_pieces for a width that is known at run time. It may be an octet more than the tile's,
+ * or two of integers: the columns past the end are whatever the ring holds, and their products
+ * are cut. */
 template <class Stage, int bands, bool want_argmax>
 LIK_DEVICE void take_pieces_of(int width, const struct sm90_args &a, struct shared &sm,
                                struct consumer<bands> &me, uint32_t ring, const float *factors,
                                struct tile &t)
 {
     switch (width) {
-#define CASE(n) \
-    case n: return take_pieces<Stage, bands, want_argmax, n>(a, sm, me, ring, factors, t);
+#define CASE(n)                                                                            \
+    case n:                                                                                \
+        if constexpr (!Stage::integers || n <= 3 || n % 2 == 0)                            \
+            return take_pieces<Stage, bands, want_argmax, n>(a, sm, me, ring, factors, t); \
+        break;
         CASE(1)
         CASE(2)
         CASE(3)
@@ -184,7 +194,7 @@ LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, struct con
         row_tile = t.head.z;
         if (a.rows_in_memory)
             wait_for_kernels_before();
-        place_queries(a, sm, me, row_tile);
+        place_queries<Stage>(a, sm, me, row_tile);
         wait_for_kernels_before(); /* the first time; later it returns at once */
         load_queries<Stage>(a, sm, me);
         if (t.index < 0)
@@ -207,10 +217,12 @@ LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, struct con
                     take_pieces<Stage, bands, want_argmax, 12, true>(a, sm, me, ring, factors, t);
                 continue;
             }
-            halves c;
-            Stage::template multiply<bands, 16, false>(a, sm, me, ring, c, t.at);
+            struct products<Stage::integers> p;
+            halves &c = p.c;
+            Stage::template multiply<bands, 16, false>(a, sm, me, ring, p.sums(), t.at);
             wgmma_wait<0>();
             Stage::give_back(a, sm, me.lane, t.at);
+            settle<16, 2>(p, 0, me);
             if (a.column_factors) {
                 const float *factor = factors + t.index * columns_most(bands, Stage::converts);
                 mbarrier_wait(&sm.factors_ready[t.index], t.pass);
@@ -248,11 +260,11 @@ static __global__ void __launch_bounds__(Stage::threads, 1)
         };
         init(sm.full, a.stages, 1);
         init(sm.empty, a.stages, Stage::readers(a));
-        init(sm.planes_full, Stage::converts ? SM90_PLANE_STAGES : 0, 4 * a.token_warpgroups);
+        init(sm.planes_full, Stage::converts ? SM90_PLANE_STAGES : 0, Stage::writers(a));
         init(sm.planes_empty, Stage::converts ? SM90_PLANE_STAGES : 0, 4 * a.warpgroups);
         init(sm.sums_full, SUMS, 4 * a.warpgroups);
         init(sm.sums_empty, SUMS, 1);
-        init(sm.factors_ready, a.norm_warps ? SM90_HEADS : 0, a.norm_warps);
+        init(sm.factors_ready, a.norm_warps ? SM90_HEADS : 0, Stage::factor_arrivals(a));
         mbarrier_init_done();
     }
     __syncthreads();
@@ -267,9 +279,9 @@ static __global__ void __launch_bounds__(Stage::threads, 1)
         if (Stage::converts && !last) {
             Stage::template look<bands>(a, sm, ring, planes, factors, group * 4 + warp);
         } else if (last && warp == 0 && a.uniform) {
-            produce_uniform(a, sm, ring, mine);
+            produce_uniform<Stage::scales>(a, sm, ring, factors, columns_most(bands, Stage::converts), mine);
         } else if (last && warp == 0) {
-            produce(a, sm, ring, mine);
+            produce<Stage::scales>(a, sm, ring, factors, columns_most(bands, Stage::converts), mine);
         } else if (last && warp == 1 && !a.score.partial) {
             finish_scores(a, sm, mine);
         } else if (!Stage::converts && a.column_factors && norms >= 0) {

@@ -240,6 +240,7 @@ LIK_DEVICE int width_of_piece(const struct sm90_args &a, bool loose, int octets,
 }
 
 /* Plans a tile of the next piece of the open document. */
+template <bool scaled>
 LIK_DEVICE int plan_piece(struct walk &w, const struct batch &batch, const struct sm90_args &a,
                           struct head &head, struct box &box, int lane)
 {
@@ -266,7 +267,12 @@ LIK_DEVICE int plan_piece(struct walk &w, const struct batch &batch, const struc
             head.empty = w.length == 0;
             head.bad = batch.length[w.from] < 0;
             head.first = w.first;
+        }
+        if (last)
             head.column = w.column;
+        if (scaled) {
+            head.row = a.score.op.d.offsets ? batch.row[w.from] : batch.sequence[w.from];
+            head.group = batch.group[w.from];
         }
     }
     w.done += take * 8;
@@ -279,6 +285,7 @@ LIK_DEVICE int plan_piece(struct walk &w, const struct batch &batch, const struc
 
 /* Plans the next tile: the head, and each lane's box; returns its octets, 0 at the end of the
  * stream. */
+template <bool scaled>
 LIK_DEVICE int plan_tile(struct walk &w, struct batch &batch, const struct sm90_args &a, struct head &head,
                          struct box &box, int lane)
 {
@@ -298,7 +305,7 @@ LIK_DEVICE int plan_tile(struct walk &w, struct batch &batch, const struct sm90_
             open_document(w, batch, a, lane);
     }
     used = n > 1 ? plan_joint(w, batch, a, head, box, n, octets, lane)
-                 : plan_piece(w, batch, a, head, box, lane);
+                 : plan_piece<scaled>(w, batch, a, head, box, lane);
     __syncwarp();
     return used;
 }
@@ -326,12 +333,45 @@ LIK_DEVICE void end_stream(const struct sm90_args &a, struct shared &sm, struct 
     }
 }
 
-/* All documents have d.len_max tokens, all of which count: no walk, and a tile is one box. One
- * thread does it. */
-LIK_DEVICE void produce_uniform(const struct sm90_args &a, struct shared &sm, char *ring,
-                                const struct share &mine)
+/* Where a document of a tile lies, as in struct batch; its tokens, -1: out of range. */
+struct tile_document {
+    int row, group, length;
+};
+
+/* The columns' factors, where those are their scales; document(k) is the k-th of the tile's.
+ * The copies arrive at the tile's barrier by themselves: no one waits for them but who
+ * multiplies. */
+template <class Document>
+LIK_DEVICE void bring_scales(const struct sm90_args &a, struct shared &sm, float *factors, int most, int tile,
+                             Document document)
 {
-    if (threadIdx.x & 31)
+    const struct lik_tokens &d = a.score.op.d;
+    const struct lik_strides &s = d.scale_strides;
+    const struct head &head = sm.heads[tile];
+    for (int c = (int)threadIdx.x & 31; c < (head.shape & 0xff) * 8; c += 32) {
+        int k = 0, token = head.token + c;
+        if (head.shape & JOINT) {
+            const uint32_t before = head.ends & ((1u << c / 8) - 1u); /* ends before the column's octet */
+            k = __popc(before);
+            token = c - (32 - __clz(before)) * 8;
+        }
+        const struct tile_document x = document(k);
+        const int64_t base = d.offsets ? x.row * s.token : x.group * s.group + x.row * s.sequence;
+        const bool there = token < x.length;
+        copy_async_4_if(there, &factors[tile * most + c], d.scale + (there ? base + token * s.token : 0));
+    }
+    copy_async_arrive(&sm.factors_ready[tile]);
+}
+
+/* All documents have d.len_max tokens, all of which count: no walk, and a tile is one box. One
+ * thread does it, or if scales are wanted (`scaled`) all do, the first the work of one.
+ * `factors`: of `most` columns a tile. Long because the head is written in the loop. */
+template <bool scaled>
+LIK_DEVICE void produce_uniform(const struct sm90_args &a, struct shared &sm, char *ring, float *factors,
+                                int most, const struct share &mine)
+{
+    const bool first = (threadIdx.x & 31) == 0;
+    if (!scaled && !first)
         return;
     const struct lik_score &op = a.score.op;
     const int length = (int)op.d.len_max, piece = a.octets_per_piece, together = a.documents_per_tile;
@@ -373,22 +413,35 @@ LIK_DEVICE void produce_uniform(const struct sm90_args &a, struct shared &sm, ch
             octets = documents * piece;
         }
         mbarrier_wait(&sm.empty[at.stage], at.parity);
-        *(int4 *)&head =
-            make_int4(columns, octets | documents << 8 | (documents > 1 ? JOINT : 0), row_tile, token);
-        if (documents) {
-            head.ends = octets == 32 ? ends : ends & ((1u << octets) - 1u);
-            head.empty = head.bad = 0;
-            head.column = column;
-            if (documents > 1) {
-                *(uint4 *)&head.counts[0] = make_uint4(counts[0], counts[1], counts[2], counts[3]);
-                *(uint4 *)&head.counts[4] = make_uint4(counts[4], counts[5], counts[6], counts[7]);
+        if (!scaled || first) {
+            *(int4 *)&head =
+                make_int4(columns, octets | documents << 8 | (documents > 1 ? JOINT : 0), row_tile, token);
+            if (documents) {
+                head.ends = octets == 32 ? ends : ends & ((1u << octets) - 1u);
+                head.empty = head.bad = 0;
+                head.column = column;
+                if (documents > 1) {
+                    *(uint4 *)&head.counts[0] = make_uint4(counts[0], counts[1], counts[2], counts[3]);
+                    *(uint4 *)&head.counts[4] = make_uint4(counts[4], counts[5], counts[6], counts[7]);
+                }
+            }
+            if (scaled) {
+                head.row = box.sequence;
+                head.group = box.group;
             }
         }
         for (int slab = 0; slab < a.slabs; slab += a.slabs_per_stage) {
             if (slab)
                 mbarrier_wait(&sm.empty[at.stage], at.parity);
-            mbarrier_arrive_expect(&sm.full[at.stage], bytes);
-            copy_box(a, sm, ring, at, box, slab);
+            if (!scaled || first) {
+                mbarrier_arrive_expect(&sm.full[at.stage], bytes);
+                copy_box(a, sm, ring, at, box, slab);
+            }
+            if (scaled)
+                __syncwarp();
+            if (scaled && slab == 0 && a.norm_warps == 1)
+                bring_scales(a, sm, factors, most, tile,
+                             [&](int k) { return tile_document{box.sequence + k, box.group, length}; });
             advance(at, a.stages);
         }
         box.row += columns;
@@ -402,12 +455,16 @@ LIK_DEVICE void produce_uniform(const struct sm90_args &a, struct shared &sm, ch
                 locate();
         }
     }
-    end_stream(a, sm, at, tile);
+    if (!scaled || first)
+        end_stream(a, sm, at, tile);
 }
 
 /* Any other documents; the whole warp walks them. */
-LIK_DEVICE void produce(const struct sm90_args &a, struct shared &sm, char *ring, struct share mine)
+template <bool scaled>
+LIK_DEVICE void produce(const struct sm90_args &a, struct shared &sm, char *ring, float *factors, int most,
+                        struct share mine)
 {
+    const struct lik_tokens &d = a.score.op.d;
     int lane = (int)threadIdx.x & 31;
     struct place at = {0, 1};
     if (lane < BOXES)
@@ -423,7 +480,7 @@ LIK_DEVICE void produce(const struct sm90_args &a, struct shared &sm, char *ring
     int tile = 0;
     for (;; tile = (tile + 1) % SM90_HEADS) {
         struct box box = {};
-        int used = plan_tile(w, sm.batch, a, sm.heads[tile], box, lane);
+        int used = plan_tile<scaled>(w, sm.batch, a, sm.heads[tile], box, lane);
         if (used == 0)
             break;
         for (int slab = 0; slab < a.slabs; slab += a.slabs_per_stage) {
@@ -435,6 +492,12 @@ LIK_DEVICE void produce(const struct sm90_args &a, struct shared &sm, char *ring
             if (box.map)
                 copy_box(a, sm, ring, at, box, slab);
             __syncwarp();
+            if (scaled && slab == 0 && a.norm_warps == 1)
+                bring_scales(a, sm, factors, most, tile, [&](int k) {
+                    const int i = w.from - (sm.heads[tile].shape >> 8 & 0xff) + k;
+                    return tile_document{d.offsets ? sm.batch.row[i] : sm.batch.sequence[i],
+                                         sm.batch.group[i], sm.batch.length[i]};
+                });
             advance(at, a.stages);
         }
     }

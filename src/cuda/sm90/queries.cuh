@@ -9,7 +9,7 @@
 
 /* Where the warpgroup's rows of a row tile lie and what they count, and what belongs to the
  * lane's row. */
-template <int bands>
+template <class Stage, int bands>
 LIK_DEVICE void place_queries(const struct sm90_args &a, struct shared &sm, struct consumer<bands> &me,
                               int row_tile)
 {
@@ -24,13 +24,27 @@ LIK_DEVICE void place_queries(const struct sm90_args &a, struct shared &sm, stru
         sm.row_token[first_band][thread] = row.token;
         sm.row_weight[first_band][thread] = row.weight;
         sm.row_counts[first_band][thread] = row.counts ? (row.at != LIK_NOWHERE ? 1 : 2) : 0;
+        if (Stage::scales && row.at != LIK_NOWHERE) {
+            if (a.score.op.d.scale && !a.column_factors) /* one of all documents */
+                row.scale = __fmul_rn(row.scale, *a.score.op.d.scale);
+            sm.row_weight[first_band][thread] = __fmul_rn(row.weight, fabsf(row.scale));
+            if (row.scale < 0.0f)
+                sm.row_counts[first_band][thread] = 3;
+        }
         if (thread % 16 == 0)
             sm.strips[strip] = place;
     }
     named_barrier(1 + me.warpgroup, 128);
     struct strip_place place = sm.strips[(first_band + (me.lane >> 1) % bands) * 4 + me.warp];
-    me.first = place.row < 0 ? -1 : place.row * a.score.columns;
+    me.first = place.row < 0 ? -1 : place.row * a.score.op.per_query;
     me.strip = place.strip;
+    if constexpr (Stage::integers) {
+        me.negative = 0;
+#pragma unroll
+        for (int i = 0; i < 2 * bands; i++)
+            if (sm.row_counts[first_band + i / 2][me.warp * 16 + me.lane / 4 + i % 2 * 8] == 3)
+                me.negative |= 1u << i;
+    }
 }
 
 /* The rows so placed to shared memory, as wgmma wants them. */
@@ -44,11 +58,22 @@ LIK_DEVICE void load_queries(const struct sm90_args &a, struct shared &sm, const
 #pragma unroll
     for (int i = 0; i < 4 * bands; i++)
         at[i] = sm.row_at[first_band][thread / 8 + 16 * i];
-    for (int slab = 0, k = chunk * 8; slab < slabs; slab += planes, k += 64) {
-        int n = min(max((int)q.dim - k, 0), 8);
+    constexpr int elements = Stage::row_elements;
+    for (int slab = 0, k = chunk * elements; slab < slabs; slab += planes, k += 8 * elements) {
+        int n = min(max((int)q.dim - k, 0), elements);
         char *to = me.rows + slab * SM90_ROWS_BYTES + thread / 8 * 128 + ((chunk ^ (thread / 8 & 7)) << 4);
         auto place = [&](int i) { return to + i / 4 * slabs * SM90_ROWS_BYTES + i % 4 * 16 * 128; };
-        if (!Stage::converts && a.score.q_vector) {
+        if (elements == 16 && a.score.q_vector) { /* of 8 bits, aligned to as many bytes */
+#pragma unroll
+            for (int i = 0; i < 8 * bands; i++) {
+                const int64_t row = at[i / 2];
+                const int bytes = row == LIK_NOWHERE ? 0 : min(max(n - i % 2 * 8, 0), 8);
+                copy_async_8(place(i / 2) + i % 2 * 8,
+                             (const uint8_t *)q.data + (bytes ? row + k + i % 2 * 8 : 0), bytes);
+            }
+            continue;
+        }
+        if (!Stage::converts && elements == 8 && a.score.q_vector) {
 #pragma unroll
             for (int i = 0; i < 4 * bands; i++)
                 copy_async_16(place(i), (const uint16_t *)q.data + (at[i] == LIK_NOWHERE ? 0 : at[i] + k),
@@ -58,7 +83,8 @@ LIK_DEVICE void load_queries(const struct sm90_args &a, struct shared &sm, const
 #pragma unroll 1
         for (int i = 0; i < 4 * bands; i++) {
             int64_t row = sm.row_at[first_band][thread / 8 + 16 * i];
-            Stage::store_row(a, row, k, n, place, i);
+            float sign = sm.row_counts[first_band][thread / 8 + 16 * i] == 3 ? -1.0f : 1.0f;
+            Stage::store_row(a, row, sign, k, n, place, i);
         }
     }
     copy_async_commit();

@@ -10,7 +10,7 @@
 #define LIK_CUDA_SM90_STAGE_PLANES_CUH
 
 #include "cuda/sm90/consumer.cuh"
-#include "cuda/sm90/wgmma.cuh"
+#include "cuda/wgmma.cuh"
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
@@ -141,8 +141,11 @@ LIK_DEVICE void multiply_pairs(float (&c)[64], uint32_t q, uint32_t d, uint32_t 
 /* ---- The policy ---- */
 
 struct stage_planes {
-    static constexpr bool converts = true; /* from the ring to a second one, which is multiplied */
-    static constexpr int threads = 512;    /* of a block, at most */
+    static constexpr bool converts = true;  /* from the ring to a second one, which is multiplied */
+    static constexpr bool scales = false;   /* of rows and columns are not taken */
+    static constexpr bool integers = false; /* products are not */
+    static constexpr int row_elements = 8;  /* of a query row, in 16 bytes or as many planes */
+    static constexpr int threads = 512;     /* of a block, at most */
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
     /* The stage at `at` can be multiplied. */
@@ -165,6 +168,18 @@ struct stage_planes {
         return 4 * a.token_warpgroups;
     }
 
+    /* Who says that a tile's factors are there, in warps. */
+    LIK_MEMBER static int factor_arrivals(const struct sm90_args &a)
+    {
+        return a.norm_warps;
+    }
+
+    /* Who fills a stage of the second ring, in warps. */
+    LIK_MEMBER static int writers(const struct sm90_args &a)
+    {
+        return 4 * a.token_warpgroups;
+    }
+
     /* Slabs that 64 elements of a query row are. */
     LIK_MEMBER static int row_planes(const struct sm90_args &a)
     {
@@ -174,7 +189,8 @@ struct stage_planes {
     /* Elements k ... k + 7 of the query row at `row`, which may be LIK_NOWHERE, to 16 bytes of
      * each of its planes, the first at place(i); zeros past the dim. */
     template <class Place>
-    LIK_MEMBER static void store_row(const struct sm90_args &a, int64_t row, int k, int, Place place, int i)
+    LIK_MEMBER static void store_row(const struct sm90_args &a, int64_t row, float, int k, int, Place place,
+                                     int i)
     {
         float v[8] = {};
         if (row != LIK_NOWHERE)

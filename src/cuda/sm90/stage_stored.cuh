@@ -7,7 +7,7 @@
 #define LIK_CUDA_SM90_STAGE_STORED_CUH
 
 #include "cuda/sm90/consumer.cuh"
-#include "cuda/sm90/wgmma.cuh"
+#include "cuda/wgmma.cuh"
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
@@ -116,6 +116,9 @@ LIK_DEVICE void multiply_stage(halves &c, const uint32_t (&q)[2], const uint32_t
 
 template <int dtype> struct stage_stored {
     static constexpr bool converts = false;         /* there is no second ring */
+    static constexpr bool scales = false;           /* of rows and columns are not taken */
+    static constexpr bool integers = false;         /* products are not */
+    static constexpr int row_elements = 8;          /* of a query row, in 16 bytes or as many planes */
     static constexpr bool bf16 = dtype == LIK_BF16; /* what is multiplied: bf16, or f16 */
     static constexpr int threads = 384;             /* of a block, at most */
 
@@ -140,6 +143,18 @@ template <int dtype> struct stage_stored {
         return 4 * a.warpgroups + a.norm_warps;
     }
 
+    /* Who says that a tile's factors are there, in warps. */
+    LIK_MEMBER static int factor_arrivals(const struct sm90_args &a)
+    {
+        return a.norm_warps;
+    }
+
+    /* Who fills a stage of the second ring, in warps. */
+    LIK_MEMBER static int writers(const struct sm90_args &)
+    {
+        return 0;
+    }
+
     /* Slabs that 64 elements of a query row are. */
     LIK_MEMBER static int row_planes(const struct sm90_args &)
     {
@@ -149,7 +164,8 @@ template <int dtype> struct stage_stored {
     /* Elements k ... k + n - 1 of the query row at `row`, which may be LIK_NOWHERE, to 16 bytes
      * of its slab, at place(i); the rest is zeros. */
     template <class Place>
-    LIK_MEMBER static void store_row(const struct sm90_args &a, int64_t row, int k, int n, Place place, int i)
+    LIK_MEMBER static void store_row(const struct sm90_args &a, int64_t row, float, int k, int n, Place place,
+                                     int i)
     {
         const struct lik_tokens &q = a.score.op.q;
         const uint16_t *from = (const uint16_t *)q.data + row + k * q.dim_stride;

@@ -1,8 +1,8 @@
 /* wgmma and what goes with it (sm_90a), the PTX of it and nothing else: a warpgroup multiplies
  * 64 x 16 by 16 x 128 elements, warp w of it holding rows 16 w to 16 w + 15, each octet of
- * columns as mma.sync holds it (cuda/mma/mma.cuh). */
-#ifndef LIK_CUDA_SM90_WGMMA_CUH
-#define LIK_CUDA_SM90_WGMMA_CUH
+ * columns as mma.sync holds it (cuda/mma.cuh). */
+#ifndef LIK_CUDA_WGMMA_CUH
+#define LIK_CUDA_WGMMA_CUH
 
 #include "cuda/copy.cuh"
 
@@ -114,6 +114,63 @@ LIK_WGMMAS(13, 104)
 LIK_WGMMAS(14, 112)
 LIK_WGMMAS(15, 120)
 LIK_WGMMAS(16, 128)
+
+/* wgmma_i8<add, octets>: the same of 32 i8 elements, their sums integers. Above 3 octets there
+ * are even numbers of them alone. */
+template <bool add, int octets> struct wgmma_i8;
+
+#define LIK_WGMMA_I8(add, f, octets, columns)                                                   \
+    template <> struct wgmma_i8<add, octets> {                                                  \
+        static LIK_MEMBER void run(int *c, uint32_t a, uint32_t b)                              \
+        {                                                                                       \
+            asm volatile("{\n.reg .pred p;\n.reg .b64 a, b;\nsetp.ne.b32 p, " #add ", 0;\n"      \
+                         "mov.b64 a, {%0, 0x40000040};\nmov.b64 b, {%1, 0x40000040};\n"         \
+                         "wgmma.mma_async.sync.aligned.m64n" #columns "k32.s32.s8.s8"           \
+                         " {" LIK_C_##octets "}, a, b, p;\n}"                                   \
+                         : "+r"(a), "+r"(b), LIK_R_##octets(f));                                \
+        }                                                                                       \
+    };
+#define LIK_WGMMAS_I8(octets, columns)     \
+    LIK_WGMMA_I8(1, "+r", octets, columns) \
+    LIK_WGMMA_I8(0, "=r", octets, columns)
+LIK_WGMMAS_I8(1, 8)
+LIK_WGMMAS_I8(2, 16)
+LIK_WGMMAS_I8(3, 24)
+LIK_WGMMAS_I8(4, 32)
+LIK_WGMMAS_I8(6, 48)
+LIK_WGMMAS_I8(8, 64)
+LIK_WGMMAS_I8(10, 80)
+LIK_WGMMAS_I8(12, 96)
+LIK_WGMMAS_I8(14, 112)
+LIK_WGMMAS_I8(16, 128)
+/* clang-format on */
+
+/* The same with a's rows in registers, 16 a warp as mma.sync has them, for four or eight octets
+ * of columns. */
+template <bool bf16, bool add, int octets> struct wgmma_registers;
+
+/* clang-format off */
+#define LIK_A_4 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
+#define LIK_A_8 LIK_A_4 ", %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define LIK_WGMMA_A(is_bf16, type, add, f, octets, columns, a, b)                                     \
+    template <> struct wgmma_registers<is_bf16, add, octets> {                                        \
+        static LIK_MEMBER void run(float *c, const uint32_t (&rows)[4], uint32_t from)                \
+        {                                                                                             \
+            asm volatile("{\n.reg .pred p;\n.reg .b64 b;\nsetp.ne.b32 p, " #add ", 0;\n"              \
+                         "mov.b64 b, {" b ", 0x40000040};\n"                                          \
+                         "wgmma.mma_async.sync.aligned.m64n" #columns "k16.f32." type "." type        \
+                         " {" LIK_A_##octets "}, {" a "}, b, p, 1, 1, 0;\n}"                          \
+                         : LIK_R_##octets(f)                                                          \
+                         : "r"(rows[0]), "r"(rows[1]), "r"(rows[2]), "r"(rows[3]), "r"(from));        \
+        }                                                                                             \
+    };
+#define LIK_WGMMAS_A(octets, columns, a, b)                     \
+    LIK_WGMMA_A(true, "bf16", 1, "+f", octets, columns, a, b)   \
+    LIK_WGMMA_A(true, "bf16", 0, "=f", octets, columns, a, b)   \
+    LIK_WGMMA_A(false, "f16", 1, "+f", octets, columns, a, b)   \
+    LIK_WGMMA_A(false, "f16", 0, "=f", octets, columns, a, b)
+LIK_WGMMAS_A(4, 32, "%16, %17, %18, %19", "%20")
+LIK_WGMMAS_A(8, 64, "%32, %33, %34, %35", "%36")
 /* clang-format on */
 
 #endif

@@ -1,0 +1,526 @@
+/* Few query rows against documents of 8 bits, on Hopper: a warp holds up to 32 rows as mma's B
+ * operand and takes documents of its own, 32 tokens at a time, as its A operand: from a ring
+ * that it fills itself, widened in registers. No warp waits for another.
+ *
+ * The order of a product's elements is free within 16 of them (a tensor core of Hopper adds 16
+ * products at once, exactly but for what it cuts off), not beyond: lane t of four takes
+ * elements 4 t to 4 t + 3 of each 16, and scores have the bits of the Hopper loop's, which
+ * widens tokens to the same dtype. */
+#include "cuda/kernels.cuh"
+#include "cuda/mma.cuh"
+#include "cuda/score.cuh"
+#include "cuda/widen.cuh"
+
+static_assert(BYTES_TOKENS == 32, "four tokens a lane");
+
+#define BLOCKS 8                  /* of 16 elements, at most */
+#define EACH   (BYTES_TOKENS / 8) /* tokens of a tile that a lane has parts of */
+#define AHEAD  (BYTES_STAGES - 1) /* tiles that are asked for before they are multiplied */
+
+struct bytes_args {
+    struct score_args score;
+    int32_t blocks;   /* of 16 elements */
+    int32_t ring_row; /* bytes of a token in the ring: such that 8 rows meet all banks */
+    int32_t items;    /* row tiles x documents */
+    int32_t scaled;   /* documents have more than one scale */
+};
+
+#if __CUDA_ARCH__ >= 900
+
+/* ---- The rows ---- */
+
+/* Up to 32 query rows as a warp holds them, and of one, row_of_lane(lane), what it counts. */
+struct held_rows {
+    int tile;                 /* -1: none yet */
+    uint32_t q[BLOCKS][4][2]; /* [block][8 rows]: elements 4 t ... 4 t + 3 of row lane / 4 */
+    float weight;
+    int token;        /* of its query */
+    bool counts, bad; /* bad: the query is out of range */
+};
+
+/* What of them is needed at documents' ends only, in shared memory to spare registers. */
+struct held_places {
+    int64_t query; /* of a list: the one that is held */
+    struct strip_place strips[2];
+};
+
+/* The row whose maximum a lane is left with at a document's end. */
+LIK_DEVICE int row_of_lane(int lane)
+{
+    return (lane >> 4 & 1) * 16 + (lane >> 3 & 1) * 8 + 2 * (lane & 3) + (lane >> 2 & 1);
+}
+
+/* Elements 4 t ... 4 t + 3 of each block of the query token at `at`, which may be LIK_NOWHERE,
+ * times a sign, 32 entries of `to` from one block to the next. */
+template <bool bf16>
+LIK_DEVICE void load_row(const struct bytes_args &args, int64_t at, int t, float sign, uint2 *to)
+{
+    const struct lik_tokens &q = args.score.op.q;
+    const bool wide = q.dtype == LIK_F16 || q.dtype == LIK_BF16;
+    const int64_t step = q.dim_stride;
+    uint2 raw[BLOCKS] = {}; /* all loads first, or each is waited for */
+#pragma unroll
+    for (int b = 0; b < BLOCKS; b++) {
+        if (at == LIK_NOWHERE || b >= args.blocks)
+            continue;
+        const int64_t from = at + (b * 16 + t * 4) * step;
+        const uint16_t *halves = (const uint16_t *)q.data + from;
+        const uint8_t *bytes = (const uint8_t *)q.data + from;
+        if (wide && args.score.q_vector)
+            raw[b] = *(const uint2 *)halves;
+        else if (args.score.q_vector)
+            raw[b].x = *(const uint32_t *)bytes;
+        else if (wide)
+            raw[b] = make_uint2(halves[0] | (uint32_t)halves[step] << 16,
+                                halves[2 * step] | (uint32_t)halves[3 * step] << 16);
+        else
+            raw[b].x = bytes[0] | (uint32_t)bytes[step] << 8 | (uint32_t)bytes[2 * step] << 16 |
+                       (uint32_t)bytes[3 * step] << 24;
+    }
+#pragma unroll
+    for (int b = 0; b < BLOCKS; b++) {
+        float v[8] = {};
+        if (wide)
+            unpack_halves(make_uint4(raw[b].x, raw[b].y, 0, 0), q.dtype, v);
+        else
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                const uint8_t byte = (uint8_t)(raw[b].x >> 8 * e);
+                v[e] = q.dtype == LIK_I8 ? (float)(int8_t)byte
+                                         : __half2float(__nv_cvt_fp8_to_halfraw(
+                                               byte, q.dtype == LIK_E4M3 ? __NV_E4M3 : __NV_E5M2));
+            }
+        uint32_t pair[2];
+#pragma unroll
+        for (int p = 0; p < 2; p++) {
+            const float low = __fmul_rn(v[2 * p], sign), high = __fmul_rn(v[2 * p + 1], sign);
+            if (bf16) {
+                const __nv_bfloat162 x = __floats2bfloat162_rn(low, high);
+                pair[p] = *(const uint32_t *)&x;
+            } else {
+                const __half2 x = __floats2half2_rn(low, high);
+                pair[p] = *(const uint32_t *)&x;
+            }
+        }
+        to[b * 32] = make_uint2(pair[0], pair[1]);
+    }
+}
+
+/* Makes the warp hold the rows of a tile. Scales and norms go to the weight as in the Hopper
+ * loop (place_queries), a scale's sign to the elements. `scratch`: the warp's, which elements
+ * pass on their way to registers. */
+template <bool bf16>
+LIK_DEVICE void hold_rows(struct held_rows &h, struct held_places &places, uint2 *scratch,
+                          const struct bytes_args &args, int tile)
+{
+    const struct score_args &a = args.score;
+    const struct lik_tokens &q = a.op.q;
+    const int lane = (int)threadIdx.x & 31, t = lane & 3;
+    if (tile == h.tile)
+        return;
+    const bool first = h.tile < 0;
+    h.tile = tile;
+    const struct strip_place place = locate_strip(a.tiling, (uint32_t)tile, lane >> 4);
+    if ((lane & 15) == 0)
+        places.strips[lane >> 4] = place;
+    __syncwarp();
+    if (a.op.pairing == LIK_LIST) { /* one query after another, often the same */
+        const int64_t query = lik_score_query(&a.op, tile / a.tiling.parts);
+        const bool same = !first && query == places.query; /* any number may be asked for */
+        __syncwarp();
+        places.query = query;
+        if (same)
+            return;
+    }
+    const struct query_row own = locate_row(a, place, lane & 15);
+    float weight = own.weight, scale = own.scale;
+    if (own.at != LIK_NOWHERE) {
+        if (a.op.d.scale && !args.scaled) /* one of all documents */
+            scale = __fmul_rn(scale, *a.op.d.scale);
+        weight = __fmul_rn(weight, fabsf(scale));
+    }
+#pragma unroll 1
+    for (int r = 0; r < 32 && q.normalize; r += 4) { /* eight lanes a row */
+        struct query_row row = own;
+        row.scale = 1.0f;
+        row.at = __shfl_sync(~0u, own.at, r + (lane >> 3));
+        float factor = row_factor(a, row, lane & 7);
+        factor = __shfl_sync(~0u, factor, (lane & 3) * 8);
+        if ((lane & ~3) == r)
+            weight = __fmul_rn(weight, factor);
+    }
+#pragma unroll 1
+    for (int n = 0; n < 4; n++) { /* one copy of that code, for a call begins with fetching it */
+        const int row = n * 8 + (lane >> 2);
+        const int64_t at = __shfl_sync(~0u, own.at, row);
+        const float sign = __shfl_sync(~0u, scale, row) < 0.0f ? -1.0f : 1.0f;
+        load_row<bf16>(args, at, t, sign, scratch + n * BLOCKS * 32 + lane);
+    }
+#pragma unroll
+    for (int i = 0; i < 4 * BLOCKS; i++) {
+        const uint2 pairs = scratch[i * 32 + lane];
+        h.q[i % BLOCKS][i / BLOCKS][0] = pairs.x;
+        h.q[i % BLOCKS][i / BLOCKS][1] = pairs.y;
+    }
+    const int row = row_of_lane(lane);
+    h.weight = __shfl_sync(~0u, weight, row);
+    h.token = __shfl_sync(~0u, own.token, row);
+    h.counts = __shfl_sync(~0u, (int)own.counts, row);
+    h.bad = __shfl_sync(~0u, (int)(own.counts && own.at == LIK_NOWHERE), row);
+}
+
+/* ---- A warp's way through its tiles ---- */
+
+/* Which pair of row tile and document, and where in it. */
+struct way {
+    int item, document, token;
+    int length; /* of the document; -1: out of range */
+};
+
+LIK_DEVICE int tile_of(const struct bytes_args &args, int item)
+{
+    return args.score.tiling.tiles == 1 ? 0 : (int)((uint32_t)item / (uint32_t)args.score.columns);
+}
+
+LIK_DEVICE void open_item(struct way &w, const struct bytes_args &args)
+{
+    const struct score_args &a = args.score;
+    w.token = 0;
+    w.length = 0;
+    if (w.item >= args.items)
+        return;
+    const int tile = tile_of(args, w.item), column = w.item - tile * (int)a.columns;
+    w.document = column; /* LIK_ALL */
+    if (a.op.pairing != LIK_ALL) {
+        const int64_t j = lik_score_document(&a.op, tile / a.tiling.parts, column);
+        w.document = j < 0 || j >= a.op.d.count ? -1 : (int)j;
+    }
+    w.length = sequence_length(a.op.d, w.document);
+}
+
+/* To the next tile; is it another document's? */
+LIK_DEVICE bool advance(struct way &w, const struct bytes_args &args, int step)
+{
+    w.token += BYTES_TOKENS;
+    if (w.token < w.length)
+        return false;
+    w.item += step;
+    open_item(w, args);
+    return true;
+}
+
+/* The mask's bytes of a lane's tokens, looked at where they are used: a load is under way until
+ * then. */
+struct raw_mask {
+    uint32_t of[EACH];
+};
+
+/* What asks for tiles, and where the lane's parts of them lie: eight lanes copy a
+ * token, and lane i the scale of the i-th. */
+struct asker {
+    struct way at;
+    const char *tokens;
+    const float *scales;
+    const uint8_t *mask;
+
+    LIK_MEMBER void place(const struct bytes_args &args)
+    {
+        const struct lik_tokens &d = args.score.op.d;
+        const int lane = (int)threadIdx.x & 31;
+        if (at.length <= 0)
+            return;
+        tokens = (const char *)d.data + lik_tokens_base(&d, &d.strides, at.document) +
+                 (lane >> 3) * d.strides.token + (lane & 7) * 16;
+        if (args.scaled)
+            scales =
+                d.scale + lik_tokens_base(&d, &d.scale_strides, at.document) + lane * d.scale_strides.token;
+        if (d.mask)
+            mask = d.mask + lik_tokens_base(&d, &d.mask_strides, at.document) +
+                   (lane >> 2) * d.mask_strides.token;
+    }
+
+    /* Asks for the tile, into a stage of the ring, and for its part of the mask; then goes
+     * on. */
+    template <int blocks>
+    LIK_MEMBER void ask(const struct bytes_args &args, char *stage, struct raw_mask &raw, int step)
+    {
+        const struct lik_tokens &d = args.score.op.d;
+        const int lane = (int)threadIdx.x & 31, row = lane >> 3;
+        const int count = min(at.length - at.token, BYTES_TOKENS); /* at the end of all: 0 */
+        const bool copies = (lane & 7) < (blocks ? blocks : args.blocks);
+        const char *from = tokens;
+        char *to = stage + row * args.ring_row + (lane & 7) * 16;
+        if (d.mask)
+#pragma unroll
+            for (int r = 0; r < EACH; r++)
+                raw.of[r] = load_byte_if((lane >> 2) + 8 * r < count, mask + 8 * r * d.mask_strides.token);
+#pragma unroll
+        for (int r = 0; r < BYTES_TOKENS; r += 4, from += 4 * d.strides.token)
+            if (copies && r + row < count)
+                copy_async(to + r * args.ring_row, from, 16);
+        if (args.scaled && lane < count)
+            copy_async(stage + BYTES_TOKENS * args.ring_row + lane * 4, scales, 4);
+        copy_async_commit();
+        if (at.item >= args.items)
+            return;
+        tokens += BYTES_TOKENS * d.strides.token;
+        scales += BYTES_TOKENS * d.scale_strides.token;
+        mask += BYTES_TOKENS * d.mask_strides.token;
+        if (advance(at, args, step))
+            place(args);
+    }
+};
+
+/* ---- Maxima ---- */
+
+/* Row maxima of a lane: rows 8 n + 2 t + e at [2 n + e], over the tokens that it holds. */
+struct row_maxima {
+    float best[8];
+    int at[8];
+    bool any; /* has a token counted? */
+};
+
+LIK_DEVICE void reset(struct row_maxima &m)
+{
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        m.best[i] = -INFINITY;
+        m.at[i] = -1;
+    }
+    m.any = false;
+}
+
+/* Takes the products of a lane's tokens of a tile into the maxima; bit r of `kept`: token r
+ * counts. `whole`: all do, in every lane. */
+template <bool want_argmax, bool whole>
+LIK_DEVICE void take_tile(struct row_maxima &m, const float (&acc)[EACH / 2][4][4],
+                          const float (&factor)[EACH], int kept, int token)
+{
+#pragma unroll
+    for (int n = 0; n < 4; n++)
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+            float x[EACH], &best = m.best[2 * n + e];
+            int &at = m.at[2 * n + e];
+#pragma unroll
+            for (int r = 0; r < EACH; r++) {
+                x[r] = __fmul_rn(acc[r / 2][n][r % 2 * 2 + e], factor[r]);
+                const bool counts = whole || (kept >> r & 1);
+                if (!want_argmax) {
+                    x[r] = counts ? x[r] : -INFINITY;
+                } else if (counts && (at < 0 || x[r] > best || (x[r] != x[r] && best == best))) {
+                    best = x[r];
+                    at = token + ((int)threadIdx.x >> 2 & 7) + 8 * r;
+                }
+            }
+            if (!want_argmax)
+                best = max_nan(best, max_nan(max_nan(x[0], x[1]), max_nan(x[2], x[3])));
+        }
+}
+
+/* Ends a document: joins the lanes' maxima, writes the argmax and the scores. Each lane is left
+ * with one row; the sum is that of score.cuh, row r with r + 8, then 1, 2 and 4 apart. */
+template <bool want_argmax>
+LIK_DEVICE void finish(struct row_maxima &m, const struct held_rows &h, const struct bytes_args &args,
+                       const struct held_places &places, const struct way &w)
+{
+    const struct score_args &a = args.score;
+    const int lane = (int)threadIdx.x & 31;
+    float best;
+    int at = -1;
+    if (want_argmax) {
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+#pragma unroll
+            for (int o = 4; o < 32; o *= 2) {
+                float x = __shfl_xor_sync(~0u, m.best[i], o);
+                keep_better(m.best[i], m.at[i], x, __shfl_xor_sync(~0u, m.at[i], o));
+            }
+        best = m.best[0];
+        at = m.at[0];
+        const int own = (lane >> 4 & 1) * 4 + (lane >> 3 & 1) * 2 + (lane >> 2 & 1);
+#pragma unroll
+        for (int i = 1; i < 8; i++) {
+            best = own == i ? m.best[i] : best;
+            at = own == i ? m.at[i] : at;
+        }
+    } else {
+#pragma unroll
+        for (int k = 4; k; k >>= 1)
+#pragma unroll
+            for (int i = 0; i < k; i++) {
+                const bool upper = lane & k * 4;
+                float theirs = __shfl_xor_sync(~0u, upper ? m.best[i] : m.best[i + k], k * 4);
+                m.best[i] = max_nan(upper ? m.best[i + k] : m.best[i], theirs);
+            }
+        best = m.best[0];
+    }
+    const int64_t column = w.item - h.tile * (int)a.columns;
+    const struct strip_place place = places.strips[lane >> 4];
+    const bool counts = h.counts && m.any;
+    if (want_argmax && place.row >= 0 && h.token < a.op.q.len_max)
+        store_argmax(a.op, (place.row * a.columns + column) * a.op.q.len_max + h.token,
+                     counts && !h.bad ? at : -1);
+    float sum = counts ? __fmul_rn(h.weight, best) : 0.0f;
+    sum = __fadd_rn(sum, __shfl_xor_sync(~0u, sum, 8));
+    sum = __fadd_rn(sum, __shfl_xor_sync(~0u, sum, 4));
+    sum = __fadd_rn(sum, __shfl_xor_sync(~0u, sum, 1));
+    sum = __fadd_rn(sum, __shfl_xor_sync(~0u, sum, 2));
+    if (h.bad || w.length < 0)
+        sum = __uint_as_float(0x7fc00000u);
+    const float second = __shfl_sync(~0u, sum, 16);
+    if (a.tiling.strips_per_query == 2) {
+        if (lane == 0)
+            a.op.scores[place.row * a.op.scores_stride + column] = __fadd_rn(sum, second);
+    } else if ((lane & 15) == 0 && place.row >= 0) {
+        a.op.scores[place.row * a.op.scores_stride + column] = sum;
+    }
+    reset(m);
+}
+
+#endif
+
+/* ---- The kernels ---- */
+
+/* Of tokens of 128 elements; of any that are taken, without and with the argmax. */
+enum bytes_way { BYTES_128, BYTES_ANY, BYTES_ARGMAX, BYTES_WAYS };
+
+/* Long because a tile's loads, products and maxima stand together. */
+template <int from, bool bf16, int how>
+static __global__ void __launch_bounds__(32 * BYTES_WARPS, 1)
+    score_bytes(const __grid_constant__ struct bytes_args args)
+{
+#if __CUDA_ARCH__ >= 900
+    constexpr int blocks = how == BYTES_128 ? BLOCKS : 0;
+    constexpr bool want_argmax = how == BYTES_ARGMAX;
+    extern __shared__ __align__(128) char memory[];
+    __shared__ struct held_places places[BYTES_WARPS];
+    const struct lik_tokens &d = args.score.op.d;
+    const int lane = (int)threadIdx.x & 31, warp = __shfl_sync(~0u, (int)threadIdx.x / 32, 0), g = lane >> 2,
+              t = lane & 3;
+    const int stage_bytes = BYTES_TOKENS * (args.ring_row + 4);
+    char *ring = memory + warp * BYTES_STAGES * stage_bytes;
+    uint2 *scratch = (uint2 *)(memory + BYTES_WARPS * BYTES_STAGES * stage_bytes) + warp * 4 * BLOCKS * 32;
+    let_next_kernel_begin();
+    wait_for_kernels_before();
+    const int step = (int)(gridDim.x * BYTES_WARPS);
+    struct way here = {(int)(warp * gridDim.x + blockIdx.x), 0, 0, 0};
+    open_item(here, args);
+    struct asker ahead = {here, NULL, NULL, NULL};
+    ahead.place(args);
+    struct raw_mask asked[BYTES_STAGES] = {};
+#pragma unroll
+    for (int i = 0; i < AHEAD; i++)
+        ahead.ask<blocks>(args, ring + i * stage_bytes, asked[i], step);
+    struct held_rows h;
+    h.tile = -1;
+    __syncwarp();
+    struct row_maxima m;
+    reset(m);
+    for (int stage = 0; here.item < args.items; stage = stage + 1 == BYTES_STAGES ? 0 : stage + 1) {
+        if (here.token == 0)
+            hold_rows<bf16>(h, places[warp], scratch, args, tile_of(args, here.item));
+        ahead.ask<blocks>(args, ring + (stage == 0 ? AHEAD : stage - 1) * stage_bytes, asked[AHEAD], step);
+        const struct raw_mask mask = asked[0];
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++)
+            asked[i] = asked[i + 1];
+        copy_async_wait<AHEAD>();
+        __syncwarp();
+        const char *tokens = ring + stage * stage_bytes + g * args.ring_row + t * 4;
+        float acc[EACH / 2][4][4] = {};
+#pragma unroll
+        for (int b = 0; b < BLOCKS; b++) {
+            if (!blocks && b >= args.blocks)
+                break;
+            uint32_t x[EACH][2];
+#pragma unroll
+            for (int r = 0; r < EACH; r++)
+                widen_4<from, bf16>(*(const uint32_t *)(tokens + r * 8 * args.ring_row + b * 16), x[r]);
+#pragma unroll
+            for (int n = 0; n < 4; n++)
+#pragma unroll
+                for (int r = 0; r < EACH; r += 2) {
+                    const uint32_t f[4] = {x[r][0], x[r + 1][0], x[r][1], x[r + 1][1]};
+                    if (bf16)
+                        mma_bf16(acc[r / 2][n], f, h.q[b][n][0], h.q[b][n][1]);
+                    else
+                        mma_f16(acc[r / 2][n], f, h.q[b][n][0], h.q[b][n][1]);
+                }
+        }
+        float factor[EACH] = {1.0f, 1.0f, 1.0f, 1.0f};
+        int kept = 0;
+        const int count = here.length - here.token;
+#pragma unroll
+        for (int r = 0; r < EACH; r++) {
+            if (args.scaled)
+                factor[r] = *(const float *)(ring + stage * stage_bytes + BYTES_TOKENS * args.ring_row +
+                                             (g + 8 * r) * 4);
+            kept |= (g + 8 * r < count && (!d.mask || mask.of[r])) << r;
+        }
+        if (count >= BYTES_TOKENS && !d.mask) {
+            m.any = true;
+            take_tile<want_argmax, true>(m, acc, factor, kept, here.token);
+        } else {
+            m.any |= __any_sync(~0u, kept != 0);
+            take_tile<want_argmax, false>(m, acc, factor, kept, here.token);
+        }
+        if (count <= BYTES_TOKENS)
+            finish<want_argmax>(m, h, args, places[warp], here);
+        advance(here, args, step);
+        __syncwarp(); /* the stage is filled anew */
+    }
+#else
+    __trap(); /* the driver never launches this elsewhere */
+#endif
+}
+
+typedef void (*bytes_kernel)(struct bytes_args);
+
+template <int from> static bytes_kernel kernel_from(int bf16, int how)
+{
+    static const bytes_kernel kernels[2][BYTES_WAYS] = {
+        {score_bytes<from, false, BYTES_128>, score_bytes<from, false, BYTES_ANY>,
+         score_bytes<from, false, BYTES_ARGMAX>},
+        {score_bytes<from, true, BYTES_128>, score_bytes<from, true, BYTES_ANY>,
+         score_bytes<from, true, BYTES_ARGMAX>}};
+    return kernels[bf16][how];
+}
+
+static bytes_kernel kernel_of(int dtype, int bf16, int how)
+{
+    switch (dtype) {
+    case LIK_E4M3: return kernel_from<LIK_E4M3>(bf16, how);
+    case LIK_E5M2: return kernel_from<LIK_E5M2>(bf16, how);
+    default: return kernel_from<LIK_I8>(bf16, how);
+    }
+}
+
+int lik_cuda_bytes_prepare(struct lik_gpu *gpu)
+{
+    static const int dtypes[] = {LIK_E4M3, LIK_E5M2, LIK_I8};
+    cudaError_t e = cudaSuccess;
+    for (int i = 0; i < 6 * BYTES_WAYS && e == cudaSuccess && gpu->limits.hopper; i++) {
+        bytes_kernel kernel = kernel_of(dtypes[i / 2 / BYTES_WAYS], i / BYTES_WAYS % 2, i % BYTES_WAYS);
+        e = cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 (int)gpu->limits.shared_bytes - 1024); /* what it has itself */
+    }
+    return lik_cuda_status(e, "preparing the kernels of 8 bits");
+}
+
+int lik_cuda_bytes_launch(const struct lik_gpu *gpu, const struct score_args *score,
+                          const struct score_plan *plan, char *, cudaStream_t stream)
+{
+    const struct bytes_plan *p = &plan->bytes;
+    const struct lik_score *op = &score->op;
+    struct bytes_args a = {};
+    a.score = *score;
+    a.blocks = (int32_t)(op->d.dim / 16);
+    a.ring_row = p->ring_row;
+    a.items = (int32_t)(plan->tiling.tiles * plan->columns);
+    a.scaled = p->scaled;
+    const int how = op->argmax ? BYTES_ARGMAX : a.blocks == BLOCKS ? BYTES_128 : BYTES_ANY;
+    const void *kernel = (const void *)kernel_of(op->d.dtype, op->q.dtype == LIK_BF16, how);
+    return lik_cuda_launch_early(gpu, kernel, "score_bytes", (unsigned)p->blocks, 32 * BYTES_WARPS,
+                                 (size_t)p->shared_bytes, stream, &a);
+}

@@ -392,7 +392,10 @@ def suite_metal(tally: Tally) -> None:
     if build(tally, "metal-extension", f"-DPython_EXECUTABLE={python()}"):
         module = BUILD / "metal-extension/python/_native.abi3.so"
         package = package_with(module, BUILD / "metal-extension/package")
-        pytest(tally, "mps", "tests/metal/test_mps.py", LIK_MOCK_METAL=mock, PYTHONPATH=package)
+        program = str(BUILD / "metal/lik")
+        pytest(
+            tally, "mps", "tests/metal/test_mps.py", LIK_BIN=program, LIK_MOCK_METAL=mock, PYTHONPATH=package
+        )
     zig = [sys.executable, "-m", "ziglang"]
     if subprocess.run([*zig, "version"], capture_output=True).returncode:
         print("not compiled for macOS: the package ziglang is not installed")

@@ -6,6 +6,8 @@ The expected values are the library's own, on the CPU.
 
 from __future__ import annotations
 
+import os
+import subprocess
 import warnings
 
 import fake_torch
@@ -200,8 +202,6 @@ def test_without_a_verdict_metal_is_not_used():
 
 def test_the_verdict_is_that_of_the_command(monkeypatch, tmp_path):
     """As `lik selftest` writes it: for this version, device and system."""
-    import os
-
     folder = tmp_path / "late-interaction-kernels"
     folder.mkdir()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -226,6 +226,17 @@ def test_the_verdict_is_that_of_the_command(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert torch_metal._cache().startswith(str(tmp_path / "home"))
+
+
+@pytest.mark.skipif("LIK_BIN" not in os.environ, reason="LIK_BIN names no lik program")
+def test_what_the_command_keeps_is_understood(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(torch_metal._native, "metal_device", lambda: ("metal:0", "Mock M1"))
+    assert torch_metal._verdict() is False
+    command = [os.environ["LIK_BIN"], "selftest", "--quick", "--device", "metal"]
+    preload = {**os.environ, "LD_PRELOAD": os.environ["LIK_MOCK_METAL"]}
+    subprocess.run(command, env=preload, check=True, stdout=subprocess.DEVNULL)
+    assert torch_metal._verdict() is True
 
 
 def test_kernels_that_are_wrong_are_not_used():

@@ -36,8 +36,8 @@ struct lik_cpu_plan {
     int64_t widened_rows, widened_stride;
     int64_t tile_rows, tile_stride; /* of `tiles`: rows, and 32-bit words of a row */
     /* Byte offsets into a slot's scratch, and its size. */
-    size_t packed, lane_bias, lane_token, lane_weight, query_lane, maxima, winners, partial, widened, tiles,
-        token, integers, gathered, rounded;
+    size_t packed, lane_bias, lane_token, lane_weight, lane_start, query_lane, maxima, winners, partial,
+        widened, tiles, token, integers, gathered, rounded;
     size_t slot_bytes;
     size_t rounded_all; /* byte offset of all centroids rounded, if `rounds_all` */
     int rounds_all;     /* before the first item; else each with the token that names it */
@@ -59,6 +59,9 @@ struct lik_cpu_block {
     int32_t *lane_bias;
     int32_t *lane_token; /* [lanes]: token number within its query */
     float *lane_weight;  /* [lanes]: factor of the lane's maximum, all 1 unless `weighted` */
+    /* [lanes]: where its maximum begins: -inf, or NaN where all its products are, which its
+     * integers do not say */
+    float *lane_start;
     int weighted;
     int64_t *query_lane; /* [queries + 1] */
 };

@@ -186,6 +186,7 @@ static void number_lanes(const struct lik_score *op, struct lik_cpu_block *block
             if (mask && !mask[t * q->mask_strides.token])
                 continue;
             block->lane_weight[lane] = weights ? weights[t * q->weights_strides.token] : 1.0f;
+            block->lane_start[lane] = -INFINITY;
             block->lane_token[lane++] = (int32_t)t;
         }
         block->query_lane[n + 1] = lane;
@@ -220,16 +221,19 @@ static void pack_integers(const struct lik_tokens *q, const struct lik_cpu_loade
 {
     struct lik_cpu_block *block = &slot->block;
     const int group = loader->query_group;
+    float unit;
     if (loader->bf16) {
-        block->lane_weight[lane] *= narrow(token, q->dim, factor, slot->integers);
+        unit = narrow(token, q->dim, factor, slot->integers);
     } else if (q->dtype == LIK_I8 && group == 2) {
         for (int64_t k = 0; k < q->dim; k++)
             slot->integers[k] = (int32_t)(factor < 0 ? -token[k] : token[k]);
-        block->lane_weight[lane] *= fabsf(factor);
+        unit = fabsf(factor);
     } else {
-        block->lane_weight[lane] *=
-            quantize(token, q->dim, factor, group == 2 ? LIMIT_I16 : LIMIT_I7, slot->integers);
+        unit = quantize(token, q->dim, factor, group == 2 ? LIMIT_I16 : LIMIT_I7, slot->integers);
     }
+    block->lane_weight[lane] *= unit;
+    if (isnan(unit))
+        block->lane_start[lane] = NAN;
     int32_t sum = 0;
     for (int64_t k = 0; group == 4 && k < q->dim; k++)
         sum += slot->integers[k];

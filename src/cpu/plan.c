@@ -128,6 +128,7 @@ int lik_cpu_plan_score(const struct lik_cpu_kernels *kernels, const struct lik_s
     lik_layout_spare(&slot, g->panel_lanes, 4);
     plan->lane_token = lik_layout_take(&slot, plan->lanes, 4, 64);
     plan->lane_weight = lik_layout_take(&slot, plan->lanes, 4, 64);
+    plan->lane_start = lik_layout_take(&slot, plan->lanes, 4, 64);
     plan->query_lane = lik_layout_take(&slot, block_queries + 1, 8, 64);
     plan->maxima = lik_layout_take(&slot, plan->segments * plan->stride, 4, 64);
     plan->winners = lik_layout_take(&slot, op->argmax ? plan->segments * plan->stride : 0, 4, 64);
@@ -163,6 +164,7 @@ void lik_cpu_slot_init(const struct lik_cpu_plan *plan, char *scratch, struct li
     slot->block.lane_bias = (int32_t *)(void *)(scratch + plan->lane_bias);
     slot->block.lane_token = (int32_t *)(void *)(scratch + plan->lane_token);
     slot->block.lane_weight = (float *)(void *)(scratch + plan->lane_weight);
+    slot->block.lane_start = (float *)(void *)(scratch + plan->lane_start);
     slot->block.query_lane = (int64_t *)(void *)(scratch + plan->query_lane);
     slot->maxima = (float *)(void *)(scratch + plan->maxima);
     slot->winners = (int32_t *)(void *)(scratch + plan->winners);

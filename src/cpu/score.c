@@ -152,7 +152,8 @@ static void run_documents(struct lik_cpu_job *job, int64_t row, int64_t column, 
             int32_t first = stream.ends[s] > start ? stream.index[start] : -1;
             if (s > 0 || !kept) {
                 float *maxima = slot->maxima + s * stride;
-                for (int64_t l = 0; l < stride; l++)
+                memcpy(maxima, slot->block.lane_start, (size_t)slot->block.lanes * sizeof *maxima);
+                for (int64_t l = slot->block.lanes; l < stride; l++)
                     maxima[l] = -INFINITY;
                 for (int64_t l = 0; job->op->argmax && l < stride; l++)
                     slot->winners[s * stride + l] = first;

@@ -77,12 +77,13 @@ def rows_of(name, queries, documents, packing, offsets, arguments):
     """A row for each way, of one collection."""
     about = {**packing, "cu_seqlens_d": offsets}
     makers = {"int8": int8.quantize_int8_per_token, "fp8": fp8.quantize_fp8_per_token}
+    unit = torch.nn.functional.normalize(queries.float(), dim=-1).to(queries.dtype)
     ways = {"16 bits": lambda k: retrieve(queries, documents, k, **about)}
     shares, kept = {}, {}
     for storage, quantize in makers.items():
-        pair = quantize(documents)
+        pair = quantize(documents, normalize=True)
         kept[storage] = exact.two_copies(documents, storage, cu_seqlens_d=offsets)
-        ways[storage] = lambda k, s=storage, p=pair: retrieve(queries, p, k, storage=s, **about)
+        ways[storage] = lambda k, s=storage, p=pair: retrieve(unit, p, k, storage=s, normalize=False, **about)
         ways[f"exact, {storage}"] = lambda k, s=storage: retrieve(
             queries, kept[s], k, storage=s, exact=True, **packing
         )
@@ -95,9 +96,8 @@ def rows_of(name, queries, documents, packing, offsets, arguments):
                 got = call(k)
             rows[way][f"recall@{k}"] = round(recall(got[1], want[1]), 5)
             if way.startswith("exact"):
-                rows[way][f"in full, k {k}"] = round(
-                    sum(shares[way]) / (want[0].shape[0] * count(documents, offsets)), 6
-                )
+                pairs = want[0].shape[0] * count(documents, offsets)
+                rows[way][f"in full, k {k}"] = round(sum(shares[way]) / pairs, 6) if shares[way] else 1.0
                 assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True)), (name, way, k)
     taken = {way: [] for way in ways}
     for _ in range(arguments.rounds):

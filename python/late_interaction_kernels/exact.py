@@ -92,7 +92,7 @@ def two_copies(
         >>> retrieve(D[2], two_copies(D), 1, exact=True)[1].tolist()
         [2]
     """
-    if storage not in KINDS:
+    if not isinstance(storage, str) or storage not in KINDS:
         raise ValueError(f'storage must be "int8" or "fp8", got {storage!r}')
     fw = framework(D=D) if cu_seqlens_d is None else framework(D=D, cu_seqlens_d=cu_seqlens_d)
     check_rank("D", D, (3,) if cu_seqlens_d is None else (2,), "[Nd, Ld, d], or [total_d, d] with offsets")
@@ -153,6 +153,9 @@ def checked(D: TwoCopies, storage: str | None, normalize: bool) -> None:
     fw = framework(**parts)
     check_rank("D.documents", D.documents, (3,) if D.cu_seqlens_d is None else (2,), "[Nd, Ld, d] or packed")
     check_shape("D.values", D.values, tuple(D.documents.shape), "shaped like D.documents")
+    if D.cu_seqlens_d is not None:
+        framework(**{"D.documents": D.documents, "D.cu_seqlens_d": D.cu_seqlens_d})
+        check_rank("D.cu_seqlens_d", D.cu_seqlens_d, (1,), "[Nd + 1]")
     count = D.documents.shape[0] if D.cu_seqlens_d is None else D.cu_seqlens_d.shape[0] - 1
     if D.storage not in KINDS:
         raise ValueError(f'D.storage must be "int8" or "fp8", got {D.storage!r}')
@@ -172,10 +175,11 @@ def checked(D: TwoCopies, storage: str | None, normalize: bool) -> None:
 
 def best(fw: Framework, problem: Problem, D: TwoCopies, k: int, smallest: bool) -> tuple[Any, Any]:
     """verbs.topk(problem, k, 0, smallest), the same bits; ``problem`` is that of the full copy.
-    A trace, which cannot wait for the number of candidates, takes just that.
+    Just that is what a trace takes, and a GPU, where choosing takes longer than 8 bits save.
     """
     queries, documents = score_shape(problem)
-    if k == 0 or k >= documents or queries == 0 or not fw.may_wait(problem.q.data):
+    trivial = k == 0 or k >= documents or queries == 0 or D.values.shape[-1] == 0
+    if trivial or not fw.on_host(problem.q.data):
         return topk(problem, max(k, 1), 0, smallest)
     step = max(BLOCK // documents, 1)
     parts = [
@@ -207,7 +211,7 @@ def candidates(fw: Framework, problem: Problem, D: TwoCopies, k: int, smallest: 
     the k best. A document is out where its score in 8 bits is below the k-th best by more than
     both may be off.
     """
-    small = problem.d._replace(data=D.values, scale=D.scales)
+    small = problem.d._replace(data=D.values, scale=fw.cast(D.scales, "float32"))
     normalize = NORMALIZE_Q if D.normalize else 0
     scores = score(problem._replace(d=small, normalize=normalize, precision=HIGHEST))[0]
     off = _off(fw, problem, D)
@@ -225,19 +229,21 @@ def _off(fw: Framework, problem: Problem, D: TwoCopies) -> Any:
     # Two products, each off by its share of |q| |x|; two sums of maxima.
     share = 2 * (4 * dim + 64) * UNIT + 2 * (tokens + 4) * UNIT
     if D.storage == "int8":  # a query rounded to 16-bit integers
-        share += dim**0.5 / 65534 + dim * 2.0**-25
+        share += dim**0.5 / 65278 + dim * 2.0**-25
     share += {HIGHEST: 0.0, HIGH: 2.0**-13, MEDIUM: 2.0**-6}[fw.precision(problem.precision)]
     wider = 1 + (tokens + 32) * 2.0**-23  # than what is rounded here
     each = D.errors * ((1 + share) * wider) + (D.norms * (share * wider) + dim * TINY)
     plain = q.mask is None and q.weights is None and q.offsets is None
     if D.normalize and plain:
-        return each * tokens
+        return each * tokens  # no sum of maxima can overflow
     wide = fw.cast(q.data, "float32")
     norms = fw.ones(tuple(wide.shape[:-1]), wide) if D.normalize else _norm(wide) * (1 + dim * UNIT)
     weights = None if q.weights is None else abs(q.weights)
     lengths = q._replace(data=(norms + dim * TINY)[..., None], weights=weights)
     one = Tokens(fw.ones((1, 1, 1), wide))
-    return score(Problem(lengths, one, precision=HIGHEST))[0] * each
+    reach = score(Problem(lengths, one, precision=HIGHEST))[0]
+    # Where a sum, or a query's factor, may overflow an infinity ties with others: none is out.
+    return fw.where(reach * (D.norms + 1) < 2.0**120, reach * each, float("inf"))
 
 
 __all__ = ["TwoCopies", "two_copies"]

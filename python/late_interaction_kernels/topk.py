@@ -132,8 +132,8 @@ def maxsim_topk(
         sorted: results are always sorted.
         exact: D is what :func:`exact.two_copies` made: nearly all documents are ruled out by
             their 8 bits, the rest scored in full. Scores and indices are those of
-            ``D.documents``, bit by bit. On a GPU the call waits once for the number of
-            candidates; in a trace or a graph all are scored in full.
+            ``D.documents``, bit by bit. On a GPU and in a trace all are scored in full, which
+            is faster there.
         return_argmax: also return which document token matched, int32 ``[Nq, k, Lq]``.
         cu_seqlens_q: integer offsets ``[Nq + 1]`` where Q is packed, ``[total_q, d]``; then its
             mask and weights are ``[total_q]``.

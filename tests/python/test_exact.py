@@ -197,6 +197,26 @@ def test_other_calls():
     assert not retrieve(Q.requires_grad_(), copies, 3, exact=True)[0].requires_grad
 
 
+@pytest.mark.parametrize("storage", STORAGES)
+def test_infinities_tie(storage):
+    """Scores near overflow: where one of the full copy is infinite, so may others be."""
+    D = torch.nn.functional.normalize(torch.randn(400, 1, 16), dim=-1) * 0.1
+    D[[3, 5, 7, 9]] = 0
+    D[[3, 7, 5, 9], 0, 0] = torch.tensor([1.0002, 1.0002, 1.00003, 1.0001])
+    D[[3, 7, 5], 0, 1] = torch.tensor([1.37, 1.23, 1.3])
+    Q = torch.zeros(1, 1, 16)
+    Q[..., 0] = 1
+    for scale in (3.4028e38, -3.4028e38, 1e37, 1e30):
+        weights = torch.full((1, 1), scale)
+        for dtype in (torch.bfloat16, torch.float16, torch.float32):
+            same(Q.to(dtype), D.to(dtype), 3, storage, normalize=False, q_weights=weights)
+
+
+def test_of_no_elements():
+    D, Q = torch.zeros(30, 4, 0), torch.zeros(2, 3, 0)
+    same(Q, D, 3, "int8")
+
+
 def test_medium_products_widen_the_bound():
     torch.set_float32_matmul_precision("medium")
     try:
@@ -211,6 +231,8 @@ def test_refused():
     copies = two_copies(D)
     with pytest.raises(ValueError, match='storage must be "int8" or "fp8", got \'int4\''):
         two_copies(D, "int4")
+    with pytest.raises(ValueError, match="storage must be"):
+        two_copies(D, ["int8"])
     with pytest.raises(ValueError, match=r"D must have shape \[Nd, Ld, d\].* got \(5, 32\)"):
         two_copies(D[0])
     with pytest.raises(ValueError, match="max_seqlen_d is 3, must be None without"):
@@ -239,6 +261,7 @@ def test_refused():
         ({"errors": copies.errors[:2]}, ValueError, r"D.errors must have shape \(6,\), got \(2,\)"),
         ({"norms": copies.norms.double()}, TypeError, "D.norms has dtype float64, must be float32"),
         ({"storage": "x"}, ValueError, "D.storage must be"),
+        ({"cu_seqlens_d": [0, 5]}, TypeError, "D.cu_seqlens_d must be a torch.Tensor"),
         ({"errors": copies.errors.numpy()}, TypeError, "D.errors"),
     ):
         with pytest.raises(error, match=text):

@@ -151,11 +151,11 @@ def checked(D: TwoCopies, storage: str | None, normalize: bool) -> None:
     """
     parts = {f"D.{name}": getattr(D, name) for name in ("documents", "values", "scales", "errors", "norms")}
     fw = framework(**parts)
-    check_rank("D.documents", D.documents, (3,) if D.cu_seqlens_d is None else (2,), "[Nd, Ld, d] or packed")
-    check_shape("D.values", D.values, tuple(D.documents.shape), "shaped like D.documents")
     if D.cu_seqlens_d is not None:
         framework(**{"D.documents": D.documents, "D.cu_seqlens_d": D.cu_seqlens_d})
         check_rank("D.cu_seqlens_d", D.cu_seqlens_d, (1,), "[Nd + 1]")
+    check_rank("D.documents", D.documents, (3,) if D.cu_seqlens_d is None else (2,), "[Nd, Ld, d] or packed")
+    check_shape("D.values", D.values, tuple(D.documents.shape), "shaped like D.documents")
     count = D.documents.shape[0] if D.cu_seqlens_d is None else D.cu_seqlens_d.shape[0] - 1
     if D.storage not in KINDS:
         raise ValueError(f'D.storage must be "int8" or "fp8", got {D.storage!r}')

@@ -105,7 +105,7 @@ def typed(shell, folder, text):
 
     def wait_for(sign):
         nonlocal said
-        until = time.monotonic() + 20
+        until = time.monotonic() + 90
         while not re.search(sign, said) and time.monotonic() < until:
             if select.select([ours], [], [], 0.2)[0]:
                 said += os.read(ours, 4096).decode(errors="replace")

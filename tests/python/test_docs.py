@@ -57,6 +57,7 @@ NEEDS = {
 ELSEWHERE = {
     "lik bench": "tests/cli, with --quick: the whole takes minutes",
     "--device cuda": "tests/gpu",
+    "--device metal": "tests/metal, on a Mac that is none",
 }
 
 

@@ -131,6 +131,13 @@ class watched:
         exact.candidates = self.candidates
 
 
+def processor():
+    """Its name and the threads of a call."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return f"{(names or [platform.machine()])[0]}, {torch.get_num_threads()} threads"
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -145,7 +152,7 @@ def main():
     parser.add_argument("--out", help="JSON file")
     arguments = parser.parse_args()
     dtype = torch.float16 if arguments.device == "cpu" else torch.bfloat16
-    machine = platform.processor() if arguments.device == "cpu" else torch.cuda.get_device_name()
+    machine = processor() if arguments.device == "cpu" else torch.cuda.get_device_name()
     rows = []
     for name in arguments.collections.split(","):
         given = demo(arguments.device, dtype) if name == "demo" else drawn(arguments.device, dtype, arguments)
@@ -154,6 +161,7 @@ def main():
             print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
     if arguments.out:
         about = {"date": str(date.today()), "machine": machine, "dtype": str(dtype), **vars(arguments)}
+        del about["out"]
         Path(arguments.out).write_text(json.dumps({"about": about, "rows": rows}, indent=1) + "\n")
 
 

@@ -16,11 +16,15 @@ endif()
 # CMake wants a file for each tool; zig is one program with subcommands.
 set(LIK_ZIG_TOOLS ${CMAKE_BINARY_DIR}/zig)
 foreach(tool cc ar ranlib rc)
-    set(arguments ${tool})
-    if(tool STREQUAL "cc")
-        set(arguments "cc -target ${LIK_ZIG_TARGET}")
+    set(script "exec \"${LIK_ZIG}\" ${tool} \"$@\"")
+    if(tool STREQUAL "cc") # its word for an architecture with features is a processor
+        set(script "for word do shift
+case $word in -march=armv8.2-a+*) word=-mcpu=generic+\${word#*+} ;; esac
+set -- \"$@\" \"$word\"
+done
+exec \"${LIK_ZIG}\" cc -target ${LIK_ZIG_TARGET} \"$@\"")
     endif()
-    file(WRITE ${LIK_ZIG_TOOLS}/${tool} "#!/bin/sh\nexec \"${LIK_ZIG}\" ${arguments} \"$@\"\n")
+    file(WRITE ${LIK_ZIG_TOOLS}/${tool} "#!/bin/sh\n${script}\n")
     file(CHMOD ${LIK_ZIG_TOOLS}/${tool} PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXECUTE)
 endforeach()
 set(CMAKE_C_COMPILER ${LIK_ZIG_TOOLS}/cc)

@@ -93,7 +93,7 @@ static void take_row(struct quantize_job *job, const float *x, int64_t row)
 {
     const struct lik_quantize *op = job->op;
     int64_t dim = op->x.dim;
-    int32_t most = job->scale ? 0 : largest_of(x, dim);
+    int32_t most = job->scale != 0 ? 0 : largest_of(x, dim);
     if (job->find) {
         int32_t seen = atomic_load_explicit(&job->largest, memory_order_relaxed);
         while (most > seen && !atomic_compare_exchange_weak(&job->largest, &seen, most))
@@ -101,7 +101,7 @@ static void take_row(struct quantize_job *job, const float *x, int64_t row)
         return;
     }
     uint8_t *values = (uint8_t *)op->values + row * dim;
-    float scale = job->scale ? job->scale : lik_quantize_scale(op->values_dtype, lik_bits_float(most));
+    float scale = job->scale != 0 ? job->scale : lik_quantize_scale(op->values_dtype, lik_bits_float(most));
     if (isfinite(scale))
         quantize_row(op->values_dtype, values, x, dim, scale);
     else

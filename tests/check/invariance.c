@@ -286,7 +286,7 @@ static void check_copies(const char *how, struct problem *p, const struct baseli
     const int32_t *winners = (const int32_t *)(const void *)argmax.data;
     int same =
         by_hopper(base->device, &op) == base->hopper || op.d.dtype != LIK_F32 || op.precision == LIK_MEDIUM;
-    if (hopper_widens(base->device, &op))
+    if (hopper_widens(base->device, &op) || hopper_widens(base->device, &p->op))
         same = 0;
     if (check_ok(run_score(base->device->ctx, &op, NULL), how))
         for (int64_t a = 0; a < n; a++) {

@@ -105,7 +105,7 @@ FAULTS = (
         "            long met = n + ctz(votes);",
         "plain",
         "grad --quick",
-        "EMULATOR is stuck",
+        "EMULATOR (is stuck|found a divergent barrier)",
     ),
     Fault(
         "matrices that only some lanes load",

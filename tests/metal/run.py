@@ -6,7 +6,7 @@
 Parts: `emulator`, groups of the check suite, and bits over 34 schedules; `races`, an exact
 search for races; `sanitizers`, under AddressSanitizer and UndefinedBehaviorSanitizer;
 `threads`, an OS thread a lane under ThreadSanitizer; `spaces`, a syntax pass with address
-spaces on; `faults`, the planted ones of faults.py. Needs build/release/liblik.a. Programs and
+spaces on; `faults`, the planted ones of faults.py. Needs build/release/liblik*.a. Programs and
 objects go to build/emulator.
 """
 
@@ -26,7 +26,7 @@ from faults import FAULTS, Fault
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WORK = ROOT / "build/emulator"
-LIBRARY = ROOT / "build/release/liblik.a"
+LIBRARIES = [ROOT / "build/release" / name for name in ("liblik_io.a", "liblik.a")]
 HERE, CHECK, METAL = ROOT / "tests/metal", ROOT / "tests/check", ROOT / "src/metal"
 
 INCLUDES = [f"-I{ROOT / room}" for room in ("tests/metal", "tests/check", "src", "include")]
@@ -37,7 +37,7 @@ THREADS = ["-fsanitize=thread"]
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
 # What the check suite lends; main.c has its own main.
-LENT = "harness arrays problem compressed gpu score special invariance grad topk".split()
+LENT = "harness arrays problem compressed gpu score special invariance grad topk system_posix".split()
 OWN = "main backend schedules bounds".split()
 PLANS = "plan plan_topk plan_grad".split()
 
@@ -139,7 +139,18 @@ class Programs:
     def link(self, build: str, name: str, kernels: Future[Path]) -> str:
         objects = [str(x.result()) for x in (*self.common, *self.engine(build), kernels)]
         program = str(WORK / f"lik_check_metal_{name}")
-        make(["clang++", *objects, *BUILDS[build].link, str(LIBRARY), "-lpthread", "-lm", "-o", program])
+        make(
+            [
+                "clang++",
+                *objects,
+                *BUILDS[build].link,
+                *map(str, LIBRARIES),
+                "-lpthread",
+                "-lm",
+                "-o",
+                program,
+            ]
+        )
         return program
 
 
@@ -255,8 +266,9 @@ def main() -> int:
     for part in options.parts:
         if part not in PARTS:
             parser.error(f"unknown part {part}; there are {', '.join(PARTS)}")
-    if not LIBRARY.exists():
-        parser.error(f"{LIBRARY} is not there: cmake --preset release; cmake --build --preset release")
+    for library in LIBRARIES:
+        if not library.exists():
+            parser.error(f"{library} is not there: cmake --preset release; cmake --build --preset release")
     WORK.mkdir(parents=True, exist_ok=True)
     jobs, results = os.cpu_count() or 1, Results()
     with ThreadPoolExecutor(jobs) as compilers, ThreadPoolExecutor(jobs) as tests:

@@ -187,6 +187,10 @@ def _dense(
             raise ValueError("offsets must be None where documents is a list: it has them")
         documents, offsets = pack(documents)
     elif isinstance(documents, tuple):
+        if hasattr(documents, "errors"):
+            raise ValueError(
+                f"documents is {type(documents).__name__}: save its documents, or the pair (values, scales)"
+            )
         if len(documents) != 2 or scale is not None:
             raise ValueError("documents must be an array or one (values, scales) pair, without a scale then")
         documents, scale = documents
@@ -478,7 +482,11 @@ def _header(path: str) -> tuple[dict[str, Any], int, int]:
     size = os.path.getsize(path)
     with open(path, "rb") as file:
         start = file.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else -1
+        if len(start) < 8:
+            raise ValueError(
+                f"{path} is no .safetensors file: it has {size} bytes, the length of its header alone 8"
+            )
+        length = struct.unpack("<Q", start)[0]
         if not 2 <= length <= min(size - 8, _HEADER_MAX):
             raise ValueError(
                 f"{path} is no .safetensors file: its header would have {length} of {size} bytes"

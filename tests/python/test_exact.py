@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from late_interaction_kernels import MaxSimScorer, exact, maxsim, pack, retrieve
+from late_interaction_kernels import MaxSimScorer, exact, maxsim, pack, retrieve, save
 from late_interaction_kernels._engine import numpy_arrays, torch_arrays
 from late_interaction_kernels.exact import TwoCopies, two_copies
 from late_interaction_kernels.fp8 import dequantize_fp8_per_token, quantize_fp8_per_token
@@ -293,3 +293,8 @@ def test_two_copies_keeps_the_documents():
     copies = two_copies(D)
     assert isinstance(copies, TwoCopies) and copies.documents is D
     assert copies.values.dtype == np.int8 and copies.errors.shape == (6,)
+
+
+def test_a_file_takes_one_copy(tmp_path):
+    with pytest.raises(ValueError, match="documents is TwoCopies: save its documents, or the pair"):
+        save(tmp_path / "x.safetensors", two_copies(clustered(4, 5, 32)))

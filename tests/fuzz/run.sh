@@ -2,7 +2,7 @@
 # Builds the fuzz targets with clang, replays what was found before, and fuzzes each from its seeds, two at a time.
 #     tests/fuzz/run.sh [SECONDS] [WORK_DIR] [TARGET ...]      default: 60 seconds each, ./build-fuzz, all targets
 # A target is a file fuzz_NAME.c with lines that say what it is made of:
-#     // sources: FILES       relative to the repository; a file *_LEVEL.c is for that level, and x86 alone
+#     // sources: FILES       relative to the repository; a file *_LEVEL.c is for that level
 #     // flags: FLAGS         more of them, for the compiler and the linker; optional
 # Seeds come from make_corpus.py, old finds lie in finds/fuzz_NAME/. Exits non-zero on a finding; the input that caused it
 # is left in WORK_DIR/fuzz_NAME/. WORK_DIR/report.xml has one case a target.
@@ -26,6 +26,11 @@ build() {
         x86_64/*_avx2.c | x86_64/*_avxvnni.c) level="-mavx2 -mfma -mf16c" ;;
         x86_64/*_avx512*.c | x86_64/*_amx.c) level="-mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl" ;;
         */*_avx*.c | */*_amx.c) continue ;;
+        aarch64/*_neondot.c) level="-march=armv8.2-a+dotprod" ;;
+        aarch64/*_neoni8mm.c) level="-march=armv8.2-a+dotprod+i8mm" ;;
+        aarch64/*_neonbf16.c) level="-march=armv8.2-a+dotprod+i8mm+bf16" ;;
+        aarch64/*_neon.c) ;;
+        */*_neon*.c) continue ;;
         esac
         object=$work/$target/objects/$(echo "$source" | tr / -).o
         ${CC:-clang} -std=gnu11 -g -O1 -D_GNU_SOURCE -ffp-contract=off $sanitize -fsanitize=fuzzer-no-link $level \

@@ -167,7 +167,9 @@ static void load_rounded(const struct lik_cpu_job *job, int64_t j, int64_t from,
             int64_t next = stream->index[r + AHEAD];
             lik_cpu_prefetch(rounded_at(job->rounded, d->dim, lik_code_at(d, codes + next * step)),
                              record_bytes);
-            lik_cpu_prefetch((const char *)d->data + base + (next + FARTHER) * d->strides.token, token_bytes);
+            if (decoder->bits)
+                lik_cpu_prefetch((const char *)d->data + base + (next + FARTHER) * d->strides.token,
+                                 token_bytes);
         }
         int64_t code = lik_code_at(d, codes + stream->index[r] * step);
         struct lik_cpu_rounded *centroid =

@@ -85,18 +85,19 @@ def rooms() -> Picture:
         kind="door",
     )
     p.box(230, 280, 630, 40, "core/backend.h: one hook a verb (score, topk, grad), and memory", kind="door")
-    p.box(230, 350, 120, 76, "src/ref/", "the oracle,", "scalar, f64", kind="room")
-    p.box(370, 350, 230, 76, "src/cpu/", "drivers, loaders,", "a kernel table a level", kind="room")
-    p.box(620, 350, 240, 76, "src/cuda/", "plan/ in plain C;", "sm90/ mma/ grad/ topk/", kind="room")
+    p.box(230, 350, 110, 76, "src/ref/", "the oracle,", "scalar, f64", kind="room")
+    p.box(355, 350, 165, 76, "src/cpu/", "drivers, loaders,", "a kernel table a level", kind="room")
+    p.box(535, 350, 165, 76, "src/cuda/", "plan/ in plain C;", "sm90/ mma/ scan/ grad/", kind="room")
+    p.box(715, 350, 145, 76, "src/metal/", "plans and host in C,", "emulated", kind="room")
     p.box(20, 456, 400, 44, "src/base/: sizes, dtypes, layout, errors, pool")
     p.box(440, 456, 420, 44, "src/shared/: operands, pairings, argmax, top-k order")
-    for x, y, end in ((395, 76, 112), (720, 76, 112), (545, 152, 186), (545, 250, 280), (290, 350, 320),
-                      (485, 350, 320), (740, 350, 320)):  # fmt: skip
+    for x, y, end in ((395, 76, 112), (720, 76, 112), (545, 152, 186), (545, 250, 280), (285, 350, 320),
+                      (437, 350, 320), (617, 350, 320), (787, 350, 320)):  # fmt: skip
         p.arrow((x, y), (x, end))
     p.arrow((170, 76), (170, 132), (230, 132))
     p.arrow((90, 76), (90, 186))
     p.arrow((90, 250), (90, 456))
-    for x in (290, 485, 740):
+    for x in (285, 437, 617, 787):
         p.arrow((x, 426), (x, 456))
     p.arrow((440, 478), (420, 478))
     p.note(20, 518, "An arrow: may include. Backends never include each other.")

@@ -164,6 +164,8 @@ def maxsim_topk(
     if copies is not None:
         D, storage, cu_seqlens_d = copies.documents, None, copies.cu_seqlens_d
         max_seqlen_d = None if cu_seqlens_d is None else copies.max_seqlen_d
+        if not framework(D=D).on_host(D):  # see exact.best: this is its short way
+            copies = None
     in_rows = is_packed(cu_seqlens_q, cu_seqlens_d, max_seqlen_q, max_seqlen_d)
     if copies is None and chunk_size is None and storage is None and not return_argmax and not in_rows:
         found = short_way(Q, D, q_mask, d_mask, q_weights, normalize, k, not largest)

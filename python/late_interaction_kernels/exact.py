@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ._engine.checks import (
+    STORAGES,
     Framework,
     check_device,
     check_pair,
@@ -38,7 +39,6 @@ from ._engine.problem import (
 )
 from ._engine.verbs import merge_topk, score, topk
 
-KINDS = {"int8": "int8", "fp8": "float8_e4m3fn"}
 BLOCK = 1 << 24  # elements looked at together while the copies are made, and scores in a top-k
 WORTH = 0.25  # with more candidates than this share of all pairs, all are scored in full
 UNIT = 2.0**-24  # unit roundoff of float32
@@ -92,7 +92,7 @@ def two_copies(
         >>> retrieve(D[2], two_copies(D), 1, exact=True)[1].tolist()
         [2]
     """
-    if not isinstance(storage, str) or storage not in KINDS:
+    if not isinstance(storage, str) or storage not in STORAGES:
         raise ValueError(f'storage must be "int8" or "fp8", got {storage!r}')
     fw = framework(D=D) if cu_seqlens_d is None else framework(D=D, cu_seqlens_d=cu_seqlens_d)
     check_rank("D", D, (3,) if cu_seqlens_d is None else (2,), "[Nd, Ld, d], or [total_d, d] with offsets")
@@ -103,7 +103,7 @@ def two_copies(
         known = packed_offsets(fw, "cu_seqlens_d", cu_seqlens_d, D.shape[0], "D", D)
         offsets, most = known[0], longest(fw, "cu_seqlens_d", known, "max_seqlen_d", max_seqlen_d)
     D = detached(embeddings(fw, "D", D))
-    values, scales = quantized(fw, D, KINDS[storage], normalize)
+    values, scales = quantized(fw, D, STORAGES[storage][0], normalize)
     errors, norms = _apart(fw, D, values, scales, normalize)
     errors, norms = (_longest(fw, x, offsets, most) for x in (errors, norms))
     return TwoCopies(D, values, scales, errors, norms, normalize, storage, offsets, most)
@@ -157,7 +157,7 @@ def checked(D: TwoCopies, storage: str | None, normalize: bool) -> None:
     check_rank("D.documents", D.documents, (3,) if D.cu_seqlens_d is None else (2,), "[Nd, Ld, d] or packed")
     check_shape("D.values", D.values, tuple(D.documents.shape), "shaped like D.documents")
     count = D.documents.shape[0] if D.cu_seqlens_d is None else D.cu_seqlens_d.shape[0] - 1
-    if D.storage not in KINDS:
+    if D.storage not in STORAGES:
         raise ValueError(f'D.storage must be "int8" or "fp8", got {D.storage!r}')
     check_pair(fw, D.values, D.scales, ("D.values", "D.scales"), D.storage)
     for name in ("errors", "norms"):
@@ -174,12 +174,11 @@ def checked(D: TwoCopies, storage: str | None, normalize: bool) -> None:
 
 
 def best(fw: Framework, problem: Problem, D: TwoCopies, k: int, smallest: bool) -> tuple[Any, Any]:
-    """verbs.topk(problem, k, 0, smallest), the same bits; ``problem`` is that of the full copy.
-    Just that is what a trace takes, and a GPU, where choosing takes longer than 8 bits save.
+    """verbs.topk(problem, k, 0, smallest), the same bits; ``problem`` is that of the full copy,
+    on the host.
     """
     queries, documents = score_shape(problem)
-    trivial = k == 0 or k >= documents or queries == 0 or D.values.shape[-1] == 0
-    if trivial or not fw.on_host(problem.q.data):
+    if k == 0 or k >= documents or queries == 0 or D.values.shape[-1] == 0:
         return topk(problem, max(k, 1), 0, smallest)
     step = max(BLOCK // documents, 1)
     parts = [

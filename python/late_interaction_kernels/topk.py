@@ -164,8 +164,9 @@ def maxsim_topk(
     if copies is not None:
         D, storage, cu_seqlens_d = copies.documents, None, copies.cu_seqlens_d
         max_seqlen_d = None if cu_seqlens_d is None else copies.max_seqlen_d
-        if not framework(D=D).on_host(D):  # see exact.best: this is its short way
-            copies = None
+        fw = framework(Q=Q, D=D)
+        if not fw.on_host(Q) or not fw.on_host(D):
+            copies = None  # a trace; or a GPU, where choosing takes longer than 8 bits save
     in_rows = is_packed(cu_seqlens_q, cu_seqlens_d, max_seqlen_q, max_seqlen_d)
     if copies is None and chunk_size is None and storage is None and not return_argmax and not in_rows:
         found = short_way(Q, D, q_mask, d_mask, q_weights, normalize, k, not largest)

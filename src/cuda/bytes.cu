@@ -9,12 +9,12 @@
 #include "cuda/kernels.cuh"
 #include "cuda/mma.cuh"
 #include "cuda/score.cuh"
+#include "cuda/warp_tiles.cuh"
 #include "cuda/widen.cuh"
 
-static_assert(BYTES_TOKENS == 32, "four tokens a lane");
+static_assert(BYTES_TOKENS == TILE_TOKENS, "four tokens a lane");
 
 #define BLOCKS 8                  /* of 16 elements, at most */
-#define EACH   (BYTES_TOKENS / 8) /* tokens of a tile that a lane has parts of */
 #define AHEAD  (BYTES_STAGES - 1) /* tiles that are asked for before they are multiplied */
 
 struct bytes_args {
@@ -37,18 +37,6 @@ struct held_rows {
     int token;        /* of its query */
     bool counts, bad; /* bad: the query is out of range */
 };
-
-/* What of them is needed at documents' ends only, in shared memory to spare registers. */
-struct held_places {
-    int64_t query; /* of a list: the one that is held */
-    struct strip_place strips[2];
-};
-
-/* The row whose maximum a lane is left with at a document's end. */
-LIK_DEVICE int row_of_lane(int lane)
-{
-    return (lane >> 4 & 1) * 16 + (lane >> 3 & 1) * 8 + 2 * (lane & 3) + (lane >> 2 & 1);
-}
 
 /* Elements 4 t ... 4 t + 3 of each block of the query token at `at`, which may be LIK_NOWHERE,
  * times a sign, 32 entries of `to` from one block to the next. */
@@ -169,46 +157,6 @@ LIK_DEVICE void hold_rows(struct held_rows &h, struct held_places &places, uint2
     h.bad = __shfl_sync(~0u, (int)(own.counts && own.at == LIK_NOWHERE), row);
 }
 
-/* ---- A warp's way through its tiles ---- */
-
-/* Which pair of row tile and document, and where in it. */
-struct way {
-    int item, document, token;
-    int length; /* of the document; -1: out of range */
-};
-
-LIK_DEVICE int tile_of(const struct bytes_args &args, int item)
-{
-    return args.score.tiling.tiles == 1 ? 0 : (int)((uint32_t)item / (uint32_t)args.score.columns);
-}
-
-LIK_DEVICE void open_item(struct way &w, const struct bytes_args &args)
-{
-    const struct score_args &a = args.score;
-    w.token = 0;
-    w.length = 0;
-    if (w.item >= args.items)
-        return;
-    const int tile = tile_of(args, w.item), column = w.item - tile * (int)a.columns;
-    w.document = column; /* LIK_ALL */
-    if (a.op.pairing != LIK_ALL) {
-        const int64_t j = lik_score_document(&a.op, tile / a.tiling.parts, column);
-        w.document = j < 0 || j >= a.op.d.count ? -1 : (int)j;
-    }
-    w.length = sequence_length(a.op.d, w.document);
-}
-
-/* To the next tile; is it another document's? */
-LIK_DEVICE bool advance(struct way &w, const struct bytes_args &args, int step)
-{
-    w.token += BYTES_TOKENS;
-    if (w.token < w.length)
-        return false;
-    w.item += step;
-    open_item(w, args);
-    return true;
-}
-
 /* The mask's bytes of a lane's tokens, looked at where they are used: a load is under way until
  * then. */
 struct raw_mask {
@@ -266,57 +214,12 @@ struct asker {
         tokens += BYTES_TOKENS * d.strides.token;
         scales += BYTES_TOKENS * d.scale_strides.token;
         mask += BYTES_TOKENS * d.mask_strides.token;
-        if (advance(at, args, step))
+        if (advance(at, args.score, args.items, step))
             place(args);
     }
 };
 
 /* ---- Maxima ---- */
-
-/* Row maxima of a lane: rows 8 n + 2 t + e at [2 n + e], over the tokens that it holds. */
-struct row_maxima {
-    float best[8];
-    int at[8];
-    bool any; /* has a token counted? */
-};
-
-LIK_DEVICE void reset(struct row_maxima &m)
-{
-#pragma unroll
-    for (int i = 0; i < 8; i++) {
-        m.best[i] = -INFINITY;
-        m.at[i] = -1;
-    }
-    m.any = false;
-}
-
-/* Takes the products of a lane's tokens of a tile into the maxima; bit r of `kept`: token r
- * counts. `whole`: all do, in every lane. */
-template <bool want_argmax, bool whole>
-LIK_DEVICE void take_tile(struct row_maxima &m, const float (&acc)[EACH / 2][4][4],
-                          const float (&factor)[EACH], int kept, int token)
-{
-#pragma unroll
-    for (int n = 0; n < 4; n++)
-#pragma unroll
-        for (int e = 0; e < 2; e++) {
-            float x[EACH], &best = m.best[2 * n + e];
-            int &at = m.at[2 * n + e];
-#pragma unroll
-            for (int r = 0; r < EACH; r++) {
-                x[r] = __fmul_rn(acc[r / 2][n][r % 2 * 2 + e], factor[r]);
-                const bool counts = whole || (kept >> r & 1);
-                if (!want_argmax) {
-                    x[r] = counts ? x[r] : -INFINITY;
-                } else if (counts && (at < 0 || x[r] > best || (x[r] != x[r] && best == best))) {
-                    best = x[r];
-                    at = token + ((int)threadIdx.x >> 2 & 7) + 8 * r;
-                }
-            }
-            if (!want_argmax)
-                best = max_nan(best, max_nan(max_nan(x[0], x[1]), max_nan(x[2], x[3])));
-        }
-}
 
 /* Ends a document: joins the lanes' maxima, writes the argmax and the scores. Each lane is left
  * with one row; the sum is that of score.cuh, row r with r + 8, then 1, 2 and 4 apart. */
@@ -405,7 +308,7 @@ static __global__ void __launch_bounds__(32 * BYTES_WARPS, 1)
     wait_for_kernels_before();
     const int step = (int)(gridDim.x * BYTES_WARPS);
     struct way here = {(int)(warp * gridDim.x + blockIdx.x), 0, 0, 0};
-    open_item(here, args);
+    open_item(here, args.score, args.items);
     struct asker ahead = {here, NULL, NULL, NULL};
     ahead.place(args);
     struct raw_mask asked[BYTES_STAGES] = {};
@@ -419,7 +322,7 @@ static __global__ void __launch_bounds__(32 * BYTES_WARPS, 1)
     reset(m);
     for (int stage = 0; here.item < args.items; stage = stage + 1 == BYTES_STAGES ? 0 : stage + 1) {
         if (here.token == 0)
-            hold_rows<bf16>(h, places[warp], scratch, args, tile_of(args, here.item));
+            hold_rows<bf16>(h, places[warp], scratch, args, tile_of(args.score, here.item));
         ahead.ask<blocks>(args, ring + (stage == 0 ? AHEAD : stage - 1) * stage_bytes, asked[AHEAD], step);
         const struct raw_mask mask = asked[0];
 #pragma unroll
@@ -467,7 +370,7 @@ static __global__ void __launch_bounds__(32 * BYTES_WARPS, 1)
         }
         if (count <= BYTES_TOKENS)
             finish<want_argmax>(m, h, args, places[warp], here);
-        advance(here, args, step);
+        advance(here, args.score, args.items, step);
         __syncwarp(); /* the stage is filled anew */
     }
 #else

@@ -21,11 +21,12 @@
 #include "cuda/kernels.cuh"
 #include "cuda/mma.cuh"
 #include "cuda/score.cuh"
+#include "cuda/warp_tiles.cuh"
 
-static_assert(SCAN_TOKENS == 32 && SCAN_STAGES == 3, "four tokens a lane; two stages are ahead of one");
+static_assert(SCAN_TOKENS == TILE_TOKENS, "four tokens a lane");
+static_assert(SCAN_STAGES == 3, "two stages are ahead of one");
 
-#define BLOCKS 8                 /* of 16 elements, at most; two are a chunk */
-#define EACH   (SCAN_TOKENS / 8) /* tokens of a tile that a lane has parts of */
+#define BLOCKS 8 /* of 16 elements, at most; two are a chunk */
 
 struct scan_args {
     struct score_args score;
@@ -177,18 +178,6 @@ struct held_queries {
     bool counts, bad; /* bad: the query is out of range */
 };
 
-/* And what of them is needed at documents' ends only, in shared memory to spare registers. */
-struct held_places {
-    int64_t query; /* and the part of it, of a list */
-    struct strip_place strips[2];
-};
-
-/* The row of a tile whose maximum a lane is left with at a document's end. */
-LIK_DEVICE int row_of_lane(int lane)
-{
-    return (lane >> 4 & 1) * 16 + (lane >> 3 & 1) * 8 + 2 * (lane & 3) + (lane >> 2 & 1);
-}
-
 /* Makes the warp hold the rows of a tile. */
 LIK_DEVICE void hold_queries(struct held_queries &h, struct held_places &places, const struct scan_args &args,
                              int tile)
@@ -250,61 +239,6 @@ LIK_DEVICE void hold_queries(struct held_queries &h, struct held_places &places,
     h.token = __shfl_sync(~0u, own.token, row);
     h.counts = __shfl_sync(~0u, (int)own.counts, row);
     h.bad = __shfl_sync(~0u, (int)(own.counts && own.at == LIK_NOWHERE), row);
-}
-
-/* Row maxima of a lane: rows 8 n + 2 t + e at [2 n + e], over the tokens that it holds. */
-struct row_maxima {
-    float best[8];
-    int at[8];
-    bool any; /* has a token counted? */
-};
-
-LIK_DEVICE void reset(struct row_maxima &m)
-{
-#pragma unroll
-    for (int i = 0; i < 8; i++) {
-        m.best[i] = -INFINITY;
-        m.at[i] = -1;
-    }
-    m.any = false;
-}
-
-/* A warp's way through its tiles: which pair of row tile and document, and where in it. */
-struct way {
-    int item, document, token;
-    int length; /* of the document; -1: out of range */
-};
-
-LIK_DEVICE int tile_of(const struct scan_args &args, int item)
-{
-    return args.score.tiling.tiles == 1 ? 0 : (int)((uint32_t)item / (uint32_t)args.score.columns);
-}
-
-LIK_DEVICE void open_item(struct way &w, const struct scan_args &args)
-{
-    const struct score_args &a = args.score;
-    w.token = 0;
-    w.length = 0;
-    if (w.item >= args.items)
-        return;
-    const int tile = tile_of(args, w.item), column = w.item - tile * (int)a.columns;
-    w.document = column; /* LIK_ALL */
-    if (a.op.pairing != LIK_ALL) {
-        const int64_t j = lik_score_document(&a.op, tile / a.tiling.parts, column);
-        w.document = j < 0 || j >= a.op.d.count ? -1 : (int)j;
-    }
-    w.length = sequence_length(a.op.d, w.document);
-}
-
-/* To the next tile; is it another document's? */
-LIK_DEVICE bool advance(struct way &w, const struct scan_args &args, int step)
-{
-    w.token += SCAN_TOKENS;
-    if (w.token < w.length)
-        return false;
-    w.item += step;
-    open_item(w, args);
-    return true;
 }
 
 /* Codes as they lie in memory: looked at where they are used, for a load is under way until
@@ -380,7 +314,7 @@ struct asker {
             return;
         residuals += SCAN_TOKENS * d.strides.token;
         codes += SCAN_TOKENS * d.codes_strides.token * args.code_bytes;
-        if (advance(at, args, step))
+        if (advance(at, args.score, args.items, step))
             place(args, copies);
     }
 };
@@ -467,34 +401,6 @@ LIK_DEVICE void unit_factors_of(float (&factor)[4])
         factor[r] = __shfl_sync(~0u, own, (lane & 28) + r);
 }
 
-/* Takes the products of a lane's tokens of a tile into the maxima; bit r of `kept`: token r
- * counts. `whole`: all do, in every lane. */
-template <bool want_argmax, bool whole>
-LIK_DEVICE void take_tile(struct row_maxima &m, const float (&acc)[EACH / 2][4][4],
-                          const float (&factor)[EACH], int kept, int token)
-{
-#pragma unroll
-    for (int n = 0; n < 4; n++)
-#pragma unroll
-        for (int e = 0; e < 2; e++) {
-            float x[EACH], &best = m.best[2 * n + e];
-            int &at = m.at[2 * n + e];
-#pragma unroll
-            for (int r = 0; r < EACH; r++) {
-                x[r] = __fmul_rn(acc[r / 2][n][r % 2 * 2 + e], factor[r]);
-                const bool counts = whole || (kept >> r & 1);
-                if (!want_argmax) {
-                    x[r] = counts ? x[r] : -INFINITY;
-                } else if (counts && (at < 0 || x[r] > best || (x[r] != x[r] && best == best))) {
-                    best = x[r];
-                    at = token + ((int)threadIdx.x >> 2 & 7) + 8 * r;
-                }
-            }
-            if (!want_argmax)
-                best = max_nan(best, max_nan(max_nan(x[0], x[1]), max_nan(x[2], x[3])));
-        }
-}
-
 /* The kernels: of tokens of 128 elements, in copies of 16 bytes, as they are or normalized on
  * the fly; and of any that are taken, without and with the argmax. */
 enum scan_way { SCAN_PLAIN, SCAN_NORMALIZED, SCAN_ANY, SCAN_ANY_ARGMAX, SCAN_WAYS };
@@ -524,7 +430,7 @@ static __global__ void __launch_bounds__(32 * SCAN_WARPS, 1)
     __syncthreads();
     const int step = (int)(gridDim.x * (blockDim.x / 32));
     struct way here = {(int)(blockIdx.x * (blockDim.x / 32)) + warp, 0, 0, 0};
-    open_item(here, args);
+    open_item(here, args.score, args.items);
     struct asker ahead = {here, NULL, NULL};
     ahead.place(args, copies);
     const char *centroids = args.centroids + t * 16;
@@ -550,7 +456,7 @@ static __global__ void __launch_bounds__(32 * SCAN_WARPS, 1)
     reset(m);
     for (int stage = 0; here.item < args.items; stage = stage + 1 == SCAN_STAGES ? 0 : stage + 1) {
         if (here.token == 0)
-            hold_queries(h, places[warp], args, tile_of(args, here.item));
+            hold_queries(h, places[warp], args, tile_of(args.score, here.item));
 #pragma unroll
         for (int r = 0; r < EACH; r++)
             next.of[r] = min(after.of[r], count);
@@ -628,7 +534,7 @@ static __global__ void __launch_bounds__(32 * SCAN_WARPS, 1)
         }
         if (here.token + SCAN_TOKENS >= here.length)
             finish<want_argmax>(m, h, args, places[warp], here);
-        advance(here, args, step);
+        advance(here, args.score, args.items, step);
         __syncwarp(); /* the stage is filled anew */
     }
 }

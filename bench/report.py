@@ -12,6 +12,7 @@ import json
 import os
 import re
 import sys
+import textwrap
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,6 +58,16 @@ def peer_texts(row):
     ]
     texts += [f"{name} disturbed" for name in row["peers"] if name not in measured]
     return texts + [f"{name} dropped: {why}" for name, why in row["dropped"].items()]
+
+
+def peer_cell(row, starts):
+    """How many times as long the fastest of some peers takes: "2.04x, torch blocked"."""
+    found = {name: p["times_median"] for name, p in row["peers"].items() if name.startswith(starts)}
+    measured = {name: times for name, times in found.items() if times is not None}
+    if not measured:
+        return "disturbed" if found else "-"
+    name = min(measured, key=measured.get)
+    return f"{measured[name]:.2f}x" + (f", {name}" if len(starts) > 1 else "")
 
 
 def share_texts(lik):
@@ -193,46 +204,47 @@ def plot(results, path):
     end_plot(pyplot, figure, path)
 
 
+def fill(text):
+    """Prose of the docs, in lines of 110 columns."""
+    return textwrap.fill(text, 110, break_long_words=False, break_on_hyphens=False)
+
+
 def markdown(results, json_path, plot_path):
     """The figures of docs/performance.md."""
     peers = ", ".join(f"{name} {version}" for name, version in results["peers"].items())
     machine = results["machine"]
     lines = [
-        f"Measured {machine['date']} with `make bench` on: {heading(results)}. Load when it began: "
-        f"{machine['load']:.1f}. {results['rounds']} interleaved rounds a case. Peers: {peers}.",
+        fill(
+            f"Measured {machine['date']} with `make bench` on: {heading(results)}. Load when it began: "
+            f"{machine['load']:.1f}. {results['rounds']} interleaved rounds a case. Peers: {peers}."
+        ),
         "",
         f"![Share of the FMA peak]({plot_path})",
         "",
-        "*Share* is useful operations a second over the FMA peak of as many threads, measured right before "
-        "and after; the median of the rounds, then the fastest round against the highest peak reading. "
-        "*Peers*: their time over ours, median of the rounds, and their share. Rounds in which other "
-        "programs held the processor are left out; *disturbed* where too few were left. All values: "
-        f"[`{Path(json_path).name}`]({json_path}).",
+        fill(
+            "*Share* is useful operations a second over the FMA peak of as many threads, measured right "
+            "before and after; the median of the rounds. Then how many times as long the others take: the "
+            "best form in NumPy or torch, maxsim-cpu, and upstream, the Triton package on a CPU. Rounds in "
+            "which other programs held the processor are left out; *disturbed* where too few were left. All "
+            f"forms, best rounds and targets: [`{Path(json_path).name}`]({json_path}), or `python "
+            "bench/report.py --print`."
+        ),
     ]
-    marks = {True: "✓", False: "✗", None: "?"}
     for run in results["runs"]:
         lines += [
             "",
-            run_heading(run) + ".",
+            fill(run_heading(run) + "."),
             "",
-            "| case | time | share, median / best | peers | targets |",
-            "| --- | --- | --- | --- | --- |",
+            "| case | ours | share | best of NumPy and torch | maxsim-cpu | upstream |",
+            "| --- | --- | --- | --- | --- | --- |",
         ]
         for row in run["rows"]:
             if "lik" not in row:
-                lines.append(f"| {row['title']} | wrong by {row['error']:.3g}, not timed | | | |")
+                lines.append(f"| {row['title']} | wrong by {row['error']:.3g}, not timed | | | | |")
                 continue
             lik = row["lik"]
-            texts = [target_text(target) for target in row["targets"]]
-            targets = "<br>".join(f"{marks[met]} {text}" for text, met in texts)
-            share = " / ".join(share_texts(lik))
-            cells = [
-                row["title"],
-                time_text(lik["seconds_median"]),
-                share,
-                "<br>".join(peer_texts(row)),
-                targets,
-            ]
+            peers = [peer_cell(row, names) for names in (("numpy", "torch"), ("maxsim-cpu",), ("upstream",))]
+            cells = [row["title"], time_text(lik["seconds_median"]), share_texts(lik)[0], *peers]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

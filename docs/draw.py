@@ -1,5 +1,5 @@
-"""Draws the pictures of docs/architecture.md and docs/eight-bits.md beside itself: python
-docs/draw.py
+"""Draws the pictures of architecture.md, eight-bits.md and kernels.md, and the README's bars,
+beside itself: python docs/draw.py
 
 Colours follow the reader's: each picture carries its style for a light page and for a dark one.
 """
@@ -137,6 +137,73 @@ def call() -> Picture:
     return p
 
 
+def hopper() -> Picture:
+    """A block of the Hopper loop (src/cuda/sm90): its warps, its rings and their barriers."""
+    p = Picture(
+        880, 480, "A block of the Hopper loop: warps, rings in shared memory, and the barriers between them"
+    )
+    p.box(20, 40, 150, 70, "memory", "document tokens,", "offsets, masks")
+    p.box(20, 170, 150, 70, "producer", "1 warp: plans tiles,", "asks the copy engine", kind="kernel")
+
+    def ring(x: int, y: int, stages: int, name: str, what: str) -> None:
+        p.parts.append(f'<text class="name" x="{x}" y="{y - 10}">{name}</text>')
+        for s in range(stages):
+            p.box(x + 58 * s, y, 54, 70, str(s), what, kind="room")
+
+    ring(230, 40, 4, "first ring: stages of a tile", "tokens")
+    p.box(560, 30, 300, 90, "multiplying warpgroups, 1 or 2", "query rows stay in shared memory,",
+          "products in 2 x 64 registers a thread,", "row maxima beside them", kind="kernel")  # fmt: skip
+    p.arrow((170, 62), (230, 62))
+    p.arrow((95, 170), (95, 110))
+    p.arrow((462, 62), (560, 62))
+    p.arrow((560, 94), (462, 94))
+    p.note(474, 56, "full[stage]")
+    p.note(474, 110, "empty[stage]")
+    p.arrow((170, 205), (200, 205), (200, 94), (230, 94))
+    p.box(230, 190, 228, 80, "token warps, 0 to 8", "split f32 into planes, widen 8 bits,",
+          "take norms, bring factors", kind="kernel")  # fmt: skip
+    p.arrow((344, 110), (344, 190))
+    p.parts.append('<text class="name" x="560" y="180">second ring</text>')
+    for s in range(2):
+        p.box(560 + 78 * s, 190, 74, 80, str(s), "planes,", "widened", kind="room")
+    p.arrow((458, 214), (560, 214))
+    p.arrow((560, 248), (458, 248))
+    p.note(468, 208, "planes_full")
+    p.note(468, 264, "planes_empty")
+    p.arrow((672, 190), (672, 120))
+    p.parts.append('<text class="name" x="560" y="320">sums, 4 slots</text>')
+    for s in range(4):
+        p.box(560 + 58 * s, 330, 54, 50, str(s), kind="room")
+    p.arrow((768, 120), (768, 330))
+    p.note(776, 260, "sums_full")
+    p.box(230, 320, 228, 70, "finisher", "1 warp: adds strips and weights,", "writes scores, keys, winners",
+          kind="kernel")  # fmt: skip
+    p.arrow((560, 346), (458, 346))
+    p.arrow((458, 372), (560, 372))
+    p.note(470, 390, "sums_empty")
+    p.note(20, 350, "producer and finisher are warps")
+    p.note(20, 366, "of one warpgroup, the last")
+    p.note(
+        20,
+        412,
+        "A copy arrives at full[stage] by itself; the producer waits for empty[stage] before it asks.",
+    )
+    p.note(
+        20,
+        431,
+        "Beside each tile travels its head: how many of its columns count, which documents end in it.",
+    )
+    p.note(
+        20,
+        450,
+        "A barrier has a parity: a warp that has gone once more around the ring waits for the other one.",
+    )
+    p.note(
+        20, 469, "Stages of the first ring: as many as keep 64 KB (packed documents: 120 KB) on their way."
+    )
+    return p
+
+
 def eight_bits(results: list[Path]) -> Picture:
     """Bars of time beside 16 bits, with recall@10, one group a collection and machine."""
     files = [json.loads(path.read_text()) for path in results]
@@ -168,5 +235,6 @@ def eight_bits(results: list[Path]) -> Picture:
 if __name__ == "__main__":
     here = Path(__file__).resolve().parent
     rooms().save(here / "rooms.svg")
+    hopper().save(here / "hopper.svg")
     call().save(here / "call.svg")
     eight_bits(sorted((here.parent / "bench/results").glob("exact-*.json"))).save(here / "eight-bits.svg")

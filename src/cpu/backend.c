@@ -84,7 +84,7 @@ static enum usable has_avx512vnni(void)
 }
 
 /* Intel's processors take two to four times as long for the instruction as for a multiply-add
- * (docs/kernels.md), so that converting to f32 is faster. */
+ * (docs/experiments.md), so that converting to f32 is faster. */
 static enum usable has_avx512bf16(void)
 {
     unsigned a, b, c, d;

@@ -1,5 +1,5 @@
-"""Draws the pictures of architecture.md, eight-bits.md and kernels.md, and the README's bars,
-beside itself: python docs/draw.py
+"""Draws the pictures of architecture.md, eight-bits.md and kernels.md beside itself: python
+docs/draw.py. (The README's bars: bench/front_page.py.)
 
 Colours follow the reader's: each picture carries its style for a light page and for a dark one.
 """
@@ -53,19 +53,21 @@ class Picture:
         path = " L".join(f"{x} {y}" for x, y in points)
         self.parts.append(f'<path class="arrow" d="M{path}" marker-end="url(#head)"/>')
 
-    def save(self, path: Path) -> None:
+    def text(self) -> str:
         head = (
             '<marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" '
             'markerHeight="7" orient="auto">'
             '<path class="head" d="M0 0 L8 4 L0 8 z"/></marker>'
         )
         body = "\n  ".join(self.parts)
-        path.write_text(
+        return (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self.width} {self.height}" role="img" '
             f'width="{self.width}" height="{self.height}" aria-label="{escape(self.title)}">\n'
-            f"  <style>{STYLE}  </style>\n  <defs>{head}</defs>\n  {body}\n</svg>\n",
-            encoding="utf-8",
+            f"  <style>{STYLE}  </style>\n  <defs>{head}</defs>\n  {body}\n</svg>\n"
         )
+
+    def save(self, path: Path) -> None:
+        path.write_text(self.text(), encoding="utf-8")
 
 
 def rooms() -> Picture:

@@ -150,7 +150,7 @@ def suite_amalgamation(tally: Tally) -> None:
             [compiler, *strict, level, "-c", str(folder / "lik.c"), "-o", library],
         ):
             continue
-        for name, arguments in (("score", []), ("serve", ["200", "2", "5"])):
+        for name, arguments in (("score", []), ("rerank", []), ("serve", ["200", "2", "5"])):
             program = str(folder / f"{name}-{compiler}")
             source = [f"examples/{name}.c", library, "-Iinclude", *libraries, "-o", program]
             if call(tally, f"{compiler}: {name}.c", [compiler, *strict, *source]):

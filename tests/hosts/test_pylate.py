@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import runpy
 import sys
 import warnings
+from pathlib import Path
 
 import pylate.evaluation
 import pylate.losses
@@ -195,6 +197,23 @@ def test_losses(name, calls):
     run_loss(make, features, labels)
     early["loss"](features, labels)
     assert len(calls) == reached, "unpatch left something behind"
+
+
+def test_the_training_example(patched, calls):
+    """examples/train_pylate.py on PyLate's own loss, over a model that needs no download."""
+
+    class Words(Tokens):
+        device = torch.device("cpu")
+
+        def tokenize(self, texts, is_query=True):
+            words = [[len(word) for word in text.split()[: 8 if is_query else 40]] for text in texts]
+            ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(x) for x in words], batch_first=True)
+            mask = torch.arange(ids.shape[1]) < torch.tensor([len(x) for x in words])[:, None]
+            return {"input_ids": ids.clamp(max=49), "attention_mask": mask}
+
+    example = runpy.run_path(str(Path(__file__).parents[2] / "examples/train_pylate.py"))
+    losses = example["train"](Words(), [example["pairs"]()[:16]] * 12, rate=0.05)
+    assert calls and losses[-1] < losses[0]
 
 
 def test_rerank(patched, calls):

@@ -7,7 +7,7 @@ PYTHON ?= python3
 # GPU (a quarter of an hour) where there is none or with LIK_CUDA_ARCHS=all in the environment.
 PRESET ?= release
 
-.PHONY: help all demo test bench install uninstall amalgamation wheels test-gpu bench-gpu test-hosts test-upstream mutants coverage clean
+.PHONY: help all demo test bench install uninstall amalgamation wheels dist test-gpu bench-gpu test-hosts test-upstream mutants coverage clean
 
 .DEFAULT_GOAL := all
 
@@ -80,6 +80,11 @@ amalgamation:
 # Wheels for Linux, Windows and macOS, all on this machine, in dist/. `make wheels PLATFORMS=win_amd64` makes some.
 wheels:
 	$(PYTHON) cmake/wheels.py $(PLATFORMS)
+
+# What a release consists of, in dist/: source archive, this platform's wheel, checksums; made twice, the same bytes.
+# `make dist ARGS=--source`: the archive alone, in seconds.
+dist:
+	$(PYTHON) cmake/dist.py $(ARGS)
 
 # Removes what was built, and the environments.
 clean:

@@ -87,21 +87,23 @@ def headers() -> Path:
     return folder
 
 
-def build(platform: str, bin_folder: Path, compiler: str) -> Path:
-    """dist/NAME-VERSION-cp311-abi3-PLATFORM.whl."""
-    folder = ROOT / "build/wheels" / platform
+def build(
+    platform: str, bin_folder: Path, compiler: str, source: Path = ROOT, folder: Path | None = None
+) -> Path:
+    """NAME-VERSION-cp311-abi3-PLATFORM.whl of `source`, made in `folder`."""
+    folder = folder or ROOT / "build/wheels" / platform
     made = folder / "made"
     shutil.rmtree(made, ignore_errors=True)
     defines = {
         "LIK_CUDA": "OFF",
         "LIK_WERROR": "ON",
-        "CMAKE_TOOLCHAIN_FILE": ROOT / "cmake/zig.cmake",
+        "CMAKE_TOOLCHAIN_FILE": source / "cmake/zig.cmake",
         "LIK_ZIG": compiler,
         "LIK_ZIG_TARGET": PLATFORMS[platform],
         "LIK_PYTHON_HEADERS": ROOT / "build/wheels/headers",
     }
     run(
-        *(bin_folder / "python", "-m", "build", "--wheel", "--no-isolation", "--outdir", made),
+        *(bin_folder / "python", "-m", "build", "--wheel", "--no-isolation", "--outdir", made, source),
         *(f"-Ccmake.define.{key}={value}" for key, value in defines.items()),
         f"-Cbuild-dir={folder}/cmake",
         PATH=f"{bin_folder}:{os.environ['PATH']}",
@@ -109,8 +111,7 @@ def build(platform: str, bin_folder: Path, compiler: str) -> Path:
     (wheel,) = made.glob("*.whl")
     # The backend names the platform that it runs on.
     tagged = run(bin_folder / "wheel", "tags", "--remove", "--platform-tag", platform, wheel).split()[-1]
-    DIST.mkdir(exist_ok=True)
-    return Path(shutil.move(made / tagged, DIST / tagged))
+    return made / tagged
 
 
 def inspect(wheel: Path, platform: str, bin_folder: Path) -> list[str]:
@@ -155,7 +156,9 @@ def main() -> int:
     compiler, failed = zig(bin_folder), 0
     headers()
     for platform in wanted:
-        wheel = build(platform, bin_folder, compiler)
+        made = build(platform, bin_folder, compiler)
+        DIST.mkdir(exist_ok=True)
+        wheel = Path(shutil.move(made, DIST / made.name))
         wrong = inspect(wheel, platform, bin_folder)
         print(
             f"{wheel.name}: {wheel.stat().st_size / 1e6:.2f} MB, " + ("; ".join(wrong) or "sound"), flush=True

@@ -294,6 +294,8 @@ def suite_platforms(tally: Tally) -> None:
     need("cmake")
     targets = ("x86_64-linux-musl", "x86_64-windows-gnu", "aarch64-macos.11.0")
     call(tally, "platforms", [sys.executable, "tests/platforms.py", *targets])
+    if (ROOT / ".git").exists():
+        call(tally, "the source archive, twice", [sys.executable, "cmake/dist.py", "--source"])
 
 
 def suite_cli(tally: Tally) -> None:

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -112,3 +113,46 @@ def test_shell(page, tmp_path):
     assert done.returncode == 0, (script, done.stdout[-2000:], done.stderr[-2000:])
     if page.name == "README.md":
         assert "no texts of tokens" not in done.stderr, "the README's picture has words"
+
+
+def test_the_front_page_says_what_the_result_files_say():
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "bench/front_page.py"), "--check"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_tables_of_figures_are_narrow():
+    """Figures in six columns at most; prose stands beside tables, not in them."""
+    page = (ROOT / "docs/performance.md").read_text(encoding="utf-8")
+    rows = [line.strip("|").split("|") for line in page.splitlines() if line.startswith("|")]
+    assert rows and max(map(len, rows)) <= 6 and max(len(cell) for row in rows for cell in row) < 120
+
+
+def test_one_version():
+    (number,) = re.findall(r"^project\(lik VERSION ([0-9.]+)", (ROOT / "CMakeLists.txt").read_text(), re.M)
+    assert f"\nversion: {number}\n" in (ROOT / "CITATION.cff").read_text()
+    assert "## [Unreleased]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def links():
+    for page in [*PAGES, *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"))]:
+        if page.exists():
+            text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.S)
+            for target in re.findall(r"\]\(([^)\s]+)\)", text):
+                if not re.match(r"[a-z]+:", target):
+                    yield page, target
+
+
+def anchors(page):
+    """Of a page's headings, as they are made of their text."""
+    heads = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+def test_links_lead_somewhere():
+    for page, target in links():
+        name, _, anchor = target.partition("#")
+        there = (page.parent / name).resolve() if name else page
+        assert there.exists(), (page.name, target)
+        assert not anchor or there.suffix != ".md" or anchor in anchors(there), (page.name, target)

@@ -40,11 +40,11 @@ def here() -> str:
     return name
 
 
-def sdist(folder: Path, bin_folder: Path) -> Path:
+def sdist(folder: Path, commit: str, bin_folder: Path) -> Path:
     """The commit's files, and the archive that the build backend makes of them."""
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "tree").mkdir(parents=True)
-    run("git", "archive", "--output", folder / "tree.tar", "HEAD")
+    run("git", "archive", "--output", folder / "tree.tar", commit)
     with tarfile.open(folder / "tree.tar") as archive:
         archive.extractall(folder / "tree", filter="data")
     run(
@@ -69,7 +69,8 @@ def main() -> int:
     )
     parser.add_argument("--source", action="store_true", help="the source archive alone")
     arguments = parser.parse_args()
-    os.environ.setdefault("SOURCE_DATE_EPOCH", run("git", "log", "-1", "--format=%ct").strip())
+    commit, date = run("git", "log", "-1", "--format=%H %ct").split()
+    os.environ.setdefault("SOURCE_DATE_EPOCH", date)
     if run("git", "status", "--porcelain"):
         print("dist: the tree differs from the commit, which alone is packed")
     bin_folder = wheels.tools()
@@ -78,7 +79,7 @@ def main() -> int:
         wheels.headers()
     rounds = []
     for name in ("once", "and again"):
-        made = [sdist(WORK / name, bin_folder)]
+        made = [sdist(WORK / name, commit, bin_folder)]
         if not arguments.source:
             made.append(wheel(made[0], bin_folder, compiler))
         rounds.append(made)

@@ -79,7 +79,7 @@ def retrieval():
     core = 1e3 / milliseconds(CPU, "corpus")["ours"]
     return [
         "| H200 | *queries a second*: the 10 best of 25,000 documents of 160 | "
-        f"**{1e3 / ours:.0f}**, exact | - | - | fast-plaid, H100: {plaid[0]}, recall {recall} |",
+        f"**{1e3 / ours:,.0f}**, exact | - | - | fast-plaid, H100: {plaid[0]}, recall {recall} |",
         f"| 1 core | *queries a second*: 20,000 documents of 128 | **{core:.2g}**, exact | - | - | "
         f"fast-plaid, 16 cores, 25,000 of 160: {plaid[1]} |",
     ]

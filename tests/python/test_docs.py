@@ -10,9 +10,11 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
+import xml.dom.minidom
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +122,17 @@ def test_the_front_page_says_what_the_result_files_say():
         [sys.executable, str(ROOT / "bench/front_page.py"), "--check"], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_pictures_are_what_the_script_draws():
+    draw = runpy.run_path(str(ROOT / "docs/draw.py"))
+    results = sorted((ROOT / "bench/results").glob("exact-*.json"))
+    drawn = {"rooms": draw["rooms"](), "call": draw["call"](), "hopper": draw["hopper"]()}
+    drawn["eight-bits"] = draw["eight_bits"](results)
+    for name, picture in drawn.items():
+        text = (ROOT / f"docs/{name}.svg").read_text(encoding="utf-8")
+        assert text == picture.text(), f"docs/{name}.svg: run docs/draw.py"
+        xml.dom.minidom.parseString(text)
 
 
 def test_tables_of_figures_are_narrow():

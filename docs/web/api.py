@@ -29,8 +29,19 @@ GROUPS = [
     ("What is installed", "__init__", ["show_config"]),
     ("Differentiable definitions", "reference", []),
 ]
-ROOT_NAMES = {"autograd", "packing", "varlen", "retrieve", "_scorer", "files", "_explain", "__init__",
-              "pylate_compat", "colpali_compat", "sentence_transformers_compat"}
+ROOT_NAMES = {
+    "autograd",
+    "packing",
+    "varlen",
+    "retrieve",
+    "_scorer",
+    "files",
+    "_explain",
+    "__init__",
+    "pylate_compat",
+    "colpali_compat",
+    "sentence_transformers_compat",
+}
 INTRO = """# Python, every function
 
 Made from the docstrings of the package. [python.md](python.md) tells which function fits which data. `lik` is
@@ -39,8 +50,8 @@ Made from the docstrings of the package. [python.md](python.md) tells which func
 
 
 def definitions(path, package):
-    """{name: node} of a module's functions and classes, the last definition counting; those that
-    it imports from another module of the package are looked up there.
+    """{name: node} of a module's functions and classes, the last definition counting; those
+    that it imports from another module of the package are looked up there.
     """
     tree, found = ast.parse(path.read_text()), {}
     for node in tree.body:
@@ -54,7 +65,9 @@ def definitions(path, package):
     for name, node in list(found.items()):
         if isinstance(node, tuple):
             found[name] = definitions(node[0], package)[0].get(node[1])
-    listed = [n for n in tree.body if isinstance(n, ast.Assign) and getattr(n.targets[0], "id", "") == "__all__"]
+    listed = [
+        n for n in tree.body if isinstance(n, ast.Assign) and getattr(n.targets[0], "id", "") == "__all__"
+    ]
     return found, ast.literal_eval(listed[0].value) if listed else []
 
 
@@ -110,8 +123,11 @@ def entries(lines):
     for line in lines:
         if line and not line.startswith(" "):
             name, colon, rest = line.partition(":")
-            out.append(f"- **`{name}`**: {inline(rest.strip())}" if colon and re.fullmatch(r"[\w, .*]+", name)
-                       else f"- {inline(line)}")
+            out.append(
+                f"- **`{name}`**: {inline(rest.strip())}"
+                if colon and re.fullmatch(r"[\w, .*]+", name)
+                else f"- {inline(line)}"
+            )
         elif out:
             out[-1] += " " + inline(line.strip())
     return "\n".join(out)
@@ -144,8 +160,9 @@ def prose(docstring):
         elif section:
             out.append(f"**{section}:** {inline(text)}")
         else:
-            out += [inline(p) if ">>>" not in p else f"```pycon\n{p}\n```"
-                    for p in re.split(r"\n\s*\n", text)]
+            out += [
+                inline(p) if ">>>" not in p else f"```pycon\n{p}\n```" for p in re.split(r"\n\s*\n", text)
+            ]
     return "\n\n".join(out)
 
 
@@ -163,5 +180,7 @@ def python_page(root):
             if not text:
                 raise ValueError(f"{module}.{name} has no docstring, or is not there")
             place = f"lik.{name}" if module in ROOT_NAMES else f"lik.{module}.{name}"
-            page.append(f"### {place} {{ #{name} }}\n\n```python\n{signature(name, node)}\n```\n\n{prose(text)}")
+            page.append(
+                f"### {place} {{ #{name} }}\n\n```python\n{signature(name, node)}\n```\n\n{prose(text)}"
+            )
     return "\n\n".join(page) + "\n"

@@ -33,8 +33,12 @@ def cpu(data):
         for title, row in titled(run["rows"]):
             for who, c in row["candidates"].items():
                 if "seconds_median" in c:
-                    yield (f"{title}, {row['threads']} thread{'s' * (row['threads'] > 1)}", who,
-                           c["seconds_median"] * 1e3, f"{c['share_median']:.0%} of the FMA peak" if "share_median" in c else "")
+                    yield (
+                        f"{title}, {row['threads']} thread{'s' * (row['threads'] > 1)}",
+                        who,
+                        c["seconds_median"] * 1e3,
+                        f"{c['share_median']:.0%} of the FMA peak" if "share_median" in c else "",
+                    )
 
 
 def levels(data):
@@ -58,15 +62,32 @@ def exact(data):
 
 def codec(data):
     for who, c in data["kmeans"].items():
-        yield (f"k-means of {data['tokens']:,} tokens", who, c["median_seconds"] * 1e3,
-               f"mean squared residual {c['mean_squared_residual']:.4g}")
+        yield (
+            f"k-means of {data['tokens']:,} tokens",
+            who,
+            c["median_seconds"] * 1e3,
+            f"mean squared residual {c['mean_squared_residual']:.4g}",
+        )
     for what, c in data["codec"].items():
         if "median_seconds" in c:
-            yield f"{data['encoded']:,} tokens: {what.split()[0]}", " ".join(what.split()[1:]), c["median_seconds"] * 1e3, ""
+            yield (
+                f"{data['encoded']:,} tokens: {what.split()[0]}",
+                " ".join(what.split()[1:]),
+                c["median_seconds"] * 1e3,
+                "",
+            )
 
 
-READERS = {"cpu": cpu, "levels": levels, "gpu": gpu, "gpu-8-bits": gpu, "gpu-compressed": gpu,
-           "exact-cpu": exact, "exact-gpu": exact, "codec-gpu": codec}
+READERS = {
+    "cpu": cpu,
+    "levels": levels,
+    "gpu": gpu,
+    "gpu-8-bits": gpu,
+    "gpu-compressed": gpu,
+    "exact-cpu": exact,
+    "exact-gpu": exact,
+    "codec-gpu": codec,
+}
 
 
 def tables(folder):
@@ -77,11 +98,18 @@ def tables(folder):
             continue
         kind, data = max(kinds, key=len), json.loads(path.read_text())
         about = data.get("machine") or data.get("about") or data
-        machine = about if isinstance(about, str) else about.get("cpu") or about.get("machine") or about.get("gpu")
+        machine = (
+            about if isinstance(about, str) else about.get("cpu") or about.get("machine") or about.get("gpu")
+        )
         rows = [[case, who, float(f"{ms:.4g}"), note] for case, who, ms, note in READERS[kind](data)]
         if rows:
-            yield {"title": TITLES[kind], "machine": machine, "file": path.name, "rows": rows,
-                   "date": data.get("date") or about.get("date")}
+            yield {
+                "title": TITLES[kind],
+                "machine": machine,
+                "file": path.name,
+                "rows": rows,
+                "date": data.get("date") or about.get("date"),
+            }
 
 
 def figures_script(folder):

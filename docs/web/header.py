@@ -6,8 +6,8 @@ import re
 
 INTRO = """# C, lik.h
 
-Made from `include/lik/lik.h`, whole: prose is the header's comments. [The guide to serving](guides/serve.md) begins with
-a program.
+Made from `include/lik/lik.h`, whole: prose is the header's comments. [The guide to serving](guides/serve.md)
+begins with a program.
 """
 # Where a section begins: a title, and the first name in it.
 SECTIONS = {
@@ -78,7 +78,11 @@ def header_page(path):
     page = [INTRO, comment_text(top.strip())]
     for comment, code in declarations(rest[begin:end] + "\n\n"):
         struct = re.match(r"(?:enum|struct) (lik_\w+)", code)
-        names = [struct[1]] if struct else re.findall(r"\b(lik_\w+)\(", re.sub(r"/\*.*?\*/|\([^()]*\(\*.*", "", code))
+        names = (
+            [struct[1]]
+            if struct
+            else re.findall(r"\b(lik_\w+)\(", re.sub(r"/\*.*?\*/|\([^()]*\(\*.*", "", code))
+        )
         names = names or re.findall(r"#define (\w+)", code)
         if not names:
             raise ValueError(f"a declaration of lik.h without a name: {code[:60]!r}")
@@ -86,5 +90,7 @@ def header_page(path):
             page.append(f"## {SECTIONS[names[0]]}")
         unique = list(dict.fromkeys(names))
         title = ", ".join(f"`{n}`" for n in unique[:2]) + (" ..." if len(unique) > 2 else "")
-        page.append(f"### {title} {{ #{names[0]} }}\n\n{comment_text(comment) if comment else ''}\n\n```c\n{code}\n```")
+        page.append(
+            f"### {title} {{ #{names[0]} }}\n\n{comment_text(comment or '/**/')}\n\n```c\n{code}\n```"
+        )
     return "\n\n".join(page) + "\n"

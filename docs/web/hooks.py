@@ -71,7 +71,7 @@ def on_files(files, config):
             found = [resolved(path, link) for link in links((ROOT / path).read_text())]
             pages += [f for f in found if f and f not in seen and f not in pages]
     others = {uri for uri in files.src_uris if uri.endswith(".md") and not uri.startswith("repo/")}
-    last = list(config.nav[-1].values())[0]
+    last = next(iter(config.nav[-1].values()))
     last += sorted(others - set(named))
     return files
 
@@ -79,8 +79,12 @@ def on_files(files, config):
 def leaves(entry):
     if isinstance(entry, str):
         return [entry]
-    return [leaf for value in entry.values() for e in (value if isinstance(value, list) else [value])
-            for leaf in leaves(e)]
+    return [
+        leaf
+        for value in entry.values()
+        for e in (value if isinstance(value, list) else [value])
+        for leaf in leaves(e)
+    ]
 
 
 def on_page_markdown(markdown, page, config, files):
@@ -97,6 +101,16 @@ def on_page_markdown(markdown, page, config, files):
     return "".join(part if part.startswith("```") else LINK.sub(moved, part) for part in parts)
 
 
+def on_page_content(html, page, config, files):
+    """Tables that are wider than a phone scroll by themselves: also by keys."""
+    return html.replace("<table>", '<table tabindex="0">')
+
+
+def on_post_page(output, page, config):
+    """The theme's two hidden check boxes have no names."""
+    return re.sub(r'data-md-toggle="(drawer|search)"', r'\g<0> aria-label="\1"', output)
+
+
 def on_nav(nav, config, files):
     if LIVE.is_dir():
         nav.items.insert(2, Link("Live, in the browser", "live/index.html"))
@@ -104,5 +118,6 @@ def on_nav(nav, config, files):
 
 
 def on_post_build(config):
+    (Path(config.site_dir) / "404.html").unlink()  # for servers alone: its links begin at the root
     if LIVE.is_dir():
         shutil.copytree(LIVE, Path(config.site_dir) / "live", dirs_exist_ok=True)

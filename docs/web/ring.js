@@ -33,8 +33,12 @@ lik.figure("ring", {
     const made = { next: 0, waits: false };
     const readers = [0, 1].map((g) => ({ next: 0, left: 0, tile: -1, taken: MULTIPLY[g] }));
     const frames = [];
-    function frame(words) {
+    let before = "";
+    function frame(words, always) {
       const s = JSON.parse(JSON.stringify({ ring, made, readers }));
+      const seen = JSON.stringify([ring.map((at) => [at.tile, at.left > 0, at.arrived]), made, readers.map((r) => [r.tile, r.next])]);
+      if (seen === before && !always) return; // a tick in which nothing is seen to happen
+      before = seen;
       frames.push([words, () => {
         s.ring.forEach((at, i) => {
           const busy = s.readers.filter((r) => r.tile >= 0 && r.tile % STAGES === i).length;
@@ -87,7 +91,7 @@ lik.figure("ring", {
       const words = said.join("; ") || "copies are under way";
       frame(words[0].toUpperCase() + words.slice(1) + ".");
     }
-    frame("All tiles are through. Copies and products overlapped all the while: nobody waited for anybody but at the two barriers, and only the producer ever knew of layouts, masks and offsets.");
+    frame("All tiles are through. Copies and products overlapped all the while: nobody waited for anybody but at the two barriers, and only the producer ever knew of layouts, masks and offsets.", true);
     return frames;
   },
 });

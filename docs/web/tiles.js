@@ -25,7 +25,7 @@ lik.figure("tiles", {
       maxima.push({ box: draw.rect(X + s * CELL, y, CELL - 3, HIGH - 3, { stroke: "var(--lik-win)", "stroke-width": 2 }), text: draw.number(X + s * CELL + CELL / 2 - 1, y + 15, "", { class: "number small" }) });
     }
     for (let d = 0; d < 2; d++) {
-      draw.text(284, Y + (d ? LENGTHS[0] : 0) * HIGH + 20, `score of document ${"AB"[d]}`);
+      draw.text(284, Y + (d ? LENGTHS[0] : 0) * HIGH + 20, `score of ${"AB"[d]}`);
       scores.push(draw.text(284, Y + (d ? LENGTHS[0] : 0) * HIGH + 42, "", { "font-weight": "bold", style: "font-size:18px" }));
     }
     const held = draw.text(284, y + 15, "", { class: "small" });

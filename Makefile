@@ -7,7 +7,7 @@ PYTHON ?= python3
 # GPU (a quarter of an hour) where there is none or with LIK_CUDA_ARCHS=all in the environment.
 PRESET ?= release
 
-.PHONY: help all demo test bench install uninstall amalgamation wheels test-gpu bench-gpu test-hosts test-upstream mutants coverage docs clean
+.PHONY: help all demo test bench install uninstall amalgamation wheels test-gpu bench-gpu test-hosts test-upstream mutants coverage clean
 
 .DEFAULT_GOAL := all
 
@@ -48,6 +48,17 @@ uninstall:
 	  while (/\/lik(\/demo)?$$/) {print stage $$0; sub("/[^/]*$$", "")}}' build/$(PRESET)/install_manifest.txt | \
 	  sort -ru | while read -r folder; do rmdir -- "$$folder" 2>/dev/null || :; done
 
+# The documentation site, build/site/index.html, in an environment of its own (mkdocs-material, from PyPI).
+.PHONY: docs
+docs: .venv-docs/requirements.stamp
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet
+	@echo build/site/index.html
+
+.venv-docs/requirements.stamp: docs/web/requirements.txt
+	$(PYTHON) -m venv --clear .venv-docs
+	.venv-docs/bin/pip install --quiet --disable-pip-version-check -r $<
+	cp $< $@
+
 # These need an NVIDIA GPU and nvcc.
 # Runs the tests on a GPU.
 test-gpu:
@@ -80,16 +91,6 @@ amalgamation:
 # Wheels for Linux, Windows and macOS, all on this machine, in dist/. `make wheels PLATFORMS=win_amd64` makes some.
 wheels:
 	$(PYTHON) cmake/wheels.py $(PLATFORMS)
-
-# The documentation site, build/site/index.html, in an environment of its own (PyPI's mkdocs-material).
-docs: .venv-docs/requirements.stamp
-	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet
-	@echo build/site/index.html
-
-.venv-docs/requirements.stamp: docs/web/requirements.txt
-	$(PYTHON) -m venv --clear .venv-docs
-	.venv-docs/bin/pip install --quiet --disable-pip-version-check -r $<
-	cp $< $@
 
 # Removes what was built, and the environments.
 clean:

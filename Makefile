@@ -54,7 +54,7 @@ docs: .venv-docs/requirements.stamp
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet
 	@echo build/site/index.html
 
-.venv-docs/requirements.stamp: docs/web/requirements.txt
+.venv-docs/requirements.stamp: docs/site/requirements.txt
 	$(PYTHON) -m venv --clear .venv-docs
 	.venv-docs/bin/pip install --quiet --disable-pip-version-check -r $<
 	cp $< $@

@@ -441,7 +441,7 @@ def suite_lint(tally: Tally) -> None:
     interpreter = python()
     call(tally, "format", [interpreter, "tests/check_format.py"])
     call(tally, "mutants", [interpreter, "tests/mutants.py", "--check"])
-    folders = ["python", "tests", "bench", "examples", "cmake", "docs/web"]
+    folders = ["python", "tests", "bench", "examples", "cmake", "docs/site"]
     call(tally, "ruff", [interpreter, "-m", "ruff", "check", *folders])
     call(tally, "ruff format", [interpreter, "-m", "ruff", "format", "--check", *folders])
     call(tally, "mypy", [interpreter, "-m", "mypy", "--strict", "python/late_interaction_kernels"])

@@ -54,7 +54,7 @@ def links(text):
 def on_files(files, config):
     files.append(File.generated(config, "api-python.md", content=python_page(ROOT)))
     files.append(File.generated(config, "api-c.md", content=header_page(ROOT / "include/lik/lik.h")))
-    files.append(File.generated(config, "web/figures.js", content=figures_script(ROOT / "bench/results")))
+    files.append(File.generated(config, "site/figures.js", content=figures_script(ROOT / "bench/results")))
     data = [f"bench/results/{table['file']}" for table in tables(ROOT / "bench/results")]
     named = [item for entry in config.nav for item in leaves(entry)]
     pages = [in_repository(uri) for uri in (*named, *files.src_uris) if uri.endswith(".md")] + data

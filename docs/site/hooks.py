@@ -1,7 +1,7 @@
 """What mkdocs does besides turning docs/*.md into pages, for `make docs`.
 
 - Files of the repository that a page links to outside docs/ come along below repo/, pages as
-  pages, and the links lead there. One that does not exist is a warning, which strict builds
+  pages, folders as lists of their files, and the links lead there. One that does not exist is a warning, which strict builds
   refuse: so the links hold on a code host and on the site.
 - The pages of the Python functions and of lik.h are made from the sources, and the figures of
   the benchmarks from bench/results.
@@ -33,7 +33,11 @@ def in_repository(uri):
 
 
 def site_place(path):
-    """The place on the site of a file of the repository; the header's is its page."""
+    """The place on the site of a file of the repository; the header's is its page, that of a
+    folder a list of its files.
+    """
+    if (ROOT / path).is_dir():
+        return f"repo/{path}/index.md"
     if path == "include/lik/lik.h":
         return "api-c.md"
     return path.removeprefix("docs/") if path.startswith("docs/") else f"repo/{path}"
@@ -63,6 +67,12 @@ def on_files(files, config):
         path = pages.pop()
         if path not in seen and site_place(path) not in files.src_uris:
             seen.add(path)
+            if (ROOT / path).is_dir():
+                inside = sorted(p.name for p in (ROOT / path).iterdir() if p.is_file())
+                content = f"# {path}\n\n" + "".join(f"- [{name}]({name})\n" for name in inside)
+                files.append(File.generated(config, site_place(path), content=content))
+                pages += [f"{path}/{name}" for name in inside]
+                continue
             if not (ROOT / path).is_file():
                 LOG.warning("%s is linked to, and does not exist", path)
                 continue

@@ -29,19 +29,6 @@ GROUPS = [
     ("What is installed", "__init__", ["show_config"]),
     ("Differentiable definitions", "reference", []),
 ]
-ROOT_NAMES = {
-    "autograd",
-    "packing",
-    "varlen",
-    "retrieve",
-    "_scorer",
-    "files",
-    "_explain",
-    "__init__",
-    "pylate_compat",
-    "colpali_compat",
-    "sentence_transformers_compat",
-}
 INTRO = """# Python, every function
 
 Made from the docstrings of the package. [python.md](python.md) tells which function fits which data. `lik` is
@@ -168,6 +155,7 @@ def prose(docstring):
 
 def python_page(root):
     package, page = root / "python/late_interaction_kernels", [INTRO]
+    of_package = definitions(package / "__init__.py", package)[1]
     for title, module, names in GROUPS:
         found, listed = definitions(package / f"{module}.py", package)
         if title:
@@ -179,7 +167,9 @@ def python_page(root):
             text = ast.get_docstring(node) if node else None
             if not text:
                 raise ValueError(f"{module}.{name} has no docstring, or is not there")
-            place = f"lik.{name}" if module in ROOT_NAMES else f"lik.{module}.{name}"
+            place = (
+                f"lik.{name}" if name in of_package else f"lik.{module}.{name}".removeprefix("lik._explain.")
+            )
             page.append(
                 f"### {place} {{ #{name} }}\n\n```python\n{signature(name, node)}\n```\n\n{prose(text)}"
             )

@@ -19,7 +19,7 @@ lik.figure("decode", {
     };
     draw.text(X, 62, "element", { class: "small" });
     for (let k = 0; k < N; k++) draw.number(X + k * WIDE + WIDE / 2 - 2, 78, `${k}`, { class: "number small" });
-    const rows = [row(86, `centroid ${CODE}`, "var(--lik-document)"), row(124, "bucket", "var(--lik-line)"), row(162, "its weight", "var(--lik-line)"), row(200, "token", "var(--lik-win)"), row(238, "unit token", "var(--lik-win)"), row(276, "query token", "var(--lik-query)")];
+    const rows = [row(86, `centroid ${CODE}`, "var(--lik-document)"), row(124, "bucket", "var(--lik-line)"), row(162, "its weight", "var(--lik-line)"), row(200, "token", "var(--lik-win)"), row(238, "unit token", "var(--lik-win)"), row(276, "query", "var(--lik-query)")];
     const values = [CENTROID.map((x) => x.toFixed(2)), CENTROID.map((_, k) => bucket(k).toString()), CENTROID.map((_, k) => WEIGHTS[bucket(k)].toFixed(2)), sum.map((x) => x.toFixed(2)), sum.map((x) => (x / norm).toFixed(2)), QUERY.map((x) => x.toFixed(2))];
     const out = draw.text(X, 336, "", { style: "font-size:16px" });
 

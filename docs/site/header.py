@@ -21,13 +21,20 @@ SECTIONS = {
 }
 
 
-def marked(words):
-    """Words outside code: names as code, and what markdown would read as its own is not."""
+def marked(words, places):
+    """Words outside code: names as code, those with a place on the page as links to it;
+    and what markdown would read as its own is not.
+    """
+
+    def name(match):
+        place = places.get(match[2])
+        return f"[`{match[0]}`](#{place})" if place else f"`{match[0]}`"
+
     words = re.sub(r"([*<\[])", r"\\\1", words)
-    return re.sub(r"\b((?:struct )?(?:lik|LIK)_\w+)\b", r"`\1`", words)
+    return re.sub(r"\b(struct )?((?:lik|LIK)_\w+)\b", name, words)
 
 
-def comment_text(comment):
+def comment_text(comment, places):
     """The words of a C comment as markdown: paragraphs, lists, indented lines as code."""
     lines = [re.sub(r"^\s*\* ?", "", line) for line in comment[2:-2].split("\n")]
     lines[0] = lines[0].strip()
@@ -38,7 +45,7 @@ def comment_text(comment):
             out.append("")
         if not line.startswith("    "):
             halves = re.split(r"(`[^`]*`)", line)
-            halves = [h if h.startswith("`") else marked(h) for h in halves]
+            halves = [h if h.startswith("`") else marked(h, places) for h in halves]
             line = "".join(halves)
         elif before and not before.startswith("    "):
             out.append("")
@@ -71,26 +78,28 @@ def declarations(text):
     return blocks
 
 
+def names_of(code):
+    """What a declaration declares."""
+    struct = re.match(r"(?:enum|struct) (lik_\w+)", code)
+    plain = re.sub(r"/\*.*?\*/|\([^()]*\(\*.*", "", code)
+    names = [struct[1]] if struct else re.findall(r"\b(lik_\w+)\(", plain)
+    names = names or re.findall(r"#define (\w+)", code)
+    if not names:
+        raise ValueError(f"a declaration of lik.h without a name: {code[:60]!r}")
+    return list(dict.fromkeys(names))
+
+
 def header_page(path):
     text = path.read_text()
     top, rest = text.split("#ifndef LIK_H", 1)
     begin, end = rest.index("enum lik_status"), rest.rindex("#ifdef __cplusplus")
-    page = [INTRO, comment_text(top.strip())]
-    for comment, code in declarations(rest[begin:end] + "\n\n"):
-        struct = re.match(r"(?:enum|struct) (lik_\w+)", code)
-        names = (
-            [struct[1]]
-            if struct
-            else re.findall(r"\b(lik_\w+)\(", re.sub(r"/\*.*?\*/|\([^()]*\(\*.*", "", code))
-        )
-        names = names or re.findall(r"#define (\w+)", code)
-        if not names:
-            raise ValueError(f"a declaration of lik.h without a name: {code[:60]!r}")
+    blocks = [(names_of(code), comment, code) for comment, code in declarations(rest[begin:end] + "\n\n")]
+    places = {name: names[0] for names, _, _ in blocks for name in names}
+    page = [INTRO, comment_text(top.strip(), places)]
+    for names, comment, code in blocks:
         if names[0] in SECTIONS:
             page.append(f"## {SECTIONS[names[0]]}")
-        unique = list(dict.fromkeys(names))
-        title = ", ".join(f"`{n}`" for n in unique[:2]) + (" ..." if len(unique) > 2 else "")
-        page.append(
-            f"### {title} {{ #{names[0]} }}\n\n{comment_text(comment or '/**/')}\n\n```c\n{code}\n```"
-        )
+        title = ", ".join(f"`{n}`" for n in names[:2]) + (" ..." if len(names) > 2 else "")
+        prose = comment_text(comment or "/**/", places)
+        page.append(f"### {title} {{ #{names[0]} }}\n\n{prose}\n\n```c\n{code}\n```")
     return "\n\n".join(page) + "\n"

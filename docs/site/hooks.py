@@ -1,8 +1,8 @@
 """What mkdocs does besides turning docs/*.md into pages, for `make docs`.
 
 - Files of the repository that a page links to outside docs/ come along below repo/, pages as
-  pages, folders as lists of their files, and the links lead there. One that does not exist is a warning, which strict builds
-  refuse: so the links hold on a code host and on the site.
+  pages, folders as lists of their files, and the links lead there. One that does not exist is
+  a warning, which strict builds refuse: so links hold on a code host and on the site.
 - The pages of the Python functions and of lik.h are made from the sources, and the figures of
   the benchmarks from bench/results.
 - Pages of docs/ without a place in the navigation get one; so does the live page, if it was

@@ -96,7 +96,7 @@ window.lik = (() => {
       event.stopPropagation();
       keys[event.key]();
     });
-    root.append(svg, words, bar);
+    root.append(svg, bar, words);
     go(0);
   }
 

@@ -128,6 +128,10 @@ def on_nav(nav, config, files):
 
 
 def on_post_build(config):
-    (Path(config.site_dir) / "404.html").unlink()  # for servers alone: its links begin at the root
+    site = Path(config.site_dir)
+    (site / "404.html").unlink()  # for servers alone: its links begin at the root
+    shutil.rmtree(site / "assets/javascripts/lunr")  # other languages: a third of the site
+    for path in site.rglob("*.map"):
+        path.unlink()
     if LIVE.is_dir():
-        shutil.copytree(LIVE, Path(config.site_dir) / "live", dirs_exist_ok=True)
+        shutil.copytree(LIVE, site / "live", dirs_exist_ok=True)

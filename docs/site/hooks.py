@@ -23,6 +23,7 @@ from mkdocs.structure.nav import Link
 
 ROOT = Path(__file__).resolve().parents[2]
 LIVE = ROOT / "build/wasm/live"
+ALSO = ["examples/README.md", "CHANGELOG.md", "SECURITY.md"]  # of the repository, where there are
 LINK = re.compile(r"(\]\()([^)\s#]+)((?:#[^)\s]*)?(?:\s+\"[^\"]*\")?\))")
 LOG = logging.getLogger("mkdocs.hooks.site")
 
@@ -60,6 +61,8 @@ def on_files(files, config):
     files.append(File.generated(config, "api-c.md", content=header_page(ROOT / "include/lik/lik.h")))
     files.append(File.generated(config, "site/figures.js", content=figures_script(ROOT / "bench/results")))
     data = [f"bench/results/{table['file']}" for table in tables(ROOT / "bench/results")]
+    last = next(iter(config.nav[-1].values()))
+    last += [site_place(path) for path in ALSO if (ROOT / path).exists()]
     named = [item for entry in config.nav for item in leaves(entry)]
     pages = [in_repository(uri) for uri in (*named, *files.src_uris) if uri.endswith(".md")] + data
     seen = {in_repository(uri) for uri in files.src_uris}
@@ -81,7 +84,6 @@ def on_files(files, config):
             found = [resolved(path, link) for link in links((ROOT / path).read_text())]
             pages += [f for f in found if f and f not in seen and f not in pages]
     others = {uri for uri in files.src_uris if uri.endswith(".md") and not uri.startswith("repo/")}
-    last = next(iter(config.nav[-1].values()))
     last += sorted(others - set(named))
     return files
 

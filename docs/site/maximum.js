@@ -2,7 +2,7 @@
 "use strict";
 lik.figure("maximum", {
   title: "The running maximum of one query token",
-  height: 270,
+  height: 284,
   make(draw) {
     const P = [0.31, -0.12, 0.58, 0.22, 0.91, 0.76, 0.58, 0.76, 0.4], DROPPED = [4];
     const X = 24, WIDE = 42, ZERO = 170, SCALE = 130;
@@ -11,11 +11,11 @@ lik.figure("maximum", {
     const bars = P.map((p, t) => {
       const box = draw.rect(X + t * WIDE, p < 0 ? ZERO : ZERO - p * SCALE, 30, Math.abs(p) * SCALE);
       const text = draw.number(X + t * WIDE + 15, p < 0 ? ZERO + 32 : ZERO - p * SCALE - 5, p.toFixed(2), { class: "number small" });
-      draw.number(X + t * WIDE + 15, 214, `t ${t}`, { class: "number small" });
+      draw.number(X + t * WIDE + 15, 228, `t ${t}`, { class: "number small" });
       return { box, text };
     });
     const level = draw.line(8, 0, 412, 0, { stroke: "var(--lik-win)", "stroke-width": 2.5 });
-    const now = draw.text(8, 250, "", { style: "font-size:16px" });
+    const now = draw.text(8, 266, "", { style: "font-size:16px" });
 
     function state(upTo, end) {
       let best = -Infinity, at = -1;

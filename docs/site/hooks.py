@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LIVE = ROOT / "build/wasm/live"
 ALSO = ["examples/README.md", "CHANGELOG.md", "SECURITY.md"]  # of the repository, where there are
 LINK = re.compile(r"(\]\()([^)\s#]+)((?:#[^)\s]*)?(?:\s+\"[^\"]*\")?\))")
+CODE = re.compile(r"(^```.*?^```$|`[^`\n]+`)", re.M | re.S)
 LOG = logging.getLogger("mkdocs.hooks.site")
 
 
@@ -52,8 +53,8 @@ def resolved(path, link):
 
 
 def links(text):
-    """The targets of the links in a page, those in blocks of code apart."""
-    return [m[2] for m in LINK.finditer(re.sub(r"(?ms)^```.*?^```$", "", text))]
+    """The targets of the links in a page, code apart."""
+    return [m[2] for part in CODE.split(text)[::2] for m in LINK.finditer(part)]
 
 
 def on_files(files, config):
@@ -109,8 +110,8 @@ def on_page_markdown(markdown, page, config, files):
         uri = posixpath.relpath(site_place(path), posixpath.dirname(page.file.src_uri) or ".")
         return match[1] + uri + match[3]
 
-    parts = re.split(r"(?ms)(^```.*?^```$)", markdown)
-    return "".join(part if part.startswith("```") else LINK.sub(moved, part) for part in parts)
+    parts = CODE.split(markdown)
+    return "".join(part if i % 2 else LINK.sub(moved, part) for i, part in enumerate(parts))
 
 
 def on_page_content(html, page, config, files):

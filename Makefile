@@ -48,6 +48,17 @@ uninstall:
 	  while (/\/lik(\/demo)?$$/) {print stage $$0; sub("/[^/]*$$", "")}}' build/$(PRESET)/install_manifest.txt | \
 	  sort -ru | while read -r folder; do rmdir -- "$$folder" 2>/dev/null || :; done
 
+# The documentation site, build/site/index.html, in an environment of its own (mkdocs-material, from PyPI).
+.PHONY: docs
+docs: .venv-docs/requirements.stamp
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet
+	@echo build/site/index.html
+
+.venv-docs/requirements.stamp: docs/site/requirements.txt
+	$(PYTHON) -m venv --clear .venv-docs
+	.venv-docs/bin/pip install --quiet --disable-pip-version-check -r $<
+	cp $< $@
+
 # These need an NVIDIA GPU and nvcc.
 # Runs the tests on a GPU.
 test-gpu:

@@ -414,12 +414,36 @@ def suite_metal(tally: Tally) -> None:
             call(tally, f"{source.name} for {target}", [*compile_it, "-o", made])
 
 
+def suite_site(tally: Tally) -> None:
+    """The documentation: the code of its guides runs; the site builds; a browser looks at
+    every page."""
+    installed = BUILD / "site-prefix"
+    if build(tally, "release", "-DLIK_WERROR=ON") and build(
+        tally, "extension", f"-DPython_EXECUTABLE={python()}"
+    ):
+        package = package_with(BUILD / "extension/python/_native.abi3.so", BUILD / "site-package")
+        command = Path(package) / "late_interaction_kernels/_bin"
+        command.mkdir(exist_ok=True)
+        shutil.copy(BUILD / "release/lik", command)
+        call(tally, "install", ["cmake", "--install", "build/release", "--prefix", str(installed)])
+        guides = "tests/site/test_guides.py"
+        pytest(tally, "guides", guides, LIK_PREFIX=str(installed), PYTHONPATH=package)
+    if not call(tally, "make docs", ["make", "docs", f"PYTHON={sys.executable}"]):
+        return
+    need("chromium")
+    interpreter, junit = str(ROOT / ".venv-docs/bin/python"), REPORTS / "site.xml"
+    pip = [interpreter, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    if call(tally, "browser's library", [*pip, "-r", "tests/site/requirements.txt"]):
+        look = [interpreter, "-m", "pytest", "-q", "tests/site/test_browser.py", "--junitxml", str(junit)]
+        call(tally, "browser", look, junit)
+
+
 def suite_lint(tally: Tally) -> None:
     """Format of the C sources, style and types of the Python ones."""
     interpreter = python()
     call(tally, "format", [interpreter, "tests/check_format.py"])
     call(tally, "mutants", [interpreter, "tests/mutants.py", "--check"])
-    folders = ["python", "tests", "bench", "examples", "cmake"]
+    folders = ["python", "tests", "bench", "examples", "cmake", "docs/site"]
     call(tally, "ruff", [interpreter, "-m", "ruff", "check", *folders])
     call(tally, "ruff format", [interpreter, "-m", "ruff", "format", "--check", *folders])
     call(tally, "mypy", [interpreter, "-m", "mypy", "--strict", "python/late_interaction_kernels"])

@@ -7,7 +7,7 @@ PYTHON ?= python3
 # GPU (a quarter of an hour) where there is none or with LIK_CUDA_ARCHS=all in the environment.
 PRESET ?= release
 
-.PHONY: help all demo test bench install uninstall amalgamation wheels test-gpu bench-gpu test-hosts test-upstream mutants coverage clean
+.PHONY: help all demo test bench install uninstall amalgamation wheels wasm test-gpu bench-gpu test-hosts test-upstream mutants coverage clean
 
 .DEFAULT_GOAL := all
 
@@ -80,6 +80,10 @@ amalgamation:
 # Wheels for Linux, Windows and macOS, all on this machine, in dist/. `make wheels PLATFORMS=win_amd64` makes some.
 wheels:
 	$(PYTHON) cmake/wheels.py $(PLATFORMS)
+
+# The library for browsers and Node, with its JavaScript and the live page, in build/wasm.
+wasm:
+	$(PYTHON) cmake/wasm.py
 
 # Removes what was built, and the environments.
 clean:

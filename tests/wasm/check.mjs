@@ -1,0 +1,9 @@
+/* lik_check for WASI in Node: check.mjs PROGRAM [ARGUMENT ...]. Run with --single-threaded: Node
+ * 20 may crash as it ends while its threads still compile. */
+import { readFile } from "node:fs/promises";
+import { WASI } from "node:wasi";
+
+const [program, ...rest] = process.argv.slice(2);
+const wasi = new WASI({ version: "preview1", args: ["lik_check", ...rest], env: process.env, returnOnExit: true });
+const module = await WebAssembly.compile(await readFile(program));
+process.exitCode = wasi.start(await WebAssembly.instantiate(module, wasi.getImportObject()));

@@ -69,11 +69,13 @@ function described(name, options) {
     const { data, normalize = false } = options;
     need(ArrayBuffer.isView(data) && !(data instanceof DataView), `${name}.data must be a typed array`);
     const dtype = options.dtype ?? DEFAULT_DTYPES[data.constructor.name];
-    need(dtype !== undefined, `${name}.data is a ${data.constructor.name}: ${name}.dtype must say what it holds`);
+    need(dtype !== undefined,
+        `${name}.data is a ${data.constructor.name}: ${name}.dtype must say what it holds`);
     choice(`${name}.dtype`, dtype, DTYPES);
     const types = ARRAYS[dtype].filter(Boolean);
+    const allowed = types.map((type) => type.name).join(" or ");
     need(types.some((type) => data instanceof type),
-        `${name}.data is a ${data.constructor.name}, of ${dtype} it must be a ${types.map((t) => t.name).join(" or ")}`);
+        `${name}.data is a ${data.constructor.name}, of ${dtype} it must be a ${allowed}`);
     const dim = whole(`${name}.dim`, options.dim, 1);
     need(data.length % dim === 0, `${name}.data has ${data.length} elements, no multiple of dim ${dim}`);
     const total = data.length / dim;
@@ -89,10 +91,12 @@ function described(name, options) {
         for (let i = 0; i < count; i++) {
             const tokens = whole(`${name}.lengths[${i}]`, Number(lengths[i]));
             longest = Math.max(longest, tokens);
-            need(offsets[i] + tokens <= total, `${name}.lengths add up to more than the ${total} tokens of data`);
+            need(offsets[i] + tokens <= total,
+                `${name}.lengths add up to more than the ${total} tokens of data`);
             offsets[i + 1] = offsets[i] + tokens;
         }
-        need(offsets[count] === total, `${name}.lengths add up to ${offsets[count]}, data has ${total} tokens`);
+        need(offsets[count] === total,
+            `${name}.lengths add up to ${offsets[count]}, data has ${total} tokens`);
     } else {
         longest = whole(`${name}.length`, length, 1);
         count = total / longest;
@@ -226,7 +230,8 @@ export class Lik {
      * pairing "all": every query with every document, [queries, documents]; "candidates":
      * query i with documents i * perQuery and on, [queries, perQuery]; "pairs": query i with
      * document i, [queries]. */
-    score(queries, documents, { pairing = "all", perQuery = 0, precision = "highest", argmax = false } = {}) {
+    score(queries, documents, options = {}) {
+        const { pairing = "all", perQuery = 0, precision = "highest", argmax = false } = options;
         return this.#with(queries, documents, (q, d) => {
             const columns = this.#columns(q, d, pairing, perQuery), count = q.count * columns;
             const rounding = choice("precision", precision, PRECISIONS);
@@ -243,14 +248,15 @@ export class Lik {
 
     /* The k best documents of each query: {values, ids}, both [queries, k], best first; where
      * there are fewer documents the rest is id -1, value NaN. */
-    topk(queries, documents, k, { pairing = "all", perQuery = 0, precision = "highest", smallest = false } = {}) {
+    topk(queries, documents, k, options = {}) {
+        const { pairing = "all", perQuery = 0, precision = "highest", smallest = false } = options;
         return this.#with(queries, documents, (q, d) => {
             this.#columns(q, d, pairing, perQuery);
             const rounding = choice("precision", precision, PRECISIONS), count = q.count * whole("k", k, 1);
             need(count * 8 <= MOST, `${q.count} queries of k ${k} pass ${MOST} bytes`);
             const [values, ids] = this.#outputs([count * 4, count * 8], (values, ids) =>
-                this.wasm.web_topk(this.context, q.address, d.address, PAIRINGS[pairing], perQuery, rounding, k,
-                    smallest ? 1 : 0, values, ids));
+                this.wasm.web_topk(this.context, q.address, d.address, PAIRINGS[pairing], perQuery, rounding,
+                    k, smallest ? 1 : 0, values, ids));
             /* i64, of which the low words say all */
             const words = new Int32Array(ids);
             return {
@@ -330,7 +336,8 @@ export function readNpy(buffer, name = "the file") {
     const shape = listed.split(",").map((part) => part.trim()).filter(Boolean).map(Number);
     const [type, dtype] = types[descr], count = shape.reduce((product, n) => product * n, 1);
     const wanted = count * type.BYTES_PER_ELEMENT, found = bytes.length - begin - size;
-    need(found === wanted, `${name}: ${found} bytes of data, shape (${shape.join(", ")}) of ${descr} has ${wanted}`);
+    need(found === wanted,
+        `${name}: ${found} bytes of data, shape (${shape.join(", ")}) of ${descr} has ${wanted}`);
     const stored = new type(buffer.slice(begin + size));
     const converted = descr === "<f8";
     return { data: converted ? Float32Array.from(stored) : stored, dtype, shape, converted };

@@ -1,5 +1,4 @@
-/* lik_check for WASI in Node: check.mjs PROGRAM [ARGUMENT ...]. Run with --single-threaded: Node
- * 20 may crash as it ends while its threads still compile. */
+/* lik_check for WASI in Node: check.mjs PROGRAM [ARGUMENT ...]. */
 import { readFile } from "node:fs/promises";
 import { WASI } from "node:wasi";
 

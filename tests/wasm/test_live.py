@@ -68,17 +68,17 @@ def results(page):
 
 
 def test_results_are_those_of_the_command(opened):
+    page = opened()
     for arguments, weighted in (([], True), (["--no-weights"], False)):
         wanted = ranked(*arguments)
-        page = opened()
         page.locator("#weighted").set_checked(weighted)
         assert page.locator("#query option").count() == len(wanted) == 200
-        for query in (1, 2, 17, 60, 199, 200):
+        for query in (1, 17, 60, 200):
             page.select_option("#query", index=query - 1)
             assert results(page) == wanted[f"q{query}"], query
-        page.select_option("#level", "generic")
-        page.wait_for_function("document.getElementById('status').textContent.includes('generic')")
-        assert results(page) == wanted["q200"]
+    page.select_option("#level", "generic")
+    page.wait_for_function("document.getElementById('status').textContent.includes('generic')")
+    assert results(page) == wanted["q200"]
 
 
 def test_the_match_and_the_keyboard(opened):

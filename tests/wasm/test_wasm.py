@@ -5,6 +5,8 @@ of the native command at the same level.
 import json
 import os
 import pathlib
+import re
+import shutil
 import subprocess
 
 import ml_dtypes
@@ -34,14 +36,15 @@ TENSORS = {
 }
 
 
-def node(*arguments):
+def node(*arguments, may_crash=False):
     done = subprocess.run(
         ["node", "--single-threaded", "--no-warnings", *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=300,
     )
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    # Node 20 may crash as it ends, after all has been said, where much was compiled.
+    assert done.returncode == 0 or (may_crash and done.returncode < 0), done.stdout[-4000:] + done.stderr
     return done.stdout
 
 
@@ -56,8 +59,9 @@ def node(*arguments):
     ids=lambda x: "-".join(map(str, x)),
 )
 def test_check_suite(arguments):
-    said = node(HERE / "check.mjs", ROOT / "build/wasm/cmake/tests/lik_check", "--quick", *arguments)
-    assert ", 0 failures" in said.splitlines()[-1], said
+    program = ROOT / "build/wasm/cmake/tests/lik_check"
+    said = node(HERE / "check.mjs", program, "--quick", *arguments, may_crash=True)
+    assert re.match(r"lik_check: [1-9]\d* checks, 0 failures", said.splitlines()[-1]), said
 
 
 def write_tensors(path, tensors):
@@ -157,6 +161,19 @@ def test_the_bits_of_the_native_library(tmp_path):
         best = np.frombuffer(generic[4 * count * (1 + q.longest) :], np.int32).reshape(2, q.count, 3)[1]
         order = np.argsort(-native, axis=1, kind="stable")[:, :3]
         assert (best[:, : order.shape[1]] == order).all(), name
+
+
+def test_the_guide_runs_as_it_stands(tmp_path):
+    blocks = re.findall(r"^```js\n(.*?)^```", (ROOT / "docs/web.md").read_text(), re.M | re.S)
+    assert len(blocks) == 2
+    for name in ("lik.js", "lik.wasm"):
+        shutil.copy(ROOT / "build/wasm" / name, tmp_path)
+    said = []
+    for block in blocks:
+        (tmp_path / "guide.mjs").write_text(block)
+        said.append(node(tmp_path / "guide.mjs"))
+    assert said[0].startswith("[ 2, 2 ] Float32Array(4)"), said[0]
+    assert said[1] == "true LIK_EINVAL d.dim is 5, q.dim is 4\n"
 
 
 def test_what_is_refused():

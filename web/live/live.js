@@ -14,7 +14,7 @@
         const header = JSON.parse(new TextDecoder().decode(bytes.subarray(8, 8 + size)));
         const arrays = {};
         for (const [name, { dtype, data_offsets: [from, to] }] of Object.entries(header))
-            if (name !== "__metadata__") arrays[name] = new types[dtype](bytes.buffer.slice(8 + size + from, 8 + size + to));
+            arrays[name] = new types[dtype](bytes.buffer.slice(8 + size + from, 8 + size + to));
         return arrays;
     }
 
@@ -47,7 +47,8 @@
         resident?.free();
         library = await lik.load({ level });
         resident = library.tokens({
-            data: documents.embeddings, dim: documents.dim, lengths: documents.lengths, scale: documents.scales,
+            data: documents.embeddings, dim: documents.dim, lengths: documents.lengths,
+            scale: documents.scales,
         });
     }
 
@@ -62,14 +63,15 @@
         }
         query.free();
         at("status").textContent =
-            `${queries.lengths[i]} query tokens and ${documents.begins.at(-1).toLocaleString("en")} document tokens of ` +
-            `${documents.dim} elements: ${median(times).toFixed(1)} ms by ${library.level} ` +
+            `${queries.lengths[i]} query tokens and ${documents.begins.at(-1).toLocaleString("en")} document ` +
+            `tokens of ${documents.dim} elements: ${median(times).toFixed(1)} ms by ${library.level} ` +
             `(median of ${REPEATS}; fastest ${Math.min(...times).toFixed(1)} ms).`;
         const relevant = demo.relevant[queries.texts[i].id];
         const list = [...best.ids].map((id, place) => {
-            const document_ = documents.texts[id], item = make("li", ""), button = make("button", "", { type: "button" });
-            const name = make("span", document_.id);
-            if (document_.id === relevant) name.append(make("span", " ✓ relevant", { className: "relevant" }));
+            const document_ = documents.texts[id], name = make("span", document_.id);
+            const item = make("li", ""), button = make("button", "", { type: "button" });
+            if (document_.id === relevant)
+                name.append(make("span", " ✓ relevant", { className: "relevant" }));
             button.append(make("span", `${place + 1}.`), name,
                 make("span", best.values[place].toFixed(3), { className: "score" }),
                 make("span", document_.text, { className: "snippet" }));
@@ -87,7 +89,7 @@
     function show(i, j, place) {
         const q = queries.texts[i].tokens, d = documents.texts[j].tokens;
         const { scores } = library.score(sequence(queries, i, true), sequence(documents, j, true));
-        const { argmax } = library.score(sequence(queries, i, false), sequence(documents, j, false), { argmax: true });
+        const { argmax } = library.score(sequence(queries, i), sequence(documents, j), { argmax: true });
         match = { i, j, q, d, products: scores, argmax, chosen: -1 };
         at("results").querySelectorAll("button").forEach((button, n) => {
             button.setAttribute("aria-current", n === place ? "true" : "false");
@@ -109,9 +111,10 @@
         const weights = queries.weights.subarray(queries.begins[i], queries.begins[i + 1]);
         const weighted = at("weighted").checked;
         at("maxima").replaceChildren(...q.map((token, s) => {
-            const row = make("tr", ""), product = scores[s * d.length + argmax[s]], weight = weighted ? weights[s] : 1;
-            row.append(...[token, d[argmax[s]], product.toFixed(4), weight.toFixed(3), (product * weight).toFixed(3)]
-                .map((text) => make("td", text)));
+            const product = scores[s * d.length + argmax[s]], weight = weighted ? weights[s] : 1;
+            const row = make("tr", "");
+            const cells = [token, d[argmax[s]], product.toFixed(4), weight.toFixed(3), (product * weight).toFixed(3)];
+            row.append(...cells.map((text) => make("td", text)));
             return row;
         }));
         at("detail").hidden = false;
@@ -122,7 +125,8 @@
     function draw() {
         const { q, d, products, argmax, chosen } = match, columns = d.length;
         const most = Math.max(...products), alpha = (x) => 0.8 * Math.max(0, x / most) ** 2;
-        const shown = chosen < 0 ? q.map((_, s) => s) : [chosen], winners = new Set(shown.map((s) => argmax[s]));
+        const shown = chosen < 0 ? q.map((_, s) => s) : [chosen];
+        const winners = new Set(shown.map((s) => argmax[s]));
         at("text").querySelectorAll("span").forEach((span, t) => {
             const value = Math.max(...shown.map((s) => products[s * columns + t]));
             span.style.setProperty("--a", alpha(value).toFixed(3));
@@ -149,8 +153,8 @@
             pen.fillRect(argmax[s] * cell + 2, s * cell * 2 + 6, 4, 4);
             pen.globalAlpha = 1;
         }
-        canvas.setAttribute("aria-label", `Similarity of ${q.length} query tokens and ${columns} document tokens; ` +
-            "the maxima are in the table below");
+        canvas.setAttribute("aria-label",
+            `Similarity of ${q.length} query and ${columns} document tokens; the maxima are in the table below`);
     }
 
     /* ---- files of the visitor's ---- */
@@ -165,8 +169,10 @@
     async function take(side, file) {
         const array = lik.readNpy(await file.arrayBuffer(), file.name), { shape } = array;
         if (shape.length !== 2 && shape.length !== 3)
-            throw new lik.LikError(`${file.name}: shape (${shape.join(", ")}), must be [sequences, tokens, dim] or [tokens, dim]`);
-        if (shape.includes(0)) throw new lik.LikError(`${file.name}: shape (${shape.join(", ")}) holds no token`);
+            throw new lik.LikError(
+                `${file.name}: shape (${shape.join(", ")}), must be [sequences, tokens, dim] or [tokens, dim]`);
+        if (shape.includes(0))
+            throw new lik.LikError(`${file.name}: shape (${shape.join(", ")}) holds no token`);
         own[side] = { name: file.name, shape, converted: array.converted,
             tokens: { data: array.data, dtype: array.dtype, dim: shape.at(-1), length: shape.at(-2) } };
     }
@@ -176,8 +182,8 @@
         at("download").disabled = true;
         at("own-scroll").hidden = true;
         const { queries: q, documents: d } = own;
-        const said = [["Queries", q], ["documents", d]].map(([side, x]) =>
-            `${side}: ${x ? `${x.name} [${x.shape.join(", ")}]${x.converted ? ", float64 as float32" : ""}` : "none yet"}`);
+        const what = (x) => `${x.name} [${x.shape.join(", ")}]${x.converted ? ", float64 as float32" : ""}`;
+        const said = [["Queries", q], ["documents", d]].map(([side, x]) => `${side}: ${x ? what(x) : "none yet"}`);
         if (!q || !d) return report(at("own-status"), `${said.join("; ")}.`);
         const normalize = at("normalize").checked, start = performance.now();
         const best = library.topk({ ...q.tokens, normalize }, { ...d.tokens, normalize }, 5);
@@ -224,7 +230,7 @@
         const { scores: values, shape } = own.result;
         let header = `{'descr': '<f4', 'fortran_order': False, 'shape': (${shape.join(", ")}), }`;
         header = `${header.padEnd(117)}\n`;
-        const begin = new Uint8Array([0x93, 0x4e, 0x55, 0x4d, 0x50, 0x59, 1, 0, header.length & 255, header.length >> 8]);
+        const begin = new Uint8Array([0x93, ...new TextEncoder().encode("NUMPY"), 1, 0, header.length, 0]);
         return new Blob([begin, header, values], { type: "application/octet-stream" });
     }
 
@@ -234,7 +240,9 @@
         URL.revokeObjectURL(link.href);
     });
     for (const side of ["queries", "documents"])
-        at(`file-${side}`).addEventListener("change", ({ target }) => target.files[0] && takeFiles([[side, target.files[0]]]));
+        at(`file-${side}`).addEventListener("change", ({ target: { files } }) => {
+            if (files.length) takeFiles([[side, files[0]]]);
+        });
     at("normalize").addEventListener("change", () => takeFiles([]));
     at("swap").addEventListener("click", () => {
         [own.queries, own.documents] = [own.documents, own.queries];
@@ -245,7 +253,8 @@
             event.preventDefault();
             at("drop").classList.toggle("over", kind === "dragenter" || kind === "dragover");
             const files = kind === "drop" ? [...event.dataTransfer.files] : [];
-            if (files.length > 2) report(at("own-status"), new lik.LikError(`${files.length} files, must be one or two`));
+            if (files.length > 2)
+                report(at("own-status"), new lik.LikError(`${files.length} files, must be one or two`));
             else if (files.length) takeFiles(sides(files));
         });
 
@@ -258,7 +267,8 @@
         at("level").replaceChildren(...library.levels.map((level) =>
             make("option", level, { value: level, selected: level === library.level })));
         at("query").replaceChildren(...queries.texts.map(({ id, text }) => make("option", `${id}: ${text}`)));
-        at("query").selectedIndex = Math.max(queries.texts.findIndex(({ id }) => `#${id}` === location.hash), 0);
+        const named = () => queries.texts.findIndex(({ id }) => `#${id}` === location.hash);
+        at("query").selectedIndex = Math.max(named(), 0);
         at("query").disabled = false;
         const step = (by) => {
             const { length } = queries.texts;
@@ -275,7 +285,7 @@
         });
         matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => match && draw());
         addEventListener("hashchange", () => {
-            const found = queries.texts.findIndex(({ id }) => `#${id}` === location.hash);
+            const found = named();
             if (found >= 0 && found !== at("query").selectedIndex) {
                 at("query").selectedIndex = found;
                 rank();

@@ -11,12 +11,12 @@
 
 const DTYPES = { f32: 1, f16: 2, bf16: 3, e4m3: 4, e5m2: 5, i8: 6 };
 const ARRAYS = {
-    f32: [Float32Array],
-    f16: [Uint16Array, globalThis.Float16Array],
-    bf16: [Uint16Array],
-    e4m3: [Uint8Array],
-    e5m2: [Uint8Array],
-    i8: [Int8Array],
+    f32: ["Float32Array"],
+    f16: ["Uint16Array", "Float16Array"],
+    bf16: ["Uint16Array"],
+    e4m3: ["Uint8Array"],
+    e5m2: ["Uint8Array"],
+    i8: ["Int8Array"],
 };
 const DEFAULT_DTYPES = { Float32Array: "f32", Uint16Array: "f16", Float16Array: "f16", Int8Array: "i8" };
 const PAIRINGS = { all: 0, candidates: 1, pairs: 2 };
@@ -54,10 +54,16 @@ function choice(name, value, choices) {
     return choices[value];
 }
 
-/* An array beside the tokens: `count` entries of one type. */
+/* Which typed array it is, of a subclass or of another frame, too; undefined: none. */
+function typeOf(array) {
+    const type = ArrayBuffer.isView(array) ? array[Symbol.toStringTag] : undefined;
+    return type === "DataView" ? undefined : type;
+}
+
+/* An array beside the tokens: as many entries, of one type. */
 function beside(name, array, type, counts) {
     if (array === undefined || array === null) return null;
-    need(array instanceof type, `${name} must be a ${type.name}`);
+    need(typeOf(array) === type, `${name} must be a ${type}`);
     need(counts.includes(array.length),
         `${name} has ${array.length} entries, must have ${[...new Set(counts)].join(" or ")}`);
     return array;
@@ -67,15 +73,12 @@ function beside(name, array, type, counts) {
 function described(name, options) {
     need(options && typeof options === "object", `${name} must be an object with data and dim`);
     const { data, normalize = false } = options;
-    need(ArrayBuffer.isView(data) && !(data instanceof DataView), `${name}.data must be a typed array`);
-    const dtype = options.dtype ?? DEFAULT_DTYPES[data.constructor.name];
-    need(dtype !== undefined,
-        `${name}.data is a ${data.constructor.name}: ${name}.dtype must say what it holds`);
+    const type = typeOf(data), dtype = options.dtype ?? DEFAULT_DTYPES[type];
+    need(type !== undefined, `${name}.data must be a typed array`);
+    need(dtype !== undefined, `${name}.data is a ${type}: ${name}.dtype must say what it holds`);
     choice(`${name}.dtype`, dtype, DTYPES);
-    const types = ARRAYS[dtype].filter(Boolean);
-    const allowed = types.map((type) => type.name).join(" or ");
-    need(types.some((type) => data instanceof type),
-        `${name}.data is a ${data.constructor.name}, of ${dtype} it must be a ${allowed}`);
+    need(ARRAYS[dtype].includes(type),
+        `${name}.data is a ${type}, of ${dtype} it must be a ${ARRAYS[dtype].join(" or ")}`);
     const dim = whole(`${name}.dim`, options.dim, 1);
     need(data.length % dim === 0, `${name}.data has ${data.length} elements, no multiple of dim ${dim}`);
     const total = data.length / dim;
@@ -86,7 +89,7 @@ function described(name, options) {
     if (lengths !== undefined) {
         need(Array.isArray(lengths) || ArrayBuffer.isView(lengths), `${name}.lengths must be an array`);
         count = lengths.length;
-        longest = 0;
+        longest = 1; /* at least: how long an argmax is must be said */
         offsets = new Int32Array(count + 1);
         for (let i = 0; i < count; i++) {
             const tokens = whole(`${name}.lengths[${i}]`, Number(lengths[i]));
@@ -104,9 +107,9 @@ function described(name, options) {
     }
     return {
         data, dtype, dim, total, count, longest, offsets, normalize: Boolean(normalize),
-        mask: beside(`${name}.mask`, options.mask, Uint8Array, [total]),
-        scale: beside(`${name}.scale`, options.scale, Float32Array, [total, 1]),
-        weights: beside(`${name}.weights`, options.weights, Float32Array, [total]),
+        mask: beside(`${name}.mask`, options.mask, "Uint8Array", [total]),
+        scale: beside(`${name}.scale`, options.scale, "Float32Array", [total, 1]),
+        weights: beside(`${name}.weights`, options.weights, "Float32Array", [total]),
     };
 }
 
@@ -236,7 +239,8 @@ export class Lik {
             const columns = this.#columns(q, d, pairing, perQuery), count = q.count * columns;
             const rounding = choice("precision", precision, PRECISIONS);
             const sizes = [count * 4, argmax ? count * q.longest * 4 : null];
-            need(Math.max(...sizes) <= MOST, `${count} scores of ${q.longest} query tokens pass ${MOST} bytes`);
+            need(Math.max(...sizes) <= MOST,
+                `${count} scores of ${q.longest} query tokens pass ${MOST} bytes`);
             const [scores, winners] = this.#outputs(sizes, (scores, winners) =>
                 this.wasm.web_score(this.context, q.address, d.address, PAIRINGS[pairing], perQuery, rounding,
                     scores, winners));
@@ -315,7 +319,9 @@ export async function load({ wasm = defaultWasm(), level } = {}) {
 export function readNpy(buffer, name = "the file") {
     const types = { "<f4": [Float32Array, "f32"], "<f2": [Uint16Array, "f16"], "|i1": [Int8Array, "i8"],
         "<f8": [Float64Array, "f32"] };
-    const bytes = new Uint8Array(buffer), view = new DataView(buffer);
+    const part = typeOf(buffer) && new Uint8Array(buffer.buffer, buffer.byteOffset, buffer.byteLength);
+    const bytes = part ? part.slice() : new Uint8Array(buffer);
+    const view = new DataView(bytes.buffer);
     const magic = [0x93, 0x4e, 0x55, 0x4d, 0x50, 0x59];
     need(bytes.length >= 10 && magic.every((byte, i) => bytes[i] === byte),
         `${name}: no .npy file, which begins with \\x93NUMPY`);
@@ -338,7 +344,7 @@ export function readNpy(buffer, name = "the file") {
     const wanted = count * type.BYTES_PER_ELEMENT, found = bytes.length - begin - size;
     need(found === wanted,
         `${name}: ${found} bytes of data, shape (${shape.join(", ")}) of ${descr} has ${wanted}`);
-    const stored = new type(buffer.slice(begin + size));
+    const stored = new type(bytes.buffer.slice(begin + size));
     const converted = descr === "<f8";
     return { data: converted ? Float32Array.from(stored) : stored, dtype, shape, converted };
 }

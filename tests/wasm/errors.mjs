@@ -62,6 +62,12 @@ for (let i = 0; i < 300; i++) {
     }
 }
 said.push(String(lik.wasm.memory.buffer.byteLength - before < 4e6));
-const array = readNpy(npy(header("<f8", "3,"), 24), "g.npy");
+const array = readNpy(Buffer.from(npy(header("<f8", "3,"), 24)), "g.npy");
+/* Nothing at all, and a subclass. */
+const none = { data: f32(0), dim: 4, lengths: [0] }, nobody = { data: f32(0), dim: 4, lengths: [] };
+const { scores, argmax, longest } = lik.score(none, q, { argmax: true });
+said.push(`${[...scores]} ${[...argmax]} ${longest} ${lik.score(nobody, q).shape} ${lik.score(q, nobody).shape}`);
+class Mine extends Float32Array {}
+said.push(String(lik.score({ ...q, data: new Mine(8).fill(1) }, { ...q, data: new Mine(8).fill(1) }).scores));
 said.push(`${array.dtype} ${array.shape} ${array.converted} ${array.data.length}`);
 console.log(JSON.stringify(said));

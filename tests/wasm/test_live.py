@@ -36,11 +36,12 @@ def opened(browser):
 
     def open_page(query="", **options):
         contexts.append(browser.new_context(offline=True, **options))
+        contexts[-1].set_default_timeout(120_000)  # a busy machine
         page = contexts[-1].new_page()
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.goto(f"{PAGE.as_uri()}{query}")
-        page.wait_for_selector("#results li", timeout=60000)
+        page.wait_for_selector("#results li")
         return page
 
     yield open_page

@@ -35,7 +35,8 @@
         };
     }
 
-    const make = (tag, text, more = {}) => Object.assign(document.createElement(tag), { textContent: text }, more);
+    const make = (tag, text, more = {}) =>
+        Object.assign(document.createElement(tag), { textContent: text }, more);
     const digits = (x) => String(Number(x.toPrecision(9)));
     const median = (times) => [...times].sort((a, b) => a - b)[times.length >> 1];
     /* A word piece as it is read: those that go on a word have no space before them. */
@@ -62,9 +63,10 @@
             times.push(performance.now() - start);
         }
         query.free();
+        const total = documents.begins.at(-1).toLocaleString("en");
         at("status").textContent =
-            `${queries.lengths[i]} query tokens and ${documents.begins.at(-1).toLocaleString("en")} document ` +
-            `tokens of ${documents.dim} elements: ${median(times).toFixed(1)} ms by ${library.level} ` +
+            `${queries.lengths[i]} query tokens and ${total} document tokens of ${documents.dim} elements: ` +
+            `${median(times).toFixed(1)} ms by ${library.level} ` +
             `(median of ${REPEATS}; fastest ${Math.min(...times).toFixed(1)} ms).`;
         const relevant = demo.relevant[queries.texts[i].id];
         const list = [...best.ids].map((id, place) => {
@@ -94,7 +96,8 @@
         at("results").querySelectorAll("button").forEach((button, n) => {
             button.setAttribute("aria-current", n === place ? "true" : "false");
         });
-        at("about").replaceChildren("“", queries.texts[i].text, "” and ", make("code", documents.texts[j].id));
+        const name = make("code", documents.texts[j].id);
+        at("about").replaceChildren(`“${queries.texts[i].text}” and `, name);
         at("rows").replaceChildren(...q.map((token, s) => {
             const button = make("button", token, { type: "button" });
             button.setAttribute("aria-pressed", "false");
@@ -113,8 +116,8 @@
         at("maxima").replaceChildren(...q.map((token, s) => {
             const product = scores[s * d.length + argmax[s]], weight = weighted ? weights[s] : 1;
             const row = make("tr", "");
-            const cells = [token, d[argmax[s]], product.toFixed(4), weight.toFixed(3), (product * weight).toFixed(3)];
-            row.append(...cells.map((text) => make("td", text)));
+            const numbers = [product.toFixed(4), weight.toFixed(3), (product * weight).toFixed(3)];
+            row.append(...[token, d[argmax[s]], ...numbers].map((text) => make("td", text)));
             return row;
         }));
         at("detail").hidden = false;
@@ -154,7 +157,7 @@
             pen.globalAlpha = 1;
         }
         canvas.setAttribute("aria-label",
-            `Similarity of ${q.length} query and ${columns} document tokens; the maxima are in the table below`);
+            `Similarity of ${q.length} query and ${columns} document tokens; the maxima are in the table`);
     }
 
     /* ---- files of the visitor's ---- */
@@ -168,11 +171,10 @@
 
     async function take(side, file) {
         const array = lik.readNpy(await file.arrayBuffer(), file.name), { shape } = array;
+        const found = `${file.name}: shape (${shape.join(", ")})`;
         if (shape.length !== 2 && shape.length !== 3)
-            throw new lik.LikError(
-                `${file.name}: shape (${shape.join(", ")}), must be [sequences, tokens, dim] or [tokens, dim]`);
-        if (shape.includes(0))
-            throw new lik.LikError(`${file.name}: shape (${shape.join(", ")}) holds no token`);
+            throw new lik.LikError(`${found}, must be [sequences, tokens, dim] or [tokens, dim]`);
+        if (shape.includes(0)) throw new lik.LikError(`${found} holds no token`);
         own[side] = { name: file.name, shape, converted: array.converted,
             tokens: { data: array.data, dtype: array.dtype, dim: shape.at(-1), length: shape.at(-2) } };
     }
@@ -183,8 +185,8 @@
         at("own-scroll").hidden = true;
         const { queries: q, documents: d } = own;
         const what = (x) => `${x.name} [${x.shape.join(", ")}]${x.converted ? ", float64 as float32" : ""}`;
-        const said = [["Queries", q], ["documents", d]].map(([side, x]) => `${side}: ${x ? what(x) : "none yet"}`);
-        if (!q || !d) return report(at("own-status"), `${said.join("; ")}.`);
+        const said = `Queries: ${q ? what(q) : "none yet"}; documents: ${d ? what(d) : "none yet"}.`;
+        if (!q || !d) return report(at("own-status"), said);
         const normalize = at("normalize").checked, start = performance.now();
         const best = library.topk({ ...q.tokens, normalize }, { ...d.tokens, normalize }, 5);
         const time = performance.now() - start;
@@ -198,7 +200,7 @@
         }));
         at("own-scroll").hidden = false;
         at("download").disabled = false;
-        report(at("own-status"), `${said.join("; ")}. Ranked in ${time.toFixed(1)} ms, copying included` +
+        report(at("own-status"), `${said} Ranked in ${time.toFixed(1)} ms, copying included` +
             `${shown < count ? `; the first ${shown} of ${count} queries` : ""}.`);
     }
 

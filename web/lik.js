@@ -124,11 +124,11 @@ export class Tokens {
         this.memory = [];
         try {
             const put = (array) => (array ? this.#copy(array) : 0);
-            this.address = lik.wasm.web_tokens(
+            const made = lik.wasm.web_tokens(
                 put(x.data), DTYPES[x.dtype], x.count, x.longest, x.total, x.dim, put(x.offsets),
                 x.normalize ? 1 : 0, put(x.mask), put(x.scale),
                 x.scale && x.scale.length === 1 && x.total !== 1 ? 1 : 0, put(x.weights));
-            lik.needMemory(this.address, "an operand");
+            this.address = lik.needMemory(made, "an operand");
             this.memory.push(this.address);
         } catch (error) {
             this.free();
@@ -170,13 +170,14 @@ export class Lik {
     }
 
     #text(address) {
-        const bytes = new Uint8Array(this.wasm.memory.buffer, address);
+        const bytes = new Uint8Array(this.wasm.memory.buffer, address >>> 0);
         return new TextDecoder().decode(bytes.slice(0, bytes.indexOf(0)));
     }
 
+    /* An address as a number: what lies past 2^31 comes as a negative one. */
     needMemory(address, what) {
         if (!address) throw new LikError(`no memory for ${what}`, "LIK_ENOMEM");
-        return address;
+        return address >>> 0;
     }
 
     alloc(bytes) {

@@ -70,4 +70,13 @@ said.push(`${[...scores]} ${[...argmax]} ${longest} ${lik.score(nobody, q).shape
 class Mine extends Float32Array {}
 said.push(String(lik.score({ ...q, data: new Mine(8).fill(1) }, { ...q, data: new Mine(8).fill(1) }).scores));
 said.push(`${array.dtype} ${array.shape} ${array.converted} ${array.data.length}`);
+/* Beyond 2^31 bytes, which are only asked for, and past the end. */
+for (let i = 0; i < 5; i++) lik.alloc(5e8);
+const far = lik.tokens({ data: f32(1e6).fill(1), dim: 4, length: 250000 }), ones = { ...q, data: f32(8).fill(1) };
+said.push(`${far.memory[0] > 2 ** 31} ${lik.score(ones, far).scores} ${lik.topk(ones, far, 1).ids}`);
+try {
+    for (;;) lik.alloc(5e8);
+} catch (error) {
+    said.push(`${error.status}: ${error.message}`);
+}
 console.log(JSON.stringify(said));

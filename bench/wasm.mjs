@@ -11,7 +11,8 @@ const TYPES = { I8: Int8Array, F32: Float32Array, I64: BigInt64Array };
 const QUERIES = 50, rounds = Number(process.argv[2] ?? 20);
 
 async function tensors(name) {
-    const { buffer } = new Uint8Array(await readFile(new URL(`../demo/${name}.safetensors`, import.meta.url)));
+    const file = await readFile(new URL(`../demo/${name}.safetensors`, import.meta.url));
+    const { buffer } = new Uint8Array(file);
     const size = Number(new DataView(buffer).getBigUint64(0, true));
     const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 8, size)));
     return Object.fromEntries(Object.entries(header).map(([key, { dtype, data_offsets: [from, to] }]) =>
@@ -46,5 +47,7 @@ for (let round = 0; round < rounds; round++)
         });
 const tokens = q.lengths.slice(0, QUERIES).reduce((sum, n) => sum + Number(n), 0) / QUERIES;
 console.log(`${QUERIES} queries of ${tokens.toFixed(1)} tokens on average, ${d.lengths.length} documents`);
-for (const { level, dtype, best } of ways)
-    console.log(`${level.padEnd(8)} ${dtype.padEnd(4)} ${best.sort((a, b) => a - b)[QUERIES >> 1].toFixed(2)} ms`);
+for (const { level, dtype, best } of ways) {
+    const median = best.sort((a, b) => a - b)[QUERIES >> 1];
+    console.log(`${level.padEnd(8)} ${dtype.padEnd(4)} ${median.toFixed(2)} ms`);
+}

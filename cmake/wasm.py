@@ -6,13 +6,14 @@
 The compiler is that of the wheels, the PyPI package ziglang.
 
     lik.wasm          the library
-    lik.js            the ES module that loads it from beside itself
+    lik.js            the ES module that loads it from beside itself; package.json is for Node
     lik.classic.js    the same for <script>, the WebAssembly in it
     live/             the page; it works from where it lies, without a server
 """
 
 import base64
 import json
+import re
 import shutil
 import sys
 
@@ -83,6 +84,16 @@ def main() -> int:
         (folder / "lik.classic.js").write_text(classic(module, wasm))
     (live / "demo.js").write_text(demo())
     shutil.copy(ROOT / "docs/web.md", OUT / "README.md")
+    version = re.search(r"project\(lik VERSION ([\d.]+)", (ROOT / "CMakeLists.txt").read_text())[1]
+    package = {
+        "name": "late-interaction-kernels",
+        "version": version,
+        "type": "module",
+        "exports": "./lik.js",
+        "license": "Apache-2.0",
+        "files": ["lik.js", "lik.wasm"],
+    }
+    (OUT / "package.json").write_text(json.dumps(package, indent=4) + "\n")
     for path in (OUT / "lik.wasm", OUT / "lik.js", OUT / "lik.classic.js", live / "demo.js"):
         print(f"{path.relative_to(ROOT)}: {path.stat().st_size:,} bytes")
     return 0

@@ -12,7 +12,8 @@ const npy = (header, data = 0, head = "\x93NUMPY\x01\x00") => {
     const text = Buffer.from(head + String.fromCharCode(header.length, 0) + header, "latin1");
     return new Uint8Array([...text, ...new Array(data).fill(0)]).buffer;
 };
-const header = (descr, shape, order = "False") => `{'descr': '${descr}', 'fortran_order': ${order}, 'shape': (${shape}), }\n`;
+const header = (descr, shape, order = "False") =>
+    `{'descr': '${descr}', 'fortran_order': ${order}, 'shape': (${shape}), }\n`;
 const calls = [
     () => lik.score({ data: [1, 2], dim: 2, length: 1 }, q),
     () => lik.score({ data: new Uint8Array(8), dim: 4, length: 2 }, q),
@@ -56,7 +57,7 @@ for (const call of calls) {
 const before = lik.wasm.memory.buffer.byteLength;
 for (let i = 0; i < 300; i++) {
     try {
-        lik.score({ data: f32(100000), dim: 4, length: 25000 }, { data: f32(100000), dim: 5, length: 2 });
+        lik.score({ data: f32(1e5), dim: 4, length: 25000 }, { data: f32(1e5), dim: 5, length: 2 });
     } catch {
         continue;
     }
@@ -66,13 +67,15 @@ const array = readNpy(Buffer.from(npy(header("<f8", "3,"), 24)), "g.npy");
 /* Nothing at all, and a subclass. */
 const none = { data: f32(0), dim: 4, lengths: [0] }, nobody = { data: f32(0), dim: 4, lengths: [] };
 const { scores, argmax, longest } = lik.score(none, q, { argmax: true });
-said.push(`${[...scores]} ${[...argmax]} ${longest} ${lik.score(nobody, q).shape} ${lik.score(q, nobody).shape}`);
+const shapes = `${lik.score(nobody, q).shape} ${lik.score(q, nobody).shape}`;
+said.push(`${[...scores]} ${[...argmax]} ${longest} ${shapes}`);
 class Mine extends Float32Array {}
 said.push(String(lik.score({ ...q, data: new Mine(8).fill(1) }, { ...q, data: new Mine(8).fill(1) }).scores));
 said.push(`${array.dtype} ${array.shape} ${array.converted} ${array.data.length}`);
 /* Beyond 2^31 bytes, which are only asked for, and past the end. */
 for (let i = 0; i < 5; i++) lik.alloc(5e8);
-const far = lik.tokens({ data: f32(1e6).fill(1), dim: 4, length: 250000 }), ones = { ...q, data: f32(8).fill(1) };
+const far = lik.tokens({ data: f32(1e6).fill(1), dim: 4, length: 250000 });
+const ones = { ...q, data: f32(8).fill(1) };
 said.push(`${far.memory[0] > 2 ** 31} ${lik.score(ones, far).scores} ${lik.topk(ones, far, 1).ids}`);
 try {
     for (;;) lik.alloc(5e8);

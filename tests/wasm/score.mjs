@@ -16,7 +16,8 @@ async function array({ file, type }) {
 
 async function operand(x) {
     const options = { ...x };
-    for (const name of ["data", "mask", "scale", "weights"]) if (x[name]) options[name] = await array(x[name]);
+    for (const name of ["data", "mask", "scale", "weights"])
+        if (x[name]) options[name] = await array(x[name]);
     return options;
 }
 
@@ -29,8 +30,10 @@ for (const job of JSON.parse(await readFile(process.argv[2], "utf8"))) {
         const precision = job.precision;
         const plain = lik.score(queries, documents, { precision });
         const { scores, argmax } = lik.score(queries, lik.tokens(documents), { precision, argmax: true });
-        if (Buffer.compare(bytes(scores), bytes(plain.scores))) throw new Error(`${job.name}: argmax changes scores`);
+        if (Buffer.compare(bytes(scores), bytes(plain.scores)))
+            throw new Error(`${job.name}: argmax changes scores`);
         const { values, ids } = lik.topk(lik.tokens(queries), documents, 3, { precision });
-        await writeFile(join(folder, `${job.name}.${level}`), Buffer.concat([scores, argmax, values, ids].map(bytes)));
+        const all = Buffer.concat([scores, argmax, values, ids].map(bytes));
+        await writeFile(join(folder, `${job.name}.${level}`), all);
     }
 }

@@ -166,7 +166,7 @@ def test_the_bits_of_the_native_library(tmp_path):
 def test_the_guide_runs_as_it_stands(tmp_path):
     blocks = re.findall(r"^```js\n(.*?)^```", (ROOT / "docs/web.md").read_text(), re.M | re.S)
     assert len(blocks) == 2
-    for name in ("lik.js", "lik.wasm"):
+    for name in ("lik.js", "lik.wasm", "package.json"):
         shutil.copy(ROOT / "build/wasm" / name, tmp_path)
     said = []
     for block in blocks:

@@ -7,7 +7,7 @@ PYTHON ?= python3
 # GPU (a quarter of an hour) where there is none or with LIK_CUDA_ARCHS=all in the environment.
 PRESET ?= release
 
-.PHONY: help all demo test bench install uninstall amalgamation wheels dist test-gpu bench-gpu test-hosts test-upstream mutants coverage clean
+.PHONY: help all demo test bench install uninstall amalgamation wheels dist wasm test-gpu bench-gpu test-hosts test-upstream mutants coverage clean
 
 .DEFAULT_GOAL := all
 
@@ -48,9 +48,9 @@ uninstall:
 	  while (/\/lik(\/demo)?$$/) {print stage $$0; sub("/[^/]*$$", "")}}' build/$(PRESET)/install_manifest.txt | \
 	  sort -ru | while read -r folder; do rmdir -- "$$folder" 2>/dev/null || :; done
 
-# The documentation site, build/site/index.html, in an environment of its own (mkdocs-material, from PyPI).
+# The documentation site, build/site/index.html, in an environment of its own (mkdocs-material, from PyPI); with the live page.
 .PHONY: docs
-docs: .venv-docs/requirements.stamp
+docs: .venv-docs/requirements.stamp wasm
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet
 	@echo build/site/index.html
 
@@ -96,6 +96,10 @@ wheels:
 # `make dist ARGS=--source`: the archive alone, in seconds.
 dist:
 	$(PYTHON) cmake/dist.py $(ARGS)
+
+# The library for browsers and Node, with its JavaScript and the live page, in build/wasm.
+wasm:
+	$(PYTHON) cmake/wasm.py
 
 # Removes what was built, and the environments.
 clean:

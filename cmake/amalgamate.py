@@ -33,7 +33,11 @@ HEAD = """/* late-interaction-kernels {version}: the CPU library in one file, ma
 #pragma GCC diagnostic ignored "-Wunused-function"
 #endif
 """
-PROCESSORS = {"x86": "defined(__x86_64__)", "arm": "defined(__aarch64__) && !defined(__AARCH64EB__)"}
+PROCESSORS = {
+    "x86": "defined(__x86_64__)",
+    "arm": "defined(__aarch64__) && !defined(__AARCH64EB__)",
+    "wasm": "defined(__wasm__)",
+}
 # A level's functions, for gcc and clang.
 ENTER = """#if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("{clang}"))), apply_to = function)
@@ -67,7 +71,7 @@ def levels() -> dict[str, Level]:
     for name, processors, options in re.findall(
         r'^lik_level\((\w+) "([^"]*)"((?: -m[\w.+=-]+)*)', text, re.M
     ):
-        processor = "x86" if "x86_64" in processors else "arm"
+        processor = next(x for x in ("x86", "wasm", "arm") if x in processors)
         if arch := re.search(r"-march=([\w.-]+)\+([\w+]+)", options):
             gcc, clang = f"arch={arch[1]}+{arch[2]}", arch[2].replace("+", ",")
         else:

@@ -9,8 +9,10 @@ elseif(CMAKE_MATCH_2 STREQUAL "windows")
     set(CMAKE_SYSTEM_NAME Windows)
 elseif(CMAKE_MATCH_2 STREQUAL "macos")
     set(CMAKE_SYSTEM_NAME Darwin)
+elseif(CMAKE_MATCH_2 STREQUAL "wasi")
+    set(CMAKE_SYSTEM_NAME Generic)
 else()
-    message(FATAL_ERROR "LIK_ZIG_TARGET is \"${LIK_ZIG_TARGET}\", must be PROCESSOR-linux-LIBC, PROCESSOR-windows-gnu or PROCESSOR-macos.VERSION")
+    message(FATAL_ERROR "LIK_ZIG_TARGET is \"${LIK_ZIG_TARGET}\", must be PROCESSOR-linux-LIBC, PROCESSOR-windows-gnu, PROCESSOR-macos.VERSION or wasm32-wasi")
 endif()
 
 # CMake wants a file for each tool; zig is one program with subcommands.

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("include", "src", "cli", "python", "tests", "bench", "examples")
+ROOMS = ("include", "src", "cli", "python", "tests", "bench", "examples", "web")
 HEADERS = (".h", ".cuh")
 SUFFIXES = (".c", ".cu", ".m", ".metal", *HEADERS)
 

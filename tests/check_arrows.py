@@ -32,6 +32,7 @@ ALLOWED = {
     "core": ("base", "shared"),
     "io": ("base",),
     "cli": ("base", "shared", "io"),
+    "web": (),
     "tests": ("base", "shared", INTERFACE, "core", "io", "cli", PLAN, *BACKENDS),
 } | {backend: ("base", "shared", INTERFACE, *([PLAN] if backend == "cuda" else [])) for backend in BACKENDS}
 ALLOWED |= {loop: (*ALLOWED["cuda"], "cuda") for loop in LOOPS}

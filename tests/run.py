@@ -24,6 +24,7 @@ REQUIREMENTS = [
     ROOT / "tests/requirements.txt",
     ROOT / "tests/cli/requirements.txt",
     ROOT / "tests/python/requirements.txt",
+    ROOT / "tests/wasm/requirements.txt",
 ]
 JOBS = str(os.cpu_count() or 1)
 
@@ -296,6 +297,17 @@ def suite_platforms(tally: Tally) -> None:
     call(tally, "platforms", [sys.executable, "tests/platforms.py", *targets])
     if (ROOT / ".git").exists():
         call(tally, "the source archive, twice", [sys.executable, "cmake/dist.py", "--source"])
+
+
+def suite_wasm(tally: Tally) -> None:
+    """WebAssembly: lik_check in Node, the JavaScript's bits beside the command's, and the live
+    page in a browser.
+    """
+    need("node", "chromium")
+    if not build(tally, "release", "-DLIK_WERROR=ON"):
+        return
+    if call(tally, "make wasm", [sys.executable, "cmake/wasm.py", "--check"]):
+        pytest(tally, "wasm", "tests/wasm", LIK_BIN=str(BUILD / "release/lik"))
 
 
 def suite_cli(tally: Tally) -> None:

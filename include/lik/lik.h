@@ -476,7 +476,8 @@ LIK_API LIK_STATUS lik_merge_topk(int64_t parts, int64_t queries, int64_t k_in, 
 /* A small explicit thread pool: `threads` >= 1 counts the calling thread. Pass
  * lik_pool_parallel_for, the pool and lik_pool_threads() in lik_exec. One call uses the pool at
  * a time; others that come meanwhile run on their own thread. After fork() the child's calls
- * run on the calling thread. The pool's threads block signals: those go to the caller's. */
+ * run on the calling thread. The pool's threads block signals: those go to the caller's. A
+ * build for WebAssembly has no pool. */
 struct lik_pool;
 LIK_API LIK_STATUS lik_pool_create(int32_t threads, struct lik_pool **out);
 LIK_API void lik_pool_destroy(struct lik_pool *pool);

@@ -5,7 +5,10 @@
  * A caller that finds the pool busy (another thread's job, or a task calling back into the
  * pool) runs its job alone, so nothing ever waits for somebody else's work. Workers do not
  * survive fork(): the child recognizes the parent's pool by its process id and runs jobs
- * alone. */
+ * alone.
+ *
+ * WebAssembly has no threads that a library could start, and so no pool. */
+#ifndef __wasi__
 #include "base/error.h"
 #include "base/system.h"
 
@@ -144,3 +147,4 @@ void lik_pool_parallel_for(void *opaque, int64_t n, void (*task)(void *arg, int6
     lik_lock_leave(&pool->lock);
     lik_lock_leave(&pool->busy);
 }
+#endif

@@ -1,10 +1,11 @@
 /* What the library needs of an operating system: threads, and memory at an alignment. One file
- * a system, system_posix.c and system_windows.c. */
+ * a system, system_posix.c, system_windows.c and system_wasi.c, which has no threads. */
 #ifndef LIK_BASE_SYSTEM_H
 #define LIK_BASE_SYSTEM_H
 
 #include <stddef.h>
 #include <stdint.h>
+#ifndef __wasi__
 #ifndef _WIN32
 #include <pthread.h>
 #endif
@@ -56,6 +57,7 @@ void lik_threads_join(struct lik_thread *threads, int32_t count);
 
 /* Changes in the child of a fork, where there is such a thing. */
 int64_t lik_process_number(void);
+#endif
 
 /* `align` is a power of two; NULL without memory. */
 void *lik_aligned_alloc(size_t align, size_t bytes);

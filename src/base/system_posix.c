@@ -1,5 +1,5 @@
 /* Threads and memory of POSIX systems; see system.h. */
-#ifndef _WIN32
+#if !defined(_WIN32) && !defined(__wasi__)
 #include "base/system.h"
 
 #include <pthread.h>

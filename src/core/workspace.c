@@ -14,8 +14,8 @@ static uintptr_t begin_of(const struct lik_context *ctx, const struct lik_exec *
 
 static int bytes_of(const struct lik_context *ctx, const struct lik_layout *layout, size_t *bytes)
 {
-    if (layout->failed || layout->bytes > INT64_MAX - 2 * ALIGN_DEVICE)
-        return lik_fail(LIK_EINVAL, "the workspace passes 2^63 bytes");
+    if (layout->failed || layout->bytes > PTRDIFF_MAX - 2 * ALIGN_DEVICE)
+        return lik_fail(LIK_EINVAL, "the workspace passes 2^%d bytes", (int)(8 * sizeof(size_t)) - 1);
     *bytes = (size_t)layout->bytes;
     if (*bytes && !ctx->backend->host_memory)
         *bytes = (size_t)lik_round_up(layout->bytes, ALIGN_DEVICE) + ALIGN_DEVICE;

@@ -22,6 +22,10 @@
     LEVEL(neondot, has_neondot)   \
     LEVEL(neoni8mm, has_neoni8mm) \
     LEVEL(neonbf16, has_neonbf16)
+#elif defined(__wasm__)
+#define LIK_CPU_LEVELS(LEVEL)    \
+    LEVEL(generic, has_baseline) \
+    LEVEL(simd128, has_baseline)
 #else
 #define LIK_CPU_LEVELS(LEVEL) LEVEL(generic, has_baseline)
 #endif

@@ -1,7 +1,7 @@
 /* The row kernels in plain C, for processors without a level of their own. One row at a time
  * against all lanes of the panel, in loops of fixed length that compilers turn into the
  * baseline's vectors. */
-#include "cpu/kernels.h"
+#include "cpu/generic.h"
 
 #include "base/dtype.h"
 
@@ -87,7 +87,7 @@ static inline __attribute__((always_inline)) void run_integer(const struct lik_r
     }
 }
 
-static void look_up(const struct lik_rows *job)
+void lik_generic_look_up(const struct lik_rows *job)
 {
     int64_t segment = 0;
     for (int64_t at = 0; at < job->count; at++) {
@@ -139,8 +139,8 @@ static void pack(float *packed, int64_t stride, const float *const *rows, const 
             packed[k * stride + l] = rows[l][k] * factors[l];
 }
 
-static void decode(const struct lik_cpu_decoder *decoder, float *dst, const void *centroid,
-                   const uint8_t *bytes, int64_t dim)
+void lik_generic_decode(const struct lik_cpu_decoder *decoder, float *dst, const void *centroid,
+                        const uint8_t *bytes, int64_t dim)
 {
     const int bits = decoder->bits, ones = (1 << bits) - 1;
     for (int64_t k = 0; k < dim; k++)
@@ -152,8 +152,8 @@ static void decode(const struct lik_cpu_decoder *decoder, float *dst, const void
     }
 }
 
-static int64_t decode_i8(const struct lik_cpu_decoder *decoder, int8_t *dst,
-                         const struct lik_cpu_rounded *centroid, const uint8_t *bytes, int64_t dim)
+int64_t lik_generic_decode_i8(const struct lik_cpu_decoder *decoder, int8_t *dst,
+                              const struct lik_cpu_rounded *centroid, const uint8_t *bytes, int64_t dim)
 {
     const int bits = decoder->bits, ones = (1 << bits) - 1;
     int64_t squares = 0;
@@ -169,7 +169,7 @@ static int64_t decode_i8(const struct lik_cpu_decoder *decoder, int8_t *dst,
     return squares;
 }
 
-static float quantize(int8_t *dst, const float *src, int64_t n, float room)
+float lik_generic_quantize(int8_t *dst, const float *src, int64_t n, float room)
 {
     float most = 0, broken = room - room, limit = room > 0 ? 126 : 127; /* both may be rounded up */
     for (int64_t k = 0; k < n; k++) {
@@ -194,7 +194,7 @@ static void widen(float *dst, const void *src, int32_t dtype, int64_t n)
         dst[k] = lik_load_f32(src, dtype, k);
 }
 
-static void narrow(void *dst, const float *src, int32_t dtype, int64_t n)
+void lik_generic_narrow(void *dst, const float *src, int32_t dtype, int64_t n)
 {
     for (int64_t k = 0; k < n; k++)
         lik_store_f32(dst, dtype, k, src[k]);
@@ -225,7 +225,7 @@ static float sum_squares_of(float scale, const float *x, int64_t n)
     return ((acc[0] + acc[4]) + (acc[2] + acc[6])) + ((acc[1] + acc[5]) + (acc[3] + acc[7]));
 }
 
-static float sum(const float *x, const float *w, int64_t n)
+float lik_generic_sum(const float *x, const float *w, int64_t n)
 {
     float total = 0;
     for (int64_t i = 0; i < n; i++)
@@ -259,16 +259,16 @@ const struct lik_cpu_kernels lik_kernels_generic = {
     .bf16 = SHAPES(bf16),
     .i8_q16 = EVEN_SHAPES(q16),
     .i8_q7 = EVEN_SHAPES(q7),
-    .look_up = look_up,
+    .look_up = lik_generic_look_up,
     .pack = pack,
-    .decode = decode,
-    .decode_i8 = decode_i8,
+    .decode = lik_generic_decode,
+    .decode_i8 = lik_generic_decode_i8,
     .widen = widen,
-    .quantize = quantize,
-    .narrow = narrow,
+    .quantize = lik_generic_quantize,
+    .narrow = lik_generic_narrow,
     .sum_squares = sum_squares,
     .sum_squares_of = sum_squares_of,
     .dot = dot,
-    .sum = sum,
+    .sum = lik_generic_sum,
     .add_scaled = add_scaled,
 };

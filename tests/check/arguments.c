@@ -494,6 +494,9 @@ static void extreme(const char *what, struct call call, int verbs, int may_refus
                 continue;
             check_describe("arguments: %s, verb %d on %s", what, verb, devices[i].name);
             int status = enter(devices[i].ctx, verb, 1, &c);
+            const int narrow = sizeof(size_t) < 8; /* workspaces end earlier */
+            if (status == LIK_EINVAL && narrow && strstr(lik_last_error(), "the workspace passes 2^31"))
+                continue;
             if (may_refuse && status == LIK_EINVAL)
                 check(strstr(lik_last_error(), "2^63") != NULL, "refused by \"%s\"", lik_last_error());
             else if (!check_ok(status, "plan"))
@@ -645,7 +648,9 @@ static void check_pointers(void)
     NULL_CASE(lik_topk_plan(ctx, &c.topk, NULL, NULL), "plan");
     NULL_CASE(lik_grad_plan(ctx, &c.grad, NULL, NULL), "plan");
     NULL_CASE(lik_context_create("ref", NULL), "out");
+#ifndef __wasi__
     NULL_CASE(lik_pool_create(1, NULL), "out");
+#endif
     NULL_CASE(lik_memory_alloc(NULL, 64, &memory), "ctx");
     NULL_CASE(lik_memory_alloc(ctx, 64, NULL), "out");
     NULL_CASE(lik_memory_copy(NULL, &out, &in, 1), "ctx");
@@ -677,7 +682,8 @@ static void check_pointers(void)
 static void check_memory(void)
 {
     static const size_t too_many[] = {SIZE_MAX, (size_t)PTRDIFF_MAX + 1, (size_t)PTRDIFF_MAX - 62};
-    char number[32];
+    char number[32], most[48];
+    snprintf(most, sizeof most, "at most %zu", (size_t)PTRDIFF_MAX - 63);
     for (int64_t i = 0; i < device_count; i++) {
         const struct lik_context *ctx = devices[i].ctx;
         size_t free_bytes = 1, total_bytes = 1;
@@ -689,8 +695,7 @@ static void check_memory(void)
             memory = &in;
             snprintf(number, sizeof number, "%zu", too_many[j]);
             check(lik_memory_alloc(ctx, too_many[j], &memory) == LIK_EINVAL && !memory &&
-                      strstr(lik_last_error(), number) &&
-                      strstr(lik_last_error(), "at most 9223372036854775744"),
+                      strstr(lik_last_error(), number) && strstr(lik_last_error(), most),
                   "%s bytes: %s", number, lik_last_error());
         }
         memory = &in;

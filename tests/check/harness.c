@@ -223,6 +223,10 @@ static int processor_has(const char *level)
     if (!strcmp(level, "amx"))
         return avx512 && (d7 >> 22 & 13) == 13 && amx_is_allowed(); /* with the system's leave */
 #endif
+#if defined(__wasm__)
+    if (!strcmp(level, "simd128")) /* else nothing of this file could be loaded */
+        return 1;
+#endif
     return !strcmp(level, "ref") || !strcmp(level, "generic") || !strcmp(level, "cuda") ||
            !strcmp(level, "metal");
 }

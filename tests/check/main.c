@@ -13,9 +13,11 @@ static const struct {
     {"special", check_special},     {"invariance", check_invariance},
     {"grad", check_grad},           {"topk", check_topk},
     {"codec", check_codec},         {"quantize", check_quantize},
-    {"arguments", check_arguments}, {"pool", check_pool},
-    {"plans", check_plans},         {"files", check_files},
-    {"views", check_views},
+    {"arguments", check_arguments}, {"views", check_views},
+    {"plans", check_plans},
+#ifndef __wasi__ /* which has neither threads nor files */
+    {"pool", check_pool},           {"files", check_files},
+#endif
 };
 
 static int usage(const char *argument)

@@ -1,4 +1,5 @@
-/* What the suite itself needs of an operating system: system_posix.c, system_windows.c. */
+/* What the suite itself needs of an operating system: system_posix.c, system_windows.c,
+ * system_wasi.c. */
 #ifndef LIK_CHECK_SYSTEM_H
 #define LIK_CHECK_SYSTEM_H
 

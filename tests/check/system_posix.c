@@ -1,5 +1,5 @@
 /* See system.h. */
-#ifndef _WIN32
+#if !defined(_WIN32) && !defined(__wasi__)
 #include "check.h"
 #include "system.h"
 

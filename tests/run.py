@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -102,6 +103,24 @@ def call(tally: Tally, name: str, command: list[str], junit: Path | None = None,
     return ok
 
 
+def call_all(tally: Tally, commands: list[tuple[str, list[str]]]) -> None:
+    """Runs commands of one thread each, as many at a time as there are processors; what one
+    prints is shown when it ends.
+    """
+
+    def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, cwd=ROOT, text=True, errors="replace", stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+
+    with ThreadPoolExecutor(int(JOBS)) as pool:
+        for (name, command), done in zip(
+            commands, pool.map(run, [command for _, command in commands]), strict=True
+        ):
+            print(f"--- {name}: {' '.join(command)}\n{done.stdout}", end="", flush=True)
+            tally.add(name, done.returncode == 0)
+
+
 def build(tally: Tally, preset: str, *options: str) -> bool:
     configured = call(tally, f"configure {preset}", ["cmake", "--preset", preset, *options])
     return configured and call(tally, f"build {preset}", ["cmake", "--build", "--preset", preset, "-j", JOBS])
@@ -114,6 +133,8 @@ def ctest(tally: Tally, preset: str, *options: str, **environment: str) -> None:
         "--test-dir",
         f"build/{preset}",
         "--output-on-failure",
+        "--parallel",
+        JOBS,
         "--output-junit",
         str(junit),
         *options,
@@ -123,7 +144,7 @@ def ctest(tally: Tally, preset: str, *options: str, **environment: str) -> None:
 
 def pytest(tally: Tally, name: str, path: str, *options: str, **environment: str) -> None:
     junit = REPORTS / f"{name}.xml"
-    command = [python(), "-m", "pytest", "-q", path, "--junitxml", str(junit), *options]
+    command = [python(), "-m", "pytest", "-q", "-n", JOBS, path, "--junitxml", str(junit), *options]
     call(tally, f"pytest {name}", command, junit, **environment)
 
 
@@ -211,15 +232,15 @@ def suite_msan(tally: Tally) -> None:
     """
     need("clang")
     if build(tally, "msan"):
-        for device in ("ref", "cpu:generic"):
-            call(tally, f"msan {device}", ["build/msan/tests/lik_check", "--quick", "--device", device])
+        check = ["build/msan/tests/lik_check", "--quick", "--device"]
+        call_all(tally, [(f"msan {device}", [*check, device]) for device in ("ref", "cpu:generic")])
 
 
 def suite_tsan(tally: Tally) -> None:
     """The pool and everything that uses it under ThreadSanitizer."""
     if build(tally, "tsan"):
-        for group in ("pool", "invariance", "topk", "grad"):
-            call(tally, f"tsan {group}", ["build/tsan/tests/lik_check", "--quick", group])
+        check, groups = ["build/tsan/tests/lik_check", "--quick"], ("invariance", "pool", "topk", "grad")
+        call_all(tally, [(f"tsan {group}", [*check, group]) for group in groups])
 
 
 def suite_valgrind(tally: Tally) -> None:
@@ -234,21 +255,24 @@ def suite_valgrind(tally: Tally) -> None:
             "build/dev/tests/lik_check",
             "--quick",
         ]
-        for group in ("special", "topk", "pool"):
-            call(tally, f"valgrind {group}", [*valgrind, group])
+        groups = ("special", "topk", "pool")
+        call_all(tally, [(f"valgrind {group}", [*valgrind, group]) for group in groups])
 
 
 def suite_qemu(tally: Tally) -> None:
     """The baseline on a processor without AVX, the AVX2 level on the oldest one that has it."""
     need("qemu-x86_64-static")
     if build(tally, "release", "-DLIK_WERROR=ON"):
-        for cpu in ("Nehalem", "Haswell"):
-            # QEMU 7.2 loads a whole vector where a scalar FMA names 4 bytes: the guard pages
-            # must stand back a little.
-            lik_check = ["build/release/tests/lik_check", "--quick", "--slack", "64"]
-            check = ["qemu-x86_64-static", "-L", "/", "-cpu", cpu, *lik_check]
-            for group in ("dtypes", "score", "special", "grad", "topk"):
-                call(tally, f"qemu {cpu} {group}", [*check, group])
+        # QEMU 7.2 loads a whole vector where a scalar FMA names 4 bytes: the guard pages must
+        # stand back a little.
+        lik_check = ["build/release/tests/lik_check", "--quick", "--slack", "64"]
+        emulate = ["qemu-x86_64-static", "-L", "/", "-cpu"]
+        checks = [
+            (f"qemu {cpu} {group}", [*emulate, cpu, *lik_check, group])
+            for cpu in ("Nehalem", "Haswell")
+            for group in ("dtypes", "score", "special", "grad", "topk")
+        ]
+        call_all(tally, checks)
 
 
 # Of the tiles of aarch64: which percentage of the vector instructions multiplies, at least.
@@ -277,15 +301,15 @@ def suite_aarch64(tally: Tally) -> None:
         call(tally, f"mix {names}", mix, OBJDUMP="aarch64-linux-gnu-objdump")
     run = ["qemu-aarch64-static", "-cpu"]
     call(tally, "lik --build-info", [*run, "max", "build/aarch64/lik", "--version", "--build-info"])
-    for cpu, *arguments in (
+    checks = (
         ("cortex-a57", "dtypes", "score", "special"),
         ("neoverse-n1", "score", "arguments"),
         ("max", "dtypes", "score", "special", "topk", "codec", "arguments"),
         ("max", "--device", "cpu:neon", "grad"),
         *(("max", "--case", str(n), "invariance") for n in (0, 29, 58, 2000, 2029, 2058)),
-    ):
-        check = [*run, cpu, "build/aarch64/tests/lik_check", "--quick", *arguments]
-        call(tally, f"qemu {cpu} {' '.join(arguments)}", check)
+    )
+    check = ["build/aarch64/tests/lik_check", "--quick"]
+    call_all(tally, [(f"qemu {' '.join(x)}", [*run, x[0], *check, *x[1:]]) for x in checks])
 
 
 def suite_platforms(tally: Tally) -> None:

@@ -176,14 +176,15 @@ static void *numbers(struct keep *keep, int32_t dtype, int64_t n, float size, ui
 }
 
 /* NaN, infinity and its negative take turns: one element of one token of all sequences but
- * those whose number is a multiple of four. */
-static void put_specials(void *data, const struct lik_tokens *x, uint64_t *state)
+ * those whose number is a multiple of four. Of f32 that is multiplied NaN alone: tensor cores
+ * take it in parts, and make NaN of an infinity (docs/numerics.md). */
+static void put_specials(void *data, const struct lik_tokens *x, int infinities, uint64_t *state)
 {
     for (int64_t i = 0; i < x->count; i++) {
         const int64_t first = x->offsets ? ((const int64_t *)x->offsets)[i] : i * x->len_max;
         const int64_t end = x->offsets ? ((const int64_t *)x->offsets)[i + 1] : first + x->len_max;
         const float special[] = {0, NAN, INFINITY, -INFINITY};
-        if (i % 4 == 0 || first == end)
+        if (i % 4 == 0 || first == end || (i % 4 > 1 && !infinities))
             continue;
         const int64_t row = first + random_bits(state) % (uint32_t)(end - first);
         lik_store_f32(data, x->dtype, row * x->dim + random_bits(state) % (uint32_t)x->dim, special[i % 4]);
@@ -267,7 +268,7 @@ static struct lik_tokens operand(struct keep *keep, const struct vector *v, int 
         x.mask_strides.group = x.group_size * length;
     }
     if (v->with & SPECIAL && dense)
-        put_specials(data, &x, state);
+        put_specials(data, &x, dtype != LIK_F32 || v->with & ONE_HOT, state);
     if (!queries && v->bits)
         compress(keep, &x, v->bits, state);
     else if (!dense)

@@ -14,8 +14,7 @@ PYTHON: an interpreter with torch, pytest and this package (also through PYTHONP
 with. By default the test environment of tests/run.py, with a wheel of this tree. Where PyLate
 (up to 1.5.0) or colpali-engine (up to 0.3.16) is installed, the tests of the patches run as
 well. With LIK_MOCK_METAL (the suite `metal` of tests/run.py sets it, for the tests of MPS
-alone: --only test_mps*) Metal's kernels are emulated, calls of more than LIK_EMULATE_MOST
-multiply-adds (3e7) being skipped. Closes with
+alone: --only test_mps*) Metal's kernels are emulated. Closes with
 `N passed, N failed, N skipped`.
 """
 

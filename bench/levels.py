@@ -72,6 +72,12 @@ def more_cases():
 
 def peak_names(variant, level):
     """Which instructions a variant multiplies with, the best first."""
+    if level.startswith("neon"):
+        if "_dot_" in variant:
+            return ["bf16 matrix"]
+        kind = {"neon": "long", "neondot": "dot"}.get(level, "matrix")
+        numbers = [name for name in ("i8", "i16") if f"_q{7 if name == 'i8' else 16}_" in variant]
+        return [f"{name} {kind}" for name in numbers] or ["fma 128"]
     if level == "amx" and "_dot_" in variant:
         return ["amx bf16"]
     if level == "amx" and ("_q7_" in variant or "_q16_" in variant):

@@ -3,13 +3,18 @@
  * repeats a library call, so that calls of a few microseconds are timed without the caller's
  * language.
  *
- * Each function has an AVX2 form, taken when the processor has it, and a generic form in the
- * compiler's own vectors. The accumulators start from different values that the compiler cannot
- * see: from equal ones it kept a single accumulator and the loop reported half as much again as
- * the processor can do. Beside them stands what single instructions can do, peak_of. Threads
- * start together behind a barrier, each with its own registers and its own buffer; the time is
- * from the first start to the last end. */
+ * Multiply-adds have an AVX2 form, taken when the processor has it, one for aarch64, and a
+ * generic one in the compiler's own vectors. The accumulators start from different values that
+ * the compiler cannot see: from equal ones it kept a single accumulator and the loop reported
+ * half as much again as the processor can do. Beside them stands what single instructions can
+ * do, peak_of. Threads start together, each with its own registers and its own buffer; the time
+ * is from the first start to the last end.
+ *
+ * With -DPEAK_MAIN a program that runs every instruction the processor has and checks how many
+ * products it takes (aarch64, for emulators): exit status 1 if one is counted wrongly. */
 #include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,10 +31,22 @@
 #else
 #define HAVE_AVX2_FORM 0
 #endif
+#if defined(__aarch64__)
+#define HAVE_NEON_FORM 1
+#if defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(__APPLE__)
+#include <sys/sysctl.h>
+#endif
+#else
+#define HAVE_NEON_FORM 0
+#endif
+#define HAVE_KINDS (HAVE_AVX2_FORM || HAVE_NEON_FORM) /* instructions by name */
 
 enum { ACCUMULATORS = 12, THREADS_MAX = 256 };
 
 typedef float vec4 __attribute__((vector_size(16)));
+typedef uint64_t bits2 __attribute__((vector_size(16)));
 
 /* Factor, summand, and where the accumulators start. */
 static volatile float fma_values[2 + ACCUMULATORS] = {0.5f, 1.0f, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
@@ -60,10 +77,10 @@ static int has_avx2(void)
 #endif
 }
 
-/* Which form runs: "avx2" or "generic". */
+/* Which form runs: "avx2", "neon" or "generic". */
 const char *peak_level(void)
 {
-    return has_avx2() ? "avx2" : "generic";
+    return has_avx2() ? "avx2" : HAVE_NEON_FORM ? "neon" : "generic";
 }
 
 /* `n` rounds of 12 independent multiply-adds on 4 lanes. Returns the floating-point operations
@@ -84,15 +101,16 @@ static double fma_generic(int64_t n)
 
 static uint64_t read_generic(const unsigned char *data, size_t bytes)
 {
-    uint64_t a = 0, b = 0, c = 0, d = 0, words[4];
-    for (size_t i = 0; i < bytes; i += 32) {
-        memcpy(words, data + i, 32);
+    bits2 a = {0, 0}, b = a, c = a, d = a, words[4];
+    for (size_t i = 0; i < bytes; i += 64) {
+        memcpy(words, data + i, 64);
         a ^= words[0];
         b ^= words[1];
         c ^= words[2];
         d ^= words[3];
     }
-    return a ^ b ^ c ^ d;
+    a ^= b ^ c ^ d;
+    return a[0] ^ a[1];
 }
 
 #if HAVE_AVX2_FORM
@@ -144,6 +162,12 @@ __attribute__((target("avx2"))) static uint64_t read_avx2(const unsigned char *d
 #endif
 
 /* ---- what one instruction can do, by name ---- */
+
+struct kind {
+    const char *name;
+    int (*usable)(void);
+    double (*rounds)(int64_t n); /* operations done */
+};
 
 #if HAVE_AVX2_FORM
 /* 12 of an instruction, on registers of their own, n times; all read register 12. They hold
@@ -228,6 +252,7 @@ static int has_amx(int bit)
     return has_512() && has_bit(0, 3, 24) && has_bit(0, 3, bit) &&
            !syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18);
 #else
+    (void)bit;
     return 0;
 #endif
 }
@@ -242,14 +267,99 @@ static int has_amx_i8(void)
     return has_amx(25);
 }
 
-static const struct kind {
-    const char *name;
-    int (*usable)(void);
-    double (*rounds)(int64_t n); /* operations done */
-} kinds[] = {{"fma 256", has_avx2, fma_256},       {"fma 512", has_512, fma_512},
-             {"bf16 dot", has_bf16, dot_bf16},     {"i8 dot", has_vnni, dot_i8},
-             {"i16 dot", has_vnni, dot_i16},       {"i8 dot 256", has_avx_vnni, dot_i8_256},
-             {"amx bf16", has_amx_bf16, amx_bf16}, {"amx i8", has_amx_i8, amx_i8}};
+static const struct kind kinds[] = {
+    {"fma 256", has_avx2, fma_256},       {"fma 512", has_512, fma_512},
+    {"bf16 dot", has_bf16, dot_bf16},     {"i8 dot", has_vnni, dot_i8},
+    {"i16 dot", has_vnni, dot_i16},       {"i8 dot 256", has_avx_vnni, dot_i8_256},
+    {"amx bf16", has_amx_bf16, amx_bf16}, {"amx i8", has_amx_i8, amx_i8}};
+#endif
+
+#if HAVE_NEON_FORM
+/* 24 of an instruction, on registers of their own, n times: four pipes with a latency of 4 ask
+ * for 16. All multiply v30, whose elements are ones, so that the sums of a register say how
+ * many products an instruction takes. */
+#define EIGHT(i, a, b, c, d, e, f, g, h, rest)                                                  \
+    i " v" #a rest i " v" #b rest i " v" #c rest i " v" #d rest i " v" #e rest i " v" #f rest i \
+      " v" #g rest i " v" #h rest
+#define ALL(i, rest)                       \
+    EIGHT(i, 0, 1, 2, 3, 4, 5, 6, 7, rest) \
+    EIGHT(i, 8, 9, 10, 11, 12, 13, 14, 15, rest) EIGHT(i, 16, 17, 18, 19, 20, 21, 22, 23, rest)
+#define REPEATED(name, with, ones, instruction, operands, operations)                                        \
+    __attribute__((target("arch=armv8.2-a" with))) static double name(int64_t n)                             \
+    {                                                                                                        \
+        int64_t i = n;                                                                                       \
+        __asm__ volatile(ones "\n\t" ALL("movi", ".4s, #0\n\t") "1:\n\t" ALL(                                \
+                             instruction, operands "\n\t") "subs %0, %0, #1\n\tb.ne 1b\n\tstr q23, [%1]"     \
+                         : "+r"(i)                                                                           \
+                         : "r"(last_sums)                                                                    \
+                         : "cc", "memory", "w9", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", \
+                           "v10", "v11", "v12", "v13", "v14", "v15", "v16", "v17", "v18", "v19", "v20",      \
+                           "v21", "v22", "v23", "v30");                                                      \
+        return (double)n * 24 * (operations);                                                                \
+    }
+static _Thread_local char last_sums[16];
+
+REPEATED(fma_128, "", "fmov v30.4s, #1.0", "fmla", ".4s, v30.4s, v30.4s", 4 * 2)
+REPEATED(long_i16, "", "movi v30.8h, #1", "smlal", ".4s, v30.4h, v30.4h", 4 * 2)
+REPEATED(long_i8, "", "movi v30.16b, #1", "smlal", ".8h, v30.8b, v30.8b", 8 * 2)
+REPEATED(dot_i8, "+dotprod", "movi v30.16b, #1", "sdot", ".4s, v30.16b, v30.16b", 16 * 2)
+REPEATED(matrix_i8, "+i8mm", "movi v30.16b, #1", "smmla", ".4s, v30.16b, v30.16b", 32 * 2)
+REPEATED(matrix_bf16, "+bf16", "mov w9, #0x3f80\n\tdup v30.8h, w9", "bfmmla", ".4s, v30.8h, v30.8h", 16 * 2)
+
+/* An i16 meets an i8 as two bytes of its own: half as many products. */
+static double dot_i16(int64_t n)
+{
+    return dot_i8(n) / 2;
+}
+
+static double matrix_i16(int64_t n)
+{
+    return matrix_i8(n) / 2;
+}
+
+static int has_neon(void)
+{
+    return 1;
+}
+
+/* By its bit in AT_HWCAP (0 ... 63) or AT_HWCAP2 (64 ...), and Apple's name. */
+static int has_feature(int hwcap, const char *apple)
+{
+    (void)hwcap, (void)apple;
+#if defined(__linux__)
+    return (int)(getauxval(hwcap < 64 ? AT_HWCAP : AT_HWCAP2) >> hwcap % 64 & 1);
+#elif defined(__APPLE__)
+    int has = 0;
+    size_t size = sizeof has;
+    return !sysctlbyname(apple, &has, &size, NULL, 0) && has;
+#else
+    return 0;
+#endif
+}
+
+static int has_dot(void)
+{
+    return has_feature(20, "hw.optional.arm.FEAT_DotProd");
+}
+
+static int has_i8mm(void)
+{
+    return has_feature(64 + 13, "hw.optional.arm.FEAT_I8MM");
+}
+
+static int has_bf16(void)
+{
+    return has_feature(64 + 14, "hw.optional.arm.FEAT_BF16");
+}
+
+static const struct kind kinds[] = {
+    {"fma 128", has_neon, fma_128},     {"i16 long", has_neon, long_i16},
+    {"i8 long", has_neon, long_i8},     {"i16 dot", has_dot, dot_i16},
+    {"i8 dot", has_dot, dot_i8},        {"i16 matrix", has_i8mm, matrix_i16},
+    {"i8 matrix", has_i8mm, matrix_i8}, {"bf16 matrix", has_bf16, matrix_bf16},
+};
+#endif
+#if HAVE_KINDS
 enum { KINDS = sizeof kinds / sizeof *kinds };
 #endif
 
@@ -258,6 +368,8 @@ static double fma_rounds(int64_t n)
 #if HAVE_AVX2_FORM
     if (has_avx2())
         return fma_avx2(n);
+#elif HAVE_NEON_FORM
+    return fma_128(n);
 #endif
     return fma_generic(n);
 }
@@ -273,7 +385,7 @@ static uint64_t read_once(const unsigned char *data, size_t bytes)
 
 /* One thread's share. `bytes` 0: the multiplying loop; else reads of a buffer of that size. */
 struct job {
-    pthread_barrier_t *barrier;
+    atomic_int *missing; /* threads that are not ready: all start when none is */
     size_t bytes;
     double (*rounds)(int64_t n); /* operations done */
     double seconds;              /* at least this long */
@@ -295,7 +407,9 @@ static void *work(void *arg)
             bits = read_once(data, job->bytes);
         }
     }
-    pthread_barrier_wait(job->barrier);
+    atomic_fetch_sub(job->missing, 1);
+    while (atomic_load(job->missing) > 0)
+        sched_yield();
     job->begin = job->end = now();
     while (!job->failed && job->end - job->begin < job->seconds) {
         if (data) {
@@ -321,14 +435,14 @@ static double measure(int threads, size_t bytes, double (*rounds)(int64_t), doub
 {
     struct job jobs[THREADS_MAX];
     pthread_t ids[THREADS_MAX];
-    pthread_barrier_t barrier;
-    if (threads < 1 || threads > THREADS_MAX || pthread_barrier_init(&barrier, NULL, (unsigned)threads))
+    atomic_int missing = threads;
+    if (threads < 1 || threads > THREADS_MAX)
         return -1;
     for (int i = 0; i < threads; i++)
-        jobs[i] = (struct job){.barrier = &barrier, .bytes = bytes, .rounds = rounds, .seconds = seconds};
+        jobs[i] = (struct job){.missing = &missing, .bytes = bytes, .rounds = rounds, .seconds = seconds};
     for (int i = 1; i < threads; i++)
         if (pthread_create(&ids[i], NULL, work, &jobs[i]))
-            abort(); /* the others wait at the barrier: nothing sensible is left to do */
+            abort(); /* the others wait for it: nothing sensible is left to do */
     work(&jobs[0]);
     double done = 0, begin = jobs[0].begin, end = jobs[0].end;
     int failed = jobs[0].failed;
@@ -340,7 +454,6 @@ static double measure(int threads, size_t bytes, double (*rounds)(int64_t), doub
         end = jobs[i].end > end ? jobs[i].end : end;
         failed |= jobs[i].failed;
     }
-    pthread_barrier_destroy(&barrier);
     return failed || end <= begin ? -1 : done / (end - begin);
 }
 
@@ -354,7 +467,7 @@ double peak_fma(int threads, double seconds)
 /* The name of the n-th instruction that peak_of knows; NULL past the last. */
 const char *peak_name(int n)
 {
-#if HAVE_AVX2_FORM
+#if HAVE_KINDS
     return n >= 0 && n < KINDS ? kinds[n].name : NULL;
 #else
     (void)n;
@@ -366,7 +479,7 @@ const char *peak_name(int n)
  * product); 0 if this processor lacks it. */
 double peak_of(const char *name, int threads, double seconds)
 {
-#if HAVE_AVX2_FORM
+#if HAVE_KINDS
     for (int i = 0; i < KINDS; i++)
         if (!strcmp(kinds[i].name, name))
             return kinds[i].usable() ? measure(threads, 0, kinds[i].rounds, seconds) : 0;
@@ -394,3 +507,51 @@ double peak_repeat(int (*run)(const void *context, const void *problem, const vo
             return -1;
     return times > 0 ? (now() - begin) / (double)times : -1;
 }
+
+#if defined(PEAK_MAIN) && HAVE_NEON_FORM
+#include <stdio.h>
+
+/* Products in the sums of a register of ones: f32, i16, or i32. */
+static double products_in(const char *name)
+{
+    double sum = 0;
+    float f[4];
+    int32_t i[4];
+    int16_t h[8];
+    memcpy(f, last_sums, sizeof f);
+    memcpy(i, last_sums, sizeof i);
+    memcpy(h, last_sums, sizeof h);
+    for (int n = 0; n < 8; n++)
+        if (!strcmp(name, "i8 long"))
+            sum += h[n];
+        else if (n < 4)
+            sum += *name == 'i' ? i[n] : (double)f[n];
+    /* an i16 by an i8 is two products of bytes */
+    return !strcmp(name, "i16 dot") || !strcmp(name, "i16 matrix") ? sum / 2 : sum;
+}
+
+int main(void)
+{
+    const int64_t n = 1000;
+    unsigned char data[256];
+    uint64_t bits = 0;
+    for (int i = 0; i < 256; i++)
+        data[i] = (unsigned char)(i * i * 7);
+    for (int i = 0; i < 256; i++)
+        bits ^= (uint64_t)data[i] << i % 8 * 8;
+    int wrong = read_once(data, 256) != bits;
+    for (int i = 0; i < KINDS; i++) {
+        if (!kinds[i].usable()) {
+            printf("%s: this processor lacks it\n", kinds[i].name);
+            continue;
+        }
+        double products = kinds[i].rounds(n) / 24 / 2;
+        wrong += products != products_in(kinds[i].name);
+        printf("%s: %.0f products an instruction, %.0f found\n", kinds[i].name, products / n,
+               products_in(kinds[i].name) / n);
+    }
+    wrong += measure(2, 0, fma_rounds, 0.001) <= 0;
+    printf("%d wrong\n", wrong);
+    return wrong ? 1 : 0;
+}
+#endif

@@ -2,6 +2,7 @@
 """Builds a wheel for every platform on this one, and inspects them: `make wheels`.
 
     wheels.py [PLATFORM ...]        default: all; wheels go to dist/
+    wheels.py FILE.whl ...          looks at wheels that were made otherwise, such as with CUDA
 
 One wheel a platform serves every Python from 3.11 on (abi3). It holds the CPU library, whose
 levels are chosen where it runs, and the `lik` command. The compiler is the PyPI package
@@ -21,6 +22,7 @@ VENV = ROOT / ".venv-wheels"
 PINS = ROOT / "cmake/wheels.txt"
 DIST = ROOT / "dist"
 MOST_BYTES = 5_000_000
+MOST_BYTES_CUDA = 100_000_000  # what PyPI takes
 
 # platform tag -> zig's target. The numbers are the oldest system that a wheel is for.
 PLATFORMS = {
@@ -117,14 +119,13 @@ def build(
 def inspect(wheel: Path, platform: str, bin_folder: Path) -> list[str]:
     """What is wrong with a wheel."""
     wrong, windows = [], platform.startswith("win")
+    package = "late_interaction_kernels/"
+    module = package + ("_native.pyd" if windows else "_native.abi3.so")
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         tag = next(archive.read(n).decode() for n in names if n.endswith(".dist-info/WHEEL"))
-    package = "late_interaction_kernels/"
-    for part in (
-        package + ("_native.pyd" if windows else "_native.abi3.so"),
-        package + ("_bin/lik.exe" if windows else "_bin/lik"),
-    ):
+        cuda = module in names and b".nv_fatbin" in archive.read(module)  # the name of a section
+    for part in (module, package + ("_bin/lik.exe" if windows else "_bin/lik")):
         if part not in names:
             wrong.append(f"{part} is not in it")
     wrong += [
@@ -132,8 +133,9 @@ def inspect(wheel: Path, platform: str, bin_folder: Path) -> list[str]:
     ]
     if f"Tag: cp311-abi3-{platform}" not in tag.splitlines() or "Root-Is-Purelib: false" not in tag:
         wrong.append(f"its tags are\n{tag}")
-    if wheel.stat().st_size > MOST_BYTES:
-        wrong.append(f"it has {wheel.stat().st_size} bytes, more than {MOST_BYTES}")
+    most = MOST_BYTES_CUDA if cuda else MOST_BYTES
+    if wheel.stat().st_size > most:
+        wrong.append(f"it has {wheel.stat().st_size} bytes, more than {most}")
     run(bin_folder / "abi3audit", "--strict", "--assume-minimum-abi3", "3.11", wheel)
     if platform.startswith("manylinux"):
         shown = run(bin_folder / "auditwheel", "show", wheel).replace("\n", " ")
@@ -149,16 +151,21 @@ def inspect(wheel: Path, platform: str, bin_folder: Path) -> list[str]:
 
 def main() -> int:
     wanted = sys.argv[1:] or list(PLATFORMS)
-    for platform in wanted:
-        if platform not in PLATFORMS:
-            sys.exit(f"wheels: there is no platform {platform!r}, there are {', '.join(PLATFORMS)}")
+    for name in wanted:
+        if name not in PLATFORMS and not (name.endswith(".whl") and Path(name).is_file()):
+            sys.exit(f"wheels: {name!r} is neither a wheel nor a platform: {', '.join(PLATFORMS)}")
     bin_folder = tools()
     compiler, failed = zig(bin_folder), 0
     headers()
-    for platform in wanted:
-        made = build(platform, bin_folder, compiler)
-        DIST.mkdir(exist_ok=True)
-        wheel = Path(shutil.move(made, DIST / made.name))
+    for name in wanted:
+        given = name.endswith(".whl")
+        platform = Path(name).stem.split("-", 4)[4] if given else name
+        if given:
+            wheel = Path(name)
+        else:
+            made = build(platform, bin_folder, compiler)
+            DIST.mkdir(exist_ok=True)
+            wheel = Path(shutil.move(made, DIST / made.name))
         wrong = inspect(wheel, platform, bin_folder)
         print(
             f"{wheel.name}: {wheel.stat().st_size / 1e6:.2f} MB, " + ("; ".join(wrong) or "sound"), flush=True

@@ -301,6 +301,11 @@ def suite_aarch64(tally: Tally) -> None:
         call(tally, f"mix {names}", mix, OBJDUMP="aarch64-linux-gnu-objdump")
     run = ["qemu-aarch64-static", "-cpu"]
     call(tally, "lik --build-info", [*run, "max", "build/aarch64/lik", "--version", "--build-info"])
+    peak = str(BUILD / "aarch64/peak")
+    compiler = "aarch64-linux-gnu-gcc -std=gnu11 -O2 -Wall -Wextra -Werror -static -pthread -DPEAK_MAIN"
+    if call(tally, "build bench/peak.c", [*compiler.split(), "-o", peak, "bench/peak.c"]):
+        for cpu in ("cortex-a57", "neoverse-n1", "max"):
+            call(tally, f"bench/peak.c on {cpu}", [*run, cpu, peak])
     checks = (
         ("cortex-a57", "dtypes", "score", "special"),
         ("neoverse-n1", "score", "arguments"),

@@ -97,13 +97,18 @@ static int inspect(struct lik_gpu *gpu, int device)
     if (arch < 75)
         return lik_fail(LIK_EDEVICE, "device %d has compute capability %d.%d, at least 7.5 is needed", device,
                         major, minor);
+    cudaDeviceProp properties;
+    int status = lik_cuda_status(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties");
+    if (status)
+        return status;
     *gpu = {};
     gpu->device = device;
+    snprintf(gpu->name, sizeof gpu->name, "%.63s", properties.name);
     gpu->limits.arch = cap < arch ? cap : arch;
     gpu->limits.processors = processors;
     gpu->limits.shared_bytes = (size_t)shared;
     gpu->limits.resident_bytes = (size_t)(shared_all / 2 - 2048);
-    int status = lik_cuda_score_prepare(gpu);
+    status = lik_cuda_score_prepare(gpu);
     return status ? status : lik_cuda_grad_prepare(gpu);
 }
 
@@ -138,6 +143,7 @@ int lik_cuda_open(struct lik_context *ctx, const char *level)
     ctx->kernels = &gpus[device];
     ctx->device = (int32_t)device;
     snprintf(ctx->name, sizeof ctx->name, "cuda:%ld", device);
+    snprintf(ctx->hardware, sizeof ctx->hardware, "%s", gpus[device].name);
     return LIK_OK;
 }
 

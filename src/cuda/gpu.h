@@ -13,6 +13,7 @@ struct lik_gpu {
     int device;
     struct gpu_limits limits;
     void *encode_tensor_map; /* the driver's cuTensorMapEncodeTiled, if limits.hopper */
+    char name[64];
 };
 
 /* device.cu: the hooks of struct lik_backend but the operations. */

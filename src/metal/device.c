@@ -124,6 +124,15 @@ static void be_safe(objc_id options)
     }
 }
 
+/* What a compiler says, from its first error on: warnings stand before. */
+static const char *first_error(const char *log)
+{
+    const char *at = strstr(log, "error: ");
+    while (at && at > log && at[-1] != '\n')
+        at--;
+    return at ? at : log;
+}
+
 /* gpu->library, or gpu->failure. */
 static void compile(struct lik_metal_gpu *gpu)
 {
@@ -140,7 +149,8 @@ static void compile(struct lik_metal_gpu *gpu)
     gpu->library = LIK_SEND(objc_id (*)(objc_id, objc_sel, objc_id, objc_id, objc_id *), gpu->device,
                             lik_objc.new_library, text, options, &error);
     if (!gpu->library)
-        snprintf(gpu->failure, sizeof gpu->failure, "%s", error ? lik_objc_reason(error) : "no reason given");
+        snprintf(gpu->failure, sizeof gpu->failure, "%s",
+                 error ? first_error(lik_objc_reason(error)) : "no reason given");
     lik_objc_release(options);
 }
 

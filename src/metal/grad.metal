@@ -303,7 +303,7 @@ static float product_of(constant lik_metal_grad &args, thread const gatherer &g,
      lane}
 
 /* The gradient of one operand. */
-kernel void lik_grad(GRAD_BUFFERS, LIK_BUFFER(device const uchar *, scale, LIK_AT_SCALE))
+LIK_KERNEL lik_grad(GRAD_BUFFERS, LIK_BUFFER(device const uchar *, scale, LIK_AT_SCALE))
 {
     gatherer g = GATHERER;
     long first = long(group) * LIK_METAL_SIMDS + simd;
@@ -314,7 +314,7 @@ kernel void lik_grad(GRAD_BUFFERS, LIK_BUFFER(device const uchar *, scale, LIK_A
 }
 
 /* The gradient of the query tokens' weights: the sum of g times the maxima that each had. */
-kernel void lik_grad_weights(GRAD_BUFFERS)
+LIK_KERNEL lik_grad_weights(GRAD_BUFFERS)
 {
     gatherer g = GATHERER;
     for (long row = long(group) * LIK_METAL_SIMDS + simd; row < args.rows;

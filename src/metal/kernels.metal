@@ -4,7 +4,7 @@
  * compiles it as the latter:
  *
  * - buffers are declared by LIK_BUFFER, threadgroup arrays by LIK_THREADGROUP, the place of a
- *   thread by LIK_WHERE;
+ *   thread by LIK_WHERE, kernels by LIK_KERNEL;
  * - nothing counts on lanes being in step: between a write of threadgroup memory and another
  *   lane's access there is a barrier, of the simdgroup where only its lanes are concerned;
  * - which lane holds which element of an 8x8 matrix is nobody's business: matrices are loaded,

@@ -80,7 +80,7 @@ struct lik_metal_grad_plan {
 
 struct lik_metal_topk_plan {
     struct lik_metal_score_plan score;
-    int64_t queries_per_chunk, documents_per_chunk; /* chunks cut the columns of all queries */
+    int64_t queries_per_chunk, documents_per_chunk;
     int64_t sorted_keys; /* a power of two: keys a query, sorted in device memory; 0: runs */
     size_t scores, keys[2], best[2];
 };

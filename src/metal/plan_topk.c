@@ -1,5 +1,6 @@
 /* How the k best are found: documents are scored a chunk at a time into the workspace, and a
- * chunk's scores are reduced to k keys a query before the next.
+ * chunk's scores are reduced to k keys a query before the next. Of many queries some thousands
+ * go through all documents before the next.
  *
  * A key is 64 bits, the score as an ordered integer above the document's number, so that plain
  * integer order is the order of lik_topk. Selection sorts runs of keys in threadgroup memory
@@ -11,7 +12,11 @@
 
 #include <stdio.h>
 
-#define CHUNK_SCORES (16ll << 20)
+/* Scores of a chunk, and the documents that it has at least: tests make both small. */
+#ifndef LIK_METAL_CHUNK_SCORES
+#define LIK_METAL_CHUNK_SCORES    (16ll << 20)
+#define LIK_METAL_CHUNK_DOCUMENTS (4ll * LIK_METAL_RUN)
+#endif
 
 int lik_metal_run_sort(uint64_t *keys, int64_t queries, int64_t padded, const struct lik_metal_queue *queue)
 {
@@ -33,13 +38,16 @@ int lik_metal_plan_topk(const struct lik_topk *op, struct lik_layout *layout, st
 {
     const struct lik_score *s = &op->score;
     const int64_t queries = s->q.count, columns = lik_score_columns(s), k = op->k;
-    *p = (struct lik_metal_topk_plan){.queries_per_chunk = queries};
+    *p = (struct lik_metal_topk_plan){0};
     if (columns >= 0xffffffffll)
         return lik_fail(LIK_EUNSUPPORTED, "%lld documents a query, top-k on Metal takes 2^32 - 2",
                         (long long)columns);
-    int64_t chunk = lik_max_i64(CHUNK_SCORES / lik_max_i64(queries, 1), 4 * LIK_METAL_RUN);
+    int64_t documents = lik_min_i64(columns, LIK_METAL_CHUNK_DOCUMENTS);
+    int64_t rows = lik_min_i64(queries, lik_max_i64(LIK_METAL_CHUNK_SCORES / lik_max_i64(documents, 1), 1));
+    int64_t chunk = lik_max_i64(LIK_METAL_CHUNK_SCORES / lik_max_i64(rows, 1), LIK_METAL_CHUNK_DOCUMENTS);
+    p->queries_per_chunk = rows;
     p->documents_per_chunk = lik_min_i64(chunk, columns);
-    int status = lik_metal_plan_score_part(s, queries, p->documents_per_chunk, &p->score);
+    int status = lik_metal_plan_score_part(s, rows, p->documents_per_chunk, &p->score);
     if (status)
         return status;
     if (p->score.items > 0)
@@ -52,11 +60,11 @@ int lik_metal_plan_topk(const struct lik_topk *op, struct lik_layout *layout, st
     int64_t keys = p->sorted_keys ? p->sorted_keys : (runs + 1) * k, key_bytes;
     if (lik_mul_i64(keys, 8, &key_bytes))
         key_bytes = layout->failed = 1;
-    p->scores = lik_layout_take(layout, queries * p->documents_per_chunk, 4, LIK_METAL_ALIGN);
+    p->scores = lik_layout_take(layout, rows * p->documents_per_chunk, 4, LIK_METAL_ALIGN);
     for (int i = 0; i < 2; i++)
-        p->keys[i] = lik_layout_take(layout, queries, key_bytes, LIK_METAL_ALIGN);
+        p->keys[i] = lik_layout_take(layout, rows, key_bytes, LIK_METAL_ALIGN);
     for (int i = 0; i < 2 && !p->sorted_keys; i++)
-        p->best[i] = lik_layout_take(layout, queries, k * 8, LIK_METAL_ALIGN);
+        p->best[i] = lik_layout_take(layout, rows, k * 8, LIK_METAL_ALIGN);
     return LIK_OK;
 }
 
@@ -83,25 +91,25 @@ static int select_level(struct lik_metal_select *args, const void *scores, const
 }
 
 /* Reduces a chunk's scores and the best before them to the best of both. */
-static int select_chunk(const struct lik_topk *op, const struct lik_metal_topk_plan *p, int64_t first,
-                        int64_t columns, char *workspace, int turn, struct best *best,
+static int select_chunk(const struct lik_topk *op, const struct lik_metal_topk_plan *p,
+                        const struct lik_metal_part *part, char *workspace, int turn, struct best *best,
                         const struct lik_metal_queue *queue)
 {
     struct lik_metal_select args = {
-        .queries = op->score.q.count,
-        .count = columns,
-        .stride = columns,
+        .queries = part->rows,
+        .count = part->columns,
+        .stride = part->columns,
         .more = best->count,
         .more_stride = best->stride,
         .from_scores = 1,
-        .first_id = first,
+        .first_id = part->column,
         .smallest = op->smallest != 0,
         .padded = p->sorted_keys,
     };
     const void *scores = workspace + p->scores;
     uint64_t *keys[2] = {(uint64_t *)(void *)(workspace + p->keys[0]),
                          (uint64_t *)(void *)(workspace + p->keys[1])};
-    int64_t found = lik_min_i64(op->k, best->count + columns);
+    int64_t found = lik_min_i64(op->k, best->count + part->columns);
     if (p->sorted_keys) {
         int status = select_level(&args, scores, NULL, best, keys[turn], LIK_METAL_GATHER_KEYS, queue);
         *best = (struct best){keys[turn], found, p->sorted_keys};
@@ -125,41 +133,51 @@ static int select_chunk(const struct lik_topk *op, const struct lik_metal_topk_p
     }
 }
 
-int lik_metal_run_topk(const struct lik_topk *op, const struct lik_metal_topk_plan *p, char *workspace,
-                       const struct lik_metal_queue *queue)
+/* All documents by queries row ... row + rows - 1. */
+static int run_queries(const struct lik_topk *op, const struct lik_metal_topk_plan *p, int64_t row,
+                       int64_t rows, char *workspace, const struct lik_metal_queue *queue)
 {
-    const struct lik_score *s = &op->score;
-    const int64_t queries = s->q.count, columns = lik_score_columns(s);
+    const int64_t columns = lik_score_columns(&op->score);
     struct best best = {NULL, 0, 0};
-    if (queries == 0)
-        return LIK_OK;
-    int status = columns ? lik_metal_run_score_factors(s, &p->score, workspace, queue) : LIK_OK;
-    int turn = 0;
+    int status = LIK_OK, turn = 0;
     for (int64_t column = 0; column < columns && !status; column += p->documents_per_chunk, turn ^= 1) {
         struct lik_metal_score_plan chunk = p->score;
         struct lik_metal_part part = {
-            .rows = queries,
+            .row = row,
+            .rows = rows,
             .column = column,
             .columns = lik_min_i64(columns - column, p->documents_per_chunk),
             .scores = (float *)(void *)(workspace + p->scores),
         };
         part.scores_stride = part.columns;
-        if (part.columns < p->documents_per_chunk)
-            lik_metal_cut_score(queries, part.columns, &chunk);
-        status = lik_metal_run_score_part(s, &chunk, workspace, &part, queue);
+        if (part.columns < p->documents_per_chunk || rows < p->queries_per_chunk)
+            lik_metal_cut_score(rows, part.columns, &chunk);
+        status = lik_metal_run_score_part(&op->score, &chunk, workspace, &part, queue);
         if (!status)
-            status = select_chunk(op, p, column, part.columns, workspace, turn, &best, queue);
+            status = select_chunk(op, p, &part, workspace, turn, &best, queue);
     }
     if (status)
         return status;
     struct lik_metal_dispatch dispatch = {.kernel = LIK_METAL_WRITE_BEST};
-    struct lik_metal_best args = {queries, op->k, best.stride, best.count, op->id_base, op->smallest != 0, 0};
-    args.threadgroups = dispatch.threadgroups = lik_metal_groups(queries * op->k, LIK_METAL_THREADS);
+    struct lik_metal_best args = {rows, op->k, best.stride, best.count, op->id_base, op->smallest != 0, 0};
+    args.threadgroups = dispatch.threadgroups = lik_metal_groups(rows * op->k, LIK_METAL_THREADS);
     dispatch.args = &args;
     dispatch.buffers[LIK_AT_KEYS] = best.keys;
-    dispatch.buffers[LIK_AT_VALUES] = op->values;
-    dispatch.buffers[LIK_AT_IDS] = op->ids;
+    dispatch.buffers[LIK_AT_VALUES] = op->values + row * op->k;
+    dispatch.buffers[LIK_AT_IDS] = op->ids + row * op->k;
     return queue->dispatch(queue->host, &dispatch);
+}
+
+int lik_metal_run_topk(const struct lik_topk *op, const struct lik_metal_topk_plan *p, char *workspace,
+                       const struct lik_metal_queue *queue)
+{
+    const struct lik_score *s = &op->score;
+    const int64_t queries = s->q.count, per = p->queries_per_chunk;
+    int status = queries && lik_score_columns(s) ? lik_metal_run_score_factors(s, &p->score, workspace, queue)
+                                                 : LIK_OK;
+    for (int64_t row = 0; row < queries && !status; row += per)
+        status = run_queries(op, p, row, lik_min_i64(per, queries - row), workspace, queue);
+    return status;
 }
 
 void lik_metal_name_topk(const struct lik_topk *op, const struct lik_metal_topk_plan *p, char *text,

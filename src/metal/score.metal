@@ -302,7 +302,7 @@ static float end_rows(constant lik_metal_score &args, thread const scorer &s, de
 template <typename T, int KIND>
 void score_document(constant lik_metal_score &args, thread const scorer &s, device float *scores,
                     device uchar *argmax, long row, long column, int queries, bool resident,
-                    threadgroup T *rows, threadgroup T *columns)
+                    threadgroup T *rows, threadgroup int *columns)
 {
     long j = document_of(args, s, row, column), len = args.q.len_max;
     sequence d = sequence_at(args.d, s.d.offsets, j);
@@ -324,12 +324,12 @@ void score_document(constant lik_metal_score &args, thread const scorer &s, devi
         for (int t = 0; t < d.length && KIND != LIK_KIND_ONE_HOT; t += LIK_METAL_COLUMNS) {
             find_columns(args, s, d, j, t);
             threadgroup_barrier(mem_flags::mem_threadgroup);
-            multiply<T, KIND>(args, s, has_rows, rows, columns);
+            multiply<T, KIND>(args, s, has_rows, rows, (threadgroup T *)columns);
             if (has_rows)
                 take_products(s, sizeof(T) != 4, t + int(s.lane), best);
             threadgroup_barrier(mem_flags::mem_threadgroup);
         }
-        combine(s, (threadgroup int *)columns, best);
+        combine(s, columns, best);
         threadgroup_barrier(mem_flags::mem_threadgroup);
         sum = end_rows(args, s, argmax, row, column, queries, first, sum);
     }
@@ -343,7 +343,7 @@ void score_document(constant lik_metal_score &args, thread const scorer &s, devi
 
 template <typename T, int KIND>
 void score_items(constant lik_metal_score &args, thread const scorer &s, device float *scores,
-                 device uchar *argmax, uint group, threadgroup T *rows, threadgroup T *columns)
+                 device uchar *argmax, uint group, threadgroup T *rows, threadgroup int *columns)
 {
     bool resident = args.q.len_max <= LIK_METAL_ROWS; /* the rows are the same for all documents */
     for (long item = group; item < args.items; item += args.threadgroups) {
@@ -359,59 +359,60 @@ void score_items(constant lik_metal_score &args, thread const scorer &s, device 
     }
 }
 
-/* A kernel for documents of a kind, whose tiles hold elements of type T. */
-#define SCORE_KERNEL(name, T, kind)                                                        \
-    kernel void name(LIK_WHERE, LIK_BUFFER(constant lik_metal_score &, args, LIK_AT_ARGS), \
-                     LIK_BUFFER(device const uchar *, q_data, LIK_AT_Q_DATA),              \
-                     LIK_BUFFER(device const uchar *, q_offsets, LIK_AT_Q_OFFSETS),        \
-                     LIK_BUFFER(device const uchar *, q_mask, LIK_AT_Q_MASK),              \
-                     LIK_BUFFER(device const float *, q_factors, LIK_AT_Q_FACTORS),        \
-                     LIK_BUFFER(device const float *, weights, LIK_AT_Q_WEIGHTS),          \
-                     LIK_BUFFER(device const uchar *, d_data, LIK_AT_D_DATA),              \
-                     LIK_BUFFER(device const uchar *, d_offsets, LIK_AT_D_OFFSETS),        \
-                     LIK_BUFFER(device const uchar *, d_mask, LIK_AT_D_MASK),              \
-                     LIK_BUFFER(device const float *, d_factors, LIK_AT_D_FACTORS),        \
-                     LIK_BUFFER(device const uchar *, d_codes, LIK_AT_D_CODES),            \
-                     LIK_BUFFER(device const uchar *, centroids, LIK_AT_D_CENTROIDS),      \
-                     LIK_BUFFER(device const uchar *, buckets, LIK_AT_D_BUCKETS),          \
-                     LIK_BUFFER(device const long *, list_q, LIK_AT_LIST_Q),               \
-                     LIK_BUFFER(device const long *, list_d, LIK_AT_LIST_D),               \
-                     LIK_BUFFER(device float *, scores, LIK_AT_SCORES),                    \
-                     LIK_BUFFER(device uchar *, argmax, LIK_AT_ARGMAX))                    \
-    {                                                                                      \
-        LIK_THREADGROUP(T, rows, LIK_METAL_ROWS * ROW_STRIDE);                             \
-        LIK_THREADGROUP(T, columns, LIK_METAL_COLUMNS * COLUMN_STRIDE * 4 / sizeof(T));    \
-        LIK_THREADGROUP(float, products, LIK_METAL_ROWS *PRODUCT_STRIDE);                  \
-        LIK_THREADGROUP(long, row_data, LIK_METAL_ROWS);                                   \
-        LIK_THREADGROUP(float, row_factor, LIK_METAL_ROWS);                                \
-        LIK_THREADGROUP(float, row_weight, LIK_METAL_ROWS);                                \
-        LIK_THREADGROUP(float, row_maximum, LIK_METAL_ROWS);                               \
-        LIK_THREADGROUP(int, row_kept, LIK_METAL_ROWS);                                    \
-        LIK_THREADGROUP(int, row_winner, LIK_METAL_ROWS);                                  \
-        LIK_THREADGROUP(long, column_data, LIK_METAL_COLUMNS);                             \
-        LIK_THREADGROUP(long, column_code, LIK_METAL_COLUMNS);                             \
-        LIK_THREADGROUP(float, column_factor, LIK_METAL_COLUMNS);                          \
-        LIK_THREADGROUP(int, column_kept, LIK_METAL_COLUMNS);                              \
-        scorer s = {{q_data, q_offsets, q_mask, q_factors, nullptr, nullptr, nullptr},     \
-                    {d_data, d_offsets, d_mask, d_factors, d_codes, centroids, buckets},   \
-                    weights,                                                               \
-                    list_q,                                                                \
-                    list_d,                                                                \
-                    simd,                                                                  \
-                    lane,                                                                  \
-                    simd * LIK_METAL_SIMD + lane,                                          \
-                    products,                                                              \
-                    row_data,                                                              \
-                    column_data,                                                           \
-                    column_code,                                                           \
-                    row_factor,                                                            \
-                    row_weight,                                                            \
-                    row_maximum,                                                           \
-                    column_factor,                                                         \
-                    row_kept,                                                              \
-                    row_winner,                                                            \
-                    column_kept};                                                          \
-        score_items<T, kind>(args, s, scores, argmax, group, rows, columns);               \
+/* A kernel for documents of a kind, whose tiles hold elements of type T; the second, as
+ * aligned as what else it holds. */
+#define SCORE_KERNEL(name, T, kind)                                                       \
+    LIK_KERNEL name(LIK_WHERE, LIK_BUFFER(constant lik_metal_score &, args, LIK_AT_ARGS), \
+                    LIK_BUFFER(device const uchar *, q_data, LIK_AT_Q_DATA),              \
+                    LIK_BUFFER(device const uchar *, q_offsets, LIK_AT_Q_OFFSETS),        \
+                    LIK_BUFFER(device const uchar *, q_mask, LIK_AT_Q_MASK),              \
+                    LIK_BUFFER(device const float *, q_factors, LIK_AT_Q_FACTORS),        \
+                    LIK_BUFFER(device const float *, weights, LIK_AT_Q_WEIGHTS),          \
+                    LIK_BUFFER(device const uchar *, d_data, LIK_AT_D_DATA),              \
+                    LIK_BUFFER(device const uchar *, d_offsets, LIK_AT_D_OFFSETS),        \
+                    LIK_BUFFER(device const uchar *, d_mask, LIK_AT_D_MASK),              \
+                    LIK_BUFFER(device const float *, d_factors, LIK_AT_D_FACTORS),        \
+                    LIK_BUFFER(device const uchar *, d_codes, LIK_AT_D_CODES),            \
+                    LIK_BUFFER(device const uchar *, centroids, LIK_AT_D_CENTROIDS),      \
+                    LIK_BUFFER(device const uchar *, buckets, LIK_AT_D_BUCKETS),          \
+                    LIK_BUFFER(device const long *, list_q, LIK_AT_LIST_Q),               \
+                    LIK_BUFFER(device const long *, list_d, LIK_AT_LIST_D),               \
+                    LIK_BUFFER(device float *, scores, LIK_AT_SCORES),                    \
+                    LIK_BUFFER(device uchar *, argmax, LIK_AT_ARGMAX))                    \
+    {                                                                                     \
+        LIK_THREADGROUP(T, rows, LIK_METAL_ROWS * ROW_STRIDE);                            \
+        LIK_THREADGROUP(int, columns, LIK_METAL_COLUMNS *COLUMN_STRIDE);                  \
+        LIK_THREADGROUP(float, products, LIK_METAL_ROWS *PRODUCT_STRIDE);                 \
+        LIK_THREADGROUP(long, row_data, LIK_METAL_ROWS);                                  \
+        LIK_THREADGROUP(float, row_factor, LIK_METAL_ROWS);                               \
+        LIK_THREADGROUP(float, row_weight, LIK_METAL_ROWS);                               \
+        LIK_THREADGROUP(float, row_maximum, LIK_METAL_ROWS);                              \
+        LIK_THREADGROUP(int, row_kept, LIK_METAL_ROWS);                                   \
+        LIK_THREADGROUP(int, row_winner, LIK_METAL_ROWS);                                 \
+        LIK_THREADGROUP(long, column_data, LIK_METAL_COLUMNS);                            \
+        LIK_THREADGROUP(long, column_code, LIK_METAL_COLUMNS);                            \
+        LIK_THREADGROUP(float, column_factor, LIK_METAL_COLUMNS);                         \
+        LIK_THREADGROUP(int, column_kept, LIK_METAL_COLUMNS);                             \
+        scorer s = {{q_data, q_offsets, q_mask, q_factors, nullptr, nullptr, nullptr},    \
+                    {d_data, d_offsets, d_mask, d_factors, d_codes, centroids, buckets},  \
+                    weights,                                                              \
+                    list_q,                                                               \
+                    list_d,                                                               \
+                    simd,                                                                 \
+                    lane,                                                                 \
+                    simd * LIK_METAL_SIMD + lane,                                         \
+                    products,                                                             \
+                    row_data,                                                             \
+                    column_data,                                                          \
+                    column_code,                                                          \
+                    row_factor,                                                           \
+                    row_weight,                                                           \
+                    row_maximum,                                                          \
+                    column_factor,                                                        \
+                    row_kept,                                                             \
+                    row_winner,                                                           \
+                    column_kept};                                                         \
+        score_items<T, kind>(args, s, scores, argmax, group, rows, columns);              \
     }
 
 SCORE_KERNEL(lik_score_half, half, LIK_KIND_F16)

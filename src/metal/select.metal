@@ -43,11 +43,11 @@ static long lower_of(long p, long stride)
     return 2 * p - (p & (stride - 1));
 }
 
-kernel void lik_select(LIK_WHERE, LIK_BUFFER(constant lik_metal_select &, args, LIK_AT_ARGS),
-                       LIK_BUFFER(device const float *, scores, LIK_AT_SCORES),
-                       LIK_BUFFER(device const ulong *, keys, LIK_AT_KEYS),
-                       LIK_BUFFER(device const ulong *, more_keys, LIK_AT_MORE_KEYS),
-                       LIK_BUFFER(device ulong *, keys_out, LIK_AT_KEYS_OUT))
+LIK_KERNEL lik_select(LIK_WHERE, LIK_BUFFER(constant lik_metal_select &, args, LIK_AT_ARGS),
+                      LIK_BUFFER(device const float *, scores, LIK_AT_SCORES),
+                      LIK_BUFFER(device const ulong *, keys, LIK_AT_KEYS),
+                      LIK_BUFFER(device const ulong *, more_keys, LIK_AT_MORE_KEYS),
+                      LIK_BUFFER(device ulong *, keys_out, LIK_AT_KEYS_OUT))
 {
     LIK_THREADGROUP(ulong, sorted, LIK_METAL_RUN);
     uint first = simd * LIK_METAL_SIMD + lane;
@@ -75,19 +75,19 @@ kernel void lik_select(LIK_WHERE, LIK_BUFFER(constant lik_metal_select &, args, 
 }
 
 /* For k above half a run: the keys of a level, padded to a power of two a query. */
-kernel void lik_gather_keys(LIK_WHERE, LIK_BUFFER(constant lik_metal_select &, args, LIK_AT_ARGS),
-                            LIK_BUFFER(device const float *, scores, LIK_AT_SCORES),
-                            LIK_BUFFER(device const ulong *, keys, LIK_AT_KEYS),
-                            LIK_BUFFER(device const ulong *, more_keys, LIK_AT_MORE_KEYS),
-                            LIK_BUFFER(device ulong *, keys_out, LIK_AT_KEYS_OUT))
+LIK_KERNEL lik_gather_keys(LIK_WHERE, LIK_BUFFER(constant lik_metal_select &, args, LIK_AT_ARGS),
+                           LIK_BUFFER(device const float *, scores, LIK_AT_SCORES),
+                           LIK_BUFFER(device const ulong *, keys, LIK_AT_KEYS),
+                           LIK_BUFFER(device const ulong *, more_keys, LIK_AT_MORE_KEYS),
+                           LIK_BUFFER(device ulong *, keys_out, LIK_AT_KEYS_OUT))
 {
     for (long n = long(group) * LIK_METAL_THREADS + simd * LIK_METAL_SIMD + lane;
          n < args.queries * args.padded; n += args.threadgroups * LIK_METAL_THREADS)
         keys_out[n] = key_at(args, scores, keys, more_keys, n / args.padded, n % args.padded);
 }
 
-kernel void lik_sort_pass(LIK_WHERE, LIK_BUFFER(constant lik_metal_sort &, args, LIK_AT_ARGS),
-                          LIK_BUFFER(device ulong *, keys, LIK_AT_KEYS_OUT))
+LIK_KERNEL lik_sort_pass(LIK_WHERE, LIK_BUFFER(constant lik_metal_sort &, args, LIK_AT_ARGS),
+                         LIK_BUFFER(device ulong *, keys, LIK_AT_KEYS_OUT))
 {
     long half_padded = args.padded / 2;
     for (long p = long(group) * LIK_METAL_THREADS + simd * LIK_METAL_SIMD + lane;
@@ -102,10 +102,10 @@ kernel void lik_sort_pass(LIK_WHERE, LIK_BUFFER(constant lik_metal_sort &, args,
     }
 }
 
-kernel void lik_write_best(LIK_WHERE, LIK_BUFFER(constant lik_metal_best &, args, LIK_AT_ARGS),
-                           LIK_BUFFER(device const ulong *, keys, LIK_AT_KEYS),
-                           LIK_BUFFER(device float *, values, LIK_AT_VALUES),
-                           LIK_BUFFER(device long *, ids, LIK_AT_IDS))
+LIK_KERNEL lik_write_best(LIK_WHERE, LIK_BUFFER(constant lik_metal_best &, args, LIK_AT_ARGS),
+                          LIK_BUFFER(device const ulong *, keys, LIK_AT_KEYS),
+                          LIK_BUFFER(device float *, values, LIK_AT_VALUES),
+                          LIK_BUFFER(device long *, ids, LIK_AT_IDS))
 {
     for (long n = long(group) * LIK_METAL_THREADS + simd * LIK_METAL_SIMD + lane; n < args.queries * args.k;
          n += args.threadgroups * LIK_METAL_THREADS) {
@@ -117,10 +117,10 @@ kernel void lik_write_best(LIK_WHERE, LIK_BUFFER(constant lik_metal_best &, args
 }
 
 /* Keys of the entries of a list, by the sequence of one operand. */
-kernel void lik_list_keys(LIK_WHERE, LIK_BUFFER(constant lik_metal_list_keys &, args, LIK_AT_ARGS),
-                          LIK_BUFFER(device const long *, list_q, LIK_AT_LIST_Q),
-                          LIK_BUFFER(device const long *, list_d, LIK_AT_LIST_D),
-                          LIK_BUFFER(device ulong *, keys_out, LIK_AT_KEYS_OUT))
+LIK_KERNEL lik_list_keys(LIK_WHERE, LIK_BUFFER(constant lik_metal_list_keys &, args, LIK_AT_ARGS),
+                         LIK_BUFFER(device const long *, list_q, LIK_AT_LIST_Q),
+                         LIK_BUFFER(device const long *, list_d, LIK_AT_LIST_D),
+                         LIK_BUFFER(device ulong *, keys_out, LIK_AT_KEYS_OUT))
 {
     for (long n = long(group) * LIK_METAL_THREADS + simd * LIK_METAL_SIMD + lane; n < args.padded;
          n += args.threadgroups * LIK_METAL_THREADS) {

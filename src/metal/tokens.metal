@@ -4,6 +4,8 @@
 using namespace metal;
 
 #ifndef LIK_EMULATED
+/* Compiled for no more threads than there are, so that every GPU has registers for them. */
+#define LIK_KERNEL                     [[max_total_threads_per_threadgroup(LIK_METAL_THREADS)]] kernel void
 #define LIK_BUFFER(pointer, name, n)   pointer name [[buffer(n)]]
 #define LIK_THREADGROUP(type, name, n) threadgroup type name[n]
 #define LIK_WHERE                                                                              \
@@ -299,15 +301,15 @@ static float factor_of(constant lik_metal_tokens &x, operand from, bytes_at scal
 
 /* out[row]: the factor of the token of each row of the operand's contiguous array; rows of no
  * token, and of dropped ones, are left alone. A row a simdgroup. */
-kernel void lik_factors(LIK_WHERE, LIK_BUFFER(constant lik_metal_factors &, args, LIK_AT_ARGS),
-                        LIK_BUFFER(device const uchar *, data, LIK_AT_D_DATA),
-                        LIK_BUFFER(device const uchar *, offsets, LIK_AT_D_OFFSETS),
-                        LIK_BUFFER(device const uchar *, mask, LIK_AT_D_MASK),
-                        LIK_BUFFER(device const uchar *, codes, LIK_AT_D_CODES),
-                        LIK_BUFFER(device const uchar *, centroids, LIK_AT_D_CENTROIDS),
-                        LIK_BUFFER(device const uchar *, buckets, LIK_AT_D_BUCKETS),
-                        LIK_BUFFER(device const uchar *, scale, LIK_AT_SCALE),
-                        LIK_BUFFER(device float *, out, LIK_AT_OUT))
+LIK_KERNEL lik_factors(LIK_WHERE, LIK_BUFFER(constant lik_metal_factors &, args, LIK_AT_ARGS),
+                       LIK_BUFFER(device const uchar *, data, LIK_AT_D_DATA),
+                       LIK_BUFFER(device const uchar *, offsets, LIK_AT_D_OFFSETS),
+                       LIK_BUFFER(device const uchar *, mask, LIK_AT_D_MASK),
+                       LIK_BUFFER(device const uchar *, codes, LIK_AT_D_CODES),
+                       LIK_BUFFER(device const uchar *, centroids, LIK_AT_D_CENTROIDS),
+                       LIK_BUFFER(device const uchar *, buckets, LIK_AT_D_BUCKETS),
+                       LIK_BUFFER(device const uchar *, scale, LIK_AT_SCALE),
+                       LIK_BUFFER(device float *, out, LIK_AT_OUT))
 {
     operand from = {data, offsets, mask, nullptr, codes, centroids, buckets};
     for (long row = long(group) * LIK_METAL_SIMDS + simd; row < args.rows;

@@ -4,11 +4,13 @@
 
 import os
 import re
+from pathlib import Path
 
 import pytest
 from conftest import fails, run
 
 MOCK = os.environ.get("LIK_MOCK_METAL")
+KERNELS = Path(__file__).resolve().parents[2] / "src/metal"
 
 
 def test_a_device_that_is_right(tmp_path):
@@ -60,13 +62,19 @@ def test_where_there_is_no_metal(tmp_path):
 @pytest.mark.skipif(not MOCK, reason="LIK_MOCK_METAL names no Metal")
 def test_metal(tmp_path):
     where = {"XDG_CACHE_HOME": str(tmp_path), "LD_PRELOAD": MOCK}
-    out, _ = run("selftest", "--quick", "--device", "metal", env=where)
+    ran = tmp_path / "ran"
+    out, _ = run("selftest", "--quick", "--device", "metal", env=where | {"MOCK_METAL_RUNS": str(ran)})
+    source = "".join(path.read_text() for path in KERNELS.glob("*.metal"))
+    kernels = re.findall(r"^(?:LIK_KERNEL |SCORE_KERNEL\()(lik_\w+)", source, re.MULTILINE)
+    assert len(kernels) > 10 and set(ran.read_text().split()) == set(kernels)
     assert ", metal:0, Mock M1, " in out and out.endswith("\nselftest passed\n")
     assert (tmp_path / "late-interaction-kernels/selftest-metal-0.txt").exists()
     broken = where | {"MOCK_METAL": "compile"}
     out, _ = run("selftest", "--fresh", "--device", "metal", env=broken, code=6)
     assert (
-        "first wrong: " in out and "program_source:12:5: error" in out and out.endswith("selftest FAILED\n")
+        "first wrong: " in out
+        and "does not compile the kernels: program_source:12:5: error" in out  # not the warnings before
+        and out.endswith("selftest FAILED\n")
     )
     fails(6, "does not compile the kernels", args=("bench", "--quick", "--device", "metal"), env=broken)
     for fault, words in (("no-device", "lists no GPU"), ("old-device", "has no simdgroup matrices")):

@@ -20,6 +20,16 @@ int emulate_has(const char *kernel)
     return number_of(kernel) >= 0;
 }
 
+long emulate_runs(int number)
+{
+    return long(emulator_runs[number]);
+}
+
+const char *emulate_name(int number)
+{
+    return number < LIK_METAL_KERNELS ? lik_metal_kernels[number].name : nullptr;
+}
+
 const char *emulate(const char *kernel, const struct emulate_argument *arguments, int count,
                     const size_t groups[3], const size_t threads[3])
 {

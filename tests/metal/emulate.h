@@ -16,6 +16,9 @@ struct emulate_argument {
 };
 
 int emulate_has(const char *kernel);
+/* How often kernel `number` ran so far, and its name; NULL past the last. */
+long emulate_runs(int number);
+const char *emulate_name(int number);
 
 /* Runs it: NULL, or what went wrong. */
 const char *emulate(const char *kernel, const struct emulate_argument *arguments, int count,

@@ -104,7 +104,7 @@ struct lane {
 };
 
 struct array {
-    void *at;
+    void *memory, *at;
     size_t bytes;
 };
 
@@ -330,14 +330,15 @@ uint32_t emulator_lane(void)
     return uint32_t(current->number % SIMD);
 }
 
-void *emulator_shared(size_t bytes)
+void *emulator_shared(size_t bytes, size_t alignment)
 {
     std::unique_lock<std::mutex> lock(mutex, std::defer_lock);
     if (emulator_threads)
         lock.lock();
     size_t number = current->arrays++;
     if (number == arrays.size()) {
-        struct array a = {malloc(bytes), bytes};
+        struct array a = {malloc(alignment + bytes), nullptr, bytes};
+        a.at = static_cast<char *>(a.memory) + alignment; /* malloc's is of 16 */
         static const uint16_t nan = 0x7fff; /* in halves, floats; far out of range as an index */
         for (size_t at = 0; at + 2 <= bytes; at += 2)
             memcpy(static_cast<char *>(a.at) + at, &nan, 2);
@@ -382,7 +383,7 @@ int emulator_dispatch(void *, const struct lik_metal_dispatch *dispatch)
         size_t shared = 0;
         for (auto &a : arrays) {
             shared += a.bytes;
-            free(a.at);
+            free(a.memory);
         }
         arrays.clear();
         if (shared != size_t(kernel->shared_bytes)) {

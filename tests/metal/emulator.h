@@ -35,8 +35,8 @@ const uint32_t *emulator_exchange(uint32_t value, int line);
 /* The simdgroup's lanes do this together; they are compared at their next barrier. */
 void emulator_together(int line);
 uint32_t emulator_lane(void); /* in its simdgroup */
-/* The lane's next array of threadgroup memory. */
-void *emulator_shared(size_t bytes);
+/* The lane's next array of threadgroup memory, aligned to so many bytes and no more. */
+void *emulator_shared(size_t bytes, size_t alignment);
 
 /* ---- what looks for races (races.cpp), or does not (no_races.c) ---- */
 

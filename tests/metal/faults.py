@@ -63,8 +63,8 @@ FAULTS = (
     Fault(
         "a barrier that orders no threadgroup memory",
         "score.metal",
-        "combine(s, (threadgroup int *)columns, best);\n        " + BARRIER,
-        "combine(s, (threadgroup int *)columns, best);\n        threadgroup_barrier(mem_flags::mem_none);\n",
+        "combine(s, columns, best);\n        " + BARRIER,
+        "combine(s, columns, best);\n        threadgroup_barrier(mem_flags::mem_none);\n",
         "races",
         f"{RACES} 240",
         "RACE in threadgroup memory",
@@ -77,6 +77,16 @@ FAULTS = (
         "races",
         f"{RACES} 241",
         "RACE in threadgroup memory",
+    ),
+    Fault(
+        "threadgroup memory of halves that is taken for integers",
+        "score.metal",
+        "LIK_THREADGROUP(int, columns, LIK_METAL_COLUMNS *COLUMN_STRIDE);",
+        "LIK_THREADGROUP(half, halves, LIK_METAL_COLUMNS *COLUMN_STRIDE * 2);"
+        "threadgroup int *columns = (threadgroup int *)halves;",
+        "sanitized",
+        f"{RACES} 240",
+        "misaligned address",
     ),
     Fault(
         "two simdgroups that write one row",

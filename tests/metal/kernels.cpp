@@ -3,7 +3,6 @@
 #include "metal/kernels.metal"
 
 #ifndef LIK_ADDRESS_SPACES
-#undef kernel
 #undef thread
 #undef device
 #undef constant

@@ -2,6 +2,7 @@
 #include "mock_objc.h"
 #include "emulate.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -117,7 +118,12 @@ static struct object *device_library(struct object *self, const char *sel, struc
             mock_wrong("setLanguageVersion: %lx, the kernels are written in 2.3", options->language);
     }
     if (mock_fails(MOCK_COMPILE)) {
-        set_error(error, "program_source:12:5: error: use of undeclared identifier 'mock'");
+        set_error(error,
+                  "program_source:7:13: warning: unused function 'mock_of_a_mock'\n"
+                  "static int mock_of_a_mock(int, int, int, int, int, int, int, int, int, int)\n"
+                  "           ^\n"
+                  "program_source:12:5: error: use of undeclared identifier 'mock'\n    mock();\n    ^\n"
+                  "program_source:13:5: error: another\n");
         return NULL;
     }
     return mock_make(LIBRARY, NULL);
@@ -426,6 +432,18 @@ struct mock_counts mock_count(void)
 int mock_math_was_safe(void)
 {
     return math_was_safe;
+}
+
+/* The kernels that ran, a line each, into the file that $MOCK_METAL_RUNS names. */
+__attribute__((destructor)) static void write_runs(void)
+{
+    const char *path = getenv("MOCK_METAL_RUNS");
+    FILE *file = path ? fopen(path, "w") : NULL;
+    for (int i = 0; file && emulate_name(i); i++)
+        if (emulate_runs(i))
+            fprintf(file, "%s\n", emulate_name(i));
+    if (file)
+        fclose(file);
 }
 
 /* ---- all of them ---- */

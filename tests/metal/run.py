@@ -40,6 +40,8 @@ SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 LENT = "harness arrays problem compressed gpu score special invariance grad topk system_posix".split()
 OWN = "main backend schedules bounds".split()
 PLANS = "plan plan_topk plan_grad".split()
+# Of top-k, small: so that what is small goes through many. The mock's have their own size.
+CHUNKS = ["-DLIK_METAL_CHUNK_SCORES=150", "-DLIK_METAL_CHUNK_DOCUMENTS=20"]
 
 
 class Build(NamedTuple):
@@ -119,7 +121,7 @@ class Programs:
         for room, names, prefix in ((CHECK, LENT, "c"), (HERE, OWN, "m"), (METAL, PLANS, "p")):
             for name in names:
                 target = WORK / f"{prefix}_{name}.o"
-                self.common.append(pool.submit(compile_one, room / f"{name}.c", target, []))
+                self.common.append(pool.submit(compile_one, room / f"{name}.c", target, CHUNKS))
 
     def engine(self, build: str) -> list[Future[Path]]:
         if build not in self.engines:

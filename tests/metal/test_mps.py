@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import fake_torch
 import late_interaction_kernels as lik
@@ -257,9 +258,58 @@ def test_kernels_that_are_wrong_are_not_used():
             assert torch.allclose(maxsim_mps(q, d), want, atol=1e-3)
 
 
+def test_what_torch_makes_by_default_does_not_matter():
+    """Doubles, which an Apple GPU has not, half precision, inference."""
+    q, d = tensors(*LARGE)
+    want = lik.maxsim(q, d, normalize=True)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with fake_torch.a_mac() as made, torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            got = maxsim_mps(q, d)
+            assert "lik_score_half" in made[0].calls
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.allclose(got, want, atol=1e-3)
+
+
+def test_fast_mathematics_are_not_trusted(monkeypatch):
+    q, d = tensors(*LARGE)
+    monkeypatch.setenv("PYTORCH_MPS_FAST_MATH", "1")
+    with fake_torch.a_mac() as made:
+        with pytest.warns(RuntimeWarning, match="PYTORCH_MPS_FAST_MATH is set"):
+            maxsim_mps(q, d)
+        assert not made
+        monkeypatch.setenv("PYTORCH_MPS_FAST_MATH", "0")
+        maxsim_mps(q, d)
+        assert made
+
+
+def test_threads():
+    """The first uses of a process, several at once."""
+    q, d = tensors(*LARGE)
+    want = lik.maxsim(q, d, normalize=True)
+    with fake_torch.a_mac() as made, ThreadPoolExecutor(4) as pool:
+        got = list(pool.map(lambda _: maxsim_mps(q, d), range(8)))
+    assert len(made) == 1 and all(torch.allclose(x, want, atol=1e-3) for x in got)
+
+
+def test_compiled_programs():
+    """Within torch.compile it is one operator, forward and backward."""
+    q, d = tensors(*LARGE, torch.float32, grad=True)
+
+    def loss(q, d):
+        return maxsim_mps(q, d).sin().sum()
+
+    want = torch.autograd.grad(lik.maxsim(q, d, normalize=True).sin().sum(), (q, d))
+    with fake_torch.a_mac() as made:
+        got = torch.autograd.grad(torch.compile(loss, dynamic=False)(q, d), (q, d))
+    assert {"lik_score_f32", "lik_grad"} < set(made[0].calls)
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(got, want, strict=True))
+
+
 def test_a_source_that_does_not_compile():
     def refuse(source):
-        raise SyntaxError("program_source:7: error: unknown type name")
+        raise SyntaxError("program_source:3: warning: unused\nprogram_source:7: error: unknown type name")
 
     q, d = tensors(*LARGE)
     want = lik.maxsim(q, d, normalize=True)
@@ -288,8 +338,31 @@ def test_metal_functions():
         flat = metal.maxsim_backward_metal(g, ctx.Q, ctx.D, winners, kd_layout=True, normalize=True)
     qr, dr = q.clone().requires_grad_(), d.clone().requires_grad_()
     want = torch.autograd.grad(lik.maxsim(qr, dr, normalize=True), (qr, dr), g)
-    assert one[1].shape == d.shape and torch.equal(one[1].reshape(-1), flat[1].reshape(-1))
+    assert (
+        one[0].shape == q.shape
+        and one[1].shape == d.shape
+        and torch.equal(one[1].reshape(-1), flat[1].reshape(-1))
+    )
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(one, want, strict=True))
+
+
+def test_metal_functions_on_views():
+    """Axes that were exchanged, parts of larger tensors, repeated queries."""
+    q, d = tensors((9, 6, 40), (17, 5, 41), torch.float32)
+    q, d = q.transpose(0, 1)[1:4], d.transpose(0, 1)[1:, :, 1:]
+    same = q[:1].expand(3, -1, -1)
+    g = torch.randn(3, 4)
+    for queries in (q, same):
+        scores, argmax = lik.maxsim(queries, d, return_argmax=True)
+        qr, dr = queries.clone().requires_grad_(), d.clone().requires_grad_()
+        want = torch.autograd.grad(lik.maxsim(qr, dr), (qr, dr), g)
+        with fake_torch.a_mac():
+            got, winners, _ = metal.maxsim_train_metal(queries, d)
+            grads = metal.maxsim_backward_metal(g, queries, d, winners)
+            negative = metal.maxsim_inference_metal(torch._neg_view(queries), d)
+        assert torch.allclose(got, scores, atol=1e-5) and torch.equal(winners, argmax.reshape(12, 9))
+        assert torch.allclose(negative, lik.maxsim(-queries, d), atol=1e-5)
+        assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(grads, want, strict=True))
 
 
 @pytest.mark.parametrize(

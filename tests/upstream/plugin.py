@@ -26,10 +26,7 @@ def _a_mac(name):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "metal"))
     import fake_torch
 
-    class Library(fake_torch.Library):
-        most = 3e7
-
-    return fake_torch.a_mac(library=Library)
+    return fake_torch.a_mac()
 
 
 @pytest.fixture(autouse=True)

@@ -112,9 +112,16 @@ def _compiled() -> Any:
             try:
                 _library = torch.mps.compile_shader(_kernels[0])
             except Exception as failure:
-                _failure = RuntimeError(f"the Metal kernels do not compile here: {str(failure)[:1000]}")
+                words = _first_error(str(failure))[:1000]
+                _failure = RuntimeError(f"the Metal kernels do not compile here: {words}")
                 raise _failure from failure
     return _library
+
+
+def _first_error(log: str) -> str:
+    """What a compiler says, from its first error on: warnings stand before."""
+    at = log.find("error: ")
+    return log if at < 0 else log[log.rfind("\n", 0, at) + 1 :]
 
 
 def _lent(like: Any) -> Loan:
@@ -178,9 +185,10 @@ def _cache() -> str:
 
 def _agrees(device: Any) -> bool:
     """One small problem on torch's queue, which the selftest did not go through."""
-    q = torch.linspace(-1, 1, 2 * 5 * 24, device=device).reshape(2, 5, 24)
+    like = {"dtype": torch.float32, "device": device}  # whatever torch makes by default
+    q = torch.linspace(-1, 1, 2 * 5 * 24, **like).reshape(2, 5, 24)
     p = Problem(Tokens(q), Tokens(q.flip(0).sin()))
-    want = torch.empty((2, 2), device=device)
+    want = torch.empty((2, 2), **like)
     torch_plain.score(p, want, None)
     try:
         got, _ = score(p, False)
@@ -193,13 +201,27 @@ def _agrees(device: Any) -> bool:
 def ready(device: Any, trusted: bool) -> bool:
     """May the kernels be used? ``trusted``: also without a verdict."""
     global _right
-    if not is_available() or not (trusted or passed()):
+    if not is_available() or not (trusted or (passed() and not _fast())):
         return False
     if _right is None:
         _right = _agrees(device)
         if not _right and _failure is None:
             say("wrong", "the Metal kernels do not compute what torch does; torch operations are used")
     return _right
+
+
+def _fast() -> bool:
+    """Does torch compile with mathematics that know neither NaN nor infinities? The selftest
+    was not compiled with them. As torch reads it: whatever is not 0.
+    """
+    fast = os.environ.get("PYTORCH_MPS_FAST_MATH", "0") != "0"
+    if fast:
+        say(
+            "fast",
+            "PYTORCH_MPS_FAST_MATH is set, with which torch would compile the Metal kernels so that "
+            "they lose NaN and infinities; they are not used",
+        )
+    return fast
 
 
 _passed: bool | None = None

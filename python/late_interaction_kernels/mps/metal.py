@@ -164,7 +164,10 @@ def maxsim_backward_metal(
     candidates = bool(kd_layout) or len(D.shape) == 4
     problem, grad_scores, argmax = backward_problem(grad_scores, Q, flat, argmax, q_mask, candidates, None)
     problem = problem._replace(normalize=NORMALIZE if normalize else 0)
-    into = torch.empty_like(problem.q.data), torch.empty_like(problem.d.data), None
+    into = (
+        *(torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (problem.q.data, problem.d.data)),
+        None,
+    )
     try:
         metal.grad(problem, grad_scores.float().contiguous(), argmax, into, False)
     except NotImplementedError as refusal:

@@ -89,6 +89,12 @@ __attribute__((format(printf, 4, 5))) size_t lik_cuda_add_text(char *text, size_
 #define SM90_HALVES(bands, planes) ((bands) == 1 && !(planes) ? 2 : 1)
 #define SM90_HALF_OCTETS           16
 
+/* Documents of so many octets, a half's at the most, that the halves of a tile hold whole. */
+#define SM90_PER_HALF(bands, octets)                                                            \
+    (SM90_HALF_OCTETS / (octets) < SM90_DOCUMENTS / (3 - (bands)) ? SM90_HALF_OCTETS / (octets) \
+                                                                  : SM90_DOCUMENTS / (3 - (bands)))
+#define SM90_TOGETHER(bands, octets) (SM90_PER_HALF(bands, octets) * (3 - (bands)))
+
 /* Most slabs of a stage of the ring: where the rows and planes of f32 leave little room,
  * one. */
 #define SM90_SLABS_PER_STAGE(bands, planes) ((bands) == 2 && (planes) == 3 ? 1 : 2)
@@ -109,6 +115,9 @@ struct sm90_regime {
     int32_t column_factors;
     /* where query rows lie and what they count is not known from their strides alone */
     int32_t rows_in_memory;
+    /* each row tile holds a query of its own, whose rows are copied while the one before is
+     * multiplied */
+    int32_t rows_ahead;
     int32_t group_size; /* sequences of the third axis of the tensor maps */
 };
 
@@ -119,6 +128,7 @@ struct sm90_tile {
     int32_t octets_per_tile;    /* of a column tile, at most */
     int32_t octets_per_piece;   /* uniform: of a piece of a document, or of each document of a tile */
     int32_t documents_per_tile; /* at most */
+    int32_t whole;     /* uniform: a half holds so many documents whole, which are finished together */
     int32_t loose;     /* pieces are multiplied in one of a few widths, where any token may be dropped */
     int32_t one_width; /* a last piece that lacks one octet is multiplied in the others' width */
 };

@@ -13,6 +13,9 @@
 #define OCTETS_ONE_WIDTH   16           /* of packed documents, all of whose pieces have one width then */
 #define TOKENS_FEW         48           /* of packed documents of which a tile had better hold many */
 #define DIM_BRIEF          96           /* of tokens that come faster than one band works through tiles */
+#define COLUMNS_FEW        4            /* documents of a query whose rows are copied ahead */
+#define DIM_AHEAD          128          /* of such rows: there is room for them twice */
+#define STRIPS_AHEAD       8            /* of such a query: what one band takes */
 #define ROWS_COST          8e6          /* products in the time that a block takes to change rows */
 
 /* What the loop does with documents of a dtype: the planning side of cuda/sm90/stage_*.cuh. */
@@ -72,6 +75,9 @@ static struct sm90_regime regime_of(const struct lik_score *op)
     /* One scale of all documents goes to the rows. */
     r.rows_in_memory = q->scale || (d->scale && !r.column_factors) || q->mask || q->offsets || q->weights ||
                        q->group_size > 0 || op->pairing == LIK_LIST;
+    r.rows_ahead = r.uniform && storage_of(&r) == &stored && !r.rows_in_memory && !q->normalize &&
+                   lik_cuda_vector_loads(q) && op->pairing != LIK_ALL && d->dim <= DIM_AHEAD &&
+                   lik_score_columns(op) <= COLUMNS_FEW && lik_cuda_strips(op) <= STRIPS_AHEAD;
     r.group_size = (int32_t)(d->group_size > 0 ? d->group_size : d->count);
     return r;
 }
@@ -86,7 +92,9 @@ static int lengths_differ(const struct lik_tokens *d)
  * each of several documents. */
 static size_t fixed_bytes(const struct sm90_regime *r, int bands, int warpgroups, int documents)
 {
-    size_t bytes = SM90_STATIC_BYTES + 1024 + (size_t)(warpgroups * bands * r->row_slabs) * SM90_ROWS_BYTES;
+    const int tiles = r->rows_ahead ? 2 : 1;
+    size_t bytes =
+        SM90_STATIC_BYTES + 1024 + (size_t)(tiles * warpgroups * bands * r->row_slabs) * SM90_ROWS_BYTES;
     if (r->column_factors)
         bytes += (size_t)(SM90_HEADS * SM90_HALVES(bands, r->planes) * SM90_HALF_OCTETS * 8) * sizeof(float);
     if (documents > 1)
@@ -187,12 +195,38 @@ static int joint_documents(const struct lik_score *op, const struct sm90_regime 
     return alone ? 1 : (int)lik_min_i64(SM90_DOCUMENTS, lik_score_columns(op));
 }
 
+/* Of documents that are whole in a half, as many as the halves hold; returns the tile's octets,
+ * 0 if there are not so many documents, or no room for them. */
+static int whole_tile(struct sm90_tile *tile, int64_t octets, int most)
+{
+    const int together = (int)SM90_TOGETHER(tile->bands, octets);
+    if (tile->documents_per_tile < together || octets * together > most)
+        return 0;
+    tile->documents_per_tile = together;
+    tile->octets_per_piece = (int)octets;
+    return (int)octets * together;
+}
+
+/* Of documents of one length, whole ones or pieces; returns the tile's octets. */
+static int uniform_tile(const struct lik_score *op, const struct sm90_regime *r, int waits,
+                        struct sm90_tile *tile, int64_t octets, int most)
+{
+    if (tile->documents_per_tile > 1)
+        tile->documents_per_tile = (int)(octets * tile->documents_per_tile <= most ? tile->documents_per_tile
+                                         : octets * 2 <= most                      ? most / octets
+                                                                                   : 1);
+    const int brief = storage_of(r) == &as_i8 ? 2 * DIM_BRIEF : DIM_BRIEF;
+    const int by_memory = waits && !op->argmax && !r->rows_ahead && op->d.dim > brief;
+    tile->octets_per_piece = piece_of(by_memory, octets, most);
+    return tile->octets_per_piece * tile->documents_per_tile;
+}
+
 /* Fits column tiles and a ring of three stages or more (four where a tile takes several; of f32
  * three of one slab, two of two), and the ring of planes, beside what else is needed; 0 if that
  * cannot be. A uniform stream that one band waits for has two stages, and more only as far as
  * they keep ASKED_BYTES coming: memory serves no more, and takes longer where it is asked for
  * more. Packed documents likewise. */
-static int fit(const struct gpu_limits *gpu, const struct lik_score *op, struct sm90_plan *p)
+static int fit_as(const struct gpu_limits *gpu, const struct lik_score *op, int whole, struct sm90_plan *p)
 {
     const struct sm90_regime *r = &p->regime;
     struct sm90_tile *tile = &p->tile;
@@ -202,8 +236,10 @@ static int fit(const struct gpu_limits *gpu, const struct lik_score *op, struct 
     const int64_t octets = op->d.len_max > 0 ? (op->d.len_max + 7) / 8 : 1; /* of a document */
     const int by_memory = tile->bands == 1 && !op->d.normalize;             /* what it waits for */
     const int waits = by_memory && r->uniform, packed = by_memory && op->d.offsets && !planes;
-    tile->documents_per_tile = joint_documents(op, r, octets, widest);
-    size_t fixed = fixed_bytes(r, tile->bands, tile->warpgroups, tile->documents_per_tile);
+    tile->documents_per_tile = r->rows_ahead ? 1 : joint_documents(op, r, octets, widest);
+    tile->whole = whole;
+    const int stashed = whole ? 1 : tile->documents_per_tile;
+    size_t fixed = fixed_bytes(r, tile->bands, tile->warpgroups, stashed);
     if (fixed >= gpu->shared_bytes)
         return 0;
     struct room room = {.octets = (int)((gpu->shared_bytes - fixed) / SM90_OCTET_BYTES), .planes = planes};
@@ -228,18 +264,14 @@ static int fit(const struct gpu_limits *gpu, const struct lik_score *op, struct 
     if (stages_of(&room, most) < stages_least)
         return 0;
     tile->octets_per_piece = 0;
-    if (r->uniform) {
-        if (tile->documents_per_tile > 1) /* whole documents */
-            tile->documents_per_tile =
-                (int)(octets * tile->documents_per_tile <= most ? tile->documents_per_tile
-                      : octets * 2 <= most                      ? most / octets
-                                                                : 1);
-        const int brief = storage_of(r) == &as_i8 ? 2 * DIM_BRIEF : DIM_BRIEF;
-        tile->octets_per_piece = piece_of(waits && !op->argmax && op->d.dim > brief, octets, most);
-        most = tile->octets_per_piece * tile->documents_per_tile;
-    } else {
+    if (whole)
+        most = whole_tile(tile, octets, most);
+    else if (r->uniform)
+        most = uniform_tile(op, r, waits, tile, octets, most);
+    else
         most = (int)lik_min_i64(most, octets * tile->documents_per_tile);
-    }
+    if (most == 0)
+        return 0;
     tile->octets_per_tile = most;
     most += most % unit;
     int stages = stages_of(&room, most);
@@ -264,6 +296,17 @@ static int fit(const struct gpu_limits *gpu, const struct lik_score *op, struct 
     ring->stages = stages;
     ring->shared_bytes = (int32_t)bytes;
     return stages >= stages_least;
+}
+
+/* The same, whole documents in a half of the accumulators where they are short and all of one
+ * length. */
+static int fit(const struct gpu_limits *gpu, const struct lik_score *op, struct sm90_plan *p)
+{
+    const struct sm90_regime *r = &p->regime;
+    const int64_t octets = (op->d.len_max + 7) / 8;
+    const int whole =
+        storage_of(r) == &stored && !op->argmax && !r->rows_ahead && r->uniform && octets <= SM90_HALF_OCTETS;
+    return (whole && fit_as(gpu, op, 1, p)) || fit_as(gpu, op, 0, p);
 }
 
 /* Who looks at tokens in the ring. Four warps that take norms are two teams where the two tiles
@@ -383,7 +426,10 @@ static size_t print(const struct score_plan *plan, char *text, size_t size, size
                           !r->column_factors   ? ""
                           : g->norm_warps == 1 ? " scaled"
                                                : " normalized",
-                          r->rows_in_memory ? " rows in memory" : "", r->slabs, r->slab_elements);
+                          r->rows_in_memory ? " rows in memory"
+                          : r->rows_ahead   ? " rows ahead"
+                                            : "",
+                          r->slabs, r->slab_elements);
     if (storage_of(r) == &widened)
         n = lik_cuda_add_text(text, size, n, " widened to %d", r->planes);
     else if (r->planes)
@@ -392,9 +438,9 @@ static size_t print(const struct score_plan *plan, char *text, size_t size, size
                           t->octets_per_tile);
     if (t->octets_per_piece)
         n = lik_cuda_add_text(text, size, n, " in pieces of %d", t->octets_per_piece);
-    n = lik_cuda_add_text(text, size, n, ", %d document%s%s%s", t->documents_per_tile,
-                          t->documents_per_tile == 1 ? "" : "s", t->loose ? " loose" : "",
-                          t->one_width ? " one width" : "");
+    n = lik_cuda_add_text(text, size, n, ", %d document%s%s%s%s", t->documents_per_tile,
+                          t->documents_per_tile == 1 ? "" : "s", t->whole ? " whole" : "",
+                          t->loose ? " loose" : "", t->one_width ? " one width" : "");
     n = lik_cuda_add_text(text, size, n, "; ring %d stages of %d x %d bytes", g->stages, g->slabs_per_stage,
                           g->slab_bytes);
     if (g->token_warpgroups || g->norm_warps)

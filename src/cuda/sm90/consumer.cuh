@@ -70,4 +70,36 @@ LIK_DEVICE void settle(struct products<integers> &p, int first, const struct con
     }
 }
 
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+
+/* The tile at hand. */
+struct tile {
+    struct place at; /* in the ring */
+    int index;       /* of its head */
+    uint32_t pass;   /* parity of the heads */
+    int4 head;       /* columns, shape, row_tile, token */
+};
+
+LIK_DEVICE int octets_of(const struct tile &t)
+{
+    return t.head.y & 0xff;
+}
+
+LIK_DEVICE int documents_of(const struct tile &t)
+{
+    return t.head.y >> 8 & 0xff;
+}
+
+template <class Stage> LIK_DEVICE void next(struct shared &sm, struct tile &t)
+{
+    if (++t.index == SM90_HEADS) {
+        t.index = 0;
+        t.pass ^= 1;
+    }
+    Stage::await(sm, t.at);
+    t.head = *(const int4 *)&sm.heads[t.index];
+}
+
+#endif
+
 #endif

@@ -9,6 +9,12 @@ const void *lik_cuda_sm90_kernel_f32(int argmax, int two_bands);
 const void *lik_cuda_sm90_kernel_decoded_f16(int argmax, int two_bands);
 const void *lik_cuda_sm90_kernel_decoded_bf16(int argmax, int two_bands);
 
+const void *lik_cuda_sm90_kernel_whole_f16(int two_bands);
+const void *lik_cuda_sm90_kernel_whole_bf16(int two_bands);
+
+const void *lik_cuda_sm90_kernel_ahead_f16(int argmax);
+const void *lik_cuda_sm90_kernel_ahead_bf16(int argmax);
+
 const void *lik_cuda_sm90_kernel_widened_f16(int argmax, int two_bands);
 const void *lik_cuda_sm90_kernel_widened_bf16(int argmax, int two_bands);
 
@@ -26,6 +32,20 @@ static const void *decoded_kernel_of(int dtype, int argmax, int two_bands)
 {
     return dtype == LIK_F16 ? lik_cuda_sm90_kernel_decoded_f16(argmax, two_bands)
                             : lik_cuda_sm90_kernel_decoded_bf16(argmax, two_bands);
+}
+
+/* Of short documents of one length. */
+static const void *whole_kernel_of(int dtype, int two_bands)
+{
+    return dtype == LIK_F16 ? lik_cuda_sm90_kernel_whole_f16(two_bands)
+                            : lik_cuda_sm90_kernel_whole_bf16(two_bands);
+}
+
+/* Where every document or so meets other query rows. */
+static const void *ahead_kernel_of(int dtype, int argmax)
+{
+    return dtype == LIK_F16 ? lik_cuda_sm90_kernel_ahead_f16(argmax)
+                            : lik_cuda_sm90_kernel_ahead_bf16(argmax);
 }
 
 static const void *kernel_of(int dtype, int argmax, int two_bands)
@@ -66,6 +86,14 @@ int lik_cuda_sm90_prepare(struct lik_gpu *gpu)
                                  (int)(gpu->limits.shared_bytes - sizeof(struct shared)));
     for (int i = 0; i < 8 && e == cudaSuccess; i++)
         e = cudaFuncSetAttribute(widened_kernel_of(LIK_F16 + i / 4, i & 1, i & 2),
+                                 cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 (int)(gpu->limits.shared_bytes - sizeof(struct shared)));
+    for (int i = 0; i < 4 && e == cudaSuccess; i++)
+        e = cudaFuncSetAttribute(whole_kernel_of(LIK_F16 + i / 2, i & 1),
+                                 cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 (int)(gpu->limits.shared_bytes - sizeof(struct shared)));
+    for (int i = 0; i < 4 && e == cudaSuccess; i++)
+        e = cudaFuncSetAttribute(ahead_kernel_of(LIK_F16 + i / 2, i & 1),
                                  cudaFuncAttributeMaxDynamicSharedMemorySize,
                                  (int)(gpu->limits.shared_bytes - sizeof(struct shared)));
     for (int i = 0; i < 4 && e == cudaSuccess; i++)
@@ -168,7 +196,9 @@ int lik_cuda_sm90_launch(const struct lik_gpu *gpu, const struct score_args *sco
         return status;
     const int argmax = score->op.argmax != NULL, two_bands = p->tile.bands > 1;
     const int dtype = score->op.d.dtype;
-    const void *kernel = score->factor                ? decoded_kernel_of(dtype, argmax, two_bands)
+    const void *kernel = p->regime.rows_ahead         ? ahead_kernel_of(dtype, argmax)
+                         : p->tile.whole              ? whole_kernel_of(dtype, two_bands)
+                         : score->factor              ? decoded_kernel_of(dtype, argmax, two_bands)
                          : lik_dtype_bytes(dtype) > 1 ? kernel_of(dtype, argmax, two_bands)
                          : p->regime.planes ? widened_kernel_of(score->op.q.dtype, argmax, two_bands)
                                             : lik_cuda_sm90_kernel_i8(argmax, two_bands);

@@ -14,9 +14,11 @@
 #ifndef LIK_CUDA_SM90_LOOP_CUH
 #define LIK_CUDA_SM90_LOOP_CUH
 
+#include "cuda/sm90/ahead.cuh"
 #include "cuda/sm90/producer.cuh"
 #include "cuda/sm90/queries.cuh"
 #include "cuda/sm90/scores.cuh"
+#include "cuda/sm90/whole.cuh"
 #include "cuda/wgmma.cuh"
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
@@ -26,19 +28,6 @@
 template <class Stage, int bands> constexpr bool has_one_half()
 {
     return bands == 1 && SM90_HALVES(bands, Stage::converts) == 1;
-}
-
-/* The tile at hand. */
-struct tile {
-    struct place at; /* in the ring */
-    int index;       /* of its head */
-    uint32_t pass;   /* parity of the heads */
-    int4 head;       /* columns, shape, row_tile, token */
-};
-
-LIK_DEVICE int octets_of(const struct tile &t)
-{
-    return t.head.y & 0xff;
 }
 
 /* A piece that is multiplied in the width that its head says? */
@@ -67,21 +56,6 @@ template <class Stage, int bands, bool loose = false> LIK_DEVICE int width_of(co
     if (loose)
         return !is_loose(t) ? 0 : half <= 8 ? 8 : bands == 1 || half > 14 ? 16 : half > 12 ? 14 : 12;
     return is_exact(t) ? half : 0;
-}
-
-LIK_DEVICE int documents_of(const struct tile &t)
-{
-    return t.head.y >> 8 & 0xff;
-}
-
-template <class Stage> LIK_DEVICE void next(struct shared &sm, struct tile &t)
-{
-    if (++t.index == SM90_HEADS) {
-        t.index = 0;
-        t.pass ^= 1;
-    }
-    Stage::await(sm, t.at);
-    t.head = *(const int4 *)&sm.heads[t.index];
 }
 
 /* Multiplies and takes pieces of documents, all of one width, up to a tile of another width or
@@ -238,7 +212,10 @@ LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, struct con
 }
 #endif
 
-template <class Stage, int bands, bool want_argmax>
+/* Some plans have kernels of their own. */
+enum { OF_ANY, OF_WHOLE, OF_AHEAD };
+
+template <class Stage, int bands, bool want_argmax, int kind = OF_ANY>
 static __global__ void __launch_bounds__(Stage::threads, 1)
     score_sm90(const __grid_constant__ struct sm90_args a)
 {
@@ -248,7 +225,7 @@ static __global__ void __launch_bounds__(Stage::threads, 1)
     char *ring = dynamic + (-shared_address(dynamic) & 1023u); /* the swizzle counts from multiples of 1024 */
     char *planes = ring + a.stages * a.stage_bytes;
     char *rows = planes + (Stage::converts ? SM90_PLANE_STAGES * a.planes * a.slab_bytes : 0);
-    int rows_bytes = bands * a.row_slabs * SM90_ROWS_BYTES;
+    int rows_bytes = (kind == OF_AHEAD ? 2 : bands) * a.row_slabs * SM90_ROWS_BYTES;
     float *factors = (float *)(rows + a.warpgroups * rows_bytes);
     let_next_kernel_begin();
     int role = __shfl_sync(~0u, (int)threadIdx.x / 128, 0),
@@ -280,7 +257,7 @@ static __global__ void __launch_bounds__(Stage::threads, 1)
             Stage::template look<bands>(a, sm, ring, planes, factors, group * 4 + warp);
         } else if (last && warp == 0 && a.uniform) {
             produce_uniform<Stage::scales>(a, sm, ring, factors, columns_most(bands, Stage::converts), mine);
-        } else if (last && warp == 0) {
+        } else if (kind == OF_ANY && last && warp == 0) {
             produce<Stage::scales>(a, sm, ring, factors, columns_most(bands, Stage::converts), mine);
         } else if (last && warp == 1 && !a.score.partial) {
             finish_scores(a, sm, mine);
@@ -295,6 +272,10 @@ static __global__ void __launch_bounds__(Stage::threads, 1)
         me.turn = 0;
         me.row = warp * 16 + me.lane / 4 + (me.lane & 1) * 8;
         me.rows = rows + role * rows_bytes;
+        if constexpr (kind == OF_WHOLE)
+            return consume_whole<Stage, bands>(a, sm, me, shared_address(ring), factors, mine.row_tile);
+        if constexpr (kind == OF_AHEAD)
+            return consume_ahead<Stage, want_argmax>(a, sm, me, shared_address(ring), factors, mine.row_tile);
         struct maxima<bands> *stash =
             (struct maxima<bands> *)((char *)factors +
                                      (a.column_factors ? SM90_HEADS * columns_most(bands, Stage::converts) * 4
@@ -318,6 +299,20 @@ template <class Stage> static const void *sm90_kernel_of(bool argmax, bool two_b
         {score_sm90<Stage, 1, true>, score_sm90<Stage, 2, true>},
     };
     return (const void *)kernels[argmax][two_bands];
+}
+
+/* Those for whole documents of one length. */
+template <class Stage> static const void *sm90_whole_kernel_of(bool two_bands)
+{
+    return two_bands ? (const void *)score_sm90<Stage, 2, false, OF_WHOLE>
+                     : (const void *)score_sm90<Stage, 1, false, OF_WHOLE>;
+}
+
+/* Those that copy query rows ahead. */
+template <class Stage> static const void *sm90_ahead_kernel_of(bool argmax)
+{
+    return argmax ? (const void *)score_sm90<Stage, 1, true, OF_AHEAD>
+                  : (const void *)score_sm90<Stage, 1, false, OF_AHEAD>;
 }
 
 #endif

@@ -94,4 +94,19 @@ template <int dtype> struct stage_decoded : stage_stored<dtype> {
 #endif
 };
 
+/* Of whole documents, either. */
+template <int dtype> struct stage_whole : stage_stored<dtype> {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+    template <int bands>
+    LIK_MEMBER static void look(const struct sm90_args &a, struct shared &sm, const char *ring, char *planes,
+                                float *factors, int warp)
+    {
+        if (a.score.factor)
+            stage_decoded<dtype>::template look<bands>(a, sm, ring, planes, factors, warp);
+        else
+            stage_stored<dtype>::template look<bands>(a, sm, ring, planes, factors, warp);
+    }
+#endif
+};
+
 #endif

@@ -126,9 +126,11 @@ struct sm90_tile {
     int32_t bands;              /* of 64 query rows, each warpgroup's */
     int32_t warpgroups;         /* that multiply */
     int32_t octets_per_tile;    /* of a column tile, at most */
-    int32_t octets_per_piece;   /* uniform: of a piece of a document, or of each document of a tile */
+    int32_t octets_per_piece;   /* uniform: of a document's piece; or of each document of a tile */
     int32_t documents_per_tile; /* at most */
-    int32_t whole;     /* uniform: a half holds so many documents whole, which are finished together */
+    /* a tile always holds so many documents, each whole in one half and in as many octets as
+     * the longest has: kernels of their own */
+    int32_t whole;
     int32_t loose;     /* pieces are multiplied in one of a few widths, where any token may be dropped */
     int32_t one_width; /* a last piece that lacks one octet is multiplied in the others' width */
 };

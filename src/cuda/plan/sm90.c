@@ -13,6 +13,7 @@
 #define OCTETS_ONE_WIDTH   16           /* of packed documents, all of whose pieces have one width then */
 #define TOKENS_FEW         48           /* of packed documents of which a tile had better hold many */
 #define DIM_BRIEF          96           /* of tokens that come faster than one band works through tiles */
+#define SLOT_TOKENS        4            /* of an octet that packed documents have on average at the least */
 #define COLUMNS_FEW        4            /* documents of a query whose rows are copied ahead */
 #define DIM_AHEAD          128          /* of such rows: there is room for them twice */
 #define STRIPS_AHEAD       8            /* of such a query: what one band takes */
@@ -251,7 +252,7 @@ static int fit_as(const struct gpu_limits *gpu, const struct lik_score *op, int 
         token_bytes = r->slabs * 128;
     room.octet_bytes = 8 * (token_bytes * room.slabs_per_stage / r->slabs);
     int most = widest;
-    if (packed) {
+    if (packed && !whole) {
         int wide = op->d.mask || op->d.total / TOKENS_FEW < op->d.count ? OCTETS_BY_MEMORY : OCTETS_ONE_WIDTH;
         most = (int)lik_min_i64(most, wide);
     }
@@ -298,14 +299,21 @@ static int fit_as(const struct gpu_limits *gpu, const struct lik_score *op, int 
     return stages >= stages_least;
 }
 
-/* The same, whole documents in a half of the accumulators where they are short and all of one
- * length. */
+/* Are documents of several lengths, or with masks, short enough to get as many octets of a tile
+ * each, and packed ones most of them not much shorter than the longest? */
+static int takes_slots(const struct lik_tokens *d, int64_t octets)
+{
+    return octets <= SM90_JOINT_OCTETS && d->len_max > 0 &&
+           (!d->offsets || d->total / SLOT_TOKENS >= octets * d->count);
+}
+
+/* The same; documents lie whole in a half of the accumulators where they are short. */
 static int fit(const struct gpu_limits *gpu, const struct lik_score *op, struct sm90_plan *p)
 {
     const struct sm90_regime *r = &p->regime;
     const int64_t octets = (op->d.len_max + 7) / 8;
-    const int whole =
-        storage_of(r) == &stored && !op->argmax && !r->rows_ahead && r->uniform && octets <= SM90_HALF_OCTETS;
+    const int whole = storage_of(r) == &stored && !op->argmax && !r->rows_ahead &&
+                      (r->uniform ? octets <= SM90_HALF_OCTETS : takes_slots(&op->d, octets));
     return (whole && fit_as(gpu, op, 1, p)) || fit_as(gpu, op, 0, p);
 }
 
@@ -360,7 +368,8 @@ static void plan_tile(const struct gpu_limits *gpu, const struct lik_score *op, 
     plan->tile.one_width = plan->tile.bands == 2; /* one band waits for memory, not for code */
     /* Packed documents of several lengths: one band has time for products that no one looks at,
      * but not for the code of many widths. */
-    plan->tile.loose = lengths_differ(&op->d) && plan->tile.bands == 1 && !plan->regime.planes;
+    plan->tile.loose =
+        lengths_differ(&op->d) && plan->tile.bands == 1 && !plan->regime.planes && !plan->tile.whole;
     plan_token_warps(op, plan);
 }
 

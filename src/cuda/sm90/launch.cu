@@ -34,7 +34,7 @@ static const void *decoded_kernel_of(int dtype, int argmax, int two_bands)
                             : lik_cuda_sm90_kernel_decoded_bf16(argmax, two_bands);
 }
 
-/* Of short documents of one length. */
+/* Of short documents. */
 static const void *whole_kernel_of(int dtype, int two_bands)
 {
     return dtype == LIK_F16 ? lik_cuda_sm90_kernel_whole_f16(two_bands)

@@ -257,8 +257,9 @@ static __global__ void __launch_bounds__(Stage::threads, 1)
             Stage::template look<bands>(a, sm, ring, planes, factors, group * 4 + warp);
         } else if (last && warp == 0 && a.uniform) {
             produce_uniform<Stage::scales>(a, sm, ring, factors, columns_most(bands, Stage::converts), mine);
-        } else if (kind == OF_ANY && last && warp == 0) {
-            produce<Stage::scales>(a, sm, ring, factors, columns_most(bands, Stage::converts), mine);
+        } else if (kind != OF_AHEAD && last && warp == 0) {
+            produce<Stage::scales, kind == OF_WHOLE>(a, sm, ring, factors,
+                                                     columns_most(bands, Stage::converts), mine);
         } else if (last && warp == 1 && !a.score.partial) {
             finish_scores(a, sm, mine);
         } else if (!Stage::converts && a.column_factors && norms >= 0) {
@@ -301,7 +302,7 @@ template <class Stage> static const void *sm90_kernel_of(bool argmax, bool two_b
     return (const void *)kernels[argmax][two_bands];
 }
 
-/* Those for whole documents of one length. */
+/* Those for short documents. */
 template <class Stage> static const void *sm90_whole_kernel_of(bool two_bands)
 {
     return two_bands ? (const void *)score_sm90<Stage, 2, false, OF_WHOLE>

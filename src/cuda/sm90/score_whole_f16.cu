@@ -1,4 +1,4 @@
-/* The Hopper loop's kernels for short f16 documents of one length. */
+/* The Hopper loop's kernels for short f16 documents. */
 #include "cuda/sm90/loop.cuh"
 #include "cuda/sm90/stage_decoded.cuh"
 

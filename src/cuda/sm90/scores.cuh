@@ -89,11 +89,11 @@ LIK_DEVICE int strip_document()
     return (int)(threadIdx.x & 1 | threadIdx.x >> 1 & 14);
 }
 
-/* What the rows of the warp's strips add to the scores of `n` documents that have tokens, of
- * the lane's strip_document. */
+/* What the rows of the warp's strips add to the scores of `n` documents, of the lane's
+ * strip_document; of bits in `empty`, nothing. */
 template <int bands, int n>
 LIK_DEVICE float sum_documents(const struct shared &sm, const struct consumer<bands> &me,
-                               const struct maxima<bands> (&m)[n])
+                               const struct maxima<bands> (&m)[n], uint32_t empty)
 {
     const int band = me.warpgroup * bands + (me.lane >> 1) % bands, counts = sm.row_counts[band][me.row];
     const float weight = sm.row_weight[band][me.row];
@@ -103,7 +103,7 @@ LIK_DEVICE float sum_documents(const struct shared &sm, const struct consumer<ba
         float best;
         int at;
         join_rows<bands, false>(m[i], best, at);
-        v[i] = counts ? __fmul_rn(weight, best) : 0.0f;
+        v[i] = counts && !(empty >> i & 1) ? __fmul_rn(weight, best) : 0.0f;
     }
     const float sum = add_strips(v);
     return counts == 2 ? __uint_as_float(0x7fc00000u) : sum;
@@ -136,28 +136,38 @@ template <int bands> LIK_DEVICE void close_sums(struct shared &sm, struct consum
 }
 
 /* As finish_rows, of the documents of `tiles` tiles, `n` of each at most, and without argmax:
- * all at once. `column`: of the tiles' first documents; `count`: documents of each. */
+ * all at once. `column`: of the tiles' first documents; `count`: documents of each, and bits as
+ * in its head: | empty << 8 | bad << 16. */
 template <int bands, int tiles, int n>
 LIK_DEVICE void finish_documents(const struct sm90_args &a, struct shared &sm, struct consumer<bands> &me,
                                  const struct maxima<bands> (&m)[tiles * n], const int64_t (&column)[tiles],
-                                 const int (&count)[tiles], int row_tile)
+                                 const uint32_t (&count)[tiles], int row_tile)
 {
-    const float sum = sum_documents<bands>(sm, me, m);
     const int own = strip_document(), band = me.warpgroup * bands + (me.lane >> 1) % bands;
     const bool writes = bands == 2 || !(me.lane & 2);
+    uint32_t empty = 0, bad = 0;
+#pragma unroll
+    for (int t = 0; t < tiles; t++) {
+        empty |= (count[t] >> 8 & 0xff) << t * n;
+        bad |= count[t] >> 16 << t * n;
+    }
+    float sum = sum_documents<bands>(sm, me, m, empty);
+    if (bad >> own & 1)
+        sum = __uint_as_float(0x7fc00000u);
 #pragma unroll
     for (int t = 0; t < tiles; t++) {
         const int i = own - t * n;
-        const bool mine = writes && i >= 0 && i < n && i < count[t];
-        if (count[t] == 0)
+        const int documents = count[t] & 0xff;
+        const bool mine = writes && i >= 0 && i < n && i < documents;
+        if (documents == 0)
             break;
         if (a.score.partial) {
+            const int64_t at = me.first + column[t] + i;
             if (mine && me.first >= 0)
-                a.score.partial[(me.first + column[t] + i) * a.score.tiling.strips_per_query + me.strip] =
-                    sum;
+                a.score.partial[at * a.score.tiling.strips_per_query + me.strip] = sum;
             continue;
         }
-        struct sums &sums = open_sums(sm, me, column[t], row_tile, count[t]);
+        struct sums &sums = open_sums(sm, me, column[t], row_tile, documents);
         if (mine)
             sums.of[i][band * 4 + me.warp] = sum;
         close_sums(sm, me);

@@ -1,6 +1,7 @@
-/* The Hopper loop for short documents of one length, without argmax: its kernels take nothing
- * else, so that what is straight code for each number of octets is in nobody's way. A tile's
- * documents lie whole in the halves of the accumulators; there is no stash. */
+/* The Hopper loop for short documents, without argmax: its kernels take nothing else, so that
+ * what is straight code for each number of octets is in nobody's way. A tile's documents lie
+ * whole in the halves of the accumulators, each in as many octets as the longest has; there is
+ * no stash. */
 #ifndef LIK_CUDA_SM90_WHOLE_CUH
 #define LIK_CUDA_SM90_WHOLE_CUH
 
@@ -10,7 +11,7 @@
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
-/* Documents of `octets` octets each, of one length, as many to a tile as its halves hold whole:
+/* Documents of `octets` octets each, as many to a tile as its halves hold whole:
  * their maxima are taken in straight code, and finished for several documents at once, of two
  * tiles where one holds a single one. Up to another row tile. */
 template <class Stage, int bands, int octets>
@@ -20,12 +21,13 @@ LIK_DEVICE void take_documents(const struct sm90_args &a, struct shared &sm, str
     constexpr int n = SM90_TOGETHER(bands, octets), per_half = bands == 1 ? n / 2 : n;
     constexpr int tiles = n == 1 ? 2 : 1;    /* whose documents are finished together */
     constexpr int width = per_half * octets; /* octets of a half */
-    const int row_tile = t.head.z, rest = (int)a.score.op.d.len_max & 7, pair = (me.lane & 3) * 2;
+    const int row_tile = t.head.z, pair = (me.lane & 3) * 2,
+              rest = a.uniform ? (int)a.score.op.d.len_max & 7 : 0;
     /* Do the lane's columns of the documents' last octets count? */
     const bool even = !rest || pair < rest, odd = !rest || pair + 1 < rest;
     struct maxima<bands> m[tiles * n]; /* the newest tile's come first */
     int64_t column[tiles];
-    int count[tiles] = {};
+    uint32_t count[tiles] = {};
     for (;;) {
         halves c;
         Stage::template multiply<bands, width, false>(a, sm, me, ring, c, t.at);
@@ -38,7 +40,7 @@ LIK_DEVICE void take_documents(const struct sm90_args &a, struct shared &sm, str
             count[k] = count[k - 1];
         }
         column[0] = sm.heads[t.index].column;
-        count[0] = documents_of(t);
+        count[0] = documents_of(t) | sm.heads[t.index].empty << 8 | sm.heads[t.index].bad << 16;
         const float *factor = factors + t.index * columns_most(bands, 0);
         if (a.column_factors)
             mbarrier_wait(&sm.factors_ready[t.index], t.pass);
@@ -48,6 +50,12 @@ LIK_DEVICE void take_documents(const struct sm90_args &a, struct shared &sm, str
         for (int h = 0; h < 2; h++) { /* one after the other: registers are short */
             if (a.column_factors)
                 scale_products<width, 1>(&c[h], factor + (bands == 1 ? h * width * 8 : 0));
+            if (!a.uniform) {
+                if (bands == 1 && h)
+                    drop_columns<width, width>(c[h], sm.heads[t.index].counts);
+                else
+                    drop_columns<width, 0>(c[h], sm.heads[t.index].counts);
+            }
 #pragma unroll
             for (int i = 0; i < per_half; i++)
 #pragma unroll

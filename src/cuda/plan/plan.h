@@ -180,12 +180,11 @@ struct look_up_plan {
 #define BYTES_DIM    128 /* of tokens, at most */
 #define BYTES_WARPS  8   /* of a block, one a processor */
 #define BYTES_TOKENS 32  /* of a tile */
-#define BYTES_STAGES 3   /* of a warp's ring, a tile each */
+#define BYTES_STAGES 4   /* of a warp's ring, a tile each */
 
 struct bytes_plan {
     int32_t blocks;       /* of the grid */
-    int32_t ring_row;     /* bytes of a token in a ring */
-    int32_t scaled;       /* a tile's scales stand behind its tokens */
+    int32_t scaled;       /* a tile's scales are brought with its tokens */
     int32_t shared_bytes; /* the warps' rings and scratch */
 };
 
@@ -231,11 +230,11 @@ int64_t lik_cuda_scan_copy_bytes(const struct lik_tokens *d);
 /* Will a scan be by warpgroups? */
 int lik_cuda_scan_in_groups(const struct lik_score *op);
 
-/* ---- Compressed documents, decoded a chunk at a time: decoded.c ---- */
+/* ---- Documents that are decoded or widened, a chunk at a time: decoded.c ---- */
 
 struct decoded_plan {
     int64_t documents_per_chunk;
-    int64_t token_bytes;   /* of a chunk's tokens; their factors follow */
+    int64_t token_bytes;   /* of a chunk's tokens; factors of decoded ones follow */
     struct sm90_plan last; /* of a last chunk that is smaller */
 };
 
@@ -243,7 +242,16 @@ struct decoded_plan {
 
 /* The ways to score, in the order in which they are asked whether they take a problem. Each has
  * an entry in two lists: what plans it, in score.c, and what launches it, in cuda/score.cu. */
-enum { SCORE_LOOK_UP, SCORE_BYTES, SCORE_SM90, SCORE_DECODED, SCORE_SCAN, SCORE_MMA, SCORE_PATHS };
+enum {
+    SCORE_LOOK_UP,
+    SCORE_BYTES,
+    SCORE_WIDENED,
+    SCORE_SM90,
+    SCORE_DECODED,
+    SCORE_SCAN,
+    SCORE_MMA,
+    SCORE_PATHS,
+};
 
 /* How a forward pass runs: the factors that normalize the documents, the path's kernel, and the
  * sum of a query's strips; the first and the last where they are needed. */
@@ -264,7 +272,7 @@ struct score_plan {
     struct mma_plan mma;
     struct look_up_plan look_up;
     struct decoded_plan decoded;
-    int64_t token_bytes; /* of decoded tokens and their factors */
+    int64_t token_bytes; /* of decoded or widened tokens, and factors */
     size_t tokens;       /* where those stand in the workspace */
     struct bytes_plan bytes;
 };
@@ -282,8 +290,8 @@ struct score_planner {
     size_t (*print)(const struct score_plan *plan, char *text, size_t size, size_t used);
 };
 
-extern const struct score_planner lik_cuda_plans_look_up, lik_cuda_plans_bytes, lik_cuda_plans_sm90,
-    lik_cuda_plans_decoded, lik_cuda_plans_scan, lik_cuda_plans_mma;
+extern const struct score_planner lik_cuda_plans_look_up, lik_cuda_plans_bytes, lik_cuda_plans_widened,
+    lik_cuda_plans_sm90, lik_cuda_plans_decoded, lik_cuda_plans_scan, lik_cuda_plans_mma;
 
 int lik_cuda_plan_score(const struct gpu_limits *gpu, const struct lik_score *op, struct lik_layout *layout,
                         struct score_plan *plan);

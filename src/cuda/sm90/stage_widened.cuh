@@ -187,28 +187,12 @@ template <int dtype> struct stage_widened {
         return 1;
     }
 
-    /* Elements k ... k + 7 of the query row at `row`, which may be LIK_NOWHERE, with their
-     * scale's sign, to 16 bytes of its slab, at place(i); zeros past the dim. */
+    /* Elements k ... k + 7 of a query row with their scale's sign. */
     template <class Place>
     LIK_MEMBER static void store_row(const struct sm90_args &a, int64_t row, float sign, int k, int,
                                      Place place, int i)
     {
-        float v[8] = {};
-        uint32_t word[4];
-        if (row != LIK_NOWHERE)
-            load_8(a.score.op.q, row, k, a.score.q_vector, v);
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
-            float low = __fmul_rn(v[2 * e], sign), high = __fmul_rn(v[2 * e + 1], sign);
-            if (bf16) {
-                __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-                word[e] = *(const uint32_t *)&pair;
-            } else {
-                __half2 pair = __floats2half2_rn(low, high);
-                word[e] = *(const uint32_t *)&pair;
-            }
-        }
-        *(uint4 *)place(i) = make_uint4(word[0], word[1], word[2], word[3]);
+        store_signed_row<bf16>(a, row, sign, k, place(i));
     }
 
     /* What warp `warp` of those that look at tokens does. */

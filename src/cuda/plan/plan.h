@@ -84,9 +84,9 @@ __attribute__((format(printf, 4, 5))) size_t lik_cuda_add_text(char *text, size_
 #define SM90_MAXIMA_BYTES 16    /* of a thread and band in the stash: struct maxima */
 
 /* A thread has two halves of 64 accumulators: the columns of a tile are spread over so many of
- * them, up to 16 octets each. Two bands have one each; one band has both, but that the products
- * of planes leave the second alone. */
-#define SM90_HALVES(bands, planes) ((bands) == 1 && !(planes) ? 2 : 1)
+ * them, up to 16 octets each. Two bands have one each; one band has both, or, where it is
+ * narrow, one. */
+#define SM90_HALVES(bands, narrow) ((bands) == 1 && !(narrow) ? 2 : 1)
 #define SM90_HALF_OCTETS           16
 
 /* Most slabs of a stage of the ring: where the rows and planes of f32 leave little room,
@@ -98,6 +98,9 @@ struct sm90_regime {
     /* slabs of the second ring that 64 elements of f32 take, each the sum of so many bf16, or
      * 128 of 8 bits, widened to f16 or bf16; 0: multiplied as stored */
     int32_t planes;
+    /* one band leaves the second half alone: products of planes, and of documents from the
+     * workspace, which four warpgroups of one half each multiply */
+    int32_t narrow;
     int32_t slabs;         /* of a token: one, or an even number; of 8 bits any */
     int32_t row_slabs;     /* of a query row: the same; of f32 in all planes, of 8 bits widened */
     int32_t slab_elements; /* 64, of f32 32, of 8 bits 128 */

@@ -6,26 +6,26 @@ const void *lik_cuda_sm90_kernel_f16(int argmax, int two_bands);
 const void *lik_cuda_sm90_kernel_bf16(int argmax, int two_bands);
 const void *lik_cuda_sm90_kernel_f32(int argmax, int two_bands);
 
-const void *lik_cuda_sm90_kernel_decoded_f16(int argmax, int two_bands);
-const void *lik_cuda_sm90_kernel_decoded_bf16(int argmax, int two_bands);
+const void *lik_cuda_sm90_kernel_decoded_f16(int argmax);
+const void *lik_cuda_sm90_kernel_decoded_bf16(int argmax);
 
-const void *lik_cuda_sm90_kernel_widened_f16(int argmax, int two_bands);
-const void *lik_cuda_sm90_kernel_widened_bf16(int argmax, int two_bands);
+const void *lik_cuda_sm90_kernel_widened_f16(int argmax);
+const void *lik_cuda_sm90_kernel_widened_bf16(int argmax);
 
 const void *lik_cuda_sm90_kernel_i8(int argmax, int two_bands);
 
 /* Of documents of 8 bits, as the query's elements want them. */
-static const void *widened_kernel_of(int q_dtype, int argmax, int two_bands)
+static const void *widened_kernel_of(int q_dtype, int argmax)
 {
-    return q_dtype == LIK_BF16 ? lik_cuda_sm90_kernel_widened_bf16(argmax, two_bands)
-                               : lik_cuda_sm90_kernel_widened_f16(argmax, two_bands);
+    return q_dtype == LIK_BF16 ? lik_cuda_sm90_kernel_widened_bf16(argmax)
+                               : lik_cuda_sm90_kernel_widened_f16(argmax);
 }
 
 /* Of decoded or widened documents. */
-static const void *decoded_kernel_of(int dtype, int argmax, int two_bands)
+static const void *decoded_kernel_of(int dtype, int argmax)
 {
-    return dtype == LIK_F16 ? lik_cuda_sm90_kernel_decoded_f16(argmax, two_bands)
-                            : lik_cuda_sm90_kernel_decoded_bf16(argmax, two_bands);
+    return dtype == LIK_F16 ? lik_cuda_sm90_kernel_decoded_f16(argmax)
+                            : lik_cuda_sm90_kernel_decoded_bf16(argmax);
 }
 
 static const void *kernel_of(int dtype, int argmax, int two_bands)
@@ -60,12 +60,12 @@ int lik_cuda_sm90_prepare(struct lik_gpu *gpu)
         e = cudaFuncSetAttribute(kernel_of(LIK_F32 + i / 4, i & 1, i & 2),
                                  cudaFuncAttributeMaxDynamicSharedMemorySize,
                                  (int)(gpu->limits.shared_bytes - sizeof(struct shared)));
-    for (int i = 0; i < 8 && e == cudaSuccess; i++)
-        e = cudaFuncSetAttribute(decoded_kernel_of(LIK_F16 + i / 4, i & 1, i & 2),
+    for (int i = 0; i < 4 && e == cudaSuccess; i++)
+        e = cudaFuncSetAttribute(decoded_kernel_of(LIK_F16 + i / 2, i & 1),
                                  cudaFuncAttributeMaxDynamicSharedMemorySize,
                                  (int)(gpu->limits.shared_bytes - sizeof(struct shared)));
-    for (int i = 0; i < 8 && e == cudaSuccess; i++)
-        e = cudaFuncSetAttribute(widened_kernel_of(LIK_F16 + i / 4, i & 1, i & 2),
+    for (int i = 0; i < 4 && e == cudaSuccess; i++)
+        e = cudaFuncSetAttribute(widened_kernel_of(LIK_F16 + i / 2, i & 1),
                                  cudaFuncAttributeMaxDynamicSharedMemorySize,
                                  (int)(gpu->limits.shared_bytes - sizeof(struct shared)));
     for (int i = 0; i < 4 && e == cudaSuccess; i++)
@@ -173,10 +173,10 @@ int lik_cuda_sm90_launch(const struct lik_gpu *gpu, const struct score_args *sco
     const int argmax = score->op.argmax != NULL, two_bands = p->tile.bands > 1;
     const struct lik_tokens *q = &score->op.q, *d = &score->op.d;
     const int dtype = d->dtype, wide = lik_dtype_bytes(dtype) > 1;
-    const void *kernel = wide && (q->dtype != dtype || q->scale || d->scale)
-                             ? decoded_kernel_of(dtype, argmax, two_bands)
+    const int from_workspace = wide && p->regime.narrow && !p->regime.planes;
+    const void *kernel = from_workspace     ? decoded_kernel_of(dtype, argmax)
                          : wide             ? kernel_of(dtype, argmax, two_bands)
-                         : p->regime.planes ? widened_kernel_of(q->dtype, argmax, two_bands)
+                         : p->regime.planes ? widened_kernel_of(q->dtype, argmax)
                                             : lik_cuda_sm90_kernel_i8(argmax, two_bands);
     return lik_cuda_launch_early(gpu, kernel, "score_sm90", (unsigned)p->schedule.blocks,
                                  128 * (unsigned)(p->tile.warpgroups + p->ring.token_warpgroups + 1),

@@ -175,6 +175,7 @@ def check_batches(device, args):
             (32, 300, 20, 40),
             (300, 180, 3, 30),
             (20, 1030, 9, 20),
+            (32, 300, 40, 60),  # so many that documents of 8 bits are widened beforehand
             (48, 64, 7, 50),
             (5, 9, 40, 90),
             (32, 130, 1, 4000),  # more tiles a block than there are heads

@@ -31,12 +31,16 @@ static const struct storage {
         double cost; /* of a row */
     } choices[3];
 } stored = {64, 1, 0, 0, {{1, 1, 2.0}, {1, 2, 1.1}, {2, 2, 1.0}}},
-  in_planes = {32, 3, 2, 0, {{1, 1, 1.1}, {2, 1, 1.0}}}, widened = {128, 8, 2, 1, {{1, 1, 1.1}, {2, 1, 1.0}}},
-  as_i8 = {128, 1, 0, 0, {{1, 1, 2.0}, {1, 2, 1.1}, {2, 2, 1.0}}};
+  in_planes = {32, 3, 2, 0, {{1, 1, 1.1}, {2, 1, 1.0}}}, widened = {128, 8, 2, 1, {{1, 1, 1.1}, {1, 2, 1.0}}},
+  as_i8 = {128, 1, 0, 0, {{1, 1, 2.0}, {1, 2, 1.1}, {2, 2, 1.0}}},
+  decoded = {64, 1, 0, 0, {{1, 1, 2.0}, {1, 2, 1.1}, {1, 4, 1.0}}};
 
 static const struct storage *storage_of(const struct sm90_regime *r)
 {
-    return r->slab_elements == 128 ? (r->planes ? &widened : &as_i8) : r->planes ? &in_planes : &stored;
+    return r->slab_elements == 128 ? (r->planes ? &widened : &as_i8)
+           : r->planes             ? &in_planes
+           : r->narrow             ? &decoded
+                                   : &stored;
 }
 
 static int has_bytes(const struct lik_tokens *x)
@@ -69,6 +73,8 @@ static struct sm90_regime regime_of(const struct lik_score *op)
         r.slabs = (int32_t)((d->dim + 127) / 128);
         r.row_slabs = r.slabs * r.planes;
     }
+    const int chunk = d->dtype != LIK_F32 && !has_bytes(d) && (q->dtype != d->dtype || q->scale || d->scale);
+    r.narrow = r.planes || chunk;
     r.steps_per_stage = d->dim <= 48 ? 3 : d->dim <= 64 ? 4 : d->dim <= 96 ? 6 : 8;
     r.uniform = !d->mask && !d->offsets && op->pairing != LIK_LIST && d->len_max > 0 &&
                 d->len_max < 1 << 24 && d->count <= INT32_MAX;
@@ -97,7 +103,7 @@ static size_t fixed_bytes(const struct sm90_regime *r, int bands, int warpgroups
     size_t bytes =
         SM90_STATIC_BYTES + 1024 + (size_t)(tiles * warpgroups * bands * r->row_slabs) * SM90_ROWS_BYTES;
     if (r->column_factors)
-        bytes += (size_t)(SM90_HEADS * SM90_HALVES(bands, r->planes) * SM90_HALF_OCTETS * 8) * sizeof(float);
+        bytes += (size_t)(SM90_HEADS * SM90_HALVES(bands, r->narrow) * SM90_HALF_OCTETS * 8) * sizeof(float);
     if (documents > 1)
         bytes += (size_t)(warpgroups * documents * 128 * SM90_MAXIMA_BYTES * bands);
     return bytes;
@@ -196,6 +202,12 @@ static int joint_documents(const struct lik_score *op, const struct sm90_regime 
     return alone ? 1 : (int)lik_min_i64(SM90_DOCUMENTS, lik_score_columns(op));
 }
 
+/* Do too few rows meet a tile for products to be what is waited for? */
+static int has_few_rows(const struct sm90_tile *tile)
+{
+    return tile->bands == 1 && tile->warpgroups < 4;
+}
+
 /* Of documents that are whole in a half, as many as the halves hold; returns the tile's octets,
  * 0 if there are not so many documents, or no room for them. */
 static int whole_tile(struct sm90_tile *tile, int64_t octets, int most)
@@ -231,11 +243,11 @@ static int fit_as(const struct gpu_limits *gpu, const struct lik_score *op, int 
 {
     const struct sm90_regime *r = &p->regime;
     struct sm90_tile *tile = &p->tile;
-    const int planes = SM90_PLANE_STAGES * r->planes, unit = SM90_HALVES(tile->bands, planes);
+    const int planes = SM90_PLANE_STAGES * r->planes, unit = SM90_HALVES(tile->bands, r->narrow);
     const int widest = SM90_HALF_OCTETS * unit, octets_least = storage_of(r)->octets_least;
     const int narrowest = octets_least > unit ? octets_least : unit;
     const int64_t octets = op->d.len_max > 0 ? (op->d.len_max + 7) / 8 : 1; /* of a document */
-    const int by_memory = tile->bands == 1 && !op->d.normalize;             /* what it waits for */
+    const int by_memory = has_few_rows(tile) && !op->d.normalize;           /* what it waits for */
     const int waits = by_memory && r->uniform, packed = by_memory && op->d.offsets && !planes;
     tile->documents_per_tile = r->rows_ahead ? 1 : joint_documents(op, r, octets, widest);
     tile->whole = whole;
@@ -365,11 +377,11 @@ static void plan_tile(const struct gpu_limits *gpu, const struct lik_score *op, 
         least = cost;
         *plan = p;
     }
-    plan->tile.one_width = plan->tile.bands == 2; /* one band waits for memory, not for code */
+    plan->tile.one_width = !has_few_rows(&plan->tile); /* who waits for memory does not for code */
     /* Packed documents of several lengths: one band has time for products that no one looks at,
      * but not for the code of many widths. */
     plan->tile.loose =
-        lengths_differ(&op->d) && plan->tile.bands == 1 && !plan->regime.planes && !plan->tile.whole;
+        lengths_differ(&op->d) && has_few_rows(&plan->tile) && !plan->regime.planes && !plan->tile.whole;
     plan_token_warps(op, plan);
 }
 

@@ -24,10 +24,11 @@
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
 /* One band whose second half of accumulators is left alone: two products of half the columns
- * would read the rows twice, and shared memory is what the products of planes wait for. */
+ * would read the rows twice, and shared memory is what the products of planes wait for; and
+ * where there are four warpgroups, they have registers for one. */
 template <class Stage, int bands> constexpr bool has_one_half()
 {
-    return bands == 1 && SM90_HALVES(bands, Stage::converts) == 1;
+    return bands == 1 && SM90_HALVES(bands, Stage::narrow) == 1;
 }
 
 /* A piece that is multiplied in the width that its head says? */
@@ -69,7 +70,9 @@ LIK_DEVICE void take_pieces(const struct sm90_args &a, struct shared &sm, struct
     const int second = bands == 2 ? 0 : octets * 8; /* column that the second half begins with */
     const bool one = has_one_half<Stage, bands>();
     /* octets of a half, some of whose columns may not count */
-    const int last = one || octets == 1 ? 1 : Stage::integers && octets > 3 ? 5 - bands : 2;
+    const int last = octets == 1 || (one && Stage::converts) ? 1
+                     : Stage::integers && octets > 3         ? 5 - bands
+                                                             : 2;
     const bool whole = bands == 1 && !one && octets > 1; /* the first half: all of its columns count */
     /* The second half is multiplied while the first is looked at. */
     const bool split = !one && (want_argmax || bands == 1 || Stage::converts);
@@ -79,7 +82,7 @@ LIK_DEVICE void take_pieces(const struct sm90_args &a, struct shared &sm, struct
         struct products<Stage::integers> p;
         halves &c = p.c;
         Stage::template multiply<bands, octets, split>(a, sm, me, ring, p.sums(), t.at);
-        const float *factor = factors + t.index * columns_most(bands, Stage::converts);
+        const float *factor = factors + t.index * columns_most(bands, Stage::narrow);
         if (a.column_factors)
             mbarrier_wait(&sm.factors_ready[t.index], t.pass);
         wgmma_wait<split>();
@@ -162,7 +165,8 @@ LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, struct con
     struct tile t = {};
     t.index = -1;
     t.head.z = row_tile;
-    registers_take<208>();
+    if (Stage::threads < 640)
+        registers_take<208>();
     reset(me.m);
     while (t.head.z >= 0) {
         row_tile = t.head.z;
@@ -196,9 +200,9 @@ LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, struct con
             Stage::template multiply<bands, 16, false>(a, sm, me, ring, p.sums(), t.at);
             wgmma_wait<0>();
             Stage::give_back(a, sm, me.lane, t.at);
-            settle<16, 2>(p, 0, me);
+            settle<16, has_one_half<Stage, bands>() ? 1 : 2>(p, 0, me);
             if (a.column_factors) {
-                const float *factor = factors + t.index * columns_most(bands, Stage::converts);
+                const float *factor = factors + t.index * columns_most(bands, Stage::narrow);
                 mbarrier_wait(&sm.factors_ready[t.index], t.pass);
                 scale_products<16, bands>(&c[0], factor);
                 if (bands == 1 && !has_one_half<Stage, bands>())
@@ -249,17 +253,19 @@ static __global__ void __launch_bounds__(Stage::threads, 1)
     if (role >= a.warpgroups) {
         int group = role - a.warpgroups, last = group == a.token_warpgroups;
         int norms = !last ? warp : a.token_warpgroups ? -1 : warp - 2;
-        if (Stage::converts && !last)
-            registers_give<104>();
-        else
-            registers_give<88>(); /* of 168, and of 128 with f32: others take what is left */
+        if (Stage::threads < 640) { /* of 168, and of 128 with f32: others take what is left */
+            if (Stage::converts && !last)
+                registers_give<104>();
+            else
+                registers_give<88>();
+        }
         if (Stage::converts && !last) {
             Stage::template look<bands>(a, sm, ring, planes, factors, group * 4 + warp);
         } else if (last && warp == 0 && a.uniform) {
-            produce_uniform<Stage::scales>(a, sm, ring, factors, columns_most(bands, Stage::converts), mine);
+            produce_uniform<Stage::scales>(a, sm, ring, factors, columns_most(bands, Stage::narrow), mine);
         } else if (kind != OF_AHEAD && last && warp == 0) {
-            produce<Stage::scales, kind == OF_WHOLE>(a, sm, ring, factors,
-                                                     columns_most(bands, Stage::converts), mine);
+            produce<Stage::scales, kind == OF_WHOLE>(a, sm, ring, factors, columns_most(bands, Stage::narrow),
+                                                     mine);
         } else if (last && warp == 1 && !a.score.partial) {
             finish_scores(a, sm, mine);
         } else if (!Stage::converts && a.column_factors && norms >= 0) {
@@ -279,7 +285,7 @@ static __global__ void __launch_bounds__(Stage::threads, 1)
             return consume_ahead<Stage, want_argmax>(a, sm, me, shared_address(ring), factors, mine.row_tile);
         struct maxima<bands> *stash =
             (struct maxima<bands> *)((char *)factors +
-                                     (a.column_factors ? SM90_HEADS * columns_most(bands, Stage::converts) * 4
+                                     (a.column_factors ? SM90_HEADS * columns_most(bands, Stage::narrow) * 4
                                                        : 0));
         consume<Stage, bands, want_argmax>(a, sm, me, shared_address(Stage::converts ? planes : ring),
                                            stash + role * a.documents_per_tile * 128 + (threadIdx.x & 127),
@@ -291,6 +297,12 @@ static __global__ void __launch_bounds__(Stage::threads, 1)
 }
 
 typedef void (*sm90_kernel)(struct sm90_args);
+
+/* The kernels of a stage policy of one band, of several warpgroups. */
+template <class Stage> static const void *sm90_kernel_of(bool argmax)
+{
+    return argmax ? (const void *)score_sm90<Stage, 1, true> : (const void *)score_sm90<Stage, 1, false>;
+}
 
 /* The kernels of a stage policy, for the files that instantiate them. */
 template <class Stage> static const void *sm90_kernel_of(bool argmax, bool two_bands)

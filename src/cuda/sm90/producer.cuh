@@ -386,17 +386,29 @@ LIK_DEVICE void bring_scales(const struct sm90_args &a, struct shared &sm, float
     const struct lik_tokens &d = a.score.op.d;
     const struct lik_strides &s = d.scale_strides;
     const struct head &head = sm.heads[tile];
-    for (int c = (int)threadIdx.x & 31; c < (head.shape & 0xff) * 8; c += 32) {
-        int k = 0, token = head.token + c;
-        if (head.shape & JOINT) {
-            const uint32_t before = head.ends & ((1u << c / 8) - 1u); /* ends before the column's octet */
-            k = __popc(before);
-            token = c - (32 - __clz(before)) * 8;
+    const int lane = (int)threadIdx.x & 31, columns = (head.shape & 0xff) * 8;
+    float *to = &factors[tile * most + lane];
+    auto base_of = [&](const struct tile_document &x) {
+        return d.offsets ? x.row * s.token : x.group * s.group + x.row * s.sequence;
+    };
+    if (!(head.shape & JOINT)) { /* brief: every tile waits for it */
+        const struct tile_document x = document(0);
+        const int token = head.token + lane;
+        const float *from = d.scale + base_of(x) + token * s.token;
+#pragma unroll 1
+        for (int c = lane, left = x.length - token; c < columns; c += 32, left -= 32) {
+            copy_async_4_if(left > 0, to, left > 0 ? from : d.scale);
+            to += 32;
+            from += 32 * s.token;
         }
-        const struct tile_document x = document(k);
-        const int64_t base = d.offsets ? x.row * s.token : x.group * s.group + x.row * s.sequence;
-        const bool there = token < x.length;
-        copy_async_4_if(there, &factors[tile * most + c], d.scale + (there ? base + token * s.token : 0));
+    } else {
+        for (int c = lane; c < columns; c += 32, to += 32) {
+            const uint32_t before = head.ends & ((1u << c / 8) - 1u); /* ends before the column's octet */
+            const int token = c - (32 - __clz(before)) * 8;
+            const struct tile_document x = document(__popc(before));
+            const bool there = token < x.length;
+            copy_async_4_if(there, to, d.scale + (there ? base_of(x) + token * s.token : 0));
+        }
     }
     copy_async_arrive(&sm.factors_ready[tile]);
 }

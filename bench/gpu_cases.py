@@ -97,6 +97,15 @@ CASES = [
     Case("longdoc-bigbatch-8192", 16, 32, 32, 8192, dtype=HALF, train=True),
     Case("longdoc-rerank-8192", 1, 256, 32, 8192, dtype=HALF, train=True),
     Case("longdoc-huge-16384", 1, 32, 32, 16384, dtype=HALF, train=True),
+    # Short documents, and a document a query.
+    *(
+        Case(f"passages-{nq}-{ld}", nq, 20000, 32, ld, target_x=x)
+        for nq in (1, 16, 256)
+        for ld, x in ((24, 2.4), (48, 1.8), (70, 1.5), (100, 1.35))
+    ),
+    *(Case(f"packed-passages-{nq}", nq, 20000, 32, 48, packed=True) for nq in (1, 16)),
+    *(Case(f"masked-passages-{nq}", nq, 20000, 32, 70, masked=True) for nq in (1, 16)),
+    Case("pairs", 5000, 5000, 32, 180, candidates=1, target_ms=0.073),
     # 8-bit elements.
     Case("fp8-8192", 1, 8192, 32, 256, dtype=E4M3, scaled="tensor", target_x=1.06),
     Case("fp8-8192-token", 1, 8192, 32, 256, dtype=E4M3, scaled="token", target_x=1.06),
@@ -105,6 +114,7 @@ CASES = [
     Case("fp8-4q", 4, 4096, 32, 256, dtype=E4M3, scaled="token", target_x=1.6),
     Case("fp8-e5m2-8192", 1, 8192, 32, 256, dtype=E5M2, scaled="token", target_x=1.06),
     Case("fp8-256", 256, 256, 32, 300, dtype=E4M3, scaled="token"),
+    Case("fp8-256-tensor", 256, 256, 32, 300, dtype=E4M3, scaled="tensor"),
     Case("fp8-512", 512, 512, 32, 180, dtype=E4M3, scaled="token"),
     Case("fp8-packed", 1, 10000, 32, 300, dtype=E4M3, scaled="token", packed=True),
     Case("fp8-masked", 1, 10000, 32, 300, dtype=E4M3, scaled="token", masked=True),
@@ -112,6 +122,7 @@ CASES = [
     Case("int8-2048", 1, 2048, 32, 512, dtype=INT8, scaled="token", target_x=1.12),
     Case("int8-4q", 4, 4096, 32, 256, dtype=INT8, scaled="token", target_x=1.6),
     Case("int8-256", 256, 256, 32, 300, dtype=INT8, scaled="token"),
+    Case("int8-256-tensor", 256, 256, 32, 300, dtype=INT8, scaled="tensor"),
     Case("int8-512", 512, 512, 32, 180, dtype=INT8, scaled="token"),
     Case("int8-256-argmax", 256, 256, 32, 300, dtype=INT8, scaled="token", argmax=True),
     Case("int8-bf16-8192", 1, 8192, 32, 256, dtype=INT8, q_dtype=BF16, scaled="token", target_x=1.06),

@@ -1,6 +1,7 @@
 /* Few query rows against documents of 8 bits, on Hopper: a warp holds up to 32 rows as mma's B
  * operand and takes documents of its own, 32 tokens at a time, as its A operand: from a ring
- * that it fills itself, widened in registers. No warp waits for another.
+ * that the copy engine fills as the warp itself asks, widened in registers. No warp waits for
+ * another, but at the start, where all have the same rows.
  *
  * The order of a product's elements is free within 16 of them (a tensor core of Hopper adds 16
  * products at once, exactly but for what it cuts off), not beyond: lane t of four takes
@@ -17,12 +18,16 @@ static_assert(BYTES_TOKENS == TILE_TOKENS, "four tokens a lane");
 #define BLOCKS 8                  /* of 16 elements, at most */
 #define AHEAD  (BYTES_STAGES - 1) /* tiles that are asked for before they are multiplied */
 
+#define STAGE_BYTES (BYTES_TOKENS * 128) /* rows of 128 bytes, swizzled such that 8 meet all banks */
+
 struct bytes_args {
+    CUtensorMap maps[2]; /* of 8 tokens of a document, and of a tile's */
     struct score_args score;
-    int32_t blocks;   /* of 16 elements */
-    int32_t ring_row; /* bytes of a token in the ring: such that 8 rows meet all banks */
-    int32_t items;    /* row tiles x documents */
-    int32_t scaled;   /* documents have more than one scale */
+    int32_t blocks;     /* of 16 elements */
+    int32_t items;      /* row tiles x documents */
+    int32_t scaled;     /* documents have more than one scale */
+    int32_t common;     /* all warps have the same rows */
+    int32_t group_size; /* sequences of the maps' third axis */
 };
 
 #if __CUDA_ARCH__ >= 900
@@ -94,9 +99,24 @@ LIK_DEVICE void load_row(const struct bytes_args &args, int64_t at, int t, float
     }
 }
 
+/* Rows 8 n to 8 n + 7 from where load_row wrote them. */
+LIK_DEVICE void take_rows(struct held_rows &h, int n, const uint2 *from)
+{
+#pragma unroll
+    for (int b = 0; b < BLOCKS; b++) {
+        const uint2 pairs = from[b * 32];
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            if (i == n) {
+                h.q[b][i][0] = pairs.x;
+                h.q[b][i][1] = pairs.y;
+            }
+    }
+}
+
 /* Makes the warp hold the rows of a tile. Scales and norms go to the weight as in the Hopper
- * loop (place_queries), a scale's sign to the elements. `scratch`: the warp's, which elements
- * pass on their way to registers. */
+ * loop (place_queries), a scale's sign to the elements. They pass `scratch` on their way to
+ * registers, the warp's; or the block's, if all warps have the same and each loads some. */
 template <bool bf16>
 LIK_DEVICE void hold_rows(struct held_rows &h, struct held_places &places, uint2 *scratch,
                           const struct bytes_args &args, int tile)
@@ -137,18 +157,24 @@ LIK_DEVICE void hold_rows(struct held_rows &h, struct held_places &places, uint2
         if ((lane & ~3) == r)
             weight = __fmul_rn(weight, factor);
     }
+    const int warp = (int)threadIdx.x / 32;
 #pragma unroll 1
     for (int n = 0; n < 4; n++) { /* one copy of that code, for a call begins with fetching it */
+        if (args.common && n != warp)
+            continue;
         const int row = n * 8 + (lane >> 2);
         const int64_t at = __shfl_sync(~0u, own.at, row);
         const float sign = __shfl_sync(~0u, scale, row) < 0.0f ? -1.0f : 1.0f;
-        load_row<bf16>(args, at, t, sign, scratch + n * BLOCKS * 32 + lane);
+        uint2 *rows = scratch + (args.common ? n : warp) * BLOCKS * 32 + lane;
+        load_row<bf16>(args, at, t, sign, rows);
+        if (!args.common)
+            take_rows(h, n, rows); /* each lane what it wrote itself */
     }
+    if (args.common) {
+        __syncthreads();
 #pragma unroll
-    for (int i = 0; i < 4 * BLOCKS; i++) {
-        const uint2 pairs = scratch[i * 32 + lane];
-        h.q[i % BLOCKS][i / BLOCKS][0] = pairs.x;
-        h.q[i % BLOCKS][i / BLOCKS][1] = pairs.y;
+        for (int n = 0; n < 4; n++)
+            take_rows(h, n, scratch + n * BLOCKS * 32 + lane);
     }
     const int row = row_of_lane(lane);
     h.weight = __shfl_sync(~0u, weight, row);
@@ -157,17 +183,24 @@ LIK_DEVICE void hold_rows(struct held_rows &h, struct held_places &places, uint2
     h.bad = __shfl_sync(~0u, (int)(own.counts && own.at == LIK_NOWHERE), row);
 }
 
+LIK_DEVICE uint32_t load_shared(uint32_t at, int further)
+{
+    uint32_t x;
+    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(x) : "r"(at + further) : "memory");
+    return x;
+}
+
 /* The mask's bytes of a lane's tokens, looked at where they are used: a load is under way until
  * then. */
 struct raw_mask {
     uint32_t of[EACH];
 };
 
-/* What asks for tiles, and where the lane's parts of them lie: eight lanes copy a
- * token, and lane i the scale of the i-th. */
+/* What asks for tiles: where the document is in the tensor maps, and of the lane's tokens the
+ * scale, of lane, and the mask. */
 struct asker {
     struct way at;
-    const char *tokens;
+    int row, sequence, group;
     const float *scales;
     const uint8_t *mask;
 
@@ -177,8 +210,9 @@ struct asker {
         const int lane = (int)threadIdx.x & 31;
         if (at.length <= 0)
             return;
-        tokens = (const char *)d.data + lik_tokens_base(&d, &d.strides, at.document) +
-                 (lane >> 3) * d.strides.token + (lane & 7) * 16;
+        row = d.offsets ? (int)lik_offset_at(&d, at.document) : 0;
+        group = d.offsets || d.group_size <= 0 ? 0 : at.document / args.group_size;
+        sequence = d.offsets ? 0 : at.document - group * args.group_size;
         if (args.scaled)
             scales =
                 d.scale + lik_tokens_base(&d, &d.scale_strides, at.document) + lane * d.scale_strides.token;
@@ -187,31 +221,37 @@ struct asker {
                    (lane >> 2) * d.mask_strides.token;
     }
 
-    /* Asks for the tile, into a stage of the ring, and for its part of the mask; then goes
-     * on. */
-    template <int blocks>
-    LIK_MEMBER void ask(const struct bytes_args &args, char *stage, struct raw_mask &raw, int step)
+    /* Asks for the tile, into a stage of the ring whose barrier it is, and for its part of the
+     * mask; then goes on. */
+    LIK_MEMBER void ask(const struct bytes_args &args, char *stage, float *stage_scales, uint64_t *full,
+                        struct raw_mask &raw, int step)
     {
         const struct lik_tokens &d = args.score.op.d;
-        const int lane = (int)threadIdx.x & 31, row = lane >> 3;
-        const int count = min(at.length - at.token, BYTES_TOKENS); /* at the end of all: 0 */
-        const bool copies = (lane & 7) < (blocks ? blocks : args.blocks);
-        const char *from = tokens;
-        char *to = stage + row * args.ring_row + (lane & 7) * 16;
+        const int lane = (int)threadIdx.x & 31;
+        if (at.item >= args.items)
+            return;
+        const int count = min(at.length - at.token, BYTES_TOKENS); /* of no document 0 or less */
+        if (lane == 0) {
+            const int token = row + at.token;
+            if (count > BYTES_TOKENS - 8) {
+                mbarrier_arrive_expect(full, STAGE_BYTES);
+                tensor_copy(stage, &args.maps[1], full, 0, token, sequence, group);
+            } else {
+                mbarrier_arrive_expect(full, (uint32_t)max(count + 7, 0) / 8 * 1024);
+#pragma unroll 1
+                for (int r = 0; r < count; r += 8)
+                    tensor_copy(stage + r * 128, &args.maps[0], full, 0, token + r, sequence, group);
+            }
+        }
         if (d.mask)
 #pragma unroll
             for (int r = 0; r < EACH; r++)
                 raw.of[r] = load_byte_if((lane >> 2) + 8 * r < count, mask + 8 * r * d.mask_strides.token);
-#pragma unroll
-        for (int r = 0; r < BYTES_TOKENS; r += 4, from += 4 * d.strides.token)
-            if (copies && r + row < count)
-                copy_async(to + r * args.ring_row, from, 16);
-        if (args.scaled && lane < count)
-            copy_async(stage + BYTES_TOKENS * args.ring_row + lane * 4, scales, 4);
-        copy_async_commit();
-        if (at.item >= args.items)
-            return;
-        tokens += BYTES_TOKENS * d.strides.token;
+        if (args.scaled) {
+            if (lane < count)
+                copy_async(stage_scales + lane, scales, 4);
+            copy_async_arrive(full);
+        }
         scales += BYTES_TOKENS * d.scale_strides.token;
         mask += BYTES_TOKENS * d.mask_strides.token;
         if (advance(at, args.score, args.items, step))
@@ -296,41 +336,58 @@ static __global__ void __launch_bounds__(32 * BYTES_WARPS, 1)
 #if __CUDA_ARCH__ >= 900
     constexpr int blocks = how == BYTES_128 ? BLOCKS : 0;
     constexpr bool want_argmax = how == BYTES_ARGMAX;
-    extern __shared__ __align__(128) char memory[];
+    extern __shared__ char dynamic[];
     __shared__ struct held_places places[BYTES_WARPS];
+    __shared__ uint64_t barriers[BYTES_WARPS][BYTES_STAGES];
     const struct lik_tokens &d = args.score.op.d;
     const int lane = (int)threadIdx.x & 31, warp = __shfl_sync(~0u, (int)threadIdx.x / 32, 0), g = lane >> 2,
               t = lane & 3;
-    const int stage_bytes = BYTES_TOKENS * (args.ring_row + 4);
-    char *ring = memory + warp * BYTES_STAGES * stage_bytes;
-    uint2 *scratch = (uint2 *)(memory + BYTES_WARPS * BYTES_STAGES * stage_bytes) + warp * 4 * BLOCKS * 32;
+    char *memory = dynamic + (-shared_address(dynamic) & 1023u); /* the swizzle counts from there */
+    char *ring = memory + warp * BYTES_STAGES * STAGE_BYTES;
+    float *ring_scales =
+        (float *)(memory + BYTES_WARPS * BYTES_STAGES * STAGE_BYTES) + warp * BYTES_STAGES * BYTES_TOKENS;
+    uint2 *scratch = (uint2 *)(memory + BYTES_WARPS * BYTES_STAGES * (STAGE_BYTES + BYTES_TOKENS * 4));
+    uint64_t *full = barriers[warp];
     let_next_kernel_begin();
+    if (lane < BYTES_STAGES)
+        mbarrier_init(&full[lane], args.scaled ? 33 : 1);
+    mbarrier_init_done();
+    __syncwarp();
     wait_for_kernels_before();
     const int step = (int)(gridDim.x * BYTES_WARPS);
     struct way here = {(int)(warp * gridDim.x + blockIdx.x), 0, 0, 0};
     open_item(here, args.score, args.items);
-    struct asker ahead = {here, NULL, NULL, NULL};
+    struct asker ahead = {here, 0, 0, 0, NULL, NULL};
     ahead.place(args);
     struct raw_mask asked[BYTES_STAGES] = {};
+#pragma unroll 1
+    for (int i = 0; i < AHEAD; i++) {
 #pragma unroll
-    for (int i = 0; i < AHEAD; i++)
-        ahead.ask<blocks>(args, ring + i * stage_bytes, asked[i], step);
+        for (int k = 0; k < AHEAD - 1; k++)
+            asked[k] = asked[k + 1];
+        ahead.ask(args, ring + i * STAGE_BYTES, ring_scales + i * BYTES_TOKENS, &full[i], asked[AHEAD - 1],
+                  step);
+    }
     struct held_rows h;
     h.tile = -1;
-    __syncwarp();
     struct row_maxima m;
     reset(m);
-    for (int stage = 0; here.item < args.items; stage = stage + 1 == BYTES_STAGES ? 0 : stage + 1) {
-        if (here.token == 0)
+    uint32_t parity = 0;
+    for (int stage = 0;;) {
+        const bool more = here.item < args.items;
+        if (here.token == 0 && (more || args.common))
             hold_rows<bf16>(h, places[warp], scratch, args, tile_of(args.score, here.item));
-        ahead.ask<blocks>(args, ring + (stage == 0 ? AHEAD : stage - 1) * stage_bytes, asked[AHEAD], step);
+        if (!more)
+            break;
+        const int last = stage == 0 ? AHEAD : stage - 1;
+        ahead.ask(args, ring + last * STAGE_BYTES, ring_scales + last * BYTES_TOKENS, &full[last],
+                  asked[AHEAD], step);
         const struct raw_mask mask = asked[0];
 #pragma unroll
         for (int i = 0; i < AHEAD; i++)
             asked[i] = asked[i + 1];
-        copy_async_wait<AHEAD>();
-        __syncwarp();
-        const char *tokens = ring + stage * stage_bytes + g * args.ring_row + t * 4;
+        mbarrier_wait(&full[stage], parity);
+        const uint32_t tokens = shared_address(ring + stage * STAGE_BYTES + g * 128 + g * 16 + t * 4);
         float acc[EACH / 2][4][4] = {};
 #pragma unroll
         for (int b = 0; b < BLOCKS; b++) {
@@ -339,7 +396,7 @@ static __global__ void __launch_bounds__(32 * BYTES_WARPS, 1)
             uint32_t x[EACH][2];
 #pragma unroll
             for (int r = 0; r < EACH; r++)
-                widen_4<from, bf16>(*(const uint32_t *)(tokens + r * 8 * args.ring_row + b * 16), x[r]);
+                widen_4<from, bf16>(load_shared(tokens ^ b * 16, r * 1024), x[r]);
 #pragma unroll
             for (int n = 0; n < 4; n++)
 #pragma unroll
@@ -357,8 +414,7 @@ static __global__ void __launch_bounds__(32 * BYTES_WARPS, 1)
 #pragma unroll
         for (int r = 0; r < EACH; r++) {
             if (args.scaled)
-                factor[r] = *(const float *)(ring + stage * stage_bytes + BYTES_TOKENS * args.ring_row +
-                                             (g + 8 * r) * 4);
+                factor[r] = ring_scales[stage * BYTES_TOKENS + g + 8 * r];
             kept |= (g + 8 * r < count && (!d.mask || mask.of[r])) << r;
         }
         if (count >= BYTES_TOKENS && !d.mask) {
@@ -372,6 +428,10 @@ static __global__ void __launch_bounds__(32 * BYTES_WARPS, 1)
             finish<want_argmax>(m, h, args, places[warp], here);
         advance(here, args.score, args.items, step);
         __syncwarp(); /* the stage is filled anew */
+        if (++stage == BYTES_STAGES) {
+            stage = 0;
+            parity ^= 1;
+        }
     }
 #else
     __trap(); /* the driver never launches this elsewhere */
@@ -419,7 +479,13 @@ int lik_cuda_bytes_launch(const struct lik_gpu *gpu, const struct score_args *sc
     struct bytes_args a = {};
     a.score = *score;
     a.blocks = (int32_t)(op->d.dim / 16);
-    a.ring_row = p->ring_row;
+    a.group_size = (int32_t)(op->d.group_size > 0 ? op->d.group_size : op->d.count);
+    a.common = plan->tiling.tiles == 1 && op->pairing != LIK_LIST;
+    for (int i = 0; i < 2; i++) {
+        int status = lik_cuda_sm90_map(gpu, &op->d, 128, i ? BYTES_TOKENS : 8, 1, &a.maps[i]);
+        if (status)
+            return status;
+    }
     a.items = (int32_t)(plan->tiling.tiles * plan->columns);
     a.scaled = p->scaled;
     const int how = op->argmax ? BYTES_ARGMAX : a.blocks == BLOCKS ? BYTES_128 : BYTES_ANY;

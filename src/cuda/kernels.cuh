@@ -13,6 +13,7 @@ extern "C" {
 
 struct score_args;
 struct grad_args;
+struct lik_tokens;
 
 /* LIK_OK, or LIK_EDEVICE with a message that says what failed. */
 int lik_cuda_status(cudaError_t error, const char *what);
@@ -32,9 +33,16 @@ int lik_cuda_look_up_launch(const struct lik_gpu *gpu, const struct score_args *
 int lik_cuda_bytes_prepare(struct lik_gpu *gpu);
 int lik_cuda_bytes_launch(const struct lik_gpu *gpu, const struct score_args *a,
                           const struct score_plan *plan, char *workspace, cudaStream_t stream);
+int lik_cuda_widened_prepare(struct lik_gpu *gpu);
+int lik_cuda_widened_launch(const struct lik_gpu *gpu, const struct score_args *a,
+                            const struct score_plan *plan, char *workspace, cudaStream_t stream);
 int lik_cuda_sm90_prepare(struct lik_gpu *gpu);
 int lik_cuda_sm90_launch(const struct lik_gpu *gpu, const struct score_args *a, const struct score_plan *plan,
                          char *workspace, cudaStream_t stream);
+/* A tensor map of documents, (dim, token, sequence, group), 128 bytes of a token wide; its box
+ * is so many elements, tokens and sequences. */
+int lik_cuda_sm90_map(const struct lik_gpu *gpu, const struct lik_tokens *d, int elements, int rows,
+                      int sequences, CUtensorMap *map);
 int lik_cuda_decoded_prepare(struct lik_gpu *gpu);
 int lik_cuda_decoded_launch(const struct lik_gpu *gpu, const struct score_args *a,
                             const struct score_plan *plan, char *workspace, cudaStream_t stream);
@@ -53,6 +61,9 @@ unsigned lik_cuda_blocks(int64_t threads); /* of 256 threads; kernels stride ove
 int lik_cuda_unit_factors(const struct lik_tokens *x, int vector, float *out, int64_t rows,
                           cudaStream_t stream);
 int lik_cuda_add_partials(const struct score_args *a, cudaStream_t stream);
+int lik_cuda_score_chunk(const struct lik_gpu *gpu, const struct score_args *score,
+                         const struct score_plan *plan, const struct lik_tokens *d, int64_t first,
+                         cudaStream_t stream);
 int lik_cuda_score_prepare(struct lik_gpu *gpu);
 
 /* scan/launch.cu: the centroids of x as the scan reads them */

@@ -14,11 +14,12 @@ static const struct score_path {
                   char *workspace, cudaStream_t stream);
 } paths[SCORE_PATHS] = {
     {lik_cuda_look_up_prepare, lik_cuda_look_up_launch}, {lik_cuda_bytes_prepare, lik_cuda_bytes_launch},
-    {lik_cuda_sm90_prepare, lik_cuda_sm90_launch},       {lik_cuda_decoded_prepare, lik_cuda_decoded_launch},
-    {lik_cuda_scan_prepare, lik_cuda_scan_launch},       {lik_cuda_mma_prepare, lik_cuda_mma_launch},
+    {lik_cuda_widened_prepare, lik_cuda_widened_launch}, {lik_cuda_sm90_prepare, lik_cuda_sm90_launch},
+    {lik_cuda_decoded_prepare, lik_cuda_decoded_launch}, {lik_cuda_scan_prepare, lik_cuda_scan_launch},
+    {lik_cuda_mma_prepare, lik_cuda_mma_launch},
 };
-static_assert(SCORE_LOOK_UP == 0 && SCORE_BYTES == 1 && SCORE_SM90 == 2 && SCORE_DECODED == 3 &&
-                  SCORE_SCAN == 4 && SCORE_MMA == 5 && SCORE_PATHS == 6,
+static_assert(SCORE_LOOK_UP == 0 && SCORE_BYTES == 1 && SCORE_WIDENED == 2 && SCORE_SM90 == 3 &&
+                  SCORE_DECODED == 4 && SCORE_SCAN == 5 && SCORE_MMA == 6 && SCORE_PATHS == 7,
               "the list's order");
 
 /* Three blocks a processor: with the registers that ptxas takes unasked, 168, there is one. */
@@ -102,6 +103,23 @@ int lik_cuda_add_partials(const struct score_args *a, cudaStream_t stream)
     add_partials<<<lik_cuda_blocks(count), 256, 0, stream>>>(
         a->partial, a->tiling.strips_per_query, a->columns, count, a->op.scores, a->op.scores_stride);
     return lik_cuda_launched("add_partials");
+}
+
+/* Some of the documents of a problem, from `first` on, which stand in the workspace now. */
+int lik_cuda_score_chunk(const struct lik_gpu *gpu, const struct score_args *score,
+                         const struct score_plan *plan, const struct lik_tokens *d, int64_t first,
+                         cudaStream_t stream)
+{
+    struct score_args b = *score;
+    b.op.d = *d;
+    b.op.scores += first;
+    if (b.op.argmax)
+        b.op.argmax =
+            (char *)b.op.argmax + first * b.op.q.len_max * (int64_t)lik_dtype_bytes(b.op.argmax_dtype);
+    if (b.partial)
+        b.partial += first * b.tiling.strips_per_query;
+    b.columns = d->count;
+    return lik_cuda_sm90_launch(gpu, &b, plan, NULL, stream);
 }
 
 int lik_cuda_score_prepare(struct lik_gpu *gpu)

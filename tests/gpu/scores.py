@@ -175,6 +175,7 @@ def check_batches(device, args):
             (32, 300, 20, 40),
             (300, 180, 3, 30),
             (20, 1030, 9, 20),
+            (32, 300, 40, 60),  # so many that documents of 8 bits are widened beforehand
             (48, 64, 7, 50),
             (5, 9, 40, 90),
             (32, 130, 1, 4000),  # more tiles a block than there are heads
@@ -334,7 +335,8 @@ def check_widths(device, args):
         ("f32", 128, False),
         ("f32", 40, True),
     ):
-        for d_len in (1, 9, 97, 129, 177, 180, 289, 300, 305, 1030):
+        short = (17, 24, 31, 48, 64, 70, 100, 113, 128) if (dtype, dim) == ("bf16", 128) else ()
+        for d_len in (1, 9, 97, 129, 177, 180, 289, 300, 305, 1030, *short):
             g = torch.Generator(device="cuda").manual_seed(d_len)
             count = 660  # five a block, and enough for two bands
             q = Operand(g, 8, 32, dim, dtype, normalize=normalize)
@@ -370,6 +372,35 @@ def check_widths(device, args):
                     f"{name}: {layout}, {queries} queries: another result",
                 )
     print("widths: done", flush=True)
+
+
+def check_pairs(device, args):
+    """A document or a few for each query, whose rows are copied ahead: the bits and winners of
+    the matrix of all, which other kernels make.
+    """
+    count = 300  # more than there are blocks
+    for dtype, dim in (("bf16", 128), ("f16", 96), ("bf16", 40)):
+        for q_len, d_len, columns in (
+            (32, 180, 1),
+            (5, 30, 3),
+            (64, 300, 1),
+            (100, 64, 4),
+            (128, 1030, 1),
+            (17, 129, 2),
+        ):
+            g = torch.Generator(device="cuda").manual_seed(d_len)
+            q, d = (Operand(g, n, m, dim, dtype) for n, m in ((count, q_len), (count * columns, d_len)))
+            scores, at, _ = score(device, problem(q, d), torch.int16)
+            i = torch.arange(count, device="cuda")
+            scores, at = scores.view(count, count, columns)[i, i], at.view(count, count, columns, q_len)[i, i]
+            pairing = (lik.PAIRS, 0) if columns == 1 else (lik.CANDIDATES, columns)
+            got, at2, variant = score(device, problem(q, d, *pairing), torch.int16)
+            alone, _, _ = score(device, problem(q, d, *pairing))
+            fail(
+                torch.equal(scores, got) and torch.equal(at, at2) and torch.equal(scores, alone),
+                f"pairs {dtype} {dim} {q_len} {d_len} x {columns} [{variant}]: not the matrix's",
+            )
+    print("pairs: done", flush=True)
 
 
 def special_values(device, g, dtype):

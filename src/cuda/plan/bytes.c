@@ -22,8 +22,7 @@ static int plan(const struct gpu_limits *gpu, const struct lik_score *op, struct
     if (status)
         return status;
     p->blocks = gpu->processors;
-    p->ring_row = (int32_t)op->d.dim + (op->d.dim % 32 ? 0 : 16);
-    p->shared_bytes = BYTES_WARPS * (BYTES_STAGES * BYTES_TOKENS * (p->ring_row + 4) + 32 * BYTES_DIM * 2);
+    p->shared_bytes = BYTES_WARPS * (BYTES_STAGES * BYTES_TOKENS * (128 + 4) + 8 * BYTES_DIM * 2) + 1024;
     p->scaled = op->d.scale && !lik_cuda_one_scale(&op->d);
     return LIK_OK;
 }
@@ -38,8 +37,8 @@ static void name(const struct score_plan *plan, const struct lik_score *op, char
 static size_t print(const struct score_plan *plan, char *text, size_t size, size_t n)
 {
     const struct bytes_plan *p = &plan->bytes;
-    return lik_cuda_add_text(text, size, n, "%d blocks of %d warps, %d bytes, rows of %d%s", p->blocks,
-                             BYTES_WARPS, p->shared_bytes, p->ring_row, p->scaled ? ", scaled" : "");
+    return lik_cuda_add_text(text, size, n, "%d blocks of %d warps, %d stages, %d bytes%s", p->blocks,
+                             BYTES_WARPS, BYTES_STAGES, p->shared_bytes, p->scaled ? ", scaled" : "");
 }
 
 const struct score_planner lik_cuda_plans_bytes = {takes, plan, name, print};

@@ -84,10 +84,16 @@ __attribute__((format(printf, 4, 5))) size_t lik_cuda_add_text(char *text, size_
 #define SM90_MAXIMA_BYTES 16    /* of a thread and band in the stash: struct maxima */
 
 /* A thread has two halves of 64 accumulators: the columns of a tile are spread over so many of
- * them, up to 16 octets each. Two bands have one each; one band has both, but that the products
- * of planes leave the second alone. */
-#define SM90_HALVES(bands, planes) ((bands) == 1 && !(planes) ? 2 : 1)
+ * them, up to 16 octets each. Two bands have one each; one band has both, or, where it is
+ * narrow, one. */
+#define SM90_HALVES(bands, narrow) ((bands) == 1 && !(narrow) ? 2 : 1)
 #define SM90_HALF_OCTETS           16
+
+/* Documents of so many octets, a half's at the most, that the halves of a tile hold whole. */
+#define SM90_PER_HALF(bands, octets)                                                            \
+    (SM90_HALF_OCTETS / (octets) < SM90_DOCUMENTS / (3 - (bands)) ? SM90_HALF_OCTETS / (octets) \
+                                                                  : SM90_DOCUMENTS / (3 - (bands)))
+#define SM90_TOGETHER(bands, octets) (SM90_PER_HALF(bands, octets) * (3 - (bands)))
 
 /* Most slabs of a stage of the ring: where the rows and planes of f32 leave little room,
  * one. */
@@ -98,6 +104,9 @@ struct sm90_regime {
     /* slabs of the second ring that 64 elements of f32 take, each the sum of so many bf16, or
      * 128 of 8 bits, widened to f16 or bf16; 0: multiplied as stored */
     int32_t planes;
+    /* one band leaves the second half alone: products of planes, and of documents from the
+     * workspace, which four warpgroups of one half each multiply */
+    int32_t narrow;
     int32_t slabs;         /* of a token: one, or an even number; of 8 bits any */
     int32_t row_slabs;     /* of a query row: the same; of f32 in all planes, of 8 bits widened */
     int32_t slab_elements; /* 64, of f32 32, of 8 bits 128 */
@@ -109,6 +118,9 @@ struct sm90_regime {
     int32_t column_factors;
     /* where query rows lie and what they count is not known from their strides alone */
     int32_t rows_in_memory;
+    /* each row tile holds a query of its own, whose rows are copied while the one before is
+     * multiplied */
+    int32_t rows_ahead;
     int32_t group_size; /* sequences of the third axis of the tensor maps */
 };
 
@@ -117,8 +129,11 @@ struct sm90_tile {
     int32_t bands;              /* of 64 query rows, each warpgroup's */
     int32_t warpgroups;         /* that multiply */
     int32_t octets_per_tile;    /* of a column tile, at most */
-    int32_t octets_per_piece;   /* uniform: of a piece of a document, or of each document of a tile */
+    int32_t octets_per_piece;   /* uniform: of a document's piece; or of each document of a tile */
     int32_t documents_per_tile; /* at most */
+    /* a tile always holds so many documents, each whole in one half and in as many octets as
+     * the longest has: kernels of their own */
+    int32_t whole;
     int32_t loose;     /* pieces are multiplied in one of a few widths, where any token may be dropped */
     int32_t one_width; /* a last piece that lacks one octet is multiplied in the others' width */
 };
@@ -180,12 +195,11 @@ struct look_up_plan {
 #define BYTES_DIM    128 /* of tokens, at most */
 #define BYTES_WARPS  8   /* of a block, one a processor */
 #define BYTES_TOKENS 32  /* of a tile */
-#define BYTES_STAGES 3   /* of a warp's ring, a tile each */
+#define BYTES_STAGES 4   /* of a warp's ring, a tile each */
 
 struct bytes_plan {
     int32_t blocks;       /* of the grid */
-    int32_t ring_row;     /* bytes of a token in a ring */
-    int32_t scaled;       /* a tile's scales stand behind its tokens */
+    int32_t scaled;       /* a tile's scales are brought with its tokens */
     int32_t shared_bytes; /* the warps' rings and scratch */
 };
 
@@ -231,11 +245,11 @@ int64_t lik_cuda_scan_copy_bytes(const struct lik_tokens *d);
 /* Will a scan be by warpgroups? */
 int lik_cuda_scan_in_groups(const struct lik_score *op);
 
-/* ---- Compressed documents, decoded a chunk at a time: decoded.c ---- */
+/* ---- Documents that are decoded or widened, a chunk at a time: decoded.c ---- */
 
 struct decoded_plan {
     int64_t documents_per_chunk;
-    int64_t token_bytes;   /* of a chunk's tokens; their factors follow */
+    int64_t token_bytes;   /* of a chunk's tokens; factors of decoded ones follow */
     struct sm90_plan last; /* of a last chunk that is smaller */
 };
 
@@ -243,7 +257,16 @@ struct decoded_plan {
 
 /* The ways to score, in the order in which they are asked whether they take a problem. Each has
  * an entry in two lists: what plans it, in score.c, and what launches it, in cuda/score.cu. */
-enum { SCORE_LOOK_UP, SCORE_BYTES, SCORE_SM90, SCORE_DECODED, SCORE_SCAN, SCORE_MMA, SCORE_PATHS };
+enum {
+    SCORE_LOOK_UP,
+    SCORE_BYTES,
+    SCORE_WIDENED,
+    SCORE_SM90,
+    SCORE_DECODED,
+    SCORE_SCAN,
+    SCORE_MMA,
+    SCORE_PATHS,
+};
 
 /* How a forward pass runs: the factors that normalize the documents, the path's kernel, and the
  * sum of a query's strips; the first and the last where they are needed. */
@@ -264,7 +287,7 @@ struct score_plan {
     struct mma_plan mma;
     struct look_up_plan look_up;
     struct decoded_plan decoded;
-    int64_t token_bytes; /* of decoded tokens and their factors */
+    int64_t token_bytes; /* of decoded or widened tokens, and factors */
     size_t tokens;       /* where those stand in the workspace */
     struct bytes_plan bytes;
 };
@@ -282,8 +305,8 @@ struct score_planner {
     size_t (*print)(const struct score_plan *plan, char *text, size_t size, size_t used);
 };
 
-extern const struct score_planner lik_cuda_plans_look_up, lik_cuda_plans_bytes, lik_cuda_plans_sm90,
-    lik_cuda_plans_decoded, lik_cuda_plans_scan, lik_cuda_plans_mma;
+extern const struct score_planner lik_cuda_plans_look_up, lik_cuda_plans_bytes, lik_cuda_plans_widened,
+    lik_cuda_plans_sm90, lik_cuda_plans_decoded, lik_cuda_plans_scan, lik_cuda_plans_mma;
 
 int lik_cuda_plan_score(const struct gpu_limits *gpu, const struct lik_score *op, struct lik_layout *layout,
                         struct score_plan *plan);

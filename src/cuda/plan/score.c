@@ -7,8 +7,9 @@
 
 static const struct score_planner *const planners[SCORE_PATHS] = {
     [SCORE_LOOK_UP] = &lik_cuda_plans_look_up, [SCORE_BYTES] = &lik_cuda_plans_bytes,
-    [SCORE_SM90] = &lik_cuda_plans_sm90,       [SCORE_DECODED] = &lik_cuda_plans_decoded,
-    [SCORE_SCAN] = &lik_cuda_plans_scan,       [SCORE_MMA] = &lik_cuda_plans_mma,
+    [SCORE_WIDENED] = &lik_cuda_plans_widened, [SCORE_SM90] = &lik_cuda_plans_sm90,
+    [SCORE_DECODED] = &lik_cuda_plans_decoded, [SCORE_SCAN] = &lik_cuda_plans_scan,
+    [SCORE_MMA] = &lik_cuda_plans_mma,
 };
 
 int lik_cuda_plan_score(const struct gpu_limits *gpu, const struct lik_score *op, struct lik_layout *layout,

@@ -13,6 +13,10 @@
 #define OCTETS_ONE_WIDTH   16           /* of packed documents, all of whose pieces have one width then */
 #define TOKENS_FEW         48           /* of packed documents of which a tile had better hold many */
 #define DIM_BRIEF          96           /* of tokens that come faster than one band works through tiles */
+#define SLOT_TOKENS        4            /* of an octet that packed documents have on average at the least */
+#define COLUMNS_FEW        4            /* documents of a query whose rows are copied ahead */
+#define DIM_AHEAD          128          /* of such rows: there is room for them twice */
+#define STRIPS_AHEAD       8            /* of such a query: what one band takes */
 #define ROWS_COST          8e6          /* products in the time that a block takes to change rows */
 
 /* What the loop does with documents of a dtype: the planning side of cuda/sm90/stage_*.cuh. */
@@ -27,12 +31,16 @@ static const struct storage {
         double cost; /* of a row */
     } choices[3];
 } stored = {64, 1, 0, 0, {{1, 1, 2.0}, {1, 2, 1.1}, {2, 2, 1.0}}},
-  in_planes = {32, 3, 2, 0, {{1, 1, 1.1}, {2, 1, 1.0}}}, widened = {128, 8, 2, 1, {{1, 1, 1.1}, {2, 1, 1.0}}},
-  as_i8 = {128, 1, 0, 0, {{1, 1, 2.0}, {1, 2, 1.1}, {2, 2, 1.0}}};
+  in_planes = {32, 3, 2, 0, {{1, 1, 1.1}, {2, 1, 1.0}}}, widened = {128, 8, 2, 1, {{1, 1, 1.1}, {1, 2, 1.0}}},
+  as_i8 = {128, 1, 0, 0, {{1, 1, 2.0}, {1, 2, 1.1}, {2, 2, 1.0}}},
+  decoded = {64, 1, 0, 0, {{1, 1, 2.0}, {1, 2, 1.1}, {1, 4, 1.0}}};
 
 static const struct storage *storage_of(const struct sm90_regime *r)
 {
-    return r->slab_elements == 128 ? (r->planes ? &widened : &as_i8) : r->planes ? &in_planes : &stored;
+    return r->slab_elements == 128 ? (r->planes ? &widened : &as_i8)
+           : r->planes             ? &in_planes
+           : r->narrow             ? &decoded
+                                   : &stored;
 }
 
 static int has_bytes(const struct lik_tokens *x)
@@ -65,6 +73,8 @@ static struct sm90_regime regime_of(const struct lik_score *op)
         r.slabs = (int32_t)((d->dim + 127) / 128);
         r.row_slabs = r.slabs * r.planes;
     }
+    const int chunk = d->dtype != LIK_F32 && !has_bytes(d) && (q->dtype != d->dtype || q->scale || d->scale);
+    r.narrow = r.planes || chunk;
     r.steps_per_stage = d->dim <= 48 ? 3 : d->dim <= 64 ? 4 : d->dim <= 96 ? 6 : 8;
     r.uniform = !d->mask && !d->offsets && op->pairing != LIK_LIST && d->len_max > 0 &&
                 d->len_max < 1 << 24 && d->count <= INT32_MAX;
@@ -72,6 +82,9 @@ static struct sm90_regime regime_of(const struct lik_score *op)
     /* One scale of all documents goes to the rows. */
     r.rows_in_memory = q->scale || (d->scale && !r.column_factors) || q->mask || q->offsets || q->weights ||
                        q->group_size > 0 || op->pairing == LIK_LIST;
+    r.rows_ahead = r.uniform && storage_of(&r) == &stored && !r.rows_in_memory && !q->normalize &&
+                   lik_cuda_vector_loads(q) && op->pairing != LIK_ALL && d->dim <= DIM_AHEAD &&
+                   lik_score_columns(op) <= COLUMNS_FEW && lik_cuda_strips(op) <= STRIPS_AHEAD;
     r.group_size = (int32_t)(d->group_size > 0 ? d->group_size : d->count);
     return r;
 }
@@ -86,9 +99,11 @@ static int lengths_differ(const struct lik_tokens *d)
  * each of several documents. */
 static size_t fixed_bytes(const struct sm90_regime *r, int bands, int warpgroups, int documents)
 {
-    size_t bytes = SM90_STATIC_BYTES + 1024 + (size_t)(warpgroups * bands * r->row_slabs) * SM90_ROWS_BYTES;
+    const int tiles = r->rows_ahead ? 2 : 1;
+    size_t bytes =
+        SM90_STATIC_BYTES + 1024 + (size_t)(tiles * warpgroups * bands * r->row_slabs) * SM90_ROWS_BYTES;
     if (r->column_factors)
-        bytes += (size_t)(SM90_HEADS * SM90_HALVES(bands, r->planes) * SM90_HALF_OCTETS * 8) * sizeof(float);
+        bytes += (size_t)(SM90_HEADS * SM90_HALVES(bands, r->narrow) * SM90_HALF_OCTETS * 8) * sizeof(float);
     if (documents > 1)
         bytes += (size_t)(warpgroups * documents * 128 * SM90_MAXIMA_BYTES * bands);
     return bytes;
@@ -187,23 +202,57 @@ static int joint_documents(const struct lik_score *op, const struct sm90_regime 
     return alone ? 1 : (int)lik_min_i64(SM90_DOCUMENTS, lik_score_columns(op));
 }
 
+/* Do too few rows meet a tile for products to be what is waited for? */
+static int has_few_rows(const struct sm90_tile *tile)
+{
+    return tile->bands == 1 && tile->warpgroups < 4;
+}
+
+/* Of documents that are whole in a half, as many as the halves hold; returns the tile's octets,
+ * 0 if there are not so many documents, or no room for them. */
+static int whole_tile(struct sm90_tile *tile, int64_t octets, int most)
+{
+    const int together = (int)SM90_TOGETHER(tile->bands, octets);
+    if (tile->documents_per_tile < together || octets * together > most)
+        return 0;
+    tile->documents_per_tile = together;
+    tile->octets_per_piece = (int)octets;
+    return (int)octets * together;
+}
+
+/* Of documents of one length, whole ones or pieces; returns the tile's octets. */
+static int uniform_tile(const struct lik_score *op, const struct sm90_regime *r, int waits,
+                        struct sm90_tile *tile, int64_t octets, int most)
+{
+    if (tile->documents_per_tile > 1)
+        tile->documents_per_tile = (int)(octets * tile->documents_per_tile <= most ? tile->documents_per_tile
+                                         : octets * 2 <= most                      ? most / octets
+                                                                                   : 1);
+    const int brief = storage_of(r) == &as_i8 ? 2 * DIM_BRIEF : DIM_BRIEF;
+    const int by_memory = waits && !op->argmax && !r->rows_ahead && op->d.dim > brief;
+    tile->octets_per_piece = piece_of(by_memory, octets, most);
+    return tile->octets_per_piece * tile->documents_per_tile;
+}
+
 /* Fits column tiles and a ring of three stages or more (four where a tile takes several; of f32
  * three of one slab, two of two), and the ring of planes, beside what else is needed; 0 if that
  * cannot be. A uniform stream that one band waits for has two stages, and more only as far as
  * they keep ASKED_BYTES coming: memory serves no more, and takes longer where it is asked for
  * more. Packed documents likewise. */
-static int fit(const struct gpu_limits *gpu, const struct lik_score *op, struct sm90_plan *p)
+static int fit_as(const struct gpu_limits *gpu, const struct lik_score *op, int whole, struct sm90_plan *p)
 {
     const struct sm90_regime *r = &p->regime;
     struct sm90_tile *tile = &p->tile;
-    const int planes = SM90_PLANE_STAGES * r->planes, unit = SM90_HALVES(tile->bands, planes);
+    const int planes = SM90_PLANE_STAGES * r->planes, unit = SM90_HALVES(tile->bands, r->narrow);
     const int widest = SM90_HALF_OCTETS * unit, octets_least = storage_of(r)->octets_least;
     const int narrowest = octets_least > unit ? octets_least : unit;
     const int64_t octets = op->d.len_max > 0 ? (op->d.len_max + 7) / 8 : 1; /* of a document */
-    const int by_memory = tile->bands == 1 && !op->d.normalize;             /* what it waits for */
+    const int by_memory = has_few_rows(tile) && !op->d.normalize;           /* what it waits for */
     const int waits = by_memory && r->uniform, packed = by_memory && op->d.offsets && !planes;
-    tile->documents_per_tile = joint_documents(op, r, octets, widest);
-    size_t fixed = fixed_bytes(r, tile->bands, tile->warpgroups, tile->documents_per_tile);
+    tile->documents_per_tile = r->rows_ahead ? 1 : joint_documents(op, r, octets, widest);
+    tile->whole = whole;
+    const int stashed = whole ? 1 : tile->documents_per_tile;
+    size_t fixed = fixed_bytes(r, tile->bands, tile->warpgroups, stashed);
     if (fixed >= gpu->shared_bytes)
         return 0;
     struct room room = {.octets = (int)((gpu->shared_bytes - fixed) / SM90_OCTET_BYTES), .planes = planes};
@@ -215,7 +264,7 @@ static int fit(const struct gpu_limits *gpu, const struct lik_score *op, struct 
         token_bytes = r->slabs * 128;
     room.octet_bytes = 8 * (token_bytes * room.slabs_per_stage / r->slabs);
     int most = widest;
-    if (packed) {
+    if (packed && !whole) {
         int wide = op->d.mask || op->d.total / TOKENS_FEW < op->d.count ? OCTETS_BY_MEMORY : OCTETS_ONE_WIDTH;
         most = (int)lik_min_i64(most, wide);
     }
@@ -228,18 +277,14 @@ static int fit(const struct gpu_limits *gpu, const struct lik_score *op, struct 
     if (stages_of(&room, most) < stages_least)
         return 0;
     tile->octets_per_piece = 0;
-    if (r->uniform) {
-        if (tile->documents_per_tile > 1) /* whole documents */
-            tile->documents_per_tile =
-                (int)(octets * tile->documents_per_tile <= most ? tile->documents_per_tile
-                      : octets * 2 <= most                      ? most / octets
-                                                                : 1);
-        const int brief = storage_of(r) == &as_i8 ? 2 * DIM_BRIEF : DIM_BRIEF;
-        tile->octets_per_piece = piece_of(waits && !op->argmax && op->d.dim > brief, octets, most);
-        most = tile->octets_per_piece * tile->documents_per_tile;
-    } else {
+    if (whole)
+        most = whole_tile(tile, octets, most);
+    else if (r->uniform)
+        most = uniform_tile(op, r, waits, tile, octets, most);
+    else
         most = (int)lik_min_i64(most, octets * tile->documents_per_tile);
-    }
+    if (most == 0)
+        return 0;
     tile->octets_per_tile = most;
     most += most % unit;
     int stages = stages_of(&room, most);
@@ -264,6 +309,24 @@ static int fit(const struct gpu_limits *gpu, const struct lik_score *op, struct 
     ring->stages = stages;
     ring->shared_bytes = (int32_t)bytes;
     return stages >= stages_least;
+}
+
+/* Are documents of several lengths, or with masks, short enough to get as many octets of a tile
+ * each, and packed ones most of them not much shorter than the longest? */
+static int takes_slots(const struct lik_tokens *d, int64_t octets)
+{
+    return octets <= SM90_JOINT_OCTETS && d->len_max > 0 &&
+           (!d->offsets || d->total / SLOT_TOKENS >= octets * d->count);
+}
+
+/* The same; documents lie whole in a half of the accumulators where they are short. */
+static int fit(const struct gpu_limits *gpu, const struct lik_score *op, struct sm90_plan *p)
+{
+    const struct sm90_regime *r = &p->regime;
+    const int64_t octets = (op->d.len_max + 7) / 8;
+    const int whole = storage_of(r) == &stored && !op->argmax && !r->rows_ahead &&
+                      (r->uniform ? octets <= SM90_HALF_OCTETS : takes_slots(&op->d, octets));
+    return (whole && fit_as(gpu, op, 1, p)) || fit_as(gpu, op, 0, p);
 }
 
 /* Who looks at tokens in the ring. Four warps that take norms are two teams where the two tiles
@@ -314,10 +377,11 @@ static void plan_tile(const struct gpu_limits *gpu, const struct lik_score *op, 
         least = cost;
         *plan = p;
     }
-    plan->tile.one_width = plan->tile.bands == 2; /* one band waits for memory, not for code */
+    plan->tile.one_width = !has_few_rows(&plan->tile); /* who waits for memory does not for code */
     /* Packed documents of several lengths: one band has time for products that no one looks at,
      * but not for the code of many widths. */
-    plan->tile.loose = lengths_differ(&op->d) && plan->tile.bands == 1 && !plan->regime.planes;
+    plan->tile.loose =
+        lengths_differ(&op->d) && has_few_rows(&plan->tile) && !plan->regime.planes && !plan->tile.whole;
     plan_token_warps(op, plan);
 }
 
@@ -383,7 +447,10 @@ static size_t print(const struct score_plan *plan, char *text, size_t size, size
                           !r->column_factors   ? ""
                           : g->norm_warps == 1 ? " scaled"
                                                : " normalized",
-                          r->rows_in_memory ? " rows in memory" : "", r->slabs, r->slab_elements);
+                          r->rows_in_memory ? " rows in memory"
+                          : r->rows_ahead   ? " rows ahead"
+                                            : "",
+                          r->slabs, r->slab_elements);
     if (storage_of(r) == &widened)
         n = lik_cuda_add_text(text, size, n, " widened to %d", r->planes);
     else if (r->planes)
@@ -392,9 +459,9 @@ static size_t print(const struct score_plan *plan, char *text, size_t size, size
                           t->octets_per_tile);
     if (t->octets_per_piece)
         n = lik_cuda_add_text(text, size, n, " in pieces of %d", t->octets_per_piece);
-    n = lik_cuda_add_text(text, size, n, ", %d document%s%s%s", t->documents_per_tile,
-                          t->documents_per_tile == 1 ? "" : "s", t->loose ? " loose" : "",
-                          t->one_width ? " one width" : "");
+    n = lik_cuda_add_text(text, size, n, ", %d document%s%s%s%s", t->documents_per_tile,
+                          t->documents_per_tile == 1 ? "" : "s", t->whole ? " whole" : "",
+                          t->loose ? " loose" : "", t->one_width ? " one width" : "");
     n = lik_cuda_add_text(text, size, n, "; ring %d stages of %d x %d bytes", g->stages, g->slabs_per_stage,
                           g->slab_bytes);
     if (g->token_warpgroups || g->norm_warps)

@@ -161,18 +161,10 @@ static int score_chunk(const struct lik_gpu *gpu, struct decode_args *a, const s
     cudaLaunchKernel((const void *)kernel_of(d->dtype, a->codec.bits), blocks < most ? blocks : most, 256,
                      &args, (size_t)table_bytes(a->codec.bits), stream);
     int status = lik_cuda_launched("decode");
-    struct score_args b = *score;
-    b.op.d = lik_tokens_padded(a->tokens, d->dtype, a->count, d->len_max, d->dim);
-    b.op.d.normalize = a->factors != NULL;
-    b.op.scores += a->first;
-    if (b.op.argmax)
-        b.op.argmax =
-            (char *)b.op.argmax + a->first * b.op.q.len_max * (int64_t)lik_dtype_bytes(b.op.argmax_dtype);
-    if (b.partial)
-        b.partial += a->first * b.tiling.strips_per_query;
-    b.columns = a->count;
-    b.factor = a->factors;
-    return status ? status : lik_cuda_sm90_launch(gpu, &b, plan, NULL, stream);
+    struct lik_tokens decoded = lik_tokens_padded(a->tokens, d->dtype, a->count, d->len_max, d->dim);
+    decoded.scale = a->factors;
+    decoded.scale_strides = {0, d->len_max, 1};
+    return status ? status : lik_cuda_score_chunk(gpu, score, plan, &decoded, a->first, stream);
 }
 
 int lik_cuda_decoded_launch(const struct lik_gpu *gpu, const struct score_args *score,

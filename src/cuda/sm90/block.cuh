@@ -25,10 +25,10 @@
 #define SUMS  4
 #define BOXES 6 /* tensor maps with boxes of 8, 16 ... 256 rows */
 
-/* Most columns of a tile; `planes`: does it pass through the second ring? */
-static constexpr __host__ __device__ int columns_most(int bands, int planes)
+/* Most columns of a tile; `narrow`: as the plan's. */
+static constexpr __host__ __device__ int columns_most(int bands, int narrow)
 {
-    return SM90_HALVES(bands, planes) * SM90_HALF_OCTETS * 8;
+    return SM90_HALVES(bands, narrow) * SM90_HALF_OCTETS * 8;
 }
 
 static_assert(SM90_HEADS >= SM90_STAGES + SM90_PLANE_STAGES + 2,

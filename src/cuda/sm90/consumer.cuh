@@ -70,4 +70,59 @@ LIK_DEVICE void settle(struct products<integers> &p, int first, const struct con
     }
 }
 
+/* Elements k ... k + 7 of the query row at `row`, which may be LIK_NOWHERE, times `sign`, as
+ * f16 or bf16 to the 16 bytes at `to`; zeros past the dim. */
+template <bool bf16>
+LIK_DEVICE void store_signed_row(const struct sm90_args &a, int64_t row, float sign, int k, void *to)
+{
+    float v[8] = {};
+    uint32_t word[4];
+    if (row != LIK_NOWHERE)
+        load_8(a.score.op.q, row, k, a.score.q_vector, v);
+#pragma unroll
+    for (int e = 0; e < 4; e++) {
+        float low = __fmul_rn(v[2 * e], sign), high = __fmul_rn(v[2 * e + 1], sign);
+        if (bf16) {
+            __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+            word[e] = *(const uint32_t *)&pair;
+        } else {
+            __half2 pair = __floats2half2_rn(low, high);
+            word[e] = *(const uint32_t *)&pair;
+        }
+    }
+    *(uint4 *)to = make_uint4(word[0], word[1], word[2], word[3]);
+}
+
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+
+/* The tile at hand. */
+struct tile {
+    struct place at; /* in the ring */
+    int index;       /* of its head */
+    uint32_t pass;   /* parity of the heads */
+    int4 head;       /* columns, shape, row_tile, token */
+};
+
+LIK_DEVICE int octets_of(const struct tile &t)
+{
+    return t.head.y & 0xff;
+}
+
+LIK_DEVICE int documents_of(const struct tile &t)
+{
+    return t.head.y >> 8 & 0xff;
+}
+
+template <class Stage> LIK_DEVICE void next(struct shared &sm, struct tile &t)
+{
+    if (++t.index == SM90_HEADS) {
+        t.index = 0;
+        t.pass ^= 1;
+    }
+    Stage::await(sm, t.at);
+    t.head = *(const int4 *)&sm.heads[t.index];
+}
+
+#endif
+
 #endif

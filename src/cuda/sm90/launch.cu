@@ -6,26 +6,46 @@ const void *lik_cuda_sm90_kernel_f16(int argmax, int two_bands);
 const void *lik_cuda_sm90_kernel_bf16(int argmax, int two_bands);
 const void *lik_cuda_sm90_kernel_f32(int argmax, int two_bands);
 
-const void *lik_cuda_sm90_kernel_decoded_f16(int argmax, int two_bands);
-const void *lik_cuda_sm90_kernel_decoded_bf16(int argmax, int two_bands);
+const void *lik_cuda_sm90_kernel_decoded_f16(int argmax);
+const void *lik_cuda_sm90_kernel_decoded_bf16(int argmax);
 
-const void *lik_cuda_sm90_kernel_widened_f16(int argmax, int two_bands);
-const void *lik_cuda_sm90_kernel_widened_bf16(int argmax, int two_bands);
+const void *lik_cuda_sm90_kernel_whole_f16(int two_bands);
+const void *lik_cuda_sm90_kernel_whole_bf16(int two_bands);
+
+const void *lik_cuda_sm90_kernel_ahead_f16(int argmax);
+const void *lik_cuda_sm90_kernel_ahead_bf16(int argmax);
+
+const void *lik_cuda_sm90_kernel_widened_f16(int argmax);
+const void *lik_cuda_sm90_kernel_widened_bf16(int argmax);
 
 const void *lik_cuda_sm90_kernel_i8(int argmax, int two_bands);
 
 /* Of documents of 8 bits, as the query's elements want them. */
-static const void *widened_kernel_of(int q_dtype, int argmax, int two_bands)
+static const void *widened_kernel_of(int q_dtype, int argmax)
 {
-    return q_dtype == LIK_BF16 ? lik_cuda_sm90_kernel_widened_bf16(argmax, two_bands)
-                               : lik_cuda_sm90_kernel_widened_f16(argmax, two_bands);
+    return q_dtype == LIK_BF16 ? lik_cuda_sm90_kernel_widened_bf16(argmax)
+                               : lik_cuda_sm90_kernel_widened_f16(argmax);
 }
 
-/* Of decoded documents: their factors are given. */
-static const void *decoded_kernel_of(int dtype, int argmax, int two_bands)
+/* Of decoded or widened documents. */
+static const void *decoded_kernel_of(int dtype, int argmax)
 {
-    return dtype == LIK_F16 ? lik_cuda_sm90_kernel_decoded_f16(argmax, two_bands)
-                            : lik_cuda_sm90_kernel_decoded_bf16(argmax, two_bands);
+    return dtype == LIK_F16 ? lik_cuda_sm90_kernel_decoded_f16(argmax)
+                            : lik_cuda_sm90_kernel_decoded_bf16(argmax);
+}
+
+/* Of short documents. */
+static const void *whole_kernel_of(int dtype, int two_bands)
+{
+    return dtype == LIK_F16 ? lik_cuda_sm90_kernel_whole_f16(two_bands)
+                            : lik_cuda_sm90_kernel_whole_bf16(two_bands);
+}
+
+/* Where every document or so meets other query rows. */
+static const void *ahead_kernel_of(int dtype, int argmax)
+{
+    return dtype == LIK_F16 ? lik_cuda_sm90_kernel_ahead_f16(argmax)
+                            : lik_cuda_sm90_kernel_ahead_bf16(argmax);
 }
 
 static const void *kernel_of(int dtype, int argmax, int two_bands)
@@ -60,12 +80,20 @@ int lik_cuda_sm90_prepare(struct lik_gpu *gpu)
         e = cudaFuncSetAttribute(kernel_of(LIK_F32 + i / 4, i & 1, i & 2),
                                  cudaFuncAttributeMaxDynamicSharedMemorySize,
                                  (int)(gpu->limits.shared_bytes - sizeof(struct shared)));
-    for (int i = 0; i < 8 && e == cudaSuccess; i++)
-        e = cudaFuncSetAttribute(decoded_kernel_of(LIK_F16 + i / 4, i & 1, i & 2),
+    for (int i = 0; i < 4 && e == cudaSuccess; i++)
+        e = cudaFuncSetAttribute(decoded_kernel_of(LIK_F16 + i / 2, i & 1),
                                  cudaFuncAttributeMaxDynamicSharedMemorySize,
                                  (int)(gpu->limits.shared_bytes - sizeof(struct shared)));
-    for (int i = 0; i < 8 && e == cudaSuccess; i++)
-        e = cudaFuncSetAttribute(widened_kernel_of(LIK_F16 + i / 4, i & 1, i & 2),
+    for (int i = 0; i < 4 && e == cudaSuccess; i++)
+        e = cudaFuncSetAttribute(widened_kernel_of(LIK_F16 + i / 2, i & 1),
+                                 cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 (int)(gpu->limits.shared_bytes - sizeof(struct shared)));
+    for (int i = 0; i < 4 && e == cudaSuccess; i++)
+        e = cudaFuncSetAttribute(whole_kernel_of(LIK_F16 + i / 2, i & 1),
+                                 cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 (int)(gpu->limits.shared_bytes - sizeof(struct shared)));
+    for (int i = 0; i < 4 && e == cudaSuccess; i++)
+        e = cudaFuncSetAttribute(ahead_kernel_of(LIK_F16 + i / 2, i & 1),
                                  cudaFuncAttributeMaxDynamicSharedMemorySize,
                                  (int)(gpu->limits.shared_bytes - sizeof(struct shared)));
     for (int i = 0; i < 4 && e == cudaSuccess; i++)
@@ -82,11 +110,9 @@ typedef CUresult (*encode_tensor_map)(CUtensorMap *, CUtensorMapDataType, cuuint
                                       const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle,
                                       CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
 
-/* Tensor maps of the documents, (dim, token, sequence, group): of the one box of a uniform
- * stream, or one for each box height. */
-static int make_maps(const struct lik_gpu *gpu, struct sm90_args *a)
+int lik_cuda_sm90_map(const struct lik_gpu *gpu, const struct lik_tokens *d, int elements, int rows,
+                      int sequences, CUtensorMap *map)
 {
-    const struct lik_tokens *d = &a->score.op.d;
     int64_t members = d->group_size > 0 ? d->group_size : d->count;
     cuuint64_t shape[4] = {(cuuint64_t)d->dim, (cuuint64_t)d->len_max, (cuuint64_t)members,
                            (cuuint64_t)(d->count / members)};
@@ -104,21 +130,27 @@ static int make_maps(const struct lik_gpu *gpu, struct sm90_args *a)
     for (int i = 0; i < 3; i++)
         strides[i] =
             shape[i + 1] > 1 ? (cuuint64_t)steps[i] * bytes : (cuuint64_t)(d->dim * bytes + 15) / 16 * 16;
-    cuuint32_t ones[4] = {1, 1, 1, 1};
-    encode_tensor_map encode = (encode_tensor_map)gpu->encode_tensor_map;
-    for (int b = 0; b < (a->uniform ? 1 : BOXES); b++) {
-        cuuint32_t box[4] = {(cuuint32_t)a->slab_elements,
-                             a->uniform ? 8u * (cuuint32_t)a->octets_per_piece : 8u << b,
-                             a->uniform ? (cuuint32_t)a->documents_per_tile : 1, 1};
-        CUresult e =
-            encode(&a->maps[b], types[bytes == 1 ? 3 : d->dtype - LIK_F32], 4, (void *)d->data, shape,
-                   strides, box, ones, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                   CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-        if (e != CUDA_SUCCESS)
-            return lik_fail(LIK_EDEVICE, "cuTensorMapEncodeTiled failed (%d) for d: %lld x %lld x %lld",
-                            (int)e, (long long)d->count, (long long)d->len_max, (long long)d->dim);
-    }
+    cuuint32_t ones[4] = {1, 1, 1, 1},
+               box[4] = {(cuuint32_t)elements, (cuuint32_t)rows, (cuuint32_t)sequences, 1};
+    CUresult e = ((encode_tensor_map)gpu->encode_tensor_map)(
+        map, types[bytes == 1 ? 3 : d->dtype - LIK_F32], 4, (void *)d->data, shape, strides, box, ones,
+        CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    if (e != CUDA_SUCCESS)
+        return lik_fail(LIK_EDEVICE, "cuTensorMapEncodeTiled failed (%d) for d: %lld x %lld x %lld", (int)e,
+                        (long long)d->count, (long long)d->len_max, (long long)d->dim);
     return LIK_OK;
+}
+
+/* Of the one box of a uniform stream, or of each box height. */
+static int make_maps(const struct lik_gpu *gpu, struct sm90_args *a)
+{
+    int status = LIK_OK;
+    for (int b = 0; b < (a->uniform ? 1 : BOXES) && !status; b++)
+        status = lik_cuda_sm90_map(gpu, &a->score.op.d, a->slab_elements,
+                                   a->uniform ? 8 * a->octets_per_piece : 8 << b,
+                                   a->uniform ? a->documents_per_tile : 1, &a->maps[b]);
+    return status;
 }
 
 static void take_plan(struct sm90_args *a, const struct sm90_plan *p)
@@ -167,11 +199,15 @@ int lik_cuda_sm90_launch(const struct lik_gpu *gpu, const struct score_args *sco
     if (status)
         return status;
     const int argmax = score->op.argmax != NULL, two_bands = p->tile.bands > 1;
-    const int dtype = score->op.d.dtype;
-    const void *kernel = score->factor                ? decoded_kernel_of(dtype, argmax, two_bands)
-                         : lik_dtype_bytes(dtype) > 1 ? kernel_of(dtype, argmax, two_bands)
-                         : p->regime.planes ? widened_kernel_of(score->op.q.dtype, argmax, two_bands)
-                                            : lik_cuda_sm90_kernel_i8(argmax, two_bands);
+    const struct lik_tokens *q = &score->op.q, *d = &score->op.d;
+    const int dtype = d->dtype, wide = lik_dtype_bytes(dtype) > 1;
+    const int from_workspace = wide && p->regime.narrow && !p->regime.planes;
+    const void *kernel = p->regime.rows_ahead ? ahead_kernel_of(dtype, argmax)
+                         : p->tile.whole      ? whole_kernel_of(dtype, two_bands)
+                         : from_workspace     ? decoded_kernel_of(dtype, argmax)
+                         : wide               ? kernel_of(dtype, argmax, two_bands)
+                         : p->regime.planes   ? widened_kernel_of(q->dtype, argmax)
+                                              : lik_cuda_sm90_kernel_i8(argmax, two_bands);
     return lik_cuda_launch_early(gpu, kernel, "score_sm90", (unsigned)p->schedule.blocks,
                                  128 * (unsigned)(p->tile.warpgroups + p->ring.token_warpgroups + 1),
                                  (size_t)p->ring.shared_bytes, stream, &a);

@@ -14,31 +14,21 @@
 #ifndef LIK_CUDA_SM90_LOOP_CUH
 #define LIK_CUDA_SM90_LOOP_CUH
 
+#include "cuda/sm90/ahead.cuh"
 #include "cuda/sm90/producer.cuh"
 #include "cuda/sm90/queries.cuh"
 #include "cuda/sm90/scores.cuh"
+#include "cuda/sm90/whole.cuh"
 #include "cuda/wgmma.cuh"
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
 /* One band whose second half of accumulators is left alone: two products of half the columns
- * would read the rows twice, and shared memory is what the products of planes wait for. */
+ * would read the rows twice, and shared memory is what the products of planes wait for; and
+ * where there are four warpgroups, they have registers for one. */
 template <class Stage, int bands> constexpr bool has_one_half()
 {
-    return bands == 1 && SM90_HALVES(bands, Stage::converts) == 1;
-}
-
-/* The tile at hand. */
-struct tile {
-    struct place at; /* in the ring */
-    int index;       /* of its head */
-    uint32_t pass;   /* parity of the heads */
-    int4 head;       /* columns, shape, row_tile, token */
-};
-
-LIK_DEVICE int octets_of(const struct tile &t)
-{
-    return t.head.y & 0xff;
+    return bands == 1 && SM90_HALVES(bands, Stage::narrow) == 1;
 }
 
 /* A piece that is multiplied in the width that its head says? */
@@ -69,21 +59,6 @@ template <class Stage, int bands, bool loose = false> LIK_DEVICE int width_of(co
     return is_exact(t) ? half : 0;
 }
 
-LIK_DEVICE int documents_of(const struct tile &t)
-{
-    return t.head.y >> 8 & 0xff;
-}
-
-template <class Stage> LIK_DEVICE void next(struct shared &sm, struct tile &t)
-{
-    if (++t.index == SM90_HEADS) {
-        t.index = 0;
-        t.pass ^= 1;
-    }
-    Stage::await(sm, t.at);
-    t.head = *(const int4 *)&sm.heads[t.index];
-}
-
 /* Multiplies and takes pieces of documents, all of one width, up to a tile of another width or
  * row tile: the loop where the time goes. It has its own copy of what a document's end takes,
  * for code that lies apart has to be fetched anew at every document. `loose`: pieces of up to
@@ -95,7 +70,9 @@ LIK_DEVICE void take_pieces(const struct sm90_args &a, struct shared &sm, struct
     const int second = bands == 2 ? 0 : octets * 8; /* column that the second half begins with */
     const bool one = has_one_half<Stage, bands>();
     /* octets of a half, some of whose columns may not count */
-    const int last = one || octets == 1 ? 1 : Stage::integers && octets > 3 ? 5 - bands : 2;
+    const int last = octets == 1 || (one && Stage::converts) ? 1
+                     : Stage::integers && octets > 3         ? 5 - bands
+                                                             : 2;
     const bool whole = bands == 1 && !one && octets > 1; /* the first half: all of its columns count */
     /* The second half is multiplied while the first is looked at. */
     const bool split = !one && (want_argmax || bands == 1 || Stage::converts);
@@ -105,7 +82,7 @@ LIK_DEVICE void take_pieces(const struct sm90_args &a, struct shared &sm, struct
         struct products<Stage::integers> p;
         halves &c = p.c;
         Stage::template multiply<bands, octets, split>(a, sm, me, ring, p.sums(), t.at);
-        const float *factor = factors + t.index * columns_most(bands, Stage::converts);
+        const float *factor = factors + t.index * columns_most(bands, Stage::narrow);
         if (a.column_factors)
             mbarrier_wait(&sm.factors_ready[t.index], t.pass);
         wgmma_wait<split>();
@@ -188,7 +165,8 @@ LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, struct con
     struct tile t = {};
     t.index = -1;
     t.head.z = row_tile;
-    registers_take<208>();
+    if (Stage::threads < 640)
+        registers_take<208>();
     reset(me.m);
     while (t.head.z >= 0) {
         row_tile = t.head.z;
@@ -222,9 +200,9 @@ LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, struct con
             Stage::template multiply<bands, 16, false>(a, sm, me, ring, p.sums(), t.at);
             wgmma_wait<0>();
             Stage::give_back(a, sm, me.lane, t.at);
-            settle<16, 2>(p, 0, me);
+            settle<16, has_one_half<Stage, bands>() ? 1 : 2>(p, 0, me);
             if (a.column_factors) {
-                const float *factor = factors + t.index * columns_most(bands, Stage::converts);
+                const float *factor = factors + t.index * columns_most(bands, Stage::narrow);
                 mbarrier_wait(&sm.factors_ready[t.index], t.pass);
                 scale_products<16, bands>(&c[0], factor);
                 if (bands == 1 && !has_one_half<Stage, bands>())
@@ -238,7 +216,10 @@ LIK_DEVICE void consume(const struct sm90_args &a, struct shared &sm, struct con
 }
 #endif
 
-template <class Stage, int bands, bool want_argmax>
+/* Some plans have kernels of their own. */
+enum { OF_ANY, OF_WHOLE, OF_AHEAD };
+
+template <class Stage, int bands, bool want_argmax, int kind = OF_ANY>
 static __global__ void __launch_bounds__(Stage::threads, 1)
     score_sm90(const __grid_constant__ struct sm90_args a)
 {
@@ -248,7 +229,7 @@ static __global__ void __launch_bounds__(Stage::threads, 1)
     char *ring = dynamic + (-shared_address(dynamic) & 1023u); /* the swizzle counts from multiples of 1024 */
     char *planes = ring + a.stages * a.stage_bytes;
     char *rows = planes + (Stage::converts ? SM90_PLANE_STAGES * a.planes * a.slab_bytes : 0);
-    int rows_bytes = bands * a.row_slabs * SM90_ROWS_BYTES;
+    int rows_bytes = (kind == OF_AHEAD ? 2 : bands) * a.row_slabs * SM90_ROWS_BYTES;
     float *factors = (float *)(rows + a.warpgroups * rows_bytes);
     let_next_kernel_begin();
     int role = __shfl_sync(~0u, (int)threadIdx.x / 128, 0),
@@ -272,16 +253,19 @@ static __global__ void __launch_bounds__(Stage::threads, 1)
     if (role >= a.warpgroups) {
         int group = role - a.warpgroups, last = group == a.token_warpgroups;
         int norms = !last ? warp : a.token_warpgroups ? -1 : warp - 2;
-        if (Stage::converts && !last)
-            registers_give<104>();
-        else
-            registers_give<88>(); /* of 168, and of 128 with f32: others take what is left */
+        if (Stage::threads < 640) { /* of 168, and of 128 with f32: others take what is left */
+            if (Stage::converts && !last)
+                registers_give<104>();
+            else
+                registers_give<88>();
+        }
         if (Stage::converts && !last) {
             Stage::template look<bands>(a, sm, ring, planes, factors, group * 4 + warp);
         } else if (last && warp == 0 && a.uniform) {
-            produce_uniform<Stage::scales>(a, sm, ring, factors, columns_most(bands, Stage::converts), mine);
-        } else if (last && warp == 0) {
-            produce<Stage::scales>(a, sm, ring, factors, columns_most(bands, Stage::converts), mine);
+            produce_uniform<Stage::scales>(a, sm, ring, factors, columns_most(bands, Stage::narrow), mine);
+        } else if (kind != OF_AHEAD && last && warp == 0) {
+            produce<Stage::scales, kind == OF_WHOLE>(a, sm, ring, factors, columns_most(bands, Stage::narrow),
+                                                     mine);
         } else if (last && warp == 1 && !a.score.partial) {
             finish_scores(a, sm, mine);
         } else if (!Stage::converts && a.column_factors && norms >= 0) {
@@ -295,9 +279,13 @@ static __global__ void __launch_bounds__(Stage::threads, 1)
         me.turn = 0;
         me.row = warp * 16 + me.lane / 4 + (me.lane & 1) * 8;
         me.rows = rows + role * rows_bytes;
+        if constexpr (kind == OF_WHOLE)
+            return consume_whole<Stage, bands>(a, sm, me, shared_address(ring), factors, mine.row_tile);
+        if constexpr (kind == OF_AHEAD)
+            return consume_ahead<Stage, want_argmax>(a, sm, me, shared_address(ring), factors, mine.row_tile);
         struct maxima<bands> *stash =
             (struct maxima<bands> *)((char *)factors +
-                                     (a.column_factors ? SM90_HEADS * columns_most(bands, Stage::converts) * 4
+                                     (a.column_factors ? SM90_HEADS * columns_most(bands, Stage::narrow) * 4
                                                        : 0));
         consume<Stage, bands, want_argmax>(a, sm, me, shared_address(Stage::converts ? planes : ring),
                                            stash + role * a.documents_per_tile * 128 + (threadIdx.x & 127),
@@ -310,6 +298,12 @@ static __global__ void __launch_bounds__(Stage::threads, 1)
 
 typedef void (*sm90_kernel)(struct sm90_args);
 
+/* The kernels of a stage policy of one band, of several warpgroups. */
+template <class Stage> static const void *sm90_kernel_of(bool argmax)
+{
+    return argmax ? (const void *)score_sm90<Stage, 1, true> : (const void *)score_sm90<Stage, 1, false>;
+}
+
 /* The kernels of a stage policy, for the files that instantiate them. */
 template <class Stage> static const void *sm90_kernel_of(bool argmax, bool two_bands)
 {
@@ -318,6 +312,20 @@ template <class Stage> static const void *sm90_kernel_of(bool argmax, bool two_b
         {score_sm90<Stage, 1, true>, score_sm90<Stage, 2, true>},
     };
     return (const void *)kernels[argmax][two_bands];
+}
+
+/* Those for short documents. */
+template <class Stage> static const void *sm90_whole_kernel_of(bool two_bands)
+{
+    return two_bands ? (const void *)score_sm90<Stage, 2, false, OF_WHOLE>
+                     : (const void *)score_sm90<Stage, 1, false, OF_WHOLE>;
+}
+
+/* Those that copy query rows ahead. */
+template <class Stage> static const void *sm90_ahead_kernel_of(bool argmax)
+{
+    return argmax ? (const void *)score_sm90<Stage, 1, true, OF_AHEAD>
+                  : (const void *)score_sm90<Stage, 1, false, OF_AHEAD>;
 }
 
 #endif

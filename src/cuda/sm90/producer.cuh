@@ -232,6 +232,39 @@ LIK_DEVICE int plan_joint(struct walk &w, const struct batch &batch, const struc
     return used;
 }
 
+/* Plans a tile of the next documents, `octets_per_piece` octets of it for each; returns the
+ * octets that are copied. */
+LIK_DEVICE int plan_slots(struct walk &w, const struct batch &batch, const struct sm90_args &a,
+                          struct head &head, struct box &box, int lane)
+{
+    const int most = (int)min(min(w.left, a.score.columns - w.column), (int64_t)a.documents_per_tile);
+    const int n = min(most, 32 - w.from), slot = a.octets_per_piece;
+    const int length = lane < n ? batch.length[w.from + lane] : 0;
+    const uint32_t empty = __ballot_sync(~0u, lane < n && length <= 0),
+                   bad = __ballot_sync(~0u, lane < n && length < 0);
+    const int used = (int)__reduce_add_sync(~0u, lane < n ? (unsigned)document_octets(length) : 0u);
+    if (lane < n * slot) { /* a lane an octet: which of its eight columns count */
+        const int document = w.from + lane / slot, octet = lane % slot;
+        uint32_t counts = first_bits(min(batch.length[document] - octet * 8, 8));
+        if (a.score.op.d.mask)
+            counts &= batch.kept[document][octet / 4] >> octet % 4 * 8;
+        ((uint8_t *)head.counts)[lane] = (uint8_t)counts;
+    }
+    const int i = min(lane / 4, n - 1), document = w.from + i; /* four lanes a document: a box each */
+    box = {NULL, i * slot, batch.row[document], batch.sequence[document], batch.group[document]};
+    box = cut_box(a, box, lane / 4 < n ? document_octets(batch.length[document]) : 0, 3 - lane % 4);
+    if (lane == 0) {
+        *(int4 *)&head = make_int4(0, n * slot | n << 8, w.row_tile, 0);
+        head.empty = empty;
+        head.bad = bad;
+        head.column = w.column;
+    }
+    w.column += n;
+    w.from += n;
+    w.left -= n;
+    return used;
+}
+
 /* Octets that are multiplied for those of a piece; `piece`: of each of the document's pieces
  * but the last. */
 LIK_DEVICE int width_of_piece(const struct sm90_args &a, bool loose, int octets, int piece)
@@ -284,8 +317,8 @@ LIK_DEVICE int plan_piece(struct walk &w, const struct batch &batch, const struc
 }
 
 /* Plans the next tile: the head, and each lane's box; returns its octets, 0 at the end of the
- * stream. */
-template <bool scaled>
+ * stream. `slots`: by plan_slots. */
+template <bool scaled, bool slots>
 LIK_DEVICE int plan_tile(struct walk &w, struct batch &batch, const struct sm90_args &a, struct head &head,
                          struct box &box, int lane)
 {
@@ -300,6 +333,11 @@ LIK_DEVICE int plan_tile(struct walk &w, struct batch &batch, const struct sm90_
         }
         if (w.from >= 32)
             read_batch(w, batch, a, lane);
+        if constexpr (slots) {
+            used = plan_slots(w, batch, a, head, box, lane);
+            __syncwarp();
+            return used;
+        }
         n = count_joint(w, batch, a, octets, lane);
         if (n <= 1)
             open_document(w, batch, a, lane);
@@ -348,17 +386,29 @@ LIK_DEVICE void bring_scales(const struct sm90_args &a, struct shared &sm, float
     const struct lik_tokens &d = a.score.op.d;
     const struct lik_strides &s = d.scale_strides;
     const struct head &head = sm.heads[tile];
-    for (int c = (int)threadIdx.x & 31; c < (head.shape & 0xff) * 8; c += 32) {
-        int k = 0, token = head.token + c;
-        if (head.shape & JOINT) {
-            const uint32_t before = head.ends & ((1u << c / 8) - 1u); /* ends before the column's octet */
-            k = __popc(before);
-            token = c - (32 - __clz(before)) * 8;
+    const int lane = (int)threadIdx.x & 31, columns = (head.shape & 0xff) * 8;
+    float *to = &factors[tile * most + lane];
+    auto base_of = [&](const struct tile_document &x) {
+        return d.offsets ? x.row * s.token : x.group * s.group + x.row * s.sequence;
+    };
+    if (!(head.shape & JOINT)) { /* brief: every tile waits for it */
+        const struct tile_document x = document(0);
+        const int token = head.token + lane;
+        const float *from = d.scale + base_of(x) + token * s.token;
+#pragma unroll 1
+        for (int c = lane, left = x.length - token; c < columns; c += 32, left -= 32) {
+            copy_async_4_if(left > 0, to, left > 0 ? from : d.scale);
+            to += 32;
+            from += 32 * s.token;
         }
-        const struct tile_document x = document(k);
-        const int64_t base = d.offsets ? x.row * s.token : x.group * s.group + x.row * s.sequence;
-        const bool there = token < x.length;
-        copy_async_4_if(there, &factors[tile * most + c], d.scale + (there ? base + token * s.token : 0));
+    } else {
+        for (int c = lane; c < columns; c += 32, to += 32) {
+            const uint32_t before = head.ends & ((1u << c / 8) - 1u); /* ends before the column's octet */
+            const int token = c - (32 - __clz(before)) * 8;
+            const struct tile_document x = document(__popc(before));
+            const bool there = token < x.length;
+            copy_async_4_if(there, to, d.scale + (there ? base_of(x) + token * s.token : 0));
+        }
     }
     copy_async_arrive(&sm.factors_ready[tile]);
 }
@@ -460,7 +510,7 @@ LIK_DEVICE void produce_uniform(const struct sm90_args &a, struct shared &sm, ch
 }
 
 /* Any other documents; the whole warp walks them. */
-template <bool scaled>
+template <bool scaled, bool slots>
 LIK_DEVICE void produce(const struct sm90_args &a, struct shared &sm, char *ring, float *factors, int most,
                         struct share mine)
 {
@@ -480,7 +530,7 @@ LIK_DEVICE void produce(const struct sm90_args &a, struct shared &sm, char *ring
     int tile = 0;
     for (;; tile = (tile + 1) % SM90_HEADS) {
         struct box box = {};
-        int used = plan_tile<scaled>(w, sm.batch, a, sm.heads[tile], box, lane);
+        int used = plan_tile<scaled, slots>(w, sm.batch, a, sm.heads[tile], box, lane);
         if (used == 0)
             break;
         for (int slab = 0; slab < a.slabs; slab += a.slabs_per_stage) {

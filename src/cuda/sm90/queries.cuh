@@ -47,6 +47,13 @@ LIK_DEVICE void place_queries(const struct sm90_args &a, struct shared &sm, stru
     }
 }
 
+/* Are query rows multiplied as they are stored, beside documents whose scales are taken? */
+LIK_DEVICE bool rows_stand(const struct sm90_args &a)
+{
+    const struct lik_score &op = a.score.op;
+    return op.q.dtype == op.d.dtype && !op.q.scale && (a.column_factors || !op.d.scale);
+}
+
 /* The rows so placed to shared memory, as wgmma wants them. */
 template <class Stage, int bands>
 LIK_DEVICE void load_queries(const struct sm90_args &a, struct shared &sm, const struct consumer<bands> &me)
@@ -73,7 +80,7 @@ LIK_DEVICE void load_queries(const struct sm90_args &a, struct shared &sm, const
             }
             continue;
         }
-        if (!Stage::converts && elements == 8 && a.score.q_vector) {
+        if (!Stage::converts && elements == 8 && a.score.q_vector && (!Stage::scales || rows_stand(a))) {
 #pragma unroll
             for (int i = 0; i < 4 * bands; i++)
                 copy_async_16(place(i), (const uint16_t *)q.data + (at[i] == LIK_NOWHERE ? 0 : at[i] + k),

@@ -2,7 +2,7 @@
 #include "cuda/sm90/loop.cuh"
 #include "cuda/sm90/stage_widened.cuh"
 
-const void *lik_cuda_sm90_kernel_widened_f16(int argmax, int two_bands)
+const void *lik_cuda_sm90_kernel_widened_f16(int argmax)
 {
-    return sm90_kernel_of<struct stage_widened<LIK_F16>>(argmax, two_bands);
+    return sm90_kernel_of<struct stage_widened<LIK_F16>>(argmax);
 }

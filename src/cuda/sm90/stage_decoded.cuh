@@ -1,95 +1,73 @@
-/* The Hopper loop's stage policy for documents that were decoded into the workspace, a chunk at
- * a time: multiplied as f16 and bf16 are, but that the columns' factors were taken when they
- * were decoded, one a token of uniform documents, and are only brought. */
+/* The Hopper loop's stage policy for documents that were decoded, or widened, into the
+ * workspace a chunk at a time: multiplied as f16 and bf16 are. The producer brings the columns'
+ * factors, scales or what was taken when they were decoded; query rows may be of 8 bits, or
+ * scaled. */
 #ifndef LIK_CUDA_SM90_STAGE_DECODED_CUH
 #define LIK_CUDA_SM90_STAGE_DECODED_CUH
 
-#include "cuda/sm90/schedule.cuh"
 #include "cuda/sm90/stage_stored.cuh"
 
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL
-
-/* Where the producer of a uniform stream is, told from its share alone. */
-struct uniform_place {
-    int64_t column, left;
-    int token;
-
-    LIK_MEMBER void next(const struct sm90_args &a)
-    {
-        const int together = a.documents_per_tile, length = (int)a.score.op.d.len_max;
-        if (column == a.score.columns)
-            column = 0;
-        int64_t ended = 1;
-        if (together > 1)
-            ended = min((int64_t)together, min(left, a.score.columns - column));
-        else if ((token += min(a.octets_per_piece * 8, length - token)) < length)
-            return;
-        token = 0;
-        column += ended + (a.in_turn ? (int64_t)together * (a.blocks_per_row_tile - 1) : 0);
-        left -= ended;
-    }
-};
-
-/* As take_norms, but that the factors are there. */
-template <int bands, int warps>
-LIK_DEVICE void bring_factors(const struct sm90_args &a, struct shared &sm, float *factors, int warp)
-{
-    constexpr int step = 32 * warps;
-    const int lane = (int)threadIdx.x & 31, team = warp / warps, c = warp % warps * 32 + lane;
-    const int length = (int)a.score.op.d.len_max, width = a.octets_per_piece * 8;
-    const struct share mine = share_of(a);
-    struct uniform_place now = {mine.column, mine.count, 0};
-    struct place at = {0, 0};
-    auto skip = [&](int tiles) {
-        for (int i = tiles * a.slabs; i > 0; i -= a.slabs_per_stage)
-            advance(at, a.stages);
-        for (int i = 0; i < tiles && now.left > 0; i++)
-            now.next(a);
-    };
-    wait_for_kernels_before();
-    skip(team);
-    for (int tile = team;; tile = (tile + a.norm_teams) % SM90_HEADS) {
-        mbarrier_wait(&sm.full[at.stage], at.parity);
-        const struct head &head = sm.heads[tile];
-        if (head.row_tile < 0)
-            break;
-        const int columns = (head.shape & 0xff) * 8;
-        const int64_t first = now.column == a.score.columns ? 0 : now.column;
-#pragma unroll 1
-        for (int i = c; i < columns; i += step) {
-            const int document = a.documents_per_tile > 1 ? i / width : 0,
-                      t = now.token + i - document * width;
-            factors[tile * columns_most(bands, 0) + i] =
-                t < length ? a.score.factor[(first + document) * length + t] : 1.0f;
-        }
-        for (int slab = 0; slab < a.slabs; slab += a.slabs_per_stage) {
-            if (slab)
-                mbarrier_wait(&sm.full[at.stage], at.parity);
-            __syncwarp();
-            if (lane == 0)
-                mbarrier_arrive(&sm.empty[at.stage]);
-            advance(at, a.stages);
-        }
-        __syncwarp();
-        if (lane == 0)
-            mbarrier_arrive(&sm.factors_ready[tile]);
-        now.next(a);
-        skip(a.norm_teams - 1);
-    }
-}
-
-#endif
-
 template <int dtype> struct stage_decoded : stage_stored<dtype> {
+    static constexpr bool scales = true;
+    static constexpr bool narrow = true; /* one band has one half */
+    static constexpr int threads = 640;  /* of a block, at most */
+
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-    template <int bands>
-    LIK_MEMBER static void look(const struct sm90_args &a, struct shared &sm, const char *, char *,
-                                float *factors, int warp)
+    LIK_MEMBER static int readers(const struct sm90_args &a)
     {
-        if (bands == 1 && a.norm_warps == 4)
-            bring_factors<bands, 4>(a, sm, factors, warp);
-        else
-            bring_factors<bands, 2>(a, sm, factors, warp);
+        return 4 * a.warpgroups;
+    }
+
+    /* Who says that a tile's factors are there: the producer's lanes. */
+    LIK_MEMBER static int factor_arrivals(const struct sm90_args &)
+    {
+        return 32;
+    }
+
+    /* Elements of a query row, of any dtype that fits, with their scale's sign. */
+    template <class Place>
+    LIK_MEMBER static void store_row(const struct sm90_args &a, int64_t row, float sign, int k, int,
+                                     Place place, int i)
+    {
+        store_signed_row<dtype == LIK_BF16>(a, row, sign, k, place(i));
+    }
+
+    /* No warps look at tokens. */
+    template <int bands>
+    LIK_MEMBER static void look(const struct sm90_args &, struct shared &, const char *, char *, float *, int)
+    {
+    }
+
+    /* As stage_stored's, of one half. */
+    template <int bands, int octets, bool split>
+    LIK_MEMBER static void multiply(const struct sm90_args &a, struct shared &sm,
+                                    const struct consumer<bands> &me, uint32_t ring, halves &c,
+                                    struct place &at)
+    {
+        static_assert(bands == 1 && !split, "one half");
+        constexpr bool bf16 = dtype == LIK_BF16;
+        const uint32_t next_slab = (uint32_t)a.slab_bytes >> 4;
+        uint32_t q[2] = {wgmma_descriptor(shared_address(me.rows))}, d;
+        auto columns = [&]() { d = wgmma_descriptor(ring + at.stage * a.stage_bytes); };
+        columns();
+        if (a.steps_per_stage < 8) { /* one stage holds the whole dim */
+            if (a.steps_per_stage == 4)
+                multiply_bands<bf16, bands, octets, 4, false>(c, q, d, 0);
+            else if (a.steps_per_stage == 6)
+                multiply_bands<bf16, bands, octets, 6, false>(c, q, d, next_slab);
+            else
+                multiply_bands<bf16, bands, octets, 3, false>(c, q, d, 0);
+            return;
+        }
+        multiply_bands<bf16, bands, octets, 8, false>(c, q, d, next_slab);
+        for (int slab = 2; slab < a.slabs; slab += 2) {
+            wgmma_wait<0>();
+            stage_stored<dtype>::give_back(a, sm, me.lane, at);
+            stage_stored<dtype>::await(sm, at);
+            columns();
+            q[0] += 2 * SM90_ROWS_BYTES >> 4;
+            multiply_bands<bf16, bands, octets, 8, true>(c, q, d, next_slab);
+        }
     }
 #endif
 };

@@ -43,6 +43,7 @@ struct stage_i8 {
     static constexpr bool integers = true;  /* products are, until they are settled */
     static constexpr int row_elements = 16; /* of a query row, in 16 bytes */
     static constexpr int threads = 384;     /* of a block, at most */
+    static constexpr bool narrow = false;   /* one band has both halves */
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
     /* The stage at `at` can be multiplied. */

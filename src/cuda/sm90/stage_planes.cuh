@@ -146,6 +146,7 @@ struct stage_planes {
     static constexpr bool integers = false; /* products are not */
     static constexpr int row_elements = 8;  /* of a query row, in 16 bytes or as many planes */
     static constexpr int threads = 512;     /* of a block, at most */
+    static constexpr bool narrow = true;    /* one band has one half */
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
     /* The stage at `at` can be multiplied. */

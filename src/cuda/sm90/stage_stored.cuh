@@ -110,6 +110,27 @@ LIK_DEVICE void multiply_stage(halves &c, const uint32_t (&q)[2], const uint32_t
     wgmma_commit();
 }
 
+/* The same of one half alone, of one band or of two, one after the other, each a group to wait
+ * for. */
+template <bool bf16, int bands, int octets, int steps, bool add>
+LIK_DEVICE void multiply_bands(halves &c, const uint32_t (&q)[2], uint32_t d, uint32_t next_slab)
+{
+    wgmma_fence();
+#pragma unroll
+    for (int i = 0; i < bands * steps; i++) {
+        const int band = i / steps, k = i % steps;
+        uint32_t rows = q[band] + k / 4 * (SM90_ROWS_BYTES >> 4) + k % 4 * 2;
+        uint32_t columns = d + k / 4 * next_slab + k % 4 * 2;
+        if (add || k)
+            wgmma<bf16, true, octets>::run(c[band], rows, columns);
+        else
+            wgmma<bf16, false, octets>::run(c[band], rows, columns);
+        if (bands == 2 && i == steps - 1)
+            wgmma_commit();
+    }
+    wgmma_commit();
+}
+
 #endif
 
 /* ---- The policy ---- */
@@ -121,6 +142,7 @@ template <int dtype> struct stage_stored {
     static constexpr int row_elements = 8;          /* of a query row, in 16 bytes or as many planes */
     static constexpr bool bf16 = dtype == LIK_BF16; /* what is multiplied: bf16, or f16 */
     static constexpr int threads = 384;             /* of a block, at most */
+    static constexpr bool narrow = false;           /* one band has one half */
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
     /* The stage at `at` can be multiplied. */

@@ -7,8 +7,7 @@
 #ifndef LIK_CUDA_SM90_STAGE_WIDENED_CUH
 #define LIK_CUDA_SM90_STAGE_WIDENED_CUH
 
-#include "cuda/sm90/consumer.cuh"
-#include "cuda/wgmma.cuh"
+#include "cuda/sm90/stage_stored.cuh"
 #include "cuda/widen.cuh"
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
@@ -119,29 +118,6 @@ LIK_DEVICE void widen_tokens(const struct sm90_args &a, struct shared &sm, const
         mbarrier_arrive(&sm.planes_full[to.stage]);
 }
 
-/* ---- The products ---- */
-
-/* Starts the products of a stage, `steps` times 16 elements, of one band or of two, one after
- * the other, each a group to wait for. */
-template <bool bf16, int bands, int octets, int steps, bool add>
-LIK_DEVICE void multiply_widened(halves &c, const uint32_t (&q)[2], uint32_t d, uint32_t next_slab)
-{
-    wgmma_fence();
-#pragma unroll
-    for (int i = 0; i < bands * steps; i++) {
-        const int band = i / steps, k = i % steps;
-        uint32_t rows = q[band] + k / 4 * (SM90_ROWS_BYTES >> 4) + k % 4 * 2;
-        uint32_t columns = d + k / 4 * next_slab + k % 4 * 2;
-        if (add || k)
-            wgmma<bf16, true, octets>::run(c[band], rows, columns);
-        else
-            wgmma<bf16, false, octets>::run(c[band], rows, columns);
-        if (bands == 2 && i == steps - 1)
-            wgmma_commit();
-    }
-    wgmma_commit();
-}
-
 #endif
 
 /* ---- The policy ---- */
@@ -152,7 +128,8 @@ template <int dtype> struct stage_widened {
     static constexpr bool integers = false; /* products are not */
     static constexpr int row_elements = 8;  /* of a query row, in 16 bytes or as many planes */
     static constexpr bool bf16 = dtype == LIK_BF16;
-    static constexpr int threads = 512; /* of a block, at most */
+    static constexpr int threads = 640;  /* of a block, at most */
+    static constexpr bool narrow = true; /* one band has one half */
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
     /* The stage at `at` can be multiplied. */
@@ -187,28 +164,12 @@ template <int dtype> struct stage_widened {
         return 1;
     }
 
-    /* Elements k ... k + 7 of the query row at `row`, which may be LIK_NOWHERE, with their
-     * scale's sign, to 16 bytes of its slab, at place(i); zeros past the dim. */
+    /* Elements k ... k + 7 of a query row with their scale's sign. */
     template <class Place>
     LIK_MEMBER static void store_row(const struct sm90_args &a, int64_t row, float sign, int k, int,
                                      Place place, int i)
     {
-        float v[8] = {};
-        uint32_t word[4];
-        if (row != LIK_NOWHERE)
-            load_8(a.score.op.q, row, k, a.score.q_vector, v);
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
-            float low = __fmul_rn(v[2 * e], sign), high = __fmul_rn(v[2 * e + 1], sign);
-            if (bf16) {
-                __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-                word[e] = *(const uint32_t *)&pair;
-            } else {
-                __half2 pair = __floats2half2_rn(low, high);
-                word[e] = *(const uint32_t *)&pair;
-            }
-        }
-        *(uint4 *)place(i) = make_uint4(word[0], word[1], word[2], word[3]);
+        store_signed_row<bf16>(a, row, sign, k, place(i));
     }
 
     /* What warp `warp` of those that look at tokens does. */
@@ -254,14 +215,14 @@ template <int dtype> struct stage_widened {
         columns();
         if (a.steps_per_stage < 8) { /* one stage holds the whole dim */
             if (a.steps_per_stage == 4)
-                multiply_widened<bf16, bands, octets, 4, false>(c, q, d, 0);
+                multiply_bands<bf16, bands, octets, 4, false>(c, q, d, 0);
             else if (a.steps_per_stage == 6)
-                multiply_widened<bf16, bands, octets, 6, false>(c, q, d, next_slab);
+                multiply_bands<bf16, bands, octets, 6, false>(c, q, d, next_slab);
             else
-                multiply_widened<bf16, bands, octets, 3, false>(c, q, d, 0);
+                multiply_bands<bf16, bands, octets, 3, false>(c, q, d, 0);
             return;
         }
-        multiply_widened<bf16, bands, octets, 8, false>(c, q, d, next_slab);
+        multiply_bands<bf16, bands, octets, 8, false>(c, q, d, next_slab);
         for (int slab = 2; slab < a.row_slabs; slab += 2) {
             wgmma_wait<0>();
             give_back(a, sm, me.lane, at);
@@ -269,7 +230,7 @@ template <int dtype> struct stage_widened {
             columns();
             q[0] += 2 * SM90_ROWS_BYTES >> 4;
             q[1] += 2 * SM90_ROWS_BYTES >> 4;
-            multiply_widened<bf16, bands, octets, 8, true>(c, q, d, next_slab);
+            multiply_bands<bf16, bands, octets, 8, true>(c, q, d, next_slab);
         }
     }
 #endif

@@ -1,0 +1,8 @@
+/* The Hopper loop's kernels for short f16 documents. */
+#include "cuda/sm90/loop.cuh"
+#include "cuda/sm90/stage_stored.cuh"
+
+const void *lik_cuda_sm90_kernel_whole_f16(int two_bands)
+{
+    return sm90_whole_kernel_of<struct stage_stored<LIK_F16>>(two_bands);
+}

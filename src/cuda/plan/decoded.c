@@ -14,8 +14,8 @@ static int takes(const struct gpu_limits *gpu, const struct lik_score *op)
 {
     const struct lik_tokens *d = &op->d;
     return lik_cuda_plans_scan.takes(gpu, op) && d->dtype != LIK_F32 && op->pairing == LIK_ALL && !d->mask &&
-           !d->offsets && d->len_max > 0 && d->len_max < 1 << 24 && d->count > 0 &&
-           lik_cuda_strips(op) >= STRIPS_LEAST(op);
+           !lik_cuda_scan_in_integers(op) && !d->offsets && d->len_max > 0 && d->len_max < 1 << 24 &&
+           d->count > 0 && lik_cuda_strips(op) >= STRIPS_LEAST(op);
 }
 
 /* The problem of a chunk's documents, decoded. Addresses are of no memory. */

@@ -400,9 +400,6 @@ template <class mem, int rows, bool want_argmax> struct group_maxima {
     }
 };
 
-#ifndef GROUP_EARLY
-#define GROUP_EARLY 1
-#endif
 /* Long because what is under way for several tiles is in its registers. */
 template <int dtype, int bits, int rows, int norms, bool want_argmax>
 static __global__ void __launch_bounds__(32 * GROUP_WARPS(rows), 1)
@@ -411,7 +408,7 @@ static __global__ void __launch_bounds__(32 * GROUP_WARPS(rows), 1)
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
     typedef group_memory<bits, rows> mem;
     constexpr int octets = rows == 32 ? 4 : GROUP_WIDE, passes = rows / 8 / octets;
-    constexpr bool early = GROUP_EARLY; /* the first half of a product is taken amid decoding */
+    constexpr bool early = norms == GROUP_UNIT; /* the first half of a product is taken amid decoding */
     constexpr int ring_row = GROUP_RING_ROW(bits), stage_bytes = GROUP_STAGE_BYTES(ring_row);
     extern __shared__ __align__(1024) char group_shared[];
     char *const memory = group_shared - mem::queries; /* by address: nothing else lies before it */

@@ -218,14 +218,13 @@ LIK_DEVICE uint32_t row_of_code(const struct scan_args &args, const char *stage,
     return args.code_bytes == 8 && code.y ? count : min(code.x, count);
 }
 
-/* A token's factor, without a branch: what is between products of a warpgroup has none. */
 template <int ring_row> LIK_DEVICE float factor_of(const struct scan_args &args, const char *stage, int token)
 {
-    const bool wide = args.scale_bytes == 4;
-    const int at = wide ? token * 4 : (token + *(const int *)(stage + group_stage<ring_row>::skip)) * 2;
-    const uint32_t word = *(const uint32_t *)(stage + group_stage<ring_row>::scales + (at & ~3));
-    const float narrow = __half2float(__ushort_as_half((unsigned short)(word >> at % 4 * 8)));
-    return wide ? __uint_as_float(word) : narrow;
+    const char *scales = stage + group_stage<ring_row>::scales;
+    if (args.scale_bytes == 4)
+        return *(const float *)(scales + token * 4);
+    return __half2float(
+        *(const __half *)(scales + (token + *(const int *)(stage + group_stage<ring_row>::skip)) * 2));
 }
 
 #endif

@@ -224,7 +224,6 @@ struct bytes_plan {
 #define GROUP_I8_RING_BYTES(bits) (GROUP_STAGES * GROUP_STAGE_BYTES(GROUP_I8_ROW(bits)))
 #define GROUP_I8_RING(rows) \
     (GROUP_QUERIES + (rows) * (GROUP_DIM + 20 + ((rows) > 96 ? 4 : 8) * GROUP_I8_WARPS(rows)))
-#define GROUP_I8_AHEAD    1   /* halves of a tile whose centroids are asked for ahead */
 #define GROUP_I8_CENTROID 160 /* bytes of a centroid: elements, weights, unit */
 
 struct scan_plan {

@@ -249,7 +249,7 @@ static __global__ void __launch_bounds__(32 * GROUP_I8_WARPS(rows), 1)
     typedef i8_memory<bits, rows, unit> mem;
     constexpr int octets = rows == 32 ? 4 : GROUP_WIDE, passes = rows / 8 / octets;
     constexpr int ring_row = GROUP_I8_ROW(bits), stage_bytes = GROUP_STAGE_BYTES(ring_row);
-    constexpr int parts = GROUP_TOKENS / 16, ahead_parts = GROUP_I8_AHEAD;
+    constexpr int parts = GROUP_TOKENS / 16;
     extern __shared__ __align__(1024) char group_shared[];
     char *const memory = group_shared - mem::queries; /* by address: nothing else lies before it */
     const struct lik_tokens &d = args.score.op.d;
@@ -281,13 +281,10 @@ static __global__ void __launch_bounds__(32 * GROUP_I8_WARPS(rows), 1)
             wait_for_kernels_before();
         copy_async_wait<GROUP_STAGES - 2>();
         __syncwarp();
-        struct i8_centroid<bits, unit> rows_of[ahead_parts][2];
+        struct i8_centroid<bits, unit> rows_of[2];
 #pragma unroll
-        for (int part = 0; part < ahead_parts; part++)
-#pragma unroll
-            for (int r = 0; r < 2; r++)
-                rows_of[part][r].ask(centroids, more,
-                                     row_of_code<ring_row>(args, ring, part * 16 + g + 8 * r));
+        for (int r = 0; r < 2; r++)
+            rows_of[r].ask(centroids, more, row_of_code<ring_row>(args, ring, g + 8 * r));
         for (int stage = 0; left > 0; left--) {
             char *const now = ring + stage * stage_bytes;
             ahead.ask(args, stage == 0 ? ring + (GROUP_STAGES - 1) * stage_bytes : now - stage_bytes);
@@ -299,14 +296,14 @@ static __global__ void __launch_bounds__(32 * GROUP_I8_WARPS(rows), 1)
             __syncwarp();
 #pragma unroll
             for (int part = 0; part < parts; part++) {
-                const char *then = part + ahead_parts >= parts ? ring + stage * stage_bytes : now;
-                const int token = (part + ahead_parts) % parts * 16 + g; /* whose centroids are asked for */
+                const char *then = part + 1 == parts ? ring + stage * stage_bytes : now;
+                const int token = (part + 1) % parts * 16 + g; /* whose centroids are asked for */
                 float factor[2], add[2];
                 uint32_t x[4][4];
                 int squares[2] = {0, 0};
 #pragma unroll
                 for (int r = 0; r < 2; r++) {
-                    struct i8_centroid<bits, unit> &centroid = rows_of[part % ahead_parts][r];
+                    struct i8_centroid<bits, unit> &centroid = rows_of[r];
                     const uint4 c[2] = {centroid.elements[0], centroid.elements[1]};
                     uint32_t v[8] = {c[0].x, c[0].y, c[0].z, c[0].w, c[1].x, c[1].y, c[1].z, c[1].w}, w[8];
                     if (bits) {

@@ -24,7 +24,7 @@ class Case:
     train: bool = False
     gradient_alone: bool = False  # of `train`: the forward pass was before
     candidates: int = 0  # documents a query; nd is nq times that
-    precision: int = 0  # of f32: LIK_HIGHEST, LIK_HIGH, LIK_MEDIUM
+    precision: int = 0  # of f32 and compressed documents: LIK_HIGHEST, LIK_HIGH, LIK_MEDIUM
     bits: int = 0  # of an element of compressed documents, of 8,192 centroids; 0: dense
     stored_norms: bool = False  # of those: with inverse norms instead of `normalize`
     # Products of `dim` centroids and the query tokens are given, documents are codes; how the
@@ -139,6 +139,17 @@ CASES = [
     Case("plaid-packed", 1, 10000, 32, 300, bits=2, normalize=True, packed=True),
     Case("plaid-8-A", 8, 10000, 32, 300, bits=2, normalize=True, target_ms=0.38),
     Case("plaid-8-B", 8, 10000, 32, 512, bits=4, normalize=True, target_ms=0.65),
+    # Of integers, where LIK_MEDIUM allows them.
+    Case("plaid-A-i8", 1, 10000, 32, 300, bits=2, normalize=True, precision=2, target_ms=0.08),
+    Case("plaid-A-stored-i8", 1, 10000, 32, 300, bits=2, stored_norms=True, precision=2, target_ms=0.065),
+    Case("plaid-D-i8", 1, 25000, 32, 160, bits=2, normalize=True, precision=2, target_ms=0.1),
+    Case("plaid-D-stored-i8", 1, 25000, 32, 160, bits=2, stored_norms=True, precision=2, target_ms=0.085),
+    Case("plaid-B-i8", 1, 10000, 32, 512, bits=4, normalize=True, precision=2, target_ms=0.165),
+    Case("plaid-B-stored-i8", 1, 10000, 32, 512, bits=4, stored_norms=True, precision=2, target_ms=0.15),
+    Case("plaid-8-A-i8", 8, 10000, 32, 300, bits=2, normalize=True, precision=2, target_ms=0.26),
+    Case("plaid-8-B-i8", 8, 10000, 32, 512, bits=4, normalize=True, precision=2, target_ms=0.44),
+    Case("plaid-64-i8", 64, 10000, 32, 300, bits=2, normalize=True, precision=2),
+    Case("plaid-16-argmax-i8", 16, 10000, 32, 300, bits=2, normalize=True, argmax=True, precision=2),
     Case("plaid-A-argmax", 1, 10000, 32, 300, bits=2, normalize=True, argmax=True),
     Case("plaid-16", 16, 10000, 32, 300, bits=2, normalize=True),
     Case("plaid-16-argmax", 16, 10000, 32, 300, bits=2, normalize=True, argmax=True),
@@ -295,7 +306,7 @@ def limit_of(inputs, bandwidth, rate):
     flops = (
         2.0 * pairs_tokens * case.dim * (FLOPS_OF_F32[case.precision] if case.dtype == torch.float32 else 1)
     )
-    if case.dtype.itemsize == 1 and case.q_dtype is None:
+    if (case.dtype.itemsize == 1 and case.q_dtype is None) or (case.bits and case.precision == 2):
         flops /= 2  # products of 8 bits
     times = inputs.bytes() / bandwidth, flops / rate
     if (

@@ -42,6 +42,16 @@ template <int count> LIK_DEVICE void registers_take()
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(count));
 }
 
+/* Has parts first ... end - 1 of an operand in registers made before a fence, not after it,
+ * where the compiler would have to fence again. */
+template <int count> LIK_DEVICE void registers_ready(uint32_t (&x)[count][4], int first, int end)
+{
+#pragma unroll
+    for (int i = 0; i < count; i++)
+        if (first <= i && i < end)
+            asm volatile("" : "+r"(x[i][0]), "+r"(x[i][1]), "+r"(x[i][2]), "+r"(x[i][3]));
+}
+
 /* wgmma<bf16, add, octets>: c += a b, or c = a b, for the first `octets` octets of columns (c:
  * 4 an octet); asynchronous until wgmma_wait. PTX wants every register of c named: LIK_C_n
  * are the operands of the first n octets, as PTX numbers them after a and b, LIK_R_n what they
@@ -171,6 +181,26 @@ template <bool bf16, bool add, int octets> struct wgmma_registers;
     LIK_WGMMA_A(false, "f16", 0, "=f", octets, columns, a, b)
 LIK_WGMMAS_A(4, 32, "%16, %17, %18, %19", "%20")
 LIK_WGMMAS_A(8, 64, "%32, %33, %34, %35", "%36")
+
+/* wgmma_i8_registers<add, octets>: the same of 32 i8 elements. */
+template <bool add, int octets> struct wgmma_i8_registers;
+
+#define LIK_WGMMA_I8_A(add, f, octets, columns, a, b)                                                 \
+    template <> struct wgmma_i8_registers<add, octets> {                                              \
+        static LIK_MEMBER void run(int *c, const uint32_t (&rows)[4], uint32_t from)                  \
+        {                                                                                             \
+            asm volatile("{\n.reg .pred p;\n.reg .b64 b;\nsetp.ne.b32 p, " #add ", 0;\n"              \
+                         "mov.b64 b, {" b ", 0x40000040};\n"                                          \
+                         "wgmma.mma_async.sync.aligned.m64n" #columns "k32.s32.s8.s8"                 \
+                         " {" LIK_A_##octets "}, {" a "}, b, p;\n}"                                   \
+                         : LIK_R_##octets(f)                                                          \
+                         : "r"(rows[0]), "r"(rows[1]), "r"(rows[2]), "r"(rows[3]), "r"(from));        \
+        }                                                                                             \
+    };
+LIK_WGMMA_I8_A(1, "+r", 4, 32, "%16, %17, %18, %19", "%20")
+LIK_WGMMA_I8_A(0, "=r", 4, 32, "%16, %17, %18, %19", "%20")
+LIK_WGMMA_I8_A(1, "+r", 8, 64, "%32, %33, %34, %35", "%36")
+LIK_WGMMA_I8_A(0, "=r", 8, 64, "%32, %33, %34, %35", "%36")
 /* clang-format on */
 
 #endif

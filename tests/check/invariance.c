@@ -152,17 +152,31 @@ static void check_bits(const char *how, int64_t n, float got, float want)
 struct baseline {
     const struct device *device;
     int hopper;      /* by the Hopper loop, which adds up products of several planes in an order of its own */
+    int integers;    /* compressed tokens are met as integers */
     float *scores;   /* [scores] */
     int64_t *argmax; /* [scores, q.len] */
 };
+
+/* Has the variant that takes it this in its name? */
+static int is_of(const struct device *device, const struct lik_score *op, const char *part)
+{
+    struct lik_plan plan = {.struct_size = sizeof plan};
+    return check_ok(lik_score_plan(device->ctx, op, NULL, &plan), "lik_score_plan") &&
+           strstr(plan.variant, part);
+}
 
 /* Does the Hopper loop take it? That goes by dtypes, dim and the documents' strides and
  * alignment. */
 static int by_hopper(const struct device *device, const struct lik_score *op)
 {
-    struct lik_plan plan = {.struct_size = sizeof plan};
-    return check_ok(lik_score_plan(device->ctx, op, NULL, &plan), "lik_score_plan") &&
-           strstr(plan.variant, "_sm90_");
+    return is_of(device, op, "_sm90_");
+}
+
+/* Are compressed tokens met as integers? On CUDA that goes by dim, strides and alignment, and
+ * by the pairing: all documents meet the same queries. */
+static int by_integers(const struct device *device, const struct lik_score *op)
+{
+    return is_of(device, op, "_scan_i8_");
 }
 
 /* Documents of 8 bits that may be widened before they are multiplied, or not: docs/numerics.md
@@ -286,7 +300,8 @@ static void check_copies(const char *how, struct problem *p, const struct baseli
     const int32_t *winners = (const int32_t *)(const void *)argmax.data;
     int same =
         by_hopper(base->device, &op) == base->hopper || op.d.dtype != LIK_F32 || op.precision == LIK_MEDIUM;
-    if (hopper_widens(base->device, &op) || hopper_widens(base->device, &p->op))
+    if (hopper_widens(base->device, &op) || hopper_widens(base->device, &p->op) ||
+        by_integers(base->device, &op) != base->integers)
         same = 0;
     if (check_ok(run_score(base->device->ctx, &op, NULL), how))
         for (int64_t a = 0; a < n; a++) {
@@ -317,6 +332,7 @@ static void check_copies(const char *how, struct problem *p, const struct baseli
 static struct baseline baseline_make(struct problem *p, const struct device *device)
 {
     struct baseline base = {.device = device, .hopper = by_hopper(device, &p->op)};
+    base.integers = by_integers(device, &p->op);
     base.scores = malloc((size_t)(p->scores + 1) * sizeof(float));
     base.argmax = malloc((size_t)(p->scores * p->q.len + 1) * sizeof(int64_t));
     check_ok(problem_run(p, device->ctx, NULL), "lik_score_run");

@@ -467,6 +467,8 @@ double problem_product_tolerance(const struct problem *p, int64_t i, int64_t s, 
         tolerance += p->q.norm[row] * norm * (2e-6 + 2e-8 * (double)dim + (wide ? cut[p->op.precision] : 0));
         tolerance += below_normal;
     }
+    if (totals.gpu && problem_rounded(p) && p->op.d.codec->bits <= 4) /* where they are scanned */
+        tolerance += 0.5 * 1.001 * p->q.largest[row] / 127 * l1;
     if (problem_quantized(p)) {
         double step = fmax(p->q.largest[row] / 32639, p->q.l1[row] * 128 / 0x1p31);
         if (p->op.precision == LIK_MEDIUM && (p->op.d.dtype == LIK_I8 || p->op.d.codec->bits <= 4))

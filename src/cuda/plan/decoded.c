@@ -26,7 +26,7 @@ static int cuts(const struct lik_score *op)
 static int takes(const struct gpu_limits *gpu, const struct lik_score *op)
 {
     return lik_cuda_plans_scan.takes(gpu, op) && op->d.dtype != LIK_F32 && cuts(op) && !op->d.mask &&
-           lik_cuda_strips(op) >= STRIPS_LEAST(op);
+           !lik_cuda_scan_in_integers(op) && lik_cuda_strips(op) >= STRIPS_LEAST(op);
 }
 
 static int takes_bytes(const struct gpu_limits *gpu, const struct lik_score *op)

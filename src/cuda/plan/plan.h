@@ -219,8 +219,8 @@ struct bytes_plan {
 /* bytes of a token in a ring: such that 8 rows meet all banks */
 #define GROUP_RING_ROW(bits) ((bits) == 0 ? 0 : (bits) == 1 ? 16 : 16 * (bits) + 16)
 /* with codes and factors, and where the tile belongs */
-#define GROUP_STAGE_BYTES(bits) (GROUP_TOKENS * (GROUP_RING_ROW(bits) + 12) + 32)
-#define GROUP_RING_BYTES(bits)  (GROUP_STAGES * GROUP_STAGE_BYTES(bits))
+#define GROUP_STAGE_BYTES(ring_row) (GROUP_TOKENS * ((ring_row) + 12) + 32)
+#define GROUP_RING_BYTES(bits)      (GROUP_STAGES * GROUP_STAGE_BYTES(GROUP_RING_ROW(bits)))
 
 /* Addresses in shared memory: of query rows, of the first ring behind them, what they count and
  * their maxima, and of the table of weights, which has 65,536 bytes; so many rings lie before
@@ -231,8 +231,18 @@ struct bytes_plan {
 #define GROUP_TABLE(rows)           ((rows) == 256 ? 131072 : 65536)
 #define GROUP_RINGS_LOW(rows, bits) ((GROUP_TABLE(rows) - GROUP_RING(rows)) / GROUP_RING_BYTES(bits))
 
+/* The same of integers: a lane's words of a token are neighbors, so that rows need no gaps, and
+ * weights stand beside each centroid, so that there is no table. Rings follow the maxima. */
+#define GROUP_I8_WARPS(rows)      ((rows) == 32 ? 16 : 8)
+#define GROUP_I8_ROW(bits)        (16 * (bits))
+#define GROUP_I8_RING_BYTES(bits) (GROUP_STAGES * GROUP_STAGE_BYTES(GROUP_I8_ROW(bits)))
+#define GROUP_I8_RING(rows) \
+    (GROUP_QUERIES + (rows) * (GROUP_DIM + 20 + ((rows) > 96 ? 4 : 8) * GROUP_I8_WARPS(rows)))
+#define GROUP_I8_CENTROID 160 /* bytes of a centroid: elements, weights, unit */
+
 struct scan_plan {
     int32_t group_rows;   /* query rows of a tile, where all documents meet the same; else 0 */
+    int32_t integers;     /* products are of 8-bit integers */
     int32_t blocks;       /* of the grid */
     int32_t copy_bytes;   /* that a copy of residuals takes */
     int32_t ring_row;     /* bytes of a token in a ring */
@@ -244,6 +254,9 @@ int64_t lik_cuda_scan_copy_bytes(const struct lik_tokens *d);
 
 /* Will a scan be by warpgroups? */
 int lik_cuda_scan_in_groups(const struct lik_score *op);
+
+/* And of integers? */
+int lik_cuda_scan_in_integers(const struct lik_score *op);
 
 /* ---- Documents that are decoded or widened, a chunk at a time: decoded.c ---- */
 

@@ -26,6 +26,13 @@ int lik_cuda_scan_in_groups(const struct lik_score *op)
            (!d->scale || (d->scale_strides.token == 1 && (uintptr_t)d->scale % 4 == 0));
 }
 
+/* One that does is decoded nowhere, whatever the number of queries: other products have other
+ * bits. */
+int lik_cuda_scan_in_integers(const struct lik_score *op)
+{
+    return op->precision == LIK_MEDIUM && lik_cuda_scan_in_groups(op);
+}
+
 static int takes(const struct gpu_limits *gpu, const struct lik_score *op)
 {
     const struct lik_tokens *q = &op->q, *d = &op->d;
@@ -42,13 +49,21 @@ static int plan_groups(const struct gpu_limits *gpu, const struct lik_score *op,
     const int64_t strips = lik_cuda_strips(op),
                   documents = op->pairing == LIK_LIST ? op->list_count : plan->columns;
     const int bits = op->d.codec->bits;
-    p->group_rows = op->d.dtype == LIK_F32      ? GROUP_F32
-                    : strips <= 2 || op->argmax ? 32
-                    : strips <= 8               ? 128
-                                                : 256;
-    const int warps = GROUP_WARPS(p->group_rows);
+    p->integers = lik_cuda_scan_in_integers(op);
+    p->group_rows = op->d.dtype == LIK_F32 && !p->integers ? GROUP_F32
+                    : strips <= 2 || op->argmax            ? 32
+                    : strips <= 8                          ? 128
+                                                           : 256;
     p->blocks = (int32_t)lik_min_i64(documents, gpu->processors);
     p->copy_bytes = 16;
+    if (p->integers) {
+        plan->centroid_bytes = (op->d.codec->centroid_count + 1) * GROUP_I8_CENTROID;
+        p->ring_row = GROUP_I8_ROW(bits);
+        p->shared_bytes = GROUP_I8_RING(p->group_rows) - GROUP_QUERIES +
+                          GROUP_I8_WARPS(p->group_rows) * GROUP_I8_RING_BYTES(bits);
+        return lik_cuda_tile_rows(op, p->group_rows / LIK_STRIP_ROWS, &plan->tiling);
+    }
+    const int warps = GROUP_WARPS(p->group_rows);
     p->ring_row = GROUP_RING_ROW(bits);
     const int low = GROUP_RINGS_LOW(p->group_rows, bits);
     int32_t end = GROUP_RING(p->group_rows) + (warps < low ? warps : low) * GROUP_RING_BYTES(bits);
@@ -83,9 +98,8 @@ static int plan(const struct gpu_limits *gpu, const struct lik_score *op, struct
 
 static void name(const struct score_plan *plan, const struct lik_score *op, char *text, size_t size)
 {
-    (void)plan;
-    lik_cuda_add_text(text, size, 0, "score_%s_d%lld_scan_%dbits", lik_dtype_name(op->d.dtype),
-                      (long long)op->d.dim, op->d.codec->bits);
+    lik_cuda_add_text(text, size, 0, "score_%s_d%lld_scan_%s%dbits", lik_dtype_name(op->d.dtype),
+                      (long long)op->d.dim, plan->scan.integers ? "i8_" : "", op->d.codec->bits);
 }
 
 static size_t print(const struct score_plan *plan, char *text, size_t size, size_t n)
@@ -94,7 +108,10 @@ static size_t print(const struct score_plan *plan, char *text, size_t size, size
     return lik_cuda_add_text(text, size, n,
                              "%d blocks of %d warps, %d bytes; copies of %d to rows of %d; %lld bytes of "
                              "centroids",
-                             p->blocks, p->group_rows ? GROUP_WARPS(p->group_rows) : SCAN_WARPS,
+                             p->blocks,
+                             p->integers     ? GROUP_I8_WARPS(p->group_rows)
+                             : p->group_rows ? GROUP_WARPS(p->group_rows)
+                                             : SCAN_WARPS,
                              p->shared_bytes, p->copy_bytes, p->ring_row, (long long)plan->centroid_bytes);
 }
 

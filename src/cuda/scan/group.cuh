@@ -36,13 +36,15 @@ struct group_part {
  * them the table of weights, whose address has 16 lower bits of 0: a byte of residual stands
  * in an address of it as it is. */
 template <int bits, int rows> struct group_memory {
-    static constexpr int rows_planned = rows, queries = GROUP_QUERIES, row = queries + rows * GROUP_DIM * 2,
+    static constexpr int warps = GROUP_WARPS(rows), queries = GROUP_QUERIES,
+                         row = queries + rows * GROUP_DIM * 2,
                          strip = row + rows * (int)sizeof(struct group_row),
                          part = strip + rows / 16 * (int)sizeof(struct strip_place),
                          maxima = queries + rows * (GROUP_DIM * 2 + 20),
-                         argmaxima = maxima + rows * 4 * GROUP_WARPS(rows), table = GROUP_TABLE(rows),
+                         argmaxima = maxima + rows * 4 * warps, table = GROUP_TABLE(rows),
                          low = GROUP_RINGS_LOW(rows, bits);
-    static_assert(part + GROUP_WARPS(rows) * (int)sizeof(struct group_part) <= maxima, "as planned");
+    static constexpr float offset = 0.0f; /* that is added to products */
+    static_assert(part + warps * (int)sizeof(struct group_part) <= maxima, "as planned");
 
     LIK_MEMBER static int ring(int warp)
     {
@@ -264,7 +266,7 @@ LIK_DEVICE void join_lanes(float (&best)[rows / 4], int (&at)[want_argmax ? rows
 
 /* Adds the joined maxima of a document: the rows of each strip, in score.cuh's order, and the
  * strips of each query. With the argmax there are 32 rows, of which a lane has one, `at`. */
-template <int rows, bool want_argmax>
+template <class mem, int rows, bool want_argmax>
 LIK_DEVICE void write_scores(const float (&best)[rows / 4], int at, const struct scan_args &args,
                              const struct group_row *row, const struct strip_place *strip, int document,
                              bool any, bool bad)
@@ -283,7 +285,8 @@ LIK_DEVICE void write_scores(const float (&best)[rows / 4], int at, const struct
 #pragma unroll
     for (int n = 0; n < rows / 32; n++) {
         const struct group_row own = row[n * 32 + row_of_lane(lane)];
-        float sum = own.counts && any ? __fmul_rn(own.weight, best[n * 8]) : 0.0f;
+        const float most = mem::offset != 0.0f ? __fsub_rn(best[n * 8], mem::offset) : best[n * 8];
+        float sum = own.counts && any ? __fmul_rn(own.weight, most) : 0.0f;
         sum = __fadd_rn(sum, __shfl_xor_sync(~0u, sum, 8));
         sum = __fadd_rn(sum, __shfl_xor_sync(~0u, sum, 4));
         sum = __fadd_rn(sum, __shfl_xor_sync(~0u, sum, 1));
@@ -339,8 +342,9 @@ template <class mem, int rows, bool want_argmax> struct group_maxima {
 
     LIK_MEMBER void write(char *memory, const struct scan_args &args, int column, bool bad)
     {
-        write_scores<rows, want_argmax>(best, at[0], args, (const struct group_row *)(memory + mem::row),
-                                        (const struct strip_place *)(memory + mem::strip), column, any, bad);
+        write_scores<mem, rows, want_argmax>(best, at[0], args, (const struct group_row *)(memory + mem::row),
+                                             (const struct strip_place *)(memory + mem::strip), column, any,
+                                             bad);
     }
 
     /* Behind a tile: ends its document, or the share of it. */
@@ -380,7 +384,7 @@ template <class mem, int rows, bool want_argmax> struct group_maxima {
         const struct group_part *part = (const struct group_part *)(memory + mem::part);
         if (kept < 0)
             return;
-        for (int v = warp + 1; v < GROUP_WARPS(mem::rows_planned); v++) {
+        for (int v = warp + 1; v < mem::warps; v++) {
             if (part[v].column != kept) /* or its share is empty */
                 continue;
             const float *from = (const float *)(memory + mem::maxima) + v * rows + lane;
@@ -404,7 +408,8 @@ static __global__ void __launch_bounds__(32 * GROUP_WARPS(rows), 1)
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
     typedef group_memory<bits, rows> mem;
     constexpr int octets = rows == 32 ? 4 : GROUP_WIDE, passes = rows / 8 / octets;
-    constexpr int ring_row = GROUP_RING_ROW(bits), stage_bytes = GROUP_STAGE_BYTES(bits);
+    constexpr bool early = norms == GROUP_UNIT; /* the first half of a product is taken amid decoding */
+    constexpr int ring_row = GROUP_RING_ROW(bits), stage_bytes = GROUP_STAGE_BYTES(ring_row);
     extern __shared__ __align__(1024) char group_shared[];
     char *const memory = group_shared - mem::queries; /* by address: nothing else lies before it */
     const struct lik_tokens &d = args.score.op.d;
@@ -426,7 +431,7 @@ static __global__ void __launch_bounds__(32 * GROUP_WARPS(rows), 1)
     for (int tile = 0; tile < args.tiles; tile++) {
         if (tile)
             __syncthreads();
-        group_asker<bits, norms> ahead = {{0, -1, 0, 0, 0, -1, 0, 0}, NULL, NULL, NULL};
+        group_asker<bits, ring_row, norms> ahead = {{0, -1, 0, 0, 0, -1, 0, 0}, NULL, NULL, NULL};
         int left = __shfl_sync(~0u, take_share(ahead.at, args), 0); /* the same for all of the block */
         struct group_maxima<mem, rows, want_argmax> maxima;
         hold_group_rows<mem, rows, 1>(memory, args, tile);
@@ -446,12 +451,12 @@ static __global__ void __launch_bounds__(32 * GROUP_WARPS(rows), 1)
         for (int r = 0; r < 2; r++)
 #pragma unroll
             for (int i = 0; i < GROUP_BLOCKS / 2; i++)
-                rows_of[i][r] = gather(row_of_code<bits>(args, ring, g + 8 * r), i);
+                rows_of[i][r] = gather(row_of_code<ring_row>(args, ring, g + 8 * r), i);
         for (int stage = 0; left > 0; left--) {
             char *const now = ring + stage * stage_bytes;
             ahead.ask(args, stage == 0 ? ring + (GROUP_STAGES - 1) * stage_bytes : now - stage_bytes);
             stage = stage + 1 == GROUP_STAGES ? 0 : stage + 1;
-            const struct group_tile here = *(const struct group_tile *)(now + group_stage<bits>::tile);
+            const struct group_tile here = *(const struct group_tile *)(now + group_stage<ring_row>::tile);
             const bool whole = here.whole() && !d.mask;
             const int kept = whole ? -1 : tokens_kept(d, here);
             maxima.any |= __any_sync(~0u, kept != 0);
@@ -462,19 +467,39 @@ static __global__ void __launch_bounds__(32 * GROUP_WARPS(rows), 1)
                 const char *then = part + 1 == GROUP_TOKENS / 16 ? ring + stage * stage_bytes : now;
                 const int token =
                     (part + 1) % (GROUP_TOKENS / 16) * 16 + g; /* whose centroids are asked for */
-                const uint32_t code[2] = {row_of_code<bits>(args, then, token),
-                                          row_of_code<bits>(args, then, token + 8)};
+                const uint32_t code[2] = {row_of_code<ring_row>(args, then, token),
+                                          row_of_code<ring_row>(args, then, token + 8)};
                 group_weights<bits> weights[2];
-                weights[0].load(now + group_stage<bits>::rows + (part * 16 + g) * ring_row);
-                weights[1].load(now + group_stage<bits>::rows + (part * 16 + g + 8) * ring_row);
+                weights[0].load(now + group_stage<ring_row>::rows + (part * 16 + g) * ring_row);
+                weights[1].load(now + group_stage<ring_row>::rows + (part * 16 + g + 8) * ring_row);
                 float factor[2] = {0.0f, 0.0f};
                 if (norms == GROUP_STORED) {
-                    factor[0] = factor_of<bits>(args, now, part * 16 + g);
-                    factor[1] = factor_of<bits>(args, now, part * 16 + g + 8);
+                    factor[0] = factor_of<ring_row>(args, now, part * 16 + g);
+                    factor[1] = factor_of<ring_row>(args, now, part * 16 + g + 8);
                 }
                 uint32_t x[GROUP_BLOCKS][4];
+                float acc[passes > 1 ? 2 : 1][octets * 4];
+                auto multiply = [&](int n, int first, int end) {
 #pragma unroll
-                for (int i = 0; i < GROUP_BLOCKS / 2; i++)
+                    for (int b = first; b < end; b++) {
+                        const uint32_t from =
+                            (mem::queries + b / 4 * (rows * 128) + b % 4 * 32 + n * octets * 1024) / 16 |
+                            1u << 16;
+                        if (b == 0)
+                            wgmma_registers<dtype == LIK_BF16, false, octets>::run(acc[n % 2], x[b], from);
+                        else
+                            wgmma_registers<dtype == LIK_BF16, true, octets>::run(acc[n % 2], x[b], from);
+                    }
+                    wgmma_commit();
+                };
+#pragma unroll
+                for (int i = 0; i < GROUP_BLOCKS / 2; i++) {
+                    if (early && i == GROUP_BLOCKS / 4) {
+                        __syncwarp(); /* products are of all lanes at once */
+                        registers_ready(x, 0, GROUP_BLOCKS / 2);
+                        wgmma_fence();
+                        multiply(0, 0, GROUP_BLOCKS / 2);
+                    }
 #pragma unroll
                     for (int r = 0; r < 2; r++) {
                         const uint4 centroid = rows_of[i][r];
@@ -496,23 +521,11 @@ static __global__ void __launch_bounds__(32 * GROUP_WARPS(rows), 1)
                             }
                         }
                     }
-                float acc[passes > 1 ? 2 : 1][octets * 4];
-                auto multiply = [&](int n) {
-#pragma unroll
-                    for (int b = 0; b < GROUP_BLOCKS; b++) {
-                        const uint32_t from =
-                            (mem::queries + b / 4 * (rows * 128) + b % 4 * 32 + n * octets * 1024) / 16 |
-                            1u << 16;
-                        if (b == 0)
-                            wgmma_registers<dtype == LIK_BF16, false, octets>::run(acc[n % 2], x[b], from);
-                        else
-                            wgmma_registers<dtype == LIK_BF16, true, octets>::run(acc[n % 2], x[b], from);
-                    }
-                    wgmma_commit();
-                };
-                __syncwarp(); /* products are of all lanes at once */
+                }
+                __syncwarp();
+                registers_ready(x, early ? GROUP_BLOCKS / 2 : 0, GROUP_BLOCKS);
                 wgmma_fence();
-                multiply(0);
+                multiply(0, early ? GROUP_BLOCKS / 2 : 0, GROUP_BLOCKS);
                 if (norms == GROUP_UNIT)
                     two_unit_factors(factor);
                 auto take = [&](int n) {
@@ -530,7 +543,7 @@ static __global__ void __launch_bounds__(32 * GROUP_WARPS(rows), 1)
                 for (int n = 0; n < passes; n++) {
                     if (n + 1 < passes) {
                         wgmma_fence();
-                        multiply(n + 1);
+                        multiply(n + 1, 0, GROUP_BLOCKS);
                         wgmma_wait<1>();
                     } else {
                         wgmma_wait<0>();
@@ -538,7 +551,7 @@ static __global__ void __launch_bounds__(32 * GROUP_WARPS(rows), 1)
                     take(n);
                 }
             }
-            maxima.end_tile(memory, args, here, *(const int *)(now + group_stage<bits>::last));
+            maxima.end_tile(memory, args, here, *(const int *)(now + group_stage<ring_row>::last));
             __syncwarp(); /* the stage is filled anew */
         }
         copy_async_wait<0>();

@@ -62,7 +62,7 @@ static __global__ void __launch_bounds__(32 * GROUP_WARPS(GROUP_F32), 1)
 {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
     typedef group_memory<bits, GROUP_F32> mem;
-    constexpr int ring_row = GROUP_RING_ROW(bits), stage_bytes = GROUP_STAGE_BYTES(bits);
+    constexpr int ring_row = GROUP_RING_ROW(bits), stage_bytes = GROUP_STAGE_BYTES(ring_row);
     constexpr int plane_bytes = 32 * GROUP_DIM * 2;
     extern __shared__ __align__(1024) char group_shared[];
     char *const memory = group_shared - mem::queries; /* by address: nothing else lies before it */
@@ -86,7 +86,7 @@ static __global__ void __launch_bounds__(32 * GROUP_WARPS(GROUP_F32), 1)
     for (int tile = 0; tile < args.tiles; tile++) {
         if (tile)
             __syncthreads();
-        group_asker<bits, unit ? GROUP_UNIT : GROUP_STORED> ahead = {
+        group_asker<bits, ring_row, unit ? GROUP_UNIT : GROUP_STORED> ahead = {
             {0, -1, 0, 0, 0, -1, 0, 0}, NULL, NULL, NULL};
         int left = __shfl_sync(~0u, take_share(ahead.at, args), 0); /* the same for all of the block */
         struct group_maxima<mem, 32, want_argmax> maxima;
@@ -107,12 +107,12 @@ static __global__ void __launch_bounds__(32 * GROUP_WARPS(GROUP_F32), 1)
         for (int r = 0; r < 2; r++)
 #pragma unroll
             for (int b = 0; b < GROUP_BLOCKS; b++)
-                rows_of[b][r] = gather(row_of_code<bits>(args, ring, g + 8 * r), b);
+                rows_of[b][r] = gather(row_of_code<ring_row>(args, ring, g + 8 * r), b);
         for (int stage = 0; left > 0; left--) {
             char *const now = ring + stage * stage_bytes;
             ahead.ask(args, stage == 0 ? ring + (GROUP_STAGES - 1) * stage_bytes : now - stage_bytes);
             stage = stage + 1 == GROUP_STAGES ? 0 : stage + 1;
-            const struct group_tile here = *(const struct group_tile *)(now + group_stage<bits>::tile);
+            const struct group_tile here = *(const struct group_tile *)(now + group_stage<ring_row>::tile);
             const bool whole = here.whole() && !d.mask;
             const int kept = whole ? -1 : tokens_kept(d, here);
             maxima.any |= __any_sync(~0u, kept != 0);
@@ -123,15 +123,15 @@ static __global__ void __launch_bounds__(32 * GROUP_WARPS(GROUP_F32), 1)
                 const char *then = part + 1 == GROUP_TOKENS / 16 ? ring + stage * stage_bytes : now;
                 const int token =
                     (part + 1) % (GROUP_TOKENS / 16) * 16 + g; /* whose centroids are asked for */
-                const uint32_t code[2] = {row_of_code<bits>(args, then, token),
-                                          row_of_code<bits>(args, then, token + 8)};
+                const uint32_t code[2] = {row_of_code<ring_row>(args, then, token),
+                                          row_of_code<ring_row>(args, then, token + 8)};
                 group_weights<bits> weights[2];
-                weights[0].load(now + group_stage<bits>::rows + (part * 16 + g) * ring_row);
-                weights[1].load(now + group_stage<bits>::rows + (part * 16 + g + 8) * ring_row);
+                weights[0].load(now + group_stage<ring_row>::rows + (part * 16 + g) * ring_row);
+                weights[1].load(now + group_stage<ring_row>::rows + (part * 16 + g + 8) * ring_row);
                 float factor[2] = {0.0f, 0.0f}, acc[16];
                 if (!unit) {
-                    factor[0] = d.scale ? factor_of<bits>(args, now, part * 16 + g) : 1.0f;
-                    factor[1] = d.scale ? factor_of<bits>(args, now, part * 16 + g + 8) : 1.0f;
+                    factor[0] = d.scale ? factor_of<ring_row>(args, now, part * 16 + g) : 1.0f;
+                    factor[1] = d.scale ? factor_of<ring_row>(args, now, part * 16 + g + 8) : 1.0f;
                 }
                 uint32_t x[2][PLANES][2][4]; /* of chunks of 32 elements, in turn */
 #pragma unroll
@@ -194,7 +194,7 @@ static __global__ void __launch_bounds__(32 * GROUP_WARPS(GROUP_F32), 1)
                     take_products<4, true, false, want_argmax>(maxima.best, maxima.at, acc, factor,
                                                                kept >> 2 * part, first);
             }
-            maxima.end_tile(memory, args, here, *(const int *)(now + group_stage<bits>::last));
+            maxima.end_tile(memory, args, here, *(const int *)(now + group_stage<ring_row>::last));
             __syncwarp(); /* the stage is filled anew */
         }
         copy_async_wait<0>();

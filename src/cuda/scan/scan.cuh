@@ -31,9 +31,11 @@ static_assert(SCAN_STAGES == 3, "two stages are ahead of one");
 struct scan_args {
     struct score_args score;
     struct lik_codec codec;
-    const char *centroids; /* [centroid_count + 1][chunk][lane t][block of 2][4 elements] */
-    int32_t chunks;        /* of 32 elements */
-    int32_t row_bytes;     /* of residual */
+    /* [centroid_count + 1][chunk][lane t][block of 2][4 elements]; of integers lay_out_integers
+     * has it */
+    const char *centroids;
+    int32_t chunks;    /* of 32 elements */
+    int32_t row_bytes; /* of residual */
     int32_t code_bytes;
     int32_t copy_bytes; /* a copy takes: 16, 8 or 4 */
     int32_t ring_row;   /* bytes of a token in the ring: such that 8 rows meet all banks */
@@ -60,6 +62,10 @@ scan_kernel lik_cuda_group_kernel_0(int dtype, int rows, int norms, int argmax);
 scan_kernel lik_cuda_group_kernel_1(int dtype, int rows, int norms, int argmax);
 scan_kernel lik_cuda_group_kernel_2(int dtype, int rows, int norms, int argmax);
 scan_kernel lik_cuda_group_kernel_4(int dtype, int rows, int norms, int argmax);
+scan_kernel lik_cuda_group_i8_kernel_0(int rows, int norms, int argmax);
+scan_kernel lik_cuda_group_i8_kernel_1(int rows, int norms, int argmax);
+scan_kernel lik_cuda_group_i8_kernel_2(int rows, int norms, int argmax);
+scan_kernel lik_cuda_group_i8_kernel_4(int rows, int norms, int argmax);
 scan_kernel lik_cuda_group_kernel_f32(int bits, int unit, int argmax);
 
 /* What normalizes tokens in a group's kernels: nothing, their norm taken on the fly, a stored

@@ -124,17 +124,16 @@ struct __align__(16) group_tile {
 /* A stage of a warp's ring: the tile's place; residuals, row by row; codes, 8 bytes each;
  * factors, 4 bytes each and 4 more; whether the first of the factors of 2 bytes is of the
  * token before, and whether the tile is the share's last. */
-template <int bits> struct group_stage {
+template <int ring_row> struct group_stage {
     static constexpr int tile = 0, rows = tile + (int)sizeof(struct group_tile),
-                         codes = rows + GROUP_TOKENS * GROUP_RING_ROW(bits),
-                         scales = codes + GROUP_TOKENS * 8, skip = scales + GROUP_TOKENS * 4 + 4,
-                         last = skip + 4;
-    static_assert(last + 4 <= GROUP_STAGE_BYTES(bits), "as planned");
+                         codes = rows + GROUP_TOKENS * ring_row, scales = codes + GROUP_TOKENS * 8,
+                         skip = scales + GROUP_TOKENS * 4 + 4, last = skip + 4;
+    static_assert(last + 4 <= GROUP_STAGE_BYTES(ring_row), "as planned");
 };
 
 /* What asks for tiles three ahead. All that belongs to a tile is copied to the ring, so that
  * nothing waits for it before it is used. */
-template <int bits, int norms> struct group_asker {
+template <int bits, int ring_row, int norms> struct group_asker {
     struct walk at;
     const char *residuals; /* of the lane's first copy */
     const char *codes;     /* of the lane's token */
@@ -161,9 +160,9 @@ template <int bits, int norms> struct group_asker {
         const int lane = (int)threadIdx.x & 31, skip = (int)((uintptr_t)scales >> 1 & 1),
                   token = 2 * lane - skip;
         const char *from = scales + token * 2;
-        char *to = stage + group_stage<bits>::scales + lane * 4;
+        char *to = stage + group_stage<ring_row>::scales + lane * 4;
         if (lane == 0) /* of no tokens, too: it is part of an address */
-            *(int *)(stage + group_stage<bits>::skip) = skip;
+            *(int *)(stage + group_stage<ring_row>::skip) = skip;
         if (token >= count)
             return;
         if (from + 4 <= args.scales_end) {
@@ -181,24 +180,24 @@ template <int bits, int norms> struct group_asker {
         const int lane = (int)threadIdx.x & 31;
         const int count = at.length - at.token; /* at the end of all: 0 */
         if (lane == 0) {
-            *(struct group_tile *)(stage + group_stage<bits>::tile) = {at.left > 0 ? at.column : -1,
-                                                                       at.document, count, at.token};
-            *(int *)(stage + group_stage<bits>::last) = at.left == 1;
+            *(struct group_tile *)(stage + group_stage<ring_row>::tile) = {at.left > 0 ? at.column : -1,
+                                                                           at.document, count, at.token};
+            *(int *)(stage + group_stage<ring_row>::last) = at.left == 1;
         }
         if (lane < count) {
-            copy_async(stage + group_stage<bits>::codes + lane * 8, codes, args.code_bytes == 4 ? 4 : 8);
+            copy_async(stage + group_stage<ring_row>::codes + lane * 8, codes, args.code_bytes == 4 ? 4 : 8);
             if (norms == GROUP_STORED && args.scale_bytes == 4)
-                copy_async(stage + group_stage<bits>::scales + lane * 4, scales + lane * 4, 4);
+                copy_async(stage + group_stage<ring_row>::scales + lane * 4, scales + lane * 4, 4);
         }
         if (norms == GROUP_STORED && args.scale_bytes == 2)
             ask_halves(args, stage, min(count, GROUP_TOKENS));
         if (bits) {
             constexpr int per = bits ? bits : 1, at_once = 32 / per; /* tokens that the lanes take */
-            char *to = stage + group_stage<bits>::rows + lane / per * GROUP_RING_ROW(bits) + lane % per * 16;
+            char *to = stage + group_stage<ring_row>::rows + lane / per * ring_row + lane % per * 16;
 #pragma unroll
             for (int r = 0; r < GROUP_TOKENS; r += at_once)
                 if (r + lane / per < count)
-                    copy_async(to + r * GROUP_RING_ROW(bits), residuals + r * bits * 16, 16);
+                    copy_async(to + r * ring_row, residuals + r * bits * 16, 16);
         }
         copy_async_commit();
         residuals += GROUP_TOKENS * bits * 16;
@@ -211,21 +210,21 @@ template <int bits, int norms> struct group_asker {
 };
 
 /* The centroid's row of a token that a stage holds: the last one is of codes out of range. */
-template <int bits>
+template <int ring_row>
 LIK_DEVICE uint32_t row_of_code(const struct scan_args &args, const char *stage, int token)
 {
     const uint32_t count = (uint32_t)args.codec.centroid_count;
-    const uint2 code = *(const uint2 *)(stage + group_stage<bits>::codes + token * 8);
+    const uint2 code = *(const uint2 *)(stage + group_stage<ring_row>::codes + token * 8);
     return args.code_bytes == 8 && code.y ? count : min(code.x, count);
 }
 
-template <int bits> LIK_DEVICE float factor_of(const struct scan_args &args, const char *stage, int token)
+template <int ring_row> LIK_DEVICE float factor_of(const struct scan_args &args, const char *stage, int token)
 {
-    const char *scales = stage + group_stage<bits>::scales;
+    const char *scales = stage + group_stage<ring_row>::scales;
     if (args.scale_bytes == 4)
         return *(const float *)(scales + token * 4);
     return __half2float(
-        *(const __half *)(scales + (token + *(const int *)(stage + group_stage<bits>::skip)) * 2));
+        *(const __half *)(scales + (token + *(const int *)(stage + group_stage<ring_row>::skip)) * 2));
 }
 
 #endif

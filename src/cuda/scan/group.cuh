@@ -66,30 +66,32 @@ template <int dtype, int bits> LIK_DEVICE void make_group_table(char *table, con
     put_entries(table, 256, word);
 }
 
-/* Finds 32 query rows of a tile, from row r of it on, for a warp: what they count, where their
- * strips belong and where they lie, in shared memory. */
-template <class mem>
-LIK_DEVICE void locate_group_rows(char *memory, const struct scan_args &args, int tile, int r)
+/* Finds the query rows of a tile: what they count, where their strips belong and where they
+ * lie, in shared memory. A warp finds 32, and normalizes four at once, eight lanes a row. */
+template <class mem, int rows>
+LIK_DEVICE void locate_group_rows(char *memory, const struct scan_args &args, int tile)
 {
     const struct score_args &a = args.score;
-    const int lane = (int)threadIdx.x & 31;
-    const struct strip_place place = locate_strip(a.tiling, (uint32_t)tile, r / 16 + (lane >> 4));
-    struct query_row own = locate_row(a, place, lane & 15);
-    float weight = own.weight;
+    const int lane = (int)threadIdx.x & 31, first = (int)threadIdx.x & ~31;
+    struct group_row *row = (struct group_row *)(memory + mem::row);
+    int64_t *from = (int64_t *)(memory + mem::maxima); /* maxima come later */
 #pragma unroll 1
-    for (int n = 0; n < 32 && a.op.q.normalize; n += 4) { /* eight lanes a row */
-        struct query_row row = own;
-        row.at = __shfl_sync(~0u, own.at, n + (lane >> 3));
-        float factor = row_factor(a, row, lane & 7);
-        factor = __shfl_sync(~0u, factor, (lane & 3) * 8);
-        if ((lane & ~3) == n)
-            weight = __fmul_rn(weight, fabsf(factor));
+    for (int r = first; r < rows; r += (int)blockDim.x) {
+        const struct strip_place place = locate_strip(a.tiling, (uint32_t)tile, r / 16 + (lane >> 4));
+        const struct query_row own = locate_row(a, place, lane & 15);
+        row[r + lane] = {own.weight, own.token, own.counts, own.counts && own.at == LIK_NOWHERE};
+        from[r + lane] = own.at;
+        if ((lane & 15) == 0)
+            ((struct strip_place *)(memory + mem::strip))[r / 16 + (lane >> 4)] = place;
     }
-    ((struct group_row *)(memory + mem::row))[r + lane] = {weight, own.token, own.counts,
-                                                           own.counts && own.at == LIK_NOWHERE};
-    ((int64_t *)(memory + mem::maxima))[r + lane] = own.at; /* maxima come later */
-    if ((lane & 15) == 0)
-        ((struct strip_place *)(memory + mem::strip))[r / 16 + (lane >> 4)] = place;
+    __syncthreads();
+#pragma unroll 1
+    for (int r = first / 8 + (lane >> 3); r < rows && a.op.q.normalize; r += (int)blockDim.x / 8) {
+        const float factor = row_factor(a, {from[r], 0, 0.0f, 1.0f, false}, lane & 7);
+        if ((lane & 7) == 0)
+            row[r].weight = __fmul_rn(row[r].weight, fabsf(factor));
+    }
+    __syncthreads();
 }
 
 /* Makes the block hold `rows` query rows of a tile, in `planes` of 16 bits each. A block of 16
@@ -98,10 +100,7 @@ template <class mem, int rows, int planes>
 LIK_DEVICE void hold_group_rows(char *memory, const struct scan_args &args, int tile)
 {
     const struct lik_tokens &q = args.score.op.q;
-#pragma unroll 1
-    for (int r = (int)threadIdx.x & ~31; r < rows; r += (int)blockDim.x)
-        locate_group_rows<mem>(memory, args, tile, r);
-    __syncthreads();
+    locate_group_rows<mem, rows>(memory, args, tile);
 #pragma unroll 1
     for (int i = (int)threadIdx.x; i < rows * GROUP_BLOCKS; i += (int)blockDim.x) {
         const int row = i / GROUP_BLOCKS, block = i % GROUP_BLOCKS, swizzle = (row & 7) * 16;

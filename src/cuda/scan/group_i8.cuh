@@ -71,10 +71,7 @@ LIK_DEVICE void hold_i8_rows(char *memory, const struct scan_args &args, int til
     const struct lik_tokens &q = args.score.op.q;
     const int lane = (int)threadIdx.x & 31, warp = (int)threadIdx.x / 32;
     const bool colbert = args.codec.bit_order == LIK_BITS_COLBERT;
-#pragma unroll 1
-    for (int r = (int)threadIdx.x & ~31; r < rows; r += (int)blockDim.x)
-        locate_group_rows<mem>(memory, args, tile, r);
-    __syncthreads();
+    locate_group_rows<mem, rows>(memory, args, tile);
 #pragma unroll 1
     for (int first = warp; first < rows; first += at_once * mem::warps) {
         float v[at_once][4];

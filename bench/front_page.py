@@ -18,7 +18,7 @@ from draw import Picture, escape  # noqa: E402
 
 GPU, CPU = "gpu-2026-11-29.json", "cpu-2026-11-25-amd-epyc-family-25-model-1-stepping-1.json"
 COMPRESSED, RETRIEVE, PEERS = (
-    "gpu-compressed-2026-11-30.json",
+    "gpu-storages-2026-11-30.json",
     "exact-gpu-2026-11-30.json",
     "peers-2026-11-30.json",
 )

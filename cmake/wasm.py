@@ -84,12 +84,13 @@ def main() -> int:
         (folder / "lik.classic.js").write_text(classic(module, wasm))
     (live / "demo.js").write_text(demo())
     shutil.copy(ROOT / "docs/web.md", OUT / "README.md")
+    shutil.copy(ROOT / "LICENSE", OUT)
     version = re.search(r"project\(lik VERSION ([\d.]+)", (ROOT / "CMakeLists.txt").read_text())[1]
     package = {
         "name": "late-interaction-kernels",
         "version": version,
         "type": "module",
-        "exports": "./lik.js",
+        "exports": {".": "./lik.js", "./lik.wasm": "./lik.wasm", "./package.json": "./package.json"},
         "license": "Apache-2.0",
         "files": ["lik.js", "lik.wasm"],
     }

@@ -60,10 +60,20 @@ function typeOf(array) {
     return type === "DataView" ? undefined : type;
 }
 
+/* Memory that went elsewhere, to a worker perhaps, reads as no elements at all. */
+function needContent(name, array) {
+    try {
+        Uint8Array.prototype.keys.call(array);
+    } catch {
+        throw new LikError(`${name} is detached: its memory was transferred or has another size now`);
+    }
+}
+
 /* An array beside the tokens: as many entries, of one type. */
 function beside(name, array, type, counts) {
     if (array === undefined || array === null) return null;
     need(typeOf(array) === type, `${name} must be a ${type}`);
+    needContent(name, array);
     need(counts.includes(array.length),
         `${name} has ${array.length} entries, must have ${[...new Set(counts)].join(" or ")}`);
     return array;
@@ -79,15 +89,16 @@ function described(name, options) {
     choice(`${name}.dtype`, dtype, DTYPES);
     need(ARRAYS[dtype].includes(type),
         `${name}.data is a ${type}, of ${dtype} it must be a ${ARRAYS[dtype].join(" or ")}`);
+    needContent(`${name}.data`, data);
     const dim = whole(`${name}.dim`, options.dim, 1);
     need(data.length % dim === 0, `${name}.data has ${data.length} elements, no multiple of dim ${dim}`);
-    const total = data.length / dim;
+    const total = whole(`tokens of ${name}.data`, data.length / dim);
     let { length, lengths } = options;
     let offsets = null, count, longest;
     need((length === undefined) !== (lengths === undefined),
         `${name} needs either length, of padded sequences, or lengths, one a sequence`);
     if (lengths !== undefined) {
-        need(Array.isArray(lengths) || ArrayBuffer.isView(lengths), `${name}.lengths must be an array`);
+        need(Array.isArray(lengths) || typeOf(lengths), `${name}.lengths must be an array`);
         count = lengths.length;
         longest = 1; /* at least: how long an argmax is must be said */
         offsets = new Int32Array(count + 1);
@@ -180,8 +191,9 @@ export class Lik {
         return address >>> 0;
     }
 
+    /* More than 32 bits would arrive there as what is left of them. */
     alloc(bytes) {
-        return this.needMemory(this.wasm.web_alloc(bytes), `${bytes} bytes`);
+        return this.needMemory(bytes < 2 ** 32 ? this.wasm.web_alloc(bytes) : 0, `${bytes} bytes`);
     }
 
     /* Copies a batch of sequences into the library's memory, until its free(). */
@@ -293,17 +305,25 @@ function imports(memory) {
 
 const defaultWasm = () => new URL("lik.wasm", import.meta.url); /* replaced in lik.classic.js */
 
-async function moduleOf(source) {
-    if (source instanceof WebAssembly.Module) return source;
-    if (source instanceof ArrayBuffer || ArrayBuffer.isView(source)) return WebAssembly.compile(source);
+async function bytesOf(source) {
     const url = new URL(source, globalThis.location?.href);
     if (url.protocol === "file:" && globalThis.process?.versions?.node) {
-        const { readFile } = await import("node:fs/promises");
-        return WebAssembly.compile(await readFile(url));
+        const { readFile } = await import(/* webpackIgnore: true */ "node:fs/promises");
+        return readFile(url);
     }
     const response = await fetch(url);
-    need(response.ok, `${url} cannot be loaded: ${response.status} ${response.statusText}`);
-    return WebAssembly.compile(await response.arrayBuffer());
+    need(response.ok, `${response.status} ${response.statusText}`);
+    return response.arrayBuffer();
+}
+
+async function moduleOf(source) {
+    if (source instanceof WebAssembly.Module) return source;
+    const given = source instanceof ArrayBuffer || ArrayBuffer.isView(source);
+    try {
+        return await WebAssembly.compile(given ? source : await bytesOf(source));
+    } catch (error) {
+        throw new LikError(`${given ? "the WebAssembly" : source} cannot be loaded: ${error.message}`);
+    }
 }
 
 /* Loads the library. `wasm`: a URL, bytes or a WebAssembly.Module instead of lik.wasm beside
@@ -320,9 +340,14 @@ export async function load({ wasm = defaultWasm(), level } = {}) {
 export function readNpy(buffer, name = "the file") {
     const types = { "<f4": [Float32Array, "f32"], "<f2": [Uint16Array, "f16"], "|i1": [Int8Array, "i8"],
         "<f8": [Float64Array, "f32"] };
-    const part = typeOf(buffer) && new Uint8Array(buffer.buffer, buffer.byteOffset, buffer.byteLength);
-    const bytes = part ? part.slice() : new Uint8Array(buffer);
-    const view = new DataView(bytes.buffer);
+    let bytes;
+    try {
+        bytes = ArrayBuffer.isView(buffer)
+            ? new Uint8Array(buffer.buffer, buffer.byteOffset, buffer.byteLength) : new Uint8Array(buffer);
+    } catch (error) {
+        throw new LikError(`${name}: its bytes cannot be read: ${error.message}`);
+    }
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     const magic = [0x93, 0x4e, 0x55, 0x4d, 0x50, 0x59];
     need(bytes.length >= 10 && magic.every((byte, i) => bytes[i] === byte),
         `${name}: no .npy file, which begins with \\x93NUMPY`);
@@ -332,7 +357,7 @@ export function readNpy(buffer, name = "the file") {
     need(bytes.length >= begin, `${name}: ends within its header`);
     const size = major === 1 ? view.getUint16(8, true) : view.getUint32(8, true);
     need(bytes.length >= begin + size, `${name}: ends within its header`);
-    const header = new TextDecoder().decode(bytes.subarray(begin, begin + size));
+    const header = new TextDecoder().decode(bytes.slice(begin, begin + size));
     const descr = /'descr'\s*:\s*'([^']*)'/.exec(header)?.[1];
     const order = /'fortran_order'\s*:\s*(True|False)/.exec(header)?.[1];
     const listed = /'shape'\s*:\s*\(([\d,\s]*)\)/.exec(header)?.[1];
@@ -345,7 +370,7 @@ export function readNpy(buffer, name = "the file") {
     const wanted = count * type.BYTES_PER_ELEMENT, found = bytes.length - begin - size;
     need(found === wanted,
         `${name}: ${found} bytes of data, shape (${shape.join(", ")}) of ${descr} has ${wanted}`);
-    const stored = new type(bytes.buffer.slice(begin + size));
+    const stored = new type(bytes.slice(begin + size).buffer);
     const converted = descr === "<f8";
     return { data: converted ? Float32Array.from(stored) : stored, dtype, shape, converted };
 }

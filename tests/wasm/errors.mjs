@@ -8,6 +8,8 @@ const freed = lik.tokens(q);
 freed.free();
 freed.free();
 const other = (await load()).tokens(q);
+const moved = f32(8);
+structuredClone(moved, { transfer: [moved.buffer] });
 const npy = (header, data = 0, head = "\x93NUMPY\x01\x00") => {
     const text = Buffer.from(head + String.fromCharCode(header.length, 0) + header, "latin1");
     return new Uint8Array([...text, ...new Array(data).fill(0)]).buffer;
@@ -15,6 +17,14 @@ const npy = (header, data = 0, head = "\x93NUMPY\x01\x00") => {
 const header = (descr, shape, order = "False") =>
     `{'descr': '${descr}', 'fortran_order': ${order}, 'shape': (${shape}), }\n`;
 const calls = [
+    () => lik.score({ ...q, data: moved }, q),
+    () => lik.score({ ...q, lengths: new DataView(new ArrayBuffer(8)), length: undefined }, q),
+    () => lik.alloc(2 ** 32 + 64),
+    () => load({ wasm: "file:///nowhere/lik.wasm" }),
+    () => load({ wasm: "lik.wasm" }),
+    () => load({ wasm: new Uint8Array(8) }),
+    () => readNpy(moved.buffer, "moved.npy"),
+    () => readNpy(new DataView(npy(header("<f4", "2, 2"))), "view.npy"),
     () => lik.score({ data: [1, 2], dim: 2, length: 1 }, q),
     () => lik.score({ data: new Uint8Array(8), dim: 4, length: 2 }, q),
     () => lik.score({ ...q, dtype: "f64" }, q),

@@ -82,6 +82,17 @@ def test_results_are_those_of_the_command(opened):
     assert results(page) == wanted["q200"]
 
 
+def test_another_level_while_it_is_loaded(opened):
+    page = opened("#q17")
+    page.evaluate("""() => {
+        const level = document.getElementById("level");
+        for (level.value of ["generic", "simd128", "generic"]) level.dispatchEvent(new Event("change"));
+        document.getElementById("after").click();
+    }""")
+    page.wait_for_function("document.getElementById('status').textContent.includes('generic')")
+    assert page.url.endswith("#q18")
+
+
 def test_the_match_and_the_keyboard(opened):
     page = opened("#q17")
     assert re.search(r"\d+ query tokens and 36,441 document tokens", page.inner_text("#status"))
@@ -156,6 +167,26 @@ def test_files_that_are_dropped(opened, tmp_path, dtype):
     assert (np.load(tmp_path / "page.npy") == np.load(tmp_path / "all.npy")).all()
 
 
+def test_files_are_taken_in_their_order(opened, tmp_path):
+    first, second = tmp_path / "slow-q.npy", tmp_path / "q.npy"
+    np.save(first, np.ones((2, 3, 5), np.float32))
+    np.save(second, np.ones((2, 3, 4), np.float32))
+    page = opened()
+    page.evaluate("""() => {
+        const read = Blob.prototype.arrayBuffer;
+        window.read = 0;
+        Blob.prototype.arrayBuffer = async function () {
+            await new Promise((done) => setTimeout(done, this.name.startsWith("slow") ? 500 : 0));
+            return read.call(this).finally(() => window.read++);
+        };
+    }""")
+    page.set_input_files("#file-queries", first)
+    page.set_input_files("#file-queries", second)
+    page.wait_for_function("window.read === 2")
+    page.wait_for_timeout(50)
+    assert " q.npy [2, 3, 4]" in page.inner_text("#own-status")
+
+
 def test_files_that_are_refused(opened, tmp_path):
     page = opened()
     good, other, flat = tmp_path / "q.npy", tmp_path / "d.npy", tmp_path / "flat.npy"
@@ -164,7 +195,10 @@ def test_files_that_are_refused(opened, tmp_path):
     np.save(flat, np.ones(5, np.float32))
     text = tmp_path / "x.npy"
     text.write_text("no vectors at all")
+    html = tmp_path / "<img src=x onerror=console.log(name)>.npy"
+    html.write_text("no vectors either")
     for files, said in (
+        ((html,), f"{html.name}: no .npy file"),
         ((good, other), "d.dim is 5, q.dim is 4"),
         ((text,), "x.npy: no .npy file"),
         ((flat,), "flat.npy: shape (5), must be [sequences, tokens, dim]"),
@@ -175,6 +209,7 @@ def test_files_that_are_refused(opened, tmp_path):
             "(said) => document.getElementById('own-status').textContent.includes(said)", arg=said
         )
         assert page.locator("#own-status.error").count() == 1
+        assert page.locator("#own-status *").count() == 0
         assert page.locator("#download").is_disabled()
     page.set_input_files("#file-queries", good)
     page.set_input_files("#file-documents", good)

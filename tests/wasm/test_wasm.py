@@ -176,9 +176,31 @@ def test_the_guide_runs_as_it_stands(tmp_path):
     assert said[1] == "true LIK_EINVAL d.dim is 5, q.dim is 4\n"
 
 
+def test_the_package_from_commonjs(tmp_path):
+    package = tmp_path / "node_modules/late-interaction-kernels"
+    package.mkdir(parents=True)
+    files = json.loads((ROOT / "build/wasm/package.json").read_text())["files"]
+    for name in (*files, "package.json", "LICENSE"):
+        shutil.copy(ROOT / "build/wasm" / name, package)
+    (tmp_path / "main.cjs").write_text("""
+        const wasm = require("fs").readFileSync(require.resolve("late-interaction-kernels/lik.wasm"));
+        import("late-interaction-kernels").then(async ({ load }) =>
+            console.log((await load()).level, (await load({ wasm, level: "generic" })).level));
+    """)
+    assert node(tmp_path / "main.cjs") == "simd128 generic\n"
+
+
 def test_what_is_refused():
     said = json.loads(node(HERE / "errors.mjs"))
     expected = [
+        "queries.data is detached",
+        "queries.lengths must be an array",
+        "no memory for 4294967360 bytes",
+        "file:///nowhere/lik.wasm cannot be loaded: ENOENT",
+        "lik.wasm cannot be loaded: Invalid URL",
+        "the WebAssembly cannot be loaded: WebAssembly.compile(): expected magic word",
+        "moved.npy: its bytes cannot be read",
+        "view.npy: 0 bytes of data",
         "queries.data must be a typed array",
         "queries.data is a Uint8Array: queries.dtype must say",
         'queries.dtype is "f64", must be f32, f16, bf16, e4m3, e5m2, i8',
@@ -210,6 +232,7 @@ def test_what_is_refused():
     ]
     assert len(said) == len(expected) + 6
     for got, want in zip(said, expected, strict=False):
-        assert got.startswith("LIK_EINVAL: ") and want in got, f"{got}\n{want}"
+        status = "LIK_ENOMEM" if want.startswith("no memory") else "LIK_EINVAL"
+        assert got.startswith(f"{status}: ") and want in got, f"{got}\n{want}"
     assert said[-6:-2] == ["true", "0 -1 1 0,1 1,0", "8", "f32 3 true 3"]
     assert said[-2:] == ["true 8 0", "LIK_ENOMEM: no memory for 500000000 bytes"]

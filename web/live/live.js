@@ -45,13 +45,22 @@
 
     let library, documents, resident, queries, match;
 
+    /* What waits is done in its order, after the library is there. */
+    let turn = Promise.resolve();
+    function inTurn(body) {
+        const done = turn.then(body);
+        turn = done.catch(() => {});
+        return done;
+    }
+
+    /* Until another level is loaded, what there is goes on. */
     async function choose(level) {
-        resident?.free();
-        library = await lik.load({ level });
-        resident = library.tokens({
+        const next = await lik.load({ level });
+        resident = next.tokens({
             data: documents.embeddings, dim: documents.dim, lengths: documents.lengths,
             scale: documents.scales,
         });
+        library = next;
     }
 
     function rank() {
@@ -66,10 +75,10 @@
         }
         query.free();
         const total = documents.begins.at(-1).toLocaleString("en");
-        at("status").textContent =
+        report(at("status"),
             `${queries.lengths[i]} query tokens and ${total} document tokens of ${documents.dim} elements: ` +
             `${median(times).toFixed(1)} ms by ${library.level} ` +
-            `(median of ${times.length}; fastest ${Math.min(...times).toFixed(1)} ms).`;
+            `(median of ${times.length}; fastest ${Math.min(...times).toFixed(1)} ms).`);
         const relevant = demo.relevant[queries.texts[i].id];
         const list = [...best.ids].map((id, place) => {
             const document_ = documents.texts[id], name = make("span", document_.id);
@@ -164,7 +173,7 @@
 
     /* ---- files of the visitor's ---- */
 
-    const own = { queries: null, documents: null, result: null };
+    const own = { queries: null, documents: null };
 
     function report(element, error) {
         element.textContent = error instanceof Error ? error.message : error;
@@ -181,18 +190,16 @@
             tokens: { data: array.data, dtype: array.dtype, dim: shape.at(-1), length: shape.at(-2) } };
     }
 
+    const operands = () => [own.queries, own.documents].map(({ tokens }) =>
+        ({ ...tokens, normalize: at("normalize").checked }));
+
     function scoreOwn() {
-        own.result = null;
-        at("download").disabled = true;
-        at("own-scroll").hidden = true;
         const { queries: q, documents: d } = own;
         const what = (x) => `${x.name} [${x.shape.join(", ")}]${x.converted ? ", float64 as float32" : ""}`;
         const said = `Queries: ${q ? what(q) : "none yet"}; documents: ${d ? what(d) : "none yet"}.`;
         if (!q || !d) return report(at("own-status"), said);
-        const normalize = at("normalize").checked, start = performance.now();
-        const best = library.topk({ ...q.tokens, normalize }, { ...d.tokens, normalize }, 5);
+        const start = performance.now(), best = library.topk(...operands(), 5);
         const time = performance.now() - start;
-        own.result = library.score({ ...q.tokens, normalize }, { ...d.tokens, normalize });
         const shown = Math.min(best.shape[0], 50), count = best.shape[0];
         at("own-results").replaceChildren(...Array.from({ length: shown }, (_, i) => {
             const row = make("tr", ""), found = [...best.ids.subarray(i * 5, i * 5 + 5)].flatMap((id, n) =>
@@ -206,20 +213,20 @@
             `${shown < count ? `; the first ${shown} of ${count} queries` : ""}.`);
     }
 
-    async function takeFiles(pairs) {
+    const takeFiles = (pairs) => inTurn(async () => {
+        at("download").disabled = true;
+        at("own-scroll").hidden = true;
         try {
+            if (!library) throw new lik.LikError("the library is not loaded");
             for (const [side, file] of pairs) {
                 own[side] = null;
                 await take(side, file);
             }
             scoreOwn();
         } catch (error) {
-            at("own-results").replaceChildren();
-            at("own-scroll").hidden = true;
-            at("download").disabled = true;
             report(at("own-status"), error);
         }
-    }
+    });
 
     /* Of two files that are dropped together queries are the one that is called so, or the
      * smaller one; of one, what is missing. */
@@ -230,8 +237,9 @@
         return first ? [["queries", a], ["documents", b]] : [["queries", b], ["documents", a]];
     }
 
+    /* All scores as a file: few look at more than the best, so that they are made when asked for. */
     function scores() {
-        const { scores: values, shape } = own.result;
+        const { scores: values, shape } = library.score(...operands());
         let header = `{'descr': '<f4', 'fortran_order': False, 'shape': (${shape.join(", ")}), }`;
         header = `${header.padEnd(117)}\n`;
         const begin = new Uint8Array([0x93, ...new TextEncoder().encode("NUMPY"), 1, 0, header.length, 0]);
@@ -239,9 +247,13 @@
     }
 
     at("download").addEventListener("click", () => {
-        const link = make("a", "", { href: URL.createObjectURL(scores()), download: "scores.npy" });
-        link.click();
-        URL.revokeObjectURL(link.href);
+        try {
+            const link = make("a", "", { href: URL.createObjectURL(scores()), download: "scores.npy" });
+            link.click();
+            setTimeout(() => URL.revokeObjectURL(link.href), 60_000); /* some browsers begin later */
+        } catch (error) {
+            report(at("own-status"), error);
+        }
     });
     for (const side of ["queries", "documents"])
         at(`file-${side}`).addEventListener("change", ({ target: { files } }) => {
@@ -249,7 +261,9 @@
         });
     at("normalize").addEventListener("change", () => takeFiles([]));
     at("swap").addEventListener("click", () => {
-        [own.queries, own.documents] = [own.documents, own.queries];
+        inTurn(() => {
+            [own.queries, own.documents] = [own.documents, own.queries];
+        });
         takeFiles([]);
     });
     for (const kind of ["dragenter", "dragover", "dragleave", "drop"])
@@ -267,7 +281,7 @@
     try {
         documents = collection(demo.documents);
         queries = collection(demo.queries);
-        await choose();
+        await inTurn(() => choose());
         at("level").replaceChildren(...library.levels.map((level) =>
             make("option", level, { value: level, selected: level === library.level })));
         at("query").replaceChildren(...queries.texts.map(({ id, text }) => make("option", `${id}: ${text}`)));
@@ -283,9 +297,12 @@
         at("after").addEventListener("click", () => step(1));
         at("query").addEventListener("change", rank);
         at("weighted").addEventListener("change", rank);
-        at("level").addEventListener("change", async () => {
-            await choose(at("level").value);
-            rank();
+        at("level").addEventListener("change", () => {
+            const level = at("level").value;
+            inTurn(() => choose(level)).then(rank).catch((error) => {
+                at("level").value = library.level;
+                report(at("status"), error);
+            });
         });
         matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => match && draw());
         addEventListener("hashchange", () => {

@@ -114,6 +114,34 @@ def test_the_match_and_the_keyboard(opened):
     assert page.evaluate("document.getElementById('query').selectedIndex") == 17
 
 
+@pytest.mark.parametrize("allowed", ["'wasm-unsafe-eval'", ""])
+def test_the_module_under_a_policy(browser, allowed):
+    """What docs/web.md says of a Content-Security-Policy; lik.js finds lik.wasm beside itself."""
+    files = {name: (ROOT / "build/wasm" / name).read_bytes() for name in ("lik.js", "lik.wasm")}
+    files["index.html"] = b"<script type=module src=main.js></script>"
+    files["main.js"] = b"""
+        import { load } from "./lik.js";
+        const one = { data: new Float32Array([1, 0, 0, 1]), dim: 2, length: 2 };
+        load().then((lik) => lik.score(one, one).scores[0], (error) => `${error.name}: ${error.message}`)
+            .then((said) => { document.title = said; });
+    """
+    policy = f"default-src 'none'; script-src 'self' {allowed}; connect-src 'self'"
+    types = {"html": "text/html", "js": "text/javascript", "wasm": "application/octet-stream"}
+
+    def serve(route):
+        name = route.request.url.rpartition("/")[2]
+        headers = {"Content-Security-Policy": policy, "Content-Type": types[name.rpartition(".")[2]]}
+        route.fulfill(body=files[name], headers=headers)
+
+    page = browser.new_page()
+    page.route("http://page.test/*", serve)
+    page.goto("http://page.test/index.html")
+    page.wait_for_function("document.title")
+    wanted = "2" if allowed else "LikError: http://page.test/lik.wasm cannot be loaded: "
+    assert page.title().startswith(wanted), page.title()
+    page.close()
+
+
 def test_a_phone_in_the_dark(opened):
     page = opened(viewport={"width": 360, "height": 740}, color_scheme="dark")
     assert page.evaluate("document.documentElement.scrollWidth") == 360

@@ -13,6 +13,7 @@ The compiler is that of the wheels, the PyPI package ziglang.
 
 import base64
 import json
+import os
 import re
 import shutil
 import sys
@@ -40,7 +41,7 @@ def compile_all(targets: list[str]) -> None:
     }
     configure = ["cmake", "-S", ROOT, "-B", folder, *(f"-D{key}={value}" for key, value in defines.items())]
     wheels.run(*configure)
-    wheels.run("cmake", "--build", folder, "--parallel", "--target", *targets)
+    wheels.run("cmake", "--build", folder, "--parallel", os.cpu_count() or 1, "--target", *targets)
 
 
 def text(of: bytes) -> str:

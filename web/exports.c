@@ -63,11 +63,6 @@ EXPORT(web_open) struct lik_context *web_open(const char *device)
     return lik_context_create(device, &ctx) ? NULL : ctx;
 }
 
-EXPORT(web_close) void web_close(struct lik_context *ctx)
-{
-    lik_context_destroy(ctx);
-}
-
 EXPORT(web_name) const char *web_name(const struct lik_context *ctx)
 {
     return lik_context_name(ctx);

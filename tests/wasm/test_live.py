@@ -116,7 +116,7 @@ def test_the_match_and_the_keyboard(opened):
 
 @pytest.mark.parametrize("allowed", ["'wasm-unsafe-eval'", ""])
 def test_the_module_under_a_policy(browser, allowed):
-    """What docs/web.md says of a Content-Security-Policy; lik.js finds lik.wasm beside itself."""
+    """As docs/web.md says of a Content-Security-Policy; lik.js finds lik.wasm beside itself."""
     files = {name: (ROOT / "build/wasm" / name).read_bytes() for name in ("lik.js", "lik.wasm")}
     files["index.html"] = b"<script type=module src=main.js></script>"
     files["main.js"] = b"""

@@ -84,7 +84,8 @@ def main() -> int:
     for folder in (OUT, live):
         (folder / "lik.classic.js").write_text(classic(module, wasm))
     (live / "demo.js").write_text(demo())
-    shutil.copy(ROOT / "docs/web.md", OUT / "README.md")
+    guide = (ROOT / "docs/web.md").read_text()
+    (OUT / "README.md").write_text(re.sub(r"\[(\w+\.md)\]\(\1\)", r"docs/\1", guide))
     shutil.copy(ROOT / "LICENSE", OUT)
     version = re.search(r"project\(lik VERSION ([\d.]+)", (ROOT / "CMakeLists.txt").read_text())[1]
     package = {

@@ -7,6 +7,7 @@ The compiler is that of the wheels, the PyPI package ziglang.
 
     lik.wasm          the library
     lik.js            the ES module that loads it from beside itself; package.json is for Node
+    lik.d.ts          its types, for TypeScript and editors
     lik.classic.js    the same for <script>, the WebAssembly in it
     live/             the page; it works from where it lies, without a server
 """
@@ -87,14 +88,20 @@ def main() -> int:
     guide = (ROOT / "docs/web.md").read_text()
     (OUT / "README.md").write_text(re.sub(r"\[(\w+\.md)\]\(\1\)", r"docs/\1", guide))
     shutil.copy(ROOT / "LICENSE", OUT)
+    shutil.copy(ROOT / "web/lik.d.ts", OUT)
     version = re.search(r"project\(lik VERSION ([\d.]+)", (ROOT / "CMakeLists.txt").read_text())[1]
     package = {
         "name": "late-interaction-kernels",
         "version": version,
         "type": "module",
-        "exports": {".": "./lik.js", "./lik.wasm": "./lik.wasm", "./package.json": "./package.json"},
+        "types": "./lik.d.ts",
+        "exports": {
+            ".": {"types": "./lik.d.ts", "default": "./lik.js"},
+            "./lik.wasm": "./lik.wasm",
+            "./package.json": "./package.json",
+        },
         "license": "Apache-2.0",
-        "files": ["lik.js", "lik.wasm"],
+        "files": ["lik.js", "lik.d.ts", "lik.wasm"],
     }
     (OUT / "package.json").write_text(json.dumps(package, indent=4) + "\n")
     for path in (OUT / "lik.wasm", OUT / "lik.js", OUT / "lik.classic.js", live / "demo.js"):

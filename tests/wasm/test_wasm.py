@@ -190,6 +190,22 @@ def test_the_package_from_commonjs(tmp_path):
     assert node(tmp_path / "main.cjs") == "simd128 generic\n"
 
 
+def test_the_types_name_what_there_is(tmp_path):
+    """lik.d.ts and lik.js: the same exports; what a class declares an object of it has."""
+    (tmp_path / "names.mjs").write_text(f"""
+        import * as all from "{(ROOT / "build/wasm/lik.js").as_uri()}";
+        const lik = await all.load(), tokens = lik.tokens({{ data: new Int8Array(1), dim: 1, length: 1 }});
+        const names = (x) => [x, Object.getPrototypeOf(x)].flatMap((y) => Object.getOwnPropertyNames(y));
+        const classes = {{ Lik: names(lik), Tokens: names(tokens), LikError: names(new all.LikError("")) }};
+        console.log(JSON.stringify({{ exports: Object.keys(all), ...classes }}));
+    """)
+    there, types = json.loads(node(tmp_path / "names.mjs")), (ROOT / "web/lik.d.ts").read_text()
+    assert sorted(re.findall(r"^export (?:class|function) (\w+)", types, re.M)) == sorted(there["exports"])
+    for name, body in re.findall(r"^export class (\w+).*?\{\n(.*?)^\}", types, re.M | re.S):
+        declared = re.findall(r"^    (?:readonly )?(\w+)[(:]", body, re.M)
+        assert declared and set(declared) <= set(there[name]), name
+
+
 def test_what_is_refused():
     said = json.loads(node(HERE / "errors.mjs"))
     expected = [

@@ -104,7 +104,7 @@ def call(tally: Tally, name: str, command: list[str], junit: Path | None = None,
 
 
 def call_all(tally: Tally, commands: list[tuple[str, list[str]]]) -> None:
-    """Runs commands of one thread each, as many at a time as there are processors; what one
+    """Runs commands of one thread, mostly, as many at a time as there are processors; what one
     prints is shown when it ends.
     """
 
@@ -113,6 +113,7 @@ def call_all(tally: Tally, commands: list[tuple[str, list[str]]]) -> None:
             command, cwd=ROOT, text=True, errors="replace", stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
 
+    print(f"--- side by side: {', '.join(name for name, _ in commands)}", flush=True)
     with ThreadPoolExecutor(int(JOBS)) as pool:
         for (name, command), done in zip(
             commands, pool.map(run, [command for _, command in commands]), strict=True

@@ -8,7 +8,7 @@ import json
 TITLES = {
     "cpu": "CPU: against other programs",
     "levels": "CPU: instruction sets",
-    "gpu": "GPU: against other programs",
+    "gpu": "GPU: scores, gradients, top-k",
     "gpu-storages": "GPU: short, 8-bit and compressed documents",
     "exact-cpu": "CPU: exact top-k from 8 bits",
     "exact-gpu": "GPU: exact top-k from 8 bits",
@@ -34,7 +34,7 @@ def cpu(data):
                 if "seconds_median" in c:
                     yield (
                         f"{title}, {row['threads']} thread{'s' * (row['threads'] > 1)}",
-                        who,
+                        f"lik, {who} alone" if who.startswith(("forward", "backward")) else who,
                         c["seconds_median"] * 1e3,
                         f"{c['share_median']:.0%} of the FMA peak" if "share_median" in c else "",
                     )

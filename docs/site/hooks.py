@@ -138,3 +138,6 @@ def on_post_build(config):
         path.unlink()
     if LIVE.is_dir():
         shutil.copytree(LIVE, site / "live", dirs_exist_ok=True)
+        page = site / "live/index.html"  # which knows of no site by itself
+        back = '<header>\n<p><a href="../index.html">Documentation</a></p>'
+        page.write_text(page.read_text("utf-8").replace("<header>", back, 1), "utf-8")

@@ -85,7 +85,7 @@ lik.figure("ring", {
           said.push(`the producer asks for tile ${at.tile}: it tells 'full' of stage ${at.tile % STAGES} how many bytes will come, and does not wait for them`);
         } else {
           made.waits = true;
-          said.push(`the producer waits for stage ${made.next % STAGES}, which is still read`);
+          said.push(`the producer waits for stage ${made.next % STAGES}, which is still being read`);
         }
       }
       const words = said.join("; ") || "copies are under way";

@@ -1,7 +1,7 @@
 """Draws the pictures of architecture.md, eight-bits.md and kernels.md beside itself: python
 docs/draw.py. (The README's bars: bench/front_page.py.)
 
-Colours follow the reader's: each picture carries its style for a light page and for a dark one.
+Colors follow the reader's: each picture carries its style for a light page and for a dark one.
 """
 
 import json

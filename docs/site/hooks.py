@@ -115,7 +115,8 @@ def on_page_markdown(markdown, page, config, files):
 
 
 def on_page_content(html, page, config, files):
-    """Tables that are wider than a phone scroll by themselves: also by keys."""
+    """Tables and drawings that are wider than a phone scroll by themselves: also by keys."""
+    html = re.sub(r'<p>(?=<img [^>]*\.svg")', '<p class="lik-wide" tabindex="0">', html)
     return html.replace("<table>", '<table tabindex="0">')
 
 

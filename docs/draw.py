@@ -228,7 +228,8 @@ def eight_bits(results: list[Path]) -> Picture:
             kind = "door" if row["way"].startswith("exact") else "kernel" if row["way"] != "16 bits" else ""
             wide = 420 * row["of 16 bits"] / longest
             p.parts.append(f'<rect class="box {kind}" x="120" y="{y - 14}" width="{wide:.1f}" height="19"/>')
-            text = f"{row['of 16 bits']:.2f} time, {row['ms']:.3g} ms; recall@10 {row['recall@10']:.3f}"
+            share = f"{row['of 16 bits']:.2f} of 16 bits' time"
+            text = f"{row['ms']:.3g} ms, {share}; recall@10 {row['recall@10']:.3f}"
             p.note(round(128 + wide), y, text)
         y += 36
     return p

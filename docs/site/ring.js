@@ -91,7 +91,7 @@ lik.figure("ring", {
       const words = said.join("; ") || "copies are under way";
       frame(words[0].toUpperCase() + words.slice(1) + ".");
     }
-    frame("All tiles are through. Copies and products overlapped all the while: nobody waited for anybody but at the two barriers, and only the producer ever knew of layouts, masks and offsets.", true);
+    frame("All tiles are through. Copies and products overlapped all the while: nobody waited for anybody but at the two barriers, and only the producer ever knew of layouts and offsets: how many columns count, and which document ends where, travels with each tile.", true);
     return frames;
   },
 });

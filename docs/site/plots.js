@@ -54,6 +54,7 @@ document.addEventListener("DOMContentLoaded", () => {
 
   function show(event, words) {
     tip.textContent = words;
+    tip.style.left = "4px"; // its width is taken where it has all the room
     tip.hidden = false;
     const at = event.target.getBoundingClientRect(), size = tip.getBoundingClientRect();
     tip.style.left = `${Math.max(4, Math.min(innerWidth - size.width - 4, event.clientX ? event.clientX + 12 : at.left))}px`;

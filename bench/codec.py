@@ -50,9 +50,9 @@ def peak_of(peak, threads):
 def draw(count, directions, seed):
     """Unit tokens around `directions` that the fewer have the more tokens, as words do."""
     rng = np.random.default_rng(seed)
-    centres = np.random.default_rng(7).standard_normal((directions, DIM)).astype(np.float32)
+    centers = np.random.default_rng(7).standard_normal((directions, DIM)).astype(np.float32)
     which = np.minimum((directions * rng.random(count) ** 2).astype(np.int64), directions - 1)
-    x = centres[which] + 0.7 * rng.standard_normal((count, DIM)).astype(np.float32)
+    x = centers[which] + 0.7 * rng.standard_normal((count, DIM)).astype(np.float32)
     return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
@@ -171,13 +171,13 @@ def draw_on_gpu(count, directions, seed):
     """As draw, in device memory."""
     import torch
 
-    centres = np.random.default_rng(7).standard_normal((directions, DIM)).astype(np.float32)
-    centres, rng = torch.from_numpy(centres).cuda(), torch.Generator("cuda").manual_seed(seed)
+    centers = np.random.default_rng(7).standard_normal((directions, DIM)).astype(np.float32)
+    centers, rng = torch.from_numpy(centers).cuda(), torch.Generator("cuda").manual_seed(seed)
     which = (
         (directions * torch.rand(count, device="cuda", generator=rng) ** 2).long().clamp_(max=directions - 1)
     )
     x = 0.7 * torch.randn(count, DIM, device="cuda", generator=rng)
-    return torch.nn.functional.normalize(x.add_(centres[which]), dim=-1)
+    return torch.nn.functional.normalize(x.add_(centers[which]), dim=-1)
 
 
 def products_peak():

@@ -1,7 +1,7 @@
 """Draws the pictures of architecture.md, eight-bits.md and kernels.md beside itself: python
 docs/draw.py. (The README's bars: bench/front_page.py.)
 
-Colours follow the reader's: each picture carries its style for a light page and for a dark one.
+Colors follow the reader's: each picture carries its style for a light page and for a dark one.
 """
 
 import json
@@ -228,7 +228,8 @@ def eight_bits(results: list[Path]) -> Picture:
             kind = "door" if row["way"].startswith("exact") else "kernel" if row["way"] != "16 bits" else ""
             wide = 420 * row["of 16 bits"] / longest
             p.parts.append(f'<rect class="box {kind}" x="120" y="{y - 14}" width="{wide:.1f}" height="19"/>')
-            text = f"{row['of 16 bits']:.2f} time, {row['ms']:.3g} ms; recall@10 {row['recall@10']:.3f}"
+            share = f"{row['of 16 bits']:.2f} of 16 bits' time"
+            text = f"{row['ms']:.3g} ms, {share}; recall@10 {row['recall@10']:.3f}"
             p.note(round(128 + wide), y, text)
         y += 36
     return p

@@ -1,6 +1,6 @@
 """Reranks what BM25 found, and says what it gained: python examples/rerank_bm25.py
 
-The demo's collection: int8 tokens with scales, a TREC run and judgements. The same by the
+The demo's collection: int8 tokens with scales, a TREC run and judgments. The same by the
 command: lik rerank, lik eval.
 """
 

@@ -21,7 +21,7 @@ MODEL = "lightonai/GTE-ModernColBERT-v1"
 
 
 def pairs():
-    """(query, document) texts of the demo's judgements."""
+    """(query, document) texts of the demo's judgments."""
     texts = {}
     for name in ("queries.jsonl", "documents.jsonl"):
         for line in (DEMO / name).read_text(encoding="utf-8").splitlines():

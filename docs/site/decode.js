@@ -41,7 +41,7 @@ lik.figure("decode", {
       [`The code names the centroid, a row of a table that all tokens share.`, state(1, { lit: 0, codeLit: true })],
       ["A byte holds four buckets of 2 bits. In the order \"low-first\" the first element has the lowest bits, so the byte is read from its right end. (The files of ColBERT have another order, \"colbert\"; in the wrong one scores are noise.)", state(2, { lit: 1, byteLit: 0, upTo: 4 })],
       ["The second byte has the buckets of the other four elements.", state(2, { lit: 1, byteLit: 1 })],
-      [`A bucket stands for a weight: what is left of elements in it, at the middle. Four weights for 2 bits: ${WEIGHTS.join(", ")}.`, state(3, { lit: 2 })],
+      [`A bucket stands for a weight, a middle value of the residuals that fall into it. Four weights for 2 bits: ${WEIGHTS.join(", ")}.`, state(3, { lit: 2 })],
       ["Centroid and weight are added, element by element.", state(4, { lit: 3 })],
       [`What was a unit vector before compression is one again: divided by its norm, ${norm.toFixed(3)}. The inverse norm may be stored instead, in 2 bytes, and need not be computed.`, state(5, { lit: 4 })],
       ["It meets the query token where it stands: on CPUs some tokens at a time are decoded into cache, on Hopper GPUs a token goes from its bytes to the operand of a multiplication in registers. The decoded collection never exists.", state(6, { lit: 5 })],

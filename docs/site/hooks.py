@@ -115,7 +115,8 @@ def on_page_markdown(markdown, page, config, files):
 
 
 def on_page_content(html, page, config, files):
-    """Tables that are wider than a phone scroll by themselves: also by keys."""
+    """Tables and drawings that are wider than a phone scroll by themselves: also by keys."""
+    html = re.sub(r'<p>(?=<img [^>]*\.svg")', '<p class="lik-wide" tabindex="0">', html)
     return html.replace("<table>", '<table tabindex="0">')
 
 
@@ -138,3 +139,6 @@ def on_post_build(config):
         path.unlink()
     if LIVE.is_dir():
         shutil.copytree(LIVE, site / "live", dirs_exist_ok=True)
+        page = site / "live/index.html"  # which knows of no site by itself
+        back = '<header>\n<p><a href="../index.html">Documentation</a></p>'
+        page.write_text(page.read_text("utf-8").replace("<header>", back, 1), "utf-8")

@@ -13,7 +13,8 @@ document.addEventListener("DOMContentLoaded", () => {
     if (text !== undefined) made.textContent = text;
     return made;
   };
-  const milliseconds = (ms) => (ms >= 1000 ? `${+(ms / 1000).toPrecision(3)} s` : ms >= 0.1 ? `${+ms.toPrecision(3)} ms` : `${+(ms * 1000).toPrecision(3)} µs`);
+  // A time in the unit that fits `most`, the longest of its group: bars that are compared share one.
+  const time = (ms, most) => (most >= 1000 ? `${+(ms / 1000).toPrecision(3)} s` : most >= 0.1 ? `${+ms.toPrecision(3)} ms` : `${+(ms * 1000).toPrecision(3)} µs`);
   const ours = (who) => /^(lik|cpu|avx|amx|exact|int8|fp8|16 bits|float|bfloat)/.test(who);
 
   function choice(label, values) {
@@ -53,6 +54,7 @@ document.addEventListener("DOMContentLoaded", () => {
 
   function show(event, words) {
     tip.textContent = words;
+    tip.style.left = "4px"; // its width is taken where it has all the room
     tip.hidden = false;
     const at = event.target.getBoundingClientRect(), size = tip.getBoundingClientRect();
     tip.style.left = `${Math.max(4, Math.min(innerWidth - size.width - 4, event.clientX ? event.clientX + 12 : at.left))}px`;
@@ -66,12 +68,12 @@ document.addEventListener("DOMContentLoaded", () => {
     const most = Math.max(...rows.map((r) => r[2]));
     const svg = element("svg", { viewBox: `0 0 ${wide} ${rows.length * HIGH + 4}`, role: "group", "aria-label": `${title}: times` });
     rows.forEach(([, by, ms, note], i) => {
-      const words = `${by}: ${milliseconds(ms)}${note ? `, ${note}` : ""}. ${t.machine}, ${t.date}`;
+      const words = `${by}: ${time(ms, most)}${note ? `, ${note}` : ""}. ${t.machine}, ${t.date}`;
       const g = element("g", { tabindex: 0, role: "img", "aria-label": words, class: ours(by) ? "ours" : "peer" });
       const fits = Math.floor(name / 6.6);
       g.append(element("text", { x: 0, y: i * HIGH + 15 }, by.length > fits ? `${by.slice(0, fits - 1)}…` : by),
         element("rect", { x: name, y: i * HIGH + 3, width: Math.max(2, (ms / most) * room), height: HIGH - 6, rx: 2 }),
-        element("text", { x: name + Math.max(2, (ms / most) * room) + 6, y: i * HIGH + 15 }, milliseconds(ms)));
+        element("text", { x: name + Math.max(2, (ms / most) * room) + 6, y: i * HIGH + 15 }, time(ms, most)));
       for (const kind of ["mousemove", "focus"]) g.addEventListener(kind, (event) => show(event, words));
       for (const kind of ["mouseleave", "blur"]) g.addEventListener(kind, () => { tip.hidden = true; });
       svg.append(g);

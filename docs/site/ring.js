@@ -85,13 +85,13 @@ lik.figure("ring", {
           said.push(`the producer asks for tile ${at.tile}: it tells 'full' of stage ${at.tile % STAGES} how many bytes will come, and does not wait for them`);
         } else {
           made.waits = true;
-          said.push(`the producer waits for stage ${made.next % STAGES}, which is still read`);
+          said.push(`the producer waits for stage ${made.next % STAGES}, which is still being read`);
         }
       }
       const words = said.join("; ") || "copies are under way";
       frame(words[0].toUpperCase() + words.slice(1) + ".");
     }
-    frame("All tiles are through. Copies and products overlapped all the while: nobody waited for anybody but at the two barriers, and only the producer ever knew of layouts, masks and offsets.", true);
+    frame("All tiles are through. Copies and products overlapped all the while: nobody waited for anybody but at the two barriers, and only the producer ever knew of layouts and offsets: how many columns count, and which document ends where, travels with each tile.", true);
     return frames;
   },
 });

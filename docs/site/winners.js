@@ -45,7 +45,7 @@ lik.figure("winners", {
     steps.push(["... and sorted by document token, by counting: stable, so that the order within a token is that of the query tokens.", state({ qDone: S, entries: sorted, name: "entries, sorted by document token" })]);
     for (let t = 0; t < TOKENS; t++) {
       const mine = sorted.filter((e) => e.t === t).map((e) => `q${e.s}`);
-      steps.push([mine.length ? `d${t} adds ${mine.join(", ")}, in this order, and writes its row once: no atomic addition, so the bits are the same every time.` : `d${t} won nothing: its row is written as zeros.`, state({ qDone: S, entries: sorted, dDone: t + 1, arrowsOf: (s) => WON[s] === t, name: "entries, sorted by document token" })]);
+      steps.push([mine.length ? `d${t} adds ${mine.join(", ")}${mine.length > 1 ? ", in this order," : ""} and writes its row once: no atomic addition, so the bits are the same every time.` : `d${t} won nothing: its row is written as zeros.`, state({ qDone: S, entries: sorted, dDone: t + 1, arrowsOf: (s) => WON[s] === t, name: "entries, sorted by document token" })]);
     }
     return steps;
   },

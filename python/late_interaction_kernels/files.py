@@ -137,7 +137,7 @@ def save(
         scale: instead of a pair: one element, or one a token.
         weights: float, one a token: factors of query tokens.
         ids, texts: N names, N texts. A file of them is not needed then.
-        token_texts: for each of the N its tokens' texts: what heat maps are labelled with.
+        token_texts: for each of the N its tokens' texts: what heat maps are labeled with.
         normalize: of compressed tokens: they count as unit vectors.
 
     Raises:

@@ -73,7 +73,7 @@ struct lik_cpu_geometry {
     int32_t slice_elements; /* the most that a kernel call takes, so that panel and rows stay in L1 */
     int32_t slice_unit_elements;
     /* Kernels copy rows to tiles before they multiply, and a query token that is packed several
-     * times is so in neighbouring lanes; else rows are read where they are, and it is in each
+     * times is so in neighboring lanes; else rows are read where they are, and it is in each
      * half of its vector. */
     int32_t makes_tiles;
     /* With tiles: f32 panels of at most so many query tokens are of one vector of so many

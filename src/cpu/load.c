@@ -25,7 +25,7 @@ static int takes_bf16(const struct lik_score *op)
 }
 
 /* bf16 documents whose query is bf16, too: their products need no conversion. An odd dim's last
- * pair would have a neighbour's element. */
+ * pair would have a neighbor's element. */
 static int takes_bf16_dot_apart(const struct lik_score *op)
 {
     return op->d.dtype == LIK_BF16 && op->q.dtype == LIK_BF16 && op->d.storage == LIK_DENSE &&

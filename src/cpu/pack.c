@@ -71,8 +71,8 @@ struct panel {
     const struct lik_cpu_geometry *geometry;
     int64_t first_lane, offset; /* offset: lanes stored before it, times depth = elements before it */
     int64_t lanes, stride;      /* query tokens, and the lanes their row occupies */
-    int64_t vector;             /* lanes of one; in neighbouring ones tokens that are packed several times, */
-    int neighbours;             /* or else in each part of it */
+    int64_t vector;             /* lanes of one; in neighboring ones tokens that are packed several times, */
+    int neighbors;              /* or else in each part of it */
 };
 
 /* Where a query token stands in a panel: `copies` times, `step` lanes apart. */
@@ -86,7 +86,7 @@ static struct place place_of(const struct panel *panel, int64_t lane)
     const int64_t whole = panel->lanes - part, copies = part ? vector / part : 1;
     if (lane < whole)
         return (struct place){lane, 1, 1};
-    if (panel->neighbours)
+    if (panel->neighbors)
         return (struct place){whole + (lane - whole) * copies, copies, 1};
     return (struct place){lane, copies, part};
 }
@@ -206,7 +206,7 @@ static void begin_panel(const struct lik_cpu_plan *plan, struct lik_cpu_block *b
     const int f32 = lik_cpu_is_f32(plan->loader);
     panel->stride = lik_panel_stride(plan->geometry, shape, f32);
     panel->vector = lik_panel_vector(plan->geometry, shape, f32);
-    panel->neighbours = plan->geometry->makes_tiles && panel->vector == plan->geometry->vector_lanes;
+    panel->neighbors = plan->geometry->makes_tiles && panel->vector == plan->geometry->vector_lanes;
     block->panels++;
     size_t bytes = 4 / (size_t)plan->loader->query_group;
     if (ragged || block->lanes - lane < panel->lanes)

@@ -18,7 +18,7 @@
  *
  * A blend of broadcasts would take the ports of the multiplications, so the words of S rows are
  * interleaved when the tile is made: a broadcast of 8 or 16 bytes, which is a load and no more,
- * has the S rows in S neighbouring lanes, and the panel has each token there S times. */
+ * has the S rows in S neighboring lanes, and the panel has each token there S times. */
 #ifndef LIK_CPU_TILE_AVX512_H
 #define LIK_CPU_TILE_AVX512_H
 
@@ -129,7 +129,7 @@ FORCE_INLINE __m512 lik_tile_query(const void *p)
     return v;
 }
 
-/* The words of S rows, each of which begins at `word`, in S neighbouring lanes. */
+/* The words of S rows, each of which begins at `word`, in S neighboring lanes. */
 FORCE_INLINE __m512 lik_tile_broadcast(const int S, const int32_t *word)
 {
     if (S == 4)

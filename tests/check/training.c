@@ -40,17 +40,17 @@ static int run(const struct lik_context *ctx, struct lik_train op, int32_t threa
     return status;
 }
 
-/* Directions around `clusters` centres, one after another. */
+/* Directions around `clusters` centers, one after another. */
 static void draw(int64_t count, int64_t dim, int64_t clusters, double noise, uint64_t seed)
 {
     struct rng rng = {.state = seed};
-    static double centres[CENTROIDS * DIM_MOST];
+    static double centers[CENTROIDS * DIM_MOST];
     for (int64_t k = 0; k < clusters * dim; k++)
-        centres[k] = rng_normal(&rng);
+        centers[k] = rng_normal(&rng);
     for (int64_t n = 0; n < count; n++) {
         double squares = 0, row[DIM_MOST];
         for (int64_t k = 0; k < dim; k++) {
-            row[k] = centres[n % clusters * dim + k] + noise * rng_normal(&rng);
+            row[k] = centers[n % clusters * dim + k] + noise * rng_normal(&rng);
             squares += row[k] * row[k];
         }
         for (int64_t k = 0; k < dim; k++)

@@ -64,6 +64,7 @@ NEEDS = {
 }
 ELSEWHERE = {
     "lik bench": "tests/cli, with --quick: the whole takes minutes",
+    "pip wheel": "a wheel with CUDA: many minutes",
     "--device cuda": "tests/gpu",
     "--device metal": "tests/metal, on a Mac that is none",
 }

@@ -138,8 +138,10 @@ static int fits(const struct gpu_limits *gpu, const struct lik_score *op)
 {
     struct sm90_regime r = regime_of(op);
     int slabs = slabs_per_stage(&r, 1);
-    int octets =
-        r.planes ? (SM90_PLANE_STAGES * r.planes + 2 * slabs) * storage_of(&r)->octets_least : 4 * 2 * slabs;
+    /* as many stages as fit_as wants at the least */
+    int octets = r.planes ? SM90_PLANE_STAGES * r.planes + (4 - slabs) * slabs : 4 * 2 * slabs;
+    if (r.planes)
+        octets *= storage_of(&r)->octets_least;
     return fixed_bytes(&r, 1, 1, SM90_DOCUMENTS) + (size_t)octets * SM90_OCTET_BYTES <= gpu->shared_bytes;
 }
 

@@ -200,6 +200,34 @@ static void check_many_look_ups(int64_t number)
     problem_free(p);
 }
 
+/* What kernels of a GPU have code of their own for. */
+static void check_shapes(void)
+{
+    for (int64_t number = 0; number < 2 * 300; number++)
+        if (check_wanted(80000 + number, 31)) { /* integers of every width, by one band or by two */
+            struct spec spec = spec_plain(number % 2 ? 24 : 70, 1 + number / 2, 40, (uint64_t)number);
+            spec.q.dtype = spec.d.dtype = LIK_I8;
+            spec.q.scale = spec.d.scale = number % 3 ? PER_TOKEN : UNSCALED;
+            spec.q.count = spec.d.count = 2;
+            spec.argmax_dtype = number % 4 < 2 ? LIK_I32 : 0;
+            check_case("widths", 80000 + number, &spec);
+        }
+    for (int64_t number = 0; number < (totals.gpu ? 48 : 4); number++)
+        if (check_wanted(90000 + number, 7)) { /* rows are copied ahead, of up to 128 tokens */
+            static const int64_t counts[] = {2, 1, 5, 9}, lens[] = {100, 65, 128, 40, 129};
+            struct spec spec =
+                spec_plain(lens[number % 5], 1 + number * 29 % 190, number % 3 ? 128 : 72, (uint64_t)number);
+            spec.q.dtype = spec.d.dtype = number % 2 ? LIK_F16 : LIK_BF16;
+            spec.pairing = number % 7 < 3 ? LIK_PAIRS : LIK_CANDIDATES;
+            spec.per_query = spec.pairing == LIK_PAIRS ? 1 : 1 + number % 4;
+            spec.q.count = counts[number / 2 % 4];
+            spec.d.count = spec.q.count * spec.per_query;
+            spec.d.normalize = number % 5 == 4;
+            spec.argmax_dtype = number % 4 < 2 ? LIK_I32 : 0;
+            check_case("pairs", 90000 + number, &spec);
+        }
+}
+
 void check_score(void)
 {
     int64_t number = 0;
@@ -265,15 +293,7 @@ void check_score(void)
             struct spec spec = spec_many(number);
             check_case("many", 70000 + number, &spec);
         }
-    for (number = 0; number < 2 * 300; number++)
-        if (check_wanted(80000 + number, 31)) { /* integers of every width, by one band or by two */
-            struct spec spec = spec_plain(number % 2 ? 24 : 70, 1 + number / 2, 40, (uint64_t)number);
-            spec.q.dtype = spec.d.dtype = LIK_I8;
-            spec.q.scale = spec.d.scale = number % 3 ? PER_TOKEN : UNSCALED;
-            spec.q.count = spec.d.count = 2;
-            spec.argmax_dtype = number % 4 < 2 ? LIK_I32 : 0;
-            check_case("widths", 80000 + number, &spec);
-        }
+    check_shapes();
     for (number = 0; number < 64 && !totals.gpu; number++) { /* on Hopper such tokens of bf16 become 0 */
         struct spec spec = spec_far(number);
         if (check_wanted(30000 + number, 5))

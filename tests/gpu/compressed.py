@@ -285,6 +285,7 @@ def check_compressed(device, args):
         (2, 1, 3000, 300, True, lik.HIGHEST),
         (4, 3, 900, 180, False, lik.HIGHEST),
         (2, 20, 300, 77, True, lik.HIGHEST),
+        (2, 13, 2400, 220, False, lik.HIGHEST),  # more than are decoded at once, and few are left
         (2, 1, 3000, 300, True, lik.MEDIUM),
         (4, 9, 900, 180, True, lik.MEDIUM),
     ):

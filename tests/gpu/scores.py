@@ -176,6 +176,7 @@ def check_batches(device, args):
             (300, 180, 3, 30),
             (20, 1030, 9, 20),
             (32, 300, 40, 60),  # so many that documents of 8 bits are widened beforehand
+            (400, 220, 1, 2400),  # more than are widened at once, and few are left
             (48, 64, 7, 50),
             (5, 9, 40, 90),
             (32, 130, 1, 4000),  # more tiles a block than there are heads
@@ -374,32 +375,37 @@ def check_widths(device, args):
     print("widths: done", flush=True)
 
 
+def compare_pairs(device, count, dtype, dim):
+    """check_pairs for so many queries."""
+    for q_len, d_len, columns in (
+        (32, 180, 1),
+        (5, 30, 3),
+        (64, 300, 1),
+        (100, 64, 4),
+        (128, 1030, 1),
+        (17, 129, 2),
+    ):
+        g = torch.Generator(device="cuda").manual_seed(d_len)
+        q, d = (Operand(g, n, m, dim, dtype) for n, m in ((count, q_len), (count * columns, d_len)))
+        scores, at, _ = score(device, problem(q, d), torch.int16)
+        i = torch.arange(count, device="cuda")
+        scores, at = scores.view(count, count, columns)[i, i], at.view(count, count, columns, q_len)[i, i]
+        pairing = (lik.PAIRS, 0) if columns == 1 else (lik.CANDIDATES, columns)
+        got, at2, variant = score(device, problem(q, d, *pairing), torch.int16)
+        alone, _, _ = score(device, problem(q, d, *pairing))
+        fail(
+            torch.equal(scores, got) and torch.equal(at, at2) and torch.equal(scores, alone),
+            f"pairs {dtype} {dim} {q_len} {d_len} x {columns} [{variant}]: not the matrix's",
+        )
+
+
 def check_pairs(device, args):
     """A document or a few for each query, whose rows are copied ahead: the bits and winners of
     the matrix of all, which other kernels make.
     """
-    count = 300  # more than there are blocks
-    for dtype, dim in (("bf16", 128), ("f16", 96), ("bf16", 40)):
-        for q_len, d_len, columns in (
-            (32, 180, 1),
-            (5, 30, 3),
-            (64, 300, 1),
-            (100, 64, 4),
-            (128, 1030, 1),
-            (17, 129, 2),
-        ):
-            g = torch.Generator(device="cuda").manual_seed(d_len)
-            q, d = (Operand(g, n, m, dim, dtype) for n, m in ((count, q_len), (count * columns, d_len)))
-            scores, at, _ = score(device, problem(q, d), torch.int16)
-            i = torch.arange(count, device="cuda")
-            scores, at = scores.view(count, count, columns)[i, i], at.view(count, count, columns, q_len)[i, i]
-            pairing = (lik.PAIRS, 0) if columns == 1 else (lik.CANDIDATES, columns)
-            got, at2, variant = score(device, problem(q, d, *pairing), torch.int16)
-            alone, _, _ = score(device, problem(q, d, *pairing))
-            fail(
-                torch.equal(scores, got) and torch.equal(at, at2) and torch.equal(scores, alone),
-                f"pairs {dtype} {dim} {q_len} {d_len} x {columns} [{variant}]: not the matrix's",
-            )
+    for count in (300, 40):  # more than there are blocks, and fewer
+        for dtype, dim in (("bf16", 128), ("f16", 96), ("bf16", 40)):
+            compare_pairs(device, count, dtype, dim)
     print("pairs: done", flush=True)
 
 

@@ -68,13 +68,15 @@ static int plan_chunks(const struct gpu_limits *gpu, const struct lik_score *op,
     p->documents_per_chunk = lik_min_i64(documents, count);
     p->token_bytes = p->documents_per_chunk * bytes;
     plan->token_bytes = p->token_bytes;
-    struct score_plan last = *plan;
-    struct lik_score chunk = chunk_of(op, count % p->documents_per_chunk);
-    last.columns = chunk.d.count;
-    int status = last.columns ? lik_cuda_plans_sm90.plan(gpu, &chunk, &last) : LIK_OK;
+    struct lik_score chunk = chunk_of(op, p->documents_per_chunk);
+    int status = lik_cuda_plans_sm90.plan(gpu, &chunk, plan);
+    chunk = chunk_of(op, count % p->documents_per_chunk);
+    if (status || !chunk.d.count)
+        return status;
+    struct score_plan last = *plan; /* its row tiles, too */
+    status = lik_cuda_plans_sm90.plan(gpu, &chunk, &last);
     p->last = last.sm90;
-    chunk = chunk_of(op, p->documents_per_chunk);
-    return status ? status : lik_cuda_plans_sm90.plan(gpu, &chunk, plan);
+    return status;
 }
 
 static int plan(const struct gpu_limits *gpu, const struct lik_score *op, struct score_plan *plan)
@@ -104,7 +106,13 @@ static size_t print(const struct score_plan *plan, char *text, size_t size, size
 {
     n = lik_cuda_add_text(text, size, n, "%lld documents at once, %lld bytes; ",
                           (long long)plan->decoded.documents_per_chunk, (long long)plan->token_bytes);
-    return lik_cuda_plans_sm90.print(plan, text, size, n);
+    n = lik_cuda_plans_sm90.print(plan, text, size, n);
+    if (!plan->decoded.last.schedule.blocks)
+        return n;
+    struct score_plan last = *plan;
+    last.sm90 = plan->decoded.last;
+    n = lik_cuda_add_text(text, size, n, "; at last ");
+    return lik_cuda_plans_sm90.print(&last, text, size, n);
 }
 
 const struct score_planner lik_cuda_plans_decoded = {takes, plan, name, print};

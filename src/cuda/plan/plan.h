@@ -263,7 +263,7 @@ int lik_cuda_scan_in_integers(const struct lik_score *op);
 struct decoded_plan {
     int64_t documents_per_chunk;
     int64_t token_bytes;   /* of a chunk's tokens; factors of decoded ones follow */
-    struct sm90_plan last; /* of a last chunk that is smaller */
+    struct sm90_plan last; /* of a last chunk that is smaller, in the same row tiles; else zeros */
 };
 
 /* ---- The forward pass: score.c ---- */

@@ -138,8 +138,10 @@ static int fits(const struct gpu_limits *gpu, const struct lik_score *op)
 {
     struct sm90_regime r = regime_of(op);
     int slabs = slabs_per_stage(&r, 1);
-    int octets =
-        r.planes ? (SM90_PLANE_STAGES * r.planes + 2 * slabs) * storage_of(&r)->octets_least : 4 * 2 * slabs;
+    /* as many stages as fit_as wants at the least */
+    int octets = r.planes ? SM90_PLANE_STAGES * r.planes + (4 - slabs) * slabs : 4 * 2 * slabs;
+    if (r.planes)
+        octets *= storage_of(&r)->octets_least;
     return fixed_bytes(&r, 1, 1, SM90_DOCUMENTS) + (size_t)octets * SM90_OCTET_BYTES <= gpu->shared_bytes;
 }
 
@@ -354,10 +356,12 @@ static void plan_token_warps(const struct lik_score *op, struct sm90_plan *p)
 /* Chooses regime, tile and ring. The rows of a tile: those that make the grid's longest share
  * of products the shortest. One warpgroup keeps the tensor cores busy half of the time, but
  * that the products of planes leave little else to do; two bands read the documents half as
- * often. */
+ * often. Rows that the plan has beforehand stay: a last chunk's tiles are those of all others,
+ * by which query rows are found and sums of strips laid out. */
 static void plan_tile(const struct gpu_limits *gpu, const struct lik_score *op, struct sm90_plan *plan)
 {
     const int64_t strips = lik_cuda_strips(op);
+    const struct sm90_tile given = plan->tile;
     struct sm90_plan p = {.regime = regime_of(op)};
     const struct choice *choices = storage_of(&p.regime)->choices;
     int64_t units = op->pairing == LIK_ALL ? op->d.count : lik_score_rows(op) * lik_score_columns(op);
@@ -367,7 +371,10 @@ static void plan_tile(const struct gpu_limits *gpu, const struct lik_score *op, 
         p.tile.bands = c->bands;
         p.tile.warpgroups = c->warpgroups;
         int tile_strips = 4 * c->bands * c->warpgroups;
-        if ((c > choices && strips <= tile_strips / 2) || !fit(gpu, op, &p))
+        if (given.bands ? c->bands != given.bands || c->warpgroups != given.warpgroups
+                        : c > choices && strips <= tile_strips / 2)
+            continue;
+        if ((p.regime.rows_ahead && strips > tile_strips) || !fit(gpu, op, &p)) /* a query a tile */
             continue;
         int64_t tiles = (strips + tile_strips - 1) / tile_strips;
         double cost =

@@ -10,7 +10,8 @@
  * since each band more is one reading of the documents less. The rows stay in shared memory. A
  * thread keeps a running maximum for each of its rows; at the document's end each warp sums its
  * 16 rows a band, and one more warp adds those sums up to scores. Documents that share a tile
- * pass their maxima through a small stash. */
+ * pass their maxima through a small stash. With documents from the workspace up to four
+ * warpgroups multiply, of one band and 64 accumulators a thread each. */
 #ifndef LIK_CUDA_SM90_LOOP_CUH
 #define LIK_CUDA_SM90_LOOP_CUH
 

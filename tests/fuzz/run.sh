@@ -30,7 +30,7 @@ build() {
         aarch64/*_neoni8mm.c) level="-march=armv8.2-a+dotprod+i8mm" ;;
         aarch64/*_neonbf16.c) level="-march=armv8.2-a+dotprod+i8mm+bf16" ;;
         aarch64/*_neon.c) ;;
-        */*_neon*.c) continue ;;
+        */*_neon*.c | */*_simd128.c) continue ;;
         esac
         object=$work/$target/objects/$(echo "$source" | tr / -).o
         ${CC:-clang} -std=gnu11 -g -O1 -D_GNU_SOURCE -ffp-contract=off $sanitize -fsanitize=fuzzer-no-link $level \

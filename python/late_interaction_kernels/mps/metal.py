@@ -164,15 +164,14 @@ def maxsim_backward_metal(
     candidates = bool(kd_layout) or len(D.shape) == 4
     problem, grad_scores, argmax = backward_problem(grad_scores, Q, flat, argmax, q_mask, candidates, None)
     problem = problem._replace(normalize=NORMALIZE if normalize else 0)
-    into = (
-        *(torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (problem.q.data, problem.d.data)),
-        None,
+    grad_q, grad_d = (
+        torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (problem.q.data, problem.d.data)
     )
     try:
-        metal.grad(problem, grad_scores.float().contiguous(), argmax, into, False)
+        metal.grad(problem, grad_scores.float().contiguous(), argmax, (grad_q, grad_d, None), False)
     except NotImplementedError as refusal:
         raise RuntimeError(f"maxsim_backward_metal: {refusal}") from refusal
-    return into[0].reshape(Q.shape), into[1].reshape(D.shape)
+    return grad_q.reshape(Q.shape), grad_d.reshape(D.shape)
 
 
 __all__ = [

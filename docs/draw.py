@@ -153,7 +153,7 @@ def hopper() -> Picture:
             p.box(x + 58 * s, y, 54, 70, str(s), what, kind="room")
 
     ring(230, 40, 4, "first ring: stages of a tile", "tokens")
-    p.box(560, 30, 300, 90, "multiplying warpgroups, 1 or 2", "query rows stay in shared memory,",
+    p.box(560, 30, 300, 90, "multiplying warpgroups, 1 to 4", "query rows stay in shared memory,",
           "products in 2 x 64 registers a thread,", "row maxima beside them", kind="kernel")  # fmt: skip
     p.arrow((170, 62), (230, 62))
     p.arrow((95, 170), (95, 110))

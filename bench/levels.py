@@ -98,7 +98,7 @@ def torch_call(data):
     import torch
 
     case = data.case
-    if data.d.dtype in (np.int8, np.uint8) or case.packed() or case.kind in ("train", "topk"):
+    if case.storage == "i8" or case.bits or case.packed() or case.kind in ("train", "topk"):
         return None
 
     def tensor(x):

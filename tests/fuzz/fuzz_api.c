@@ -13,6 +13,7 @@
 // flags: -DLIK_GUARD_WORKSPACE -fsanitize=float-cast-overflow
 #include "shared/operand.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -481,7 +482,7 @@ static void make_encode(struct call *c)
     encode->codes_dtype = (int32_t)maybe(LIK_I16 + next(3));
     encode->inv_norms_dtype = (int32_t)maybe(next(2) ? LIK_F16 : LIK_F32);
     c->outputs[0] = output_of(c->row_d, (wide)lik_dtype_bytes(encode->codes_dtype));
-    c->outputs[1] = output_of(c->row_d, (wide)(int64_t)((dim * codec->bits + 7) / 8));
+    c->outputs[1] = output_of(c->row_d, floor((dim * codec->bits + 7) / 8));
     if (next(2))
         c->outputs[2] = output_of(c->row_d, encode->inv_norms_dtype == LIK_F16 ? 2 : 4);
     encode->codes = c->outputs[0].data;

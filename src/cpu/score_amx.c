@@ -5,8 +5,9 @@
  * operand as it stands, the packed panel its right one. A block is 32 rows by a panel of 16 or
  * 32 tokens (16 rows of two panels of bytes): four sums take turns, so that none waits for its
  * last product. They leave through memory, each as the next block's first product is about to
- * take its place: stores wait for products then, but no product for a store. What has left is
- * folded behind that block's products, of which the processor does as many beside it as it can.
+ * take its place (before the first block nothing that counts): stores wait for products then,
+ * but no product for a store. What has left is folded behind that block's products, while they
+ * are at work.
  *
  * A bf16 product has pairs of elements in two chains of f32 sums, which are added to the
  * accumulator every 32 elements; denormals count as zero. Its order does not depend on where a

@@ -3,6 +3,8 @@
 
 #include "base/dtype.h"
 
+#include <string.h>
+
 static inline void enter_document(const struct lik_score *op, int64_t row, struct lik_cpu_cursor *at)
 {
     const struct lik_tokens *d = &op->d;
@@ -133,12 +135,15 @@ static void take_norms(const struct lik_cpu_job *job, int64_t from, int64_t to, 
     }
 }
 
+enum { SEVERAL = 5 }; /* so many scales are copied faster than one by one */
+
 int lik_cpu_load_stream(const struct lik_cpu_job *job, int64_t row, struct lik_cpu_stream *stream,
                         struct lik_cpu_slot *slot)
 {
     const struct lik_tokens *d = &job->op->d;
     const struct lik_cpu_loader *loader = job->plan.loader;
     const float *floats = d->scale && d->scale_dtype == LIK_F32 ? d->scale : NULL;
+    const int as_stored = floats && d->scale_strides.token == 1 && !d->normalize && !loader->units;
     int64_t r = 0;
     for (int64_t s = 0; s < stream->segments && (loader->load || d->scale || d->normalize); s++) {
         int64_t j = lik_score_document(job->op, row, stream->column[s]), end = stream->ends[s];
@@ -147,6 +152,11 @@ int lik_cpu_load_stream(const struct lik_cpu_job *job, int64_t row, struct lik_c
         if (d->normalize && !loader->units)
             take_norms(job, r, end, stream, slot);
         int64_t scales = d->scale && r < end ? lik_tokens_base(d, &d->scale_strides, j) : 0;
+        if (as_stored && r + SEVERAL <= end && stream->index[end - 1] - stream->index[r] == end - 1 - r) {
+            memcpy(stream->row_scale + r, floats + scales + stream->index[r],
+                   (size_t)(end - r) * sizeof *floats);
+            r = end;
+        }
         for (; r < end; r++) {
             float scale = 1.0f;
             const int64_t place = scales + stream->index[r] * d->scale_strides.token;

@@ -34,6 +34,9 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+# What run.sh builds; CMake names a library as the system has it.
+LIBRARY = ROOT / "build/release" / ("liblik.dylib" if sys.platform == "darwin" else "liblik.so")
+PEAK = ROOT / "build/bench/libpeak.so"
 PEAK_SECONDS = 0.006  # one reading of the FMA peak
 WINDOW_SECONDS = 0.02  # a timing repeats short calls for at least this long
 WAIT_MAX = 0.05  # a timing counts if its threads waited at most this part of the time for a processor
@@ -45,12 +48,8 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 
 def arguments():
     parser = argparse.ArgumentParser(description="Measures liblik and its peers on this machine's processor.")
-    parser.add_argument(
-        "--library", type=Path, default=ROOT / "build/release/liblik.so", help="the shared library"
-    )
-    parser.add_argument(
-        "--peak", type=Path, default=ROOT / "build/bench/libpeak.so", help="built of bench/peak.c"
-    )
+    parser.add_argument("--library", type=Path, default=LIBRARY, help="the shared library")
+    parser.add_argument("--peak", type=Path, default=PEAK, help="built of bench/peak.c")
     parser.add_argument(
         "--upstream", type=Path, help="folder into which late-interaction-kernels was installed"
     )

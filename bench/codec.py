@@ -29,6 +29,8 @@ from pathlib import Path
 import numpy as np
 from liblik import F16, F32, HIGHEST, MEDIUM, Library, Peak, packed_tokens
 
+from bench import LIBRARY, PEAK
+
 ROOT = Path(__file__).resolve().parent.parent
 DIM, BITS, ITERATIONS, HELD_OUT = 128, 4, 4, 20000
 
@@ -322,7 +324,7 @@ def main():
     parser.add_argument("--centroids", type=int, default=8192)
     parser.add_argument("--directions", type=int, default=20_000)
     parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--library", type=Path, default=ROOT / "build/release/liblik.so")
+    parser.add_argument("--library", type=Path, default=LIBRARY)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     kind = "codec-gpu" if arguments.device == "cuda" else "codec"
@@ -330,7 +332,7 @@ def main():
     if arguments.device == "cuda":
         return write(arguments, main_on_gpu(arguments))
     library = Library(arguments.library, "cpu", arguments.threads)
-    peak = Peak(ROOT / "build/bench/libpeak.so")
+    peak = Peak(PEAK)
     names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     result = {
         "date": str(date.today()),

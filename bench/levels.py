@@ -30,7 +30,6 @@ import report
 
 import bench
 
-ROOT = Path(__file__).resolve().parent.parent
 WINDOW_SECONDS = 0.02
 PEAK_SECONDS = 0.004
 
@@ -39,8 +38,8 @@ def arguments():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--library", type=Path, default=ROOT / "build/release/liblik.so")
-    parser.add_argument("--peak", type=Path, default=ROOT / "build/bench/libpeak.so")
+    parser.add_argument("--library", type=Path, default=bench.LIBRARY)
+    parser.add_argument("--peak", type=Path, default=bench.PEAK)
     parser.add_argument("--levels", help="only these, comma-separated (default: all but the baseline)")
     parser.add_argument("--cases", default="", help="only those whose names begin like one of these")
     parser.add_argument("--threads", type=int, default=1)

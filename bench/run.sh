@@ -1,6 +1,7 @@
 #!/bin/sh
-# Runs the CPU benchmark: makes its virtual environment (.venv-bench), builds the library into build/release and the peak
-# loops into build/bench, then calls bench/bench.py, or bench/levels.py if the first is `levels`, with the arguments given. PYTHON and CC choose the programs.
+# Runs the CPU benchmark, on Linux and macOS: makes its virtual environment (.venv-bench), builds the library into
+# build/release and the peak loops into build/bench, then calls bench/bench.py, or bench/levels.py if the first is `levels`,
+# with the arguments given. PYTHON and CC choose the programs.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"

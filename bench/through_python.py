@@ -23,9 +23,8 @@ from cases import CASES, Data
 from late_interaction_kernels import maxsim, maxsim_varlen
 from late_interaction_kernels.topk import maxsim_topk
 
-from bench import tokens_of
+from bench import LIBRARY, tokens_of
 
-ROOT = Path(__file__).resolve().parent.parent
 WINDOW_SECONDS = 0.05  # a timing repeats short calls for at least this long
 
 
@@ -128,7 +127,7 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--library", type=Path, default=ROOT / "build/release/liblik.so")
+    parser.add_argument("--library", type=Path, default=LIBRARY)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--cases", help="only the cases whose names begin like one of these, comma-separated")
     parser.add_argument("--rounds", type=int, default=15)

@@ -49,12 +49,12 @@ struct lik_rows {
     int64_t widened_stride;   /* multiple of a vector */
     int64_t widened_rows;     /* two tiles, or at least count + a tile to keep all rows for more panels */
     const int32_t *lane_bias; /* i8, 7-bit query: start value of each lane's sums */
-    /* Levels that make tiles of rows: scratch for them, aligned to 64; words of a row. Kept:
-     * room for all rows; else for two tiles. Ready: the panel before this one left all of
-     * them. */
+    /* Levels that make tiles of rows: scratch for them, aligned to 64; words of a row; how many
+     * panels read the rows: several keep the tiles, there is room for all, for one there are
+     * two. Ready: the panel before this one left all of them. */
     int32_t *tiles;
     int64_t tile_stride;
-    int32_t tiles_kept, tiles_ready;
+    int32_t panels, tiles_ready;
 };
 
 typedef void (*lik_rows_kernel)(const struct lik_rows *);
@@ -120,6 +120,8 @@ struct lik_cpu_kernels {
     lik_rows_kernel bf16_dot[LIK_SHAPES_MAX + 1];
     lik_rows_kernel i8_q16[LIK_SHAPES_MAX + 1];
     lik_rows_kernel i8_q7[LIK_SHAPES_MAX + 1];
+    /* NULL, or what a thread does before it calls kernels of integers and bf16, and after. */
+    void (*begin)(void), (*end)(void);
     /* Rows that are products already, one a lane of the whole block: takes their maxima. A row
      * is readable up to its last lane. */
     lik_rows_kernel look_up;

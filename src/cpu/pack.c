@@ -19,30 +19,44 @@
 /* Of 16 bits, the largest that is two signed bytes; of 7, what AVX2's pairwise sums hold. */
 enum { LIMIT_I16 = 127 * 256 + 127, LIMIT_I7 = 63 };
 
+/* The largest magnitude of a token's bits, which have the order of what they mean; of a NaN
+ * they are above infinity's. */
+static int32_t largest_bits(const float *token, int64_t dim)
+{
+    int32_t most = 0;
+    for (int64_t k = 0; k < dim; k++) {
+        int32_t magnitude = (int32_t)(lik_bits_of_f32(token[k]) & 0x7fffffff);
+        most = magnitude > most ? magnitude : most;
+    }
+    return most;
+}
+
 /* Rounds a token, times the sign of its factor, to integers of at most `limit`; returns
  * |factor| / a. A token that is not finite has no integers: NaN. */
 static float quantize(const float *token, int64_t dim, float factor, int limit, int32_t *out)
 {
-    float most = 0, total = 0;
-    for (int64_t k = 0; k < dim; k++) {
-        float magnitude = fabsf(token[k]);
-        most = magnitude > most ? magnitude : most;
-        total += magnitude;
+    const float most = lik_f32_of_bits((uint32_t)largest_bits(token, dim)), left = 16777215.0f - (float)dim;
+    float a = most > 0 ? (float)limit / most : 0, total = 2 * (float)dim * most;
+    /* a chain of sums: only where this bound on it does not tell that it changes nothing */
+    if (!(total * fabsf(factor) <= 3.4e38f) || !(2.01f * (float)dim * (float)limit <= left)) {
+        total = 0;
+        for (int64_t k = 0; k < dim; k++)
+            total += fabsf(token[k]);
+        if (!(total * fabsf(factor) <= 3.4e38f)) {
+            memset(out, 0, (size_t)dim * sizeof *out);
+            return NAN;
+        }
+        if (most > 0 && left / total < a)
+            a = left / total;
     }
-    if (!(total * fabsf(factor) <= 3.4e38f)) {
-        memset(out, 0, (size_t)dim * sizeof *out);
-        return NAN;
-    }
-    float a = most > 0 ? (float)limit / most : 0, room = (16777215.0f - (float)dim) / total;
-    if (most > 0 && room < a)
-        a = room;
     if (a > 3.4e38f || !(a > 0)) { /* nothing but zeros and denormals */
         memset(out, 0, (size_t)dim * sizeof *out);
         return 0;
     }
-    float signed_a = factor < 0 ? -a : a;
+    /* above 2^23 a float's last bit is 1: adding as much rounds, several elements at a time */
+    const float signed_a = factor < 0 ? -a : a, shift = 3 << 22;
     for (int64_t k = 0; k < dim; k++)
-        out[k] = (int32_t)lrintf(token[k] * signed_a);
+        out[k] = (int32_t)(lik_bits_of_f32(token[k] * signed_a + shift) - lik_bits_of_f32(shift));
     return fabsf(factor) / a;
 }
 
@@ -51,12 +65,8 @@ static float quantize(const float *token, int64_t dim, float factor, int limit, 
  * those of the token times its factor. */
 static float narrow(const float *token, int64_t dim, float factor, int32_t *out)
 {
-    int32_t most = 0;
+    const int32_t most = largest_bits(token, dim);
     int exponent = 0;
-    for (int64_t k = 0; k < dim; k++) { /* as integers they have the same order */
-        int32_t magnitude = (int32_t)(lik_bits_of_f32(token[k]) & 0x7fffffff);
-        most = magnitude > most ? magnitude : most;
-    }
     if (most < 0x7f800000)
         frexpf(lik_f32_of_bits((uint32_t)most), &exponent);
     /* one alone may be too large for a float; a factor of 0 makes all products equal */

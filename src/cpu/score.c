@@ -42,7 +42,7 @@ static void run_stream(const struct lik_cpu_job *job, struct lik_cpu_stream *str
     rows.widened_rows = plan->widened_rows;
     rows.tiles = slot->tiles;
     rows.tile_stride = plan->tile_stride;
-    rows.tiles_kept = plan->panels > 1;
+    rows.panels = (int32_t)plan->panels;
     if (plan->loader->query_group == 0) {
         rows.maxima = slot->maxima;
         rows.winners = job->op->argmax ? slot->winners : NULL;
@@ -205,11 +205,14 @@ static void run_slot(void *arg, int64_t slot_number)
     int64_t rows = lik_score_rows(op), columns = lik_score_columns(op),
             items = plan->item_rows * plan->item_columns;
     struct lik_cpu_slot slot;
+    const int prepares = job->kernels->begin && plan->loader->query_group > 1;
     slot_begin(arg, slot_number, &slot);
+    if (prepares)
+        job->kernels->begin();
     for (;;) {
         int64_t item = atomic_fetch_add_explicit(&job->next, 1, memory_order_relaxed);
         if (item >= items)
-            return;
+            break;
         int64_t row = item / plan->item_columns * plan->rows_per_item,
                 column = item % plan->item_columns * plan->columns_per_item;
         int64_t row_end = lik_min_i64(row + plan->rows_per_item, rows);
@@ -227,6 +230,8 @@ static void run_slot(void *arg, int64_t slot_number)
             run_documents(job, row, column, column_end, slot_number, &slot);
         }
     }
+    if (prepares)
+        job->kernels->end();
 }
 
 static void run_slots(struct run *run, void (*body)(void *, int64_t))

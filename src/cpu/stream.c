@@ -3,6 +3,8 @@
 
 #include "base/dtype.h"
 
+#include <string.h>
+
 static inline void enter_document(const struct lik_score *op, int64_t row, struct lik_cpu_cursor *at)
 {
     const struct lik_tokens *d = &op->d;
@@ -32,34 +34,43 @@ static const char *token_address(const struct lik_tokens *d, const struct lik_cp
            (at->base + at->token * d->strides.token) * (int64_t)lik_dtype_bytes(d->dtype);
 }
 
+/* Lists rows n ... n + take - 1: the tokens from the cursor's on, none of them masked. */
+static void list_rows(const struct lik_tokens *d, const struct lik_cpu_cursor *at, int64_t n, int64_t take,
+                      const void **rows)
+{
+    const int64_t step = take > 1 ? d->strides.token * (int64_t)lik_dtype_bytes(d->dtype) : 0;
+    const char *row = take > 0 ? token_address(d, at) : NULL;
+    for (int64_t r = 0; r < take; r++)
+        rows[n + r] = row + r * step;
+}
+
 /* Fills what is past count, which kernels prefetch, widen or compute without using: where
  * documents store rows, with the tokens that come next, then the last one again. */
 static void look_ahead(const struct lik_score *op, int64_t row, const struct lik_cpu_plan *plan,
                        struct lik_cpu_cursor at, struct lik_cpu_stream *stream)
 {
-    const int stored = !plan->loader->load;
-    const void *row_pointer = stored && stream->count ? stream->rows[stream->count - 1] : NULL;
-    int more = stored && stream->count > 0;
-    for (int64_t n = stream->count; n < stream->count + 2 * plan->geometry->tile_rows; n++) {
-        while (more) {
-            if (!at.open) {
-                if (at.column >= at.column_end) {
-                    more = 0;
-                    break;
-                }
-                enter_document(op, row, &at);
-            }
-            if (next_kept(&op->d, &at)) {
-                row_pointer = token_address(&op->d, &at);
-                at.token++;
+    const int stored = !plan->loader->load && stream->count > 0;
+    int64_t n = stream->count, end = n + 2 * plan->geometry->tile_rows;
+    for (int64_t r = n; r < end; r++)
+        stream->row_scale[r] = 0;
+    while (stored && n < end) {
+        if (!at.open) {
+            if (at.column >= at.column_end)
                 break;
-            }
+            enter_document(op, row, &at);
+        }
+        if (next_kept(&op->d, &at)) {
+            const int64_t take = at.mask ? 1 : lik_min_i64(end - n, at.length - at.token);
+            list_rows(&op->d, &at, n, take, stream->rows);
+            n += take;
+            at.token += take;
+        } else {
             at.open = 0;
             at.column++;
         }
-        stream->rows[n] = row_pointer;
-        stream->row_scale[n] = 0;
     }
+    for (; n < end; n++)
+        stream->rows[n] = stored ? stream->rows[n - 1] : NULL;
 }
 
 void lik_cpu_fill_stream(const struct lik_score *op, int64_t row, const struct lik_cpu_plan *plan,
@@ -77,18 +88,17 @@ void lik_cpu_fill_stream(const struct lik_score *op, int64_t row, const struct l
         const int64_t room = plan->stream_rows - n;
         if (!at->mask) {
             int64_t take = lik_min_i64(room, at->length - at->token);
-            const char *address = stored && take > 0 ? token_address(d, at) : NULL;
-            int64_t step = stored && take > 1 ? d->strides.token * (int64_t)lik_dtype_bytes(d->dtype) : 0;
-            for (int64_t r = 0; r < take; r++) {
-                stream->rows[n + r] = stored ? address + r * step : NULL;
+            if (stored)
+                list_rows(d, at, n, take, stream->rows);
+            for (int64_t r = 0; r < take; r++)
                 stream->index[n + r] = (int32_t)(at->token + r);
-            }
             kept |= take > 0;
             n += take;
             at->token += take;
         } else {
             for (; n < plan->stream_rows && next_kept(d, at); at->token++, n++) {
-                stream->rows[n] = stored ? token_address(d, at) : NULL;
+                if (stored)
+                    stream->rows[n] = token_address(d, at);
                 stream->index[n] = (int32_t)at->token;
                 kept = 1;
             }
@@ -125,11 +135,15 @@ static void take_norms(const struct lik_cpu_job *job, int64_t from, int64_t to, 
     }
 }
 
+enum { SEVERAL = 5 }; /* so many scales are copied faster than one by one */
+
 int lik_cpu_load_stream(const struct lik_cpu_job *job, int64_t row, struct lik_cpu_stream *stream,
                         struct lik_cpu_slot *slot)
 {
     const struct lik_tokens *d = &job->op->d;
     const struct lik_cpu_loader *loader = job->plan.loader;
+    const float *floats = d->scale && d->scale_dtype == LIK_F32 ? d->scale : NULL;
+    const int as_stored = floats && d->scale_strides.token == 1 && !d->normalize && !loader->units;
     int64_t r = 0;
     for (int64_t s = 0; s < stream->segments && (loader->load || d->scale || d->normalize); s++) {
         int64_t j = lik_score_document(job->op, row, stream->column[s]), end = stream->ends[s];
@@ -138,11 +152,18 @@ int lik_cpu_load_stream(const struct lik_cpu_job *job, int64_t row, struct lik_c
         if (d->normalize && !loader->units)
             take_norms(job, r, end, stream, slot);
         int64_t scales = d->scale && r < end ? lik_tokens_base(d, &d->scale_strides, j) : 0;
+        if (as_stored && r + SEVERAL <= end && stream->index[end - 1] - stream->index[r] == end - 1 - r) {
+            memcpy(stream->row_scale + r, floats + scales + stream->index[r],
+                   (size_t)(end - r) * sizeof *floats);
+            r = end;
+        }
         for (; r < end; r++) {
             float scale = 1.0f;
-            if (d->scale)
-                scale = lik_load_f32(d->scale, d->scale_dtype,
-                                     scales + stream->index[r] * d->scale_strides.token);
+            const int64_t place = scales + stream->index[r] * d->scale_strides.token;
+            if (floats)
+                scale = floats[place];
+            else if (d->scale)
+                scale = lik_load_f32(d->scale, d->scale_dtype, place);
             if (d->normalize)
                 scale /= lik_clamp_norm(fabsf(scale) * stream->row_scale[r]);
             if (loader->units)

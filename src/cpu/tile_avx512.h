@@ -443,7 +443,7 @@ FORCE_INLINE void lik_tile_run(const struct lik_rows *job, const int source, con
         UNROLL
         for (int i = 0; i < accumulators; i++)
             acc[i] = _mm512_castsi512_ps(start[i < R * V ? i % (V > 0 ? V : 1) : V]);
-        int32_t *next = job->tiles_kept || tile == job->tiles ? tile + stride : job->tiles;
+        int32_t *next = job->panels > 1 || tile == job->tiles ? tile + stride : job->tiles;
         lik_tile_dot(source, product, R, V, S, acc, tile, job->packed, bytes, job->skip,
                      job->tiles_ready ? NULL : next, job->rows + at + R,
                      job->rows + at + (R > 16 ? 2 * LIK_TILE_ROWS_MAX - R : 2 * R));

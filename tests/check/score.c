@@ -268,9 +268,9 @@ void check_score(void)
             check_case("random", number, &spec);
     }
     /* streams as full as they may be, of rows and of documents: every region of a slot is used
-     * up */
+     * up; and documents that end amid a block, in rows of whole cache lines */
     number = 40000;
-    static const int64_t lengths[] = {1, 230}, widths[] = {40, 240}, q_lengths[] = {5, 32, 40};
+    static const int64_t lengths[] = {1, 20, 230}, widths[] = {40, 64, 240}, q_lengths[] = {5, 32, 40};
     for (int64_t a = 0; a < COUNT(q_lengths); a++)
         for (int64_t b = 0; b < COUNT(lengths); b++)
             for (int64_t c = 0; c < COUNT(widths); c++)

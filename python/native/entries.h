@@ -17,6 +17,7 @@ ENTRY(merge_topk);
 
 /* short.c */
 ENTRY(maxsim);
+ENTRY(maxsim_backward);
 ENTRY(best);
 ENTRY(way);
 

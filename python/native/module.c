@@ -123,6 +123,7 @@ static PyObject *native_info(PyObject *self, PyObject *none)
 
 static PyMethodDef methods[] = {
     FAST(maxsim),
+    FAST(maxsim_backward),
     FAST(best),
     FAST(score),
     FAST(topk),

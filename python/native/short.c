@@ -183,23 +183,36 @@ static PyObject *allocate_scores(struct problem *p, enum framework framework)
     return scores;
 }
 
-/* The problem as the Python side has it. */
-static PyObject *fields_of(const struct problem *p, PyObject *const *args)
+/* What the backward pass needs of the problem besides the argmax, as torch_ops.kept_of says it:
+ * the arrays there are, and before the choices the bits of those arrays. 0, or -1 with an
+ * exception. */
+static int keep(const struct problem *p, PyObject *const *args, PyObject **kept, PyObject **rest)
 {
-    const int64_t numbers[] = {p->op.pairing,
+    int64_t present = 0;
+    const int64_t choices[] = {p->op.pairing,
                                p->op.q.normalize + 2 * p->op.d.normalize,
                                p->op.precision,
                                p->op.q.offsets ? p->op.q.len_max : 0,
                                p->op.d.offsets ? p->op.d.len_max : 0,
                                0,
                                0};
-    PyObject *fields = PyTuple_New(FIELDS);
-    for (int i = 0; fields && i < FIELDS; i++) {
-        PyObject *field = i < TENSORS ? Py_NewRef(args[i]) : PyLong_FromLongLong(numbers[i - TENSORS]);
-        if (!field || PyTuple_SetItem(fields, i, field))
-            Py_CLEAR(fields);
+    PyObject *arrays[TENSORS];
+    Py_ssize_t count = 0;
+    for (int i = 0; i < TENSORS; i++)
+        if (args[i] != Py_None) {
+            arrays[count++] = args[i];
+            present |= (int64_t)1 << i;
+        }
+    *kept = PyTuple_New(count);
+    *rest = PyTuple_New(1 + FIELDS - TENSORS);
+    for (Py_ssize_t i = 0; *kept && i < count; i++)
+        PyTuple_SetItem(*kept, i, Py_NewRef(arrays[i]));
+    for (int i = 0; *rest && i < 1 + FIELDS - TENSORS; i++) {
+        PyObject *number = PyLong_FromLongLong(i ? choices[i - 1] : present);
+        if (!number || PyTuple_SetItem(*rest, i, number))
+            Py_CLEAR(*rest);
     }
-    return fields;
+    return *kept && *rest ? 0 : -1;
 }
 
 /* maxsim(*fields, differentiable) -> scores, with their history where gradients are wanted. The
@@ -209,7 +222,8 @@ PyObject *native_maxsim(PyObject *self, PyObject *const *args, Py_ssize_t n)
 {
     (void)self;
     struct problem p;
-    PyObject *scores = NULL, *results = NULL, *fields = NULL;
+    PyObject *scores = NULL, *results = NULL, *kept = NULL, *rest = NULL;
+    int trains = 0;
     if (expect_arguments("maxsim", n, FIELDS + 1))
         return NULL;
     enum framework framework = plain_framework(args);
@@ -220,7 +234,7 @@ PyObject *native_maxsim(PyObject *self, PyObject *const *args, Py_ssize_t n)
     if (framework == PLAIN_TORCH && args[FIELDS] == Py_True && wants_gradients(args)) {
         if (p.op.q.offsets || (p.in[Q].ndim == 3 && p.in[D].ndim > 2))
             results = run_forward(&p);
-        fields = results ? fields_of(&p, args) : NULL;
+        trains = results && !keep(&p, args, &kept, &rest);
         goto out_release;
     }
     scores = allocate_scores(&p, framework);
@@ -230,14 +244,79 @@ PyObject *native_maxsim(PyObject *self, PyObject *const *args, Py_ssize_t n)
 out_release:
     PyErr_Clear();
     problem_release(&p);
-    if (fields) /* what hooks of autograd raise here is meant for the caller */
-        scores = PyObject_CallFunctionObjArgs(known.train, args[Q], args[D], args[Q_WEIGHTS], fields, results,
-                                              Py_False, NULL);
+    if (trains) /* what hooks of autograd raise here is meant for the caller */
+        scores = PyObject_CallFunctionObjArgs(known.train, args[Q], args[D], args[Q_WEIGHTS], kept, rest,
+                                              results, Py_False, NULL);
     else if (!scores)
         scores = Py_NewRef(Py_None);
-    Py_XDECREF(fields);
+    Py_XDECREF(kept);
+    Py_XDECREF(rest);
     Py_XDECREF(results);
     return scores;
+}
+
+/* Are the arguments of maxsim_backward what eager training gives, plainly, with no second
+ * derivative wanted? */
+static int plain_backward(PyObject *const *args)
+{
+    if (!known.train || !PyTuple_Check(args[0]) || !PyTuple_Check(args[1]) || !PyTuple_Check(args[2]) ||
+        PyTuple_Size(args[1]) != 1 + FIELDS - TENSORS || PyTuple_Size(args[2]) < 3 ||
+        !all_of(args + 3, 1, known.tensor, known.parameter))
+        return 0;
+    for (Py_ssize_t i = 0; i < PyTuple_Size(args[0]); i++) {
+        PyObject *one = PyTuple_GetItem(args[0], i);
+        if (!all_of(&one, 1, known.tensor, known.parameter))
+            return 0;
+    }
+    return !way_now() && !says(known.grad_enabled);
+}
+
+/* The gradient of the scores as a contiguous one, a new reference; that of a sum repeats one
+ * number. NULL where it is not plain. */
+static PyObject *contiguous(PyObject *gradient)
+{
+    struct view v = {0};
+    int failed = view_read(&v, gradient, "grad_scores", 0), is = !failed && view_is_contiguous(&v);
+    view_release(&v);
+    if (failed || is)
+        return is ? Py_NewRef(gradient) : NULL;
+    PyObject *method = PyObject_GetAttrString(gradient, "contiguous");
+    PyObject *made = method ? PyObject_CallNoArgs(method) : NULL;
+    Py_XDECREF(method);
+    return made;
+}
+
+/* maxsim_backward(saved, rest, needs, grad_scores) -> what backward of the Function that
+ * register_train was given answers: gradients of q, d and q_weights, None for what is not
+ * wanted and for its other four arguments. saved are the argmax and the arrays, rest as keep()
+ * made them. None: take the long way. */
+PyObject *native_maxsim_backward(PyObject *self, PyObject *const *args, Py_ssize_t n)
+{
+    PyObject *call[FIELDS + 5], *gradient = NULL, *grads = NULL, *result = NULL;
+    if (expect_arguments("maxsim_backward", n, 4))
+        return NULL;
+    if (!plain_backward(args))
+        Py_RETURN_NONE;
+    Py_ssize_t kept = PyTuple_Size(args[0]), next = 1;
+    long long present = PyLong_AsLongLong(PyTuple_GetItem(args[1], 0));
+    for (int i = 0; i < TENSORS; i++)
+        call[i] = present >> i & 1 && next < kept ? PyTuple_GetItem(args[0], next++) : Py_None;
+    for (int i = TENSORS; i < FIELDS; i++)
+        call[i] = PyTuple_GetItem(args[1], 1 + i - TENSORS);
+    gradient = next == kept ? contiguous(args[3]) : NULL;
+    call[FIELDS] = gradient;
+    call[FIELDS + 1] = PyTuple_GetItem(args[0], 0);
+    for (int i = 0; i < 3; i++)
+        call[FIELDS + 2 + i] = PyTuple_GetItem(args[2], i);
+    if (gradient)
+        grads = native_backward(self, call, FIELDS + 5);
+    if (grads)
+        result = PyTuple_Pack(7, PyTuple_GetItem(grads, 0), PyTuple_GetItem(grads, 1),
+                              PyTuple_GetItem(grads, 2), Py_None, Py_None, Py_None, Py_None);
+    Py_XDECREF(gradient);
+    Py_XDECREF(grads);
+    PyErr_Clear();
+    return result ? result : Py_NewRef(Py_None);
 }
 
 /* best(*fields, k, smallest) -> (values, ids) of the best min(k, documents) of each query, new

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from late_interaction_kernels import _native
+from late_interaction_kernels import _native, maxsim, maxsim_pairs, maxsim_varlen
 from late_interaction_kernels._engine import torch_arrays, torch_ops, torch_plain, verbs
 from late_interaction_kernels._engine.problem import (
     ARRAYS,
@@ -195,3 +195,40 @@ def test_gradients_of_numpy_are_added():
     verbs.grad(ours, grad_scores.numpy(), argmax.numpy(), into, accumulate=True)
     for got, there in zip(into, want):
         assert np.array_equal(got, there.numpy() + 1)
+
+
+@pytest.mark.parametrize("frozen", ["none", "q", "d"])
+@pytest.mark.parametrize("kind", ["all", "masks", "weights", "candidates", "packed", "pairs"])
+def test_the_short_way_back_gives_the_bits_of_the_long_one(kind, frozen, monkeypatch):
+    """Of contiguous gradients of scores and of those of a sum, which are one number."""
+    q, d = (
+        torch.randn(3, 5, 16, requires_grad=frozen != "q"),
+        torch.randn(4, 7, 16, requires_grad=frozen != "d"),
+    )
+    q_mask, d_mask = torch.rand(3, 5) > 0.3, torch.rand(4, 7) > 0.3
+    weights = torch.rand(3, 5, requires_grad=True)
+    scored = {
+        "all": lambda: maxsim(q, d, normalize=True),
+        "masks": lambda: maxsim(q, d, q_mask, d_mask, normalize=True),
+        "weights": lambda: maxsim(q, d, q_weights=weights, normalize=True),
+        "candidates": lambda: maxsim(q, d[:3, None].expand(3, 2, 7, 16)),
+        "packed": lambda: maxsim_varlen(
+            q.view(-1, 16), d.view(-1, 16), torch.tensor([0, 4, 15]), torch.tensor([0, 20, 20, 28]), 11, 20
+        ),
+        "pairs": lambda: maxsim_pairs(q, d[:3], normalize=True),
+    }[kind]
+    wanted = [x for x in (q, d, weights) if x.requires_grad and (x is not weights or kind == "weights")]
+
+    def both():
+        scores = scored()
+        grad = torch.randn(scores.shape, generator=torch.Generator().manual_seed(1))
+        own = torch.autograd.grad(scores, wanted, grad, retain_graph=True)
+        return own + torch.autograd.grad(scores.sum(), wanted)
+
+    long = torch_ops._train_backward
+    monkeypatch.setattr(torch_ops, "_train_backward", None)
+    short = both()
+    monkeypatch.setattr(torch_ops, "_train_backward", long)
+    monkeypatch.setattr(_native, "maxsim_backward", lambda *a: None)
+    for one, other in zip(short, both(), strict=True):
+        assert torch.equal(one, other) and one.abs().sum() > 0

@@ -310,26 +310,22 @@ torch.library.register_autograd(
 torch.library.register_autograd("late_interaction_kernels::grad", _no_second_derivative, lib=_library)
 
 
-# The arrays without a gradient of their own, which stand behind q and d.
-_OTHERS = slice(2, ARRAY_COUNT)
-_NO_OTHERS = (None,) * (ARRAY_COUNT - 2)
-
-
 class _Train(torch.autograd.Function):
-    """Eager training: apply(q, d, q_weights, fields, (scores, argmax), want_argmax) gives
-    scores that are computed already their history. Only what can have a gradient passes through
-    autograd; a Function with setup_context would spend 40 us on binding its arguments."""
+    """Eager training: apply(q, d, q_weights, *kept_of(fields), (scores, argmax), want_argmax)
+    gives scores that are computed already their history. Only what can have a gradient passes
+    through autograd; a Function with setup_context would spend 40 us on binding its arguments.
+
+    What stands here is all that Python itself does in a plain step: ``_native`` has the rest,
+    forward and backward."""
 
     @staticmethod
     def forward(
-        ctx: Any, q: Any, d: Any, q_weights: Any, fields: Any, results: Any, want_argmax: bool
+        ctx: Any, q: Any, d: Any, q_weights: Any, kept: Any, rest: Any, results: Any, want_argmax: bool
     ) -> Any:
         scores, argmax = results
         ctx.set_materialize_grads(False)
-        others = [x for x in fields[_OTHERS] if x is not None]
-        ctx.save_for_backward(argmax, q, d, *others)
-        ctx.choices = fields[ARRAY_COUNT:]
-        ctx.present = [x is not None for x in fields[_OTHERS]] if others else None
+        ctx.save_for_backward(argmax, *kept)
+        ctx.rest = rest
         if not want_argmax:
             return scores
         ctx.mark_non_differentiable(argmax)
@@ -338,27 +334,45 @@ class _Train(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_scores: Any, _: Any = None) -> tuple[Any, ...]:
         if grad_scores is None:
-            return (None,) * 6
-        argmax, q, d, *rest = ctx.saved_tensors
-        kept = iter(rest)
-        others = (
-            _NO_OTHERS if ctx.present is None else [next(kept) if there else None for there in ctx.present]
-        )
-        want = ctx.needs_input_grad[:3]
-        call = (q, d, *others, *ctx.choices, grad_scores, argmax, *want)
-        between = way(grad_scores)
-        if between & TRANSFORMED:
-            grads = apply(_Grad, *call)
-        elif between:
-            grads = torch.ops.late_interaction_kernels.grad(*call)
-        elif torch.is_grad_enabled():
-            with torch.no_grad():
-                grads = run_grad(*call)
-            sources = q, d, others[_WEIGHTS - 2], grad_scores
-            grads = tuple(None if g is None else apply(Once, g, *sources) for g in grads)
-        else:
-            return (*run_grad(*call), None, None, None)
-        return (*(g if wanted else None for g, wanted in zip(grads, want, strict=True)), None, None, None)
+            return (None,) * 7
+        saved, needs = ctx.saved_tensors, ctx.needs_input_grad
+        if not torch.compiler.is_compiling():
+            grads = _native.maxsim_backward(saved, ctx.rest, needs, grad_scores)
+            if grads is not None:
+                return grads
+        return (*_train_backward(saved, ctx.rest, needs[:3], grad_scores), None, None, None, None)
+
+
+def kept_of(flat: tuple[Any, ...]) -> tuple[Any, Any]:
+    """Of the fields of a problem what its backward pass needs besides the argmax: the arrays
+    there are, and before the choices a number whose bits say which arrays those are. The short
+    way has them from ``keep`` in native/short.c.
+    """
+    arrays = flat[:ARRAY_COUNT]
+    present = sum(1 << i for i, x in enumerate(arrays) if x is not None)
+    return tuple(x for x in arrays if x is not None), (present, *flat[ARRAY_COUNT:])
+
+
+def _train_backward(saved: Any, rest: Any, want: tuple[bool, ...], grad_scores: Any) -> Any:
+    """_Train's gradients of q, d and q_weights where the short way does not go."""
+    argmax, *kept = saved
+    present, *choices = rest
+    left = iter(kept)
+    arrays = [next(left) if present >> i & 1 else None for i in range(ARRAY_COUNT)]
+    call = (*arrays, *choices, grad_scores, argmax, *want)
+    between = way(grad_scores)
+    if between & TRANSFORMED:
+        grads = apply(_Grad, *call)
+    elif between:
+        grads = torch.ops.late_interaction_kernels.grad(*call)
+    elif torch.is_grad_enabled():
+        with torch.no_grad():
+            grads = run_grad(*call)
+        sources = arrays[_Q], arrays[_D], arrays[_WEIGHTS], grad_scores
+        grads = tuple(None if g is None else apply(Once, g, *sources) for g in grads)
+    else:
+        return run_grad(*call)
+    return tuple(g if wanted else None for g, wanted in zip(grads, want, strict=True))
 
 
 class _Score(torch.autograd.Function):
@@ -442,7 +456,7 @@ def score(p: Problem, want_argmax: bool = False) -> tuple[Any, Any]:
     elif between:
         scores, argmax = apply(_Score, *flat, True)
     elif needs_grad:
-        scores, argmax = _train(q, d, weights, flat, run_score(p, True), True)
+        scores, argmax = _train(q, d, weights, *kept_of(flat), run_score(p, True), True)
     else:
         scores, argmax = run_score(p, want_argmax)
     return scores, argmax if want_argmax else None

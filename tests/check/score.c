@@ -28,6 +28,8 @@ static int same_token(const struct problem *p, int64_t j, int64_t a, int64_t b)
 {
     if (p->op.d.normalize && p->op.d.scale) /* equal factors of different scales: not so in f32 */
         return 0;
+    if (problem_rounded(p)) /* of a sum that two codes and buckets make, each has its own integers */
+        return 0;
     size_t dim = (size_t)p->d.dim;
     int64_t row_a = j * p->d.len + a, row_b = j * p->d.len + b;
     return p->d.factor[row_a] == p->d.factor[row_b] &&

@@ -16,8 +16,7 @@ void lik_avx2_decode(const struct lik_cpu_decoder *decoder, float *dst, const vo
                      const uint8_t *bytes, int64_t dim);
 void lik_avx2_widen(float *dst, const void *src, int32_t dtype, int64_t n);
 float lik_avx2_quantize(int8_t *dst, const float *src, int64_t n, float room);
-int64_t lik_avx2_decode_i8(const struct lik_cpu_decoder *decoder, int8_t *dst,
-                           const struct lik_cpu_rounded *centroid, const uint8_t *bytes, int64_t dim);
+void lik_avx2_decode_i8(const struct lik_cpu_decoder *decoder, const struct lik_cpu_compressed *tokens);
 void lik_avx2_narrow(void *dst, const float *src, int32_t dtype, int64_t n);
 float lik_avx2_sum_squares(const float *x, int64_t n);
 float lik_avx2_sum_squares_of(float scale, const float *x, int64_t n);

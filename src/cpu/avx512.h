@@ -9,8 +9,7 @@ void lik_avx512_pack(float *packed, int64_t stride, const float *const *rows, co
                      int64_t dim);
 void lik_avx512_decode(const struct lik_cpu_decoder *decoder, float *dst, const void *centroid,
                        const uint8_t *bytes, int64_t dim);
-int64_t lik_avx512_decode_i8(const struct lik_cpu_decoder *decoder, int8_t *dst,
-                             const struct lik_cpu_rounded *centroid, const uint8_t *bytes, int64_t dim);
+void lik_avx512_decode_i8(const struct lik_cpu_decoder *decoder, const struct lik_cpu_compressed *tokens);
 LIK_TILE_DECLARE(lik_avx512_f32);
 LIK_TILE_DECLARE(lik_avx512_f16);
 LIK_TILE_DECLARE(lik_avx512_bf16);

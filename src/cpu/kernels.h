@@ -109,6 +109,19 @@ struct lik_cpu_rounded {
 
 #define LIK_ROUNDED_UNIT 32
 
+/* Tokens to decode to integers, and what becomes of them. While a level decodes one it asks for
+ * the centroid LIK_DECODE_AHEAD tokens further on, and the residual `ahead` bytes behind. */
+struct lik_cpu_compressed {
+    int64_t count, dim, ahead;
+    const void *const *centroids; /* [count + LIK_DECODE_AHEAD]: struct lik_cpu_rounded */
+    const uint8_t *const *bytes;  /* [count]: residuals; of 0 bits none is read */
+    int8_t *rows;                 /* [count, dim]: each token in its centroid's unit */
+    float *units;                 /* [count]: their centroids' */
+    int32_t *squares;             /* [count]: their sums, below 2^31 (dim is at most 2^16) */
+};
+
+#define LIK_DECODE_AHEAD 16
+
 struct lik_cpu_kernels {
     const char *level;
     struct lik_cpu_geometry geometry;
@@ -131,10 +144,8 @@ struct lik_cpu_kernels {
                    const uint8_t *bytes, int64_t dim);
     /* dst[0 ... n) = src as f32, contiguous. */
     void (*widen)(float *dst, const void *src, int32_t dtype, int64_t n);
-    /* dst[0 ... dim) = the token of this centroid and these bytes, in the centroid's unit;
-     * returns the sum of their squares. */
-    int64_t (*decode_i8)(const struct lik_cpu_decoder *decoder, int8_t *dst,
-                         const struct lik_cpu_rounded *centroid, const uint8_t *bytes, int64_t dim);
+    /* Decodes tokens to integers. */
+    void (*decode_i8)(const struct lik_cpu_decoder *decoder, const struct lik_cpu_compressed *tokens);
     /* Rounds to integers, src = unit * dst, which are at most 127 once something no larger than
      * `room`, in this unit, is added; returns the unit. 0 where all is too small for one, NaN
      * where something is not finite; then dst is 0. */

@@ -6,8 +6,10 @@
 
 #include <string.h>
 
-#define AHEAD   16 /* tokens whose centroids are on their way: they come from L3 or memory */
-#define FARTHER 16 /* tokens more for which residuals are: those come from memory */
+/* Tokens whose f32 centroids are on their way: they come from L3 or memory. */
+#define AHEAD 16
+/* Tokens more for which residuals are than rounded centroids: they come from memory. */
+#define FARTHER 16
 
 static int takes_f32(const struct lik_score *op)
 {
@@ -153,38 +155,73 @@ void lik_cpu_round_centroids(struct lik_cpu_job *job, struct lik_cpu_slot *slot)
     }
 }
 
-static void load_rounded(const struct lik_cpu_job *job, int64_t j, int64_t from, int64_t to,
+/* Decodes `count` rows from r on, which point to their centroids until then. */
+static void decode_rows(const struct lik_cpu_job *job, struct lik_cpu_stream *stream,
+                        struct lik_cpu_slot *slot, int64_t r, int64_t count)
+{
+    const int64_t dim = job->op->d.dim;
+    int32_t squares[LIK_STREAM_ROWS_MAX];
+    struct lik_cpu_compressed tokens = {.count = count, .dim = dim};
+    tokens.ahead = (LIK_DECODE_AHEAD + FARTHER) * job->op->d.strides.token;
+    tokens.centroids = stream->rows + r;
+    tokens.bytes = stream->residual + r;
+    tokens.rows = slot->gathered + r * dim;
+    tokens.units = stream->unit + r;
+    tokens.squares = squares;
+    for (int64_t n = 0; n < LIK_DECODE_AHEAD; n++)
+        stream->rows[r + count + n] = stream->rows[r + count - 1];
+    job->kernels->decode_i8(&slot->documents.decoder, &tokens);
+    for (int64_t i = 0; i < count; i++)
+        stream->rows[r + i] = tokens.rows + i * dim;
+    for (int64_t i = 0; i < count; i++)
+        stream->norm[r + i] = stream->unit[r + i] * sqrtf((float)squares[i]);
+}
+
+#define FIND_CENTROIDS(type)                                                                        \
+    for (int64_t r = from; r < to; r++) {                                                           \
+        const int64_t t = stream->index[r];                                                         \
+        stream->rows[r] =                                                                           \
+            (const char *)job->rounded + ((const type *)d->codes)[codes + t * step] * record_bytes; \
+        stream->residual[r] = residuals + t * stride;                                               \
+    }
+
+/* Finds centroids and residuals for decode_rounded; where centroids are rounded one at a time,
+ * decodes. */
+static void find_rounded(const struct lik_cpu_job *job, int64_t j, int64_t from, int64_t to,
                          struct lik_cpu_stream *stream, struct lik_cpu_slot *slot)
 {
     const struct lik_tokens *d = &job->op->d;
-    const struct lik_cpu_decoder *decoder = &slot->documents.decoder;
     const int64_t codes = lik_tokens_base(d, &d->codes_strides, j), step = d->codes_strides.token;
-    const int64_t base = decoder->bits ? lik_tokens_base(d, &d->strides, j) : 0;
     const int64_t record_bytes = lik_cpu_rounded_bytes(d->dim);
-    const int64_t token_bytes = decoder->bits ? lik_residual_bytes(d->dim, decoder->bits) : 0;
-    for (int64_t r = from; r < to; r++) {
-        if (job->rounded && r + AHEAD < to) {
-            int64_t next = stream->index[r + AHEAD];
-            lik_cpu_prefetch(rounded_at(job->rounded, d->dim, lik_code_at(d, codes + next * step)),
-                             record_bytes);
-            if (decoder->bits)
-                lik_cpu_prefetch((const char *)d->data + base + (next + FARTHER) * d->strides.token,
-                                 token_bytes);
+    const int64_t stride = d->codec->bits ? d->strides.token : 0;
+    const uint8_t *residuals = d->codec->bits ? (const uint8_t *)d->data : NULL;
+    if (d->codec->bits)
+        residuals += lik_tokens_base(d, &d->strides, j);
+    if (!job->rounded) {
+        for (int64_t r = from; r < to; r++) {
+            int64_t t = stream->index[r];
+            round_centroid(&slot->documents, lik_code_at(d, codes + t * step), slot->token, slot->rounded);
+            stream->rows[r] = slot->rounded;
+            stream->residual[r] = residuals + t * stride;
+            decode_rows(job, stream, slot, r, 1);
         }
-        int64_t code = lik_code_at(d, codes + stream->index[r] * step);
-        struct lik_cpu_rounded *centroid =
-            job->rounded ? rounded_at(job->rounded, d->dim, code) : slot->rounded;
-        if (!job->rounded)
-            round_centroid(&slot->documents, code, slot->token, centroid);
-        const uint8_t *bytes = NULL;
-        if (decoder->bits)
-            bytes = (const uint8_t *)d->data + base + stream->index[r] * d->strides.token;
-        int8_t *row = slot->gathered + r * d->dim;
-        int64_t squares = job->kernels->decode_i8(decoder, row, centroid, bytes, d->dim);
-        stream->unit[r] = centroid->unit;
-        stream->row_scale[r] = centroid->unit * sqrtf((float)squares);
-        stream->rows[r] = row;
+        return;
     }
+    switch (d->codes_dtype) {
+    case LIK_I16: FIND_CENTROIDS(uint16_t) break;
+    case LIK_I32: FIND_CENTROIDS(int32_t) break;
+    default: FIND_CENTROIDS(int64_t) break;
+    }
+    for (int64_t r = from; r < lik_min_i64(to, LIK_DECODE_AHEAD); r++)
+        lik_cpu_prefetch(stream->rows[r], record_bytes);
+}
+
+/* Makes rows of what find_rounded found. */
+static void decode_rounded(const struct lik_cpu_job *job, struct lik_cpu_stream *stream,
+                           struct lik_cpu_slot *slot)
+{
+    if (job->rounded)
+        decode_rows(job, stream, slot, 0, stream->count);
 }
 
 /* As f32, and from there to integers of a unit of the token's own: so its bits depend on it
@@ -199,7 +236,7 @@ static void load_i8(const struct lik_cpu_job *job, int64_t j, int64_t from, int6
         int8_t *row = slot->gathered + r * d->dim;
         lik_cpu_load_token(&slot->documents, j, stream->index[r], slot->token);
         if (d->normalize)
-            stream->row_scale[r] = lik_cpu_norm(job->kernels, slot->token, d->dim);
+            stream->norm[r] = lik_cpu_norm(job->kernels, slot->token, d->dim);
         stream->unit[r] = job->kernels->quantize(row, slot->token, d->dim, 0);
         stream->rows[r] = row;
     }
@@ -258,26 +295,28 @@ static void gather_products(const struct lik_cpu_job *job, int64_t j, int64_t fr
 #define KERNELS(name) offsetof(struct lik_cpu_kernels, name)
 
 static const struct lik_cpu_loader loaders[] = {
-    {"_one_hot", takes_table, 0, 4, LIK_ROWS_READ, KERNELS(look_up), 0, 0, 0, find_products},
-    {"_one_hot_gather", takes_one_hot, 0, 4, LIK_ROWS_LOADED, KERNELS(look_up), 0, 0, 0, gather_products},
-    {"_q7", takes_residual_rounded, 4, 1, LIK_ROWS_RING, KERNELS(i8_q7), 1, 0, 1, load_rounded},
-    {"_q16", takes_residual_i8, 2, 1, LIK_ROWS_RING, KERNELS(i8_q16), 1, 0, 1, load_i8},
-    {"", takes_residual, 1, 4, LIK_ROWS_LOADED, KERNELS(f32), 0, 0, 0, load_f32},
-    {"", takes_f32, 1, 4, LIK_ROWS_READ, KERNELS(f32), 0, 0, 0, NULL},
-    {"", takes_f16, 1, 2, LIK_ROWS_WIDENED, KERNELS(f16), 0, 0, 0, NULL},
-    {"_dot", takes_bf16_dot, 2, 2, LIK_ROWS_READ, KERNELS(bf16_dot), 0, 1, 0, NULL},
-    {"_dot", takes_bf16_dot_apart, 2, 2, LIK_ROWS_READ, KERNELS(bf16_dot), 2, 1, 0, gather},
-    {"", takes_bf16, 1, 2, LIK_ROWS_WIDENED, KERNELS(bf16), 0, 0, 0, NULL},
-    {"_q7", takes_i8_q7, 4, 1, LIK_ROWS_RING, KERNELS(i8_q7), 0, 0, 0, NULL},
-    {"_q7", takes_i8_q7_apart, 4, 1, LIK_ROWS_RING, KERNELS(i8_q7), 1, 0, 0, gather},
-    {"_q16", takes_i8_q16, 2, 1, LIK_ROWS_RING, KERNELS(i8_q16), 0, 0, 0, NULL},
-    {"_q16", takes_i8_q16_apart, 2, 1, LIK_ROWS_RING, KERNELS(i8_q16), 1, 0, 0, gather},
-    {"_gather", takes_any, 1, 4, LIK_ROWS_LOADED, KERNELS(f32), 0, 0, 0, load_f32},
+    {"_one_hot", takes_table, 0, 4, LIK_ROWS_READ, KERNELS(look_up), 0, 0, 0, find_products, NULL},
+    {"_one_hot_gather", takes_one_hot, 0, 4, LIK_ROWS_LOADED, KERNELS(look_up), 0, 0, 0, gather_products,
+     NULL},
+    {"_q7", takes_residual_rounded, 4, 1, LIK_ROWS_RING, KERNELS(i8_q7), 1, 0, 1, find_rounded,
+     decode_rounded},
+    {"_q16", takes_residual_i8, 2, 1, LIK_ROWS_RING, KERNELS(i8_q16), 1, 0, 1, load_i8, NULL},
+    {"", takes_residual, 1, 4, LIK_ROWS_LOADED, KERNELS(f32), 0, 0, 0, load_f32, NULL},
+    {"", takes_f32, 1, 4, LIK_ROWS_READ, KERNELS(f32), 0, 0, 0, NULL, NULL},
+    {"", takes_f16, 1, 2, LIK_ROWS_WIDENED, KERNELS(f16), 0, 0, 0, NULL, NULL},
+    {"_dot", takes_bf16_dot, 2, 2, LIK_ROWS_READ, KERNELS(bf16_dot), 0, 1, 0, NULL, NULL},
+    {"_dot", takes_bf16_dot_apart, 2, 2, LIK_ROWS_READ, KERNELS(bf16_dot), 2, 1, 0, gather, NULL},
+    {"", takes_bf16, 1, 2, LIK_ROWS_WIDENED, KERNELS(bf16), 0, 0, 0, NULL, NULL},
+    {"_q7", takes_i8_q7, 4, 1, LIK_ROWS_RING, KERNELS(i8_q7), 0, 0, 0, NULL, NULL},
+    {"_q7", takes_i8_q7_apart, 4, 1, LIK_ROWS_RING, KERNELS(i8_q7), 1, 0, 0, gather, NULL},
+    {"_q16", takes_i8_q16, 2, 1, LIK_ROWS_RING, KERNELS(i8_q16), 0, 0, 0, NULL, NULL},
+    {"_q16", takes_i8_q16_apart, 2, 1, LIK_ROWS_RING, KERNELS(i8_q16), 1, 0, 0, gather, NULL},
+    {"_gather", takes_any, 1, 4, LIK_ROWS_LOADED, KERNELS(f32), 0, 0, 0, load_f32, NULL},
 };
 
 int lik_cpu_rounds_centroids(const struct lik_cpu_loader *loader)
 {
-    return loader->load == load_rounded;
+    return loader->decode == decode_rounded;
 }
 
 const struct lik_cpu_loader *lik_cpu_find_loader(const struct lik_cpu_kernels *kernels,

@@ -18,8 +18,7 @@ void lik_neon_pack(float *packed, int64_t stride, const float *const *rows, cons
 void lik_neon_look_up(const struct lik_rows *job);
 void lik_neon_decode(const struct lik_cpu_decoder *decoder, float *dst, const void *centroid,
                      const uint8_t *bytes, int64_t dim);
-int64_t lik_neon_decode_i8(const struct lik_cpu_decoder *decoder, int8_t *dst,
-                           const struct lik_cpu_rounded *centroid, const uint8_t *bytes, int64_t dim);
+void lik_neon_decode_i8(const struct lik_cpu_decoder *decoder, const struct lik_cpu_compressed *tokens);
 float lik_neon_quantize(int8_t *dst, const float *src, int64_t n, float room);
 void lik_neon_widen(float *dst, const void *src, int32_t dtype, int64_t n);
 void lik_neon_narrow(void *dst, const float *src, int32_t dtype, int64_t n);

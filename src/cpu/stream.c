@@ -110,7 +110,7 @@ void lik_cpu_fill_stream(const struct lik_score *op, int64_t row, const struct l
     look_ahead(op, row, plan, *at, stream);
 }
 
-/* Norms of rows from ... to - 1 into row_scale. */
+/* Norms of rows from ... to - 1. */
 static void take_norms(const struct lik_cpu_job *job, int64_t from, int64_t to, struct lik_cpu_stream *stream,
                        struct lik_cpu_slot *slot)
 {
@@ -121,7 +121,19 @@ static void take_norms(const struct lik_cpu_job *job, int64_t from, int64_t to, 
             job->kernels->widen(slot->token, stream->rows[r], d->dtype, d->dim);
             token = slot->token;
         }
-        stream->row_scale[r] = lik_cpu_norm(job->kernels, token, d->dim);
+        stream->norm[r] = lik_cpu_norm(job->kernels, token, d->dim);
+    }
+}
+
+/* Scales of the segment's rows from ... to - 1 into row_scale. */
+static void take_scales(const struct lik_tokens *d, int64_t j, int64_t from, int64_t to,
+                        struct lik_cpu_stream *stream)
+{
+    const int64_t scales = from < to ? lik_tokens_base(d, &d->scale_strides, j) : 0;
+    const float *floats = d->scale_dtype == LIK_F32 ? d->scale : NULL;
+    for (int64_t r = from; r < to; r++) {
+        const int64_t at = scales + stream->index[r] * d->scale_strides.token;
+        stream->row_scale[r] = floats ? floats[at] : lik_load_f32(d->scale, d->scale_dtype, at);
     }
 }
 
@@ -130,27 +142,30 @@ int lik_cpu_load_stream(const struct lik_cpu_job *job, int64_t row, struct lik_c
 {
     const struct lik_tokens *d = &job->op->d;
     const struct lik_cpu_loader *loader = job->plan.loader;
+    const int64_t count = stream->count;
     int64_t r = 0;
-    for (int64_t s = 0; s < stream->segments && (loader->load || d->scale || d->normalize); s++) {
+    if (!loader->load && !d->scale && !d->normalize)
+        return 0;
+    for (int64_t s = 0; s < stream->segments; r = stream->ends[s++]) {
         int64_t j = lik_score_document(job->op, row, stream->column[s]), end = stream->ends[s];
         if (loader->load && r < end)
             loader->load(job, j, r, end, stream, slot);
         if (d->normalize && !loader->units)
             take_norms(job, r, end, stream, slot);
-        int64_t scales = d->scale && r < end ? lik_tokens_base(d, &d->scale_strides, j) : 0;
-        for (; r < end; r++) {
-            float scale = 1.0f;
-            if (d->scale)
-                scale = lik_load_f32(d->scale, d->scale_dtype,
-                                     scales + stream->index[r] * d->scale_strides.token);
-            if (d->normalize)
-                scale /= lik_clamp_norm(fabsf(scale) * stream->row_scale[r]);
-            if (loader->units)
-                scale *= stream->unit[r];
-            stream->row_scale[r] = scale;
-        }
+        if (d->scale)
+            take_scales(d, j, r, end, stream);
     }
-    for (; loader->load && r < stream->count + 2 * job->plan.geometry->tile_rows; r++)
-        stream->rows[r] = stream->rows[stream->count - 1];
+    if (loader->decode)
+        loader->decode(job, stream, slot);
+    for (r = 0; r < count; r++) { /* long runs of a few instructions */
+        float scale = d->scale ? stream->row_scale[r] : 1.0f;
+        if (d->normalize)
+            scale /= lik_clamp_norm(fabsf(scale) * stream->norm[r]);
+        if (loader->units)
+            scale *= stream->unit[r];
+        stream->row_scale[r] = scale;
+    }
+    for (; loader->load && r < count + 2 * job->plan.geometry->tile_rows; r++)
+        stream->rows[r] = stream->rows[count - 1];
     return d->scale || d->normalize || loader->units;
 }

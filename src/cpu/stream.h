@@ -14,7 +14,9 @@ struct lik_cpu_stream {
     const void *rows[LIK_STREAM_ROWS_MAX + 2 * LIK_TILE_ROWS_MAX];
     int32_t index[LIK_STREAM_ROWS_MAX + 2 * LIK_TILE_ROWS_MAX];
     float row_scale[LIK_STREAM_ROWS_MAX + 2 * LIK_TILE_ROWS_MAX];
-    float unit[LIK_STREAM_ROWS_MAX]; /* of rows that a loader made integers */
+    float norm[LIK_STREAM_ROWS_MAX];              /* of normalized rows */
+    float unit[LIK_STREAM_ROWS_MAX];              /* of rows that a loader made integers */
+    const uint8_t *residual[LIK_STREAM_ROWS_MAX]; /* of rows that `decode` makes */
     int32_t ends[LIK_STREAM_ROWS_MAX + 1];
     int64_t column[LIK_STREAM_ROWS_MAX + 1];
     int8_t kept[LIK_STREAM_ROWS_MAX + 1]; /* has the document kept a token, in this stream or before? */
@@ -43,11 +45,13 @@ struct lik_cpu_loader {
     /* Bytes of an element of `gathered`, whose rows `load` writes; 0: none. */
     int32_t gathered_bytes;
     int32_t bf16;  /* queries are packed as bf16, with their factors in the weights, as those of integers */
-    int32_t units; /* `load` leaves each row's unit, and its norm in row_scale */
+    int32_t units; /* its rows are integers: each has a unit, and its norm where rows have one */
     /* NULL: rows are where documents store them. Else makes rows from ... to - 1 of the stream,
      * which are tokens index[r] of document j. */
     void (*load)(const struct lik_cpu_job *job, int64_t j, int64_t from, int64_t to,
                  struct lik_cpu_stream *stream, struct lik_cpu_slot *slot);
+    /* NULL, or makes all of the stream's rows, of what `load` found. */
+    void (*decode)(const struct lik_cpu_job *job, struct lik_cpu_stream *stream, struct lik_cpu_slot *slot);
 };
 
 /* The first that takes the problem and has kernels at this level; the last takes every one. */

@@ -40,6 +40,7 @@ LIK_TILE_DECLARE(lik_avx512vnni_i8_q7);
                  .slice_elements = INT32_MAX, /* the panel comes from L2 fast enough */               \
                  .slice_unit_elements = LIK_TILE_VECTOR,                                              \
                  .makes_tiles = 1,                                                                    \
+                 .asks_rows = 1,                                                                      \
                  .in_place_lanes = 8,                                                                 \
                  __VA_ARGS__},                                                                        \
     LIK_AVX512_F32, .f16 = LIK_TILE_SHAPES(lik_avx512_f16), .bf16 = LIK_TILE_SHAPES(lik_avx512_bf16), \

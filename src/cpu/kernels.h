@@ -55,6 +55,10 @@ struct lik_rows {
     int32_t *tiles;
     int64_t tile_stride;
     int32_t tiles_kept, tiles_ready;
+    /* NULL, or makes the rows before `to`, with their factors: a kernel asks for rows before it
+     * reads them. LIK_TILE_ROWS_MAX rows before `to` stay. */
+    void (*make)(void *maker, int64_t to);
+    void *maker;
 };
 
 typedef void (*lik_rows_kernel)(const struct lik_rows *);
@@ -84,6 +88,7 @@ struct lik_cpu_geometry {
     /* 16-bit queries are two panels of 8 bits, as those of 7: the high bytes, then the low
      * ones, both signed */
     int32_t splits_i16;
+    int32_t asks_rows;    /* kernels of 7-bit queries ask for rows that are not there yet */
     int32_t reads_halves; /* f16 and bf16 kernels widen what they read each time: no f32 rows are kept */
 };
 

@@ -117,13 +117,12 @@ static int takes_residual_rounded(const struct lik_score *op)
 }
 
 /* `token`: f32 scratch of two tokens. */
-static void round_centroid(const struct lik_cpu_reader *reader, int64_t code, float *token,
+static void round_centroid(const struct lik_cpu_reader *reader, const void *centroid, float *token,
                            struct lik_cpu_rounded *to)
 {
     const struct lik_cpu_kernels *kernels = reader->kernels;
     const struct lik_cpu_decoder *decoder = &reader->decoder;
     const struct lik_tokens *x = reader->x;
-    const char *centroid = lik_centroid_at(x, code, (int64_t)lik_dtype_bytes(decoder->centroids_dtype));
     kernels->widen(token, centroid, decoder->centroids_dtype, x->dim);
     if (decoder->round_to != LIK_F32 && decoder->round_to != decoder->centroids_dtype) {
         kernels->narrow(token + x->dim, token, decoder->round_to, x->dim);
@@ -145,83 +144,74 @@ static struct lik_cpu_rounded *rounded_at(void *rounded, int64_t dim, int64_t n)
 
 void lik_cpu_round_centroids(struct lik_cpu_job *job, struct lik_cpu_slot *slot)
 {
-    int64_t count = job->op->d.codec->centroid_count, dim = job->op->d.dim;
+    const struct lik_tokens *d = &job->op->d;
+    const int64_t count = d->codec->centroid_count, dim = d->dim;
+    const int64_t element_bytes = (int64_t)lik_dtype_bytes(d->codec->centroids_dtype);
     for (;;) {
         int64_t n = atomic_fetch_add_explicit(&job->next, CENTROIDS_AT_ONCE, memory_order_relaxed);
         if (n >= count)
             return;
         for (int64_t end = lik_min_i64(n + CENTROIDS_AT_ONCE, count); n < end; n++)
-            round_centroid(&slot->documents, n, slot->token, rounded_at(job->rounded, dim, n));
+            round_centroid(&slot->documents, lik_centroid_at(d, n, element_bytes), slot->token,
+                           rounded_at(job->rounded, dim, n));
     }
 }
 
-/* Decodes `count` rows from r on, which point to their centroids until then. */
-static void decode_rows(const struct lik_cpu_job *job, struct lik_cpu_stream *stream,
-                        struct lik_cpu_slot *slot, int64_t r, int64_t count)
-{
-    const int64_t dim = job->op->d.dim;
-    int32_t squares[LIK_STREAM_ROWS_MAX];
-    struct lik_cpu_compressed tokens = {.count = count, .dim = dim};
-    tokens.ahead = (LIK_DECODE_AHEAD + FARTHER) * job->op->d.strides.token;
-    tokens.centroids = stream->rows + r;
-    tokens.bytes = stream->residual + r;
-    tokens.rows = slot->gathered + r * dim;
-    tokens.units = stream->unit + r;
-    tokens.squares = squares;
-    for (int64_t n = 0; n < LIK_DECODE_AHEAD; n++)
-        stream->rows[r + count + n] = stream->rows[r + count - 1];
-    job->kernels->decode_i8(&slot->documents.decoder, &tokens);
-    for (int64_t i = 0; i < count; i++)
-        stream->rows[r + i] = tokens.rows + i * dim;
-    for (int64_t i = 0; i < count; i++)
-        stream->norm[r + i] = stream->unit[r + i] * sqrtf((float)squares[i]);
-}
-
-#define FIND_CENTROIDS(type)                                                                        \
-    for (int64_t r = from; r < to; r++) {                                                           \
-        const int64_t t = stream->index[r];                                                         \
-        stream->rows[r] =                                                                           \
-            (const char *)job->rounded + ((const type *)d->codes)[codes + t * step] * record_bytes; \
-        stream->residual[r] = residuals + t * stride;                                               \
+#define FIND_CENTROIDS(type)                                                                         \
+    for (int64_t r = from; r < to; r++) {                                                            \
+        const int64_t t = stream->index[r];                                                          \
+        stream->centroid[r] = centroids + ((const type *)d->codes)[codes + t * step] * record_bytes; \
+        stream->residual[r] = residuals + t * stride;                                                \
     }
 
-/* Finds centroids and residuals for decode_rounded; where centroids are rounded one at a time,
- * decodes. */
+/* Finds centroids, rounded or not, and residuals, for decode_rounded. */
 static void find_rounded(const struct lik_cpu_job *job, int64_t j, int64_t from, int64_t to,
                          struct lik_cpu_stream *stream, struct lik_cpu_slot *slot)
 {
     const struct lik_tokens *d = &job->op->d;
     const int64_t codes = lik_tokens_base(d, &d->codes_strides, j), step = d->codes_strides.token;
-    const int64_t record_bytes = lik_cpu_rounded_bytes(d->dim);
     const int64_t stride = d->codec->bits ? d->strides.token : 0;
     const uint8_t *residuals = d->codec->bits ? (const uint8_t *)d->data : NULL;
+    const char *centroids = job->rounded ? (const char *)job->rounded : d->codec->centroids;
+    int64_t record_bytes = lik_cpu_rounded_bytes(d->dim);
+    (void)slot;
+    if (!job->rounded)
+        record_bytes = lik_centroid_stride(d) * (int64_t)lik_dtype_bytes(d->codec->centroids_dtype);
     if (d->codec->bits)
         residuals += lik_tokens_base(d, &d->strides, j);
-    if (!job->rounded) {
-        for (int64_t r = from; r < to; r++) {
-            int64_t t = stream->index[r];
-            round_centroid(&slot->documents, lik_code_at(d, codes + t * step), slot->token, slot->rounded);
-            stream->rows[r] = slot->rounded;
-            stream->residual[r] = residuals + t * stride;
-            decode_rows(job, stream, slot, r, 1);
-        }
-        return;
-    }
     switch (d->codes_dtype) {
     case LIK_I16: FIND_CENTROIDS(uint16_t) break;
     case LIK_I32: FIND_CENTROIDS(int32_t) break;
     default: FIND_CENTROIDS(int64_t) break;
     }
-    for (int64_t r = from; r < lik_min_i64(to, LIK_DECODE_AHEAD); r++)
-        lik_cpu_prefetch(stream->rows[r], record_bytes);
+    for (int64_t r = from; job->rounded && r < lik_min_i64(to, LIK_DECODE_AHEAD); r++)
+        lik_cpu_prefetch(stream->centroid[r], record_bytes);
+    for (int64_t r = to; r < to + LIK_DECODE_AHEAD; r++) /* if no others follow */
+        stream->centroid[r] = stream->centroid[to - 1];
 }
 
-/* Makes rows of what find_rounded found. */
-static void decode_rounded(const struct lik_cpu_job *job, struct lik_cpu_stream *stream,
-                           struct lik_cpu_slot *slot)
+static void decode_rounded(const struct lik_cpu_job *job, int64_t from, int64_t to,
+                           struct lik_cpu_stream *stream, struct lik_cpu_slot *slot)
 {
-    if (job->rounded)
-        decode_rows(job, stream, slot, 0, stream->count);
+    const int64_t dim = job->op->d.dim, at_once = job->rounded ? LIK_CPU_MADE_AT_ONCE : 1;
+    const void *one[1 + LIK_DECODE_AHEAD]; /* without rounded centroids: the one at hand */
+    int32_t squares[LIK_CPU_MADE_AT_ONCE];
+    struct lik_cpu_compressed tokens = {.dim = dim, .squares = squares};
+    tokens.ahead = (LIK_DECODE_AHEAD + FARTHER) * job->op->d.strides.token;
+    for (int64_t n = 0; n < (int64_t)(sizeof one / sizeof *one); n++)
+        one[n] = slot->rounded;
+    for (int64_t r = from; r < to; r += tokens.count) {
+        tokens.count = lik_min_i64(at_once, to - r);
+        tokens.centroids = job->rounded ? stream->centroid + r : one;
+        tokens.bytes = stream->residual + r;
+        tokens.rows = (int8_t *)(uintptr_t)stream->rows[r];
+        tokens.units = stream->unit + r;
+        if (!job->rounded)
+            round_centroid(&slot->documents, stream->centroid[r], slot->token, slot->rounded);
+        job->kernels->decode_i8(&slot->documents.decoder, &tokens);
+        for (int64_t i = 0; i < tokens.count; i++)
+            stream->norm[r + i] = stream->unit[r + i] * sqrtf((float)squares[i]);
+    }
 }
 
 /* As f32, and from there to integers of a unit of the token's own: so its bits depend on it

@@ -163,6 +163,8 @@ FORCE_INLINE void run(const struct lik_rows *job, const enum product product, co
     __m512 sums[2][BLOCK_ROWS * 2], low[2][product == I16 ? BLOCK_ROWS * 2 : 1];
     int64_t segment = 0, distance;
     __asm__ volatile("ldtilecfg %0" ::"m"(shapes));
+    if (job->make)
+        job->make(job->maker, BLOCK_ROWS);
     for (int64_t at = 0; at < job->count + BLOCK_ROWS; at += BLOCK_ROWS) {
         const int64_t turn = at / BLOCK_ROWS % 2;
         if (at < job->count) {
@@ -176,6 +178,8 @@ FORCE_INLINE void run(const struct lik_rows *job, const enum product product, co
             multiply_block(job->packed, job->rows + at + 2 * BLOCK_ROWS, product, V, left, bytes, sums[turn],
                            low[turn]);
         }
+        if (job->make) /* while this block is multiplied */
+            job->make(job->maker, at + 2 * BLOCK_ROWS);
         if (at > 0)
             fold_block(job, product, V, at - BLOCK_ROWS, sums[!turn], low[!turn], &segment);
     }

@@ -137,6 +137,43 @@ static void take_scales(const struct lik_tokens *d, int64_t j, int64_t from, int
     }
 }
 
+/* Factors of rows from ... to - 1: of their scales, norms and units. */
+static void take_factors(const struct lik_cpu_job *job, int64_t from, int64_t to,
+                         struct lik_cpu_stream *stream)
+{
+    const struct lik_tokens *d = &job->op->d;
+    const int units = job->plan.loader->units;
+    for (int64_t r = from; r < to; r++) {
+        float scale = d->scale ? stream->row_scale[r] : 1.0f;
+        if (d->normalize)
+            scale /= lik_clamp_norm(fabsf(scale) * stream->norm[r]);
+        if (units)
+            scale *= stream->unit[r];
+        stream->row_scale[r] = scale;
+    }
+}
+
+void lik_cpu_make_rows(void *opaque, int64_t to)
+{
+    const struct lik_cpu_maker *maker = opaque;
+    struct lik_cpu_stream *stream = maker->stream;
+    const int64_t from = stream->made;
+    to = lik_min_i64(lik_round_up(to, LIK_CPU_MADE_AT_ONCE), stream->count);
+    if (to <= from)
+        return;
+    maker->job->plan.loader->decode(maker->job, from, to, stream, maker->slot);
+    take_factors(maker->job, from, to, stream);
+    stream->made = to;
+}
+
+/* Rows that will be made, over and over in the same place. */
+static void place_rows(struct lik_cpu_stream *stream, int8_t *place, int64_t bytes, int64_t room)
+{
+    for (int64_t r = 0; r < stream->count; r += room)
+        for (int64_t i = 0; i < room && r + i < stream->count; i++)
+            stream->rows[r + i] = place + i * bytes;
+}
+
 int lik_cpu_load_stream(const struct lik_cpu_job *job, int64_t row, struct lik_cpu_stream *stream,
                         struct lik_cpu_slot *slot)
 {
@@ -155,17 +192,12 @@ int lik_cpu_load_stream(const struct lik_cpu_job *job, int64_t row, struct lik_c
         if (d->scale)
             take_scales(d, j, r, end, stream);
     }
+    stream->made = 0;
+    if (!loader->decode)
+        take_factors(job, 0, count, stream);
     if (loader->decode)
-        loader->decode(job, stream, slot);
-    for (r = 0; r < count; r++) { /* long runs of a few instructions */
-        float scale = d->scale ? stream->row_scale[r] : 1.0f;
-        if (d->normalize)
-            scale /= lik_clamp_norm(fabsf(scale) * stream->norm[r]);
-        if (loader->units)
-            scale *= stream->unit[r];
-        stream->row_scale[r] = scale;
-    }
-    for (; loader->load && r < count + 2 * job->plan.geometry->tile_rows; r++)
+        place_rows(stream, slot->gathered, d->dim, job->plan.made_rows);
+    for (r = count; loader->load && r < count + 2 * job->plan.geometry->tile_rows; r++)
         stream->rows[r] = stream->rows[count - 1];
     return d->scale || d->normalize || loader->units;
 }

@@ -58,7 +58,7 @@ LIK_AVX2_EVEN_DECLARE(lik_avx2_i8_q7);
                  .panel_lanes = 32,                                                           \
                  .tile_rows = LIK_AVX2_TILE_ROWS,                                             \
                  .stream_unit_rows = 24, /* of tiles of 8, 6, 4 and 3 rows */                 \
-                 .stream_rows = LIK_STREAM_ROWS_MAX,                                          \
+                 .stream_rows = LIK_STREAM_ROWS,                                              \
                  .stream_bytes = 48 << 10,                                                    \
                  .slice_elements = 224,                                                       \
                  .slice_unit_elements = 16,                                                   \

@@ -35,7 +35,7 @@ LIK_TILE_DECLARE(lik_avx512vnni_i8_q7);
                  .panel_lanes = 32,                                                                   \
                  .tile_rows = LIK_TILE_ROWS_MAX,                                                      \
                  .stream_unit_rows = 96, /* of tiles of 12, 24 and 32 rows */                         \
-                 .stream_rows = LIK_STREAM_ROWS_MAX,                                                  \
+                 .stream_rows = LIK_STREAM_ROWS,                                                      \
                  .stream_bytes = 96 << 10,                                                            \
                  .slice_elements = INT32_MAX, /* the panel comes from L2 fast enough */               \
                  .slice_unit_elements = LIK_TILE_VECTOR,                                              \

@@ -20,9 +20,12 @@
 
 /* The largest of any level, for arrays on the stack. */
 #define LIK_TILE_ROWS_MAX    32
-#define LIK_STREAM_ROWS_MAX  192
+#define LIK_STREAM_ROWS_MAX  384
 #define LIK_VECTOR_LANES_MAX 16
 #define LIK_SHAPES_MAX       8
+
+/* The longest stream of rows that are all there before they are multiplied. */
+#define LIK_STREAM_ROWS 192
 
 /* From this token of a document on few become a maximum: with winners, kernels may ask whether
  * one of a tile does before they fold it. */
@@ -72,7 +75,7 @@ struct lik_cpu_geometry {
     int32_t tile_rows;
     /* streams are multiples of it, so that only a document list's last tile is partial */
     int32_t stream_unit_rows;
-    int32_t stream_rows;    /* of the longest stream */
+    int32_t stream_rows;    /* of the longest stream, of rows that kernels do not ask for */
     int32_t stream_bytes;   /* as f32, of a stream that several panels pass over: it stays in L2 */
     int32_t slice_elements; /* the most that a kernel call takes, so that panel and rows stay in L1 */
     int32_t slice_unit_elements;

@@ -198,7 +198,7 @@ static void decode_rounded(const struct lik_cpu_job *job, int64_t from, int64_t 
     int32_t squares[LIK_CPU_MADE_AT_ONCE];
     struct lik_cpu_compressed tokens = {.dim = dim, .squares = squares};
     tokens.ahead = (LIK_DECODE_AHEAD + FARTHER) * job->op->d.strides.token;
-    for (int64_t n = 0; n < (int64_t)(sizeof one / sizeof *one); n++)
+    for (size_t n = 0; n < sizeof one / sizeof *one && !job->rounded; n++)
         one[n] = slot->rounded;
     for (int64_t r = from; r < to; r += tokens.count) {
         tokens.count = lik_min_i64(at_once, to - r);

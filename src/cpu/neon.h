@@ -51,7 +51,7 @@ LIK_NEON_DECLARE(lik_neoni8mm_i8_q7);
                  .panel_lanes = 24,                                                                \
                  .tile_rows = LIK_NEON_TILE_ROWS,                                                  \
                  .stream_unit_rows = 24, /* of tiles of 12, 8, 6, 4 and 2 rows */                  \
-                 .stream_rows = LIK_STREAM_ROWS_MAX,                                               \
+                 .stream_rows = LIK_STREAM_ROWS,                                                   \
                  .stream_bytes = 48 << 10,                                                         \
                  .slice_elements = 224,                                                            \
                  .slice_unit_elements = 16,                                                        \

@@ -8,7 +8,7 @@
  *   token again for an item costs about as much as 18 document tokens against it, so less than
  *   1 %;
  * - a stream of rows is at most 48 KB as f32 when several panels pass over it (it stays in L2),
- *   192 rows at most;
+ *   192 rows at most, or 384 that are made as kernels ask for them;
  * - more than 224 elements are taken in slices, so that a panel's slice and the rows of a tile
  *   stay in L1 (32 KB): the product sums wait in `partial` between slices, in the same order of
  *   addition. */
@@ -113,8 +113,10 @@ int lik_cpu_plan_score(const struct lik_cpu_kernels *kernels, const struct lik_s
         plan->stream_rows = lik_min_i64(units * g->stream_unit_rows, g->stream_rows);
     }
     plan->made_rows = plan->stream_rows;
-    if (loader->decode && g->asks_rows && plan->panels == 1)
+    if (loader->decode && g->asks_rows && plan->panels == 1) {
+        plan->stream_rows = LIK_STREAM_ROWS_MAX;
         plan->made_rows = 2 * LIK_CPU_MADE_AT_ONCE;
+    }
     plan->segments = lik_min_i64(lik_max_i64(8192 / plan->lanes, 4), plan->stream_rows);
     plan->widened_stride = lik_round_up(row_elements, g->vector_lanes);
     plan->widened_rows = widened_rows(plan);

@@ -59,8 +59,8 @@ struct lik_cpu_loader {
                    struct lik_cpu_slot *slot);
 };
 
-/* Rows of a turn of `decode`, fewer where a stream ends. Where kernels ask for rows there is room
- * for two turns: what they read stays in L1. */
+/* Rows of a turn of `decode`, fewer where a stream ends. Where kernels ask for rows there is
+ * room for two turns: what they read stays in L1. */
 #define LIK_CPU_MADE_AT_ONCE LIK_TILE_ROWS_MAX
 
 /* The first that takes the problem and has kernels at this level; the last takes every one. */

@@ -275,7 +275,7 @@ MUTANTS = [
     (OPERANDS, "codes_within(x, base, length, count - 1)", "codes_within(x, base, length, count)"),
     (OPERANDS, "below_32 |= code | ((uint32_t)last - code);", "below_32 |= (uint32_t)last - code;"),
     (LOAD, "takes_residual_i8(op) && op->d.codec->bits <= 4", "takes_residual_i8(op)"),
-    (LOAD, "centroid->unit * sqrtf((float)squares)", "sqrtf((float)squares)"),
+    (LOAD, "stream->unit[r + i] * sqrtf((float)squares[i])", "sqrtf((float)squares[i])"),
     (LOAD, "token, x->dim, decoder->weights_size)", "token, x->dim, 0)"),
     (LOAD, "decoder->weights[n] / to->unit", "decoder->weights[n] * to->unit"),
     (PLAN, "? op->d.codec->centroid_count : 0,", "? op->d.codec->centroid_count - 1 : 0,"),

@@ -16,8 +16,7 @@ void lik_avx2_decode(const struct lik_cpu_decoder *decoder, float *dst, const vo
                      const uint8_t *bytes, int64_t dim);
 void lik_avx2_widen(float *dst, const void *src, int32_t dtype, int64_t n);
 float lik_avx2_quantize(int8_t *dst, const float *src, int64_t n, float room);
-int64_t lik_avx2_decode_i8(const struct lik_cpu_decoder *decoder, int8_t *dst,
-                           const struct lik_cpu_rounded *centroid, const uint8_t *bytes, int64_t dim);
+void lik_avx2_decode_i8(const struct lik_cpu_decoder *decoder, const struct lik_cpu_compressed *tokens);
 void lik_avx2_narrow(void *dst, const float *src, int32_t dtype, int64_t n);
 float lik_avx2_sum_squares(const float *x, int64_t n);
 float lik_avx2_sum_squares_of(float scale, const float *x, int64_t n);
@@ -59,7 +58,7 @@ LIK_AVX2_EVEN_DECLARE(lik_avx2_i8_q7);
                  .panel_lanes = 32,                                                           \
                  .tile_rows = LIK_AVX2_TILE_ROWS,                                             \
                  .stream_unit_rows = 24, /* of tiles of 8, 6, 4 and 3 rows */                 \
-                 .stream_rows = LIK_STREAM_ROWS_MAX,                                          \
+                 .stream_rows = LIK_STREAM_ROWS,                                              \
                  .stream_bytes = 48 << 10,                                                    \
                  .slice_elements = 224,                                                       \
                  .slice_unit_elements = 16,                                                   \

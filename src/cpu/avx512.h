@@ -9,8 +9,7 @@ void lik_avx512_pack(float *packed, int64_t stride, const float *const *rows, co
                      int64_t dim);
 void lik_avx512_decode(const struct lik_cpu_decoder *decoder, float *dst, const void *centroid,
                        const uint8_t *bytes, int64_t dim);
-int64_t lik_avx512_decode_i8(const struct lik_cpu_decoder *decoder, int8_t *dst,
-                             const struct lik_cpu_rounded *centroid, const uint8_t *bytes, int64_t dim);
+void lik_avx512_decode_i8(const struct lik_cpu_decoder *decoder, const struct lik_cpu_compressed *tokens);
 LIK_TILE_DECLARE(lik_avx512_f32);
 LIK_TILE_DECLARE(lik_avx512_f16);
 LIK_TILE_DECLARE(lik_avx512_bf16);
@@ -36,11 +35,12 @@ LIK_TILE_DECLARE(lik_avx512vnni_i8_q7);
                  .panel_lanes = 32,                                                                   \
                  .tile_rows = LIK_TILE_ROWS_MAX,                                                      \
                  .stream_unit_rows = 96, /* of tiles of 12, 24 and 32 rows */                         \
-                 .stream_rows = LIK_STREAM_ROWS_MAX,                                                  \
+                 .stream_rows = LIK_STREAM_ROWS,                                                      \
                  .stream_bytes = 96 << 10,                                                            \
                  .slice_elements = INT32_MAX, /* the panel comes from L2 fast enough */               \
                  .slice_unit_elements = LIK_TILE_VECTOR,                                              \
                  .makes_tiles = 1,                                                                    \
+                 .asks_rows = 1,                                                                      \
                  .in_place_lanes = 8,                                                                 \
                  __VA_ARGS__},                                                                        \
     LIK_AVX512_F32, .f16 = LIK_TILE_SHAPES(lik_avx512_f16), .bf16 = LIK_TILE_SHAPES(lik_avx512_bf16), \

@@ -3,6 +3,9 @@
 #ifndef LIK_CPU_DECODE_H
 #define LIK_CPU_DECODE_H
 
+#include "cpu/kernels.h"
+#include "cpu/unroll.h"
+
 #define LIK_DECODE_BY_DTYPE(decode, bits, to)                                            \
     switch (decoder->centroids_dtype) {                                                  \
     case LIK_F32: decode(decoder, dst, centroid, bytes, dim, bits, LIK_F32, to); return; \
@@ -26,16 +29,27 @@
     default: LIK_DECODE_BY_ROUNDING(decode, 8) break; \
     }
 
+/* Asks for a centroid and a residual that come soon. */
+FORCE_INLINE void lik_ask_ahead(const struct lik_cpu_compressed *tokens, int64_t t, const int bits,
+                                const int64_t dim)
+{
+    const char *centroid = tokens->centroids[t + LIK_DECODE_AHEAD];
+    for (int64_t at = 0; at < (int64_t)sizeof(struct lik_cpu_rounded) + dim; at += 64)
+        __builtin_prefetch(centroid + at);
+    for (int64_t at = 0; at < dim * bits / 8; at += 64)
+        __builtin_prefetch((const void *)((uintptr_t)tokens->bytes[t] + (uintptr_t)(tokens->ahead + at)));
+}
+
 /* The same of its decode_i8, which is of at most 4 bits. */
-#define LIK_DECODE_I8_BY_CODEC(decode_i8)                       \
-    switch (decoder->bits * 2 + decoder->top_first) {           \
-    case 2: return decode_i8(dst, centroid, bytes, dim, 1, 0);  \
-    case 3: return decode_i8(dst, centroid, bytes, dim, 1, 1);  \
-    case 4: return decode_i8(dst, centroid, bytes, dim, 2, 0);  \
-    case 5: return decode_i8(dst, centroid, bytes, dim, 2, 1);  \
-    case 8: return decode_i8(dst, centroid, bytes, dim, 4, 0);  \
-    case 9: return decode_i8(dst, centroid, bytes, dim, 4, 1);  \
-    default: return decode_i8(dst, centroid, bytes, dim, 0, 0); \
+#define LIK_DECODE_I8_BY_CODEC(decode_i8)             \
+    switch (decoder->bits * 2 + decoder->top_first) { \
+    case 2: decode_i8(tokens, 1, 0); break;           \
+    case 3: decode_i8(tokens, 1, 1); break;           \
+    case 4: decode_i8(tokens, 2, 0); break;           \
+    case 5: decode_i8(tokens, 2, 1); break;           \
+    case 8: decode_i8(tokens, 4, 0); break;           \
+    case 9: decode_i8(tokens, 4, 1); break;           \
+    default: decode_i8(tokens, 0, 0); break;          \
     }
 
 #endif

@@ -32,6 +32,7 @@ struct lik_cpu_plan {
     int64_t panels;      /* panels of a full block */
     int64_t slice;       /* elements a kernel call takes: dim, or some below it */
     int64_t stream_rows; /* rows of a stream */
+    int64_t made_rows;   /* of `gathered`: a stream's, or those of two turns of a loader's `decode` */
     int64_t segments;    /* documents a stream may touch */
     int64_t widened_rows, widened_stride;
     int64_t tile_rows, tile_stride; /* of `tiles`: rows, and 32-bit words of a row */
@@ -80,7 +81,7 @@ struct lik_cpu_slot {
     float *widened; /* [widened_rows, widened_stride] */
     int32_t *tiles; /* [tile_rows, tile_stride] */
     float *token;   /* [a vector's lanes, dim]: tokens as f32 */
-    /* [stream_rows + 2 tiles, dim]: rows of i8 elements that do not lie together */
+    /* [made_rows + 2 tiles, dim]: rows of i8 elements that do not lie together, or decoded */
     int8_t *gathered;
     int32_t *winners, *integers;     /* integers: [dim], that token quantized */
     struct lik_cpu_rounded *rounded; /* the centroid at hand */

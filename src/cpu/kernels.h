@@ -20,9 +20,12 @@
 
 /* The largest of any level, for arrays on the stack. */
 #define LIK_TILE_ROWS_MAX    32
-#define LIK_STREAM_ROWS_MAX  192
+#define LIK_STREAM_ROWS_MAX  384
 #define LIK_VECTOR_LANES_MAX 16
 #define LIK_SHAPES_MAX       8
+
+/* The longest stream of rows that are all there before they are multiplied. */
+#define LIK_STREAM_ROWS 192
 
 /* From this token of a document on few become a maximum: with winners, kernels may ask whether
  * one of a tile does before they fold it. */
@@ -55,6 +58,10 @@ struct lik_rows {
     int32_t *tiles;
     int64_t tile_stride;
     int32_t panels, tiles_ready;
+    /* NULL, or makes the rows before `to`, with their factors: a kernel asks for rows before it
+     * reads them. LIK_TILE_ROWS_MAX rows before `to` stay. */
+    void (*make)(void *maker, int64_t to);
+    void *maker;
 };
 
 typedef void (*lik_rows_kernel)(const struct lik_rows *);
@@ -68,7 +75,7 @@ struct lik_cpu_geometry {
     int32_t tile_rows;
     /* streams are multiples of it, so that only a document list's last tile is partial */
     int32_t stream_unit_rows;
-    int32_t stream_rows;    /* of the longest stream */
+    int32_t stream_rows;    /* of the longest stream, of rows that kernels do not ask for */
     int32_t stream_bytes;   /* as f32, of a stream that several panels pass over: it stays in L2 */
     int32_t slice_elements; /* the most that a kernel call takes, so that panel and rows stay in L1 */
     int32_t slice_unit_elements;
@@ -84,6 +91,7 @@ struct lik_cpu_geometry {
     /* 16-bit queries are two panels of 8 bits, as those of 7: the high bytes, then the low
      * ones, both signed */
     int32_t splits_i16;
+    int32_t asks_rows;    /* kernels of 7-bit queries ask for rows that are not there yet */
     int32_t reads_halves; /* f16 and bf16 kernels widen what they read each time: no f32 rows are kept */
 };
 
@@ -109,6 +117,19 @@ struct lik_cpu_rounded {
 
 #define LIK_ROUNDED_UNIT 32
 
+/* Tokens to decode to integers, and what becomes of them. While a level decodes one it asks for
+ * the centroid LIK_DECODE_AHEAD tokens further on, and the residual `ahead` bytes behind. */
+struct lik_cpu_compressed {
+    int64_t count, dim, ahead;
+    const void *const *centroids; /* [count + LIK_DECODE_AHEAD]: struct lik_cpu_rounded */
+    const uint8_t *const *bytes;  /* [count]: residuals; of 0 bits none is read */
+    int8_t *rows;                 /* [count, dim]: each token in its centroid's unit */
+    float *units;                 /* [count]: their centroids' */
+    int32_t *squares;             /* [count]: their sums, below 2^31 (dim is at most 2^16) */
+};
+
+#define LIK_DECODE_AHEAD 16
+
 struct lik_cpu_kernels {
     const char *level;
     struct lik_cpu_geometry geometry;
@@ -133,10 +154,8 @@ struct lik_cpu_kernels {
                    const uint8_t *bytes, int64_t dim);
     /* dst[0 ... n) = src as f32, contiguous. */
     void (*widen)(float *dst, const void *src, int32_t dtype, int64_t n);
-    /* dst[0 ... dim) = the token of this centroid and these bytes, in the centroid's unit;
-     * returns the sum of their squares. */
-    int64_t (*decode_i8)(const struct lik_cpu_decoder *decoder, int8_t *dst,
-                         const struct lik_cpu_rounded *centroid, const uint8_t *bytes, int64_t dim);
+    /* Decodes tokens to integers. */
+    void (*decode_i8)(const struct lik_cpu_decoder *decoder, const struct lik_cpu_compressed *tokens);
     /* Rounds to integers, src = unit * dst, which are at most 127 once something no larger than
      * `room`, in this unit, is added; returns the unit. 0 where all is too small for one, NaN
      * where something is not finite; then dst is 0. */

@@ -6,8 +6,10 @@
 
 #include <string.h>
 
-#define AHEAD   16 /* tokens whose centroids are on their way: they come from L3 or memory */
-#define FARTHER 16 /* tokens more for which residuals are: those come from memory */
+/* Tokens whose f32 centroids are on their way: they come from L3 or memory. */
+#define AHEAD 16
+/* Tokens more for which residuals are than rounded centroids: they come from memory. */
+#define FARTHER 16
 
 static int takes_f32(const struct lik_score *op)
 {
@@ -115,13 +117,12 @@ static int takes_residual_rounded(const struct lik_score *op)
 }
 
 /* `token`: f32 scratch of two tokens. */
-static void round_centroid(const struct lik_cpu_reader *reader, int64_t code, float *token,
+static void round_centroid(const struct lik_cpu_reader *reader, const void *centroid, float *token,
                            struct lik_cpu_rounded *to)
 {
     const struct lik_cpu_kernels *kernels = reader->kernels;
     const struct lik_cpu_decoder *decoder = &reader->decoder;
     const struct lik_tokens *x = reader->x;
-    const char *centroid = lik_centroid_at(x, code, (int64_t)lik_dtype_bytes(decoder->centroids_dtype));
     kernels->widen(token, centroid, decoder->centroids_dtype, x->dim);
     if (decoder->round_to != LIK_F32 && decoder->round_to != decoder->centroids_dtype) {
         kernels->narrow(token + x->dim, token, decoder->round_to, x->dim);
@@ -143,47 +144,73 @@ static struct lik_cpu_rounded *rounded_at(void *rounded, int64_t dim, int64_t n)
 
 void lik_cpu_round_centroids(struct lik_cpu_job *job, struct lik_cpu_slot *slot)
 {
-    int64_t count = job->op->d.codec->centroid_count, dim = job->op->d.dim;
+    const struct lik_tokens *d = &job->op->d;
+    const int64_t count = d->codec->centroid_count, dim = d->dim;
+    const int64_t element_bytes = (int64_t)lik_dtype_bytes(d->codec->centroids_dtype);
     for (;;) {
         int64_t n = atomic_fetch_add_explicit(&job->next, CENTROIDS_AT_ONCE, memory_order_relaxed);
         if (n >= count)
             return;
         for (int64_t end = lik_min_i64(n + CENTROIDS_AT_ONCE, count); n < end; n++)
-            round_centroid(&slot->documents, n, slot->token, rounded_at(job->rounded, dim, n));
+            round_centroid(&slot->documents, lik_centroid_at(d, n, element_bytes), slot->token,
+                           rounded_at(job->rounded, dim, n));
     }
 }
 
-static void load_rounded(const struct lik_cpu_job *job, int64_t j, int64_t from, int64_t to,
+#define FIND_CENTROIDS(type)                                                                         \
+    for (int64_t r = from; r < to; r++) {                                                            \
+        const int64_t t = stream->index[r];                                                          \
+        stream->centroid[r] = centroids + ((const type *)d->codes)[codes + t * step] * record_bytes; \
+        stream->residual[r] = residuals + t * stride;                                                \
+    }
+
+/* Finds centroids, rounded or not, and residuals, for decode_rounded. */
+static void find_rounded(const struct lik_cpu_job *job, int64_t j, int64_t from, int64_t to,
                          struct lik_cpu_stream *stream, struct lik_cpu_slot *slot)
 {
     const struct lik_tokens *d = &job->op->d;
-    const struct lik_cpu_decoder *decoder = &slot->documents.decoder;
     const int64_t codes = lik_tokens_base(d, &d->codes_strides, j), step = d->codes_strides.token;
-    const int64_t base = decoder->bits ? lik_tokens_base(d, &d->strides, j) : 0;
-    const int64_t record_bytes = lik_cpu_rounded_bytes(d->dim);
-    const int64_t token_bytes = decoder->bits ? lik_residual_bytes(d->dim, decoder->bits) : 0;
-    for (int64_t r = from; r < to; r++) {
-        if (job->rounded && r + AHEAD < to) {
-            int64_t next = stream->index[r + AHEAD];
-            lik_cpu_prefetch(rounded_at(job->rounded, d->dim, lik_code_at(d, codes + next * step)),
-                             record_bytes);
-            if (decoder->bits)
-                lik_cpu_prefetch((const char *)d->data + base + (next + FARTHER) * d->strides.token,
-                                 token_bytes);
-        }
-        int64_t code = lik_code_at(d, codes + stream->index[r] * step);
-        struct lik_cpu_rounded *centroid =
-            job->rounded ? rounded_at(job->rounded, d->dim, code) : slot->rounded;
+    const int64_t stride = d->codec->bits ? d->strides.token : 0;
+    const uint8_t *residuals = d->codec->bits ? (const uint8_t *)d->data : NULL;
+    const char *centroids = job->rounded ? (const char *)job->rounded : d->codec->centroids;
+    int64_t record_bytes = lik_cpu_rounded_bytes(d->dim);
+    (void)slot;
+    if (!job->rounded)
+        record_bytes = lik_centroid_stride(d) * (int64_t)lik_dtype_bytes(d->codec->centroids_dtype);
+    if (d->codec->bits)
+        residuals += lik_tokens_base(d, &d->strides, j);
+    switch (d->codes_dtype) {
+    case LIK_I16: FIND_CENTROIDS(uint16_t) break;
+    case LIK_I32: FIND_CENTROIDS(int32_t) break;
+    default: FIND_CENTROIDS(int64_t) break;
+    }
+    for (int64_t r = from; job->rounded && r < lik_min_i64(to, LIK_DECODE_AHEAD); r++)
+        lik_cpu_prefetch(stream->centroid[r], record_bytes);
+    for (int64_t r = to; r < to + LIK_DECODE_AHEAD; r++) /* if no others follow */
+        stream->centroid[r] = stream->centroid[to - 1];
+}
+
+static void decode_rounded(const struct lik_cpu_job *job, int64_t from, int64_t to,
+                           struct lik_cpu_stream *stream, struct lik_cpu_slot *slot)
+{
+    const int64_t dim = job->op->d.dim, at_once = job->rounded ? LIK_CPU_MADE_AT_ONCE : 1;
+    const void *one[1 + LIK_DECODE_AHEAD]; /* without rounded centroids: the one at hand */
+    int32_t squares[LIK_CPU_MADE_AT_ONCE];
+    struct lik_cpu_compressed tokens = {.dim = dim, .squares = squares};
+    tokens.ahead = (LIK_DECODE_AHEAD + FARTHER) * job->op->d.strides.token;
+    for (size_t n = 0; n < sizeof one / sizeof *one && !job->rounded; n++)
+        one[n] = slot->rounded;
+    for (int64_t r = from; r < to; r += tokens.count) {
+        tokens.count = lik_min_i64(at_once, to - r);
+        tokens.centroids = job->rounded ? stream->centroid + r : one;
+        tokens.bytes = stream->residual + r;
+        tokens.rows = (int8_t *)(uintptr_t)stream->rows[r];
+        tokens.units = stream->unit + r;
         if (!job->rounded)
-            round_centroid(&slot->documents, code, slot->token, centroid);
-        const uint8_t *bytes = NULL;
-        if (decoder->bits)
-            bytes = (const uint8_t *)d->data + base + stream->index[r] * d->strides.token;
-        int8_t *row = slot->gathered + r * d->dim;
-        int64_t squares = job->kernels->decode_i8(decoder, row, centroid, bytes, d->dim);
-        stream->unit[r] = centroid->unit;
-        stream->row_scale[r] = centroid->unit * sqrtf((float)squares);
-        stream->rows[r] = row;
+            round_centroid(&slot->documents, stream->centroid[r], slot->token, slot->rounded);
+        job->kernels->decode_i8(&slot->documents.decoder, &tokens);
+        for (int64_t i = 0; i < tokens.count; i++)
+            stream->norm[r + i] = stream->unit[r + i] * sqrtf((float)squares[i]);
     }
 }
 
@@ -199,7 +226,7 @@ static void load_i8(const struct lik_cpu_job *job, int64_t j, int64_t from, int6
         int8_t *row = slot->gathered + r * d->dim;
         lik_cpu_load_token(&slot->documents, j, stream->index[r], slot->token);
         if (d->normalize)
-            stream->row_scale[r] = lik_cpu_norm(job->kernels, slot->token, d->dim);
+            stream->norm[r] = lik_cpu_norm(job->kernels, slot->token, d->dim);
         stream->unit[r] = job->kernels->quantize(row, slot->token, d->dim, 0);
         stream->rows[r] = row;
     }
@@ -258,26 +285,28 @@ static void gather_products(const struct lik_cpu_job *job, int64_t j, int64_t fr
 #define KERNELS(name) offsetof(struct lik_cpu_kernels, name)
 
 static const struct lik_cpu_loader loaders[] = {
-    {"_one_hot", takes_table, 0, 4, LIK_ROWS_READ, KERNELS(look_up), 0, 0, 0, find_products},
-    {"_one_hot_gather", takes_one_hot, 0, 4, LIK_ROWS_LOADED, KERNELS(look_up), 0, 0, 0, gather_products},
-    {"_q7", takes_residual_rounded, 4, 1, LIK_ROWS_RING, KERNELS(i8_q7), 1, 0, 1, load_rounded},
-    {"_q16", takes_residual_i8, 2, 1, LIK_ROWS_RING, KERNELS(i8_q16), 1, 0, 1, load_i8},
-    {"", takes_residual, 1, 4, LIK_ROWS_LOADED, KERNELS(f32), 0, 0, 0, load_f32},
-    {"", takes_f32, 1, 4, LIK_ROWS_READ, KERNELS(f32), 0, 0, 0, NULL},
-    {"", takes_f16, 1, 2, LIK_ROWS_WIDENED, KERNELS(f16), 0, 0, 0, NULL},
-    {"_dot", takes_bf16_dot, 2, 2, LIK_ROWS_READ, KERNELS(bf16_dot), 0, 1, 0, NULL},
-    {"_dot", takes_bf16_dot_apart, 2, 2, LIK_ROWS_READ, KERNELS(bf16_dot), 2, 1, 0, gather},
-    {"", takes_bf16, 1, 2, LIK_ROWS_WIDENED, KERNELS(bf16), 0, 0, 0, NULL},
-    {"_q7", takes_i8_q7, 4, 1, LIK_ROWS_RING, KERNELS(i8_q7), 0, 0, 0, NULL},
-    {"_q7", takes_i8_q7_apart, 4, 1, LIK_ROWS_RING, KERNELS(i8_q7), 1, 0, 0, gather},
-    {"_q16", takes_i8_q16, 2, 1, LIK_ROWS_RING, KERNELS(i8_q16), 0, 0, 0, NULL},
-    {"_q16", takes_i8_q16_apart, 2, 1, LIK_ROWS_RING, KERNELS(i8_q16), 1, 0, 0, gather},
-    {"_gather", takes_any, 1, 4, LIK_ROWS_LOADED, KERNELS(f32), 0, 0, 0, load_f32},
+    {"_one_hot", takes_table, 0, 4, LIK_ROWS_READ, KERNELS(look_up), 0, 0, 0, find_products, NULL},
+    {"_one_hot_gather", takes_one_hot, 0, 4, LIK_ROWS_LOADED, KERNELS(look_up), 0, 0, 0, gather_products,
+     NULL},
+    {"_q7", takes_residual_rounded, 4, 1, LIK_ROWS_RING, KERNELS(i8_q7), 1, 0, 1, find_rounded,
+     decode_rounded},
+    {"_q16", takes_residual_i8, 2, 1, LIK_ROWS_RING, KERNELS(i8_q16), 1, 0, 1, load_i8, NULL},
+    {"", takes_residual, 1, 4, LIK_ROWS_LOADED, KERNELS(f32), 0, 0, 0, load_f32, NULL},
+    {"", takes_f32, 1, 4, LIK_ROWS_READ, KERNELS(f32), 0, 0, 0, NULL, NULL},
+    {"", takes_f16, 1, 2, LIK_ROWS_WIDENED, KERNELS(f16), 0, 0, 0, NULL, NULL},
+    {"_dot", takes_bf16_dot, 2, 2, LIK_ROWS_READ, KERNELS(bf16_dot), 0, 1, 0, NULL, NULL},
+    {"_dot", takes_bf16_dot_apart, 2, 2, LIK_ROWS_READ, KERNELS(bf16_dot), 2, 1, 0, gather, NULL},
+    {"", takes_bf16, 1, 2, LIK_ROWS_WIDENED, KERNELS(bf16), 0, 0, 0, NULL, NULL},
+    {"_q7", takes_i8_q7, 4, 1, LIK_ROWS_RING, KERNELS(i8_q7), 0, 0, 0, NULL, NULL},
+    {"_q7", takes_i8_q7_apart, 4, 1, LIK_ROWS_RING, KERNELS(i8_q7), 1, 0, 0, gather, NULL},
+    {"_q16", takes_i8_q16, 2, 1, LIK_ROWS_RING, KERNELS(i8_q16), 0, 0, 0, NULL, NULL},
+    {"_q16", takes_i8_q16_apart, 2, 1, LIK_ROWS_RING, KERNELS(i8_q16), 1, 0, 0, gather, NULL},
+    {"_gather", takes_any, 1, 4, LIK_ROWS_LOADED, KERNELS(f32), 0, 0, 0, load_f32, NULL},
 };
 
 int lik_cpu_rounds_centroids(const struct lik_cpu_loader *loader)
 {
-    return loader->load == load_rounded;
+    return loader->decode == decode_rounded;
 }
 
 const struct lik_cpu_loader *lik_cpu_find_loader(const struct lik_cpu_kernels *kernels,

@@ -18,8 +18,7 @@ void lik_neon_pack(float *packed, int64_t stride, const float *const *rows, cons
 void lik_neon_look_up(const struct lik_rows *job);
 void lik_neon_decode(const struct lik_cpu_decoder *decoder, float *dst, const void *centroid,
                      const uint8_t *bytes, int64_t dim);
-int64_t lik_neon_decode_i8(const struct lik_cpu_decoder *decoder, int8_t *dst,
-                           const struct lik_cpu_rounded *centroid, const uint8_t *bytes, int64_t dim);
+void lik_neon_decode_i8(const struct lik_cpu_decoder *decoder, const struct lik_cpu_compressed *tokens);
 float lik_neon_quantize(int8_t *dst, const float *src, int64_t n, float room);
 void lik_neon_widen(float *dst, const void *src, int32_t dtype, int64_t n);
 void lik_neon_narrow(void *dst, const float *src, int32_t dtype, int64_t n);
@@ -52,7 +51,7 @@ LIK_NEON_DECLARE(lik_neoni8mm_i8_q7);
                  .panel_lanes = 24,                                                                \
                  .tile_rows = LIK_NEON_TILE_ROWS,                                                  \
                  .stream_unit_rows = 24, /* of tiles of 12, 8, 6, 4 and 2 rows */                  \
-                 .stream_rows = LIK_STREAM_ROWS_MAX,                                               \
+                 .stream_rows = LIK_STREAM_ROWS,                                                   \
                  .stream_bytes = 48 << 10,                                                         \
                  .slice_elements = 224,                                                            \
                  .slice_unit_elements = 16,                                                        \

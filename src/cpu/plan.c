@@ -8,7 +8,7 @@
  *   token again for an item costs about as much as 18 document tokens against it, so less than
  *   1 %;
  * - a stream of rows is at most 48 KB as f32 when several panels pass over it (it stays in L2),
- *   192 rows at most;
+ *   192 rows at most, or 384 that are made as kernels ask for them;
  * - more than 224 elements are taken in slices, so that a panel's slice and the rows of a tile
  *   stay in L1 (32 KB): the product sums wait in `partial` between slices, in the same order of
  *   addition. */
@@ -112,6 +112,11 @@ int lik_cpu_plan_score(const struct lik_cpu_kernels *kernels, const struct lik_s
         int64_t units = lik_max_i64(g->stream_bytes / (4 * row_elements) / g->stream_unit_rows, 1);
         plan->stream_rows = lik_min_i64(units * g->stream_unit_rows, g->stream_rows);
     }
+    plan->made_rows = plan->stream_rows;
+    if (loader->decode && g->asks_rows && plan->panels == 1) {
+        plan->stream_rows = LIK_STREAM_ROWS_MAX;
+        plan->made_rows = 2 * LIK_CPU_MADE_AT_ONCE;
+    }
     plan->segments = lik_min_i64(lik_max_i64(8192 / plan->lanes, 4), plan->stream_rows);
     plan->widened_stride = lik_round_up(row_elements, g->vector_lanes);
     plan->widened_rows = widened_rows(plan);
@@ -140,7 +145,7 @@ int lik_cpu_plan_score(const struct lik_cpu_kernels *kernels, const struct lik_s
     plan->tiles = lik_layout_take(&slot, plan->tile_rows * plan->tile_stride, 4, 64);
     plan->token = lik_layout_take(&slot, g->vector_lanes * dim, 4, 64);
     plan->integers = lik_layout_take(&slot, integer ? dim : 0, 4, 64);
-    int64_t gathered = loader->gathered_bytes ? plan->stream_rows : 0;
+    int64_t gathered = loader->gathered_bytes ? plan->made_rows : 0;
     plan->gathered = lik_layout_take(&slot, gathered * dim, loader->gathered_bytes, 64);
     lik_layout_spare(&slot, gathered ? 2 * g->tile_rows * dim : 0, loader->gathered_bytes);
     const int rounds = lik_cpu_rounds_centroids(loader);

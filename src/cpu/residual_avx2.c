@@ -141,8 +141,9 @@ FORCE_INLINE __m256i add_squares(__m256i sums, __m256i x)
     return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 
-FORCE_INLINE int64_t decode_i8(int8_t *dst, const struct lik_cpu_rounded *centroid, const uint8_t *bytes,
-                               int64_t dim, const int bits, const int top_first)
+/* Returns the sum of squares. */
+FORCE_INLINE int32_t decode_token(int8_t *dst, const struct lik_cpu_rounded *centroid, const uint8_t *bytes,
+                                  int64_t dim, const int bits, const int top_first)
 {
     __m128i tables[4] = {_mm_loadu_si128((const __m128i *)(const void *)centroid->weights)};
     const __m128i weights = tables[0];
@@ -170,14 +171,23 @@ FORCE_INLINE int64_t decode_i8(int8_t *dst, const struct lik_cpu_rounded *centro
         memcpy(dst + k, row, (size_t)(dim - k));
         sums = add_squares(sums, _mm256_load_si256((const __m256i *)(const void *)row));
     }
-    __m256i wide = _mm256_add_epi64(_mm256_cvtepu32_epi64(_mm256_castsi256_si128(sums)),
-                                    _mm256_cvtepu32_epi64(_mm256_extracti128_si256(sums, 1)));
-    __m128i two = _mm_add_epi64(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1));
-    return _mm_cvtsi128_si64(_mm_add_epi64(two, _mm_unpackhi_epi64(two, two)));
+    __m128i four = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
+    __m128i two = _mm_add_epi32(four, _mm_unpackhi_epi64(four, four));
+    return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 1)));
 }
 
-int64_t lik_avx2_decode_i8(const struct lik_cpu_decoder *decoder, int8_t *dst,
-                           const struct lik_cpu_rounded *centroid, const uint8_t *bytes, int64_t dim)
+FORCE_INLINE void decode_i8(const struct lik_cpu_compressed *tokens, const int bits, const int top_first)
+{
+    for (int64_t t = 0; t < tokens->count; t++) {
+        lik_ask_ahead(tokens, t, bits, tokens->dim);
+        const struct lik_cpu_rounded *centroid = tokens->centroids[t];
+        tokens->squares[t] = decode_token(tokens->rows + t * tokens->dim, centroid,
+                                          bits ? tokens->bytes[t] : NULL, tokens->dim, bits, top_first);
+        tokens->units[t] = centroid->unit;
+    }
+}
+
+void lik_avx2_decode_i8(const struct lik_cpu_decoder *decoder, const struct lik_cpu_compressed *tokens)
 {
     LIK_DECODE_I8_BY_CODEC(decode_i8);
 }

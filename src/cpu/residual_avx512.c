@@ -81,9 +81,9 @@ void lik_avx512_decode(const struct lik_cpu_decoder *decoder, float *dst, const 
 FORCE_INLINE __m512i half_bytes(__m256i bytes, const int top_first)
 {
     __m512i x = _mm512_cvtepu8_epi16(bytes);
-    x = top_first ? _mm512_or_si512(_mm512_srli_epi16(x, 4), _mm512_slli_epi16(x, 8))
-                  : _mm512_or_si512(x, _mm512_slli_epi16(x, 4));
-    return _mm512_and_si512(x, _mm512_set1_epi8(15));
+    __m512i y = top_first ? _mm512_slli_epi16(x, 8) : _mm512_slli_epi16(x, 4);
+    x = top_first ? _mm512_srli_epi16(x, 4) : x;
+    return _mm512_ternarylogic_epi32(x, y, _mm512_set1_epi8(15), 0xa8); /* (x | y) & 15 */
 }
 
 /* The bits of each byte in reverse. */
@@ -120,11 +120,21 @@ FORCE_INLINE struct tables load_tables(const struct lik_cpu_rounded *centroid, c
     return to;
 }
 
-/* The weights of 64 elements, whose residual is the bytes at `at` that the mask names. */
-FORCE_INLINE __m512i weights64(const int bits, const int top_first, struct tables tables, const uint8_t *at,
-                               __mmask32 in)
+/* The residual of n elements, at most 64. */
+FORCE_INLINE __m256i load_residual(const uint8_t *at, const int64_t n, const int bits)
 {
-    __m256i bytes = _mm256_maskz_loadu_epi8(in, at);
+    if (n == 64 && bits == 4)
+        return _mm256_loadu_si256((const __m256i *)(const void *)at);
+    if (n == 64 && bits == 2)
+        return _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)at));
+    if (n == 64)
+        return _mm256_castsi128_si256(_mm_loadl_epi64((const __m128i *)(const void *)at));
+    return _mm256_maskz_loadu_epi8(((__mmask32)1 << (n * bits + 7) / 8) - 1, at);
+}
+
+/* The weights of the elements that have this residual. */
+FORCE_INLINE __m512i weights64(const int bits, const int top_first, struct tables tables, __m256i bytes)
+{
     if (bits == 4)
         return _mm512_shuffle_epi8(tables.first, half_bytes(bytes, top_first));
     if (bits == 1) {
@@ -145,20 +155,25 @@ FORCE_INLINE __m512i decode64(int8_t *dst, const struct lik_cpu_rounded *centroi
                               int64_t k, const int64_t n, const int bits, const int top_first,
                               struct tables tables, __m512i sums)
 {
-    const __mmask64 in = n == 64 ? ~(__mmask64)0 : ((__mmask64)1 << n) - 1;
-    const int64_t residual = (n * bits + 7) / 8;
-    __m512i x = _mm512_maskz_loadu_epi8(in, centroid->elements + k);
-    if (bits)
-        x = _mm512_maskz_add_epi8(in, x,
-                                  weights64(bits, top_first, tables, bytes + k * bits / 8,
-                                            residual == 32 ? ~(__mmask32)0 : ((__mmask32)1 << residual) - 1));
-    _mm512_mask_storeu_epi8(dst + k, in, x);
-    __m512i size = _mm512_abs_epi8(x), pairs = _mm512_maddubs_epi16(size, size);
+    const __mmask64 in = n == 64 ? 0 : ((__mmask64)1 << n) - 1;
+    __m512i x = n == 64 ? _mm512_loadu_si512(centroid->elements + k)
+                        : _mm512_maskz_loadu_epi8(in, centroid->elements + k);
+    if (bits) {
+        __m512i weights = weights64(bits, top_first, tables, load_residual(bytes + k * bits / 8, n, bits));
+        x = n == 64 ? _mm512_add_epi8(x, weights) : _mm512_maskz_add_epi8(in, x, weights);
+    }
+    if (n == 64)
+        _mm512_storeu_si512(dst + k, x);
+    else
+        _mm512_mask_storeu_epi8(dst + k, in, x);
+    __m512i size = _mm512_abs_epi8(x);
+    __m512i pairs = _mm512_maddubs_epi16(size, size);
     return _mm512_add_epi32(sums, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
 }
 
-FORCE_INLINE int64_t decode_i8(int8_t *dst, const struct lik_cpu_rounded *centroid, const uint8_t *bytes,
-                               int64_t dim, const int bits, const int top_first)
+/* A token to dst; returns sixteen parts of the sum of its squares. */
+FORCE_INLINE __m512i decode_token(int8_t *dst, const struct lik_cpu_rounded *centroid, const uint8_t *bytes,
+                                  int64_t dim, const int bits, const int top_first)
 {
     const struct tables tables = load_tables(centroid, bits, top_first);
     __m512i sums = _mm512_setzero_si512();
@@ -167,13 +182,56 @@ FORCE_INLINE int64_t decode_i8(int8_t *dst, const struct lik_cpu_rounded *centro
         sums = decode64(dst, centroid, bytes, k, 64, bits, top_first, tables, sums);
     if (k < dim)
         sums = decode64(dst, centroid, bytes, k, dim - k, bits, top_first, tables, sums);
-    __m512i low = _mm512_cvtepu32_epi64(_mm512_castsi512_si256(sums));
-    __m512i high = _mm512_cvtepu32_epi64(_mm512_extracti64x4_epi64(sums, 1));
-    return _mm512_reduce_add_epi64(_mm512_add_epi64(low, high));
+    return sums;
 }
 
-int64_t lik_avx512_decode_i8(const struct lik_cpu_decoder *decoder, int8_t *dst,
-                             const struct lik_cpu_rounded *centroid, const uint8_t *bytes, int64_t dim)
+/* Token by token the sum of parts of four of them. */
+FORCE_INLINE __m128i sum_parts(const __m512i *parts)
+{
+    __m512i x = _mm512_add_epi32(_mm512_unpacklo_epi32(parts[0], parts[1]),
+                                 _mm512_unpackhi_epi32(parts[0], parts[1]));
+    __m512i y = _mm512_add_epi32(_mm512_unpacklo_epi32(parts[2], parts[3]),
+                                 _mm512_unpackhi_epi32(parts[2], parts[3]));
+    __m512i four = _mm512_add_epi32(_mm512_unpacklo_epi64(x, y), _mm512_unpackhi_epi64(x, y));
+    __m256i two = _mm256_add_epi32(_mm512_castsi512_si256(four), _mm512_extracti64x4_epi64(four, 1));
+    return _mm_add_epi32(_mm256_castsi256_si128(two), _mm256_extracti128_si256(two, 1));
+}
+
+FORCE_INLINE void decode_all(const struct lik_cpu_compressed *tokens, const int64_t dim, const int bits,
+                             const int top_first)
+{
+    const int64_t count = tokens->count;
+    int64_t t = 0;
+    for (; t + 4 <= count; t += 4) {
+        __m512i parts[4];
+        UNROLL
+        for (int i = 0; i < 4; i++) {
+            lik_ask_ahead(tokens, t + i, bits, dim);
+            const struct lik_cpu_rounded *centroid = tokens->centroids[t + i];
+            parts[i] = decode_token(tokens->rows + (t + i) * dim, centroid,
+                                    bits ? tokens->bytes[t + i] : NULL, dim, bits, top_first);
+            tokens->units[t + i] = centroid->unit;
+        }
+        _mm_storeu_si128((__m128i *)(void *)(tokens->squares + t), sum_parts(parts));
+    }
+    for (; t < count; t++) {
+        const struct lik_cpu_rounded *centroid = tokens->centroids[t];
+        __m512i parts = decode_token(tokens->rows + t * dim, centroid, bits ? tokens->bytes[t] : NULL, dim,
+                                     bits, top_first);
+        tokens->squares[t] = _mm512_reduce_add_epi32(parts);
+        tokens->units[t] = centroid->unit;
+    }
+}
+
+FORCE_INLINE void decode_i8(const struct lik_cpu_compressed *tokens, const int bits, const int top_first)
+{
+    if (tokens->dim == 128)
+        decode_all(tokens, 128, bits, top_first);
+    else
+        decode_all(tokens, tokens->dim, bits, top_first);
+}
+
+void lik_avx512_decode_i8(const struct lik_cpu_decoder *decoder, const struct lik_cpu_compressed *tokens)
 {
     LIK_DECODE_I8_BY_CODEC(decode_i8);
 }

@@ -165,8 +165,9 @@ FORCE_INLINE uint32x4_t decode32(int8_t *dst, const int8_t *elements, const int 
     return add_squares(add_squares(sums, x.val[0]), x.val[1]);
 }
 
-FORCE_INLINE int64_t decode_i8(int8_t *dst, const struct lik_cpu_rounded *centroid, const uint8_t *bytes,
-                               int64_t dim, const int bits, const int top_first)
+/* Returns the sum of squares. */
+FORCE_INLINE int32_t decode_token(int8_t *dst, const struct lik_cpu_rounded *centroid, const uint8_t *bytes,
+                                  int64_t dim, const int bits, const int top_first)
 {
     int8x16_t tables[4] = {vld1q_s8(centroid->weights)};
     const int8x16_t weights = tables[0];
@@ -177,7 +178,7 @@ FORCE_INLINE int64_t decode_i8(int8_t *dst, const struct lik_cpu_rounded *centro
     for (; k + 32 <= dim; k += 32)
         sums = decode32(dst + k, centroid->elements + k, bits, top_first, tables,
                         bits ? bytes + k * bits / 8 : NULL, sums);
-    int64_t squares = (int64_t)vaddlvq_u32(sums);
+    int32_t squares = (int32_t)vaddvq_u32(sums);
     if (k < dim) {
         uint8_t rest[16] = {0};
         int8_t row[32];
@@ -191,8 +192,18 @@ FORCE_INLINE int64_t decode_i8(int8_t *dst, const struct lik_cpu_rounded *centro
     return squares;
 }
 
-int64_t lik_neon_decode_i8(const struct lik_cpu_decoder *decoder, int8_t *dst,
-                           const struct lik_cpu_rounded *centroid, const uint8_t *bytes, int64_t dim)
+FORCE_INLINE void decode_i8(const struct lik_cpu_compressed *tokens, const int bits, const int top_first)
+{
+    for (int64_t t = 0; t < tokens->count; t++) {
+        lik_ask_ahead(tokens, t, bits, tokens->dim);
+        const struct lik_cpu_rounded *centroid = tokens->centroids[t];
+        tokens->squares[t] = decode_token(tokens->rows + t * tokens->dim, centroid,
+                                          bits ? tokens->bytes[t] : NULL, tokens->dim, bits, top_first);
+        tokens->units[t] = centroid->unit;
+    }
+}
+
+void lik_neon_decode_i8(const struct lik_cpu_decoder *decoder, const struct lik_cpu_compressed *tokens)
 {
     LIK_DECODE_I8_BY_CODEC(decode_i8);
 }

@@ -43,6 +43,11 @@ static void run_stream(const struct lik_cpu_job *job, struct lik_cpu_stream *str
     rows.tiles = slot->tiles;
     rows.tile_stride = plan->tile_stride;
     rows.panels = (int32_t)plan->panels;
+    struct lik_cpu_maker maker = {job, stream, slot};
+    if (plan->loader->decode && plan->made_rows < plan->stream_rows)
+        rows.make = lik_cpu_make_rows, rows.maker = &maker;
+    else if (plan->loader->decode)
+        lik_cpu_make_rows(&maker, stream->count);
     if (plan->loader->query_group == 0) {
         rows.maxima = slot->maxima;
         rows.winners = job->op->argmax ? slot->winners : NULL;

@@ -258,15 +258,17 @@ FORCE_INLINE void fold_block(const struct lik_rows *job, const enum product prod
 
 FORCE_INLINE void run(const struct lik_rows *job, const enum product product, const int V)
 {
-    const int rows = block_rows(product, V);
+    const int rows = block_rows(product, V), asks = !job->tiles_ready && !job->make;
     const int64_t bytes = job->dim * (product == BF16 ? 2 : 1), query_step = TILE_ROWS * V * TILE_BYTES;
     const int64_t panel = lik_divide_up(bytes, TILE_BYTES) * query_step;
     struct sums sums;
     int64_t segment = 0;
+    if (job->make)
+        job->make(job->maker, LIK_AMX_ROWS);
     for (int64_t at = 0; at < job->count; at += rows) {
         const struct left left = left_of(job, at, bytes);
         const char *a = left.at, *half = a + left.half_stride, *b = job->packed;
-        const void *const *ahead = job->tiles_ready ? NULL : job->rows + at + 2 * LIK_AMX_ROWS - rows;
+        const void *const *ahead = asks ? job->rows + at + 2 * LIK_AMX_ROWS - rows : NULL;
         multiply_step(product, V, 1, a, half, left.row_stride, b, b + panel, &sums);
         if (ahead)
             ask(ahead, rows, left.distance, 0);
@@ -278,6 +280,8 @@ FORCE_INLINE void run(const struct lik_rows *job, const enum product product, co
             if (ahead)
                 ask(ahead, rows, left.distance, k);
         }
+        if (job->make) /* while this block is multiplied */
+            job->make(job->maker, at + 2 * LIK_AMX_ROWS);
         if (at > 0)
             fold_block(job, product, V, at - rows, &sums, &segment);
     }

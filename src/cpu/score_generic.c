@@ -152,21 +152,25 @@ void lik_generic_decode(const struct lik_cpu_decoder *decoder, float *dst, const
     }
 }
 
-int64_t lik_generic_decode_i8(const struct lik_cpu_decoder *decoder, int8_t *dst,
-                              const struct lik_cpu_rounded *centroid, const uint8_t *bytes, int64_t dim)
+void lik_generic_decode_i8(const struct lik_cpu_decoder *decoder, const struct lik_cpu_compressed *tokens)
 {
     const int bits = decoder->bits, ones = (1 << bits) - 1;
-    int64_t squares = 0;
-    for (int64_t k = 0; k < dim; k++) {
-        int weight = 0;
-        if (bits) {
-            int at = (int)(k % (8 / bits)) * bits, shift = decoder->top_first ? 8 - bits - at : at;
-            weight = centroid->weights[bytes[k / (8 / bits)] >> shift & ones];
+    for (int64_t t = 0; t < tokens->count; t++) {
+        const struct lik_cpu_rounded *centroid = tokens->centroids[t];
+        int8_t *row = tokens->rows + t * tokens->dim;
+        int32_t squares = 0;
+        for (int64_t k = 0; k < tokens->dim; k++) {
+            int weight = 0;
+            if (bits) {
+                int at = (int)(k % (8 / bits)) * bits, shift = decoder->top_first ? 8 - bits - at : at;
+                weight = centroid->weights[tokens->bytes[t][k / (8 / bits)] >> shift & ones];
+            }
+            row[k] = (int8_t)(centroid->elements[k] + weight);
+            squares += row[k] * row[k];
         }
-        dst[k] = (int8_t)(centroid->elements[k] + weight);
-        squares += dst[k] * dst[k];
+        tokens->squares[t] = squares;
+        tokens->units[t] = centroid->unit;
     }
-    return squares;
 }
 
 float lik_generic_quantize(int8_t *dst, const float *src, int64_t n, float room)
@@ -249,7 +253,7 @@ const struct lik_cpu_kernels lik_kernels_generic = {
                  .panel_lanes = PANEL_LANES,
                  .tile_rows = TILE_ROWS,
                  .stream_unit_rows = 24, /* of tiles of 8, 6, 4 and 3 rows */
-                 .stream_rows = LIK_STREAM_ROWS_MAX,
+                 .stream_rows = LIK_STREAM_ROWS,
                  .stream_bytes = 48 << 10,
                  .slice_elements = 224,
                  .slice_unit_elements = 16,

@@ -120,7 +120,7 @@ void lik_cpu_fill_stream(const struct lik_score *op, int64_t row, const struct l
     look_ahead(op, row, plan, *at, stream);
 }
 
-/* Norms of rows from ... to - 1 into row_scale. */
+/* Norms of rows from ... to - 1. */
 static void take_norms(const struct lik_cpu_job *job, int64_t from, int64_t to, struct lik_cpu_stream *stream,
                        struct lik_cpu_slot *slot)
 {
@@ -131,47 +131,93 @@ static void take_norms(const struct lik_cpu_job *job, int64_t from, int64_t to, 
             job->kernels->widen(slot->token, stream->rows[r], d->dtype, d->dim);
             token = slot->token;
         }
-        stream->row_scale[r] = lik_cpu_norm(job->kernels, token, d->dim);
+        stream->norm[r] = lik_cpu_norm(job->kernels, token, d->dim);
     }
 }
 
 enum { SEVERAL = 5 }; /* so many scales are copied faster than one by one */
+
+/* Scales of the segment's rows from ... to - 1 into row_scale. */
+static void take_scales(const struct lik_tokens *d, int64_t j, int64_t from, int64_t to,
+                        struct lik_cpu_stream *stream)
+{
+    const int64_t scales = from < to ? lik_tokens_base(d, &d->scale_strides, j) : 0;
+    const float *floats = d->scale_dtype == LIK_F32 ? d->scale : NULL;
+    if (floats && d->scale_strides.token == 1 && from + SEVERAL <= to &&
+        stream->index[to - 1] - stream->index[from] == to - 1 - from) {
+        memcpy(stream->row_scale + from, floats + scales + stream->index[from],
+               (size_t)(to - from) * sizeof *floats);
+        return;
+    }
+    for (int64_t r = from; r < to; r++) {
+        const int64_t at = scales + stream->index[r] * d->scale_strides.token;
+        stream->row_scale[r] = floats ? floats[at] : lik_load_f32(d->scale, d->scale_dtype, at);
+    }
+}
+
+/* Factors of rows from ... to - 1: of their scales, norms and units. */
+static void take_factors(const struct lik_cpu_job *job, int64_t from, int64_t to,
+                         struct lik_cpu_stream *stream)
+{
+    const struct lik_tokens *d = &job->op->d;
+    const int units = job->plan.loader->units;
+    if (d->scale && !d->normalize && !units)
+        return;
+    for (int64_t r = from; r < to; r++) {
+        float scale = d->scale ? stream->row_scale[r] : 1.0f;
+        if (d->normalize)
+            scale /= lik_clamp_norm(fabsf(scale) * stream->norm[r]);
+        if (units)
+            scale *= stream->unit[r];
+        stream->row_scale[r] = scale;
+    }
+}
+
+void lik_cpu_make_rows(void *opaque, int64_t to)
+{
+    const struct lik_cpu_maker *maker = opaque;
+    struct lik_cpu_stream *stream = maker->stream;
+    const int64_t from = stream->made;
+    to = lik_min_i64(lik_round_up(to, LIK_CPU_MADE_AT_ONCE), stream->count);
+    if (to <= from)
+        return;
+    maker->job->plan.loader->decode(maker->job, from, to, stream, maker->slot);
+    take_factors(maker->job, from, to, stream);
+    stream->made = to;
+}
+
+/* Rows that will be made, over and over in the same place. */
+static void place_rows(struct lik_cpu_stream *stream, int8_t *place, int64_t bytes, int64_t room)
+{
+    for (int64_t r = 0; r < stream->count; r += room)
+        for (int64_t i = 0; i < room && r + i < stream->count; i++)
+            stream->rows[r + i] = place + i * bytes;
+}
 
 int lik_cpu_load_stream(const struct lik_cpu_job *job, int64_t row, struct lik_cpu_stream *stream,
                         struct lik_cpu_slot *slot)
 {
     const struct lik_tokens *d = &job->op->d;
     const struct lik_cpu_loader *loader = job->plan.loader;
-    const float *floats = d->scale && d->scale_dtype == LIK_F32 ? d->scale : NULL;
-    const int as_stored = floats && d->scale_strides.token == 1 && !d->normalize && !loader->units;
+    const int64_t count = stream->count;
     int64_t r = 0;
-    for (int64_t s = 0; s < stream->segments && (loader->load || d->scale || d->normalize); s++) {
+    if (!loader->load && !d->scale && !d->normalize)
+        return 0;
+    for (int64_t s = 0; s < stream->segments; r = stream->ends[s++]) {
         int64_t j = lik_score_document(job->op, row, stream->column[s]), end = stream->ends[s];
         if (loader->load && r < end)
             loader->load(job, j, r, end, stream, slot);
         if (d->normalize && !loader->units)
             take_norms(job, r, end, stream, slot);
-        int64_t scales = d->scale && r < end ? lik_tokens_base(d, &d->scale_strides, j) : 0;
-        if (as_stored && r + SEVERAL <= end && stream->index[end - 1] - stream->index[r] == end - 1 - r) {
-            memcpy(stream->row_scale + r, floats + scales + stream->index[r],
-                   (size_t)(end - r) * sizeof *floats);
-            r = end;
-        }
-        for (; r < end; r++) {
-            float scale = 1.0f;
-            const int64_t place = scales + stream->index[r] * d->scale_strides.token;
-            if (floats)
-                scale = floats[place];
-            else if (d->scale)
-                scale = lik_load_f32(d->scale, d->scale_dtype, place);
-            if (d->normalize)
-                scale /= lik_clamp_norm(fabsf(scale) * stream->row_scale[r]);
-            if (loader->units)
-                scale *= stream->unit[r];
-            stream->row_scale[r] = scale;
-        }
+        if (d->scale)
+            take_scales(d, j, r, end, stream);
     }
-    for (; loader->load && r < stream->count + 2 * job->plan.geometry->tile_rows; r++)
-        stream->rows[r] = stream->rows[stream->count - 1];
+    stream->made = 0;
+    if (!loader->decode)
+        take_factors(job, 0, count, stream);
+    if (loader->decode)
+        place_rows(stream, slot->gathered, d->dim, job->plan.made_rows);
+    for (r = count; loader->load && r < count + 2 * job->plan.geometry->tile_rows; r++)
+        stream->rows[r] = stream->rows[count - 1];
     return d->scale || d->normalize || loader->units;
 }

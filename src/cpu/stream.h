@@ -14,7 +14,12 @@ struct lik_cpu_stream {
     const void *rows[LIK_STREAM_ROWS_MAX + 2 * LIK_TILE_ROWS_MAX];
     int32_t index[LIK_STREAM_ROWS_MAX + 2 * LIK_TILE_ROWS_MAX];
     float row_scale[LIK_STREAM_ROWS_MAX + 2 * LIK_TILE_ROWS_MAX];
+    float norm[LIK_STREAM_ROWS_MAX]; /* of normalized rows */
     float unit[LIK_STREAM_ROWS_MAX]; /* of rows that a loader made integers */
+    /* of rows that `decode` makes */
+    const void *centroid[LIK_STREAM_ROWS_MAX + LIK_DECODE_AHEAD];
+    const uint8_t *residual[LIK_STREAM_ROWS_MAX];
+    int64_t made; /* rows that are there, with their factors */
     int32_t ends[LIK_STREAM_ROWS_MAX + 1];
     int64_t column[LIK_STREAM_ROWS_MAX + 1];
     int8_t kept[LIK_STREAM_ROWS_MAX + 1]; /* has the document kept a token, in this stream or before? */
@@ -43,12 +48,20 @@ struct lik_cpu_loader {
     /* Bytes of an element of `gathered`, whose rows `load` writes; 0: none. */
     int32_t gathered_bytes;
     int32_t bf16;  /* queries are packed as bf16, with their factors in the weights, as those of integers */
-    int32_t units; /* `load` leaves each row's unit, and its norm in row_scale */
+    int32_t units; /* its rows are integers: each has a unit, and its norm where rows have one */
     /* NULL: rows are where documents store them. Else makes rows from ... to - 1 of the stream,
      * which are tokens index[r] of document j. */
     void (*load)(const struct lik_cpu_job *job, int64_t j, int64_t from, int64_t to,
                  struct lik_cpu_stream *stream, struct lik_cpu_slot *slot);
+    /* NULL, or makes rows from ... to - 1, at rows[from] and behind it, of what `load`
+     * found. */
+    void (*decode)(const struct lik_cpu_job *job, int64_t from, int64_t to, struct lik_cpu_stream *stream,
+                   struct lik_cpu_slot *slot);
 };
+
+/* Rows of a turn of `decode`, fewer where a stream ends. Where kernels ask for rows there is
+ * room for two turns: what they read stays in L1. */
+#define LIK_CPU_MADE_AT_ONCE LIK_TILE_ROWS_MAX
 
 /* The first that takes the problem and has kernels at this level; the last takes every one. */
 const struct lik_cpu_loader *lik_cpu_find_loader(const struct lik_cpu_kernels *kernels,
@@ -80,9 +93,17 @@ struct lik_cpu_cursor {
 void lik_cpu_fill_stream(const struct lik_score *op, int64_t row, const struct lik_cpu_plan *plan,
                          struct lik_cpu_cursor *at, int carried_kept, struct lik_cpu_stream *stream);
 
-/* Loads the stream's rows where the loader does, and takes their factors. Returns whether
- * factors count. */
+/* Loads the stream's rows where the loader does, and takes their factors; or finds what a
+ * loader's `decode` makes both of. Returns whether factors count. */
 int lik_cpu_load_stream(const struct lik_cpu_job *job, int64_t row, struct lik_cpu_stream *stream,
                         struct lik_cpu_slot *slot);
+
+/* Makes those of a loaded stream's rows before `to` that are not there yet. */
+struct lik_cpu_maker {
+    const struct lik_cpu_job *job;
+    struct lik_cpu_stream *stream;
+    struct lik_cpu_slot *slot;
+};
+void lik_cpu_make_rows(void *maker, int64_t to);
 
 #endif

@@ -434,6 +434,9 @@ FORCE_INLINE void lik_tile_run(const struct lik_rows *job, const int source, con
                                   (unsigned)S / 2),
                 start[V]);
     }
+    const int makes = source == LIK_TILE_UNSIGNED && job->make;
+    if (makes)
+        job->make(job->maker, R);
     if (!job->tiles_ready)
         lik_tile_prepare_all(source, S, R, job->tiles, job->rows, job->skip, bytes);
     int64_t segment = 0;
@@ -443,6 +446,8 @@ FORCE_INLINE void lik_tile_run(const struct lik_rows *job, const int source, con
         UNROLL
         for (int i = 0; i < accumulators; i++)
             acc[i] = _mm512_castsi512_ps(start[i < R * V ? i % (V > 0 ? V : 1) : V]);
+        if (makes)
+            job->make(job->maker, at + 2 * R);
         int32_t *next = job->panels > 1 || tile == job->tiles ? tile + stride : job->tiles;
         lik_tile_dot(source, product, R, V, S, acc, tile, job->packed, bytes, job->skip,
                      job->tiles_ready ? NULL : next, job->rows + at + R,

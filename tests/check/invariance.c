@@ -410,27 +410,44 @@ static void check_large(const struct device *device)
 #define LOWEST "avx2"
 #endif
 
+static void check_level_agrees(const struct device *lowest, int64_t number, const struct spec *spec)
+{
+    char text[700];
+    struct problem *p = problem_make(spec);
+    spec_describe(spec, text, sizeof text);
+    struct baseline base = baseline_make(p, lowest);
+    for (base.device = lowest + 1; !strncmp(base.device->name, "cpu:", 4); base.device++) {
+        check_describe("invariance, case %lld on %s: %s", (long long)number, base.device->name, text);
+        if (base.device->ctx)
+            check_against("on a level above it", p, &base, NULL);
+    }
+    free(base.scores);
+    free(base.argmax);
+    problem_free(p);
+}
+
 static void check_levels_agree(const struct device *lowest)
 {
+    static const int64_t compressed_dims[] = {128, 96, 128, 200, 33};
     struct rng rng = {.state = 41};
-    for (int64_t number = 0; number < 500; number++) {
+    for (int64_t number = 2000; number < 2500; number++) {
         struct spec spec = spec_random(&rng, 20000);
         spec.argmax_dtype = spec.argmax_dtype ? spec.argmax_dtype : LIK_I32;
-        if (!check_wanted(2000 + number, 29) || (spec.q.dtype == LIK_BF16 && spec.d.dtype == LIK_BF16))
-            continue;
-        char text[700];
-        struct problem *p = problem_make(&spec);
-        spec_describe(&spec, text, sizeof text);
-        struct baseline base = baseline_make(p, lowest);
-        for (base.device = lowest + 1; !strncmp(base.device->name, "cpu:", 4); base.device++) {
-            check_describe("invariance, case %lld on %s: %s", (long long)(2000 + number), base.device->name,
-                           text);
-            if (base.device->ctx)
-                check_against("on a level above it", p, &base, NULL);
-        }
-        free(base.scores);
-        free(base.argmax);
-        problem_free(p);
+        if (check_wanted(number, 29) && !(spec.q.dtype == LIK_BF16 && spec.d.dtype == LIK_BF16))
+            check_level_agrees(lowest, number, &spec);
+    }
+    /* compressed tokens as integers: levels take several at once, and streams end among them */
+    for (int64_t number = 2500; number < 2540; number++) {
+        int64_t dim = compressed_dims[number % COUNT(compressed_dims)];
+        struct spec spec = spec_plain(20, 71, dim, (uint64_t)number);
+        spec.q.count = 2;
+        spec.d.count = 9;
+        spec.d.normalize = number % 4 > 0;
+        compressed_random(&spec.d, spec.seed);
+        spec.precision = LIK_MEDIUM;
+        spec.argmax_dtype = LIK_I32;
+        if (check_wanted(number, 3))
+            check_level_agrees(lowest, number, &spec);
     }
 }
 

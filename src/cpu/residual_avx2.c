@@ -141,39 +141,60 @@ FORCE_INLINE __m256i add_squares(__m256i sums, __m256i x)
     return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 
-/* Returns the sum of squares. */
+FORCE_INLINE int32_t total_of(__m256i sums)
+{
+    __m128i four = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
+    __m128i two = _mm_add_epi32(four, _mm_unpackhi_epi64(four, four));
+    return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 1)));
+}
+
+FORCE_INLINE void take_tables(__m128i *tables, const struct lik_cpu_rounded *centroid, const int bits,
+                              const int top_first)
+{
+    const __m128i weights = _mm_loadu_si128((const __m128i *)(const void *)centroid->weights);
+    tables[0] = weights;
+    for (int f = 0; bits && bits < 4 && f < 4 / bits; f++)
+        tables[f] = _mm_shuffle_epi8(weights, field_of_half(bits, top_first, f));
+}
+
+/* All but the elements after the last 32. Returns the sum of their squares. */
 FORCE_INLINE int32_t decode_token(int8_t *dst, const struct lik_cpu_rounded *centroid, const uint8_t *bytes,
                                   int64_t dim, const int bits, const int top_first)
 {
-    __m128i tables[4] = {_mm_loadu_si128((const __m128i *)(const void *)centroid->weights)};
-    const __m128i weights = tables[0];
-    for (int f = 0; bits && bits < 4 && f < 4 / bits; f++)
-        tables[f] = _mm_shuffle_epi8(weights, field_of_half(bits, top_first, f));
+    __m128i tables[4];
+    take_tables(tables, centroid, bits, top_first);
     __m256i sums = _mm256_setzero_si256();
-    int64_t k = 0;
-    for (; k + 32 <= dim; k += 32) {
+    for (int64_t k = 0; k + 32 <= dim; k += 32) {
         __m256i x = _mm256_loadu_si256((const __m256i *)(const void *)(centroid->elements + k));
         if (bits)
             x = _mm256_add_epi8(x, weights32(bits, top_first, tables, bytes + k * bits / 8));
         _mm256_storeu_si256((__m256i *)(void *)(dst + k), x);
         sums = add_squares(sums, x);
     }
-    if (k < dim) {
-        uint8_t rest[16] = {0};
-        int8_t row[32] __attribute__((aligned(32)));
-        if (bits)
-            memcpy(rest, bytes + k * bits / 8, (size_t)((dim - k) * bits + 7) / 8);
-        __m256i x = _mm256_loadu_si256((const __m256i *)(const void *)(centroid->elements + k));
-        if (bits)
-            x = _mm256_add_epi8(x, weights32(bits, top_first, tables, rest));
-        _mm256_store_si256((__m256i *)(void *)row, x);
-        memset(row + (dim - k), 0, (size_t)(32 - (dim - k)));
-        memcpy(dst + k, row, (size_t)(dim - k));
-        sums = add_squares(sums, _mm256_load_si256((const __m256i *)(const void *)row));
-    }
-    __m128i four = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
-    __m128i two = _mm_add_epi32(four, _mm_unpackhi_epi64(four, four));
-    return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 1)));
+    return total_of(sums);
+}
+
+/* The elements after the last 32, with the sum of their squares: a function of its own, for
+ * what it calls would take the loop's registers. */
+static __attribute__((noinline)) int32_t decode_rest(int8_t *dst, const struct lik_cpu_rounded *centroid,
+                                                     const uint8_t *bytes, int64_t dim, const int bits,
+                                                     const int top_first)
+{
+    const int64_t k = dim / 32 * 32, left = dim - k;
+    __m128i tables[4];
+    uint8_t rest[16] = {0};
+    int8_t row[32] __attribute__((aligned(32)));
+    take_tables(tables, centroid, bits, top_first);
+    if (bits)
+        memcpy(rest, bytes + k * bits / 8, (size_t)(left * bits + 7) / 8);
+    __m256i x = _mm256_loadu_si256((const __m256i *)(const void *)(centroid->elements + k));
+    if (bits)
+        x = _mm256_add_epi8(x, weights32(bits, top_first, tables, rest));
+    _mm256_store_si256((__m256i *)(void *)row, x);
+    memset(row + left, 0, (size_t)(32 - left));
+    memcpy(dst + k, row, (size_t)left);
+    return total_of(
+        add_squares(_mm256_setzero_si256(), _mm256_load_si256((const __m256i *)(const void *)row)));
 }
 
 FORCE_INLINE void decode_i8(const struct lik_cpu_compressed *tokens, const int bits, const int top_first)
@@ -185,6 +206,9 @@ FORCE_INLINE void decode_i8(const struct lik_cpu_compressed *tokens, const int b
                                           bits ? tokens->bytes[t] : NULL, tokens->dim, bits, top_first);
         tokens->units[t] = centroid->unit;
     }
+    for (int64_t t = 0; tokens->dim % 32 && t < tokens->count; t++)
+        tokens->squares[t] += decode_rest(tokens->rows + t * tokens->dim, tokens->centroids[t],
+                                          bits ? tokens->bytes[t] : NULL, tokens->dim, bits, top_first);
 }
 
 void lik_avx2_decode_i8(const struct lik_cpu_decoder *decoder, const struct lik_cpu_compressed *tokens)

@@ -37,7 +37,7 @@ FORCE_INLINE void lik_ask_ahead(const struct lik_cpu_compressed *tokens, int64_t
     for (int64_t at = 0; at < (int64_t)sizeof(struct lik_cpu_rounded) + dim; at += 64)
         __builtin_prefetch(centroid + at);
     for (int64_t at = 0; at < dim * bits / 8; at += 64)
-        __builtin_prefetch((const void *)((uintptr_t)tokens->bytes[t] + (uintptr_t)(tokens->ahead + at)));
+        __builtin_prefetch((const void *)((uintptr_t)tokens->bytes[t] + tokens->ahead + (uintptr_t)at));
 }
 
 /* The same of its decode_i8, which is of at most 4 bits. */

@@ -120,7 +120,8 @@ struct lik_cpu_rounded {
 /* Tokens to decode to integers, and what becomes of them. While a level decodes one it asks for
  * the centroid LIK_DECODE_AHEAD tokens further on, and the residual `ahead` bytes behind. */
 struct lik_cpu_compressed {
-    int64_t count, dim, ahead;
+    int64_t count, dim;
+    uint64_t ahead;               /* modulo 2^64, for a stride may be anything */
     const void *const *centroids; /* [count + LIK_DECODE_AHEAD]: struct lik_cpu_rounded */
     const uint8_t *const *bytes;  /* [count]: residuals; of 0 bits none is read */
     int8_t *rows;                 /* [count, dim]: each token in its centroid's unit */

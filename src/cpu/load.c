@@ -161,7 +161,7 @@ void lik_cpu_round_centroids(struct lik_cpu_job *job, struct lik_cpu_slot *slot)
     for (int64_t r = from; r < to; r++) {                                                            \
         const int64_t t = stream->index[r];                                                          \
         stream->centroid[r] = centroids + ((const type *)d->codes)[codes + t * step] * record_bytes; \
-        stream->residual[r] = residuals + t * stride;                                                \
+        stream->residual[r] = residuals ? residuals + t * stride : NULL;                             \
     }
 
 /* Finds centroids, rounded or not, and residuals, for decode_rounded. */
@@ -197,7 +197,8 @@ static void decode_rounded(const struct lik_cpu_job *job, int64_t from, int64_t 
     const void *one[1 + LIK_DECODE_AHEAD]; /* without rounded centroids: the one at hand */
     int32_t squares[LIK_CPU_MADE_AT_ONCE];
     struct lik_cpu_compressed tokens = {.dim = dim, .squares = squares};
-    tokens.ahead = (LIK_DECODE_AHEAD + FARTHER) * job->op->d.strides.token;
+    if (job->op->d.codec->bits)
+        tokens.ahead = (LIK_DECODE_AHEAD + FARTHER) * (uint64_t)job->op->d.strides.token;
     for (size_t n = 0; n < sizeof one / sizeof *one && !job->rounded; n++)
         one[n] = slot->rounded;
     for (int64_t r = from; r < to; r += tokens.count) {

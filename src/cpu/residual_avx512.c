@@ -129,7 +129,7 @@ FORCE_INLINE __m256i load_residual(const uint8_t *at, const int64_t n, const int
         return _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)at));
     if (n == 64)
         return _mm256_castsi128_si256(_mm_loadl_epi64((const __m128i *)(const void *)at));
-    return _mm256_maskz_loadu_epi8(((__mmask32)1 << (n * bits + 7) / 8) - 1, at);
+    return _mm256_maskz_loadu_epi8((__mmask32)(((uint64_t)1 << (n * bits + 7) / 8) - 1), at);
 }
 
 /* The weights of the elements that have this residual. */

@@ -428,7 +428,7 @@ static void check_level_agrees(const struct device *lowest, int64_t number, cons
 
 static void check_levels_agree(const struct device *lowest)
 {
-    static const int64_t compressed_dims[] = {128, 96, 128, 200, 33};
+    static const int64_t compressed_dims[] = {128, 96, 63, 200, 33, 127, 128};
     struct rng rng = {.state = 41};
     for (int64_t number = 2000; number < 2500; number++) {
         struct spec spec = spec_random(&rng, 20000);

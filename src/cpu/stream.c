@@ -213,10 +213,10 @@ int lik_cpu_load_stream(const struct lik_cpu_job *job, int64_t row, struct lik_c
             take_scales(d, j, r, end, stream);
     }
     stream->made = 0;
-    if (!loader->decode)
-        take_factors(job, 0, count, stream);
     if (loader->decode)
         place_rows(stream, slot->gathered, d->dim, job->plan.made_rows);
+    else
+        take_factors(job, 0, count, stream);
     for (r = count; loader->load && r < count + 2 * job->plan.geometry->tile_rows; r++)
         stream->rows[r] = stream->rows[count - 1];
     return d->scale || d->normalize || loader->units;
